@@ -1,0 +1,5 @@
+"""`python -m reaper` is `reaper`."""
+
+from reaper.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""`reaper demo`: an embedded PostgreSQL, honest and leaky clients, and the reaper at work."""

@@ -1,0 +1,19 @@
+"""When the next session falls due."""
+
+from reaper.policy.decide import Selected, unknown
+from reaper.policy.rules import Rules
+from reaper.policy.session import Snapshot
+from reaper.policy.spans import Instant
+
+
+def next_due(snapshot: Snapshot, rules: Rules) -> Instant | None:
+    """The earliest moment after this snapshot at which any session now seen could fall under a policy."""
+    selected = Selected(rules.awake)
+    moments = (
+        due
+        for session in snapshot.sessions
+        if not unknown(session)
+        for policy in selected[session.identity]
+        if (due := policy.match.due(session)) is not None and due > snapshot.at
+    )
+    return min(moments, default=None)

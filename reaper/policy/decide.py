@@ -1,0 +1,174 @@
+"""Snapshot + Rules -> Plan.
+
+Every session is judged in a lane: the real one knows only enforcing policies, the rehearsal knows all
+of them, as if dry-run policies were enforced. So a rehearsal changes nothing of what happens for real.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeGuard
+
+from reaper.policy.memory import Memory
+from reaper.policy.protections import NEEDS_LOCKS, SELF, shield
+from reaper.policy.restraint import restrain
+from reaper.policy.rules import Mode, Policy, Rules
+from reaper.policy.session import STATES, Identity, Session, SessionId, Snapshot
+from reaper.policy.verdict import BrakeTrip, Plan, Reap, Spare, Spared, Verdict, longest_idle_first
+
+
+def decide(*, snapshot: Snapshot, rules: Rules, memory: Memory) -> Plan:
+    """Judge every session of a snapshot."""
+    sessions = sorted(snapshot.sessions, key=lambda session: session.id)
+    real = _Lane(snapshot, rules, memory, Mode.ENFORCE).judge(sessions)
+    if not rules.rehearsing:
+        return Plan(at=snapshot.at, verdicts=tuple(real.verdicts.values()), brakes=real.brakes)
+    rehearsal = _Lane(snapshot, rules, memory, Mode.DRY_RUN).judge(sessions)
+    return Plan(
+        at=snapshot.at,
+        verdicts=tuple(_merged(verdict, rehearsal.verdicts[who]) for who, verdict in real.verdicts.items()),
+        rehearsed_beside=tuple(
+            beside
+            for who, beside in rehearsal.verdicts.items()
+            if _is_rehearsal(beside) and isinstance(real.verdicts[who], Reap)
+        ),
+        brakes=(*real.brakes, *(trip for trip in rehearsal.brakes if trip.policy.mode is Mode.DRY_RUN)),
+    )
+
+
+class Questions(NamedTuple):
+    """Which facts the candidates of a snapshot need."""
+
+    advisory_locks: bool = False
+    blocking: bool = False
+
+
+def questions(snapshot: Snapshot, rules: Rules) -> Questions:
+    """Look for candidates, and say what must be known of them; quiet servers are asked nothing."""
+    locks = blocking = False
+    selected = Selected(rules.awake)
+    for session in snapshot.sessions:
+        for policy in selected[session.identity]:
+            if policy.match.holds_but_for_facts(session, snapshot.at):
+                locks = locks or NEEDS_LOCKS not in policy.despite
+                blocking = blocking or policy.match.blocking
+    return Questions(advisory_locks=locks, blocking=blocking)
+
+
+def unknown(session: Session) -> str | None:
+    """Why nothing can be said about a session, or nothing."""
+    if session.state is None:
+        return "state is not known"
+    if session.state not in STATES:
+        return f"state {session.state!r} is none that a policy can name"
+    return "the age of its state is not known" if session.state_change is None else None
+
+
+class Selected(dict[Identity, tuple[Policy, ...]]):
+    """The policies whose selector fits an identity, worked out once for each identity."""
+
+    def __init__(self, policies: tuple[Policy, ...]) -> None:
+        super().__init__()
+        self._policies = policies
+
+    def __missing__(self, identity: Identity) -> tuple[Policy, ...]:
+        """Ask every selector, the first time that an identity is met."""
+        fitting = tuple(policy for policy in self._policies if policy.match.selector.selects(identity))
+        self[identity] = fitting
+        return fitting
+
+
+class _Judged(NamedTuple):
+    verdicts: Mapping[SessionId, Verdict]
+    brakes: tuple[BrakeTrip, ...]
+
+
+class _Lane:
+    """One way to judge a snapshot: by the enforcing policies alone, or as if every policy were enforced."""
+
+    def __init__(self, snapshot: Snapshot, rules: Rules, memory: Memory, mode: Mode) -> None:
+        self._snapshot = snapshot
+        self._rules = rules
+        self._memory = memory
+        self._mode = mode
+        self._policies = rules.enforcing if mode is Mode.ENFORCE else rules.awake
+        self._selected = Selected(self._policies)
+        self._rests = {policy.name: policy.rests(snapshot) for policy in self._policies}
+
+    def judge(self, sessions: list[Session]) -> _Judged:
+        verdicts = dict[SessionId, Verdict]()
+        condemned: dict[str, list[Session]] = {policy.name: [] for policy in self._policies}
+        for session in sessions:
+            answer = self._sift(session)
+            if isinstance(answer, Policy):
+                condemned[answer.name].append(session)
+                # Holds the place, so that the order of verdicts is the order of sessions.
+                verdicts[session.id] = Reap(session=session, policy=answer, reason="")
+            else:
+                verdicts[session.id] = answer
+        return _Judged(verdicts, tuple(self._restrain(condemned, verdicts)))
+
+    def _sift(self, session: Session) -> Policy | Spare:
+        """Find the policy that decides about a session, or why none does."""
+        if self._memory.has_rehearsed(session, self._mode):
+            return Spare(
+                session=session, by=Spared.REHEARSED, reason="rehearsed before: a real run would be rid of it"
+            )
+        if reason := unknown(session):
+            return Spare(session=session, by=Spared.UNKNOWN, reason=f"not known: {reason}")
+        spare: Spare | None = None
+        for policy in self._selected[session.identity]:
+            if not policy.match.holds(session, self._snapshot):
+                continue
+            found = self._veto(policy, session)
+            if found is None:
+                return policy
+            spare = spare or found
+        return spare or Spare(session=session, by=Spared.UNMATCHED, reason="no policy matches")
+
+    def _veto(self, policy: Policy, session: Session) -> Spare | None:
+        """Why a policy that matches does not decide: a protection, its allowlist, or that it rests."""
+        despite = policy.despite - {SELF}
+        if found := shield(session, self._snapshot, self._rules.protect, despite):
+            reason = f"protected: {found.reason}"
+            return Spare(
+                session=session, by=Spared.PROTECTION, reason=reason, policy=policy, protection=found.name
+            )
+        if hit := policy.allowlist.first_hit(session.identity):
+            return Spare(session=session, by=Spared.ALLOWLIST, reason=f"allowlist {hit}", policy=policy)
+        if rests := self._rests[policy.name]:
+            by, reason = rests
+            return Spare(session=session, by=Spared(by), reason=reason, policy=policy)
+        return None
+
+    def _restrain(
+        self, condemned: dict[str, list[Session]], verdicts: dict[SessionId, Verdict]
+    ) -> list[BrakeTrip]:
+        trips = []
+        for policy in self._policies:
+            longest_idle = sorted(condemned[policy.name], key=longest_idle_first)
+            left = restrain(policy, longest_idle, self._snapshot, self._memory)
+            for session in left.condemned:
+                reason = policy.match.reason(session, self._snapshot)
+                verdicts[session.id] = Reap(session=session, policy=policy, reason=reason)
+            for spare in left.spares:
+                verdicts[spare.session.id] = spare
+            if left.trip:
+                trips.append(left.trip)
+        return trips
+
+
+def _is_rehearsal(verdict: Verdict) -> TypeGuard[Reap]:
+    return isinstance(verdict, Reap) and verdict.mode is Mode.DRY_RUN
+
+
+def _merged(real: Verdict, rehearsed: Verdict) -> Verdict:
+    """One verdict a session: the real one, unless it has nothing to tell and the rehearsal has."""
+    if isinstance(real, Reap):
+        return real
+    if _is_rehearsal(rehearsed):
+        return rehearsed
+    by_rehearsing = (
+        isinstance(rehearsed, Spare) and rehearsed.policy and rehearsed.policy.mode is Mode.DRY_RUN
+    )
+    tells_nothing = real.by is Spared.UNMATCHED
+    already = isinstance(rehearsed, Spare) and rehearsed.by is Spared.REHEARSED
+    return rehearsed if tells_nothing and (by_rehearsing or already) else real

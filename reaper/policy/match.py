@@ -1,0 +1,118 @@
+"""The criteria of a policy: all of them must hold, and what is not known holds for nobody."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from reaper.policy.selector import NOBODY, Selector
+from reaper.policy.session import Session, Snapshot
+from reaper.policy.spans import Instant, Span, exact_words, since, words
+
+
+class Age(NamedTuple):
+    """An age that a policy asks for."""
+
+    key: str
+    word: str
+    began: Instant | None
+    limit: Span
+
+    def reached(self, now: Instant) -> bool:
+        """Whether it has lasted long enough; an unknown or negative age never has."""
+        age = since(self.began, now)
+        return age is not None and age >= self.limit
+
+    def words(self, now: Instant) -> str:
+        """The age beside its limit: `idle 12m31s, limit 10m`."""
+        age = since(self.began, now)
+        return f"{self.word} {'unknown' if age is None else words(age)}, limit {exact_words(self.limit)}"
+
+
+class Answer(NamedTuple):
+    """What one criterion says of one session, in words."""
+
+    criterion: str
+    holds: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """Who is meant, in which state, and for how long."""
+
+    states: tuple[str, ...]
+    selector: Selector = NOBODY
+    idle_for: Span | None = None
+    transaction_for: Span | None = None
+    connected_for: Span | None = None
+    running_for: Span | None = None
+    holds_back_vacuum: int | None = None
+    blocking: bool = False
+
+    def holds(self, session: Session, snapshot: Snapshot) -> bool:
+        """Whether every criterion but the selector holds, which is asked once for each identity."""
+        if self.blocking and not waiters(session, snapshot):
+            return False
+        return self.holds_but_for_facts(session, snapshot.at)
+
+    def holds_but_for_facts(self, session: Session, now: Instant) -> bool:
+        """Whether state, ages and horizon hold: what can be said before asking for facts."""
+        return (
+            session.state in self.states
+            and all(age.reached(now) for age in self.ages(session))
+            and (self.holds_back_vacuum is None or self._holds_back(session))
+        )
+
+    def ages(self, session: Session) -> Iterator[Age]:
+        """Each age that is asked for."""
+        if self.idle_for is not None:
+            yield Age("idle_for", "idle", session.state_change, self.idle_for)
+        if self.transaction_for is not None:
+            yield Age("transaction_for", "in transaction", session.xact_start, self.transaction_for)
+        if self.connected_for is not None:
+            yield Age("connected_for", "connected", session.id.backend_start, self.connected_for)
+        if self.running_for is not None:
+            yield Age("running_for", "running", session.query_start, self.running_for)
+
+    def answers(self, session: Session, snapshot: Snapshot) -> Iterator[Answer]:
+        """What each criterion says of this session, for a person."""
+        yield Answer(
+            "state", session.state in self.states, f"{session.state!r}, wanted {', '.join(self.states)}"
+        )
+        for key, patterns, value in self.selector.given(session.identity):
+            fits = any(pattern.matches(value) for pattern in patterns)
+            yield Answer(key, fits, f"{value!r}, wanted {', '.join(map(str, patterns))}")
+        yield from self._telling_answers(session, snapshot)
+
+    def reason(self, session: Session, snapshot: Snapshot) -> str:
+        """Why a session is condemned: its ages beside their limits, and whom it harms."""
+        return "; ".join(answer.words for answer in self._telling_answers(session, snapshot))
+
+    def due(self, session: Session) -> Instant | None:
+        """When the last age is reached if the session stays as it is; None when it never will be."""
+        if session.state not in self.states:
+            return None
+        moments = [
+            None if age.began is None else Instant(age.began + age.limit) for age in self.ages(session)
+        ]
+        known = [moment for moment in moments if moment is not None]
+        return max(known) if known and len(known) == len(moments) else None
+
+    def _telling_answers(self, session: Session, snapshot: Snapshot) -> Iterator[Answer]:
+        for age in self.ages(session):
+            yield Answer(age.key, age.reached(snapshot.at), age.words(snapshot.at))
+        if self.holds_back_vacuum is not None:
+            said = f"holds back vacuum by {session.xid_age or 0} transactions, limit {self.holds_back_vacuum}"
+            yield Answer("holds_back_vacuum", self._holds_back(session), said)
+        if self.blocking:
+            count = waiters(session, snapshot)
+            yield Answer("blocking", count > 0, f"holds up {count} session{'' if count == 1 else 's'}")
+
+    def _holds_back(self, session: Session) -> bool:
+        limit = self.holds_back_vacuum
+        return limit is not None and session.xid_age is not None and session.xid_age >= limit
+
+
+def waiters(session: Session, snapshot: Snapshot) -> int:
+    """How many sessions wait for this one; nobody as long as it was not asked."""
+    return (snapshot.facts.waiters or {}).get(session.id.pid, 0)

@@ -1,0 +1,118 @@
+"""What holds a policy back from sessions that it condemns: keep, cap, brake, sightings, pace.
+
+Each restraint takes the condemned sessions of one policy, the longest idle first, returns those that remain
+condemned, and notes those that it spares.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from reaper.policy.memory import MOST_SIGNALS, Memory
+from reaper.policy.rules import Policy
+from reaper.policy.session import Identity, Session, Snapshot
+from reaper.policy.verdict import BrakeTrip, Spare, Spared
+
+
+class Restrained(NamedTuple):
+    """What is left of a policy's wish."""
+
+    condemned: list[Session]
+    spares: list[Spare]
+    trip: BrakeTrip | None
+
+
+def restrain(policy: Policy, condemned: list[Session], snapshot: Snapshot, memory: Memory) -> Restrained:
+    """Apply every restraint of this policy in order; `condemned` comes with the longest idle first."""
+    sieve = _Sieve(policy)
+    remaining = _within_cap(sieve, _kept(sieve, condemned), snapshot)
+    trip = _brake(policy, len(remaining), snapshot.clients)
+    if trip:
+        for session in remaining:
+            sieve.spare(session, Spared.BRAKE, trip.reason)
+        return Restrained([], sieve.spares, trip)
+    return Restrained(_paced(sieve, _sighted(sieve, remaining, memory)), sieve.spares, None)
+
+
+@dataclass(slots=True)
+class _Sieve:
+    policy: Policy
+    spares: list[Spare] = field(default_factory=list)
+
+    def spare(self, session: Session, by: Spared, reason: str) -> None:
+        self.spares.append(Spare(session=session, by=by, reason=reason, policy=self.policy))
+
+
+def _group(identity: Identity, per: tuple[str, ...]) -> tuple[str | None, ...]:
+    return tuple(getattr(identity, key) for key in per)
+
+
+def _kept(sieve: _Sieve, condemned: list[Session]) -> list[Session]:
+    keep = sieve.policy.keep
+    if keep is None:
+        return condemned
+    groups = defaultdict[tuple[str | None, ...], list[Session]](list)
+    for session in condemned:
+        groups[_group(session.identity, keep.per)].append(session)
+    kept = set[Session]()
+    for group in groups.values():
+        newest_first = sorted(
+            group, key=lambda session: (session.id.backend_start, session.id.pid), reverse=True
+        )
+        kept.update(newest_first[: keep.newest])
+    for session in kept:
+        sieve.spare(session, Spared.KEEP, f"keep: among the newest {keep.newest} per {', '.join(keep.per)}")
+    return [session for session in condemned if session not in kept]
+
+
+def _within_cap(sieve: _Sieve, condemned: list[Session], snapshot: Snapshot) -> list[Session]:
+    cap = sieve.policy.cap
+    if cap is None:
+        return condemned
+    held = defaultdict[tuple[str | None, ...], int](int)
+    for session in snapshot.sessions:
+        if sieve.policy.match.selector.selects(session.identity):
+            held[_group(session.identity, cap.per)] += 1
+    above = {group: count - cap.most for group, count in held.items()}
+    remaining = []
+    for session in condemned:
+        group = _group(session.identity, cap.per)
+        above[group] -= 1
+        if above[group] >= 0:
+            remaining.append(session)
+        else:
+            reason = (
+                f"cap: its group holds {held[group]} sessions, {cap.most} allowed per {', '.join(cap.per)}"
+            )
+            sieve.spare(session, Spared.CAP, reason)
+    return remaining
+
+
+def _brake(policy: Policy, condemned: int, clients: int) -> BrakeTrip | None:
+    brake = policy.brake
+    if brake is None or not brake.trips(condemned, clients):
+        return None
+    reason = (
+        f"brake: would take {condemned} of {clients} client sessions, acts on nobody above {brake.share:.0%}"
+    )
+    return BrakeTrip(policy=policy, condemned=condemned, clients=clients, reason=reason)
+
+
+def _sighted(sieve: _Sieve, condemned: list[Session], memory: Memory) -> list[Session]:
+    remaining = []
+    for session in condemned:
+        if session.id not in memory.seen:
+            sieve.spare(session, Spared.FIRST_SIGHTING, "first sighting: a second look must agree")
+        elif memory.signalled.get(session.id, 0) >= MOST_SIGNALS:
+            reason = f"signalled {MOST_SIGNALS} times and still there: look at the server"
+            sieve.spare(session, Spared.SIGNALLED, reason)
+        else:
+            remaining.append(session)
+    return remaining
+
+
+def _paced(sieve: _Sieve, condemned: list[Session]) -> list[Session]:
+    pace = sieve.policy.pace
+    for rank, session in enumerate(condemned[pace:], start=pace):
+        sieve.spare(session, Spared.PACE, f"pace: {pace} per cycle, {rank} older ones first")
+    return condemned[:pace]

@@ -1,0 +1,148 @@
+"""The rules: policies and protections as the policy file states them, immutable."""
+
+from dataclasses import dataclass
+from datetime import tzinfo
+from enum import StrEnum
+from typing import Final
+
+from reaper.policy.match import Match
+from reaper.policy.selector import NOBODY, Selector
+from reaper.policy.session import Slots, Snapshot
+from reaper.policy.spans import Instant, as_datetime
+
+
+class Mode(StrEnum):
+    """How far a policy may go."""
+
+    ENFORCE = "enforce"
+    DRY_RUN = "dry-run"
+    OFF = "off"
+
+
+class Action(StrEnum):
+    """What is done with a condemned session."""
+
+    TERMINATE = "terminate"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """Only under pressure: from this share of used slots on."""
+
+    connections_used: float
+
+    def veto(self, slots: Slots) -> str | None:
+        """Why the policy rests now, or nothing."""
+        if slots.share_used >= self.connections_used:
+            return None
+        return f"when: {slots.share_used:.0%} of the slots used, acts from {self.connections_used:.0%}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A stretch of the week; one that ends before it begins runs past midnight."""
+
+    days: frozenset[int]
+    start: int
+    """Minutes after midnight, as `end`; equal ends are the whole day."""
+    end: int
+    zone: tzinfo
+    text: str
+
+    def holds(self, now: Instant) -> bool:
+        """Whether this moment lies inside."""
+        local = as_datetime(now).astimezone(self.zone)
+        minute = local.hour * 60 + local.minute
+        today = local.weekday() in self.days
+        if self.start < self.end:
+            return today and self.start <= minute < self.end
+        yesterday = (local.weekday() - 1) % 7 in self.days
+        return (today and minute >= self.start) or (yesterday and minute < self.end)
+
+
+GROUP_KEYS: Final = ("role", "database", "application", "client")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Of the sessions that a policy condemns, the newest of each group stay."""
+
+    newest: int
+    per: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cap:
+    """A group may hold so many sessions; the longest idle above that are condemned."""
+
+    most: int
+    per: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brake:
+    """A plan for more than `above` sessions and more than this share of all clients is not carried out."""
+
+    share: float
+    above: int
+
+    def trips(self, condemned: int, clients: int) -> bool:
+        """Whether so many of so many are too many."""
+        return condemned > self.above and condemned > self.share * clients
+
+
+DEFAULT_PACE: Final = 10
+DEFAULT_BRAKE: Final = Brake(share=0.5, above=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A named rule."""
+
+    name: str
+    match: Match
+    description: str = ""
+    mode: Mode = Mode.DRY_RUN
+    allowlist: Selector = NOBODY
+    despite: frozenset[str] = frozenset()
+    when: When | None = None
+    during: tuple[Window, ...] = ()
+    keep: Keep | None = None
+    cap: Cap | None = None
+    action: Action = Action.TERMINATE
+    pace: int = DEFAULT_PACE
+    brake: Brake | None = DEFAULT_BRAKE
+
+    def rests(self, snapshot: Snapshot) -> tuple[str, str] | None:
+        """Which of `when` and `during` keeps the policy from acting now, and why; or nothing."""
+        if self.when and (veto := self.when.veto(snapshot.slots)):
+            return "when", veto
+        if self.during and not any(window.holds(snapshot.at) for window in self.during):
+            return "during", f"during: acts {' and '.join(window.text for window in self.during)}"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """All policies and protections of one policy file."""
+
+    policies: tuple[Policy, ...]
+    protect: Selector = NOBODY
+    digest: str = ""
+    """SHA-256 of the bytes that were read; every record carries it."""
+
+    @property
+    def enforcing(self) -> tuple[Policy, ...]:
+        """The policies that act."""
+        return tuple(policy for policy in self.policies if policy.mode is Mode.ENFORCE)
+
+    @property
+    def rehearsing(self) -> tuple[Policy, ...]:
+        """The policies that only show what they would do."""
+        return tuple(policy for policy in self.policies if policy.mode is Mode.DRY_RUN)
+
+    @property
+    def awake(self) -> tuple[Policy, ...]:
+        """Every policy that is not off."""
+        return tuple(policy for policy in self.policies if policy.mode is not Mode.OFF)

@@ -1,0 +1,1 @@
+"""The server: connecting, observing, terminating. All SQL of the reaper stands here."""

@@ -1,0 +1,1 @@
+"""What must last: the audit record, durable before the first signal, and saved snapshots."""

@@ -1,0 +1,1 @@
+"""When: the cycle, and the loop of one server (composition root)."""
