@@ -1,0 +1,159 @@
+"""One persistent connection to one server.
+
+It is opened before the trouble starts and kept, with its own limits: when the slots are full it is already
+inside. Autocommit: in a transaction `pg_stat_activity` would stand still, and a guard would see the past.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Self
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from reaper.policy.protections import REAPER_APPLICATION
+from reaper.policy.spans import Span
+from reaper.postgres.decoding import adapt
+from reaper.postgres.errors import Lost, Refused, ServerError, Unreachable, is_lost, sentence
+
+# As startup options they beat whatever ALTER ROLE or ALTER DATABASE says. The tcp_* ones are for the server's
+# side: with them it frees our lock and slot some 10 s after our host has vanished, not after two hours.
+_SETTINGS: Final = {
+    "statement_timeout": "5s",
+    "lock_timeout": "1s",
+    "search_path": "",
+    "default_transaction_read_only": "on",
+    "timezone": "UTC",
+    "client_min_messages": "error",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+_NETWORK: Final[Mapping[str, str | int]] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+# Beyond every limit above: a frozen backend acknowledges TCP, and its statement_timeout sleeps with it.
+_WATCHDOG_SECONDS: Final = 12.0
+_CONNECT_SECONDS: Final = 20.0
+_LEASE: Final = "SELECT pg_catalog.set_config('idle_session_timeout', %s, false)"
+_LEASE_SINCE: Final = 14_00_00
+
+
+_Params = Mapping[str, object] | tuple[object, ...]
+
+
+class Link:
+    """A connection that either answers within its limits or is lost."""
+
+    def __init__(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, dsn: str, *, lease: Span | None = None) -> Self:
+        """Connect; with a lease, the server ends our session when we are silent for so long (from 14 on)."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                connection = await AsyncConnection.connect(_conninfo(dsn), autocommit=True)
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            raise _explained(error) from None
+        adapt(connection)
+        link = cls(connection)
+        if lease and connection.info.server_version >= _LEASE_SINCE:
+            await link.rows(_LEASE, (str(lease // 1_000),))
+        return link
+
+    @property
+    def pid(self) -> int:
+        """The pid that the server named when we logged in; behind a pooler it is the pooler's invention."""
+        return self._connection.info.backend_pid
+
+    @property
+    def where(self) -> str:
+        """Host and port, for people."""
+        return f"{self._connection.info.host}:{self._connection.info.port}"
+
+    @property
+    def lost(self) -> bool:
+        """Whether this connection is of no more use."""
+        return self._connection.closed
+
+    async def rows(self, sql: str, params: _Params = ()) -> list[tuple[Any, ...]]:
+        """Run one statement by itself and fetch all of its rows; Lost when the connection breaks.
+
+        A statement that fails raises the driver's own error, whose SQLSTATE tells what it was.
+        """
+        try:
+            async with self._watched(), self._connection.cursor(binary=True) as cursor:
+                await cursor.execute(sql, params, prepare=True)
+                return await cursor.fetchall()
+        except psycopg.Error as error:
+            if is_lost(error, closed=self._connection.closed):
+                await self.close()
+                message = f"the connection was lost: {sentence(error)}"
+                raise Lost(message) from None
+            raise
+
+    async def close(self) -> None:
+        """Give the slot back."""
+        await self._connection.close()
+
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        bite = loop.call_later(_WATCHDOG_SECONDS, self._cut)
+        try:
+            yield
+        finally:
+            bite.cancel()
+
+    def _cut(self) -> None:
+        """Shut the socket down: a cancelled task would first wait for the frozen server to answer it."""
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
+
+
+def name_of(dsn: str) -> str:
+    """What to call a server that the policy file does not name: its host and port."""
+    given = conninfo_to_dict(dsn)
+    host = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "localhost"
+    return f"{host}:{given.get('port') or os.environ.get('PGPORT') or 5432}"
+
+
+def has_password(dsn: str) -> bool:
+    """Whether a connection string carries a secret."""
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.Error:
+        return False
+    return bool(given.get("password") or given.get("sslpassword"))
+
+
+def _conninfo(dsn: str) -> str:
+    given = conninfo_to_dict(dsn)
+    ours = "".join(f" -c {name}={value}" for name, value in _SETTINGS.items())
+    settings = {name: value for name, value in _NETWORK.items() if name not in given}
+    options = f"{given.get('options') or ''}{ours}".strip()
+    return make_conninfo(dsn, **settings, options=options, application_name=REAPER_APPLICATION)
+
+
+def _explained(error: BaseException) -> ServerError:
+    said = (
+        sentence(error) if not isinstance(error, TimeoutError) else f"no answer within {_CONNECT_SECONDS:g}s"
+    )
+    if "unsupported startup parameter" in said:
+        message = (
+            f"{said}; this is a pooler: connect to PostgreSQL itself, for the reaper must see real sessions"
+        )
+        return Refused(message)
+    return Unreachable(said)

@@ -1,0 +1,254 @@
+"""Before the first cycle: may we see, may we act, is it the server itself. Every finding carries its cure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+import psycopg
+from psycopg.sql import Identifier
+
+from reaper.policy.protections import BUILT_IN, DESCRIPTIONS
+from reaper.policy.rules import Rules
+from reaper.policy.spans import Instant, Span, as_datetime, from_datetime, isoformat, words
+from reaper.postgres.errors import Refused, sentence
+from reaper.postgres.link import Link
+from reaper.postgres.sql import statement
+
+_PROBE: Final = statement("probe")
+_OLDEST: Final = 13
+_NEWEST: Final = 18
+_SIXTEEN: Final = 16
+"""GRANT ... WITH INHERIT and reserved_connections came with it."""
+_FEWEST_RESERVED: Final = 2
+_CLOCK_TOLERANCE: Final = Span(5_000_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a server says of itself and of our rights, once a connection."""
+
+    version: int
+    standby: bool
+    started: Instant
+    pid: int
+    role: str
+    superuser: bool
+    reads_all: bool
+    signals: bool
+    needless_power: bool
+    connection_limit: int
+    tracks_activities: bool
+    unreadable: int
+    untracked: int
+    max_connections: int
+    superuser_reserved: int
+    reserved: int
+    clock: Instant
+
+    @property
+    def major(self) -> int:
+        """The major version."""
+        return self.version // 10_000
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    FINE = "fine"
+    NOTE = "note"
+    WARNING = "warning"
+    REFUSAL = "refusal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One answer of the preflight."""
+
+    check: str
+    level: Level
+    finding: str
+    mend: str = ""
+    """SQL or a setting that cures it."""
+
+
+async def probe(link: Link) -> Probe:
+    """Ask the server; a role that may not even ask is refused."""
+    try:
+        row = (await link.rows(_PROBE))[0]
+    except psycopg.Error as error:
+        message = f"the server refuses the preflight: {sentence(error)}"
+        raise Refused(message) from None
+    version, standby, started, *rest = row
+    names = list(Probe.__dataclass_fields__)[3:]
+    return Probe(version=version, standby=standby, started=started, **dict(zip(names, rest, strict=True)))
+
+
+def inspect(link: Link, seen: Probe, rules: Rules | None, *, dry_run: bool) -> tuple[Finding, ...]:
+    """Judge a probe for these rules."""
+    acts = bool(rules and rules.enforcing) and not dry_run
+    return (
+        _pooler(link, seen),
+        _version(seen),
+        _visibility(seen),
+        _rights(seen, acts=acts),
+        _power(seen),
+        _standby(seen),
+        *_slots(seen),
+        _activities(seen),
+        _clock(seen),
+        *(_protections(rules, seen) if rules else ()),
+    )
+
+
+def refuse(findings: tuple[Finding, ...]) -> None:
+    """Raise Refused with every refusal, each with its cure."""
+    refusals = [found for found in findings if found.level is Level.REFUSAL]
+    if refusals:
+        message = "; ".join(f"{found.finding}: {found.mend}" for found in refusals)
+        raise Refused(message)
+
+
+def _pooler(link: Link, seen: Probe) -> Finding:
+    if link.pid == seen.pid:
+        return Finding(check="pooler", level=Level.FINE, finding="a direct connection to the server")
+    return Finding(
+        check="pooler",
+        level=Level.REFUSAL,
+        finding="there is a pooler between the reaper and the server",
+        mend="connect to PostgreSQL's own port: a pooler mixes sessions, and two reapers could both lead",
+    )
+
+
+def _version(seen: Probe) -> Finding:
+    said = f"PostgreSQL {seen.major}"
+    if seen.major < _OLDEST:
+        mend = f"upgrade to {_OLDEST} or later"
+        return Finding(check="version", level=Level.REFUSAL, finding=f"{said} is too old", mend=mend)
+    if seen.major > _NEWEST:
+        mend = "run with --dry-run first, and compare what it says with pg_stat_activity"
+        said = f"{said} is newer than {_NEWEST}, the last that this release was tested on"
+        return Finding(check="version", level=Level.WARNING, finding=said, mend=mend)
+    return Finding(check="version", level=Level.FINE, finding=said)
+
+
+def _role(seen: Probe) -> str:
+    return Identifier(seen.role).as_string()
+
+
+def _inheriting(seen: Probe, role: str) -> str:
+    inherits = " WITH INHERIT TRUE" if seen.major >= _SIXTEEN else ""
+    also = "" if inherits else f" ALTER ROLE {_role(seen)} INHERIT;"
+    return f"GRANT {role} TO {_role(seen)}{inherits};{also}"
+
+
+def _visibility(seen: Probe) -> Finding:
+    if seen.reads_all or seen.superuser:
+        return Finding(check="visibility", level=Level.FINE, finding=f"role {seen.role} sees every session")
+    return Finding(
+        check="visibility",
+        level=Level.REFUSAL,
+        finding=f"role {seen.role} is blind: {seen.unreadable} rows of pg_stat_activity hide their state",
+        mend=_inheriting(seen, "pg_read_all_stats"),
+    )
+
+
+def _rights(seen: Probe, *, acts: bool) -> Finding:
+    if seen.signals or seen.superuser:
+        return Finding(check="rights", level=Level.FINE, finding=f"role {seen.role} may terminate sessions")
+    return Finding(
+        check="rights",
+        level=Level.REFUSAL if acts else Level.WARNING,
+        finding=f"role {seen.role} may not terminate other roles' sessions",
+        mend=_inheriting(seen, "pg_signal_backend"),
+    )
+
+
+def _power(seen: Probe) -> Finding:
+    mend = "CREATE ROLE reaper LOGIN; GRANT pg_read_all_stats, pg_signal_backend TO reaper;"
+    if seen.superuser:
+        said = f"role {seen.role} is a superuser: superusers' sessions are no longer out of its reach"
+        return Finding(check="power", level=Level.WARNING, finding=said, mend=mend)
+    if seen.needless_power:
+        said = f"role {seen.role} has more rights than it needs"
+        mend = f"ALTER ROLE {_role(seen)} NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;"
+        return Finding(check="power", level=Level.WARNING, finding=said, mend=mend)
+    return Finding(
+        check="power", level=Level.FINE, finding=f"role {seen.role} has no more rights than it needs"
+    )
+
+
+def _standby(seen: Probe) -> Finding:
+    since = f"up since {isoformat(seen.started)}"
+    if seen.standby:
+        return Finding(
+            check="server", level=Level.NOTE, finding=f"a standby, {since}; terminating works there too"
+        )
+    return Finding(check="server", level=Level.FINE, finding=f"a primary, {since}")
+
+
+def _slots(seen: Probe) -> Iterator[Finding]:
+    said = (
+        f"{seen.max_connections} slots, {seen.superuser_reserved} reserved for superusers, "
+        f"{seen.reserved} for pg_use_reserved_connections"
+    )
+    if seen.major >= _SIXTEEN and not seen.superuser and seen.reserved < _FEWEST_RESERVED:
+        grant = f"GRANT pg_use_reserved_connections TO {_role(seen)};"
+        mend = f"ALTER SYSTEM SET reserved_connections = 2; -- and restart; then {grant}"
+        said += "; a reaper that starts when they are full does not get in"
+        yield Finding(check="slots", level=Level.NOTE, finding=said, mend=mend)
+    else:
+        yield Finding(check="slots", level=Level.FINE, finding=said)
+    if seen.connection_limit < 0 and not seen.superuser:
+        said = "the reaper's own role has no connection limit"
+        mend = f"ALTER ROLE {_role(seen)} CONNECTION LIMIT 3;"
+        yield Finding(check="slots", level=Level.NOTE, finding=said, mend=mend)
+
+
+def _activities(seen: Probe) -> Finding:
+    if not seen.tracks_activities:
+        return Finding(
+            check="track_activities",
+            level=Level.WARNING,
+            finding="track_activities is off: the state of sessions is not known, and nobody is reaped",
+            mend="ALTER SYSTEM SET track_activities = on; SELECT pg_reload_conf();",
+        )
+    if seen.untracked:
+        return Finding(
+            check="track_activities",
+            level=Level.NOTE,
+            finding=f"{seen.untracked} sessions have track_activities switched off, and are spared",
+            mend="SELECT setrole::regrole, setconfig FROM pg_db_role_setting;",
+        )
+    return Finding(check="track_activities", level=Level.FINE, finding="the state of every session is known")
+
+
+def _clock(seen: Probe) -> Finding:
+    ahead = Span(seen.clock - from_datetime(datetime.now(UTC)))
+    if abs(ahead) < _CLOCK_TOLERANCE:
+        return Finding(check="clock", level=Level.FINE, finding="the server's clock agrees with this host's")
+    side = "ahead of" if ahead > 0 else "behind"
+    said = f"the server's clock is {words(Span(abs(ahead)))} {side} this host's; ages are the server's"
+    mend = f"synchronise both by NTP; the server says {as_datetime(seen.clock):%Y-%m-%d %H:%M:%S} UTC"
+    return Finding(check="clock", level=Level.NOTE, finding=said, mend=mend)
+
+
+def _protections(rules: Rules, seen: Probe) -> Iterator[Finding]:
+    aside: dict[str, list[str]] = {}
+    for policy in rules.awake:
+        for name in policy.despite:
+            aside.setdefault(name, []).append(policy.name)
+    for name in BUILT_IN:
+        if name == "superusers" and seen.superuser:
+            said = "superusers: not in force, the reaper is one itself"
+            yield Finding(
+                check="protections", level=Level.WARNING, finding=said, mend="log in as an ordinary role"
+            )
+        elif name in aside:
+            said = f"{name}: set aside by {', '.join(aside[name])}"
+            yield Finding(
+                check="protections", level=Level.NOTE, finding=said, mend="take it out of `despite:`"
+            )
+        else:
+            yield Finding(check="protections", level=Level.FINE, finding=f"{name}: {DESCRIPTIONS[name]}")

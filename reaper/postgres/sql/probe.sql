@@ -1,0 +1,18 @@
+SELECT pg_catalog.current_setting('server_version_num')::int4,
+       pg_catalog.pg_is_in_recovery(),
+       pg_catalog.pg_postmaster_start_time(),
+       pg_catalog.pg_backend_pid(),
+       session_user::text,
+       pg_catalog.current_setting('is_superuser') = 'on',
+       pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'),
+       pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'),
+       (SELECT r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls
+          FROM pg_catalog.pg_roles r WHERE r.rolname = session_user),
+       (SELECT r.rolconnlimit FROM pg_catalog.pg_roles r WHERE r.rolname = session_user),
+       pg_catalog.current_setting('track_activities') = 'on',
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL) s WHERE s.backend_type IS NULL),
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL) s WHERE s.state = 'disabled'),
+       pg_catalog.current_setting('max_connections')::int4,
+       pg_catalog.current_setting('superuser_reserved_connections')::int4,
+       coalesce(pg_catalog.current_setting('reserved_connections', true)::int4, 0),
+       pg_catalog.clock_timestamp()
