@@ -50,8 +50,7 @@ class From:
         """Whether a session from this address is meant; no address means the server's own socket."""
         if client is None or self.network is None:
             return client is None and self.network is None
-        address = _address(client)
-        return address is not None and address.version == self.network.version and address in self.network
+        return any(address in self.network for address in _addresses(client))
 
     def __str__(self) -> str:
         """The network as the policy file spells it."""
@@ -59,13 +58,14 @@ class From:
 
 
 @lru_cache(maxsize=16_384)
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def _addresses(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
+    """The address, and an IPv4 one that came as IPv6 in both its forms; text that is no address has none."""
     try:
         address = ip_address(text)
     except ValueError:
-        return None
+        return ()
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    return (address,) if mapped is None else (address, mapped)
 
 
 class Hit(NamedTuple):
