@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from reaper.policy.selector import NOBODY, Selector
-from reaper.policy.session import Session, Snapshot
+from reaper.policy.session import ACTIVE, Session, Snapshot
 from reaper.policy.spans import Instant, Span, exact_words, since, words
 
 
@@ -20,7 +20,7 @@ class Age(NamedTuple):
     def reached(self, now: Instant) -> bool:
         """Whether it has lasted long enough; an unknown or negative age never has."""
         age = since(self.began, now)
-        return age is not None and age >= self.limit
+        return age is not None and age >= max(self.limit, 0)
 
     def words(self, now: Instant) -> str:
         """The age beside its limit: `idle 12m31s, limit 10m`."""
@@ -58,26 +58,30 @@ class Match:
     def holds_but_for_facts(self, session: Session, now: Instant) -> bool:
         """Whether state, ages and horizon hold: what can be said before asking for facts."""
         return (
-            session.state in self.states
+            self._in_state(session, now)
             and all(age.reached(now) for age in self.ages(session))
             and (self.holds_back_vacuum is None or self._holds_back(session))
         )
 
     def ages(self, session: Session) -> Iterator[Age]:
         """Each age that is asked for."""
+        # Who is at work is not idle, and the start of the last query is the age of nothing once it is over.
+        active = session.state == ACTIVE
         if self.idle_for is not None:
-            yield Age("idle_for", "idle", session.state_change, self.idle_for)
+            yield Age("idle_for", "idle", None if active else session.state_change, self.idle_for)
         if self.transaction_for is not None:
             yield Age("transaction_for", "in transaction", session.xact_start, self.transaction_for)
         if self.connected_for is not None:
             yield Age("connected_for", "connected", session.id.backend_start, self.connected_for)
         if self.running_for is not None:
-            yield Age("running_for", "running", session.query_start, self.running_for)
+            yield Age("running_for", "running", session.query_start if active else None, self.running_for)
 
     def answers(self, session: Session, snapshot: Snapshot) -> Iterator[Answer]:
         """What each criterion says of this session, for a person."""
         yield Answer(
-            "state", session.state in self.states, f"{session.state!r}, wanted {', '.join(self.states)}"
+            "state",
+            self._in_state(session, snapshot.at),
+            f"{session.state!r}, wanted {', '.join(self.states)}",
         )
         for key, patterns, value in self.selector.given(session.identity):
             fits = any(pattern.matches(value) for pattern in patterns)
@@ -90,23 +94,34 @@ class Match:
 
     def due(self, session: Session) -> Instant | None:
         """When the last age is reached if the session stays as it is; None when it never will be."""
-        if session.state not in self.states:
+        if session.state not in self.states or session.state_change is None:
             return None
-        moments = [
-            None if age.began is None else Instant(age.began + age.limit) for age in self.ages(session)
-        ]
-        known = [moment for moment in moments if moment is not None]
-        return max(known) if known and len(known) == len(moments) else None
+        moments = [session.state_change]
+        for age in self.ages(session):
+            if age.began is None:
+                return None
+            moments.append(Instant(age.began + max(age.limit, 0)))
+        return max(moments)
 
     def _telling_answers(self, session: Session, snapshot: Snapshot) -> Iterator[Answer]:
         for age in self.ages(session):
             yield Answer(age.key, age.reached(snapshot.at), age.words(snapshot.at))
         if self.holds_back_vacuum is not None:
-            said = f"holds back vacuum by {session.xid_age or 0} transactions, limit {self.holds_back_vacuum}"
+            by = "an unknown number of" if session.xid_age is None else session.xid_age
+            said = f"holds back vacuum by {by} transactions, limit {self.holds_back_vacuum}"
             yield Answer("holds_back_vacuum", self._holds_back(session), said)
         if self.blocking:
             count = waiters(session, snapshot)
-            yield Answer("blocking", count > 0, f"holds up {count} session{'' if count == 1 else 's'}")
+            said = f"holds up {count} session{'' if count == 1 else 's'}"
+            if snapshot.facts.waiters is None:
+                said = "it is not known whom it holds up"
+            yield Answer("blocking", count > 0, said)
+
+    def _in_state(self, session: Session, now: Instant) -> bool:
+        # A state from after this look, by a clock that was set back, is a state of which nothing is known.
+        return (
+            session.state in self.states and session.state_change is not None and session.state_change <= now
+        )
 
     def _holds_back(self, session: Session) -> bool:
         limit = self.holds_back_vacuum
