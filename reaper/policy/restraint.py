@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from reaper.policy.memory import MOST_SIGNALS, Memory
-from reaper.policy.rules import Policy
-from reaper.policy.session import Identity, Session, Snapshot
+from reaper.policy.rules import Policy, percent
+from reaper.policy.session import CLIENT_BACKEND, Identity, Session, Snapshot
 from reaper.policy.verdict import BrakeTrip, Spare, Spared
 
 
@@ -71,20 +71,20 @@ def _within_cap(sieve: _Sieve, condemned: list[Session], snapshot: Snapshot) -> 
         return condemned
     held = defaultdict[tuple[str | None, ...], int](int)
     for session in snapshot.sessions:
-        if sieve.policy.match.selector.selects(session.identity):
+        # A walsender takes none of the slots that a cap shares out.
+        if session.kind == CLIENT_BACKEND and sieve.policy.match.selector.selects(session.identity):
             held[_group(session.identity, cap.per)] += 1
-    above = {group: count - cap.most for group, count in held.items()}
+    taken = defaultdict[tuple[str | None, ...], int](int)
     remaining = []
     for session in condemned:
         group = _group(session.identity, cap.per)
-        above[group] -= 1
-        if above[group] >= 0:
+        if taken[group] < held[group] - cap.most:
+            taken[group] += 1
             remaining.append(session)
         else:
-            reason = (
-                f"cap: its group holds {held[group]} sessions, {cap.most} allowed per {', '.join(cap.per)}"
-            )
-            sieve.spare(session, Spared.CAP, reason)
+            holds = f"its group holds {held[group]} sessions, {cap.most} allowed per {', '.join(cap.per)}"
+            first = f", {taken[group]} longer idle ones first" if taken[group] else ""
+            sieve.spare(session, Spared.CAP, f"cap: {holds}{first}")
     return remaining
 
 
@@ -92,9 +92,8 @@ def _brake(policy: Policy, condemned: int, clients: int) -> BrakeTrip | None:
     brake = policy.brake
     if brake is None or not brake.trips(condemned, clients):
         return None
-    reason = (
-        f"brake: would take {condemned} of {clients} client sessions, acts on nobody above {brake.share:.0%}"
-    )
+    share = percent(brake.share)
+    reason = f"brake: would take {condemned} of {clients} client sessions, acts on nobody above {share}"
     return BrakeTrip(policy=policy, condemned=condemned, clients=clients, reason=reason)
 
 

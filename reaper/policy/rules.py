@@ -11,6 +11,11 @@ from reaper.policy.session import Slots, Snapshot
 from reaper.policy.spans import Instant, as_datetime
 
 
+def percent(share: float) -> str:
+    """A share as the policy file spells it, unrounded: `80%`, `12.5%`."""
+    return f"{100 * share:g}%"
+
+
 class Mode(StrEnum):
     """How far a policy may go."""
 
@@ -36,7 +41,7 @@ class When:
         """Why the policy rests now, or nothing."""
         if slots.share_used >= self.connections_used:
             return None
-        return f"when: {slots.share_used:.0%} of the slots used, acts from {self.connections_used:.0%}"
+        return f"when: {slots.used} of {slots.usable} slots used, acts from {percent(self.connections_used)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +57,10 @@ class Window:
 
     def holds(self, now: Instant) -> bool:
         """Whether this moment lies inside."""
-        local = as_datetime(now).astimezone(self.zone)
+        try:
+            local = as_datetime(now).astimezone(self.zone)
+        except OverflowError:
+            return False  # a moment outside the calendar is inside no window
         minute = local.hour * 60 + local.minute
         today = local.weekday() in self.days
         if self.start < self.end:
@@ -89,7 +97,8 @@ class Brake:
 
     def trips(self, condemned: int, clients: int) -> bool:
         """Whether so many of so many are too many."""
-        return condemned > self.above and condemned > self.share * clients
+        # Divided, not multiplied: 0.29 * 100 is less than 29.
+        return condemned > self.above and (not clients or condemned / clients > self.share)
 
 
 DEFAULT_PACE: Final = 10
