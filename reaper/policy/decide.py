@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeGuard
 
 from reaper.policy.memory import Memory
-from reaper.policy.protections import NEEDS_LOCKS, SELF, shield
+from reaper.policy.protections import NEEDS_LOCKS, shield
 from reaper.policy.restraint import restrain
 from reaper.policy.rules import Mode, Policy, Rules
-from reaper.policy.session import STATES, Identity, Session, SessionId, Snapshot
+from reaper.policy.session import KINDS, STATES, Identity, Session, SessionId, Snapshot
 from reaper.policy.verdict import BrakeTrip, Plan, Reap, Spare, Spared, Verdict, longest_idle_first
 
 
@@ -55,6 +55,8 @@ def questions(snapshot: Snapshot, rules: Rules) -> Questions:
 
 def unknown(session: Session) -> str | None:
     """Why nothing can be said about a session, or nothing."""
+    if session.kind not in KINDS:
+        return f"kind {session.kind!r} is none that a policy can name"
     if session.state is None:
         return "state is not known"
     if session.state not in STATES:
@@ -85,13 +87,13 @@ class _Lane:
     """One way to judge a snapshot: by the enforcing policies alone, or as if every policy were enforced."""
 
     def __init__(self, snapshot: Snapshot, rules: Rules, memory: Memory, mode: Mode) -> None:
-        self._snapshot = snapshot
+        self._snapshot = memory.without_rehearsed(snapshot, mode)
         self._rules = rules
         self._memory = memory
         self._mode = mode
         self._policies = rules.enforcing if mode is Mode.ENFORCE else rules.awake
         self._selected = Selected(self._policies)
-        self._rests = {policy.name: policy.rests(snapshot) for policy in self._policies}
+        self._rests = {policy.name: policy.rests(self._snapshot) for policy in self._policies}
 
     def judge(self, sessions: list[Session]) -> _Judged:
         verdicts = dict[SessionId, Verdict]()
@@ -126,8 +128,7 @@ class _Lane:
 
     def _veto(self, policy: Policy, session: Session) -> Spare | None:
         """Why a policy that matches does not decide: a protection, its allowlist, or that it rests."""
-        despite = policy.despite - {SELF}
-        if found := shield(session, self._snapshot, self._rules.protect, despite):
+        if found := shield(session, self._snapshot, self._rules.protect, policy.despite):
             reason = f"protected: {found.reason}"
             return Spare(
                 session=session, by=Spared.PROTECTION, reason=reason, policy=policy, protection=found.name

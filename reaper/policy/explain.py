@@ -58,7 +58,7 @@ def _answer(policy: Policy, session: Session, snapshot: Snapshot, rules: Rules) 
     return PolicyAnswer(
         policy=policy,
         answers=tuple(policy.match.answers(session, snapshot)),
-        shields=tuple(s for s in shields(session, snapshot, rules.protect) if s.name not in policy.despite),
+        shields=tuple(shields(session, snapshot, rules.protect, policy.despite)),
         allowlist=hit and str(hit),
         rests=rests and rests[1],
         due=policy.match.due(session) if policy.match.selector.selects(session.identity) else None,

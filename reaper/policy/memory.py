@@ -1,12 +1,12 @@
 """What one cycle leaves to the next."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from reaper.policy.rules import Mode
-from reaper.policy.session import Session, SessionId, Snapshot
+from reaper.policy.rules import Action, Mode
+from reaper.policy.session import CLIENT_BACKEND, Session, SessionId, Snapshot
 from reaper.policy.spans import Instant
 from reaper.policy.verdict import Outcome, Reap, Result
 
@@ -20,6 +20,7 @@ class Rehearsed(NamedTuple):
     mode: Mode
     id: SessionId
     state_change: Instant | None
+    action: Action = Action.TERMINATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,30 @@ class Memory:
 
     def has_rehearsed(self, session: Session, mode: Mode) -> bool:
         """Whether a dry run has already taken this session, and nothing has changed since."""
-        return Rehearsed(mode, session.id, session.state_change) in self.rehearsed
+        return any(self._was_rehearsed(session, mode, action) for action in Action)
+
+    def without_rehearsed(self, snapshot: Snapshot, mode: Mode) -> Snapshot:
+        """The snapshot as a real run would find it: whom a dry run took is gone, and its slot is free."""
+        if not self.rehearsed:
+            return snapshot
+        gone = {
+            session.id: session.kind
+            for session in snapshot.sessions
+            if self._was_rehearsed(session, mode, Action.TERMINATE)
+        }
+        freed = sum(kind == CLIENT_BACKEND for kind in gone.values())
+        return replace(
+            snapshot,
+            sessions=tuple(session for session in snapshot.sessions if session.id not in gone),
+            slots=replace(snapshot.slots, used=max(snapshot.slots.used - freed, 0)),
+        )
+
+    def _was_rehearsed(self, session: Session, mode: Mode, action: Action) -> bool:
+        # What an enforcing policy rehearsed under --dry-run is gone for every dry run beside it as well.
+        lanes = (mode,) if mode is Mode.ENFORCE else (Mode.ENFORCE, mode)
+        return any(
+            Rehearsed(lane, session.id, session.state_change, action) in self.rehearsed for lane in lanes
+        )
 
     def after(self, snapshot: Snapshot, settled: Iterable[tuple[Reap, Outcome]] = ()) -> "Memory":
         """Remember what was seen and done; forget whoever has left."""
@@ -48,7 +72,7 @@ class Memory:
         for reap, outcome in settled:
             session = reap.session
             if outcome.result is Result.REHEARSED:
-                rehearsed.add(Rehearsed(reap.mode, session.id, session.state_change))
+                rehearsed.add(Rehearsed(reap.mode, session.id, session.state_change, reap.action))
             elif outcome.result is Result.SIGNALLED:
                 signalled[session.id] = signalled.get(session.id, 0) + 1
         return Memory(seen=seen, rehearsed=frozenset(rehearsed), signalled=MappingProxyType(signalled))

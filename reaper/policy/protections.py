@@ -133,15 +133,18 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
 SETTABLE: Final = tuple(name for name in BUILT_IN if name != SELF)
 
 
-def shields(session: Session, snapshot: Snapshot, protect: Selector) -> Iterator[Shield]:
-    """Every protection of this session, the policy file's own first."""
+def shields(
+    session: Session, snapshot: Snapshot, protect: Selector, despite: frozenset[str] = frozenset()
+) -> Iterator[Shield]:
+    """Every protection of this session that is not set aside, the policy file's own first."""
     if hit := protect.first_hit(session.identity):
         yield Shield("protect", f"protect {hit}")
     for name, protection in BUILT_IN.items():
-        if reason := protection(session, snapshot):
+        set_aside = name in despite and name in SETTABLE
+        if not set_aside and (reason := protection(session, snapshot)):
             yield Shield(name, reason)
 
 
 def shield(session: Session, snapshot: Snapshot, protect: Selector, despite: frozenset[str]) -> Shield | None:
     """The first protection that is not set aside, if any."""
-    return next((found for found in shields(session, snapshot, protect) if found.name not in despite), None)
+    return next(shields(session, snapshot, protect, despite), None)

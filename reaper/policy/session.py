@@ -8,6 +8,8 @@ from reaper.policy.spans import Instant
 
 CLIENT_BACKEND: Final = "client backend"
 WALSENDER: Final = "walsender"
+KINDS: Final = (CLIENT_BACKEND, WALSENDER)
+"""The kinds of backend that can be judged; a walsender only by a policy that names `replication`."""
 
 IDLE: Final = "idle"
 IN_TRANSACTION: Final = "idle in transaction"
