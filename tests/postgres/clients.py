@@ -1,0 +1,175 @@
+"""Clients of a server, each in the state that a test wants to see it in."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, Literal, LiteralString, Self
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import ConnStatus, DiagnosticField, TransactionStatus
+from psycopg.sql import SQL, Identifier
+
+from tests.postgres.sandbox import Role
+from tests.postgres.waiting import until
+
+State = Literal["idle", "idle in transaction", "idle in transaction (aborted)", "active"]
+
+_STATE: Final = "SELECT state FROM pg_stat_activity WHERE pid = %s AND backend_start = %s"
+_TERMINATE: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s
+"""
+_OWN_START: Final = "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+
+
+class Client:
+    """One session, seen from its own end and, through `clients`, from the server's."""
+
+    def __init__(self, clients: "Clients", connection: psycopg.Connection) -> None:
+        self.connection = connection
+        self.pid = connection.info.backend_pid
+        self.backend_start = self.run(_OWN_START)[0][0]
+        self._clients = clients
+
+    def run(self, statement: LiteralString, *parameters: object) -> Sequence[tuple[Any, ...]]:
+        """Run a statement and wait for its rows."""
+        cursor = self.connection.execute(statement, parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def start(self, statement: str) -> None:
+        """Send a statement and do not wait for it; return when the server is at it."""
+        self.connection.pgconn.send_query(statement.encode())
+        until(lambda: self.state() == "active")
+
+    def finish(self) -> str | None:
+        """Wait for the started statement to end; the SQLSTATE of its failure, if it failed."""
+        until(self._answered)
+        failure: bytes | None = None
+        while (result := self.connection.pgconn.get_result()) is not None:
+            failure = result.error_field(DiagnosticField.SQLSTATE) or failure
+        return failure.decode() if failure else None
+
+    def enter(self, state: State) -> None:
+        """From idle into another state."""
+        if state == "active":
+            self.start("SELECT pg_sleep(3600)")
+        elif state != "idle":
+            self.run("BEGIN")
+            self.run("SELECT 1")
+        if state == "idle in transaction (aborted)":
+            with suppress(psycopg.errors.DivisionByZero):
+                self.run("SELECT 1 / 0")
+
+    def listen(self, channel: str = "news") -> None:
+        """Wait for notifications, as the last thing that this session did."""
+        self.connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
+
+    def hold_advisory_lock(self, key: int) -> None:
+        """Take a session-level advisory lock."""
+        self.run("SELECT pg_advisory_lock(%s)", key)
+
+    def wake(self) -> None:
+        """Do something: an empty statement, which an aborted transaction allows too."""
+        self.connection.execute("")
+
+    def alive(self) -> bool:
+        """Whether its own connection still works; finding out wakes it unless it is at work."""
+        if self._busy:
+            return not self._answered() or self.connection.pgconn.status == ConnStatus.OK
+        try:
+            self.wake()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def state(self) -> str | None:
+        """What the server says that it does, without waking it; nothing when it is gone."""
+        return self._clients.state(self)
+
+    def present(self) -> bool:
+        """Whether the server still has this session, without waking it."""
+        return self.state() is not None
+
+    def left(self) -> bool:
+        """Whether the server has seen this session off."""
+        return not self.present()
+
+    def close(self) -> None:
+        """Leave; a statement at work is not waited for."""
+        if self._busy:
+            self._clients.terminate(self)
+        self.connection.close()
+
+    @property
+    def _busy(self) -> bool:
+        return self.connection.pgconn.transaction_status == TransactionStatus.ACTIVE
+
+    def _answered(self) -> bool:
+        try:
+            self.connection.pgconn.consume_input()
+        except psycopg.OperationalError:
+            return True
+        return not self.connection.pgconn.is_busy()
+
+
+class Clients:
+    """Opens clients of one server, and closes them all at the end."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._opened: list[Client] = []
+        # Opened before the slots are full.
+        self._watcher = psycopg.connect(dsn, autocommit=True, application_name="watcher of clients")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(
+        self,
+        *,
+        application: str = "client",
+        role: Role | None = None,
+        database: str | None = None,
+        state: State = "idle",
+        dsn: str | None = None,
+    ) -> Client:
+        """A new session, in this state when we return; the superuser's in its database by default."""
+        way_in = dsn or (role.dsn if role else self._dsn)
+        options: Mapping[str, str] = {"dbname": database} if database else {}
+        connection = psycopg.connect(
+            make_conninfo(way_in, application_name=application, **options), autocommit=True
+        )
+        client = Client(self, connection)
+        self._opened.append(client)
+        client.enter(state)
+        return client
+
+    def state(self, client: Client) -> str | None:
+        """What the server says that the client does; nothing when it is gone."""
+        row = self._ask(_STATE, client)
+        return str(row[0]) if row else None
+
+    def terminate(self, client: Client) -> None:
+        """Take a client's session away from the server's end."""
+        self._ask(_TERMINATE, client)
+
+    def close(self) -> None:
+        """Close all clients, and wait until the server has seen them off."""
+        try:
+            # A server that is gone has seen everybody off.
+            with suppress(psycopg.OperationalError):
+                for client in self._opened:
+                    client.close()
+                for client in self._opened:
+                    until(client.left)
+        finally:
+            for client in self._opened:
+                client.connection.close()
+            self._watcher.close()
+
+    def _ask(self, statement: LiteralString, client: Client) -> tuple[object, ...] | None:
+        if self._watcher.closed:
+            self._watcher = psycopg.connect(self._dsn, autocommit=True)
+        return self._watcher.execute(statement, (client.pid, client.backend_start)).fetchone()

@@ -1,0 +1,134 @@
+"""A way to a server over TCP that can be cut, reset, and made deaf."""
+
+import asyncio
+import socket
+import struct
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from threading import Thread
+from typing import Final, Self, TypeVar
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from reaper.demo.places import free_ports
+
+T = TypeVar("T")
+
+_CHUNK: Final = 65_536
+# Linger on, for no time: closing sends RST instead of FIN.
+_NO_FAREWELL: Final = struct.pack("ii", 1, 0)
+
+
+class Proxy:
+    """Forwards connections to a server until it is told to do something worse; works in its own thread."""
+
+    def __init__(self, dsn: str) -> None:
+        target = conninfo_to_dict(dsn)
+        self._dsn = dsn
+        self._target = (str(target["host"]), int(target.get("port") or 5432))
+        self.port = next(free_ports())
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._hears = asyncio.Event()
+        self._listener: asyncio.Server | None = None
+        self._ends: set[StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.restore()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._do(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def dsn(self, dsn: str | None = None) -> str:
+        """The same way in (the superuser's by default), through the proxy."""
+        return make_conninfo(dsn or self._dsn, host="127.0.0.1", hostaddr="", port=self.port)
+
+    def restore(self) -> None:
+        """Welcome connections and forward what they say, also what was said to deaf ears."""
+        self._do(self._restore())
+
+    def cut(self) -> None:
+        """End all connections, and refuse new ones."""
+        self._do(self._refuse())
+        self._do(self._drop(_close))
+
+    def reset(self) -> None:
+        """End all connections without a farewell; new ones are welcome."""
+        self._do(self._drop(_reset))
+
+    def go_deaf(self) -> None:
+        """Accept connections and keep those that there are, but forward nothing."""
+        self._loop.call_soon_threadsafe(self._hears.clear)
+
+    def _do(self, work: Coroutine[object, object, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _restore(self) -> None:
+        self._hears.set()
+        if self._listener is None:
+            self._listener = await asyncio.start_server(self._welcome, "127.0.0.1", self.port)
+
+    async def _refuse(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = None
+
+    async def _drop(self, how: Callable[[StreamWriter], None]) -> None:
+        for end in self._ends:
+            how(end)
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    async def _close(self) -> None:
+        await self._refuse()
+        await self._drop(_reset)
+
+    async def _welcome(self, reader: StreamReader, writer: StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._pumps.add(task)
+        self._ends.add(writer)
+        try:
+            with suppress(OSError, asyncio.CancelledError):
+                await self._connect(reader, writer)
+        finally:
+            self._pumps.discard(task)
+            self._ends.discard(writer)
+            writer.transport.abort()
+
+    async def _connect(self, reader: StreamReader, writer: StreamWriter) -> None:
+        await self._hears.wait()
+        there, back = await asyncio.open_connection(*self._target)
+        self._ends.add(back)
+        try:
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(self._pump(reader, back))
+                pumps.create_task(self._pump(there, writer))
+        finally:
+            self._ends.discard(back)
+            back.transport.abort()
+
+    async def _pump(self, source: StreamReader, sink: StreamWriter) -> None:
+        while chunk := await source.read(_CHUNK):
+            await self._hears.wait()
+            sink.write(chunk)
+            await sink.drain()
+        sink.close()
+
+
+def _close(end: StreamWriter) -> None:
+    end.close()
+
+
+def _reset(end: StreamWriter) -> None:
+    link: socket.socket = end.get_extra_info("socket")
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_FAREWELL)
+    end.transport.abort()

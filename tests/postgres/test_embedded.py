@@ -1,0 +1,229 @@
+"""The embedded server: there in a moment, gone without a trace, as root and as anybody."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import reaper
+from reaper.demo import embedded
+from reaper.demo.binaries import Account, EmbeddedServerError, find_binaries, server_account
+from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.places import free_ports
+from tests.postgres.conftest import StartServer
+from tests.postgres.waiting import until
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+NOBODY = Account(uid=65_534, gid=65_534)
+CODE = Path(reaper.__file__).parent.parent
+
+HOLD_A_SERVER = """
+import sys
+from reaper.demo.embedded import EmbeddedServer
+with EmbeddedServer() as server:
+    print(server.folder, server.dsn, sep="\\n", flush=True)
+    sys.stdin.read()
+"""
+
+
+def answers(dsn: str) -> bool:
+    try:
+        with psycopg.connect(dsn) as connection:
+            return connection.execute("SELECT 1").fetchone() == (1,)
+    except psycopg.OperationalError:
+        return False
+
+
+def test_it_answers_over_tcp_and_through_its_socket(own_server: EmbeddedServer, major: int) -> None:
+    assert answers(own_server.dsn)
+    assert answers(own_server.socket_dsn)
+    assert own_server.major == major
+
+
+def test_it_listens_on_loopback_only(own_server: EmbeddedServer) -> None:
+    with psycopg.connect(own_server.dsn) as connection:
+        assert connection.execute("SHOW listen_addresses").fetchone() == ("127.0.0.1",)
+
+
+def test_nothing_is_left_of_it_after_stop(own_server: EmbeddedServer) -> None:
+    folder, dsn = own_server.folder, own_server.dsn
+
+    own_server.stop()
+    own_server.stop()
+
+    assert not folder.exists()
+    assert not own_server.running
+    assert not answers(dsn)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_nothing_is_left_of_it_after_an_exception(error: type[BaseException]) -> None:
+    folders = []
+
+    def work() -> None:
+        with EmbeddedServer() as server:
+            folders.append(server.folder)
+            raise error
+
+    with pytest.raises(error):
+        work()
+    assert [folder.exists() for folder in folders] == [False]
+
+
+@pytest.mark.parametrize("mode", ["smart", "fast", "immediate"])
+def test_it_restarts_on_the_same_port_with_the_same_data(
+    own_server: EmbeddedServer, mode: embedded.Mode
+) -> None:
+    before = own_server.dsn
+    with psycopg.connect(before, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept ()")
+
+    own_server.restart(mode)
+
+    assert own_server.dsn == before
+    with psycopg.connect(before) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_it_recovers_after_a_crash(own_server: EmbeddedServer) -> None:
+    own_server.kill_immediate()
+    assert not answers(own_server.dsn)
+
+    own_server.start()
+
+    assert answers(own_server.dsn)
+    assert "was not properly shut down" in own_server.log_text()
+
+
+def test_a_frozen_server_is_stopped_too(own_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_STOP_PATIENCE", 0.1)
+    folder = own_server.folder
+    pid = int((own_server.data / "postmaster.pid").read_text(encoding="ascii").splitlines()[0])
+    os.kill(pid, signal.SIGSTOP)
+
+    own_server.stop()
+
+    assert not folder.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_settings_and_encoding_are_the_callers(start_server: StartServer) -> None:
+    server = start_server(encoding="SQL_ASCII", max_connections="17", application_name="it's")
+
+    with psycopg.connect(server.dsn, application_name=None) as connection:
+        settings = connection.execute(
+            "SELECT current_setting(name) FROM unnest(%s::text[]) AS name",
+            (["server_encoding", "max_connections", "application_name"],),
+        ).fetchall()
+    assert [str(value, "ascii") if isinstance(value, bytes) else value for (value,) in settings] == [
+        "SQL_ASCII",
+        "17",
+        "it's",
+    ]
+
+
+def test_a_server_that_cannot_start_says_why_and_leaves_nothing(start_server: StartServer) -> None:
+    with pytest.raises(EmbeddedServerError, match='invalid value for parameter "max_connections": "many"'):
+        start_server(max_connections="many")
+
+
+def test_a_port_that_was_taken_meanwhile_costs_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        taken = int(somebody.getsockname()[1])
+        free = next(free_ports())
+        monkeypatch.setattr(embedded, "free_ports", lambda: iter([taken, free]))
+
+        with EmbeddedServer() as server:
+            assert server.port == free
+            assert answers(server.dsn)
+
+
+def test_the_environment_of_the_caller_does_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"HOME": "", "LC_ALL": "xx_XX", "PGPORT": "1", "PGOPTIONS": "-c no.way"}.items():
+        monkeypatch.setenv(name, value)
+    with EmbeddedServer() as server:
+        monkeypatch.undo()
+        assert answers(server.dsn)
+
+
+def test_a_folder_too_deep_for_a_socket_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+
+    with pytest.raises(EmbeddedServerError, match="no folder for a server"):
+        EmbeddedServer(folder=deep).start()
+    assert list(deep.iterdir()) == []
+
+
+def test_after_sigkill_of_the_program_server_and_folder_go_too() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_A_SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(CODE)},
+    ) as program:
+        assert program.stdout
+        folder, dsn = (program.stdout.readline().strip() for _ in range(2))
+        assert answers(dsn)
+        program.kill()
+
+    until(lambda: not Path(folder).exists())
+    assert not answers(dsn)
+
+
+@AS_ROOT
+def test_under_root_the_server_is_somebody_else(own_server: EmbeddedServer) -> None:
+    assert own_server.data.stat().st_uid == server_account().uid != 0
+    assert own_server.folder.stat().st_uid == 0
+
+
+@AS_ROOT
+def test_it_starts_from_an_installation_in_a_private_home(tmp_path: Path) -> None:
+    wheel = find_binaries().parent
+    for part in (wheel, wheel.with_name(f"{wheel.name}.libs")):
+        shutil.copytree(part, tmp_path / part.name, ignore=shutil.ignore_patterns("*18", "*.a"))
+    tmp_path.chmod(0o700)
+    private = tmp_path / wheel.name / find_binaries().name
+    assert not NOBODY.can_run(private / "bin" / "postgres")
+
+    with EmbeddedServer(binaries=private) as server:
+        assert answers(server.dsn)
+        assert server.binary("psql") == private / "bin" / "psql"
+
+
+@AS_ROOT
+@pytest.mark.skipif(
+    not (NOBODY.can_run(Path(sys.executable)) and NOBODY.can_enter(CODE)),
+    reason="an ordinary user cannot reach this interpreter",
+)
+def test_an_ordinary_user_can_have_one_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOLD_A_SERVER],
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(CODE)},
+        cwd="/",
+        user=NOBODY.uid,
+        group=NOBODY.gid,
+        extra_groups=[],
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert not Path(done.stdout.splitlines()[0]).exists()
+
+
+def test_a_major_that_is_not_packaged_is_refused_in_words() -> None:
+    with pytest.raises(
+        EmbeddedServerError, match="no PostgreSQL 12 is packaged for the demo: it has 16 and 18"
+    ):
+        find_binaries(12)

@@ -1,0 +1,68 @@
+"""The proxy that the tests use does what its words say."""
+
+import socket
+
+import psycopg
+import pytest
+
+from tests.postgres.clients import Clients
+from tests.postgres.proxy import Proxy
+from tests.postgres.sandbox import Role
+from tests.postgres.waiting import until
+
+SSL_REQUEST = bytes.fromhex("0000000804d2162f")
+
+
+def test_it_forwards(proxy: Proxy, clients: Clients, reaper_role: Role) -> None:
+    through = clients.open(dsn=proxy.dsn(reaper_role.dsn))
+
+    assert through.run("SELECT current_user") == [(reaper_role.name,)]
+
+
+def test_a_cut_ends_connections_and_refuses_new_ones_until_restored(proxy: Proxy, clients: Clients) -> None:
+    through = clients.open(dsn=proxy.dsn())
+
+    proxy.cut()
+
+    assert not through.alive()
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        clients.open(dsn=proxy.dsn())
+    until(through.left)
+    proxy.restore()
+    assert clients.open(dsn=proxy.dsn()).alive()
+
+
+def test_a_reset_ends_connections_and_welcomes_new_ones(proxy: Proxy, clients: Clients) -> None:
+    through = clients.open(dsn=proxy.dsn())
+
+    proxy.reset()
+
+    with pytest.raises(psycopg.OperationalError, match=r"reset|closed"):
+        through.wake()
+    assert clients.open(dsn=proxy.dsn()).alive()
+
+
+def test_deaf_it_takes_what_is_said_and_passes_it_on_when_restored(proxy: Proxy) -> None:
+    proxy.go_deaf()
+    with socket.create_connection(("127.0.0.1", proxy.port)) as link:
+        link.sendall(SSL_REQUEST)
+        link.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            link.recv(1)
+
+        proxy.restore()
+
+        link.settimeout(10)
+        assert link.recv(1) in {b"N", b"S"}
+
+
+def test_deaf_it_keeps_the_connections_that_there_are(proxy: Proxy, clients: Clients) -> None:
+    through = clients.open(dsn=proxy.dsn())
+    proxy.go_deaf()
+    through.connection.pgconn.send_query(b"SELECT 1")
+    assert through.present()
+
+    proxy.restore()
+
+    assert through.finish() is None
+    assert through.alive()
