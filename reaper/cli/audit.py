@@ -1,0 +1,196 @@
+"""`reaper audit`: read the record."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypedDict, TypeVar, Unpack
+
+import click
+from click.core import ParameterSource
+
+from reaper.cli.exits import Exit, Failure
+from reaper.cli.options import output_option
+from reaper.cli.show import Output, Row, show
+from reaper.policy.selector import Glob
+from reaper.policy.spans import parse_span
+from reaper.record.events import Event
+from reaper.record.inquiry import GROUPS, Inquiry, moment, outcomes, summary
+from reaper.record.reader import Torn, open_intents, parse_time, read_events
+from reaper.telemetry.plain import plain
+
+_GLOBS: Final = ("policy", "application", "role", "database", "server", "outcome", "mode")
+_COLUMNS: Final = ("server", "policy", "mode", "pid", "role", "application", "client", "reason")
+_MOST_TORN: Final = 10
+"""So many unreadable lines of one file are named; of the rest only the number is told."""
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
+    """An ISO time, or a duration back from now."""
+    if text is None:
+        return None
+    if time := parse_time(text):
+        return time
+    try:
+        return datetime.now(UTC) - timedelta(microseconds=parse_span(text))
+    except (ValueError, OverflowError):
+        message = f"{text!r} is no time; write 2026-01-31T23:59Z, or 2h for two hours ago."
+        raise click.BadParameter(message) from None
+
+
+def _files(context: click.Context, parameter: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
+    """The files to read; in the environment, where `reaper run` finds its sinks too, - is its stdout."""
+    told = context.get_parameter_source(parameter.name or "") is ParameterSource.ENVIRONMENT
+    found = tuple(file for file in files if not (told and file == "-"))
+    if not found:
+        message = "Which record? Name its file, or set REAPER_AUDIT_LOG."
+        raise click.UsageError(message)
+    return found
+
+
+def _filters(command: _Command) -> _Command:
+    for key in reversed(_GLOBS):
+        option = click.option(
+            f"--{key}",
+            multiple=True,
+            metavar="GLOB",
+            envvar=f"REAPER_AUDIT_{key.upper()}",
+            show_envvar=True,
+            help=f"Only this {key}; may be given several times.",
+        )
+        command = option(command)
+    return command
+
+
+class _Asked(TypedDict):
+    files: tuple[str, ...]
+    policy: tuple[str, ...]
+    application: tuple[str, ...]
+    role: tuple[str, ...]
+    database: tuple[str, ...]
+    server: tuple[str, ...]
+    outcome: tuple[str, ...]
+    mode: tuple[str, ...]
+    pid: tuple[int, ...]
+    since: datetime | None
+    until: datetime | None
+    by: str | None
+    open_: bool
+    output: Output
+
+
+@click.command()
+@click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=_files)
+@_filters
+@click.option(
+    "--pid",
+    multiple=True,
+    type=int,
+    envvar="REAPER_AUDIT_PID",
+    show_envvar=True,
+    help="Only sessions with this pid; may be given several times.",
+)
+@click.option(
+    "--since",
+    metavar="TIME|DURATION",
+    callback=_moment,
+    envvar="REAPER_AUDIT_SINCE",
+    show_envvar=True,
+    help="From this time on: 2026-01-31T23:59Z (without an offset UTC), or 2h for two hours ago.",
+)
+@click.option(
+    "--until",
+    metavar="TIME|DURATION",
+    callback=_moment,
+    envvar="REAPER_AUDIT_UNTIL",
+    show_envvar=True,
+    help="Before this time.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(GROUPS),
+    envvar="REAPER_AUDIT_BY",
+    show_envvar=True,
+    help="Count the outcomes for each of these.",
+)
+@click.option(
+    "--open",
+    "open_",
+    is_flag=True,
+    envvar="REAPER_AUDIT_OPEN",
+    show_envvar=True,
+    help="Intents without an outcome; exit code 1 when there are any.",
+)
+@output_option
+def audit(**asked: Unpack[_Asked]) -> None:
+    """Read the record in FILES, plain or gzipped, - for standard input: who was terminated, when and why.
+
+    Without FILES the file is read that REAPER_AUDIT_LOG names.
+    """
+    inquiry = _inquiry(asked)
+    events = _events(asked["files"])
+    if asked["open_"]:
+        _show_open(filter(inquiry.wants, open_intents(events)), asked["output"])
+        return
+    found = filter(inquiry.wants, outcomes(events))
+    if by := asked["by"]:
+        show(summary(found, by), output=asked["output"], empty="No outcomes.")
+    else:
+        rows = [{**_row(event), "outcome": event.text("outcome")} for event in found]
+        show(rows, output=asked["output"], empty="No outcomes.")
+
+
+def _inquiry(asked: _Asked) -> Inquiry:
+    given: dict[str, tuple[str, ...]] = {
+        "policy": asked["policy"],
+        "application": asked["application"],
+        "role": asked["role"],
+        "database": asked["database"],
+        "server": asked["server"],
+        "outcome": asked["outcome"],
+        "mode": asked["mode"],
+    }
+    return Inquiry(
+        globs={key: tuple(map(Glob, texts)) for key, texts in given.items()},
+        pids=frozenset(asked["pid"]),
+        since=asked["since"],
+        until=asked["until"],
+    )
+
+
+def _show_open(intents: Iterable[Event], output: Output) -> None:
+    rows = [{**_row(event), "intent": event.text("intent")} for event in intents]
+    show(rows, output=output, empty="No open intents.")
+    if rows:
+        sys.exit(Exit.NO)
+
+
+def _row(event: Event) -> Row:
+    return {"time": moment(event.time), **{column: event.fields.get(column) for column in _COLUMNS}}
+
+
+def _events(files: Iterable[str]) -> Iterator[Event]:
+    """Every event of every file; what is none is told on standard error."""
+    torn = Counter[str]()
+    for file in files:
+        try:
+            for event in read_events(sys.stdin.buffer if file == "-" else Path(file)):
+                if isinstance(event, Event):
+                    yield event
+                else:
+                    torn[event.file] += 1
+                    _tell(event, torn[event.file])
+        except OSError as error:
+            message = f"The record {plain(file)} cannot be read: {error.strerror or error}."
+            raise Failure(message, code=Exit.USAGE) from error
+    for name, count in torn.items():
+        if count > _MOST_TORN:
+            click.echo(f"{plain(name)}: {count - _MOST_TORN} more lines that are no events", err=True)
+
+
+def _tell(torn: Torn, number: int) -> None:
+    if number <= _MOST_TORN:
+        click.echo(plain(torn), err=True)

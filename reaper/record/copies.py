@@ -1,0 +1,78 @@
+"""One copy of the record: a sink, and what it is still owed."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from reaper.record.events import CLOSED, Event
+from reaper.record.pen import Pen
+from reaper.record.writer import Finding, RecordFailed, Sink
+
+Clock = Callable[[], datetime]
+
+
+class Copy:
+    """Brings every event to one sink: what it could not take it gets first when it works again.
+
+    An event can so arrive twice, never not at all; its intent tells that it is the same one.
+    """
+
+    def __init__(self, sink: Sink, *, clock: Clock, run: str) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._pen = Pen(run=run)
+        self._owed: list[Event] = []
+        self._unsynced: list[Event] = []
+        self._used = False
+
+    def write(self, events: Sequence[Event] = (), *, durable: bool = False) -> None:
+        """Pay what is owed, then write these; after a RecordFailed these are the caller's to give up."""
+        with self._owing_what_is_lost():
+            self._put(map(self._told, self._sink.ready()))
+            self._put(self._owed)
+            self._owed = []
+            self._put(events, durable=durable)
+
+    def deliver(self, events: Sequence[Event], *, durable: bool = False) -> None:
+        """Write these, now or, when that fails, before anything else."""
+        try:
+            self.write(events, durable=durable)
+        except RecordFailed:
+            self._owed = [*self._owed, *events]
+            raise
+
+    def reopen(self) -> None:
+        """Let go of the file, which somebody has moved."""
+        with self._owing_what_is_lost():
+            self._sink.reopen()
+
+    def close(self) -> None:
+        """Make the rest last, say so, and write nothing any more."""
+        try:
+            if self._used or self._owed:
+                self.write([self._told(Finding(CLOSED, "closed"))], durable=True)
+        finally:
+            self._used = False
+            self._sink.close()
+
+    def _put(self, events: Iterable[Event], *, durable: bool = False) -> None:
+        events = list(events)
+        if not events and not durable:
+            return
+        self._used = self._used or bool(events)
+        self._sink.write([self._pen.line(event) for event in events], durable=durable)
+        self._unsynced = [] if durable else [*self._unsynced, *events]
+
+    def _told(self, finding: Finding) -> Event:
+        fields = {"file": self._sink.name, "detail": finding.detail}
+        return Event(name=finding.name, time=self._clock(), fields=fields)
+
+    @contextmanager
+    def _owing_what_is_lost(self) -> Iterator[None]:
+        try:
+            yield
+        except RecordFailed as failure:
+            if failure.lost:
+                self._owed = [*self._unsynced, *self._owed]
+                self._unsynced = []
+            raise

@@ -1,0 +1,89 @@
+"""Saved snapshots: JSON that people can read, a session a line, and that gives back the same snapshot."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Final
+
+from reaper.policy.session import Facts, Session, SessionId, Snapshot
+from reaper.policy.spans import isoformat
+from reaper.record.snapshot_file import FORMAT, BadSnapshot, read_document
+
+MOST_BYTES: Final = 100_000_000
+"""The longest file that is read: many times what the largest server could show."""
+
+
+def dump_snapshot(snapshot: Snapshot) -> bytes:
+    """The snapshot as a file: ASCII, whatever a client put into its name."""
+    head = {
+        "snapshot": FORMAT,
+        "server": snapshot.server,
+        "at": isoformat(snapshot.at),
+        "slots": asdict(snapshot.slots),
+        "watcher": asdict(snapshot.watcher),
+        "unreadable": snapshot.unreadable,
+        "facts": _facts(snapshot.facts),
+    }
+    # The head without its closing brace, so that each session can stand on a line of its own.
+    opening = json.dumps(head, indent=2).removesuffix("\n}")
+    sessions = ",\n".join(f"    {json.dumps(_session(session))}" for session in snapshot.sessions)
+    return f'{opening},\n  "sessions": [\n{sessions}\n  ]\n}}\n'.encode("ascii")
+
+
+def parse_snapshot(data: bytes, *, file: str) -> Snapshot:
+    """Read a snapshot back, whole or not at all; BadSnapshot says everything that is wrong with it."""
+    if len(data) > MOST_BYTES:
+        told = f"it has {len(data)} bytes; a snapshot has at most {MOST_BYTES}"
+        raise BadSnapshot([f"{file}: {told}"])
+    snapshot = read_document(_json(data, file), file)
+    seen = set[SessionId]()
+    for number, session in enumerate(snapshot.sessions):
+        if session.id in seen:
+            told = f"pid {session.id.pid} with this backend_start stands here twice; remove one of them"
+            raise BadSnapshot([f"{file}: sessions[{number}]: {told}"])
+        seen.add(session.id)
+    return snapshot
+
+
+def _facts(facts: Facts) -> dict[str, object]:
+    holders, waiters = facts.advisory_lock_holders, facts.waiters
+    return {
+        "advisory_lock_holders": None if holders is None else sorted(holders),
+        "waiters": None if waiters is None else {str(pid): count for pid, count in waiters.items()},
+    }
+
+
+def _session(session: Session) -> dict[str, object]:
+    fields = {name: getattr(session, name) for name in session.__slots__ if name not in {"id", "identity"}}
+    for name in ("state_change", "query_start", "xact_start"):
+        fields[name] = isoformat(fields[name])
+    return {
+        "pid": session.id.pid,
+        "backend_start": isoformat(session.id.backend_start),
+        **session.identity._asdict(),
+        **fields,
+    }
+
+
+def _json(data: bytes, file: str) -> object:
+    try:
+        return json.loads(data.decode(), object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        told = f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}"
+    except UnicodeDecodeError as error:
+        told = f"{file}: not UTF-8 at byte {error.start}; write what `reaper snapshot` wrote"
+    except RecursionError:
+        told = f"{file}: nested too deeply; a snapshot has three levels"
+    except ValueError as error:
+        told = f"{file}: {error}"
+    raise BadSnapshot([told])
+
+
+def _once(pairs: list[tuple[str, object]]) -> Mapping[str, object]:
+    values = dict[str, object]()
+    for key, value in pairs:
+        if key in values:
+            message = f"the key {key!r:.60} stands twice in one object; remove one of them"
+            raise ValueError(message)
+        values[key] = value
+    return values

@@ -1,0 +1,108 @@
+"""Where the lines go, and the error that says that they did not get there.
+
+Not a logging handler: those swallow a full disk. A sink either has written every byte, or says so.
+"""
+
+import errno
+import os
+import select
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple, Protocol
+
+from reaper.record.events import OPENED, TORN
+
+
+class RecordFailed(Exception):
+    """The record cannot be written, and therefore nothing may be terminated."""
+
+    def __init__(self, *, where: str, why: str, lost: bool = False) -> None:
+        super().__init__(
+            f"the audit record {where} cannot be written: {why}; nothing is terminated until it can"
+        )
+        self.where = where
+        self.why = why
+        self.lost = lost
+        """Whether lines that were taken since the last durable write may be lost as well."""
+
+
+class Finding(NamedTuple):
+    """What a sink found before it wrote: the name of the event that tells it, and the detail."""
+
+    name: str
+    detail: str
+
+
+class Sink(Protocol):
+    """Takes whole lines, all of a batch or none that counts."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    def ready(self) -> Sequence[Finding]:
+        """Open what must be open, and tell what was found there."""
+
+    def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
+        """Take every byte or raise RecordFailed; an empty durable batch makes last what was taken before."""
+
+    def reopen(self) -> None:
+        """Let go of the file, so that the next line goes to whatever stands at the path by then."""
+
+    def close(self) -> None:
+        """Write nothing any more."""
+
+
+STALLED_MS: Final = 5_000
+"""How long a reader of our output may stop reading before that is a failure."""
+
+
+class StreamSink:
+    """An open descriptor such as stdout: pipe, terminal or redirected file."""
+
+    def __init__(self, fd: int, *, name: str = "stdout", stalled_ms: int = STALLED_MS) -> None:
+        self.name = name
+        self._fd = fd
+        self._stalled_ms = stalled_ms
+        self._findings = [Finding(OPENED, "a stream")]
+        self._torn = False
+
+    def ready(self) -> Sequence[Finding]:
+        """The first time, that it was opened; after a failure, that its last line is torn."""
+        found, self._findings = self._findings, []
+        return [*found, Finding(TORN, "the last line is torn")] if self._torn else found
+
+    def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
+        """Write line by line, so that each short one is atomic among the writers of a pipe."""
+        with self._failing():
+            for line in [b"\n", *lines] if self._torn and lines else lines:
+                self._put(memoryview(line))
+            if durable and stat.S_ISREG(os.fstat(self._fd).st_mode):
+                os.fdatasync(self._fd)
+
+    def reopen(self) -> None:
+        """A stream cannot be rotated."""
+
+    def close(self) -> None:
+        """The descriptor belongs to whoever opened it."""
+
+    def _put(self, rest: memoryview) -> None:
+        while rest:
+            self._await_room()
+            # A poll that says yes promises room for PIPE_BUF bytes, so that no write can hang.
+            rest = rest[os.write(self._fd, rest[: select.PIPE_BUF]) :]
+            self._torn = bool(rest)
+
+    def _await_room(self) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        if not poll.poll(self._stalled_ms):
+            raise TimeoutError(errno.ETIMEDOUT, f"nobody read from it for {self._stalled_ms / 1_000:g} s")
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RecordFailed(where=self.name, why=error.strerror or str(error)) from error
