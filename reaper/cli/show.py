@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reaper.telemetry.plain import plain
+
 Row = Mapping[str, object]
 
 
@@ -23,14 +25,30 @@ class Output(StrEnum):
 
 def show(rows: Sequence[Row], *, output: Output, title: str | None = None, empty: str = "Nothing.") -> None:
     """Print rows; every row has the same keys, and the keys are the columns."""
-    if output is Output.JSON:
-        click.echo(json.dumps(rows, indent=2, default=str))
-    elif output is Output.YAML:
-        click.echo(yaml.safe_dump(json.loads(json.dumps(rows, default=str)), sort_keys=False), nl=False)
+    if output is not Output.TABLE:
+        click.echo(_for_programs(rows, output))
     elif rows:
         Console().print(_table(rows, title))
     else:
         click.echo(empty)
+
+
+def show_document(
+    document: Row, *, rows: str, output: Output, empty: str = "Nothing.", footer: Sequence[str] = ()
+) -> None:
+    """Print a document: whole for programs, for people the rows that stand under one of its keys."""
+    if output is not Output.TABLE:
+        click.echo(_for_programs(document, output))
+        return
+    listed = document[rows]
+    show(listed if isinstance(listed, list) else [], output=output, empty=empty)
+    for number, line in enumerate(footer):
+        click.echo(plain(line) if number else f"\n{plain(line)}")
+
+
+def _for_programs(document: object, output: Output) -> str:
+    text = json.dumps(document, indent=2, default=str)
+    return text if output is Output.JSON else yaml.safe_dump(json.loads(text), sort_keys=False).rstrip()
 
 
 def _table(rows: Sequence[Row], title: str | None) -> Table:
@@ -40,10 +58,3 @@ def _table(rows: Sequence[Row], title: str | None) -> Table:
     for row in rows:
         table.add_row(*(Text(plain(value)) for value in row.values()))
     return table
-
-
-def plain(value: object) -> str:
-    """A value as one harmless line: what a client wrote cannot move the cursor or start a new line."""
-    if value is None:
-        return ""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))

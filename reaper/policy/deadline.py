@@ -3,7 +3,7 @@
 from reaper.policy.decide import Selected, unknown
 from reaper.policy.rules import Rules
 from reaper.policy.session import Snapshot
-from reaper.policy.spans import Instant
+from reaper.policy.spans import Instant, Span
 
 
 def next_due(snapshot: Snapshot, rules: Rules) -> Instant | None:
@@ -17,3 +17,11 @@ def next_due(snapshot: Snapshot, rules: Rules) -> Instant | None:
         if (due := policy.match.due(session)) is not None and due > snapshot.at
     )
     return min(moments, default=None)
+
+
+def rest_after(snapshot: Snapshot, rules: Rules, *, interval: Span, precision: Span) -> Span:
+    """How long to rest: until the next session falls due, within the interval, and never less than the precision."""
+    due = next_due(snapshot, rules)
+    if due is None:
+        return interval
+    return Span(min(max(due - snapshot.at, precision), interval))

@@ -125,7 +125,12 @@ class Link:
 
 def name_of(dsn: str) -> str:
     """What to call a server that the policy file does not name: its host and port."""
-    given = conninfo_to_dict(dsn)
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.Error:
+        # libpq repeats the part that it stumbles over, and a password may stand there.
+        message = "it is neither `key=value ...` nor a postgresql:// URI"
+        raise ValueError(message) from None
     host = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "localhost"
     return f"{host}:{given.get('port') or os.environ.get('PGPORT') or 5432}"
 

@@ -1,0 +1,97 @@
+"""`reaper check`: the policy file, and, where there is a server, whether the reaper could work on it."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from reaper.cli.exits import Exit, Failure
+from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.show import Output, Row, show_document
+from reaper.cli.targets import pick_servers, read_settings
+from reaper.config import Server, Settings
+from reaper.postgres.errors import ServerError
+from reaper.postgres.preflight import Finding, Level
+from reaper.service.station import Manner, opened
+
+_LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDATABASE")
+
+
+@click.command
+@policies_option
+@dsn_option
+@server_option
+@output_option
+@click.option(
+    "--offline",
+    is_flag=True,
+    envvar="REAPER_OFFLINE",
+    show_envvar=True,
+    help="Check the policy file alone.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    envvar="REAPER_STRICT",
+    show_envvar=True,
+    help="Let a warning be a no as well.",
+)
+def check(
+    *, policies: Path, dsn: str | None, server: str | None, output: Output, offline: bool, strict: bool
+) -> None:
+    """Check the policy file; and with a server, whether the reaper may see and act there.
+
+    A server is one that the policy file names, --dsn, or libpq's PG* variables. Every finding comes with the
+    SQL that mends it. Exit code 1: something stands in the way (with --strict, a warning does); 2: a mistake
+    in the policy file; 3: the server cannot be reached.
+    """
+    settings = read_settings(policies)
+    rows = [_warning(str(warning)) for warning in settings.warnings] or [_fine(settings)]
+    lost: list[str] = []
+    known = bool(settings.servers or dsn or any(name in os.environ for name in _LIBPQ))
+    if known and not offline:
+        for each in pick_servers(settings, dsn, server):
+            try:
+                rows += [_row(each.name, found) for found in asyncio.run(_preflight(each, settings))]
+            except ServerError as error:
+                rows.append(_row(each.name, _lost(error)))
+                lost.append(f"{each.name}: {error}")
+    show_document({"findings": rows}, rows="findings", output=output)
+    if lost:
+        raise Failure("; ".join(lost), code=Exit.SERVER)
+    if any(row["level"] == Level.REFUSAL or (strict and row["level"] == Level.WARNING) for row in rows):
+        raise click.exceptions.Exit(Exit.NO)
+
+
+async def _preflight(server: Server, settings: Settings) -> Sequence[Finding]:
+    async with opened(server, settings.rules, Manner()) as at:
+        return at.findings
+
+
+def _fine(settings: Settings) -> Row:
+    rules = settings.rules
+    counts = f"{len(rules.enforcing)} policies enforce, {len(rules.rehearsing)} rehearse"
+    return _row(
+        "", Finding(check="policies", level=Level.FINE, finding=f"{counts}, digest {rules.digest[:12]}")
+    )
+
+
+def _warning(said: str) -> Row:
+    return _row("", Finding(check="policies", level=Level.WARNING, finding=said))
+
+
+def _lost(error: ServerError) -> Finding:
+    return Finding(check="connection", level=Level.REFUSAL, finding=str(error))
+
+
+def _row(server: str, found: Finding) -> Row:
+    return {
+        "server": server,
+        "check": found.check,
+        "level": found.level.value,
+        "finding": found.finding,
+        "mend": found.mend,
+    }

@@ -1,0 +1,132 @@
+"""`reaper explain PID`: every policy's answer for one session, and when it would fall due."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from reaper.cli.exits import Exit, Failure
+from reaper.cli.look import look_at
+from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.saved import read_snapshot
+from reaper.cli.show import Output, Row, show_document
+from reaper.cli.targets import pick_server, read_settings
+from reaper.policy.explain import Explanation, PolicyAnswer
+from reaper.policy.explain import explain as ask
+from reaper.policy.rules import Mode
+from reaper.policy.session import Snapshot
+from reaper.policy.spans import Span, isoformat, words
+from reaper.policy.verdict import Reap
+from reaper.telemetry.plain import plain
+
+
+@click.command
+@policies_option
+@dsn_option
+@server_option
+@output_option
+@click.option(
+    "--snapshot",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    envvar="REAPER_SNAPSHOT",
+    show_envvar=True,
+    help="Look into a saved snapshot, with no server; `-` is stdin.",
+)
+@click.argument("pid", type=int)
+def explain(
+    *, policies: Path, dsn: str | None, server: str | None, output: Output, snapshot: Path | None, pid: int
+) -> None:
+    """Explain what every policy says of the session PID, and when it would fall due.
+
+    Exit code 1: there is no such session, or it cannot be read.
+    """
+    settings = read_settings(policies)
+    seen = (
+        read_snapshot(snapshot) if snapshot else look_at(pick_server(settings, dsn, server), settings.rules)
+    )
+    session = next((each for each in seen.sessions if each.id.pid == pid), None)
+    if session is None:
+        hidden = f"; {seen.unreadable} sessions cannot be read, see `reaper check`" if seen.unreadable else ""
+        message = f"{seen.server}: no client session has pid {pid}{hidden}"
+        raise Failure(message, code=Exit.NO)
+    answer = ask(session, snapshot=seen, rules=settings.rules)
+    if output is Output.TABLE:
+        _print(answer, seen)
+    else:
+        show_document(_document(answer, seen), rows="policies", output=output)
+
+
+def _verdict(answer: Explanation) -> str:
+    verdict = answer.verdict
+    if not isinstance(verdict, Reap):
+        return f"spared: {verdict.reason}"
+    done = verdict.action.value if verdict.mode is Mode.ENFORCE else f"rehearsed ({verdict.action.value})"
+    return f"{done} by {verdict.policy.name}: {verdict.reason}"
+
+
+def _due(answer: PolicyAnswer, snapshot: Snapshot) -> str:
+    if answer.due is None:
+        return "never as it is"
+    left = answer.due - snapshot.at
+    return f"in {words(Span(left))}" if left > 0 else "now"
+
+
+def _document(answer: Explanation, snapshot: Snapshot) -> Row:
+    session = answer.session
+    return {
+        "server": snapshot.server,
+        "at": isoformat(snapshot.at),
+        "pid": session.id.pid,
+        "backend_start": isoformat(session.id.backend_start),
+        **session.identity._asdict(),
+        "state": session.state,
+        "state_change": isoformat(session.state_change),
+        "xact_start": isoformat(session.xact_start),
+        "verdict": _verdict(answer),
+        "policies": [_policy(each, snapshot) for each in answer.policies],
+    }
+
+
+def _policy(answer: PolicyAnswer, snapshot: Snapshot) -> Row:
+    return {
+        "policy": answer.policy.name,
+        "mode": answer.policy.mode.value,
+        "matches": answer.matches,
+        "criteria": [each._asdict() for each in answer.answers],
+        "protected": [shield.reason for shield in answer.shields],
+        "allowlist": answer.allowlist,
+        "rests": answer.rests,
+        "due": isoformat(answer.due),
+        "due_in": _due(answer, snapshot),
+    }
+
+
+def _print(answer: Explanation, snapshot: Snapshot) -> None:
+    console = Console()
+    for key, value in _document(answer, snapshot).items():
+        if key not in {"policies", "verdict"}:
+            console.print(Text.assemble((f"{key:14}", "dim"), plain(value)))
+    console.print(Text.assemble((f"{'verdict':14}", "dim"), (plain(_verdict(answer)), "bold")))
+    for each in answer.policies:
+        console.print()
+        console.print(Text.assemble((each.policy.name, "bold"), (f" ({each.policy.mode.value})", "dim")))
+        for line in _lines(each, snapshot):
+            console.print(line, soft_wrap=True)
+
+
+def _lines(answer: PolicyAnswer, snapshot: Snapshot) -> list[Text]:
+    against = [("protected", shield.reason) for shield in answer.shields]
+    against += [("allowlist", answer.allowlist)] if answer.allowlist else []
+    against += [("rests", answer.rests)] if answer.rests else []
+    return [
+        *(_line("yes" if each.holds else "no", each.criterion, each.words) for each in answer.answers),
+        *(_line("no", key, said) for key, said in against),
+        _line("", "due", _due(answer, snapshot)),
+    ]
+
+
+def _line(holds: str, key: str, said: str) -> Text:
+    return Text.assemble(
+        (f"  {holds:4}", "green" if holds == "yes" else "red"), (f"{key:20}", "dim"), plain(said)
+    )

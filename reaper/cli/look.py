@@ -1,0 +1,32 @@
+"""A single look at one server, for the commands that only show."""
+
+import asyncio
+from typing import Final
+
+from reaper.cli.exits import Exit, Failure
+from reaper.config import Server
+from reaper.policy.rules import Rules
+from reaper.policy.session import Snapshot
+from reaper.postgres.errors import ServerError
+from reaper.postgres.preflight import refuse
+from reaper.postgres.query_text import QueryText
+from reaper.service.station import Manner, opened
+
+_MISLEADING: Final = {"pooler", "visibility", "version"}
+"""Through a pooler or half blind, what we show would look true and be wrong."""
+
+
+def look_at(server: Server, rules: Rules | None, *, query_text: QueryText = QueryText.NONE) -> Snapshot:
+    """Take one snapshot, or say why that is not possible."""
+    try:
+        return asyncio.run(_look_at(server, rules, query_text))
+    except ServerError as error:
+        message = f"{server.name}: {error}"
+        raise Failure(message, code=Exit.SERVER) from None
+
+
+async def _look_at(server: Server, rules: Rules | None, query_text: QueryText) -> Snapshot:
+    manner = Manner(dry_run=True, query_text=query_text)
+    async with opened(server, rules, manner) as at:
+        refuse(tuple(found for found in at.findings if found.check in _MISLEADING))
+        return await at.observer.observe(rules)

@@ -1,0 +1,69 @@
+"""`reaper once`: one cycle, for cron and CI."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from reaper.cli.exits import Exit, Failure
+from reaper.cli.options import acting_options
+from reaper.cli.record import opened_ledger
+from reaper.cli.run import manner_of, say_what_will_be_done
+from reaper.cli.targets import pick_servers, read_settings
+from reaper.config import Server, Settings
+from reaper.postgres.errors import ServerError
+from reaper.record.ledger import Ledger
+from reaper.service.cycle import Cycle
+from reaper.service.once import run_once
+from reaper.service.station import Manner
+from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
+
+
+@click.command
+@acting_options
+def once(  # noqa: PLR0913 (click hands every option over by name)
+    *,
+    policies: Path,
+    dsn: str | None,
+    server: str | None,
+    dry_run: bool,
+    audit_log: Sequence[str],
+    with_query_text: bool,
+    with_query_literals: bool,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Run one cycle and end.
+
+    It looks twice, `precision` apart, for nobody is terminated on first sight. Exit code 1 says that something
+    that was due was not done: a brake, a refusal of the server, an uncertain end.
+    """
+    settings = read_settings(policies)
+    servers = pick_servers(settings, dsn, server)
+    manner = manner_of(
+        dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals
+    )
+    log = make_log(LogFormat(log_format), LogLevel(log_level))
+    with opened_ledger(audit_log, log) as ledger:
+        say_what_will_be_done(log, settings, manner, [each.name for each in servers])
+        cycles = asyncio.run(_everywhere(servers, settings, manner, ledger, log))
+    lost = [result for result in cycles if isinstance(result, ServerError)]
+    if lost:
+        raise Failure("; ".join(map(str, lost)), code=Exit.SERVER)
+    if any(isinstance(result, Cycle) and result.left_undone for result in cycles):
+        raise click.exceptions.Exit(Exit.NO)
+
+
+async def _everywhere(
+    servers: Sequence[Server], settings: Settings, manner: Manner, ledger: Ledger, log: Log
+) -> Sequence[Cycle | ServerError]:
+    """One server's trouble is no other's."""
+
+    async def at(server: Server) -> Cycle | ServerError:
+        try:
+            return await run_once(server, settings, manner, ledger=ledger, log=log)
+        except ServerError as error:
+            return ServerError(f"{server.name}: {error}")
+
+    return await asyncio.gather(*map(at, servers))

@@ -1,0 +1,114 @@
+"""`reaper plan`: what would be done now, and what spared the others."""
+
+from pathlib import Path
+
+import click
+
+from reaper.cli.look import look_at
+from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.saved import read_snapshot
+from reaper.cli.show import Output, Row, show_document
+from reaper.cli.targets import pick_server, read_settings
+from reaper.policy.decide import decide
+from reaper.policy.memory import Memory
+from reaper.policy.session import Session, Snapshot
+from reaper.policy.spans import isoformat, since, words
+from reaper.policy.verdict import Plan, Reap, Spared, Verdict
+
+
+@click.command
+@policies_option
+@dsn_option
+@server_option
+@output_option
+@click.option(
+    "--all",
+    "everybody",
+    is_flag=True,
+    envvar="REAPER_ALL",
+    show_envvar=True,
+    help="Show every session, not only those that a policy matches.",
+)
+@click.option(
+    "--snapshot",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    envvar="REAPER_SNAPSHOT",
+    show_envvar=True,
+    help="Judge a saved snapshot, with no server; `-` is stdin.",
+)
+def plan(
+    *,
+    policies: Path,
+    dsn: str | None,
+    server: str | None,
+    output: Output,
+    everybody: bool,
+    snapshot: Path | None,
+) -> None:
+    """Show what would be done now: every candidate with policy, reason and age, and what spared the others.
+
+    Touches nobody. Everybody is taken for seen before, as in the second cycle of a run.
+    """
+    settings = read_settings(policies)
+    seen = (
+        read_snapshot(snapshot) if snapshot else look_at(pick_server(settings, dsn, server), settings.rules)
+    )
+    made = decide(snapshot=seen, rules=settings.rules, memory=Memory.of(seen))
+    verdicts: list[Verdict] = [*made.reaps, *made.rehearsals]
+    verdicts += [spare for spare in made.spares if everybody or spare.by is not Spared.UNMATCHED]
+    show_document(
+        {**_head(seen, made), "verdicts": [_row(verdict, seen) for verdict in verdicts]},
+        rows="verdicts",
+        output=output,
+        empty="No policy matches any session.",
+        footer=_footer(seen, made),
+    )
+
+
+def _head(snapshot: Snapshot, made: Plan) -> Row:
+    return {
+        "server": snapshot.server,
+        "at": isoformat(snapshot.at),
+        "slots": {
+            "total": snapshot.slots.total,
+            "reserved": snapshot.slots.reserved,
+            "used": snapshot.slots.used,
+        },
+        "unreadable": snapshot.unreadable,
+        "brakes": [{"policy": trip.policy.name, "reason": trip.reason} for trip in made.brakes],
+    }
+
+
+def _row(verdict: Verdict, snapshot: Snapshot) -> Row:
+    session = verdict.session
+    reaped = isinstance(verdict, Reap)
+    policy = verdict.policy
+    return {
+        "verdict": (verdict.action.value if verdict.mode == "enforce" else "rehearse") if reaped else "spare",
+        "policy": policy.name if policy else None,
+        "pid": session.id.pid,
+        **session.identity._asdict(),
+        "state": session.state,
+        "for": age_words(session, snapshot),
+        "reason": verdict.reason,
+    }
+
+
+def age_words(session: Session, snapshot: Snapshot) -> str | None:
+    """How long a session has been in its state, in words."""
+    age = since(session.state_change, snapshot.at)
+    return None if age is None else words(age)
+
+
+def _footer(snapshot: Snapshot, made: Plan) -> list[str]:
+    slots = snapshot.slots
+    spared = sum(spare.by is not Spared.UNMATCHED for spare in made.spares)
+    used = f"{slots.used} of {slots.usable} slots used, {slots.reserved} more are reserved"
+    said = [
+        f"{used}; {len(snapshot.sessions)} sessions seen.",
+        f"{len(made.reaps)} to act on, {len(made.rehearsals)} to rehearse, {spared} matched and spared.",
+        *(f"{trip.policy.name}: {trip.reason}" for trip in made.brakes),
+    ]
+    if snapshot.unreadable:
+        said.append(f"{snapshot.unreadable} sessions cannot be read and are spared: see `reaper check`.")
+    return said

@@ -1,0 +1,95 @@
+"""The record of `run` and `once`: where it goes, and how a person watches it on a terminal."""
+
+import json
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from reaper.cli.exits import Exit, Failure
+from reaper.record.events import BRAKED, OUTCOME
+from reaper.record.file import FileSink
+from reaper.record.ledger import Ledger
+from reaper.record.recovery import settle_open_intents
+from reaper.record.writer import Finding, RecordFailed, Sink, StreamSink
+from reaper.telemetry import events
+from reaper.telemetry.log import Log
+from reaper.telemetry.plain import plain
+
+STDOUT: Final = "-"
+_STYLES: Final = {
+    "terminated": "bold red",
+    "cancelled": "bold red",
+    "rehearsed": "cyan",
+    "denied": "bold yellow",
+    "unknown": "bold yellow",
+    "signalled": "bold yellow",
+}
+
+
+@contextmanager
+def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
+    """Open every sink before anything else happens, and settle what an earlier life left open."""
+    ledger = Ledger(
+        [_sink(target) for target in targets], clock=lambda: datetime.now(UTC), run=uuid.uuid4().hex
+    )
+    try:
+        ledger.open()
+        for target in targets:
+            if target != STDOUT and (count := settle_open_intents(Path(target), ledger)):
+                log.warning(events.RECORD_RECOVERED, file=target, open_intents=count, settled_as="unknown")
+        yield ledger
+        ledger.close()
+    except RecordFailed as failed:
+        raise Failure(str(failed), code=Exit.USAGE) from None
+
+
+def _sink(target: str) -> Sink:
+    if target != STDOUT:
+        return FileSink(Path(target))
+    return TerminalSink(Console()) if sys.stdout.isatty() else StreamSink(sys.stdout.fileno())
+
+
+class TerminalSink:
+    """The same lines for a person who watches: intents are not shown, outcomes are."""
+
+    name = "terminal"
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def ready(self) -> Sequence[Finding]:
+        """A terminal has nothing to tell."""
+        return ()
+
+    def write(self, lines: Sequence[bytes], *, durable: bool) -> None:  # noqa: ARG002 (a terminal keeps nothing)
+        """Show what a person wants to see of these lines."""
+        for line in lines:
+            event = json.loads(line)
+            if event["event"] == OUTCOME:
+                self._console.print(_outcome(event), soft_wrap=True)
+            elif event["event"] == BRAKED:
+                self._console.print(Text(plain(f"{event['policy']}: {event['reason']}"), style="bold red"))
+
+    def reopen(self) -> None:
+        """A terminal cannot be rotated."""
+
+    def close(self) -> None:
+        """A terminal stays."""
+
+
+def _outcome(event: dict[str, object]) -> Text:
+    outcome = str(event["outcome"])
+    whose = f"{event['role']}@{event['database']} {event['application'] or '(unnamed)'}"
+    who = f"{whose} from {event['client'] or 'local'}"
+    text = Text(f"{str(event['time'])[11:19]} ")
+    text.append(f"{outcome:10}", style=_STYLES.get(outcome, "dim"))
+    text.append(plain(f" pid {event['pid']} {who}: {event['state']}, {event['reason']} "))
+    text.append(plain(f"[{event['server']}: {event['policy']}]"), style="dim")
+    return text

@@ -1,0 +1,45 @@
+"""`reaper`: each command is imported when it is typed, so that help and completion answer at once."""
+
+from importlib import import_module
+from typing import Final
+
+import click
+
+from reaper import __version__
+
+_COMMANDS: Final = {
+    "run": "reaper.cli.run",
+    "once": "reaper.cli.once",
+    "plan": "reaper.cli.plan",
+    "explain": "reaper.cli.explain",
+    "check": "reaper.cli.check",
+    "snapshot": "reaper.cli.snapshot",
+    "audit": "reaper.cli.audit",
+    "schema": "reaper.cli.schema",
+    "demo": "reaper.cli.demo",
+    "completion": "reaper.cli.completion",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command from its module."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """In the order in which people meet them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name, if there is one."""
+        module = _COMMANDS.get(cmd_name)
+        return None if module is None else getattr(import_module(module), cmd_name)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 fine, 1 the answer is no, 2 usage or configuration, "
+    "3 the server cannot be reached or refuses.",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="reaper")
+def reaper() -> None:
+    """Reap idle PostgreSQL connections by policy: guarded, recorded, and rehearsed first."""

@@ -1,0 +1,66 @@
+"""From options to settings and servers, or a sentence."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from reaper.cli.exits import Exit, Failure
+from reaper.config import BadPolicyFile, Server, Settings, load
+from reaper.postgres.link import has_password, name_of
+
+
+def read_settings(policies: Path) -> Settings:
+    """The policy file, whole; or every mistake in it, and exit code 2."""
+    try:
+        return load(policies)
+    except BadPolicyFile as bad:
+        raise Failure(str(bad), code=Exit.USAGE) from None
+
+
+def pick_servers(settings: Settings | None, dsn: str | None, name: str | None) -> Sequence[Server]:
+    """The servers that are meant: those of the policy file, or the one of --dsn or libpq's variables."""
+    named = settings.servers if settings else ()
+    if not named:
+        if name:
+            message = (
+                f"--server {name}: the policy file names no servers; name it there, or leave --server out"
+            )
+            raise Failure(message, code=Exit.USAGE)
+        return (_from_dsn(dsn or ""),)
+    if dsn:
+        message = "the policy file names its servers: use --server NAME in place of --dsn or REAPER_DSN"
+        raise Failure(message, code=Exit.USAGE)
+    chosen = [server for server in named if name in {None, server.name}]
+    if not chosen:
+        known = ", ".join(server.name for server in named)
+        message = f"--server {name}: the policy file knows no such server; it names {known}"
+        raise Failure(message, code=Exit.USAGE)
+    return chosen
+
+
+def pick_server(settings: Settings | None, dsn: str | None, name: str | None) -> Server:
+    """The one server that is meant."""
+    servers = pick_servers(settings, dsn, name)
+    if len(servers) > 1:
+        known = ", ".join(server.name for server in servers)
+        message = f"the policy file names several servers: say --server with one of {known}"
+        raise Failure(message, code=Exit.USAGE)
+    return servers[0]
+
+
+def _from_dsn(dsn: str) -> Server:
+    on_command_line = (
+        click.get_current_context().get_parameter_source("dsn") is click.core.ParameterSource.COMMANDLINE
+    )
+    if on_command_line and has_password(dsn):
+        message = (
+            "--dsn carries a password, and every user of this host can read command lines: "
+            "put it into a passfile, a service file, PGPASSWORD or REAPER_DSN"
+        )
+        raise Failure(message, code=Exit.USAGE)
+    try:
+        return Server(name=name_of(dsn), dsn=dsn)
+    except ValueError as error:
+        message = f"the connection string cannot be read: {error}"
+        raise Failure(message, code=Exit.USAGE) from None

@@ -1,0 +1,162 @@
+"""One cycle: observe, decide, intend, terminate, settle."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from reaper.policy.decide import decide
+from reaper.policy.memory import Memory
+from reaper.policy.rules import Mode, Rules
+from reaper.policy.session import Snapshot
+from reaper.policy.spans import Span
+from reaper.policy.verdict import Outcome, Plan, Reap, Result
+from reaper.record.ledger import Author, Intent, Ledger
+from reaper.record.writer import RecordFailed
+from reaper.service.clock_watch import ClockWatch
+
+
+class Observing(Protocol):
+    """Looks at a server."""
+
+    async def observe(self, rules: Rules) -> Snapshot:
+        """Take a snapshot, with the facts that these rules need."""
+
+
+class Terminating(Protocol):
+    """Acts on a server, or only says that it would."""
+
+    async def signal(self, reap: Reap) -> Outcome:
+        """Look again, and signal; SIGNALLED wants to be confirmed."""
+
+    def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[tuple[Reap, Outcome]]:
+        """Watch what comes of the signals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hands:
+    """Who acts for each mode: under --dry-run both only rehearse, and all else stays the same."""
+
+    enforce: Terminating
+    rehearse: Terminating
+
+    def of(self, reap: Reap) -> Terminating:
+        """Who is in charge of this reap."""
+        return self.enforce if reap.mode is Mode.ENFORCE else self.rehearse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cycle:
+    """What a cycle saw, decided and did."""
+
+    name: str
+    snapshot: Snapshot
+    plan: Plan
+    settled: tuple[tuple[Reap, Outcome], ...]
+    memory: Memory
+    """What it was judged with."""
+    clock_step: Span | None = None
+    record_failed: RecordFailed | None = None
+
+    @property
+    def results(self) -> Counter[Result]:
+        """How often each outcome came about."""
+        return Counter(outcome.result for _, outcome in self.settled)
+
+    @property
+    def remembered(self) -> Memory:
+        """What the next cycle is to know."""
+        return self.memory.after(self.snapshot, self.settled)
+
+    @property
+    def left_undone(self) -> bool:
+        """Whether something that was due was not done: a brake, a refusal, an uncertain end."""
+        return (
+            bool(self.plan.brakes)
+            or bool(self.record_failed)
+            or any(outcome.result in _UNDONE for _, outcome in self.settled)
+        )
+
+
+_UNDONE: Final = {Result.SIGNALLED, Result.DENIED, Result.UNKNOWN, Result.WITHDRAWN}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """What a cycle works with at one server, for as long as one connection lasts."""
+
+    observer: Observing
+    hands: Hands
+    ledger: Ledger
+    author: Author
+    clock: ClockWatch
+
+
+async def run_cycle(
+    station: Station, name: str, *, rules: Rules, memory: Memory, stopping: Callable[[], bool]
+) -> Cycle:
+    """Go once through the five steps; RecordFailed is raised before the first signal or not at all."""
+    snapshot = await station.observer.observe(rules)
+    clock_step = station.clock.step(snapshot.at)
+    if clock_step is not None:
+        memory = Memory()  # ages cannot be believed: everybody is seen for the first time
+    plan = decide(snapshot=snapshot, rules=rules, memory=memory)
+    station.ledger.braked(station.author, name, snapshot, plan.brakes)
+    intents = station.ledger.intend(station.author, name, snapshot, (*plan.reaps, *plan.rehearsals))
+    book = await _carry_out(intents, station, stopping)
+    return Cycle(
+        name=name,
+        snapshot=snapshot,
+        plan=plan,
+        settled=tuple(book.settled),
+        memory=memory,
+        clock_step=clock_step,
+        record_failed=book.failure,
+    )
+
+
+async def _carry_out(intents: Sequence[Intent], station: Station, stopping: Callable[[], bool]) -> "_Book":
+    """Signal one after the other, then watch them go; every outcome is written as soon as it is known."""
+    book = _Book(station.ledger)
+    sent: dict[int, Intent] = {}
+    for intent in intents:
+        veto = _STOPPING if stopping() else book.veto
+        outcome = veto or await station.hands.of(intent.reap).signal(intent.reap)
+        if outcome.result is Result.SIGNALLED:
+            sent[id(intent.reap)] = intent
+        else:
+            book.settle(intent, outcome)
+    async for reap, outcome in station.hands.enforce.confirm([intent.reap for intent in sent.values()]):
+        book.settle(sent[id(reap)], outcome)
+    book.flush()
+    return book
+
+
+class _Book:
+    """The outcomes of a cycle; once one cannot be written, nobody else is touched."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.settled: list[tuple[Reap, Outcome]] = []
+        self.failure: RecordFailed | None = None
+
+    @property
+    def veto(self) -> Outcome | None:
+        return _UNRECORDED if self.failure else None
+
+    def settle(self, intent: Intent, outcome: Outcome) -> None:
+        self.settled.append((intent.reap, outcome))
+        self._try(lambda: self._ledger.settle(intent, outcome))
+
+    def flush(self) -> None:
+        self._try(self._ledger.flush)
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except RecordFailed as failure:
+            self.failure = self.failure or failure
+
+
+_STOPPING: Final = Outcome(result=Result.WITHDRAWN, detail="the reaper was stopping")
+_UNRECORDED: Final = Outcome(result=Result.WITHDRAWN, detail="the record could not be written")

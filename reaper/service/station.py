@@ -1,0 +1,75 @@
+"""From a connection string to a station at which cycles can run: connect, probe, refuse or begin."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from reaper import __version__
+from reaper.config import Server
+from reaper.policy.rules import Rules
+from reaper.policy.spans import Span
+from reaper.postgres.link import Link
+from reaper.postgres.observer import Observer
+from reaper.postgres.preflight import Finding, Probe, inspect, probe, refuse
+from reaper.postgres.query_text import QueryText
+from reaper.postgres.terminator import GuardedTerminator, Rehearsal
+from reaper.record.ledger import Author, Ledger
+from reaper.service.clock_watch import ClockWatch
+from reaper.service.cycle import Hands, Station
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How the reaper goes about it, whatever the policy file says."""
+
+    dry_run: bool = False
+    query_text: QueryText = QueryText.NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A connection that was looked at."""
+
+    link: Link
+    probe: Probe
+    findings: tuple[Finding, ...]
+    observer: Observer
+
+
+@asynccontextmanager
+async def opened(
+    server: Server, rules: Rules | None, manner: Manner, *, lease: Span | None = None
+) -> AsyncIterator[Opened]:
+    """Connect, probe and judge; the caller decides what a refusal means."""
+    link = await Link.open(server.dsn, lease=lease)
+    try:
+        seen = await probe(link)
+        yield Opened(
+            link=link,
+            probe=seen,
+            findings=inspect(link, seen, rules, dry_run=manner.dry_run),
+            observer=Observer(link, seen, server=server.name, query_text=manner.query_text),
+        )
+    finally:
+        await link.close()
+
+
+def station(server: Server, at: Opened, rules: Rules, manner: Manner, ledger: Ledger) -> Station:
+    """Take post, or raise Refused with what has to be mended first."""
+    refuse(at.findings)
+    rehearsal = Rehearsal()
+    return Station(
+        observer=at.observer,
+        hands=Hands(enforce=rehearsal if manner.dry_run else GuardedTerminator(at.link), rehearse=rehearsal),
+        ledger=ledger,
+        author=Author(
+            version=__version__,
+            host=socket.gethostname(),
+            by=at.probe.role,
+            server=server.name,
+            rules=rules.digest,
+            dry_run=manner.dry_run,
+        ),
+        clock=ClockWatch(),
+    )

@@ -1,0 +1,25 @@
+"""The names of log events: constants, so that whoever searches for one finds where it is written."""
+
+from typing import Final
+
+STARTED: Final = "reaper.started"
+STOPPING: Final = "reaper.stopping"
+STOPPED: Final = "reaper.stopped"
+POLICY_WARNING: Final = "policy.warning"
+POLICY_BRAKED: Final = "policy.braked"
+
+SERVER_CONNECTED: Final = "server.connected"
+SERVER_FINDING: Final = "server.finding"
+SERVER_AWAY: Final = "server.away"
+SERVER_REFUSED: Final = "server.refused"
+SERVER_BLIND: Final = "server.blind"
+
+CYCLE_ACTED: Final = "cycle.acted"
+CYCLE_REHEARSED: Final = "cycle.rehearsed"
+CYCLE_QUIET: Final = "cycle.quiet"
+CYCLE_FAILED: Final = "cycle.failed"
+CLOCK_STEPPED: Final = "clock.stepped"
+
+RECORD_FAILED: Final = "record.failed"
+RECORD_REOPENED: Final = "record.reopened"
+RECORD_RECOVERED: Final = "record.recovered"

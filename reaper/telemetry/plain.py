@@ -1,0 +1,8 @@
+"""Whatever a client wrote, shown as one harmless line."""
+
+
+def plain(value: object) -> str:
+    """Escape what could move a cursor, colour a terminal, start a line or turn the reading direction."""
+    if value is None:
+        return ""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
