@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from tests.postgres import majors
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("postgres", "the servers that tests/postgres runs on")
@@ -18,3 +20,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("REAPER_TEST_DSN"),
         help="run on this server, as its superuser (default: REAPER_TEST_DSN, or a server of our own)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    text: str | None = config.getoption("--majors")
+    if text is not None and config.getoption("--server"):
+        message = "--majors or --server (REAPER_TEST_DSN), not both"
+        raise pytest.UsageError(message)
+    try:
+        majors.wanted(text)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None

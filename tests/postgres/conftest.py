@@ -8,7 +8,6 @@ from typing import Protocol
 import psycopg
 import pytest
 
-from reaper.demo.binaries import DEFAULT_MAJOR
 from reaper.demo.embedded import EmbeddedServer
 from tests.postgres import majors
 from tests.postgres import server as servers
@@ -27,20 +26,10 @@ class StartServer(Protocol):
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "major" not in metafunc.fixturenames:
         return
-    text = metafunc.config.getoption("--majors")
-    if metafunc.config.getoption("--server"):
-        if text is not None:
-            message = "--majors or --server (REAPER_TEST_DSN), not both"
-            raise pytest.UsageError(message)
-        metafunc.parametrize("major", [DEFAULT_MAJOR], ids=["given"], indirect=True, scope="session")
-        return
-    try:
-        chosen = majors.wanted(text)
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from None
-    metafunc.parametrize(
-        "major", chosen, ids=[f"pg{major}" for major in chosen], indirect=True, scope="session"
-    )
+    given = metafunc.config.getoption("--server")
+    chosen = majors.wanted(metafunc.config.getoption("--majors"))
+    ids = ["given"] if given else [f"pg{major}" for major in chosen]
+    metafunc.parametrize("major", chosen, ids=ids, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,20 @@ def answers(dsn: str) -> bool:
         return False
 
 
+def python_for_all() -> str | None:
+    """A Python that an ordinary user can run: ours, or the machine's when ours lies in root's home."""
+    for python in (sys.executable, shutil.which("python3", path="/usr/local/bin:/usr/bin")):
+        if python and NOBODY.can_run(Path(python)):
+            told = subprocess.run(
+                [python, "-c", "import sys; print(sys.version_info >= (3, 11))"],
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            if told.stdout == b"True\n":
+                return python
+    return None
+
+
 def test_it_answers_over_tcp_and_through_its_socket(own_server: EmbeddedServer, major: int) -> None:
     assert answers(own_server.dsn)
     assert answers(own_server.socket_dsn)
@@ -200,18 +214,17 @@ def test_it_starts_from_an_installation_in_a_private_home(tmp_path: Path) -> Non
 
 
 @AS_ROOT
-@pytest.mark.skipif(
-    not (NOBODY.can_run(Path(sys.executable)) and NOBODY.can_enter(CODE)),
-    reason="an ordinary user cannot reach this interpreter",
-)
 def test_an_ordinary_user_can_have_one_too() -> None:
+    python = python_for_all()
+    if python is None or not NOBODY.can_enter(CODE):
+        pytest.skip("an ordinary user cannot reach a Python 3.11 or this code")
     done = subprocess.run(
-        [sys.executable, "-c", HOLD_A_SERVER],
+        [python, "-c", HOLD_A_SERVER],
         input="",
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(CODE)},
+        env={"PYTHONPATH": f"{CODE}:{find_binaries().parent.parent}"},
         cwd="/",
         user=NOBODY.uid,
         group=NOBODY.gid,
