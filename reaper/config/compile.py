@@ -1,0 +1,58 @@
+"""Models to the rules of the policy floor."""
+
+from reaper.config import models
+from reaper.policy import rules
+from reaper.policy.match import Match
+from reaper.policy.selector import NOBODY, Selector
+
+
+def policy(model: models.Policy) -> rules.Policy:
+    """A policy as it decides."""
+    return rules.Policy(
+        name=model.name,
+        description=model.description,
+        mode=rules.Mode(model.mode),
+        match=_match(model.match),
+        allowlist=selector(model.allowlist),
+        despite=frozenset(model.despite or ()),
+        when=rules.When(model.when.connections_used) if model.when else None,
+        during=tuple(model.during or ()),
+        keep=rules.Keep(newest=model.keep.newest, per=tuple(model.keep.per)) if model.keep else None,
+        cap=rules.Cap(most=model.cap.most, per=tuple(model.cap.per)) if model.cap else None,
+        action=rules.Action(model.action),
+        pace=model.pace.per_cycle if model.pace else rules.DEFAULT_PACE,
+        brake=_brake(model.brake) if model.brake else None,
+    )
+
+
+def selector(model: models.Selector | None) -> Selector:
+    """A selector; without one, nobody is named."""
+    if model is None:
+        return NOBODY
+    return Selector(
+        role=tuple(model.role or ()),
+        database=tuple(model.database or ()),
+        application=tuple(model.application or ()),
+        client=tuple(model.client or ()),
+    )
+
+
+def _match(model: models.Match) -> Match:
+    return Match(
+        states=tuple(model.state or ()),
+        selector=selector(model),
+        idle_for=model.idle_for,
+        transaction_for=model.transaction_for,
+        connected_for=model.connected_for,
+        running_for=model.running_for,
+        holds_back_vacuum=model.holds_back_vacuum,
+        blocking=model.blocking,
+    )
+
+
+def _brake(model: models.Brake) -> rules.Brake:
+    default = rules.DEFAULT_BRAKE
+    return rules.Brake(
+        share=default.share if model.share is None else model.share,
+        above=default.above if model.above is None else model.above,
+    )

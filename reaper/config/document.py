@@ -1,0 +1,107 @@
+"""Nodes to plain data, and the map from every path to its place."""
+
+from dataclasses import dataclass
+
+from reaper.config.mistakes import TOP, Finding, Mistake, Path, Place, dotted, quoted
+from reaper.config.nodes import Mapping, Node, Scalar, Sequence
+from reaper.config.scalars import plain
+
+Data = object
+"""What the models are given: dict, list, str, or Plain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The plain data of a file, where everything stands, and what is wrong whatever it means."""
+
+    data: Data
+    places: dict[Path, Place]
+    keys: dict[Path, Place]
+    findings: tuple[Finding, ...]
+
+    def known(self, path: Path) -> Path:
+        """The longest part of a path that the file really has."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return path
+
+    def mistake(self, finding: Finding, file: str) -> Mistake:
+        """Say where in the file a finding stands."""
+        path = self.known(finding.path[:-1] if finding.key else finding.path)
+        line, column = finding.key or self.places[path]
+        return Mistake(
+            file=file,
+            line=line,
+            column=column,
+            where=dotted(path),
+            what=finding.what,
+            instead=finding.instead,
+        )
+
+
+def document(root: Node) -> Document:
+    """Convert a whole tree."""
+    reading = _Reading()
+    data = reading.value(root, TOP, root.place)
+    return Document(data, reading.places, reading.keys, tuple(reading.findings))
+
+
+class _Reading:
+    def __init__(self) -> None:
+        self.places: dict[Path, Place] = {}
+        self.keys: dict[Path, Place] = {}
+        self.findings: list[Finding] = []
+
+    def value(self, node: Node, path: Path, key: Place) -> Data:
+        """Convert one node; nodes are never deep enough for this to matter."""
+        self.places[path] = node.place if node.flow else key
+        if node.tag is not None:
+            self._find(
+                path, f"the tag {quoted(node.tag)} is not read", "write the plain value, without a tag"
+            )
+        match node:
+            case Mapping():
+                return self._mapping(node, path)
+            case Sequence():
+                return [self.value(item, (*path, n), item.place) for n, item in enumerate(node.items)]
+            case Scalar():
+                return self._scalar(node, path)
+        raise AssertionError(node)
+
+    def _scalar(self, node: Scalar, path: Path) -> Data:
+        text = self._characters(node.text, path)
+        return plain(text) if node.plain else text
+
+    def _characters(self, text: str, path: Path) -> str:
+        """Refuse NUL and half surrogate pairs: an escape can spell them, and nobody else takes them."""
+        bad = [c for c in text if c == "\0" or "\ud800" <= c <= "\udfff"]
+        if not bad:
+            return text
+        self._find(path, f"{quoted(bad[0])} is no character", "delete the escape")
+        return "".join("?" if c in bad else c for c in text)
+
+    def _mapping(self, node: Mapping, path: Path) -> dict[str, Data]:
+        data: dict[str, Data] = {}
+        for key, value in node.pairs:
+            if not isinstance(key, Scalar):
+                self._find(
+                    path, "a list or a map stands as a key", "write a name before the colon", key.place
+                )
+                continue
+            name = self._key(key, path)
+            here = (*path, name)
+            if name in data:
+                what = f"the key {quoted(name)} stands here twice, first in line {self.keys[here].line}"
+                self._find(here, what, "delete one of them", key.place)
+                continue
+            self.keys[here] = key.place
+            data[name] = self.value(value, here, key.place)
+        return data
+
+    def _key(self, key: Scalar, path: Path) -> str:
+        if key.tag is not None:
+            self._find(path, f"the tag {quoted(key.tag)} is not read", "write the plain key, without a tag")
+        return self._characters(key.text, path)
+
+    def _find(self, path: Path, what: str, instead: str, key: Place | None = None) -> None:
+        self.findings.append(Finding(path, what, instead, key))

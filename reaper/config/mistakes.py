@@ -1,0 +1,80 @@
+"""What is wrong with a policy file, each mistake where it stands and with what to write instead."""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+Path = tuple[str | int, ...]
+"""The way from the top of the file to a value: keys and places in lists."""
+
+TOP: Final[Path] = ()
+LONGEST_QUOTE: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Mistake:
+    """One mistake, for a person and for an editor that jumps to it."""
+
+    file: str
+    line: int
+    column: int
+    where: str
+    what: str
+    instead: str
+
+    def __str__(self) -> str:
+        """The mistake as one line that nothing in the file can break or forge."""
+        place = f"{self.file}:{self.line}:{self.column}"
+        return printable(f"{place}: {self.where}: {self.what}; {self.instead}")
+
+
+class BadPolicyFile(Exception):
+    """A policy file that is not taken, and everything that is wrong with it."""
+
+    def __init__(self, *mistakes: Mistake) -> None:
+        super().__init__(*mistakes)
+        self.mistakes = tuple(sorted(mistakes))
+
+    def __str__(self) -> str:
+        """One line per mistake, in the order of the file."""
+        return "\n".join(map(str, self.mistakes))
+
+
+class Place(NamedTuple):
+    """A line and a column, both counted from 1."""
+
+    line: int
+    column: int
+
+
+class Finding(NamedTuple):
+    """A mistake that does not know yet where in the file it stands."""
+
+    path: Path
+    what: str
+    instead: str
+    key: Place | None = None
+    """Where the key stands, when it is the key that is wrong rather than what it holds."""
+
+
+def quoted(text: str) -> str:
+    """A piece of the file between quotes, short and printable."""
+    if len(text) <= LONGEST_QUOTE:
+        return repr(text)
+    return repr(text[:LONGEST_QUOTE]) + "…"
+
+
+def printable(text: str) -> str:
+    """The same text with whatever could move a cursor, break a line or turn the reading direction escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def dotted(path: Path) -> str:
+    """A path as people write it: `policies[0].match.role[1]`; the top is `file`."""
+    words = ""
+    for step in path:
+        words += f"[{step}]" if isinstance(step, int) else f".{_short(step)}"
+    return words.removeprefix(".") or "file"
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= LONGEST_QUOTE else key[:LONGEST_QUOTE] + "…"

@@ -1,0 +1,82 @@
+"""Mistakes that no schema sees: policies that name no state or age, or contradict themselves."""
+
+from collections.abc import Iterator, Mapping
+
+from reaper.config.mistakes import Finding, Path, quoted
+from reaper.config.models import AGES, Head, Match, Policy
+from reaper.config.settings import DEFAULT_INTERVAL, DEFAULT_PRECISION
+from reaper.config.wide import selectors, useless
+from reaper.policy.session import ACTIVE, IDLE
+from reaper.policy.spans import exact_words
+
+
+def nonsense(head: Head | None, policies: Mapping[int, Policy]) -> Iterator[Finding]:
+    """Every mistake of meaning."""
+    if head:
+        yield from _precision(head)
+        yield from _taken_names("servers", {n: server.name for n, server in enumerate(head.servers or ())})
+    yield from _taken_names("policies", {n: policy.name for n, policy in policies.items()})
+    yield from useless(selectors(head, policies))
+    for number, policy in policies.items():
+        at = ("policies", number)
+        yield from _states_and_ages(policy.match, (*at, "match"))
+        yield from _restraints(policy, at)
+
+
+def _precision(head: Head) -> Iterator[Finding]:
+    interval = head.interval or DEFAULT_INTERVAL
+    if (head.precision or DEFAULT_PRECISION) > interval:
+        what = f"the precision is longer than the interval of {exact_words(interval)}"
+        yield Finding(("precision",), what, f"write {exact_words(interval)} or less")
+
+
+def _taken_names(kind: str, names: Mapping[int, str]) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for number, name in names.items():
+        if first.setdefault(name, number) != number:
+            what = f"the name {quoted(name)} is taken by {kind}[{first[name]}]"
+            yield Finding((kind, number, "name"), what, "write another")
+
+
+def _states_and_ages(match: Match, at: Path) -> Iterator[Finding]:
+    states = set(match.state or ())
+    if not states:
+        yield Finding(at, "no state is named", "write for example state: [idle]")
+    elif ACTIVE in states:
+        yield from _active(match, states, at)
+    else:
+        yield from _inactive(match, states, at)
+
+
+def _active(match: Match, states: set[str], at: Path) -> Iterator[Finding]:
+    if len(states) > 1:
+        yield Finding((*at, "state"), f"{ACTIVE!r} stands beside other states", "give it a policy of its own")
+    elif match.running_for is None:
+        yield Finding(at, f"state {ACTIVE!r} needs running_for", "write for example running_for: 30m")
+    if match.idle_for is not None:
+        yield Finding((*at, "idle_for"), "active sessions are not idle", "use running_for")
+
+
+def _inactive(match: Match, states: set[str], at: Path) -> Iterator[Finding]:
+    if all(getattr(match, age) is None for age in AGES):
+        yield Finding(at, "no age is asked for", "write for example idle_for: 10m")
+    if match.running_for is not None:
+        what = "only active sessions run a statement"
+        yield Finding((*at, "running_for"), what, "use idle_for, or write state: [active]")
+    if match.transaction_for is not None and states == {IDLE}:
+        what = "an idle session has no transaction: this never matches"
+        yield Finding((*at, "transaction_for"), what, "use idle_for, or name 'idle in transaction'")
+
+
+def _restraints(policy: Policy, at: Path) -> Iterator[Finding]:
+    states = set(policy.match.state or ())
+    if policy.action == "cancel" and states and states != {ACTIVE}:
+        what = "only a running statement can be cancelled"
+        yield Finding((*at, "action"), what, "write state: [active], or action: terminate")
+    if policy.cap and ACTIVE in states:
+        what = "a cap counts idle sessions, and this policy means active ones"
+        yield Finding((*at, "cap"), what, "leave it out")
+    elif policy.cap and policy.match.idle_for is None:
+        yield Finding((*at, "match"), "a cap needs idle_for", "write for example idle_for: 10m")
+    if policy.cap and policy.keep:
+        yield Finding((*at, "cap"), "keep and cap stand in one policy", "write one of them")

@@ -1,0 +1,66 @@
+"""Stretches of the week: `Mon-Fri 20:00-06:00 Europe/Berlin`."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, tzinfo
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from reaper.config.fields import text
+from reaper.config.wording import did_you_mean, guess, refuse, shown
+from reaper.policy.rules import Window
+
+DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_DAY: Final = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_RANGE: Final = f"{_DAY}(?:-{_DAY})?"
+_PATTERN: Final = (
+    rf"(?:(?P<days>{_RANGE}(?:,{_RANGE})*) )?"
+    r"(?P<start>(?:[01][0-9]|2[0-3]):[0-5][0-9])-(?P<end>(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00)"
+    r"(?: (?P<zone>[A-Za-z][A-Za-z0-9_+/-]{0,62}))?"
+)
+_WINDOW: Final = re.compile(_PATTERN)
+EDITOR_PATTERN: Final = f"^{re.sub(r'[?]P<[a-z]+>', '', _PATTERN)}$"
+"""The same for editors, whose regular expressions name no groups in this way."""
+
+_FOR_EXAMPLE: Final = (
+    "write for example Mon-Fri 20:00-06:00 Europe/Berlin, or 22:00-24:00 for every day in UTC"
+)
+
+
+def window(value: object) -> Window:
+    """Days, hours and a time zone; every day and UTC when they are not said."""
+    written = text(value)
+    found = _WINDOW.fullmatch(written)
+    if not found:
+        refuse(f"{shown(written)} is not a stretch of the week", _FOR_EXAMPLE)
+    start, end = _minutes(found["start"]), _minutes(found["end"])
+    if start == end:
+        what = f"{shown(written)} ends when it begins"
+        refuse(what, "write 00:00-24:00 for the whole day")
+    days = frozenset(_days(found["days"] or "Mon-Sun"))
+    return Window(days=days, start=start, end=end, zone=_zone(found["zone"]), text=written)
+
+
+def _minutes(clock: str) -> int:
+    hours, minutes = clock.split(":")
+    return int(hours) * 60 + int(minutes)
+
+
+def _days(written: str) -> Iterator[int]:
+    for part in written.split(","):
+        first, _, last = part.partition("-")
+        start, end = DAYS.index(first), DAYS.index(last or first)
+        yield from (day % 7 for day in range(start, end + 1 if end >= start else end + 8))
+
+
+def _zone(name: str | None) -> tzinfo:
+    if name in (None, "UTC"):
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        zones = available_timezones()
+        instead = (
+            did_you_mean(name, zones) if guess(name, zones) else "write one such as Europe/Berlin or UTC"
+        )
+        refuse(f"{shown(name)} is no time zone known here", instead)

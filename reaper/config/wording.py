@@ -1,0 +1,54 @@
+"""The sentences that refuse a value, as the errors that pydantic collects."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Final, NoReturn
+
+from pydantic_core import PydanticCustomError
+
+from reaper.config.mistakes import quoted
+from reaper.config.scalars import Kind, Plain
+
+OURS: Final = "wording"
+"""The type of an error that carries its own sentence."""
+
+_LONGEST_GUESS: Final = 64
+
+
+def refuse(what: str, instead: str) -> NoReturn:
+    """Say what is wrong with a value and what to write instead."""
+    raise PydanticCustomError(OURS, "{what}; {instead}", {"what": what, "instead": instead})
+
+
+def guess(text: str, known: Iterable[str]) -> str | None:
+    """What was probably meant."""
+    if len(text) > _LONGEST_GUESS:
+        return None
+    plain = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(text.casefold().replace(" ", "_"), plain, n=1, cutoff=0.7)
+    close = close or difflib.get_close_matches(text.casefold(), plain, n=1)
+    return plain[close[0]] if close else None
+
+
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """The name that was probably meant, or all there are."""
+    names = list(known)
+    meant = guess(text, names)
+    return f"did you mean {quoted(meant)}?" if meant else f"write one of {', '.join(names)}"
+
+
+def shown(value: object) -> str:
+    """A value of the file, as a message speaks of it."""
+    match value:
+        case Plain(kind=Kind.NOTHING):
+            return "nothing"
+        case Plain(text=text):
+            # Only letters, digits and a few signs ever look like a number, a date or a truth value.
+            return text if len(text) <= _LONGEST_GUESS else quoted(text)
+        case str():
+            return quoted(value)
+        case dict():
+            return "a map"
+        case list():
+            return "a list"
+    return type(value).__name__
