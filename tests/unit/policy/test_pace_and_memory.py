@@ -1,0 +1,133 @@
+"""What one cycle leaves to the next: the pace, sightings and signals."""
+
+from dataclasses import replace
+
+import pytest
+
+from reaper.policy.memory import MOST_SIGNALS, Memory
+from reaper.policy.rules import DEFAULT_PACE, Policy
+from reaper.policy.session import Snapshot
+from reaper.policy.verdict import Outcome, Plan, Reap, Result, Spare, Spared
+
+from .build import NOW, ago, pids, plan, policy, session, sessions, snapshot, spared
+
+
+def paced(pace: int) -> Policy:
+    return replace(policy(), pace=pace, brake=None)
+
+
+def test_the_pace_takes_the_longest_idle_first_and_leaves_the_rest() -> None:
+    backwards = tuple(reversed(sessions(5)))
+    decided = plan(snapshot(*backwards), paced(2))
+    assert pids(decided.reaps) == [100, 101]
+    assert [spare.by for spare in decided.spares] == [Spared.PACE] * 3
+
+
+def test_who_waits_for_the_pace_is_told_how_many_are_before() -> None:
+    decided = plan(snapshot(*sessions(4)), paced(2))
+    assert [spare.reason for spare in decided.spares] == [
+        "pace: 2 per cycle, 2 older ones first",
+        "pace: 2 per cycle, 3 older ones first",
+    ]
+
+
+def test_by_default_ten_are_taken_in_a_cycle() -> None:
+    assert DEFAULT_PACE == 10
+    decided = plan(snapshot(*sessions(12)), replace(policy(), brake=None))
+    assert len(decided.reaps) == 10
+    assert decided.spares[0].reason == "pace: 10 per cycle, 10 older ones first"
+
+
+def test_of_those_idle_for_equally_long_the_lower_pid_is_taken() -> None:
+    assert pids(plan(snapshot(session(1002), session(1001)), paced(1)).reaps) == [1001]
+
+
+def test_each_policy_has_a_pace_of_its_own() -> None:
+    web = replace(paced(1), match=replace(policy().match, states=("idle",)))
+    rest = replace(paced(1), name="rest", match=replace(policy().match, states=("idle in transaction",)))
+    seen = snapshot(*sessions(3), *(session(200 + rank, state="idle in transaction") for rank in range(3)))
+    assert pids(plan(seen, web, rest).reaps) == [100, 200]
+
+
+def test_no_session_is_taken_at_its_first_sighting() -> None:
+    answer = spared(plan(snapshot(session()), policy(), memory=Memory()).verdicts[0])
+    assert (answer.by, answer.reason) == (
+        Spared.FIRST_SIGHTING,
+        "first sighting: a second look must agree",
+    )
+
+
+def test_a_session_is_taken_at_its_second_sighting() -> None:
+    seen = snapshot(session())
+    assert plan(seen, policy(), memory=Memory().after(seen)).reaps
+
+
+def test_a_pid_that_was_used_again_is_seen_for_the_first_time() -> None:
+    before, after = snapshot(session(100, connected="9h")), snapshot(session(100, connected="8h"))
+    assert spared(plan(after, policy(), memory=Memory.of(before)).verdicts[0]).by is Spared.FIRST_SIGHTING
+
+
+def test_a_session_that_was_away_is_forgotten() -> None:
+    seen, empty = snapshot(session()), snapshot()
+    memory = Memory().after(seen).after(empty)
+    assert memory == Memory()
+
+
+def test_those_seen_for_the_first_time_take_no_place_in_the_pace() -> None:
+    old, young = session(100, idle="5h", connected="6h"), session(101, idle="1h")
+    decided = plan(snapshot(old, young), paced(1), memory=Memory.of(snapshot(young)))
+    assert pids(decided.reaps) == [101]
+
+
+def cycle(seen: Snapshot, memory: Memory, result: Result, *policies: Policy) -> tuple[Plan, Memory]:
+    """One cycle in which every reap has the same outcome."""
+    decided = plan(seen, *policies, memory=memory)
+    reaps: tuple[Reap, ...] = (*decided.reaps, *decided.rehearsals)
+    return decided, memory.after(seen, [(reap, Outcome(result=result)) for reap in reaps])
+
+
+def test_a_session_that_survives_three_signals_is_left_alone() -> None:
+    seen = snapshot(session())
+    memory = Memory.of(seen)
+    for _ in range(MOST_SIGNALS):
+        decided, memory = cycle(seen, memory, Result.SIGNALLED, policy())
+        assert decided.reaps
+    last, _ = cycle(seen, memory, Result.SIGNALLED, policy())
+    (answer,) = last.verdicts
+    assert isinstance(answer, Spare)
+    assert (answer.by, answer.reason) == (
+        Spared.SIGNALLED,
+        "signalled 3 times and still there: look at the server",
+    )
+
+
+def test_a_session_that_survived_its_signals_takes_no_place_in_the_pace() -> None:
+    stuck, next_one = session(100, idle="90m"), session(101)
+    seen = snapshot(stuck, next_one)
+    memory = replace(Memory.of(seen), signalled={stuck.id: MOST_SIGNALS})
+    assert pids(plan(seen, paced(1), memory=memory).reaps) == [101]
+
+
+@pytest.mark.parametrize("result", [result for result in Result if result is not Result.SIGNALLED])
+def test_only_signals_count_as_signals(result: Result) -> None:
+    seen = snapshot(session())
+    _, memory = cycle(seen, Memory.of(seen), result, policy())
+    assert memory.signalled == {}
+
+
+def test_signals_are_forgotten_with_the_session() -> None:
+    seen = snapshot(session())
+    _, memory = cycle(seen, Memory.of(seen), Result.SIGNALLED, policy())
+    assert memory.signalled == {session().id: 1}
+    assert memory.after(snapshot()).signalled == {}
+
+
+def test_a_look_at_a_single_snapshot_takes_everybody_for_seen() -> None:
+    assert Memory.of(snapshot(session())).seen == {session().id}
+
+
+def test_ages_are_told_by_the_clock_of_the_snapshot() -> None:
+    seen = session(connected="9d", idle="8d")
+    earlier = snapshot(seen, at=ago("7d"))
+    assert earlier.at < NOW
+    assert plan(earlier, policy()).reaps[0].reason == "idle 1d, limit 10m"

@@ -1,0 +1,113 @@
+"""Which facts are asked for, and when the next session falls due."""
+
+from dataclasses import replace
+
+import pytest
+
+from reaper.policy.deadline import next_due
+from reaper.policy.decide import Questions, questions
+from reaper.policy.match import Match
+from reaper.policy.rules import Mode, Policy, Rules
+from reaper.policy.selector import Selector
+from reaper.policy.session import ACTIVE, IDLE, IN_TRANSACTION, Session
+from reaper.policy.spans import Instant, parse_span
+
+from .build import IDLE_10M, NOW, ago, globs, later, policy, session, snapshot
+
+BLOCKERS = policy("blockers", replace(IDLE_10M, blocking=True))
+WITHOUT_LOCKS = replace(policy("bold"), despite=frozenset({"advisory-locks"}))
+
+
+def asked(seen: Session, *policies: Policy) -> Questions:
+    return questions(snapshot(seen), Rules(policies=policies))
+
+
+def due(seen: Session, *policies: Policy) -> Instant | None:
+    return next_due(snapshot(seen), Rules(policies=policies))
+
+
+@pytest.mark.parametrize(
+    ("rule", "locks", "blocking"),
+    [
+        (policy(), True, False),
+        (policy(mode=Mode.DRY_RUN), True, False),
+        (policy(mode=Mode.OFF), False, False),
+        (BLOCKERS, True, True),
+        (WITHOUT_LOCKS, False, False),
+        (replace(BLOCKERS, despite=WITHOUT_LOCKS.despite), False, True),
+    ],
+)
+def test_a_candidate_raises_the_questions_of_its_policy(rule: Policy, *, locks: bool, blocking: bool) -> None:
+    assert asked(session(), rule) == Questions(advisory_locks=locks, blocking=blocking)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        session(idle="9m59s"),
+        session(state=ACTIVE),
+        session(state=None),
+        session(database="stock"),
+        session(idle=None),
+    ],
+)
+def test_a_quiet_server_is_asked_nothing(seen: Session) -> None:
+    rule = policy(match=replace(IDLE_10M, blocking=True, selector=Selector(database=globs("shop"))))
+    assert asked(seen, rule) == Questions(advisory_locks=False, blocking=False)
+
+
+def test_an_empty_server_is_asked_nothing() -> None:
+    assert questions(snapshot(), Rules(policies=(BLOCKERS,))) == Questions()
+
+
+def test_questions_of_all_policies_come_together() -> None:
+    bold_blockers = replace(BLOCKERS, despite=WITHOUT_LOCKS.despite)
+    assert asked(session(), bold_blockers, policy()) == Questions(advisory_locks=True, blocking=True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "moment"),
+    [
+        (session(idle="4m"), NOW + parse_span("6m")),
+        (session(idle="9m59s999ms"), NOW + 1_000),
+        (session(idle="10m"), None),
+        (session(idle="1h"), None),
+        (session(state=ACTIVE, idle="4m"), None),
+        (session(state=None, idle="4m"), None),
+        (session(kind="parallel worker", idle="4m"), None),
+        (session(database="stock", idle="4m"), None),
+        (session(idle=None), None),
+    ],
+)
+def test_a_session_falls_due_when_its_limit_is_reached(seen: Session, moment: Instant | None) -> None:
+    assert due(seen, policy(match=replace(IDLE_10M, selector=Selector(database=globs("shop"))))) == moment
+
+
+def test_the_earliest_moment_of_any_session_and_policy_is_next() -> None:
+    hour = policy("hour", Match(states=(IDLE,), connected_for=parse_span("3h")))
+    transaction = policy("transaction", Match(states=(IN_TRANSACTION,), transaction_for=parse_span("5m")))
+    seen = snapshot(
+        session(100, idle="4m"), session(101, state=IN_TRANSACTION, in_transaction="2m"), session(102)
+    )
+    rules = Rules(policies=(hour, policy(), transaction))
+    assert next_due(seen, rules) == NOW + parse_span("3m")
+
+
+@pytest.mark.parametrize(("mode", "wakes"), [(Mode.ENFORCE, True), (Mode.DRY_RUN, True), (Mode.OFF, False)])
+def test_policies_that_are_off_wake_nobody_up(mode: Mode, *, wakes: bool) -> None:
+    assert (due(session(idle="4m"), policy(mode=mode)) is not None) is wakes
+
+
+def test_a_state_from_after_the_look_counts_from_its_own_beginning() -> None:
+    seen = replace(session(), state_change=later(NOW, by=5))
+    old = policy(match=Match(states=(IDLE,), connected_for=parse_span("1h")))
+    assert due(seen, old) == NOW + 5
+
+
+def test_without_policies_nothing_falls_due() -> None:
+    assert due(session(idle="4m")) is None
+
+
+def test_the_deadline_counts_from_the_clock_of_the_snapshot() -> None:
+    seen = snapshot(session(idle="4m"), at=ago("3m"))
+    assert next_due(seen, Rules(policies=(policy(),))) == NOW + parse_span("6m")
