@@ -10,7 +10,7 @@ from typing import Any, Final, TypedDict, TypeVar, Unpack
 import click
 from click.core import ParameterSource
 
-from reaper.cli.exits import Exit, Failure
+from reaper.cli.exits import Exit, Misconfigured
 from reaper.cli.options import output_option
 from reaper.cli.show import Output, Row, show
 from reaper.policy.selector import Glob
@@ -185,7 +185,7 @@ def _events(files: Iterable[str]) -> Iterator[Event]:
                     _tell(event, torn[event.file])
         except OSError as error:
             message = f"The record {plain(file)} cannot be read: {error.strerror or error}."
-            raise Failure(message, code=Exit.USAGE) from error
+            raise Misconfigured(message) from error
     for name, count in torn.items():
         if count > _MOST_TORN:
             click.echo(f"{plain(name)}: {count - _MOST_TORN} more lines that are no events", err=True)

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Final
 
 import click
+from rich.text import Text
 
-from reaper.cli.exits import Exit, Failure
+from reaper.cli.exits import Exit, ServerTrouble
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
-from reaper.cli.show import Output, Row, show_document
+from reaper.cli.show import Output, Row, console, print_document
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
 from reaper.postgres.errors import ServerError
 from reaper.postgres.preflight import Finding, Level
 from reaper.service.station import Manner, opened
+from reaper.telemetry.plain import plain
 
 _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDATABASE")
 
@@ -59,9 +61,12 @@ def check(
             except ServerError as error:
                 rows.append(_row(each.name, _lost(error)))
                 lost.append(f"{each.name}: {error}")
-    show_document({"findings": rows}, rows="findings", output=output)
+    if output is Output.TABLE:
+        _print(rows)
+    else:
+        print_document({"findings": rows}, output=output)
     if lost:
-        raise Failure("; ".join(lost), code=Exit.SERVER)
+        raise ServerTrouble("; ".join(lost))
     if any(row["level"] == Level.REFUSAL or (strict and row["level"] == Level.WARNING) for row in rows):
         raise click.exceptions.Exit(Exit.NO)
 
@@ -95,3 +100,26 @@ def _row(server: str, found: Finding) -> Row:
         "finding": found.finding,
         "mend": found.mend,
     }
+
+
+_STYLES: Final = {
+    Level.FINE.value: "green",
+    Level.NOTE.value: "cyan",
+    Level.WARNING.value: "yellow",
+    Level.REFUSAL.value: "bold red",
+}
+
+
+def _print(rows: Sequence[Row]) -> None:
+    out = console()
+    server: object = ""
+    for row in rows:
+        if row["server"] != server:
+            server = row["server"]
+            out.print(Text(f"\n{plain(server)}", style="bold"))
+        level = plain(row["level"])
+        out.print(
+            Text.assemble((f"  {level:8}", _STYLES[level]), f"{row['check']:17}", plain(row["finding"]))
+        )
+        if row["mend"]:
+            out.print(Text.assemble((f"{'mend: ':>27}", "dim"), plain(row["mend"])))

@@ -1,6 +1,8 @@
-"""The exit codes, and the errors that carry them."""
+"""The exit codes, and the sentences that end a command with one."""
 
+import sys
 from enum import IntEnum
+from typing import IO, Any
 
 import click
 
@@ -14,9 +16,27 @@ class Exit(IntEnum):
     SERVER = 3
 
 
-class Failure(click.ClickException):
-    """A sentence for a person, and an exit code for the shell."""
+class _Sentence(click.ClickException):
+    """An error for a person; printed as it stands, so that editors can follow its file:line:column."""
 
-    def __init__(self, message: str, *, code: Exit) -> None:
-        super().__init__(message)
-        self.exit_code = code
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the sentence."""
+        click.echo(self.format_message(), file=file or sys.stderr)
+
+
+class No(_Sentence):
+    """The answer is no."""
+
+    exit_code = Exit.NO
+
+
+class Misconfigured(_Sentence):
+    """Usage or configuration."""
+
+    exit_code = Exit.USAGE
+
+
+class ServerTrouble(_Sentence):
+    """The server cannot be reached, or refuses."""
+
+    exit_code = Exit.SERVER

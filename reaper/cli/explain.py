@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.text import Text
 
-from reaper.cli.exits import Exit, Failure
+from reaper.cli.exits import No
 from reaper.cli.look import look_at
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.saved import read_snapshot
-from reaper.cli.show import Output, Row, show_document
+from reaper.cli.show import Output, Row, console, print_document
 from reaper.cli.targets import pick_server, read_settings
 from reaper.policy.explain import Explanation, PolicyAnswer
 from reaper.policy.explain import explain as ask
@@ -49,12 +48,12 @@ def explain(
     if session is None:
         hidden = f"; {seen.unreadable} sessions cannot be read, see `reaper check`" if seen.unreadable else ""
         message = f"{seen.server}: no client session has pid {pid}{hidden}"
-        raise Failure(message, code=Exit.NO)
+        raise No(message)
     answer = ask(session, snapshot=seen, rules=settings.rules)
     if output is Output.TABLE:
         _print(answer, seen)
     else:
-        show_document(_document(answer, seen), rows="policies", output=output)
+        print_document(_document(answer, seen), output=output)
 
 
 def _verdict(answer: Explanation) -> str:
@@ -103,16 +102,16 @@ def _policy(answer: PolicyAnswer, snapshot: Snapshot) -> Row:
 
 
 def _print(answer: Explanation, snapshot: Snapshot) -> None:
-    console = Console()
+    out = console()
     for key, value in _document(answer, snapshot).items():
         if key not in {"policies", "verdict"}:
-            console.print(Text.assemble((f"{key:14}", "dim"), plain(value)))
-    console.print(Text.assemble((f"{'verdict':14}", "dim"), (plain(_verdict(answer)), "bold")))
+            out.print(Text.assemble((f"{key:14}", "dim"), plain(value)))
+    out.print(Text.assemble((f"{'verdict':14}", "dim"), (plain(_verdict(answer)), "bold")))
     for each in answer.policies:
-        console.print()
-        console.print(Text.assemble((each.policy.name, "bold"), (f" ({each.policy.mode.value})", "dim")))
+        out.print()
+        out.print(Text.assemble((each.policy.name, "bold"), (f" ({each.policy.mode.value})", "dim")))
         for line in _lines(each, snapshot):
-            console.print(line, soft_wrap=True)
+            out.print(line)
 
 
 def _lines(answer: PolicyAnswer, snapshot: Snapshot) -> list[Text]:

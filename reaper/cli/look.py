@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from reaper.cli.exits import Exit, Failure
+from reaper.cli.exits import ServerTrouble
 from reaper.config import Server
 from reaper.policy.rules import Rules
 from reaper.policy.session import Snapshot
@@ -22,7 +22,7 @@ def look_at(server: Server, rules: Rules | None, *, query_text: QueryText = Quer
         return asyncio.run(_look_at(server, rules, query_text))
     except ServerError as error:
         message = f"{server.name}: {error}"
-        raise Failure(message, code=Exit.SERVER) from None
+        raise ServerTrouble(message) from None
 
 
 async def _look_at(server: Server, rules: Rules | None, query_text: QueryText) -> Snapshot:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.exits import Exit, Failure
+from reaper.cli.exits import Exit, ServerTrouble
 from reaper.cli.options import acting_options
 from reaper.cli.record import opened_ledger
 from reaper.cli.run import manner_of, say_what_will_be_done
@@ -36,7 +36,7 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
 ) -> None:
     """Run one cycle and end.
 
-    It looks twice, `precision` apart, for nobody is terminated on first sight. Exit code 1 says that something
+    It looks twice, `precision` apart, for nobody is terminated on first sight. Exit code 1: something
     that was due was not done: a brake, a refusal of the server, an uncertain end.
     """
     settings = read_settings(policies)
@@ -50,7 +50,7 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
         cycles = asyncio.run(_everywhere(servers, settings, manner, ledger, log))
     lost = [result for result in cycles if isinstance(result, ServerError)]
     if lost:
-        raise Failure("; ".join(map(str, lost)), code=Exit.SERVER)
+        raise ServerTrouble("; ".join(map(str, lost)))
     if any(isinstance(result, Cycle) and result.left_undone for result in cycles):
         raise click.exceptions.Exit(Exit.NO)
 

@@ -7,13 +7,16 @@ import click
 from reaper.cli.look import look_at
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.saved import read_snapshot
-from reaper.cli.show import Output, Row, show_document
+from reaper.cli.show import Output, Row, print_document, print_table
 from reaper.cli.targets import pick_server, read_settings
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
-from reaper.policy.session import Session, Snapshot
+from reaper.policy.rules import Mode
+from reaper.policy.selector import LOCAL
+from reaper.policy.session import Identity, Session, Snapshot
 from reaper.policy.spans import isoformat, since, words
-from reaper.policy.verdict import Plan, Reap, Spared, Verdict
+from reaper.policy.verdict import Plan, Spare, Spared, Verdict
+from reaper.telemetry.plain import plain
 
 
 @click.command
@@ -56,13 +59,14 @@ def plan(
     made = decide(snapshot=seen, rules=settings.rules, memory=Memory.of(seen))
     verdicts: list[Verdict] = [*made.reaps, *made.rehearsals]
     verdicts += [spare for spare in made.spares if everybody or spare.by is not Spared.UNMATCHED]
-    show_document(
-        {**_head(seen, made), "verdicts": [_row(verdict, seen) for verdict in verdicts]},
-        rows="verdicts",
-        output=output,
-        empty="No policy matches any session.",
-        footer=_footer(seen, made),
-    )
+    rows = [_row(verdict, seen) for verdict in verdicts]
+    if output is not Output.TABLE:
+        print_document({**_head(seen, made), "verdicts": rows}, output=output)
+        return
+    print_table([_line(verdict) for verdict in verdicts], empty="No policy matches any session.")
+    click.echo()
+    for line in _summary(seen, made):
+        click.echo(plain(line))
 
 
 def _head(snapshot: Snapshot, made: Plan) -> Row:
@@ -81,26 +85,47 @@ def _head(snapshot: Snapshot, made: Plan) -> Row:
 
 def _row(verdict: Verdict, snapshot: Snapshot) -> Row:
     session = verdict.session
-    reaped = isinstance(verdict, Reap)
-    policy = verdict.policy
     return {
-        "verdict": (verdict.action.value if verdict.mode == "enforce" else "rehearse") if reaped else "spare",
-        "policy": policy.name if policy else None,
+        "verdict": _said(verdict),
+        "policy": verdict.policy.name if verdict.policy else None,
         "pid": session.id.pid,
         **session.identity._asdict(),
         "state": session.state,
-        "for": age_words(session, snapshot),
+        "for": _age(session, snapshot),
         "reason": verdict.reason,
     }
 
 
-def age_words(session: Session, snapshot: Snapshot) -> str | None:
-    """How long a session has been in its state, in words."""
+def _line(verdict: Verdict) -> Row:
+    session = verdict.session
+    return {
+        "verdict": _said(verdict),
+        "policy": verdict.policy.name if verdict.policy else None,
+        "pid": session.id.pid,
+        "session": whose(session.identity),
+        "state": session.state,
+        "reason": verdict.reason,
+    }
+
+
+def whose(identity: Identity) -> str:
+    """`web-1 app_web@shop 10.2.3.4`: a session as people name it."""
+    application = identity.application or "(unnamed)"
+    return f"{application} {identity.role}@{identity.database} {identity.client or LOCAL}"
+
+
+def _said(verdict: Verdict) -> str:
+    if isinstance(verdict, Spare):
+        return "spare"
+    return verdict.action.value if verdict.mode is Mode.ENFORCE else "rehearse"
+
+
+def _age(session: Session, snapshot: Snapshot) -> str | None:
     age = since(session.state_change, snapshot.at)
     return None if age is None else words(age)
 
 
-def _footer(snapshot: Snapshot, made: Plan) -> list[str]:
+def _summary(snapshot: Snapshot, made: Plan) -> list[str]:
     slots = snapshot.slots
     spared = sum(spare.by is not Spared.UNMATCHED for spare in made.spares)
     used = f"{slots.used} of {slots.usable} slots used, {slots.reserved} more are reserved"

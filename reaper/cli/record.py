@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from reaper.cli.exits import Exit, Failure
+from reaper.cli.exits import Misconfigured
 from reaper.record.events import BRAKED, OUTCOME
 from reaper.record.file import FileSink
 from reaper.record.ledger import Ledger
@@ -47,7 +47,7 @@ def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
         yield ledger
         ledger.close()
     except RecordFailed as failed:
-        raise Failure(str(failed), code=Exit.USAGE) from None
+        raise Misconfigured(str(failed)) from None
 
 
 def _sink(target: str) -> Sink:

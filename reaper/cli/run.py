@@ -28,8 +28,9 @@ def manner_of(*, dry_run: bool, with_query_text: bool, with_query_literals: bool
 def say_what_will_be_done(log: Log, settings: Settings, manner: Manner, servers: Sequence[str]) -> None:
     """At the start, in numbers, what may happen from now on."""
     for warning in settings.warnings:
+        at = f"{warning.file}:{warning.line}:{warning.column}"
         log.warning(
-            events.POLICY_WARNING, at=f"{warning.file}:{warning.line}:{warning.column}", what=str(warning)
+            events.POLICY_WARNING, at=at, where=warning.where, what=warning.what, instead=warning.instead
         )
     rules = settings.rules
     log.info(

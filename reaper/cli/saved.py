@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
-from reaper.cli.exits import Exit, Failure
+from reaper.cli.exits import Misconfigured
 from reaper.policy.session import Snapshot
-from reaper.record.snapshots import BadSnapshot, parse_snapshot
+from reaper.record.snapshot_file import BadSnapshot
+from reaper.record.snapshots import parse_snapshot
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -15,6 +16,6 @@ def read_snapshot(path: Path) -> Snapshot:
         return parse_snapshot(data, file=str(path))
     except OSError as error:
         message = f"{path}: cannot be read: {error.strerror or error}"
-        raise Failure(message, code=Exit.USAGE) from None
+        raise Misconfigured(message) from None
     except BadSnapshot as bad:
-        raise Failure(str(bad), code=Exit.USAGE) from None
+        raise Misconfigured(str(bad)) from None

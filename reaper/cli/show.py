@@ -1,8 +1,10 @@
 """One way to show rows: a table for people, JSON and YAML for programs."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Final
 
 import click
 import yaml
@@ -13,6 +15,7 @@ from rich.text import Text
 from reaper.telemetry.plain import plain
 
 Row = Mapping[str, object]
+_WIDTH_OF_A_PIPE: Final = 240
 
 
 class Output(StrEnum):
@@ -25,30 +28,29 @@ class Output(StrEnum):
 
 def show(rows: Sequence[Row], *, output: Output, title: str | None = None, empty: str = "Nothing.") -> None:
     """Print rows; every row has the same keys, and the keys are the columns."""
-    if output is not Output.TABLE:
-        click.echo(_for_programs(rows, output))
-    elif rows:
-        Console().print(_table(rows, title))
+    if output is Output.TABLE:
+        print_table(rows, title=title, empty=empty)
+    else:
+        print_document(rows, output=output)
+
+
+def print_document(document: object, *, output: Output) -> None:
+    """Print JSON or YAML, for programs."""
+    text = json.dumps(document, indent=2, default=str)
+    click.echo(text if output is Output.JSON else yaml.safe_dump(json.loads(text), sort_keys=False).rstrip())
+
+
+def print_table(rows: Sequence[Row], *, title: str | None = None, empty: str = "Nothing.") -> None:
+    """Print a table, for people; an empty one is a sentence."""
+    if rows:
+        console().print(_table(rows, title))
     else:
         click.echo(empty)
 
 
-def show_document(
-    document: Row, *, rows: str, output: Output, empty: str = "Nothing.", footer: Sequence[str] = ()
-) -> None:
-    """Print a document: whole for programs, for people the rows that stand under one of its keys."""
-    if output is not Output.TABLE:
-        click.echo(_for_programs(document, output))
-        return
-    listed = document[rows]
-    show(listed if isinstance(listed, list) else [], output=output, empty=empty)
-    for number, line in enumerate(footer):
-        click.echo(plain(line) if number else f"\n{plain(line)}")
-
-
-def _for_programs(document: object, output: Output) -> str:
-    text = json.dumps(document, indent=2, default=str)
-    return text if output is Output.JSON else yaml.safe_dump(json.loads(text), sort_keys=False).rstrip()
+def console() -> Console:
+    """Where people read; a pipe has no width, and what goes through it is not folded."""
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE, soft_wrap=not sys.stdout.isatty())
 
 
 def _table(rows: Sequence[Row], title: str | None) -> Table:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.exits import Exit, Failure
+from reaper.cli.exits import Misconfigured
 from reaper.cli.look import look_at
 from reaper.cli.options import dsn_option, policies_option, server_option
 from reaper.cli.targets import pick_server, read_settings
@@ -32,4 +32,4 @@ def snapshot(*, policies: Path, dsn: str | None, server: str | None, file: Path)
         file.write_bytes(data)
     except OSError as error:
         message = f"{file}: cannot be written: {error.strerror or error}"
-        raise Failure(message, code=Exit.USAGE) from None
+        raise Misconfigured(message) from None

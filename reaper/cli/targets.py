@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.exits import Exit, Failure
+from reaper.cli.exits import Misconfigured
 from reaper.config import BadPolicyFile, Server, Settings, load
 from reaper.postgres.link import has_password, name_of
 
@@ -15,7 +15,7 @@ def read_settings(policies: Path) -> Settings:
     try:
         return load(policies)
     except BadPolicyFile as bad:
-        raise Failure(str(bad), code=Exit.USAGE) from None
+        raise Misconfigured(str(bad)) from None
 
 
 def pick_servers(settings: Settings | None, dsn: str | None, name: str | None) -> Sequence[Server]:
@@ -26,16 +26,16 @@ def pick_servers(settings: Settings | None, dsn: str | None, name: str | None) -
             message = (
                 f"--server {name}: the policy file names no servers; name it there, or leave --server out"
             )
-            raise Failure(message, code=Exit.USAGE)
+            raise Misconfigured(message)
         return (_from_dsn(dsn or ""),)
     if dsn:
         message = "the policy file names its servers: use --server NAME in place of --dsn or REAPER_DSN"
-        raise Failure(message, code=Exit.USAGE)
+        raise Misconfigured(message)
     chosen = [server for server in named if name in {None, server.name}]
     if not chosen:
         known = ", ".join(server.name for server in named)
         message = f"--server {name}: the policy file knows no such server; it names {known}"
-        raise Failure(message, code=Exit.USAGE)
+        raise Misconfigured(message)
     return chosen
 
 
@@ -45,7 +45,7 @@ def pick_server(settings: Settings | None, dsn: str | None, name: str | None) ->
     if len(servers) > 1:
         known = ", ".join(server.name for server in servers)
         message = f"the policy file names several servers: say --server with one of {known}"
-        raise Failure(message, code=Exit.USAGE)
+        raise Misconfigured(message)
     return servers[0]
 
 
@@ -58,9 +58,9 @@ def _from_dsn(dsn: str) -> Server:
             "--dsn carries a password, and every user of this host can read command lines: "
             "put it into a passfile, a service file, PGPASSWORD or REAPER_DSN"
         )
-        raise Failure(message, code=Exit.USAGE)
+        raise Misconfigured(message)
     try:
         return Server(name=name_of(dsn), dsn=dsn)
     except ValueError as error:
         message = f"the connection string cannot be read: {error}"
-        raise Failure(message, code=Exit.USAGE) from None
+        raise Misconfigured(message) from None

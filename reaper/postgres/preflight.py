@@ -243,7 +243,7 @@ def _protections(rules: Rules, seen: Probe) -> Iterator[Finding]:
         if name == "superusers" and seen.superuser:
             said = "superusers: not in force, the reaper is one itself"
             yield Finding(
-                check="protections", level=Level.WARNING, finding=said, mend="log in as an ordinary role"
+                check="protections", level=Level.NOTE, finding=said, mend="log in as an ordinary role"
             )
         elif name in aside:
             said = f"{name}: set aside by {', '.join(aside[name])}"
