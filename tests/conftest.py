@@ -1,10 +1,24 @@
 """What every ring of tests can be started with."""
 
 import os
+from argparse import ArgumentTypeError
+from typing import Final
 
 import pytest
 
-from tests.postgres import majors
+MAJORS: Final = (13, 14, 15, 16, 17, 18)
+
+
+def majors(text: str) -> tuple[int, ...]:
+    """`all`, or the majors of a list such as `13,16`, each once."""
+    if text == "all":
+        return MAJORS
+    known = {str(major): major for major in MAJORS}
+    words = [word.strip() for word in text.split(",")]
+    if not known.keys() >= set(words):
+        message = f"{text!r}: write all, or some of {','.join(known)}"
+        raise ArgumentTypeError(message)
+    return tuple(dict.fromkeys(known[word] for word in words))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -12,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--majors",
         metavar="LIST",
+        type=majors,
         help="majors of PostgreSQL to run on, such as 13,16,18 or all (default: 16, from the extra demo)",
     )
     group.addoption(
@@ -23,11 +38,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    text: str | None = config.getoption("--majors")
-    if text is not None and config.getoption("--server"):
+    if config.getoption("--majors") and config.getoption("--server"):
         message = "--majors or --server (REAPER_TEST_DSN), not both"
         raise pytest.UsageError(message)
-    try:
-        majors.wanted(text)
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from None

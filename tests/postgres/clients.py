@@ -9,8 +9,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, DiagnosticField, TransactionStatus
 from psycopg.sql import SQL, Identifier
 
-from tests.postgres.sandbox import Role
-from tests.postgres.waiting import until
+from .sandbox import Role
+from .waiting import until
 
 State = Literal["idle", "idle in transaction", "idle in transaction (aborted)", "active"]
 

@@ -8,13 +8,15 @@ from typing import Protocol
 import psycopg
 import pytest
 
+from reaper.demo.binaries import DEFAULT_MAJOR
 from reaper.demo.embedded import EmbeddedServer
-from tests.postgres import majors
-from tests.postgres import server as servers
-from tests.postgres.clients import Clients
-from tests.postgres.proxy import Proxy
-from tests.postgres.sandbox import Role, Sandbox
-from tests.postgres.server import Server
+
+from . import majors
+from . import server as servers
+from .clients import Clients
+from .proxy import Proxy
+from .sandbox import Role, Sandbox
+from .server import Server
 
 
 class StartServer(Protocol):
@@ -27,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "major" not in metafunc.fixturenames:
         return
     given = metafunc.config.getoption("--server")
-    chosen = majors.wanted(metafunc.config.getoption("--majors"))
+    chosen = metafunc.config.getoption("--majors") or (DEFAULT_MAJOR,)
     ids = ["given"] if given else [f"pg{major}" for major in chosen]
     metafunc.parametrize("major", chosen, ids=ids, indirect=True, scope="session")
 

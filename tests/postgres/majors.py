@@ -21,21 +21,6 @@ _VERSIONS: Final[Mapping[int, str]] = {
     17: "17.10.0-beta.17",
     18: "18.4.0-beta.17",
 }
-ALL: Final = tuple(_VERSIONS)
-
-
-def wanted(text: str | None) -> tuple[int, ...]:
-    """The majors that `--majors` asks for; without it the one that comes with the extra `demo`."""
-    if text is None:
-        return (DEFAULT_MAJOR,)
-    if text == "all":
-        return ALL
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() and int(word) in _VERSIONS for word in words):
-        known = ",".join(map(str, ALL))
-        message = f"--majors {text}: write all, or some of {known}"
-        raise ValueError(message)
-    return tuple(dict.fromkeys(map(int, words)))
 
 
 def installation(major: int) -> Path:
@@ -48,7 +33,7 @@ def installation(major: int) -> Path:
 
 def tool(name: str, *, major: int) -> Path | None:
     """A client program for a server of this major: its own, or a newer one that understands it."""
-    for candidate in sorted({major, DEFAULT_MAJOR, max(ALL)}):
+    for candidate in sorted({major, DEFAULT_MAJOR, max(_VERSIONS)}):
         if candidate < major:
             continue
         try:

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
-from tests.postgres.server import Server
+from .server import Server
 
 
 class Role(NamedTuple):

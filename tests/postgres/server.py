@@ -7,7 +7,8 @@ import psycopg
 import pytest
 
 from reaper.demo.embedded import EmbeddedServer
-from tests.postgres import majors
+
+from . import majors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,10 @@
 import psycopg
 import pytest
 
-from tests.postgres.clients import Clients, State
-from tests.postgres.majors import ALL, tool, wanted
-from tests.postgres.sandbox import Role, Sandbox
-from tests.postgres.server import Server
-from tests.postgres.waiting import until
+from .clients import Clients, State
+from .sandbox import Role, Sandbox
+from .server import Server
+from .waiting import until
 
 
 @pytest.mark.parametrize("state", ["idle", "idle in transaction", "idle in transaction (aborted)", "active"])
@@ -111,24 +110,3 @@ def test_the_reapers_role_has_its_two_rights_and_no_more(reaper_role: Role) -> N
             " rolsuper FROM pg_roles WHERE rolname = current_user"
         ).fetchone()
     assert rights == (True, True, False)
-
-
-def test_majors_are_chosen_by_number_or_all_at_once() -> None:
-    assert wanted(None) == (16,)
-    assert wanted("13, 18,13") == (13, 18)
-    assert wanted("all") == ALL == (13, 14, 15, 16, 17, 18)
-
-
-@pytest.mark.parametrize("text", ["", "12", "16.2", "sixteen", "16,", "²"])
-def test_an_unknown_major_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="write all, or some of 13,14,15,16,17,18"):
-        wanted(text)
-
-
-@pytest.mark.parametrize(("of", "theirs"), [(13, "pginstall"), (16, "pginstall"), (17, "pginstall18")])
-def test_a_client_program_is_never_older_than_its_server(of: int, theirs: str) -> None:
-    program = tool("pg_dump", major=of)
-
-    assert program
-    assert program.parent.parent.name == theirs
-    assert tool("no_such_program", major=of) is None

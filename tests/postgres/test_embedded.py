@@ -16,8 +16,9 @@ from reaper.demo import embedded
 from reaper.demo.binaries import Account, EmbeddedServerError, find_binaries, server_account
 from reaper.demo.embedded import EmbeddedServer
 from reaper.demo.places import free_ports
-from tests.postgres.conftest import StartServer
-from tests.postgres.waiting import until
+
+from .conftest import StartServer
+from .waiting import until
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 NOBODY = Account(uid=65_534, gid=65_534)

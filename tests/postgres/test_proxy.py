@@ -5,10 +5,10 @@ import socket
 import psycopg
 import pytest
 
-from tests.postgres.clients import Clients
-from tests.postgres.proxy import Proxy
-from tests.postgres.sandbox import Role
-from tests.postgres.waiting import until
+from .clients import Clients
+from .proxy import Proxy
+from .sandbox import Role
+from .waiting import until
 
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 
