@@ -56,9 +56,7 @@ class _Reading:
         """Convert one node; nodes are never deep enough for this to matter."""
         self.places[path] = node.place if node.flow else key
         if node.tag is not None:
-            self._find(
-                path, f"the tag {quoted(node.tag)} is not read", "write the plain value, without a tag"
-            )
+            self._find(path, f"the tag {_tag(node.tag)} is not read", "write the plain value, without a tag")
         match node:
             case Mapping():
                 return self._mapping(node, path)
@@ -85,8 +83,14 @@ class _Reading:
         for key, value in node.pairs:
             if not isinstance(key, Scalar):
                 self._find(
-                    path, "a list or a map stands as a key", "write a name before the colon", key.place
+                    (*path, "?"),
+                    "a list or a map stands as a key",
+                    "write a name before the colon",
+                    key.place,
                 )
+                continue
+            if key.plain and key.text == "<<":
+                self._find((*path, "<<"), "a merge key is not read", "write its keys out", key.place)
                 continue
             name = self._key(key, path)
             here = (*path, name)
@@ -100,8 +104,12 @@ class _Reading:
 
     def _key(self, key: Scalar, path: Path) -> str:
         if key.tag is not None:
-            self._find(path, f"the tag {quoted(key.tag)} is not read", "write the plain key, without a tag")
+            self._find(path, f"the tag {_tag(key.tag)} is not read", "write the plain key, without a tag")
         return self._characters(key.text, path)
 
     def _find(self, path: Path, what: str, instead: str, key: Place | None = None) -> None:
         self.findings.append(Finding(path, what, instead, key))
+
+
+def _tag(tag: str) -> str:
+    return quoted(tag.replace("tag:yaml.org,2002:", "!!"))

@@ -10,6 +10,9 @@ from reaper.config.wording import refuse
 SECRETS: Final = frozenset(
     {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 )
+WHERE_SECRETS_BELONG: Final = (
+    "keep it in a passfile, a service file, the environment (PGPASSWORD) or a mounted secret"
+)
 # Also in what libpq cannot read, so that the sentence about the password comes before the one about syntax.
 _LOOKS_SECRET: Final = re.compile(
     r"\b(?:ssl)?pass(?:word|wd|phrase)?\s*=|\bpwd\s*=|_secret\s*=|\bscram_\w+\s*=|//[^/@?]*:[^/@?]+@",
@@ -32,8 +35,7 @@ def dsn(value: object) -> str:
 
 
 def _refuse_secret() -> NoReturn:
-    instead = "keep it in a passfile, a service file, the environment (PGPASSWORD) or a mounted secret"
-    refuse("the DSN holds a password or another secret", instead)
+    refuse("the DSN holds a password or another secret", WHERE_SECRETS_BELONG)
 
 
 def _options(written: str) -> dict[str, object]:

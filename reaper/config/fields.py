@@ -25,7 +25,7 @@ def _no_text(value: object) -> NoReturn:
     if not isinstance(value, Plain):
         refuse(f"{shown(value)} stands where one text is wanted", "write a text")
     if value.kind is Kind.NOTHING:
-        refuse("nothing is written here", "write a value, or leave the key out")
+        refuse("nothing is written here", "write a value, or leave it out")
     refuse(f"{shown(value)} is {value.kind} to YAML", f'write "{shown(value)}", in quotes')
 
 
@@ -78,11 +78,11 @@ def whole(least: int) -> Callable[[object], int]:
     def read(value: object) -> int:
         if isinstance(value, str) and _WHOLE.fullmatch(value):
             refuse(f"{shown(value)} is a text, for it stands in quotes", f"write {value}")
-        if not isinstance(value, Plain) or not _WHOLE.fullmatch(value.text):
+        if not isinstance(value, Plain) or not _WHOLE.fullmatch(value.text.removeprefix("-")):
             refuse(*_no_whole_number(value))
         number = int(value.text)
         if number < least:
-            refuse(f"{number} is too small", f"write {least} or more")
+            refuse(f"{value.text} is too small", f"write {least} or more")
         return number
 
     return read

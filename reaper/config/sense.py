@@ -42,9 +42,11 @@ def _states_and_ages(match: Match, at: Path) -> Iterator[Finding]:
     states = set(match.state or ())
     if not states:
         yield Finding(at, "no state is named", "write for example state: [idle]")
-    elif ACTIVE in states:
+    if ACTIVE in states:
         yield from _active(match, states, at)
-    else:
+    elif all(getattr(match, age) is None for age in AGES):
+        yield Finding(at, "no age is asked for", "write for example idle_for: 10m")
+    elif states:
         yield from _inactive(match, states, at)
 
 
@@ -58,8 +60,6 @@ def _active(match: Match, states: set[str], at: Path) -> Iterator[Finding]:
 
 
 def _inactive(match: Match, states: set[str], at: Path) -> Iterator[Finding]:
-    if all(getattr(match, age) is None for age in AGES):
-        yield Finding(at, "no age is asked for", "write for example idle_for: 10m")
     if match.running_for is not None:
         what = "only active sessions run a statement"
         yield Finding((*at, "running_for"), what, "use idle_for, or write state: [active]")

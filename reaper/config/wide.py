@@ -9,7 +9,7 @@ from reaper.policy.rules import GROUP_KEYS
 from reaper.policy.selector import From, Glob
 
 MATCH: Final = "match"
-_SPARES: Final[Mapping[str, str]] = {"allowlist": "spares everybody", "protect": "protects everybody"}
+_SPARES: Final[Mapping[str, str]] = {"allowlist": "spares", "protect": "protects"}
 
 
 class Placed(NamedTuple):
@@ -47,9 +47,9 @@ def useless(placed: Iterable[Placed]) -> Iterator[Finding]:
             yield Finding(one.path, "an empty map names nobody", "name somebody, or leave the key out")
         for path, pattern in one.values():
             if isinstance(pattern, Glob) and _fits_all(pattern, str(path[-2])):
-                yield _useless(one, path, quoted(pattern.text))
+                yield _useless(one, path, quoted(pattern.text), "everybody")
             elif one.key != MATCH and isinstance(pattern, From) and _is_every_address(pattern):
-                yield _useless(one, path, str(pattern))
+                yield _useless(one, path, str(pattern), f"every {_version(pattern)} client")
 
 
 def every_address(placed: Iterable[Placed]) -> Iterator[Finding]:
@@ -57,8 +57,11 @@ def every_address(placed: Iterable[Placed]) -> Iterator[Finding]:
     for one in placed:
         for path, pattern in one.values():
             if one.key == MATCH and isinstance(pattern, From) and _is_every_address(pattern):
-                what = f"{pattern} is every client that does not come through the server's own socket"
-                yield Finding(path, what, "leave the key out, or name a network")
+                yield Finding(
+                    path,
+                    f"{pattern} is every {_version(pattern)} client",
+                    "leave the key out, or name a network",
+                )
 
 
 def repeated(placed: Iterable[Placed]) -> Iterator[Finding]:
@@ -76,16 +79,20 @@ def twice(path: Path, value: str) -> Finding:
     return Finding(path, f"{quoted(value)} stands in this list twice", "delete one of them")
 
 
-def _useless(placed: Placed, path: Path, said: str) -> Finding:
+def _useless(placed: Placed, path: Path, said: str, whom: str) -> Finding:
     if placed.key == MATCH:
-        return Finding(path, f"{said} fits everybody and says nothing", "leave the key out")
-    return Finding(path, f"{said} {_SPARES[placed.key]}", "name whom you mean")
+        return Finding(path, f"{said} fits {whom} and says nothing", "leave the key out")
+    return Finding(path, f"{said} {_SPARES[placed.key]} {whom}", "name whom you mean")
 
 
 def _fits_all(glob: Glob, key: str) -> bool:
     # `?*` still says something of an application: that the client gave a name at all.
     text = glob.text if key == "application" else glob.text.replace("?", "", 1)
     return set(text) == {"*"}
+
+
+def _version(pattern: From) -> str:
+    return f"IPv{pattern.network.version}" if pattern.network else "local"
 
 
 def _is_every_address(pattern: From) -> bool:

@@ -7,7 +7,8 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from reaper.config.fields import text
-from reaper.config.wording import did_you_mean, guess, refuse, shown
+from reaper.config.mistakes import quoted
+from reaper.config.wording import guess, refuse, shown
 from reaper.policy.rules import Window
 
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -59,8 +60,6 @@ def _zone(name: str | None) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        zones = available_timezones()
-        instead = (
-            did_you_mean(name, zones) if guess(name, zones) else "write one such as Europe/Berlin or UTC"
-        )
+        meant = guess(name, available_timezones(), cutoff=0.8)
+        instead = f"did you mean {quoted(meant)}?" if meant else "write one such as Europe/Berlin or UTC"
         refuse(f"{shown(name)} is no time zone known here", instead)

@@ -20,13 +20,12 @@ def refuse(what: str, instead: str) -> NoReturn:
     raise PydanticCustomError(OURS, "{what}; {instead}", {"what": what, "instead": instead})
 
 
-def guess(text: str, known: Iterable[str]) -> str | None:
+def guess(text: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """What was probably meant."""
     if len(text) > _LONGEST_GUESS:
         return None
     plain = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(text.casefold().replace(" ", "_"), plain, n=1, cutoff=0.7)
-    close = close or difflib.get_close_matches(text.casefold(), plain, n=1)
+    close = difflib.get_close_matches(text.casefold(), plain, n=1, cutoff=cutoff)
     return plain[close[0]] if close else None
 
 
