@@ -19,6 +19,9 @@ _PATTERN: Final = (
     r"(?P<start>(?:[01][0-9]|2[0-3]):[0-5][0-9])-(?P<end>(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00)"
     r"(?: (?P<zone>[A-Za-z][A-Za-z0-9_+/-]{0,62}))?"
 )
+_ONLY_DAYS: Final = re.compile(f"{_RANGE}(?:,{_RANGE})*")
+"""Also what a comma leaves of a window in a list without quotes."""
+
 _WINDOW: Final = re.compile(_PATTERN)
 EDITOR_PATTERN: Final = f"^{re.sub(r'[?]P<[a-z]+>', '', _PATTERN)}$"
 """The same for editors, whose regular expressions name no groups in this way."""
@@ -32,6 +35,9 @@ def window(value: object) -> Window:
     """Days, hours and a time zone; every day and UTC when they are not said."""
     written = text(value)
     found = _WINDOW.fullmatch(written)
+    if _ONLY_DAYS.fullmatch(written):
+        what = f"{shown(written)} names days and no hours"
+        refuse(what, 'write for example "Sat,Sun 08:00-20:00", in quotes where it stands in a [list]')
     if not found:
         refuse(f"{shown(written)} is not a stretch of the week", _FOR_EXAMPLE)
     start, end = _minutes(found["start"]), _minutes(found["end"])

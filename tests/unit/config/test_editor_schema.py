@@ -1,0 +1,103 @@
+"""What an editor makes of the files: it completes and checks as far as a schema goes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from reaper.config import schema
+from reaper.policy.protections import SETTABLE
+
+HERE = Path(__file__).parent
+BAD = HERE / "bad"
+TOP = Path(__file__).parents[3]
+
+UNSEEN = frozenset(
+    {
+        *("active-beside-others", "active-without-running-for", "active-idle-for"),
+        *("running-for-an-idle-session", "transaction-of-an-idle-session", "cancel-of-an-idle-session"),
+        *("cap-without-idle-for", "cap-of-active-sessions"),
+        *("match-everybody", "allowlist-of-everybody", "protect-everybody"),
+        *("duplicate-key", "duplicate-policy", "duplicate-server"),
+        *("glob-too-long", "name-too-long-to-match", "glob-with-a-character-class"),
+        *("glob-with-an-empty-range", "glob-with-an-unclosed-bracket"),
+        *("network-with-host-bits", "network-with-a-netmask", "network-mapped-to-ipv6"),
+        *("host-name-as-a-network", "address-with-a-scope"),
+        *("password-in-a-dsn", "password-in-a-uri", "password-percent-encoded", "password-of-a-key"),
+        *("password-in-a-broken-dsn", "secret-of-scram", "dsn-that-libpq-cannot-read"),
+        *("dsn-with-an-unknown-key", "dsn-with-an-application-name"),
+        *("duration-of-zero", "duration-too-long", "interval-too-short", "interval-too-long"),
+        *("precision-too-short", "precision-above-interval"),
+        *("unknown-time-zone", "time-zone-like-no-other", "window-that-ends-when-it-begins"),
+        *("tag", "merge-key", "odd-key", "escaped-nul", "half-a-surrogate"),
+        # Where editors read YAML 1.2, these are the words that they seem to be.
+        *("truth-value-as-a-name-of-a-policy", "octal-number", "sexagesimal-number", "date-as-a-name"),
+    }
+)
+
+
+class Editor(yaml.SafeLoader):
+    """YAML as editors read it: of all the words for truth, only true and false."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to say it
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if (tag.rpartition(":")[2] != "bool" or first in "tTfF") and not tag.endswith(":timestamp")
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def in_an_editor(path: Path) -> None:
+    Draft202012Validator(schema()).validate(yaml.load(path.read_bytes(), Loader=Editor))  # noqa: S506 - safe
+
+
+def seen() -> list[object]:
+    return [
+        pytest.param(path, id=path.stem) for path in sorted(BAD.glob("*.yaml")) if path.stem not in UNSEEN
+    ]
+
+
+def test_the_schema_is_a_schema() -> None:
+    Draft202012Validator.check_schema(schema())
+    assert "$id" not in schema()
+
+
+@pytest.mark.parametrize("path", [TOP / "policies.yaml", HERE / "mended.yaml"], ids=lambda path: path.stem)
+def test_a_good_file_is_good_in_an_editor(path: Path) -> None:
+    in_an_editor(path)
+
+
+@pytest.mark.parametrize("path", seen())
+def test_an_editor_marks_every_mistake_that_a_schema_can_see(path: Path) -> None:
+    with pytest.raises((ValidationError, yaml.YAMLError, ValueError, OverflowError)):
+        in_an_editor(path)
+
+
+def test_what_is_said_to_be_beyond_a_schema_is_one_of_the_bad_files() -> None:
+    assert {name for name in UNSEEN if not (BAD / f"{name}.yaml").exists()} == set()
+
+
+def test_every_key_is_described_and_nothing_may_be_null() -> None:
+    pending: list[object] = [schema()]
+    keys = 0
+    while pending:
+        here = pending.pop()
+        if isinstance(here, dict):
+            assert here.get("type") != "null"
+            for key in here.get("properties", {}):
+                assert here["properties"][key]["description"], key
+                keys += 1
+            pending.extend(here.values())
+        elif isinstance(here, list):
+            pending.extend(here)
+    assert keys > 30
+
+
+def test_editors_complete_the_names_of_the_protections() -> None:
+    definitions = schema()["$defs"]
+    assert isinstance(definitions, dict)
+    assert definitions["Policy"]["properties"]["despite"]["items"]["enum"] == list(SETTABLE)

@@ -1,0 +1,185 @@
+"""Whatever the bytes are, the answer is Settings or sentences: never a traceback, never a flood."""
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from reaper.config import BadPolicyFile, Mistake, read
+
+VALID = """\
+version: 1
+interval: 10s
+servers: [{name: a, dsn: host=db}]
+protect: {role: ["*_m"], client: [10.0.0.0/8]}
+policies:
+  - name: a
+    mode: enforce
+    match: &m {state: [idle], idle_for: 10m, role: ["app_*"], blocking: true}
+    allowlist: {application: [x]}
+    despite: [listeners]
+    when: {connections_used: 80%}
+    during: Mon-Fri 20:00-06:00 Europe/Berlin
+    keep: {newest: 1, per: [role]}
+    brake: {share: 50%, above: 5}
+  - name: b
+    match: *m
+    brake: off
+"""
+SCRAPS = [
+    *("*", "&", "!", "!!int", "<<: *m", "? ", ": ", "- ", "{", "}", "[", "]", "|", ">", "'", '"', "%", "@"),
+    *("\t", "\n", "\r", "\0", "\x85", "\u2028", "\u202e", "\x1b[2J", "\ufeff", '"\\ud800"', "\\"),
+    *("~", "null", "no", "off", "1:30", "010", ".inf", ".nan", "2024-01-01", "-1", "99999999999", "0.8", "é"),
+    *("---\n", "...\n", "%YAML 1.1\n", "# ", "*m", "&m", "*", "active", "cap:", "policies:", "match:"),
+]
+
+
+def judge(data: bytes) -> tuple[Mistake, ...]:
+    try:
+        return read(data, file="x\n\x1b").warnings
+    except BadPolicyFile as error:
+        return error.mistakes or pytest.fail("refused, and nobody knows why")
+
+
+def answer(data: bytes) -> str:
+    """Judge a file, and hold every message to being one printable line that says what to do."""
+    mistakes = judge(data)
+    for mistake in mistakes:
+        line = str(mistake)
+        assert line.isprintable()
+        assert line.startswith(r"x\n\x1b:")
+        assert mistake.line >= 1
+        assert mistake.column >= 1
+        assert len(line) < 2_000
+        assert mistake.where
+        assert mistake.what
+        assert mistake.instead
+    return "\n".join(map(str, mistakes))
+
+
+@given(st.binary(max_size=300))
+@example(b"\xff\xfev\x00e\x00")
+@example(b"%YAML " + b"9" * 5000 + b".1\n---\n")
+@example(b"%TAG ! !\n---\n!x y\n")
+@example(b'"\\UFFFFFFFF"')
+@example(b"? [a]\n: b\n? {b: c}\n: d\n")
+@example(b"? ? ? a\n")
+@example(b"\xef\xbb\xbf")
+@example(b"!!python/object/apply:os.system [id]")
+def test_any_bytes_get_an_answer(data: bytes) -> None:
+    answer(data)
+
+
+@given(st.text(max_size=300))
+def test_any_text_gets_an_answer(text: str) -> None:
+    answer(text.encode("utf-8", "surrogatepass"))
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> str:
+    text = VALID
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(text)))
+        end = start + draw(st.integers(0, 12))
+        text = text[:start] + draw(st.sampled_from(SCRAPS) | st.text(max_size=4)) + text[end:]
+    return text
+
+
+@given(spoilt())
+def test_a_good_file_spoilt_anywhere_gets_an_answer(text: str) -> None:
+    answer(text.encode("utf-8", "surrogatepass"))
+
+
+@given(st.lists(st.sampled_from(VALID.splitlines()), max_size=20))
+def test_lines_of_a_good_file_in_any_order_get_an_answer(lines: list[str]) -> None:
+    answer("\n".join(lines).encode())
+
+
+scalars = st.sampled_from(
+    [None, True, 1, 0.5, "", "*", "idle", "app[", "10m", "80%", "off", "\u202e", "a\nb"]
+)
+KEYS = [
+    *("version", "policies", "name", "match", "state", "idle_for", "role", "client", "allowlist", "during"),
+    *(
+        "when",
+        "connections_used",
+        "keep",
+        "newest",
+        "per",
+        "brake",
+        "share",
+        "servers",
+        "dsn",
+        "idel",
+        "\x1b",
+    ),
+]
+trees = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=25,
+)
+
+
+@given(trees)
+def test_any_shape_gets_an_answer(tree: object) -> None:
+    answer(json.dumps(tree).encode())
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "version": scalars | st.just(1),
+            "policies": st.lists(st.fixed_dictionaries({"match": trees}), max_size=2),
+        }
+    )
+)
+def test_any_policy_gets_an_answer(tree: object) -> None:
+    answer(json.dumps(tree).encode())
+
+
+@given(st.text(alphabet=st.sampled_from("[]!^-:.=&|~*?\\a9z"), max_size=12))
+def test_any_pattern_gets_an_answer_and_no_warning_of_python(pattern: str) -> None:
+    match = f"{{state: [idle], idle_for: 1m, role: [{json.dumps(pattern)}]}}"
+    answer(f"version: 1\npolicies: [{{name: a, match: {match}}}]".encode())
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? ", "[{a: ["])
+def test_nesting_without_end_is_refused_where_it_becomes_too_deep(opening: str) -> None:
+    assert "nested deeper than 40" in answer(f"a: {opening * 100_000}".encode()) or opening in ("- ", "? ")
+    assert "nested deeper than 40" in answer((opening * 100_000).encode())
+
+
+def test_aliases_are_counted_before_they_are_written_out() -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 36))]
+    assert "more than 100,000 values" in answer("\n".join(lines).encode())
+
+
+def test_a_deep_alias_counts_where_it_is_used() -> None:
+    deep = "[" * 30 + "]" * 30
+    assert "nested deeper than 40" in answer(f"a: &a {deep}\nb: {'[' * 15}*a{']' * 15}".encode())
+
+
+def test_a_file_of_many_values_is_refused_by_their_number() -> None:
+    assert "more than 100,000 values" in answer(b"- a\n" * 100_001)
+
+
+def test_a_file_larger_than_any_policy_is_not_even_parsed() -> None:
+    assert "larger than 10 MiB" in answer(b"#" * (10 * 1024 * 1024 + 1))
+
+
+def test_a_list_made_by_a_machine_is_refused_by_its_length() -> None:
+    match = f"{{state: [idle], idle_for: 1m, role: [{', '.join(f'r{n}' for n in range(1_001))}]}}"
+    assert "policies[0].match.role: more than 1000 entries" in answer(
+        f"version: 1\npolicies: [{{name: a, match: {match}}}]".encode()
+    )
+
+
+def test_a_thousand_unknown_keys_are_a_thousand_lines() -> None:
+    keys = "\n".join(f"key{n}: 1" for n in range(1_000))
+    assert len(answer(keys.encode()).splitlines()) == 1_002
+
+
+def test_a_long_key_or_value_is_cut_short_in_its_message() -> None:
+    answer(("k" * 10_000 + ": 1\nversion: " + "v" * 10_000).encode())

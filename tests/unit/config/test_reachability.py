@@ -1,0 +1,98 @@
+import pytest
+
+from reaper.config import read
+
+USUAL = "state: [idle], idle_for: 10m"
+
+
+def is_unreachable(
+    earlier: str, later: str, *, above: str = "mode: enforce", below: str = "mode: enforce"
+) -> bool:
+    text = f"""
+version: 1
+policies:
+  - {{name: a, match: {{{earlier}}}, {above}}}
+  - {{name: b, match: {{{later}}}, {below}}}
+"""
+    warnings = read(text.encode(), file="x").warnings
+    assert all(warning.where == "policies[1].name" for warning in warnings)
+    return bool(warnings)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        (USUAL, USUAL),
+        (USUAL, "state: [idle], idle_for: 1h, connected_for: 2h, role: [app], blocking: true"),
+        ("state: [idle, idle in transaction], idle_for: 10m", USUAL),
+        (USUAL + ", role: ['app_*']", USUAL + ", role: [app_one, app_two]"),
+        (USUAL + ", role: ['app_*']", USUAL + ", role: ['app_*'], database: [shop]"),
+        (USUAL + ", client: [10.0.0.0/8, local]", USUAL + ", client: [10.1.0.0/16, 10.2.3.4, local]"),
+        (USUAL + ", client: ['2001:db8::/32']", USUAL + ", client: ['2001:db8:1::/48']"),
+        (USUAL + ", blocking: true", USUAL + ", blocking: true"),
+        (USUAL + ", holds_back_vacuum: 10", USUAL + ", holds_back_vacuum: 11"),
+    ],
+)
+def test_a_policy_that_leaves_nothing_to_a_later_one_is_told(earlier: str, later: str) -> None:
+    assert is_unreachable(earlier, later)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("state: [idle], idle_for: 1h", USUAL),
+        ("state: [idle], connected_for: 10m", USUAL),
+        (USUAL, "state: [idle, idle in transaction], idle_for: 10m"),
+        (USUAL + ", role: [app]", USUAL),
+        (USUAL + ", role: [app_one]", USUAL + ", role: ['app_*']"),
+        (USUAL + ", role: ['app_*']", USUAL + ", role: [app_one, web]"),
+        (USUAL + ", role: ['app_*']", USUAL + ", role: ['app_[a]']"),
+        (USUAL + ", role: [app]", USUAL + ", database: [app]"),
+        (USUAL + ", client: [10.0.0.0/8]", USUAL + ", client: ['::1']"),
+        (USUAL + ", client: ['2001:db8::/32']", USUAL + ", client: [10.0.0.1]"),
+        (USUAL + ", client: [10.0.0.0/8]", USUAL + ", client: [local]"),
+        (USUAL + ", blocking: true", USUAL),
+        (USUAL + ", holds_back_vacuum: 10", USUAL + ", holds_back_vacuum: 9"),
+        (USUAL + ", holds_back_vacuum: 10", USUAL),
+    ],
+)
+def test_a_policy_that_may_leave_a_session_to_a_later_one_is_not(earlier: str, later: str) -> None:
+    assert not is_unreachable(earlier, later)
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "told"),
+    [
+        ("enforce", "enforce", True),
+        ("enforce", "dry-run", True),
+        ("dry-run", "dry-run", True),
+        ("dry-run", "enforce", False),
+        ("off", "enforce", False),
+        ("enforce", "off", False),
+    ],
+)
+def test_only_policies_that_compete_shadow_each_other(above: str, below: str, *, told: bool) -> None:
+    assert is_unreachable(USUAL, USUAL, above=f"mode: {above}", below=f"mode: {below}") is told
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "told"),
+    [
+        ("allowlist: {role: [a]}", "pace: {per_cycle: 5}", False),
+        ("allowlist: {role: [a]}", "allowlist: {role: [a]}", True),
+        ("when: {connections_used: 80%}", "pace: {per_cycle: 5}", False),
+        ("when: {connections_used: 80%}", "when: {connections_used: 90%}", True),
+        ("when: {connections_used: 90%}", "when: {connections_used: 80%}", False),
+        ("during: 08:00-09:00", "pace: {per_cycle: 5}", False),
+        ("during: 08:00-09:00", "during: 08:00-09:00", True),
+        ("pace: {per_cycle: 5}", "despite: [listeners]", False),
+        ("despite: [listeners, poolers]", "despite: [listeners]", True),
+        # What keep and cap spare is spared by that policy, and no later one is asked.
+        ("keep: {newest: 1, per: [role]}", "pace: {per_cycle: 5}", True),
+        ("cap: {most: 1, per: [role]}", "pace: {per_cycle: 5}", True),
+    ],
+)
+def test_a_policy_that_rests_or_spares_leaves_sessions_to_a_later_one(
+    above: str, below: str, *, told: bool
+) -> None:
+    assert is_unreachable(USUAL, USUAL, above=above, below=below) is told

@@ -1,0 +1,195 @@
+import hashlib
+from datetime import UTC
+from ipaddress import ip_network
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from reaper.config import BadPolicyFile, Server, load, read
+from reaper.policy.match import Match
+from reaper.policy.rules import (
+    DEFAULT_BRAKE,
+    DEFAULT_PACE,
+    Action,
+    Brake,
+    Cap,
+    Keep,
+    Mode,
+    Policy,
+    When,
+    Window,
+)
+from reaper.policy.selector import NOBODY, From, Glob, Selector
+from reaper.policy.spans import SECOND, Span
+
+LEAST = b"version: 1\npolicies:\n  - name: a\n    match: {state: [idle], idle_for: 10m}\n"
+WHOLE = b"""
+version: 1
+interval: 30s
+precision: 500ms
+servers:
+  - name: orders
+    dsn: host=db-1 user=reaper
+  - name: local
+protect:
+  role: ["*_migrator"]
+policies:
+  - name: everything
+    description: All at once
+    mode: enforce
+    match:
+      state: [idle, idle in transaction (aborted)]
+      idle_for: 1h30m
+      transaction_for: 2d
+      connected_for: 90s
+      blocking: true
+      holds_back_vacuum: 1000
+      role: ["app_*"]
+      database: [shop]
+      application: ["web-*", ""]
+      client: [10.1.0.0/16, 10.2.3.4, local]
+    allowlist:
+      application: [metabase]
+    despite: [listeners, poolers]
+    when: {connections_used: 80.5%}
+    during: [Fri-Mon 20:00-06:00 Europe/Berlin, 22:00-24:00]
+    keep: {newest: 2, per: [role, client]}
+    pace: {per_cycle: 3}
+    brake: {share: 25%, above: 0}
+  - name: capped
+    match: {state: [idle], idle_for: 1m}
+    cap: {most: 20, per: [application]}
+    brake: {above: 9}
+  - name: statements
+    mode: off
+    match: {state: [active], running_for: 4h}
+    action: cancel
+    brake: off
+"""
+
+
+def minutes(count: int) -> Span:
+    return Span(count * 60 * SECOND)
+
+
+def test_a_file_that_says_the_least_gets_every_default() -> None:
+    settings = read(LEAST, file="x")
+    assert settings.interval == 10 * SECOND
+    assert settings.precision == SECOND
+    assert settings.servers == ()
+    assert settings.warnings == ()
+    assert settings.rules.protect == NOBODY
+    assert settings.rules.policies == (
+        Policy(
+            name="a",
+            match=Match(states=("idle",), idle_for=minutes(10)),
+            mode=Mode.DRY_RUN,
+            action=Action.TERMINATE,
+            pace=DEFAULT_PACE,
+            brake=DEFAULT_BRAKE,
+        ),
+    )
+
+
+def test_every_key_reaches_the_rules() -> None:
+    settings = read(WHOLE, file="x")
+    assert (settings.interval, settings.precision) == (30 * SECOND, SECOND // 2)
+    assert settings.servers == (
+        Server(name="orders", dsn="host=db-1 user=reaper"),
+        Server(name="local", dsn=""),
+    )
+    assert settings.rules.protect == Selector(role=(Glob("*_migrator"),))
+    everything, capped, statements = settings.rules.policies
+    assert everything == Policy(
+        name="everything",
+        description="All at once",
+        mode=Mode.ENFORCE,
+        match=Match(
+            states=("idle", "idle in transaction (aborted)"),
+            idle_for=minutes(90),
+            transaction_for=minutes(2 * 24 * 60),
+            connected_for=Span(90 * SECOND),
+            blocking=True,
+            holds_back_vacuum=1000,
+            selector=Selector(
+                role=(Glob("app_*"),),
+                database=(Glob("shop"),),
+                application=(Glob("web-*"), Glob("")),
+                client=(From(ip_network("10.1.0.0/16")), From(ip_network("10.2.3.4")), From(None)),
+            ),
+        ),
+        allowlist=Selector(application=(Glob("metabase"),)),
+        despite=frozenset({"listeners", "poolers"}),
+        when=When(0.805),
+        during=(
+            Window(
+                days=frozenset({4, 5, 6, 0}),
+                start=20 * 60,
+                end=6 * 60,
+                zone=ZoneInfo("Europe/Berlin"),
+                text="Fri-Mon 20:00-06:00 Europe/Berlin",
+            ),
+            Window(days=frozenset(range(7)), start=22 * 60, end=24 * 60, zone=UTC, text="22:00-24:00"),
+        ),
+        keep=Keep(newest=2, per=("role", "client")),
+        pace=3,
+        brake=Brake(share=0.25, above=0),
+    )
+    assert capped.cap == Cap(most=20, per=("application",))
+    assert capped.brake == Brake(share=DEFAULT_BRAKE.share, above=9)
+    assert statements.mode is Mode.OFF
+    assert statements.action is Action.CANCEL
+    assert statements.match.running_for == minutes(4 * 60)
+    assert statements.brake is None
+
+
+def test_a_single_window_needs_no_list() -> None:
+    listed = read(LEAST + b'    during: ["Sat,Sun 08:00-09:00"]\n', file="x")
+    single = read(LEAST + b"    during: Sat,Sun 08:00-09:00\n", file="x")
+    assert single.rules.policies == listed.rules.policies
+    assert single.rules.policies[0].during[0].days == {5, 6}
+
+
+def test_the_digest_is_of_the_bytes_that_were_read() -> None:
+    assert read(LEAST, file="x").rules.digest == hashlib.sha256(LEAST).hexdigest()
+    assert read(LEAST + b"#\n", file="x").rules.digest != read(LEAST, file="x").rules.digest
+
+
+def test_a_file_is_read_once_so_that_the_digest_and_the_rules_cannot_disagree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [LEAST, b"changed meanwhile"]
+    monkeypatch.setattr(Path, "read_bytes", lambda _: answers.pop(0))
+    assert load(tmp_path / "policies.yaml").rules.digest == hashlib.sha256(LEAST).hexdigest()
+    assert len(answers) == 1
+
+
+def test_a_byte_order_mark_moves_no_column() -> None:
+    assert read(b"\xef\xbb\xbf" + LEAST, file="x").rules.policies
+    with pytest.raises(BadPolicyFile, match=r"^x:1:10: version: 2 "):
+        read(b"\xef\xbb\xbfversion: 2\npolicies: [{name: a, match: {state: [idle], idle_for: 1m}}]", file="x")
+
+
+def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.yaml"
+    with pytest.raises(BadPolicyFile) as refused:
+        load(missing)
+    sentence = "the file cannot be read: No such file or directory; give a readable policy file"
+    assert str(refused.value) == f"{missing}:1:1: file: {sentence}"
+    with pytest.raises(BadPolicyFile, match=r"cannot be read: Is a directory; "):
+        load(tmp_path)
+    with pytest.raises(BadPolicyFile, match=r"cannot be read: embedded null byte; "):
+        load(Path("nul\0"))
+
+
+def test_aliases_are_written_out() -> None:
+    text = b"""
+version: 1
+policies:
+  - name: a
+    match: {state: &idle [idle], idle_for: 1h, role: [app]}
+  - name: b
+    match: {state: *idle, idle_for: 1m, role: [web]}
+"""
+    assert [policy.match.states for policy in read(text, file="x").rules.policies] == [("idle",), ("idle",)]
