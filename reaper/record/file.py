@@ -1,11 +1,14 @@
 """The record as a file, which others rotate, truncate and fill the disk of."""
 
 import errno
+import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from reaper.record.events import OPENED, TORN, TRUNCATED
 from reaper.record.writer import Finding, RecordFailed
@@ -32,12 +35,14 @@ class FileSink:
         with self._failing():
             fd = self._current()
             found, self._findings = self._findings, []
-            size = os.fstat(fd).st_size
+            with _alone(fd):
+                size = os.fstat(fd).st_size
+                torn = _is_torn(fd, size)
             if size < self._size:
                 detail = f"from {self._size} to {size} bytes by somebody else: rotate by renaming instead"
                 found.append(Finding(TRUNCATED, detail))
             self._size = size
-            if _is_torn(fd, size):
+            if torn:
                 found.append(Finding(TORN, f"the last line is torn at byte {size}"))
             return found
 
@@ -46,7 +51,8 @@ class FileSink:
         with self._failing():
             fd = self._current()
             if lines:
-                self._append(fd, b"".join(lines))
+                with _alone(fd):
+                    self._append(fd, b"".join(lines))
             if durable:
                 self._sync(fd)
 
@@ -153,6 +159,31 @@ class FileSink:
         if error.errno == errno.ENOENT and not folder.exists():
             return RecordFailed(where=self.name, why=f"its folder {folder} does not exist, create it")
         return RecordFailed(where=self.name, why=error.strerror or str(error), lost=lost)
+
+
+_PATIENCE: Final = 1_000
+"""Milliseconds, many thousand times as long as a write takes."""
+
+
+@contextmanager
+def _alone(fd: int) -> Iterator[None]:
+    """Keep other reapers from writing.
+
+    One append never tears another, but it is seen growing: without the lock a line in the making looks torn.
+    Whoever holds the lock too long must not hang us: that is a record that cannot be written.
+    """
+    for _ in range(_PATIENCE):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(0.001)
+    else:
+        raise BlockingIOError(errno.EAGAIN, "another process keeps it locked")
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def _is_torn(fd: int, size: int) -> bool:

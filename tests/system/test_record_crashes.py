@@ -1,0 +1,128 @@
+"""The record under SIGKILL and under two writers: real interpreters, real files."""
+
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from reaper.record.events import INTENT, OUTCOME, TORN, TRUNCATED, Event
+from reaper.record.file import FileSink
+from reaper.record.ledger import Ledger
+from reaper.record.reader import open_intents, read_events
+from reaper.record.recovery import ENDED, settle_open_intents
+
+WRITER: Final = """
+import os, sys, uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from reaper.policy.match import Match
+from reaper.policy.rules import Mode, Policy
+from reaper.policy.session import Identity, Session, SessionId, Slots, Snapshot, Watcher
+from reaper.policy.verdict import Outcome, Reap, Result
+from reaper.record.file import FileSink
+from reaper.record.ledger import Author, Ledger
+
+path, cycles, each = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+ledger = Ledger([FileSink(path)], clock=lambda: datetime.now(UTC), run=uuid.uuid4().hex)
+author = Author(version="1", host="h", by="reaper", server="s", rules="r", dry_run=False)
+policy = Policy(name="p", mode=Mode.ENFORCE, match=Match(states=("idle",)))
+snapshot = Snapshot(server="s", at=0, slots=Slots(total=1, reserved=0, used=1),
+                    watcher=Watcher(pid=1, role="reaper", superuser=False), sessions=())
+
+def reap(pid):
+    who = Identity("shop", "app", "web-" + "x" * 200, None)
+    session = Session(id=SessionId(pid, 0), identity=who, state="idle")
+    return Reap(session=session, policy=policy, reason="idle")
+
+os.write(1, b"ready\\n")
+sys.stdin.readline()
+for cycle in range(cycles):
+    for intent in ledger.intend(author, str(cycle), snapshot, [reap(pid) for pid in range(each)]):
+        os.write(1, intent.id.encode() + b"\\n")
+        ledger.settle(intent, Outcome(result=Result.TERMINATED))
+    ledger.flush()
+ledger.close()
+"""
+LIVES: Final = 12
+ENDLESS: Final = 1_000_000
+
+
+def started(path: Path, *, cycles: int, each: int) -> subprocess.Popen[bytes]:
+    """A writer that is ready, and waits for its first line."""
+    command = [sys.executable, "-c", WRITER, str(path), str(cycles), str(each)]
+    writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"ready\n"
+    return writer
+
+
+def go(writer: subprocess.Popen[bytes]) -> None:
+    assert writer.stdin is not None
+    writer.stdin.write(b"\n")
+    writer.stdin.flush()
+
+
+def killed_after(writer: subprocess.Popen[bytes], acts: int) -> list[str]:
+    """End a writer somewhere after so many acts, and say which intents it had acted upon."""
+    assert writer.stdout is not None
+    acted = [writer.stdout.readline() for _ in range(acts)]
+    writer.send_signal(signal.SIGKILL)
+    acted += writer.communicate()[0].splitlines(keepends=True)
+    return [line.decode().strip() for line in acted if line.endswith(b"\n")]
+
+
+def later_life(path: Path, run: str) -> int:
+    return settle_open_intents(path, Ledger([FileSink(path)], clock=lambda: datetime.now(UTC), run=run))
+
+
+def intents_of(events: list[Event], name: str) -> list[str | None]:
+    return [event.text("intent") for event in events if event.name == name]
+
+
+def test_after_a_sigkill_at_any_instant_everything_done_was_intended_and_the_rest_is_unknown(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    chosen = random.Random(20250618)  # noqa: S311 (a repeatable choice of instants)
+    acted, left_open = list[str](), 0
+    for life in range(LIVES):
+        before = path.stat().st_size if path.exists() else 0
+        writer = started(path, cycles=ENDLESS, each=3)
+        go(writer)
+        acted += killed_after(writer, chosen.randrange(1, 60))
+        *whole, last = path.read_bytes()[before:].split(b"\n")
+        assert all(line.endswith(b"}") for line in whole), "only the last line may be torn"
+        assert not last.endswith(b"}")
+        waiting = len(open_intents(read_events(path)))
+        assert later_life(path, f"after-{life}") == waiting
+        assert later_life(path, f"long-after-{life}") == 0
+        left_open += waiting
+    events = [event for event in read_events(path) if isinstance(event, Event)]
+    intended, settled = intents_of(events, INTENT), intents_of(events, OUTCOME)
+    assert set(acted) <= set(intended)
+    assert Counter(settled) == Counter(intended), "every intent has exactly one outcome"
+    assert sum(event.text("detail") == ENDED for event in events) == left_open
+
+
+@pytest.mark.parametrize("each", [1, 40])
+def test_two_interpreters_that_append_to_one_file_tear_no_line(tmp_path: Path, each: int) -> None:
+    path = tmp_path / "audit.jsonl"
+    cycles = 400 // each
+    writers = [started(path, cycles=cycles, each=each) for _ in range(2)]
+    for writer in writers:
+        go(writer)
+    acted = [line.decode() for writer in writers for line in writer.communicate()[0].splitlines()]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    events = list(read_events(path))
+    whole = [event for event in events if isinstance(event, Event)]
+    assert len(whole) == len(events)
+    assert {TORN, TRUNCATED}.isdisjoint(event.name for event in whole), "no line in the making looks torn"
+    assert b"\n\n" not in path.read_bytes()
+    assert Counter(intents_of(whole, INTENT)) == Counter(intents_of(whole, OUTCOME)) == Counter(acted)
+    assert len(acted) == 2 * cycles * each

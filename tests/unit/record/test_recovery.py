@@ -1,0 +1,95 @@
+"""A new life settles what an earlier one left open, once."""
+
+from pathlib import Path
+
+import pytest
+
+from reaper.record.events import EVENTS, INTENT, OUTCOME
+from reaper.record.file import FileSink
+from reaper.record.recovery import ENDED, settle_open_intents
+from reaper.record.writer import RecordFailed
+
+from .build import AUTHOR, SNAPSHOT, TERMINATED, Shelf, events, ledger, reap
+
+
+def left_open(path: Path, *pids: int) -> None:
+    """An earlier life: the first session was settled, then it ended."""
+    book = ledger(FileSink(path), run="earlier")
+    first, *_ = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid) for pid in pids])
+    book.settle(first, TERMINATED)
+
+
+def test_open_intents_of_an_earlier_life_are_settled_as_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    left_open(path, 1, 2, 3)
+    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 2
+    unknown = [event for event in events(path) if event.get("outcome") == "unknown"]
+    assert [event["pid"] for event in unknown] == [2, 3]
+    assert {(event["detail"], event["run"], event["outcome_at"]) for event in unknown} == {
+        (ENDED, "later", None)
+    }
+
+
+def test_a_settled_intent_repeats_all_that_was_intended(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    left_open(path, 1, 2)
+    settle_open_intents(path, ledger(FileSink(path), run="later"))
+    intent = [event for event in events(path) if event["event"] == INTENT][-1]
+    outcome = events(path)[-1]
+    schema = {field.name for field in EVENTS[OUTCOME]} - {"query"}
+    assert set(outcome) == schema
+    assert {key: outcome[key] for key in intent if key not in {"event", "seq", "run"}} == {
+        key: intent[key] for key in intent if key not in {"event", "seq", "run"}
+    }
+
+
+def test_settling_again_finds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    left_open(path, 1, 2)
+    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
+    assert settle_open_intents(path, ledger(FileSink(path), run="latest")) == 0
+
+
+def test_what_was_rotated_meanwhile_is_settled_too(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    left_open(path, 1, 2)
+    path.rename(tmp_path / "audit.jsonl.1")
+    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
+    assert settle_open_intents(path, ledger(FileSink(path), run="latest")) == 0
+
+
+def test_our_own_intents_are_not_an_earlier_life(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    book = ledger(FileSink(path))
+    book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
+    assert settle_open_intents(path, book) == 0
+
+
+def test_every_sink_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    left_open(path, 1, 2)
+    shelf = Shelf()
+    settle_open_intents(path, ledger(FileSink(path), shelf, run="later"))
+    assert shelf.told[-1] == "unknown"
+    assert shelf.durable == len(shelf.taken)
+
+
+def test_without_a_file_there_is_nothing_to_settle(tmp_path: Path) -> None:
+    assert settle_open_intents(tmp_path / "audit.jsonl", ledger(Shelf())) == 0
+
+
+def test_nothing_that_stands_in_the_file_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    nested = "[" * 500 + "]" * 500
+    path.write_text(
+        '{"schema": 1, "event": "session.intent", "time": "0001-01-01T00:00:00+14:00", "intent": "x"}\n'
+        '{"schema": 1, "event": "session.intent", "time": "2025-01-01", "intent": "a", "run": ["b"], '
+        f'"pid": {nested}, "seq": "first", "query": null}}\n' + '{"torn'
+    )
+    assert settle_open_intents(path, ledger(FileSink(path))) == 1
+    assert settle_open_intents(path, ledger(FileSink(path))) == 0
+
+
+def test_a_folder_in_place_of_the_file_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RecordFailed, match="open intents cannot be looked for: Is a directory"):
+        settle_open_intents(tmp_path, ledger(Shelf()))
