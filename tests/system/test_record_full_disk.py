@@ -44,12 +44,24 @@ snapshot = Snapshot(server="s", at=0, slots=Slots(total=1, reserved=0, used=1),
 who = Identity("shop", "app", "web", None)
 sessions = [Session(id=SessionId(pid, 0), identity=who, state="idle") for pid in range(3)]
 reaps = [Reap(session=session, policy=policy, reason="idle") for session in sessions]
+failure = None
+
+def carry_out(intents):
+    global failure
+    for intent in intents:
+        if failure is None:
+            print(intent.id)
+        try:
+            ledger.settle(intent, Outcome(result=Result.WITHDRAWN if failure else Result.TERMINATED))
+        except RecordFailed as failed:
+            failure = failed
+
 for cycle in range(1_000):
     try:
-        for intent in ledger.intend(author, str(cycle), snapshot, reaps):
-            print(intent.id)
-            ledger.settle(intent, Outcome(result=Result.TERMINATED))
-    except RecordFailed as failure:
+        carry_out(ledger.intend(author, str(cycle), snapshot, reaps))
+    except RecordFailed as failed:
+        failure = failed
+    if failure:
         print(failure, file=sys.stderr)
         break
 for attempt in range(3):
@@ -59,9 +71,8 @@ for attempt in range(3):
     except RecordFailed:
         pass
 make_room()
-for intent in ledger.intend(author, "again", snapshot, reaps):
-    print(intent.id)
-    ledger.settle(intent, Outcome(result=Result.TERMINATED))
+failure = None
+carry_out(ledger.intend(author, "again", snapshot, reaps))
 ledger.close()
 """
 
