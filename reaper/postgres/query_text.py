@@ -4,17 +4,15 @@ import re
 from enum import Enum
 from typing import Final
 
-# Comments and literals as the server's lexer would meet them; whatever is not closed before the text was cut
-# off runs to its end.
-_LITERALS: Final = re.compile(
+# Tokens as the server's lexer would meet them; whatever is not closed before the text was cut off runs to its
+# end. Names are tokens as well: a quote or a dollar that belongs to one begins no literal.
+_TOKENS: Final = re.compile(
     r"""
-      --[^\r\n]*
-    | /\*.*?(?:\*/|\Z)
-    | "(?:[^"]|"")*(?:"|\Z)
-    | \b(?:[bBeEnNxX]|[uU]&)?'(?P<text>(?:[^'\\]|''|\\.)*)(?:'|\\?\Z)
-    | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z)
-    | (?<![\w$])\d[\w.]*(?:[eE][+-]\d+)?
-    | (?<![\w$])\.\d\w*
+      (?P<comment>--[^\r\n]* | /\*.*?(?:\*/|\Z))
+    | (?:[bBeEnNxX]|[uU]&)?'(?P<text>(?:[^'\\]|''|\\.)*)(?:'|\\?\Z)
+    | (?P<name>"(?:[^"]|"")*(?:"|\Z) | [A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]* | \$\d+)
+    | \$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?)\$.*?(?:\$(?P=tag)\$|\Z)
+    | \.?\d[\w.]*
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -23,23 +21,24 @@ _LITERALS: Final = re.compile(
 def strip_literals(query: str) -> str:
     """The shape of a query: every literal is `?`, comments are gone, identifiers stay.
 
-    Whether a backslash escapes depends on a setting that we cannot see: behind a literal that holds one,
-    nothing is shown.
+    Whether a backslash escapes depends on a setting that we cannot see, and where nested comments end is no
+    question for a regular expression: behind a literal or a comment of that kind, nothing is shown.
     """
     ambiguous: list[int] = []
 
     def shape(found: re.Match[str]) -> str:
-        text = found.group()
-        if text.startswith('"'):
-            return text
-        if text.startswith(("--", "/*")):
+        if found["name"]:
+            return found["name"]
+        comment = found["comment"] or ""
+        nested = comment.startswith("/*") and "/*" in comment[2:]
+        if comment and not nested:
             return " "
-        if found["text"] and "\\" in found["text"]:
+        if nested or "\\" in (found["text"] or ""):
             ambiguous.append(found.start())
             return "\0"
         return "?"
 
-    shaped = _LITERALS.sub(shape, query)
+    shaped = _TOKENS.sub(shape, query)
     return shaped.split("\0", 1)[0] + "?..." if ambiguous else shaped
 
 
