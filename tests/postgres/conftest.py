@@ -17,12 +17,19 @@ from .clients import Clients
 from .proxy import Proxy
 from .sandbox import Role, Sandbox
 from .server import Server
+from .stage import Stage
 
 
 class StartServer(Protocol):
     """Starts a server of the test's own."""
 
     def __call__(self, *, encoding: str = "UTF8", **settings: str) -> EmbeddedServer: ...
+
+
+class StartStage(Protocol):
+    """Starts a server of the test's own, with the reaper and its clients on it."""
+
+    def __call__(self, *, encoding: str = "UTF8", **settings: str) -> Stage: ...
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -107,6 +114,25 @@ def clients(server: Server, sandbox: Sandbox) -> Iterator[Clients]:
     assert sandbox.prefix
     with Clients(server.dsn) as clients:
         yield clients
+
+
+@pytest.fixture
+def stage(server: Server) -> Iterator[Stage]:
+    """The reaper, its clients and what they need, on the shared server."""
+    with Stage(server) as stage:
+        yield stage
+
+
+@pytest.fixture
+def start_stage(start_server: StartServer) -> Iterator[StartStage]:
+    """The same on a server of the test's own, with settings of its choice."""
+    with ExitStack() as stack:
+
+        def start(*, encoding: str = "UTF8", **settings: str) -> Stage:
+            own = start_server(encoding=encoding, **settings)
+            return stack.enter_context(Stage(servers.ours(own)))
+
+        yield start
 
 
 @pytest.fixture

@@ -130,5 +130,6 @@ def _close(end: StreamWriter) -> None:
 
 def _reset(end: StreamWriter) -> None:
     link: socket.socket = end.get_extra_info("socket")
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_FAREWELL)
+    with suppress(OSError):  # it has just been closed from its other end
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_FAREWELL)
     end.transport.abort()

@@ -52,9 +52,19 @@ class Sandbox:
         self._databases.append(name)
         return name
 
-    def role(self, label: str = "app", *, member_of: Sequence[str] = (), options: LiteralString = "") -> Role:
-        """A role that can log in, with these memberships and options (`SUPERUSER`, `NOINHERIT`)."""
-        name = self.name(label)
+    def role(
+        self,
+        label: str = "app",
+        *,
+        member_of: Sequence[str] = (),
+        options: LiteralString = "",
+        name: str | None = None,
+    ) -> Role:
+        """A role that can log in, with these memberships and options (`SUPERUSER`, `NOINHERIT`).
+
+        A name of the test's choice has to be one that no other test uses.
+        """
+        name = name or self.name(label)
         # Only a server that was given may ask for a password.
         password = "" if self._server.embedded else secrets.token_hex(16)
         statement = SQL("CREATE ROLE {} LOGIN PASSWORD {} " + options)

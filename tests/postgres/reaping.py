@@ -1,0 +1,144 @@
+"""The reaper at one real server, driven step by step by tests that are not asynchronous themselves."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, Self, TypeVar
+
+from reaper.policy.decide import decide
+from reaper.policy.match import Match
+from reaper.policy.memory import Memory
+from reaper.policy.rules import Action, Mode, Policy, Rules
+from reaper.policy.selector import NOBODY, Glob, Selector
+from reaper.policy.session import IDLE, Session, SessionId, Snapshot
+from reaper.policy.spans import Span, from_datetime
+from reaper.policy.verdict import Outcome, Plan, Reap, Result, Spare, Verdict
+from reaper.postgres.link import Link
+from reaper.postgres.observer import Observer
+from reaper.postgres.preflight import Probe, probe
+from reaper.postgres.query_text import QueryText
+from reaper.postgres.terminator import GuardedTerminator
+
+from .clients import Client
+
+T = TypeVar("T")
+
+NOW: Final = Span(0)
+"""A limit that everybody has reached."""
+DAY: Final = Span(86_400_000_000)
+"""A limit that nobody reaches while a test runs."""
+AT_ONCE: Final = Match(states=(IDLE,), idle_for=NOW)
+
+
+class Reaper:
+    """One connection of the reaper, with everything that observes and acts through it."""
+
+    def __init__(
+        self, dsn: str, *, query_text: QueryText = QueryText.NONE, lease: Span | None = None
+    ) -> None:
+        self._runner = asyncio.Runner()
+        try:
+            self.link: Link = self.do(Link.open(dsn, lease=lease))
+            self.probe: Probe = self.do(probe(self.link))
+        except BaseException:
+            self._runner.close()
+            raise
+        self.observer = Observer(self.link, self.probe, server="test", query_text=query_text)
+        self.terminator = GuardedTerminator(self.link)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.do(self.link.close())
+        self._runner.close()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run asynchronous work to its end."""
+        return self._runner.run(work)
+
+    def rows(self, sql: str, params: Mapping[str, object] | tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """Ask the server on the reaper's own connection."""
+        return self.do(self.link.rows(sql, params))
+
+    def look(self, *policies: Policy) -> Snapshot:
+        """Take a snapshot, with the facts that these policies need; with every fact when there are none."""
+        return self.do(self.observer.observe(Rules(policies=policies) if policies else None))
+
+    def see(self, client: Client) -> Session:
+        """This client's session, as a snapshot shows it."""
+        return seen(self.look(), client)
+
+    def plan(self, *policies: Policy, protect: Selector = NOBODY) -> Plan:
+        """Decide about a snapshot as if everybody in it had been seen before."""
+        snapshot = self.look(*policies)
+        rules = Rules(policies=policies, protect=protect)
+        return decide(snapshot=snapshot, rules=rules, memory=Memory.of(snapshot))
+
+    def verdict(self, client: Client, *policies: Policy) -> Verdict:
+        """What is decided about this client."""
+        return next(
+            verdict for verdict in self.plan(*policies).verdicts if verdict.session.id == identity(client)
+        )
+
+    def spared(self, client: Client, *policies: Policy) -> Spare:
+        """Why this client is spared, which it must be."""
+        verdict = self.verdict(client, *policies)
+        assert isinstance(verdict, Spare), verdict
+        return verdict
+
+    def condemn(self, client: Client, *policies: Policy) -> Reap:
+        """The decision to reap this client, which must be the decision."""
+        verdict = self.verdict(client, *policies)
+        assert isinstance(verdict, Reap), verdict
+        return verdict
+
+    def signal(self, reap: Reap) -> Outcome:
+        """Look again and signal; nothing is confirmed yet."""
+        return self.do(self.terminator.signal(reap))
+
+    def confirm(self, *reaps: Reap) -> list[Outcome]:
+        """What came of the signals, in the order in which it showed."""
+
+        async def outcomes() -> list[Outcome]:
+            return [outcome async for _, outcome in self.terminator.confirm(reaps)]
+
+        return self.do(outcomes())
+
+    def act(self, reap: Reap) -> Outcome:
+        """Signal, and confirm what was sent."""
+        outcome = self.signal(reap)
+        if outcome.result is not Result.SIGNALLED:
+            return outcome
+        (confirmed,) = self.confirm(reap)
+        return confirmed
+
+
+def policy(application: str, match: Match = AT_ONCE, *, despite: Sequence[str] = ()) -> Policy:
+    """An enforcing policy for this application's sessions, with no restraint; `replace` adds the rest."""
+    selector = replace(match.selector, application=(Glob(application),))
+    return Policy(
+        name="test",
+        match=replace(match, selector=selector),
+        mode=Mode.ENFORCE,
+        despite=frozenset(despite),
+        pace=1_000,
+        brake=None,
+    )
+
+
+def cancelling(application: str) -> Policy:
+    """An enforcing policy that cancels whatever this application's sessions are running."""
+    running = Match(states=("active",), running_for=NOW)
+    return replace(policy(application, running), action=Action.CANCEL)
+
+
+def identity(client: Client) -> SessionId:
+    """The client's session as the reaper names it."""
+    return SessionId(client.pid, from_datetime(client.backend_start))
+
+
+def seen(snapshot: Snapshot, client: Client) -> Session:
+    """This client's session in a snapshot."""
+    (found,) = [session for session in snapshot.sessions if session.id == identity(client)]
+    return found

@@ -1,0 +1,246 @@
+"""What a snapshot shows is what the server says, and what the server hides is counted."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+import pytest
+
+from reaper.policy.match import Match
+from reaper.policy.session import ACTIVE, CLIENT_BACKEND, STATES, Slots
+from reaper.policy.spans import from_datetime
+from reaper.policy.verdict import Spared
+from reaper.postgres.query_text import QueryText
+
+from .clients import State
+from .conftest import StartStage
+from .reaping import AT_ONCE, NOW, identity, policy, seen
+from .stage import Stage
+
+MOMENTS: Final = """
+    SELECT backend_start, state_change, query_start, xact_start, client_port, usesysid
+      FROM pg_stat_activity WHERE pid = %s
+"""
+SLOTS: Final = """
+    SELECT current_setting('max_connections')::int,
+           current_setting('superuser_reserved_connections')::int
+           + coalesce(current_setting('reserved_connections', true)::int, 0),
+           (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+"""
+MANY: Final = 200
+
+
+def exactly(moment: datetime | None) -> int | None:
+    return None if moment is None else from_datetime(moment)
+
+
+@pytest.mark.parametrize("state", ["idle", "idle in transaction", "idle in transaction (aborted)", "active"])
+def test_a_session_is_seen_in_its_state_and_with_its_moments_to_the_microsecond(
+    stage: Stage, state: State
+) -> None:
+    client = stage.open(state=state)
+
+    session = stage.reaper.see(client)
+
+    moments = stage.admin.execute(MOMENTS, (client.pid,)).fetchone()
+    assert moments
+    *instants, port, role_oid = moments
+    assert session.id.pid == client.pid
+    assert session.state == state
+    assert session.kind == CLIENT_BACKEND
+    assert (session.client_port, session.role_oid) == (port, role_oid)
+    assert [
+        session.id.backend_start,
+        session.state_change,
+        session.query_start,
+        session.xact_start,
+    ] == [exactly(instant) for instant in instants]
+
+
+def test_a_session_is_seen_with_the_names_that_it_gave(stage: Stage) -> None:
+    client = stage.open(database=stage.sandbox.database)
+
+    who = stage.reaper.see(client).identity
+
+    assert who._asdict() == {
+        "database": stage.sandbox.database,
+        "role": stage.app.name,
+        "application": stage.application,
+        "client": "127.0.0.1",
+    }
+
+
+def test_a_client_of_the_servers_own_socket_has_no_address(stage: Stage) -> None:
+    embedded = stage.server.embedded
+    if embedded is None:
+        pytest.skip("where a given server's socket lies is not known")
+    client = stage.open(dsn=embedded.socket_dsn)
+
+    session = stage.reaper.see(client)
+
+    assert session.identity.client is None
+    assert session.client_port == -1
+
+
+def test_ages_are_counted_by_the_servers_clock(stage: Stage) -> None:
+    before = stage.admin.execute("SELECT clock_timestamp()").fetchone()
+    at = stage.reaper.look().at
+    after = stage.admin.execute("SELECT clock_timestamp()").fetchone()
+
+    assert before
+    assert after
+    assert from_datetime(before[0]) <= at <= from_datetime(after[0])
+
+
+def test_slots_are_counted_as_the_server_counts_them(stage: Stage) -> None:
+    stage.open_many(3)
+
+    slots = stage.reaper.look().slots
+
+    assert (slots.total, slots.reserved, slots.used) == stage.admin.execute(SLOTS).fetchone()
+
+
+def test_a_walsender_takes_no_slot_of_the_clients(stage: Stage) -> None:
+    role = stage.sandbox.role("standby", options="REPLICATION")
+    before = stage.reaper.look().slots.used
+
+    walsender = stage.open(dsn=f"{role.dsn} replication=database")
+
+    snapshot = stage.reaper.look()
+    assert seen(snapshot, walsender).kind == "walsender"
+    assert snapshot.slots.used == before
+
+
+def test_reserved_slots_are_those_that_ordinary_roles_cannot_use(start_stage: StartStage) -> None:
+    stage = start_stage(max_connections="20", superuser_reserved_connections="4")
+
+    slots = stage.reaper.look().slots
+
+    assert slots == Slots(total=20, reserved=4, used=slots.used)
+    assert slots.usable == 16
+
+
+def test_background_workers_are_no_sessions(stage: Stage) -> None:
+    everybody = stage.admin.execute("SELECT count(*) FROM pg_stat_activity").fetchone()
+
+    snapshot = stage.reaper.look()
+
+    assert everybody
+    assert {session.kind for session in snapshot.sessions} == {CLIENT_BACKEND}
+    assert len(snapshot.sessions) < everybody[0]
+    assert snapshot.unreadable == 0
+
+
+@pytest.mark.parametrize("groups", [[], ["pg_signal_backend"]])
+def test_what_a_blind_role_cannot_read_is_counted_and_nobody_is_reaped(
+    stage: Stage, groups: list[str]
+) -> None:
+    client = stage.open()
+    blind = stage.open_reaper(stage.sandbox.role("blind", member_of=groups))
+
+    plan = blind.plan(policy("*"))
+    snapshot = blind.look()
+
+    assert identity(client) not in {session.id for session in snapshot.sessions}
+    assert {session.identity.role for session in snapshot.sessions} == {blind.probe.role}
+    assert snapshot.unreadable >= 1
+    assert plan.reaps == ()
+
+
+def test_a_session_with_track_activities_off_is_spared_as_unknown(stage: Stage) -> None:
+    role = stage.sandbox.role("untracked")
+    stage.set(role, "track_activities", "off")
+    client = stage.open(role=role)
+    everything = Match(states=STATES, connected_for=NOW)
+
+    spare = stage.reaper.spared(client, policy(stage.application, everything))
+
+    assert spare.session.state == "disabled"
+    assert spare.by is Spared.UNKNOWN
+    assert stage.reaper.probe.untracked == 0
+    assert stage.open_reaper().probe.untracked == 1
+
+
+def test_without_being_asked_for_no_query_text_leaves_the_server(stage: Stage) -> None:
+    client = stage.open()
+    client.run("SELECT 'a secret', 42")
+
+    session = stage.reaper.see(client)
+
+    assert session.query is None
+    assert "secret" not in repr(session)
+
+
+@pytest.mark.parametrize(
+    ("query_text", "shown"),
+    [(QueryText.SHAPE, "SELECT ? AS secret, ?"), (QueryText.FULL, "SELECT 'a secret' AS secret, 42")],
+)
+def test_query_text_comes_without_its_literals_unless_those_were_asked_for_too(
+    stage: Stage, query_text: QueryText, shown: str
+) -> None:
+    client = stage.open()
+    client.run("SELECT 'a secret' AS secret, 42")
+
+    assert stage.open_reaper(query_text=query_text).see(client).query == shown
+
+
+def test_a_quiet_server_is_asked_one_statement_a_cycle(stage: Stage) -> None:
+    stage.set(stage.role, "log_statement", "all")
+    reaper = stage.open_reaper()
+    stage.open(state="idle in transaction")
+    quiet = policy(stage.application, replace(AT_ONCE, blocking=True))
+    before = statements(stage, reaper.link.pid)
+
+    for _ in range(3):
+        reaper.look(quiet)
+
+    assert statements(stage, reaper.link.pid) - before == 3
+
+
+def test_facts_are_asked_for_when_there_is_a_candidate(stage: Stage) -> None:
+    stage.set(stage.role, "log_statement", "all")
+    reaper = stage.open_reaper()
+    stage.open()
+    before = statements(stage, reaper.link.pid)
+
+    reaper.look(policy(stage.application, replace(AT_ONCE, blocking=True)))
+
+    assert statements(stage, reaper.link.pid) - before == 3
+
+
+def statements(stage: Stage, pid: int) -> int:
+    return sum(
+        f"[{pid}] " in line and ("LOG:  execute" in line or "LOG:  statement" in line)
+        for line in stage.server.log_text().splitlines()
+    )
+
+
+def test_many_looks_see_every_session_exactly_once(stage: Stage) -> None:
+    crowd = stage.open_many(10)
+
+    for _ in range(20):
+        ids = [session.id for session in stage.reaper.look().sessions]
+        assert len(ids) == len(set(ids))
+        assert {identity(client) for client in crowd} <= set(ids)
+
+
+def test_a_session_that_waits_is_seen_with_what_it_waits_for(stage: Stage) -> None:
+    idle, active = stage.open(), stage.open(state="active")
+
+    assert stage.reaper.see(idle).wait_event == "ClientRead"
+    assert stage.reaper.see(active).wait_event == "PgSleep"
+
+
+def test_superusers_are_seen_as_such(stage: Stage) -> None:
+    assert stage.reaper.see(stage.open_superuser()).superuser
+    assert not stage.reaper.see(stage.open()).superuser
+
+
+def test_the_watcher_is_the_reapers_own_session(stage: Stage) -> None:
+    snapshot = stage.reaper.look()
+
+    (own,) = [session for session in snapshot.sessions if session.id.pid == snapshot.watcher.pid]
+    assert own.identity.role == snapshot.watcher.role == stage.role.name
+    assert own.identity.application == "pg-reaper"
+    assert own.state == ACTIVE
+    assert not snapshot.watcher.superuser
