@@ -31,4 +31,5 @@ def sentence(error: BaseException) -> str:
 
 def is_lost(error: psycopg.Error, *, closed: bool) -> bool:
     """Whether this error means that the connection is gone rather than that a statement failed."""
-    return closed or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)
+    fatal = error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
+    return closed or fatal or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)

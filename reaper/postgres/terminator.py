@@ -15,7 +15,7 @@ from reaper.policy.rules import Action
 from reaper.policy.session import ACTIVE, SessionId
 from reaper.policy.spans import Instant, Span, as_datetime, words
 from reaper.policy.verdict import Outcome, Reap, Result
-from reaper.postgres.errors import Lost, sentence
+from reaper.postgres.errors import Refused, ServerError, sentence
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
 
@@ -51,7 +51,7 @@ class GuardedTerminator:
             return await self._signal(reap)
         except errors.InsufficientPrivilege as refusal:
             return Outcome(result=Result.DENIED, detail=sentence(refusal))
-        except (Lost, psycopg.Error) as error:
+        except (ServerError, psycopg.Error) as error:
             return Outcome(result=Result.UNKNOWN, detail=sentence(error))
 
     async def _signal(self, reap: Reap) -> Outcome:
@@ -74,7 +74,7 @@ class GuardedTerminator:
                 return
             try:
                 present, now = await self._present(list(waiting))
-            except (Lost, psycopg.Error) as error:
+            except (ServerError, psycopg.Error) as error:
                 for reap in waiting.values():
                     yield reap, Outcome(result=Result.UNKNOWN, detail=f"signalled, then {sentence(error)}")
                 return
@@ -104,6 +104,10 @@ class GuardedTerminator:
 
     async def _present(self, ids: Sequence[SessionId]) -> tuple[dict[SessionId, tuple[Any, ...]], Instant]:
         rows = await self._link.rows(_STILL_THERE, {"pids": [who.pid for who in ids]})
+        if any(pid is not None and began is None for pid, began, *_ in rows):
+            # A row that hides since when it is there must not pass for a session that has left.
+            message = "the reaper may no longer see whether it is there: it has lost pg_read_all_stats"
+            raise Refused(message)
         present = {SessionId(pid, began): (state, query_start) for pid, began, state, query_start, _ in rows}
         return present, rows[0][-1]
 
