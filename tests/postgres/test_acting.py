@@ -1,0 +1,332 @@
+"""Acting: every outcome comes about on a real server, and is told as it was."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from reaper.policy.match import Match
+from reaper.policy.rules import Action
+from reaper.policy.session import ABORTED, ACTIVE, IN_TRANSACTION
+from reaper.policy.verdict import Outcome, Result
+from reaper.postgres.terminator import Rehearsal
+
+from .clients import Client, State
+from .conftest import StartStage
+from .proxy import Proxy
+from .reaping import AT_ONCE, NOW, Reaper, cancelling, policy
+from .stage import Stage
+from .waiting import until
+
+RUNNING = Match(states=(ACTIVE,), running_for=NOW)
+IDLE_IN_TRANSACTION = Match(states=(IN_TRANSACTION, ABORTED), idle_for=NOW, transaction_for=NOW)
+
+
+@contextmanager
+def frozen(client: Client) -> Iterator[None]:
+    """Freeze the server's end of a session of our own server."""
+    os.kill(client.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(client.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("state", "match"),
+    [
+        ("idle", AT_ONCE),
+        ("idle in transaction", IDLE_IN_TRANSACTION),
+        ("active", RUNNING),
+    ],
+)
+def test_a_condemned_session_is_terminated_and_confirmed_gone(
+    stage: Stage, state: State, match: Match
+) -> None:
+    client = stage.open(state=state)
+
+    outcome = stage.reaper.act(stage.reaper.condemn(client, policy(stage.application, match)))
+
+    assert outcome.result is Result.TERMINATED
+    assert client.left()
+    until(lambda: not client.alive())
+
+
+def test_an_aborted_transaction_has_no_transaction_age_and_is_terminated_by_its_idle_age(
+    stage: Stage,
+) -> None:
+    client = stage.open(state="idle in transaction (aborted)")
+    aborted = policy(stage.application, Match(states=(ABORTED,), idle_for=NOW))
+
+    outcome = stage.reaper.act(stage.reaper.condemn(client, aborted))
+
+    assert outcome.result is Result.TERMINATED
+    assert client.left()
+
+
+def test_the_moment_of_an_outcome_is_the_servers(stage: Stage) -> None:
+    client = stage.open()
+    reap = stage.reaper.condemn(client, policy(stage.application))
+
+    outcome = stage.reaper.act(reap)
+
+    ((now,),) = stage.reaper.rows("SELECT pg_catalog.clock_timestamp()")
+    assert outcome.at is not None
+    assert reap.session.state_change is not None
+    assert reap.session.state_change < outcome.at < now
+
+
+def test_only_the_condemned_session_goes(stage: Stage) -> None:
+    before, condemned, after = stage.open_many(3)
+
+    stage.reaper.act(stage.reaper.condemn(condemned, policy(stage.application)))
+
+    assert condemned.left()
+    assert before.alive()
+    assert after.alive()
+
+
+def test_a_session_that_ran_a_query_between_decision_and_act_woke_and_lives(stage: Stage) -> None:
+    client = stage.open()
+    reap = stage.reaper.condemn(client, policy(stage.application))
+    client.run("SELECT 1")
+    assert client.state() == reap.session.state
+
+    outcome = stage.reaper.act(reap)
+
+    assert (outcome.result, outcome.detail) == (Result.WOKE, "it changed before the act")
+    assert client.run("SELECT 'still here'") == [("still here",)]
+
+
+@pytest.mark.parametrize("to", ["idle in transaction", "idle in transaction (aborted)", "active"])
+def test_a_session_that_is_in_another_state_by_now_woke_and_lives(stage: Stage, to: State) -> None:
+    client = stage.open()
+    reap = stage.reaper.condemn(client, policy(stage.application))
+    client.enter(to)
+
+    assert stage.reaper.act(reap).result is Result.WOKE
+    assert client.state() == to
+    assert client.alive()
+
+
+def test_a_transaction_that_ended_and_began_anew_is_another_one(stage: Stage) -> None:
+    client = stage.open(state="idle in transaction")
+    reap = stage.reaper.condemn(client, policy(stage.application, IDLE_IN_TRANSACTION))
+    client.run("COMMIT")
+    client.enter("idle in transaction")
+
+    assert stage.reaper.act(reap).result is Result.WOKE
+    assert client.alive()
+
+
+def test_a_session_that_only_synchronised_woke(stage: Stage) -> None:
+    client = stage.open()
+    reap = stage.reaper.condemn(client, policy(stage.application))
+    with client.connection.pipeline() as pipeline:
+        pipeline.sync()
+
+    assert stage.reaper.act(reap).result is Result.WOKE
+    session = stage.reaper.see(client)
+    assert session.query_start == reap.session.query_start
+    assert session.state_change != reap.session.state_change
+
+
+def test_a_session_that_left_by_itself_is_gone(stage: Stage) -> None:
+    client = stage.open()
+    reap = stage.reaper.condemn(client, policy(stage.application))
+    client.close()
+    until(client.left)
+
+    outcome = stage.reaper.act(reap)
+
+    assert (outcome.result, outcome.detail) == (Result.GONE, "it had left by itself")
+
+
+def test_a_superuser_in_the_middle_is_denied_and_everybody_else_goes(stage: Stage) -> None:
+    first, protected, last = stage.open(), stage.open_superuser(), stage.open()
+    regardless = policy(stage.application, despite=["superusers"])
+    reaps = [stage.reaper.condemn(client, regardless) for client in (first, protected, last)]
+
+    outcomes = [stage.reaper.act(reap) for reap in reaps]
+
+    assert [outcome.result for outcome in outcomes] == [Result.TERMINATED, Result.DENIED, Result.TERMINATED]
+    assert "SQLSTATE 42501" in str(outcomes[1].detail)
+    assert protected.alive()
+    assert first.left()
+    assert last.left()
+
+
+def test_without_the_right_to_signal_every_act_is_denied_and_nobody_goes(stage: Stage) -> None:
+    client = stage.open()
+    seeing = stage.open_reaper(stage.sandbox.role("seeing", member_of=["pg_read_all_stats"]))
+
+    outcome = seeing.act(seeing.condemn(client, policy(stage.application)))
+
+    assert outcome.result is Result.DENIED
+    assert client.alive()
+
+
+def test_a_right_that_was_revoked_meanwhile_is_denied(stage: Stage) -> None:
+    client = stage.open()
+    reap = stage.reaper.condemn(client, policy(stage.application))
+    stage.admin.execute(f'REVOKE pg_signal_backend FROM "{stage.role.name}"'.encode())
+
+    assert stage.reaper.act(reap).result is Result.DENIED
+    assert client.alive()
+
+
+def test_whom_the_reaper_no_longer_sees_is_not_said_to_be_gone(stage: Stage) -> None:
+    client = stage.open()
+    reap = stage.reaper.condemn(client, policy(stage.application))
+    stage.admin.execute(f'REVOKE pg_read_all_stats FROM "{stage.role.name}"'.encode())
+
+    outcome = stage.reaper.act(reap)
+
+    assert outcome.result is Result.UNKNOWN
+    assert "no longer" in str(outcome.detail)
+    assert client.alive()
+
+
+def test_a_frozen_session_is_signalled_and_told_as_still_there(start_stage: StartStage) -> None:
+    stage = start_stage()
+    client = stage.open()
+    reap = stage.reaper.condemn(client, policy(stage.application))
+    with frozen(client):
+        outcome = stage.reaper.act(reap)
+
+        assert (outcome.result, outcome.detail) == (Result.SIGNALLED, "signalled, and still there 2s later")
+        assert client.present()
+    until(client.left)
+
+
+def test_of_many_signalled_each_is_told_as_soon_as_it_is_seen_to_go(start_stage: StartStage) -> None:
+    stage = start_stage()
+    stuck, *quick = stage.open_many(4)
+    reaps = [stage.reaper.condemn(client, policy(stage.application)) for client in (stuck, *quick)]
+    with frozen(stuck):
+        assert {stage.reaper.signal(reap).result for reap in reaps} == {Result.SIGNALLED}
+        outcomes = stage.reaper.confirm(*reaps)
+
+    assert [outcome.result for outcome in outcomes] == [*[Result.TERMINATED] * 3, Result.SIGNALLED]
+
+
+def test_a_connection_cut_while_signalling_leaves_the_outcome_unknown(stage: Stage, proxy: Proxy) -> None:
+    client = stage.open()
+    with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
+        reap = reaper.condemn(client, policy(stage.application))
+        proxy.go_deaf()
+
+        async def signal_while_cut() -> Outcome:
+            outcome, _ = await asyncio.gather(reaper.terminator.signal(reap), asyncio.to_thread(proxy.cut))
+            return outcome
+
+        outcome = reaper.do(signal_while_cut())
+
+        assert outcome.result is Result.UNKNOWN
+        assert str(outcome.detail).startswith("the connection was lost: ")
+        assert client.alive()
+
+
+def test_a_connection_cut_before_the_confirmation_leaves_the_outcome_unknown(
+    start_stage: StartStage,
+) -> None:
+    stage = start_stage()
+    client = stage.open()
+    with Proxy(stage.server.dsn) as proxy, Reaper(proxy.dsn(stage.role.dsn)) as reaper:
+        reap = reaper.condemn(client, policy(stage.application))
+        with frozen(client):
+            assert reaper.signal(reap).result is Result.SIGNALLED
+            proxy.cut()
+
+            (outcome,) = reaper.confirm(reap)
+
+    assert outcome.result is Result.UNKNOWN
+    assert str(outcome.detail).startswith("signalled, then the connection was lost: ")
+
+
+def test_after_the_connection_was_lost_the_rest_is_withdrawn(stage: Stage, proxy: Proxy) -> None:
+    client = stage.open()
+    with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
+        reap = reaper.condemn(client, policy(stage.application))
+        proxy.cut()
+
+        outcomes = [reaper.act(reap), reaper.act(reap)]
+
+    assert [outcome.result for outcome in outcomes] == [Result.UNKNOWN, Result.WITHDRAWN]
+    assert client.alive()
+
+
+def test_a_reaper_whose_own_session_was_terminated_withdraws_the_rest(stage: Stage) -> None:
+    client = stage.open()
+    reap = stage.reaper.condemn(client, policy(stage.application))
+    stage.admin.execute("SELECT pg_terminate_backend(%s)", (stage.reaper.link.pid,))
+
+    outcomes = [stage.reaper.act(reap), stage.reaper.act(reap)]
+
+    assert [outcome.result for outcome in outcomes] == [Result.UNKNOWN, Result.WITHDRAWN]
+    assert client.alive()
+
+
+def test_a_cancelled_statement_ends_and_its_session_lives(stage: Stage) -> None:
+    client = stage.open(state="active")
+
+    outcome = stage.reaper.act(stage.reaper.condemn(client, cancelling(stage.application)))
+
+    assert outcome.result is Result.CANCELLED
+    assert client.finish() == "57014"
+    assert client.alive()
+
+
+def test_a_statement_that_ended_before_its_cancellation_woke(stage: Stage) -> None:
+    client = stage.open(state="active")
+    reap = stage.reaper.condemn(client, cancelling(stage.application))
+    stage.admin.execute("SELECT pg_cancel_backend(%s)", (client.pid,))
+    assert client.finish() == "57014"
+    client.start("SELECT pg_sleep(3600)")
+
+    assert stage.reaper.act(reap).result is Result.WOKE
+    assert client.state() == "active"
+
+
+def test_a_session_that_left_instead_of_being_cancelled_is_gone(start_stage: StartStage) -> None:
+    stage = start_stage()
+    client = stage.open(state="active")
+    reap = stage.reaper.condemn(client, cancelling(stage.application))
+    with frozen(client):
+        assert stage.reaper.signal(reap).result is Result.SIGNALLED
+        stage.clients.terminate(client)
+    until(client.left)
+
+    (outcome,) = stage.reaper.confirm(reap)
+
+    assert outcome.result is Result.GONE
+
+
+def test_a_rehearsal_says_what_it_would_do_and_touches_nobody(stage: Stage) -> None:
+    idle, active = stage.open(), stage.open(state="active", application=stage.sandbox.name("batch"))
+    rehearsal = Rehearsal()
+    reaps = [
+        stage.reaper.condemn(idle, policy(stage.application)),
+        stage.reaper.condemn(active, cancelling(stage.sandbox.name("batch"))),
+    ]
+
+    outcomes = [stage.reaper.do(rehearsal.signal(reap)) for reap in reaps]
+
+    assert [(outcome.result, outcome.detail) for outcome in outcomes] == [
+        (Result.REHEARSED, "dry run: would terminate"),
+        (Result.REHEARSED, "dry run: would cancel"),
+    ]
+    assert stage.reaper.see(idle).state_change == reaps[0].session.state_change
+    assert active.state() == "active"
+
+
+def test_an_active_session_can_be_terminated_instead_of_cancelled(stage: Stage) -> None:
+    client = stage.open(state="active")
+    terminating = replace(cancelling(stage.application), action=Action.TERMINATE)
+
+    assert stage.reaper.act(stage.reaper.condemn(client, terminating)).result is Result.TERMINATED
+    assert client.finish() == "57P01"
