@@ -107,9 +107,8 @@ class FileSink:
             return True
 
     def _open(self) -> int:
-        # Readable, to see whether the last line is whole; not blocking, for a FIFO would wait for its reader.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-        fd = os.open(self._path, flags, 0o640)
+        # Readable as well, to see whether the last line is whole.
+        fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
@@ -142,15 +141,15 @@ class FileSink:
         try:
             yield
         except OSError as error:
-            self._forget(close=error.errno != errno.EBADF)
+            self._forget()
             raise self._failure(error) from error
         except RecordFailed:
-            self._forget(close=True)
+            self._forget()
             raise
 
-    def _forget(self, *, close: bool) -> None:
+    def _forget(self) -> None:
         fd, self._fd = self._fd, None
-        if fd is not None and close:
+        if fd is not None:
             with suppress(OSError):
                 os.close(fd)
 

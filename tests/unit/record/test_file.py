@@ -151,6 +151,27 @@ def test_a_failed_sync_is_not_asked_again_of_the_same_descriptor(
     assert names(path) == [OPENED, INTENT, OUTCOME, OPENED, OUTCOME]
 
 
+def test_a_file_that_is_let_go_of_is_made_to_last(
+    book: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act(book)
+    old = path.stat().st_ino
+    path.rename(path.with_name("audit.jsonl.1"))
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    book.open()
+    assert synced == [old, path.stat().st_ino]
+
+
+def test_a_new_file_lasts_in_its_folder_too(
+    book: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    book.open()
+    assert synced == [tmp_path.stat().st_ino]
+
+
 def test_quiet_flushes_do_not_sync(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     act(book)
     book.flush()

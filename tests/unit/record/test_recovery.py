@@ -86,8 +86,11 @@ def test_nothing_that_stands_in_the_file_stops_the_start(tmp_path: Path) -> None
         '{"schema": 1, "event": "session.intent", "time": "2025-01-01", "intent": "a", "run": ["b"], '
         f'"pid": {nested}, "seq": "first", "query": null}}\n' + '{"torn'
     )
-    assert settle_open_intents(path, ledger(FileSink(path))) == 1
-    assert settle_open_intents(path, ledger(FileSink(path))) == 0
+    shelf = Shelf()
+    assert settle_open_intents(path, ledger(FileSink(path), shelf)) == 1
+    assert settle_open_intents(path, ledger(FileSink(path), shelf)) == 0
+    (outcome,) = [event for event in shelf.events if event["event"] == OUTCOME]
+    assert (outcome["intent"], outcome["pid"]) == ("a", None), "only plain values are repeated"
 
 
 def test_a_folder_in_place_of_the_file_is_told_in_a_sentence(tmp_path: Path) -> None:
