@@ -8,13 +8,13 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def completion(ctx: click.Context, *, shell: str) -> None:
-    r"""Print the completion script for SHELL.
+    """Print the completion script for SHELL.
 
     \b
     bash: reaper completion bash > /etc/bash_completion.d/reaper
     zsh:  reaper completion zsh > "${fpath[1]}/_reaper"
     fish: reaper completion fish > ~/.config/fish/completions/reaper.fish
-    """
+    """  # noqa: D301 (click's mark for lines that stay as they are)
     known = get_completion_class(shell)
     if known:
         click.echo(known(ctx.find_root().command, {}, "reaper", "_REAPER_COMPLETE").source())

@@ -55,7 +55,7 @@ def output_option(command: Command) -> Command:
         "--output",
         "-o",
         type=click.Choice(Output, case_sensitive=False),
-        default=Output.TABLE,
+        default=Output.TABLE.value,
         show_default=True,
         envvar="REAPER_OUTPUT",
         show_envvar=True,
