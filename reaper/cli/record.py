@@ -36,6 +36,7 @@ _STYLES: Final = {
 @contextmanager
 def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
     """Open every sink before anything else happens, and settle what an earlier life left open."""
+    targets = tuple(dict.fromkeys(targets))
     ledger = Ledger(
         [_sink(target) for target in targets], clock=lambda: datetime.now(UTC), run=uuid.uuid4().hex
     )
@@ -88,7 +89,8 @@ def _outcome(event: dict[str, object]) -> Text:
     outcome = str(event["outcome"])
     whose = f"{event['role']}@{event['database']} {event['application'] or '(unnamed)'}"
     who = f"{whose} from {event['client'] or 'local'}"
-    text = Text(f"{str(event['time'])[11:19]} ")
+    # The time of this place, as in the log lines among which it stands.
+    text = Text(f"{datetime.fromisoformat(str(event['time'])).astimezone():%H:%M:%S} ")
     text.append(f"{outcome:10}", style=_STYLES.get(outcome, "dim"))
     text.append(plain(f" pid {event['pid']} {who}: {event['state']}, {event['reason']} "))
     text.append(plain(f"[{event['server']}: {event['policy']}]"), style="dim")
