@@ -82,7 +82,7 @@ class _Asked(TypedDict):
     output: Output
 
 
-@click.command()
+@click.command(short_help="Read the record: who was terminated, when and why.")
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=_files)
 @_filters
 @click.option(

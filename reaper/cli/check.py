@@ -22,7 +22,7 @@ from reaper.telemetry.plain import plain
 _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDATABASE")
 
 
-@click.command
+@click.command(short_help="Check the policy file, and whether a server lets us work.")
 @policies_option
 @dsn_option
 @server_option

@@ -19,7 +19,7 @@ from reaper.policy.verdict import Plan, Spare, Spared, Verdict
 from reaper.telemetry.plain import plain
 
 
-@click.command
+@click.command(short_help="Show what would be done now, and what spares the others.")
 @policies_option
 @dsn_option
 @server_option

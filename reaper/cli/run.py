@@ -44,7 +44,7 @@ def say_what_will_be_done(log: Log, settings: Settings, manner: Manner, servers:
     )
 
 
-@click.command
+@click.command(short_help="Watch the servers and carry the policies out.")
 @acting_options
 def run(  # noqa: PLR0913 (click hands every option over by name)
     *,
@@ -71,6 +71,6 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     with opened_ledger(audit_log, log) as ledger:
         say_what_will_be_done(log, settings, manner, [each.name for each in servers])
         tallies = asyncio.run(run_fleet(servers, settings, manner, ledger=ledger, log=log))
-    for each, tally in tallies:
-        counts = {"cycles": tally.cycles, "failed": tally.failures, "brakes": tally.brakes, **tally.by_result}
-        log.info(events.STOPPED, server=each.name, **counts)
+        for each, tally in tallies:
+            counts = {"cycles": tally.cycles, "failed": tally.failures, "brakes": tally.brakes}
+            log.info(events.STOPPED, server=each.name, **counts, **tally.by_result)

@@ -7,7 +7,7 @@ import click
 from reaper.config import schema as policy_schema
 
 
-@click.command
+@click.command(short_help="Print the JSON Schema of the policy file.")
 def schema() -> None:
     """Print the JSON Schema of the policy file, for editors and CI."""
     click.echo(json.dumps(policy_schema(), indent=2))
