@@ -1,6 +1,7 @@
 """One way to show rows: a table for people, JSON and YAML for programs."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -26,6 +27,17 @@ class Output(StrEnum):
     YAML = "yaml"
 
 
+class _OneLineDumper(yaml.SafeDumper):
+    """Writes every text on one line: a name that holds a newline must not look like two."""
+
+
+def _on_one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_OneLineDumper.add_representer(str, _on_one_line)
+
+
 def show(rows: Sequence[Row], *, output: Output, title: str | None = None, empty: str = "Nothing.") -> None:
     """Print rows; every row has the same keys, and the keys are the columns."""
     if output is Output.TABLE:
@@ -37,7 +49,9 @@ def show(rows: Sequence[Row], *, output: Output, title: str | None = None, empty
 def print_document(document: object, *, output: Output) -> None:
     """Print JSON or YAML, for programs."""
     text = json.dumps(document, indent=2, default=str)
-    click.echo(text if output is Output.JSON else yaml.safe_dump(json.loads(text), sort_keys=False).rstrip())
+    if output is Output.YAML:
+        text = yaml.dump(json.loads(text), Dumper=_OneLineDumper, sort_keys=False, width=math.inf).rstrip()
+    click.echo(text)
 
 
 def print_table(rows: Sequence[Row], *, title: str | None = None, empty: str = "Nothing.") -> None:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 
 from reaper.record.ledger import Ledger
+from reaper.record.writer import RecordFailed
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 
@@ -17,8 +18,12 @@ def heed_signals(stop: asyncio.Event, ledger: Ledger, log: Log) -> None:
         stop.set()
 
     def asked_to_reopen() -> None:
-        ledger.reopen()
-        log.info(events.RECORD_REOPENED)
+        try:
+            ledger.reopen()
+        except RecordFailed as failed:
+            log.error(events.RECORD_FAILED, why=str(failed))  # noqa: TRY400 (a sentence, not a traceback)
+        else:
+            log.info(events.RECORD_REOPENED)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop, number.name)
