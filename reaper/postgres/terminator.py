@@ -56,10 +56,10 @@ class GuardedTerminator:
 
     async def _signal(self, reap: Reap) -> Outcome:
         if reap.policy.match.blocking and not await self._holds_up_others(reap):
-            return Outcome(result=Result.WOKE, detail="it no longer holds up anybody")
+            return await self._missed(reap, "it no longer holds up anybody")
         answer = await self._link.rows(_SIGNALS[reap.action], _guarded(reap))
         if not answer:
-            return await self._missed(reap)
+            return await self._missed(reap, "it changed before the act")
         ((sent, at),) = answer
         return (
             SENT if sent else Outcome(result=Result.GONE, detail="it left at the moment of the signal", at=at)
@@ -95,11 +95,11 @@ class GuardedTerminator:
         ((holds,),) = await self._link.rows(_HOLDS_UP_OTHERS, {"pid": reap.session.id.pid})
         return bool(holds)
 
-    async def _missed(self, reap: Reap) -> Outcome:
-        """Tell whether a session that the guard did not find has left or has changed."""
+    async def _missed(self, reap: Reap, changed: str) -> Outcome:
+        """Tell whether a session that is no longer as it was has left or has changed."""
         present, now = await self._present([reap.session.id])
         if reap.session.id in present:
-            return Outcome(result=Result.WOKE, detail="it changed before the act", at=now)
+            return Outcome(result=Result.WOKE, detail=changed, at=now)
         return Outcome(result=Result.GONE, detail="it had left by itself", at=now)
 
     async def _present(self, ids: Sequence[SessionId]) -> tuple[dict[SessionId, tuple[Any, ...]], Instant]:
