@@ -3,7 +3,7 @@
 from typing import Final
 
 from psycopg import AsyncConnection
-from psycopg.abc import Buffer
+from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
@@ -17,9 +17,15 @@ class TolerantText(Loader):
 
     format = Format.BINARY
 
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        encoding = self.connection.info.encoding if self.connection else "ascii"
+        # SQL_ASCII is the absence of an encoding, and most of what stands there is UTF-8.
+        self._encoding = "utf-8" if encoding == "ascii" else encoding
+
     def load(self, data: Buffer) -> str:
-        """Decode as UTF-8, and show every byte that is none by its number."""
-        return bytes(data).decode("utf-8", "backslashreplace")
+        """Decode as the database is encoded, and show every byte that does not fit by its number."""
+        return bytes(data).decode(self._encoding, "backslashreplace")
 
 
 class ExactInstant(Loader):

@@ -27,6 +27,8 @@ _SETTINGS: Final = {
     "lock_timeout": "1s",
     "search_path": "",
     "default_transaction_read_only": "on",
+    "default_transaction_isolation": r"read\ committed",
+    "default_transaction_deferrable": "off",
     "timezone": "UTC",
     "client_min_messages": "error",
     "jit": "off",
@@ -46,8 +48,14 @@ _NETWORK: Final[Mapping[str, str | int]] = {
 # Beyond every limit above: a frozen backend acknowledges TCP, and its statement_timeout sleeps with it.
 _WATCHDOG_SECONDS: Final = 12.0
 _CONNECT_SECONDS: Final = 20.0
+# Whatever PGCLIENTENCODING or ALTER ROLE says: nothing is converted, so that no name can fail a fetch.
+_ENCODING: Final = (
+    "SELECT pg_catalog.set_config('client_encoding', pg_catalog.current_setting('server_encoding'), false)"
+)
 _LEASE: Final = "SELECT pg_catalog.set_config('idle_session_timeout', %s, false)"
 _LEASE_SINCE: Final = 14_00_00
+_LONGEST_LEASE_MS: Final = 2**31 - 1
+_UNREADABLE: Final = "it is neither `key=value ...` nor a postgresql:// URI"
 
 
 _Params = Mapping[str, object] | tuple[object, ...]
@@ -67,10 +75,13 @@ class Link:
                 connection = await AsyncConnection.connect(_conninfo(dsn), autocommit=True)
         except (psycopg.Error, OSError, TimeoutError) as error:
             raise _explained(error) from None
-        adapt(connection)
         link = cls(connection)
-        if lease and connection.info.server_version >= _LEASE_SINCE:
-            await link.rows(_LEASE, (str(lease // 1_000),))
+        try:
+            await link._settle_in(lease or Span(0))
+        except psycopg.Error as error:
+            await link.close()
+            raise _explained(error) from None
+        adapt(connection)
         return link
 
     @property
@@ -108,6 +119,12 @@ class Link:
         """Give the slot back."""
         await self._connection.close()
 
+    async def _settle_in(self, lease: Span) -> None:
+        await self.rows(_ENCODING)
+        if self._connection.info.server_version >= _LEASE_SINCE:
+            # Without a lease it is 0, for the role may have been given a limit by ALTER ROLE.
+            await self.rows(_LEASE, (str(min(lease // 1_000, _LONGEST_LEASE_MS)),))
+
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
@@ -129,8 +146,7 @@ def name_of(dsn: str) -> str:
         given = conninfo_to_dict(dsn)
     except psycopg.Error:
         # libpq repeats the part that it stumbles over, and a password may stand there.
-        message = "it is neither `key=value ...` nor a postgresql:// URI"
-        raise ValueError(message) from None
+        raise ValueError(_UNREADABLE) from None
     host = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "localhost"
     return f"{host}:{given.get('port') or os.environ.get('PGPORT') or 5432}"
 
@@ -153,6 +169,9 @@ def _conninfo(dsn: str) -> str:
 
 
 def _explained(error: BaseException) -> ServerError:
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        # As in `name_of`: what libpq stumbles over may be a part of the password.
+        return Unreachable(f"the connection string cannot be read: {_UNREADABLE}")
     said = (
         sentence(error) if not isinstance(error, TimeoutError) else f"no answer within {_CONNECT_SECONDS:g}s"
     )
