@@ -1,0 +1,337 @@
+"""The connection: its own limits whatever the role was given, and it answers in time or is lost."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from reaper.policy.match import Match
+from reaper.policy.session import IN_TRANSACTION
+from reaper.policy.spans import SECOND, Span
+from reaper.policy.verdict import Reap, Result
+from reaper.postgres import link as link_module
+from reaper.postgres.errors import Lost, Unreachable
+from reaper.postgres.link import Link
+
+from .conftest import StartStage
+from .proxy import Proxy
+from .reaping import NOW, Reaper, policy
+from .stage import Stage
+from .waiting import until
+
+IDLE_IN_TRANSACTION: Final = Match(states=(IN_TRANSACTION,), idle_for=NOW, transaction_for=Span(1_000))
+IN_FORCE: Final = {
+    "application_name": "pg-reaper",
+    "statement_timeout": "5s",
+    "lock_timeout": "1s",
+    "search_path": "",
+    "default_transaction_read_only": "on",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "transaction_read_only": "on",
+    "transaction_isolation": "read committed",
+    "TimeZone": "UTC",
+    "client_min_messages": "error",
+    "client_encoding": "UTF8",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+HOSTILE: Final = {
+    "application_name": "somebody else",
+    "statement_timeout": "1ms",
+    "lock_timeout": "1ms",
+    "search_path": "evil, public",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+    "timezone": "Asia/Kathmandu",
+    "client_min_messages": "debug1",
+    "client_encoding": "LATIN1",
+    "datestyle": "German, DMY",
+    "intervalstyle": "sql_standard",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "idle_in_transaction_session_timeout": "1ms",
+}
+SHADOWS: Final = """
+    CREATE SCHEMA evil;
+    CREATE FUNCTION evil.now_or_never(timestamptz, timestamptz) RETURNS bool LANGUAGE sql AS 'SELECT true';
+    CREATE OPERATOR evil.>= (FUNCTION = evil.now_or_never, LEFTARG = timestamptz, RIGHTARG = timestamptz);
+    CREATE OPERATOR evil.= (FUNCTION = evil.now_or_never, LEFTARG = timestamptz, RIGHTARG = timestamptz);
+    CREATE FUNCTION evil.age(xid) RETURNS int LANGUAGE sql AS 'SELECT 2000000000';
+    CREATE FUNCTION evil.pg_terminate_backend(int) RETURNS bool LANGUAGE sql AS 'SELECT true';
+    CREATE VIEW evil.pg_roles AS SELECT 10::oid AS oid, 'nobody'::name AS rolname, true AS rolsuper;
+    GRANT ALL ON SCHEMA evil TO PUBLIC;
+    GRANT ALL ON ALL TABLES IN SCHEMA evil TO PUBLIC;
+"""
+
+
+def settings(reaper: Reaper) -> dict[str, str]:
+    return {name: str(reaper.rows(f"SHOW {name}")[0][0]) for name in IN_FORCE}
+
+
+def test_its_settings_are_in_force(stage: Stage) -> None:
+    assert settings(stage.reaper) == IN_FORCE
+
+
+def test_its_settings_are_in_force_whatever_its_role_was_given(stage: Stage) -> None:
+    for setting, value in HOSTILE.items():
+        if setting == "search_path":
+            role = Identifier(stage.role.name)
+            stage.admin.execute(SQL("ALTER ROLE {} SET search_path = evil, public").format(role))
+        else:
+            stage.set(stage.role, setting, value)
+
+    reaper = stage.open_reaper()
+
+    assert settings(reaper) == IN_FORCE
+    client = stage.open(state="idle in transaction")
+    long_enough = policy(stage.application, IDLE_IN_TRANSACTION)
+    until(lambda: isinstance(reaper.verdict(client, long_enough), Reap))
+    reap = reaper.condemn(client, long_enough)
+    assert reaper.act(reap).result is Result.TERMINATED
+
+
+def test_its_settings_are_in_force_whatever_the_environment_and_the_dsn_say(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=1ms")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    monkeypatch.setenv("PGAPPNAME", "somebody else")
+    options = "-c statement_timeout=1ms -c search_path=evil -c default_transaction_read_only=off"
+    with Reaper(make_conninfo(stage.role.dsn, options=options)) as reaper:
+        assert settings(reaper) == IN_FORCE
+
+
+def test_through_the_servers_own_socket_it_works_as_well(stage: Stage) -> None:
+    if stage.server.embedded is None:
+        pytest.skip("where a given server's socket lies is not known")
+    with Reaper(make_conninfo(stage.server.embedded.socket_dsn, user=stage.role.name)) as reaper:
+        assert reaper.look().unreadable == 0
+
+
+def test_functions_and_operators_that_shadow_the_servers_own_are_not_called(stage: Stage) -> None:
+    with stage.clients.open(database=stage.sandbox.database).connection as owner:
+        owner.execute(SHADOWS)
+    stage.set(stage.role, "search_path", "evil")
+    with Reaper(make_conninfo(stage.role.dsn, dbname=stage.sandbox.database)) as reaper:
+        client = stage.open(state="idle in transaction")
+
+        session = reaper.see(client)
+
+        assert session.identity.role == stage.app.name
+        assert not session.superuser
+        assert session.xid_age is None
+
+
+def test_it_cannot_write(stage: Stage) -> None:
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        stage.reaper.rows("CREATE TABLE public.never ()")
+
+
+def test_every_statement_is_a_transaction_of_its_own(stage: Stage) -> None:
+    first, second = (stage.reaper.rows("SELECT pg_catalog.now()") for _ in range(2))
+
+    assert first < second
+    assert stage.reaper.link._connection.info.transaction_status.name == "IDLE"
+
+
+def test_a_statement_that_fails_leaves_the_connection_in_use(stage: Stage) -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        stage.reaper.rows("SELECT 1 / 0")
+
+    assert not stage.reaper.link.lost
+    assert stage.reaper.rows("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("lease", "shown"), [(None, "0"), (Span(30 * SECOND), "30s"), (Span(10**15), "2147483647ms")]
+)
+def test_from_14_on_the_lease_is_its_idle_session_timeout_and_nothing_else_is(
+    stage: Stage, lease: Span | None, shown: str
+) -> None:
+    if stage.server.major >= 14:
+        stage.set(stage.role, "idle_session_timeout", "10s")
+    with Reaper(stage.role.dsn, lease=lease) as reaper:
+        if stage.server.major >= 14:
+            assert reaper.rows("SHOW idle_session_timeout") == [(shown,)]
+        assert reaper.rows("SELECT 1") == [(1,)]
+
+
+def test_a_session_whose_lease_has_run_out_is_lost(stage: Stage) -> None:
+    if stage.server.major < 14:
+        pytest.skip("idle_session_timeout came with 14")
+    with Reaper(stage.role.dsn, lease=Span(SECOND)) as reaper:
+        until(lambda: not present(stage, reaper.link.pid))
+
+        with pytest.raises(Lost, match="57P05|closed the connection|terminating connection"):
+            reaper.rows("SELECT 1")
+        assert reaper.link.lost
+
+
+def test_a_session_that_was_terminated_is_lost(stage: Stage) -> None:
+    stage.admin.execute("SELECT pg_terminate_backend(%s)", (stage.reaper.link.pid,))
+    until(lambda: not present(stage, stage.reaper.link.pid))
+
+    with pytest.raises(Lost):
+        stage.reaper.rows("SELECT 1")
+    assert stage.reaper.link.lost
+
+
+def present(stage: Stage, pid: int) -> bool:
+    found = stage.admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,))
+    return found.fetchone() is not None
+
+
+def while_asked(reaper: Reaper, harm: Callable[[], None]) -> None:
+    """Ask something that takes an hour, and do harm as soon as the server is at it."""
+
+    async def ask() -> None:
+        asked = asyncio.create_task(reaper.link.rows("SELECT pg_catalog.pg_sleep(3600)"))
+        await asyncio.to_thread(harm)
+        await asked
+
+    work: Coroutine[Any, Any, None] = ask()
+    reaper.do(work)
+
+
+def at_work(stage: Stage, pid: int) -> bool:
+    found = stage.admin.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", (pid,))
+    return found.fetchone() == ("PgSleep",)
+
+
+@pytest.mark.parametrize("harm", [Proxy.cut, Proxy.reset])
+def test_a_connection_that_breaks_during_a_statement_is_lost(
+    stage: Stage, proxy: Proxy, harm: Callable[[Proxy], None]
+) -> None:
+    with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
+
+        def when_at_work() -> None:
+            until(lambda: at_work(stage, reaper.link.pid))
+            harm(proxy)
+
+        with pytest.raises(Lost, match="the connection was lost"):
+            while_asked(reaper, when_at_work)
+        assert reaper.link.lost
+
+
+def test_a_statement_that_takes_too_long_is_cancelled_by_the_server_and_the_connection_lives(
+    stage: Stage,
+) -> None:
+    stage.reaper.rows("SELECT pg_catalog.set_config('statement_timeout', '50ms', false)")
+
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        stage.reaper.rows("SELECT pg_catalog.pg_sleep(3600)")
+    assert stage.reaper.rows("SELECT 1") == [(1,)]
+
+
+def test_a_network_that_swallows_everything_is_bounded_by_the_watchdog(
+    stage: Stage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
+        monkeypatch.setattr(link_module, "_WATCHDOG_SECONDS", 0.2)
+        proxy.go_deaf()
+
+        with pytest.raises(Lost):
+            reaper.rows("SELECT 1")
+        assert reaper.link.lost
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_frozen_backend_is_bounded_by_the_watchdog(
+    start_stage: StartStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = start_stage()
+    monkeypatch.setattr(link_module, "_WATCHDOG_SECONDS", 0.2)
+    with frozen(stage.reaper.link.pid):
+        with pytest.raises(Lost):
+            stage.reaper.rows("SELECT 1")
+        assert stage.reaper.link.lost
+
+
+def test_a_server_that_accepts_and_never_answers_is_unreachable(
+    stage: Stage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_CONNECT_SECONDS", 0.2)
+    proxy.go_deaf()
+
+    with pytest.raises(Unreachable, match=r"no answer within 0\.2s"):
+        asyncio.run(Link.open(proxy.dsn(stage.role.dsn)))
+
+
+def test_a_server_that_is_not_there_is_unreachable_in_a_sentence(stage: Stage, proxy: Proxy) -> None:
+    proxy.cut()
+
+    with pytest.raises(Unreachable, match="Connection refused") as refusal:
+        asyncio.run(Link.open(proxy.dsn(stage.role.dsn)))
+    assert "\n" not in str(refusal.value)
+
+
+def test_when_the_slots_are_full_an_open_connection_works_and_a_new_one_is_refused_in_a_sentence(
+    start_stage: StartStage,
+) -> None:
+    stage = start_stage(max_connections="8", superuser_reserved_connections="3")
+    with pytest.raises(psycopg.OperationalError):
+        for _ in range(8):
+            stage.open()
+
+    client = stage.reaper.look()
+    assert client.slots.used >= client.slots.usable
+    with pytest.raises(Unreachable, match="remaining connection slots are reserved") as refusal:
+        stage.open_reaper()
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_wrong_password_is_refused_in_a_sentence_without_it(start_stage: StartStage) -> None:
+    stage = start_stage()
+    embedded = stage.server.embedded
+    assert embedded
+    role = stage.sandbox.role("secretive")
+    stage.admin.execute(f"ALTER ROLE \"{role.name}\" PASSWORD 'right'".encode())
+    hba = embedded.data / "pg_hba.conf"
+    rule = f"host all {role.name} 127.0.0.1/32 scram-sha-256\n"
+    hba.write_text(rule + hba.read_text(encoding="utf-8"), encoding="utf-8")
+    stage.admin.execute("SELECT pg_reload_conf()")
+
+    def refusal(password: str) -> str | None:
+        try:
+            asyncio.run(opened_and_closed(make_conninfo(role.dsn, password=password)))
+        except Unreachable as error:
+            return str(error)
+        return None
+
+    said = until(lambda: refusal("hunter2"))
+    assert "password authentication failed" in said
+    assert "hunter2" not in said
+    assert "hunter2" not in repr(Unreachable(said))
+
+
+async def opened_and_closed(dsn: str) -> None:
+    link = await Link.open(dsn)
+    await link.close()
+
+
+@pytest.mark.parametrize("dsn", ["host=localhost password=hunter2 hunter3", "postgresql://u:hunter2@[::1"])
+def test_a_connection_string_that_cannot_be_read_is_not_repeated(dsn: str) -> None:
+    with pytest.raises(Unreachable, match="the connection string cannot be read") as refusal:
+        asyncio.run(Link.open(dsn))
+    assert "hunter" not in str(refusal.value)
