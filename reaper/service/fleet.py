@@ -1,25 +1,50 @@
-"""All servers of a policy file at once: a named task each, and if one breaks, all end with its reason."""
+"""All servers at once: a named task each, come and gone by reload; if one breaks, all end with its reason."""
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 
-from reaper.config import Server, Settings
-from reaper.record.ledger import Ledger
-from reaper.service.server_loop import ServerLoop
-from reaper.service.signals import heed_signals
-from reaper.service.station import Manner
+from reaper.config import Server
+from reaper.service.bulletin import Bulletin
+from reaper.service.server_loop import ServerLoop, Surroundings
+from reaper.service.standing import Standing
 from reaper.service.tally import Tally
 from reaper.telemetry.log import Log
+from reaper.telemetry.metrics import Metrics
 
 
-async def run_fleet(
-    servers: Sequence[Server], settings: Settings, manner: Manner, *, ledger: Ledger, log: Log
-) -> Sequence[tuple[Server, Tally]]:
-    """Cycle at every server until SIGTERM or Ctrl-C."""
-    stop = asyncio.Event()
-    heed_signals(stop, ledger, log)
-    loops = [ServerLoop(server, settings, manner, ledger=ledger, log=log, stop=stop) for server in servers]
-    async with asyncio.TaskGroup() as group:
-        for server, loop in zip(servers, loops, strict=True):
-            group.create_task(loop.run(), name=f"server {server.name}")
-    return [(server, loop.tally) for server, loop in zip(servers, loops, strict=True)]
+class Fleet:
+    """The loops of all servers that are ours."""
+
+    def __init__(self, common: Surroundings, *, log: Log, metrics: Metrics) -> None:
+        self._common = common
+        self._log = log
+        self._metrics = metrics
+        self._loops: dict[Server, ServerLoop] = {}
+        self.tallies: dict[str, Tally] = {}
+
+    @property
+    def standings(self) -> Mapping[str, Standing]:
+        """Where each loop stands."""
+        return {server.name: loop.standing for server, loop in self._loops.items()}
+
+    def muster(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
+        """Begin at servers that are new, end at those that are gone; one that has changed is both."""
+        wanted = list(dict.fromkeys(servers))
+        names = {server.name for server in wanted}
+        for server in [server for server in self._loops if server not in wanted]:
+            self._loops.pop(server).stop.set()
+            if server.name not in names:
+                self._metrics.forget(server.name)
+        for server in wanted:
+            if server not in self._loops:
+                self._loops[server] = loop = self._loop(server)
+                start(loop)
+
+    def stop(self) -> None:
+        """Ask every loop to finish what is at hand and end."""
+        for loop in self._loops.values():
+            loop.stop.set()
+
+    def _loop(self, server: Server) -> ServerLoop:
+        bulletin = Bulletin(server.name, log=self._log, metrics=self._metrics)
+        self.tallies[server.name] = bulletin.tally
+        return ServerLoop(server, self._common, bulletin, Standing())

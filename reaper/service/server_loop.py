@@ -1,8 +1,9 @@
-"""The loop of one server: connect and keep the connection, cycle at every deadline, go on by itself."""
+"""The loop of one server: connect and keep the connection, lead or stand by, cycle at every deadline."""
 
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
@@ -10,135 +11,137 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from reaper.config import Server, Settings
 from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
-from reaper.policy.spans import SECOND, Span, seconds, words
+from reaper.policy.rules import Rules
+from reaper.policy.spans import SECOND, Span, seconds
 from reaper.postgres.errors import Refused, ServerError
+from reaper.postgres.leadership import Leadership, Office
 from reaper.postgres.observer import ObservingFailed
-from reaper.postgres.preflight import Level
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
+from reaper.service.bulletin import Bulletin
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.pause import pause
+from reaper.service.standing import Standing, State
 from reaper.service.station import Manner, Opened, opened, station
-from reaper.service.tally import Tally
-from reaper.telemetry import events
-from reaper.telemetry.log import Log
 
 _LEASE_INTERVALS: Final = 3
 _SHORTEST_LEASE: Final = Span(15 * SECOND)
 _LONGEST_BACKOFF: Final = 60.0
-_EARNEST: Final = (Level.WARNING, Level.REFUSAL)
+_STANDBY_SHARE: Final = 5
+"""A standby asks so many times an interval whether the lead is free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the loops of all servers have in common."""
+
+    settings: Callable[[], Settings]
+    manner: Manner
+    ledger: Ledger
 
 
 class ServerLoop:
     """Runs cycles at one server until it is asked to stop."""
 
-    def __init__(
-        self,
-        server: Server,
-        settings: Settings,
-        manner: Manner,
-        *,
-        ledger: Ledger,
-        log: Log,
-        stop: asyncio.Event,
-    ) -> None:
-        self._server = server
-        self._settings = settings
-        self._manner = manner
-        self._ledger = ledger
-        self._log = log.bind(server=server.name)
-        self._stop = stop
+    def __init__(self, server: Server, common: Surroundings, bulletin: Bulletin, standing: Standing) -> None:
+        self.server = server
+        self.standing = standing
+        self.stop = asyncio.Event()
+        self._common = common
+        self._bulletin = bulletin
         self._cycles = 0
-        self.tally = Tally()
 
     async def run(self) -> None:
         """Connect, cycle, and connect again when the server was lost: one that is away is no crash."""
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(ServerError),
             wait=wait_exponential_jitter(initial=1, max=_LONGEST_BACKOFF, jitter=1),
-            sleep=lambda delay: pause(delay, self._stop),
+            sleep=lambda delay: pause(delay, self.stop),
             before_sleep=self._say_away,
-            stop=lambda _: self._stop.is_set(),
+            stop=lambda _: self.stop.is_set(),
             retry_error_callback=lambda _: None,
         )
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             # A fresh round of attempts after each connection that served: the back-off starts small again.
             await attempts(self._serve)
 
-    async def _serve(self) -> None:
-        lease = Span(max(_LEASE_INTERVALS * self._settings.interval, _SHORTEST_LEASE))
-        rules = self._settings.rules
-        before = self._cycles
-        async with opened(self._server, rules, self._manner, lease=lease) as at:
-            post = station(self._server, at, rules, self._manner, self._ledger)
-            self._say_connected(at)
-            try:
-                await self._cycle_until_stop(post)
-            except ServerError as lost:
-                if self._cycles == before:
-                    raise  # it never served: back off
-                self._log.warning(events.SERVER_AWAY, why=str(lost), retry="at once")
+    @property
+    def _rules(self) -> Rules:
+        return self._common.settings().rules_for(self.server)
 
-    async def _cycle_until_stop(self, post: Station) -> None:
+    async def _serve(self) -> None:
+        settings = self._common.settings()
+        lease = Span(max(_LEASE_INTERVALS * settings.interval, _SHORTEST_LEASE))
+        before = self._cycles
+        try:
+            async with opened(self.server, self._rules, self._common.manner, lease=lease) as at:
+                self._station(at, self._rules)  # a missing right shows now, and not with the first candidate
+                self._bulletin.connected(at)
+                if await self._led(at):
+                    await self._cycle_until_stop(at)
+        except ServerError as lost:
+            if self._cycles == before:
+                raise  # it never served: back off
+            self._away(lost, "at once")
+        finally:
+            self._bulletin.disconnected()
+
+    async def _led(self, at: Opened) -> bool:
+        """Stand by until the lead is ours; false when asked to stop before."""
+        office = Office.REHEARSING if self._common.manner.dry_run else Office.ACTING
+        leadership = Leadership(at.link, office=office, role=at.probe.role)
+        while not self.stop.is_set():
+            if await leadership.seek():
+                self._bulletin.leads()
+                return True
+            holder = await leadership.holder()
+            self.standing.set(State.STANDBY, str(holder or "another reaper leads"))
+            self._bulletin.stands_by(holder)
+            await pause(seconds(self._common.settings().interval) / _STANDBY_SHARE, self.stop)
+        return False
+
+    async def _cycle_until_stop(self, at: Opened) -> None:
         memory = Memory()
-        while not self._stop.is_set():
+        rules = self._rules
+        post = self._station(at, rules)
+        while not self.stop.is_set():
+            if self._rules != rules:
+                rules = self._rules
+                post = self._station(at, rules)
             started = time.monotonic()
-            rest = self._settings.interval
+            rest = self._common.settings().interval
             try:
-                cycle = await self._cycle(post, memory)
-            except ObservingFailed as failed:
-                self._fail(events.CYCLE_FAILED, failed)
-            except RecordFailed as failed:
-                self._fail(events.RECORD_FAILED, failed)
+                cycle = await self._cycle(post, rules, memory)
+            except (ObservingFailed, RecordFailed) as failed:
+                self._bulletin.failed(failed)
+                self.standing.sign()
             else:
                 memory = cycle.remembered
-                rest = self._rest(cycle)
-            await pause(seconds(rest) - (time.monotonic() - started), self._stop)
+                rest = self._rest(cycle, rules)
+            await pause(seconds(rest) - (time.monotonic() - started), self.stop)
 
-    async def _cycle(self, post: Station, memory: Memory) -> Cycle:
+    async def _cycle(self, post: Station, rules: Rules, memory: Memory) -> Cycle:
+        started = time.monotonic()
         name = str(self._cycles + 1)
-        rules = self._settings.rules
-        cycle = await run_cycle(post, name, rules=rules, memory=memory, stopping=self._stop.is_set)
+        cycle = await run_cycle(post, name, rules=rules, memory=memory, stopping=self.stop.is_set)
         self._cycles += 1
-        self.tally.add(cycle)
-        report(cycle, self._log)
+        self.standing.slots = cycle.snapshot.slots
+        self.standing.set(State.WORKING)
+        self._bulletin.cycled(cycle, took=time.monotonic() - started)
         return cycle
 
-    def _rest(self, cycle: Cycle) -> Span:
-        settings = self._settings
-        return rest_after(
-            cycle.snapshot, settings.rules, interval=settings.interval, precision=settings.precision
-        )
+    def _station(self, at: Opened, rules: Rules) -> Station:
+        return station(self.server, at, rules, self._common.manner, self._common.ledger)
 
-    def _fail(self, event: str, error: Exception) -> None:
-        self.tally.failures += 1
-        self._log.error(event, why=str(error), next_try=words(self._settings.interval))
-
-    def _say_connected(self, at: Opened) -> None:
-        for found in at.findings:
-            if found.level in _EARNEST:
-                self._log.warning(events.SERVER_FINDING, finding=found.finding, mend=found.mend)
-        slots = f"{at.probe.max_connections} slots"
-        self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major, slots=slots)
+    def _rest(self, cycle: Cycle, rules: Rules) -> Span:
+        settings = self._common.settings()
+        return rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.precision)
 
     def _say_away(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None
-        event = events.SERVER_REFUSED if isinstance(error, Refused) else events.SERVER_AWAY
-        self._log.error(event, why=str(error), retry=f"in {attempt.upcoming_sleep:.1f}s")
+        self._away(error, f"in {attempt.upcoming_sleep:.1f}s")
 
-
-def report(cycle: Cycle, log: Log) -> None:
-    """Say what a cycle did; quiet cycles are quiet."""
-    if cycle.clock_step is not None:
-        log.warning(events.CLOCK_STEPPED, by=words(cycle.clock_step), so="nobody is touched in this cycle")
-    for trip in cycle.plan.brakes:
-        log.error(events.POLICY_BRAKED, policy=trip.policy.name, mode=trip.policy.mode.value, why=trip.reason)
-    if cycle.snapshot.unreadable:
-        log.warning(events.SERVER_BLIND, unreadable=cycle.snapshot.unreadable, mend="GRANT pg_read_all_stats")
-    if cycle.record_failed:
-        log.error(events.RECORD_FAILED, why=str(cycle.record_failed))
-    say: Callable[..., None] = log.info if cycle.settled else log.debug
-    event = events.CYCLE_ACTED if cycle.settled else events.CYCLE_QUIET
-    slots = cycle.snapshot.slots
-    counts = {result.value: count for result, count in cycle.results.items()}
-    say(event, cycle=cycle.name, **counts, slots=f"{slots.used}/{slots.total}")
+    def _away(self, error: BaseException | None, retry: str) -> None:
+        refused = isinstance(error, Refused)
+        self.standing.set(State.REFUSED if refused else State.AWAY, str(error))
+        self._bulletin.away(str(error), refused=refused, retry=retry)

@@ -8,6 +8,13 @@ STOPPED: Final = "reaper.stopped"
 POLICY_WARNING: Final = "policy.warning"
 POLICY_BRAKED: Final = "policy.braked"
 
+RELOADED: Final = "policy.reloaded"
+RELOAD_REFUSED: Final = "policy.refused"
+LEADS: Final = "leader.acquired"
+STANDS_BY: Final = "leader.standby"
+SERVES: Final = "http.listening"
+SERVES_NOT: Final = "http.unavailable"
+
 SERVER_CONNECTED: Final = "server.connected"
 SERVER_FINDING: Final = "server.finding"
 SERVER_AWAY: Final = "server.away"

@@ -1,0 +1,93 @@
+"""What one server's loop tells the world: the log, the metrics, the tally; each event once, in one place."""
+
+from collections.abc import Callable
+
+from reaper.policy.spans import words
+from reaper.postgres.leadership import Holder
+from reaper.postgres.preflight import Level
+from reaper.record.writer import RecordFailed
+from reaper.service.cycle import Cycle
+from reaper.service.station import Opened
+from reaper.service.tally import Tally
+from reaper.telemetry import events
+from reaper.telemetry.log import Log
+from reaper.telemetry.metrics import Metrics
+
+
+class Bulletin:
+    """Tells what happens at one server."""
+
+    def __init__(self, server: str, *, log: Log, metrics: Metrics) -> None:
+        self._server = server
+        self._log = log.bind(server=server)
+        self._metrics = metrics
+        self._gauges = metrics.server(server)
+        self._last_holder: str | None = None
+        self.tally = Tally()
+
+    def connected(self, at: Opened) -> None:
+        """There is a connection, and it was looked at."""
+        self._gauges.connected = True
+        for found in at.findings:
+            if found.level is Level.WARNING:
+                self._log.warning(events.SERVER_FINDING, finding=found.finding, mend=found.mend)
+        slots = f"{at.probe.max_connections} slots"
+        self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major, slots=slots)
+
+    def disconnected(self) -> None:
+        """There is none any more, and no lead either."""
+        self._gauges.connected = self._gauges.leads = False
+        self._last_holder = None
+
+    def leads(self) -> None:
+        """From now on this reaper acts here."""
+        self._gauges.leads = True
+        self._log.info(events.LEADS)
+
+    def stands_by(self, holder: Holder | None) -> None:
+        """Somebody else leads; told once for each of them."""
+        said = str(holder or "another reaper leads")
+        if said != self._last_holder:
+            self._last_holder = said
+            say = self._log.info if holder is None or holder.ours else self._log.error
+            say(events.STANDS_BY, why=said)
+
+    def away(self, why: str, *, refused: bool, retry: str) -> None:
+        """The server cannot be reached, was lost, or refuses."""
+        self._metrics.failed(self._server, "refused" if refused else "away")
+        self._log.error(events.SERVER_REFUSED if refused else events.SERVER_AWAY, why=why, retry=retry)
+
+    def failed(self, error: Exception) -> None:
+        """A cycle failed; the next one follows."""
+        kind, event = "cycle", events.CYCLE_FAILED
+        if isinstance(error, RecordFailed):
+            kind, event = "record", events.RECORD_FAILED
+        self.tally.failures += 1
+        self._metrics.failed(self._server, kind)
+        self._log.error(event, why=str(error))
+
+    def cycled(self, cycle: Cycle, *, took: float) -> None:
+        """A cycle has come to its end."""
+        self.tally.add(cycle)
+        self._gauges.succeed(cycle.snapshot, cycle.plan)
+        self._metrics.cycle(self._server, plan=cycle.plan, settled=cycle.settled, took=took)
+        if cycle.record_failed:
+            self._metrics.failed(self._server, "record")
+        report(cycle, self._log)
+
+
+def report(cycle: Cycle, log: Log) -> None:
+    """Say what a cycle did; quiet cycles are quiet."""
+    if cycle.clock_step is not None:
+        log.warning(events.CLOCK_STEPPED, by=words(cycle.clock_step), so="nobody is touched in this cycle")
+    for trip in cycle.plan.brakes:
+        log.error(events.POLICY_BRAKED, policy=trip.policy.name, mode=trip.policy.mode.value, why=trip.reason)
+    if cycle.snapshot.unreadable:
+        log.warning(events.SERVER_BLIND, unreadable=cycle.snapshot.unreadable, mend="GRANT pg_read_all_stats")
+    if cycle.record_failed:
+        log.error(events.RECORD_FAILED, why=str(cycle.record_failed))
+    say: Callable[..., None] = log.info if cycle.settled else log.debug
+    event = events.CYCLE_ACTED if cycle.settled else events.CYCLE_QUIET
+    slots = cycle.snapshot.slots
+    counts = {result.value: count for result, count in cycle.results.items()}
+    say(event, cycle=cycle.name, **counts, slots=f"{slots.used}/{slots.total}")

@@ -1,0 +1,127 @@
+"""The daemon: every part a named task, and the end of any one ends the process with a reason."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from socket import socket
+from typing import Any, Final
+
+from starlette.applications import Starlette
+
+from reaper.config import Server, Settings
+from reaper.record.ledger import Ledger
+from reaper.record.writer import RecordFailed
+from reaper.service.fleet import Fleet
+from reaper.service.pause import pause
+from reaper.service.rulebook import Rulebook
+from reaper.service.server_loop import ServerLoop, Surroundings
+from reaper.service.signals import Flags, heed_signals
+from reaper.service.station import Manner
+from reaper.service.tally import Tally
+from reaper.service.vitals import Vitals
+from reaper.telemetry import events
+from reaper.telemetry.http import application, serve
+from reaper.telemetry.log import Log
+from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.systemd import Systemd
+
+_BEAT_SECONDS: Final = 1.0
+
+
+class Broken(Exception):
+    """A part that should never end has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a daemon is made of."""
+
+    rulebook: Rulebook
+    servers: Callable[[Settings], Sequence[Server]]
+    """Which servers of these settings are ours."""
+    manner: Manner
+    ledger: Ledger
+    log: Log
+    metrics: Metrics
+    systemd: Systemd
+    listening: socket | None
+
+
+class Daemon:
+    """Runs until SIGTERM or Ctrl-C."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        settings = self._settings
+        common = Surroundings(settings=settings, manner=parts.manner, ledger=parts.ledger)
+        self._fleet = Fleet(common, log=parts.log, metrics=parts.metrics)
+        self._vitals = Vitals(fleet=self._fleet, settings=settings)
+
+    async def run(self) -> Mapping[str, Tally]:
+        """Begin everywhere, keep watch, end everywhere; returns what was done at each server."""
+        flags = heed_signals(self._parts.log)
+        http_stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+
+            def start(name: str, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+                group.create_task(_eternal(name, work, stop), name=name)
+
+            if self._parts.listening:
+                start("http", serve(self._pages(), self._parts.listening, http_stop), http_stop)
+            await self._watch(flags, lambda loop: start(f"server {loop.server.name}", loop.run(), loop.stop))
+            self._parts.systemd.stopping()
+            self._fleet.stop()
+            http_stop.set()
+        return self._fleet.tallies
+
+    async def _watch(self, flags: Flags, start: Callable[[ServerLoop], None]) -> None:
+        """Once a second, and at once on a signal: reload, muster, feed the watchdog, say how it stands."""
+        parts = self._parts
+        self._muster(start)
+        announced = False
+        while not flags.stop.is_set():
+            if not announced and self._vitals.started():
+                parts.systemd.ready()
+                announced = True
+            self._beat()
+            await pause(_BEAT_SECONDS, flags.stop, flags.reload)
+            if flags.reload.is_set():
+                flags.reload.clear()
+                self._reopen_record()
+                self._reload(parts.rulebook.reload, start)
+                parts.systemd.reloading()
+                parts.rulebook.reload()
+                self._muster(start)
+                parts.systemd.ready()
+            elif parts.rulebook.look():
+                self._muster(start)
+
+    def _muster(self, start: Callable[[ServerLoop], None]) -> None:
+        self._fleet.muster(self._parts.servers(self._settings()), start)
+
+    def _beat(self) -> None:
+        self._parts.systemd.status(self._vitals.status())
+        if self._vitals.live().good:
+            self._parts.systemd.alive()
+
+    def _reopen_record(self) -> None:
+        try:
+            self._parts.ledger.reopen()
+        except RecordFailed as failed:
+            self._parts.log.error(events.RECORD_FAILED, why=str(failed))  # noqa: TRY400 (a sentence)
+        else:
+            self._parts.log.info(events.RECORD_REOPENED)
+
+    def _settings(self) -> Settings:
+        return self._parts.rulebook.settings
+
+    def _pages(self) -> Starlette:
+        return application(metrics=self._parts.metrics, livez=self._vitals.live, readyz=self._vitals.ready)
+
+
+async def _eternal(name: str, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Do it until the stop; whatever ends sooner is broken."""
+    await work
+    if not stop.is_set():
+        message = f"{name} has ended by itself"
+        raise Broken(message)

@@ -1,0 +1,50 @@
+"""The policy file in force: build new, validate whole, swap once, keep the last good."""
+
+from pathlib import Path
+
+from reaper.config import BadPolicyFile, Settings, Stamp, load, stamp
+from reaper.telemetry import events
+from reaper.telemetry.log import Log
+from reaper.telemetry.metrics import ReloadGauges
+
+
+class Rulebook:
+    """Holds the settings; loops read them at the start of a cycle, so a swap falls between cycles."""
+
+    def __init__(self, path: Path, settings: Settings, *, gauges: ReloadGauges, log: Log) -> None:
+        self._path = path
+        self._gauges = gauges
+        self._log = log
+        self._stamp: Stamp = stamp(path, settings)
+        self.settings = settings
+
+    def look(self) -> bool:
+        """Reload if the content has changed since the last look; true when new settings are in force."""
+        now = stamp(self._path, self.settings)
+        if now == self._stamp:
+            return False
+        # Remembered before the load: what changes in between is seen by the next look.
+        self._stamp = now
+        return self.reload()
+
+    def reload(self) -> bool:
+        """Read the file anew; a bad one is told with every mistake, and the last good one stays in force."""
+        try:
+            settings = load(self._path)
+        except BadPolicyFile as bad:
+            self._gauges.failed()
+            for mistake in bad.mistakes:
+                self._log.error(events.RELOAD_REFUSED, mistake=str(mistake), in_force=self._digest)
+            return False
+        self._gauges.succeed()
+        changed = settings != self.settings
+        self.settings = settings
+        if changed:
+            rules = settings.rules
+            counts = {"enforcing": len(rules.enforcing), "rehearsing": len(rules.rehearsing)}
+            self._log.info(events.RELOADED, rules=self._digest, servers=len(settings.servers), **counts)
+        return changed
+
+    @property
+    def _digest(self) -> str:
+        return self.settings.rules.digest[:12]
