@@ -14,6 +14,7 @@ class Exit(IntEnum):
     NO = 1
     USAGE = 2
     SERVER = 3
+    DEFECT = 70
 
 
 class _Sentence(click.ClickException):
@@ -40,3 +41,9 @@ class ServerTrouble(_Sentence):
     """The server cannot be reached, or refuses."""
 
     exit_code = Exit.SERVER
+
+
+class Defect(_Sentence):
+    """The reaper itself is broken."""
+
+    exit_code = Exit.DEFECT

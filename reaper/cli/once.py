@@ -13,9 +13,11 @@ from reaper.cli.run import manner_of, say_what_will_be_done
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
 from reaper.postgres.errors import ServerError
+from reaper.postgres.leadership import Holder
 from reaper.record.ledger import Ledger
 from reaper.service.cycle import Cycle
 from reaper.service.once import run_once
+from reaper.service.signals import heed_signals
 from reaper.service.station import Manner
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 
@@ -37,7 +39,7 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
     """Run one cycle and end.
 
     It looks twice, `precision` apart, for nobody is terminated on first sight. Exit code 1: something
-    that was due was not done: a brake, a refusal of the server, an uncertain end.
+    that was due was not done: a brake, a refusal of the server, an uncertain end, or another reaper leads.
     """
     settings = read_settings(policies)
     servers = pick_servers(settings, dsn, server)
@@ -51,18 +53,19 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
     lost = [result for result in cycles if isinstance(result, ServerError)]
     if lost:
         raise ServerTrouble("; ".join(map(str, lost)))
-    if any(isinstance(result, Cycle) and result.left_undone for result in cycles):
+    if any(not isinstance(result, Cycle) or result.left_undone for result in cycles):
         raise click.exceptions.Exit(Exit.NO)
 
 
 async def _everywhere(
     servers: Sequence[Server], settings: Settings, manner: Manner, ledger: Ledger, log: Log
-) -> Sequence[Cycle | ServerError]:
+) -> Sequence[Cycle | Holder | ServerError | None]:
     """One server's trouble is no other's."""
+    stop = heed_signals(log).stop
 
-    async def at(server: Server) -> Cycle | ServerError:
+    async def at(server: Server) -> Cycle | Holder | ServerError | None:
         try:
-            return await run_once(server, settings, manner, ledger=ledger, log=log)
+            return await run_once(server, settings, manner, ledger=ledger, log=log, stop=stop)
         except ServerError as error:
             return ServerError(f"{server.name}: {error}")
 

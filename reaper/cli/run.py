@@ -1,22 +1,37 @@
 """`reaper run`: the daemon."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from socket import socket
+from typing import Final
 
 import click
+from click.core import ParameterSource
 
 from reaper import __version__
+from reaper.cli.exits import Defect, Misconfigured
 from reaper.cli.options import acting_options
 from reaper.cli.record import opened_ledger
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Settings
 from reaper.policy.spans import exact_words
+from reaper.postgres.errors import sentence
 from reaper.postgres.query_text import QueryText
-from reaper.service.fleet import run_fleet
+from reaper.service.daemon import Daemon, Parts
+from reaper.service.roster import choose_servers
+from reaper.service.rulebook import Rulebook
+from reaper.service.sharding import Shard
 from reaper.service.station import Manner
+from reaper.service.tally import Tally
 from reaper.telemetry import events
+from reaper.telemetry.http import listen as listen_on
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
+from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.systemd import Systemd
+
+_LISTEN: Final = "127.0.0.1:9432"
 
 
 def manner_of(*, dry_run: bool, with_query_text: bool, with_query_literals: bool) -> Manner:
@@ -46,7 +61,25 @@ def say_what_will_be_done(log: Log, settings: Settings, manner: Manner, servers:
 
 @click.command(short_help="Watch the servers and carry the policies out.")
 @acting_options
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default=_LISTEN,
+    show_default=True,
+    envvar="REAPER_LISTEN",
+    show_envvar=True,
+    help="Where /metrics, /livez and /readyz answer; `off` for nowhere.",
+)
+@click.option(
+    "--shard",
+    metavar="INDEX/COUNT",
+    envvar="REAPER_SHARD",
+    show_envvar=True,
+    help="Look after this share of the servers only; a pod's name with its ordinal will do as INDEX.",
+)
+@click.pass_context
 def run(  # noqa: PLR0913 (click hands every option over by name)
+    ctx: click.Context,
     *,
     policies: Path,
     dsn: str | None,
@@ -57,20 +90,74 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     with_query_literals: bool,
     log_format: str,
     log_level: str,
+    listen: str,
+    shard: str | None,
 ) -> None:
     """Watch the servers and carry the policies out, until SIGTERM or Ctrl-C.
 
-    The first cycle runs at once. A termination at hand is finished before the end. SIGHUP reopens the record.
+    The first cycle runs at once. A termination at hand is finished before the end. SIGHUP, and a change of its
+    content, let the policy file be read anew; a bad one never replaces a good one. SIGHUP reopens the record.
     """
+    systemd = Systemd.from_environment()
     settings = read_settings(policies)
-    servers = pick_servers(settings, dsn, server)
+    pick_servers(settings, dsn, server)
     manner = manner_of(
         dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals
     )
     log = make_log(LogFormat(log_format), LogLevel(log_level))
+    metrics = Metrics(__version__)
+    asked = ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
+    choose = partial(choose_servers, dsn=dsn, name=server, shard=_shard(shard))
     with opened_ledger(audit_log, log) as ledger:
-        say_what_will_be_done(log, settings, manner, [each.name for each in servers])
-        tallies = asyncio.run(run_fleet(servers, settings, manner, ledger=ledger, log=log))
-        for each, tally in tallies:
+        say_what_will_be_done(log, settings, manner, [each.name for each in choose(settings)])
+        parts = Parts(
+            rulebook=Rulebook(policies, settings, gauges=metrics.reload, log=log),
+            servers=choose,
+            manner=manner,
+            ledger=ledger,
+            log=log,
+            metrics=metrics,
+            systemd=systemd,
+            listening=_listening(
+                listen, log, asked=ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
+            ),
+        )
+        tallies = _run(parts, log)
+        for name, tally in tallies.items():
             counts = {"cycles": tally.cycles, "failed": tally.failures, "brakes": tally.brakes}
-            log.info(events.STOPPED, server=each.name, **counts, **tally.by_result)
+            log.info(events.STOPPED, server=name, **counts, **tally.by_result)
+
+
+def _run(parts: Parts, log: Log) -> Mapping[str, Tally]:
+    try:
+        return asyncio.run(Daemon(parts).run())
+    except ExceptionGroup as broken:
+        for error in broken.exceptions:
+            log.exception(events.BROKEN, why=f"{type(error).__name__}: {sentence(error)}", exc_info=error)
+        message = "a part of the service has ended that never should: this is a defect of the reaper"
+        raise Defect(message) from None
+
+
+def _shard(text: str | None) -> Shard | None:
+    try:
+        return Shard.parse(text) if text else None
+    except ValueError as error:
+        message = f"--shard: {error}"
+        raise Misconfigured(message) from None
+
+
+def _listening(where: str, log: Log, *, asked: bool) -> socket | None:
+    if where == "off":
+        return None
+    host, _, port = where.rpartition(":")
+    try:
+        listening = listen_on(host.strip("[]") or "127.0.0.1", int(port))
+    except (OSError, ValueError, OverflowError) as error:
+        message = f"--listen {where}: {error}; write HOST:PORT with a free port, or off"
+        if asked:
+            raise Misconfigured(message) from None
+        # Two reapers on one host, one of them a rehearsal, must not need to know of each other.
+        log.warning(events.SERVES_NOT, why=message)
+        return None
+    log.info(events.SERVES, at=where)
+    return listening

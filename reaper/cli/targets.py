@@ -7,7 +7,8 @@ import click
 
 from reaper.cli.exits import Misconfigured
 from reaper.config import BadPolicyFile, Server, Settings, load
-from reaper.postgres.link import has_password, name_of
+from reaper.postgres.link import has_password
+from reaper.service.roster import from_dsn
 
 
 def read_settings(policies: Path) -> Settings:
@@ -60,7 +61,7 @@ def _from_dsn(dsn: str) -> Server:
         )
         raise Misconfigured(message)
     try:
-        return Server(name=name_of(dsn), dsn=dsn)
+        return from_dsn(dsn)
     except ValueError as error:
         message = f"the connection string cannot be read: {error}"
         raise Misconfigured(message) from None

@@ -87,14 +87,16 @@ class Daemon:
             await pause(_BEAT_SECONDS, flags.stop, flags.reload)
             if flags.reload.is_set():
                 flags.reload.clear()
-                self._reopen_record()
-                self._reload(parts.rulebook.reload, start)
-                parts.systemd.reloading()
-                parts.rulebook.reload()
-                self._muster(start)
-                parts.systemd.ready()
+                self._reload_as_asked(start)
             elif parts.rulebook.look():
                 self._muster(start)
+
+    def _reload_as_asked(self, start: Callable[[ServerLoop], None]) -> None:
+        self._parts.systemd.reloading()
+        self._reopen_record()
+        self._parts.rulebook.reload()
+        self._muster(start)
+        self._parts.systemd.ready()
 
     def _muster(self, start: Callable[[ServerLoop], None]) -> None:
         self._fleet.muster(self._parts.servers(self._settings()), start)

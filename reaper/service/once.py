@@ -5,26 +5,32 @@ import asyncio
 from reaper.config import Server, Settings
 from reaper.policy.memory import Memory
 from reaper.policy.spans import seconds
+from reaper.postgres.leadership import Holder, Leadership
 from reaper.record.ledger import Ledger
+from reaper.service.bulletin import report
 from reaper.service.cycle import Cycle, run_cycle
 from reaper.service.pause import pause
-from reaper.service.server_loop import report
-from reaper.service.signals import heed_signals
-from reaper.service.station import Manner, opened, station
+from reaper.service.station import Manner, office_of, opened, station
+from reaper.telemetry import events
 from reaper.telemetry.log import Log
 
 
-async def run_once(server: Server, settings: Settings, manner: Manner, *, ledger: Ledger, log: Log) -> Cycle:
-    """Look, look again a moment later, and carry out what both looks agree on."""
-    stop = asyncio.Event()
-    heed_signals(stop, ledger, log)
-    async with opened(server, settings.rules, manner) as at:
-        post = station(server, at, settings.rules, manner, ledger)
-        first = await post.observer.observe(settings.rules)
+async def run_once(
+    server: Server, settings: Settings, manner: Manner, *, ledger: Ledger, log: Log, stop: asyncio.Event
+) -> Cycle | Holder | None:
+    """Look, look again a moment later, carry out what both looks agree on; or say who leads here instead."""
+    rules = settings.rules_for(server)
+    log = log.bind(server=server.name)
+    async with opened(server, rules, manner) as at:
+        post = station(server, at, rules, manner, ledger)
+        leadership = Leadership(at.link, office=office_of(manner), role=at.probe.role)
+        if not await leadership.seek():
+            holder = await leadership.holder()
+            log.warning(events.STANDS_BY, why=str(holder or "another reaper leads"))
+            return holder
+        first = await post.observer.observe(rules)
         post.clock.step(first.at)
         await pause(seconds(settings.precision), stop)
-        cycle = await run_cycle(
-            post, "1", rules=settings.rules, memory=Memory().after(first), stopping=stop.is_set
-        )
-    report(cycle, log.bind(server=server.name))
+        cycle = await run_cycle(post, "1", rules=rules, memory=Memory().after(first), stopping=stop.is_set)
+    report(cycle, log)
     return cycle

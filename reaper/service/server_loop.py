@@ -14,7 +14,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.rules import Rules
 from reaper.policy.spans import SECOND, Span, seconds
 from reaper.postgres.errors import Refused, ServerError
-from reaper.postgres.leadership import Leadership, Office
+from reaper.postgres.leadership import Leadership
 from reaper.postgres.observer import ObservingFailed
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
@@ -22,7 +22,7 @@ from reaper.service.bulletin import Bulletin
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.pause import pause
 from reaper.service.standing import Standing, State
-from reaper.service.station import Manner, Opened, opened, station
+from reaper.service.station import Manner, Opened, office_of, opened, station
 
 _LEASE_INTERVALS: Final = 3
 _SHORTEST_LEASE: Final = Span(15 * SECOND)
@@ -88,8 +88,7 @@ class ServerLoop:
 
     async def _led(self, at: Opened) -> bool:
         """Stand by until the lead is ours; false when asked to stop before."""
-        office = Office.REHEARSING if self._common.manner.dry_run else Office.ACTING
-        leadership = Leadership(at.link, office=office, role=at.probe.role)
+        leadership = Leadership(at.link, office=office_of(self._common.manner), role=at.probe.role)
         while not self.stop.is_set():
             if await leadership.seek():
                 self._bulletin.leads()

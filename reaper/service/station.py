@@ -9,6 +9,7 @@ from reaper import __version__
 from reaper.config import Server
 from reaper.policy.rules import Rules
 from reaper.policy.spans import Span
+from reaper.postgres.leadership import Office
 from reaper.postgres.link import Link
 from reaper.postgres.observer import Observer
 from reaper.postgres.preflight import Finding, Probe, inspect, probe, refuse
@@ -73,3 +74,8 @@ def station(server: Server, at: Opened, rules: Rules, manner: Manner, ledger: Le
         ),
         clock=ClockWatch(),
     )
+
+
+def office_of(manner: Manner) -> Office:
+    """What to lead: a rehearsal has a lead of its own, and does not stand in the way of who acts."""
+    return Office.REHEARSING if manner.dry_run else Office.ACTING

@@ -36,7 +36,9 @@ class Vitals:
     def ready(self) -> Health:
         """Bad when a server that is ours is not looked after, with the reason."""
         standings = self.fleet.standings
-        missing = {name: str(standing) for name, standing in standings.items() if standing.state not in _OF_USE}
+        missing = {
+            name: str(standing) for name, standing in standings.items() if standing.state not in _OF_USE
+        }
         return Health(good=not missing, reasons=missing)
 
     def started(self) -> bool:

@@ -5,6 +5,7 @@ from typing import Final
 STARTED: Final = "reaper.started"
 STOPPING: Final = "reaper.stopping"
 STOPPED: Final = "reaper.stopped"
+BROKEN: Final = "reaper.broken"
 POLICY_WARNING: Final = "policy.warning"
 POLICY_BRAKED: Final = "policy.braked"
 
