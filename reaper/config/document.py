@@ -1,10 +1,14 @@
 """Nodes to plain data, and the map from every path to its place."""
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from reaper.config.mistakes import TOP, Finding, Mistake, Path, Place, dotted, quoted
 from reaper.config.nodes import Mapping, Node, Scalar, Sequence
 from reaper.config.scalars import plain
+
+_NO_CHARACTER: Final = re.compile("[\\0\ud800-\udfff]")
 
 Data = object
 """What the models are given: dict, list, str, or Plain."""
@@ -72,40 +76,36 @@ class _Reading:
 
     def _characters(self, text: str, path: Path) -> str:
         """Refuse NUL and half surrogate pairs: an escape can spell them, and nobody else takes them."""
-        bad = [c for c in text if c == "\0" or "\ud800" <= c <= "\udfff"]
-        if not bad:
+        found = _NO_CHARACTER.search(text)
+        if not found:
             return text
-        self._find(path, f"{quoted(bad[0])} is no character", "delete the escape")
-        return "".join("?" if c in bad else c for c in text)
+        self._find(path, f"{quoted(found[0])} is no character", "delete the escape")
+        return _NO_CHARACTER.sub("?", text)
 
     def _mapping(self, node: Mapping, path: Path) -> dict[str, Data]:
         data: dict[str, Data] = {}
         for key, value in node.pairs:
             if not isinstance(key, Scalar):
-                self._find(
-                    (*path, "?"),
-                    "a list or a map stands as a key",
-                    "write a name before the colon",
-                    key.place,
-                )
-                continue
-            if key.plain and key.text == "<<":
+                what = "a list or a map stands as a key"
+                self._find((*path, "?"), what, "write a name before the colon", key.place)
+            elif key.plain and key.text == "<<":
                 self._find((*path, "<<"), "a merge key is not read", "write its keys out", key.place)
-                continue
-            name = self._key(key, path)
-            here = (*path, name)
-            if name in data:
-                what = f"the key {quoted(name)} stands here twice, first in line {self.keys[here].line}"
-                self._find(here, what, "delete one of them", key.place)
-                continue
-            self.keys[here] = key.place
-            data[name] = self.value(value, here, key.place)
+            else:
+                self._pair(key, value, path, data)
         return data
 
-    def _key(self, key: Scalar, path: Path) -> str:
+    def _pair(self, key: Scalar, value: Node, path: Path, data: dict[str, Data]) -> None:
+        name = self._characters(key.text, path)
+        here = (*path, name)
         if key.tag is not None:
-            self._find(path, f"the tag {_tag(key.tag)} is not read", "write the plain key, without a tag")
-        return self._characters(key.text, path)
+            what = f"the tag {_tag(key.tag)} is not read"
+            self._find(here, what, "write the plain key, without a tag", key.place)
+        if name in data:
+            what = f"the key {quoted(name)} stands here twice, first in line {self.keys[here].line}"
+            self._find(here, what, "delete one of them", key.place)
+            return
+        self.keys[here] = key.place
+        data[name] = self.value(value, here, key.place)
 
     def _find(self, path: Path, what: str, instead: str, key: Place | None = None) -> None:
         self.findings.append(Finding(path, what, instead, key))

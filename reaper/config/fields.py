@@ -47,7 +47,7 @@ def duration(least: str, most: str) -> Callable[[object], Span]:
 def _span(value: object) -> Span:
     for_example = "write for example 90s, 10m, 1h30m or 2d"
     if isinstance(value, Plain) and _WHOLE.fullmatch(value.text):
-        refuse(f"{value.text} has no unit", f"write {value.text}s")
+        refuse(f"{value.text} has no unit", f"write {value.text}s" if value.text != "0" else for_example)
     if isinstance(value, Plain) and value.kind is not Kind.NOTHING:
         refuse(f"{shown(value)} is {value.kind} to YAML, not a duration", for_example)
     written = text(value)
@@ -62,7 +62,8 @@ def share(value: object) -> float:
     if isinstance(value, Plain) and _FRACTION.fullmatch(value.text):
         number = float(value.text)
         percent = number * 100 if number <= 1 and "." in value.text else number
-        refuse(f"{value.text} has no percent sign", f"write {percent:.6g}%")
+        meant = percent if 0 < percent <= 100 else 80  # noqa: PLR2004 - the whole of it, and an example
+        refuse(f"{value.text} has no percent sign", f"write {meant:.6g}%")
     found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
     if not found:
         refuse(f"{shown(value)} is not a percentage", "write for example 80%")

@@ -15,7 +15,7 @@ from reaper.config.reachability import unreachable
 from reaper.config.sense import nonsense
 from reaper.config.settings import DEFAULT_INTERVAL, DEFAULT_PRECISION, Server, Settings
 from reaper.config.shapes import Shape, shape
-from reaper.config.syntax import NotYaml, decode
+from reaper.config.syntax import LARGEST, NotYaml, decode
 from reaper.policy.rules import GROUP_KEYS, Policy, Rules
 
 _WHO: Final = [(key,) for key in GROUP_KEYS]
@@ -24,7 +24,8 @@ _WHO: Final = [(key,) for key in GROUP_KEYS]
 def load(path: pathlib.Path) -> Settings:
     """Read a policy file, once: the digest is of the very bytes that were understood."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         what = f"the file cannot be read: {reason}"

@@ -143,7 +143,7 @@ class Policy(Part):
     when: When | None = None
     """The policy rests unless the server is under this pressure."""
     during: Annotated[list[keys.During] | None, BeforeValidator(_one_is_a_list)] = Field(
-        None, min_length=1, max_length=MOST, json_schema_extra=_or_one
+        None, min_length=1, max_length=20, json_schema_extra=_or_one
     )
     """The policy acts only then: `Mon-Fri 20:00-06:00 Europe/Berlin`; every day and UTC if not said."""
     keep: Keep | None = None

@@ -80,7 +80,8 @@ def _network(written: str) -> Network:
     try:
         found = ip_network(written, strict=False)
     except ValueError:
-        instead = "write local" if guess(written, (LOCAL, "localhost")) else for_example
+        is_near = guess(written, (LOCAL, "localhost"))
+        instead = "write local for the server's own socket, or 127.0.0.1" if is_near else for_example
         refuse(f"{shown(written)} is neither a network nor an address", instead)
     return _checked(found, written)
 

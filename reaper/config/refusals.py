@@ -1,5 +1,6 @@
 """What pydantic refuses, as a sentence about the place it means."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -9,6 +10,7 @@ from reaper.config import models
 from reaper.config.document import Document
 from reaper.config.dsn import SECRETS, WHERE_SECRETS_BELONG
 from reaper.config.mistakes import LONGEST_QUOTE, Finding, Path, quoted
+from reaper.config.scalars import Plain
 from reaper.config.wording import OURS, did_you_mean, shown
 
 _EXAMPLES: Final[Mapping[str, str]] = {
@@ -88,9 +90,10 @@ def _no_map(error: ErrorDetails, path: Path) -> tuple[str, str]:
 
 
 def _no_list(error: ErrorDetails, path: Path) -> tuple[str, str]:
-    value = error["input"]
-    short = isinstance(value, str) and len(value) <= LONGEST_QUOTE
-    example = f'["{value}"]' if short else _EXAMPLES[_key(path)]
+    value, key = error["input"], _key(path)
+    text = value.text if isinstance(value, Plain) else value
+    is_name = isinstance(text, str) and 0 < len(text) <= LONGEST_QUOTE and key not in _ITEMS
+    example = f"[{json.dumps(text, ensure_ascii=False)}]" if is_name else _EXAMPLES[key]
     return f"{shown(value)} stands where a list is wanted", f"write {example}"
 
 
@@ -100,8 +103,9 @@ def _empty(_: ErrorDetails, path: Path) -> tuple[str, str]:
     return "an empty list says nothing", f"write {_EXAMPLES[key]}{or_not}"
 
 
-def _too_long(_: ErrorDetails, __: Path) -> tuple[str, str]:
-    return f"more than {models.MOST} entries", "split the file, or write patterns"
+def _too_long(error: ErrorDetails, path: Path) -> tuple[str, str]:
+    instead = "split the policy" if _key(path) == "during" else "split the file, or write patterns"
+    return f"more than {error['ctx']['max_length']} entries", instead
 
 
 def _ours(error: ErrorDetails, _: Path) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, tzinfo
+from functools import cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -66,6 +67,18 @@ def _zone(name: str | None) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        meant = guess(name, available_timezones(), cutoff=0.8)
+        meant = _meant(name)
         instead = f"did you mean {quoted(meant)}?" if meant else "write one such as Europe/Berlin or UTC"
         refuse(f"{shown(name)} is no time zone known here", instead)
+
+
+def _meant(name: str) -> str | None:
+    """The zone of the same part of the world whose name is nearest."""
+    area = name.partition("/")[0].casefold()
+    return guess(name, [zone for zone in _zones() if zone.casefold().startswith(area)], cutoff=0.8)
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """Every zone; asked of the file system once, for that takes its time."""
+    return frozenset(available_timezones())

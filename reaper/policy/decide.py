@@ -46,6 +46,8 @@ def questions(snapshot: Snapshot, rules: Rules) -> Questions:
     locks = blocking = False
     selected = Selected(rules.awake)
     for session in snapshot.sessions:
+        if unknown(session):
+            continue
         for policy in selected[session.identity]:
             if policy.match.holds_but_for_facts(session, snapshot.at):
                 locks = locks or NEEDS_LOCKS not in policy.despite

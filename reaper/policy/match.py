@@ -57,9 +57,12 @@ class Match:
 
     def holds_but_for_facts(self, session: Session, now: Instant) -> bool:
         """Whether state, ages and horizon hold: what can be said before asking for facts."""
+        ages = tuple(self.ages(session))
         return (
             self._in_state(session, now)
-            and all(age.reached(now) for age in self.ages(session))
+            # Without an age nobody is meant, not everybody.
+            and bool(ages)
+            and all(age.reached(now) for age in ages)
             and (self.holds_back_vacuum is None or self._holds_back(session))
         )
 
@@ -94,17 +97,21 @@ class Match:
 
     def due(self, session: Session) -> Instant | None:
         """When the last age is reached if the session stays as it is; None when it never will be."""
-        if session.state not in self.states or session.state_change is None:
+        ages = tuple(self.ages(session))
+        if not ages or session.state not in self.states or session.state_change is None:
             return None
         moments = [session.state_change]
-        for age in self.ages(session):
+        for age in ages:
             if age.began is None:
                 return None
             moments.append(Instant(age.began + max(age.limit, 0)))
         return max(moments)
 
     def _telling_answers(self, session: Session, snapshot: Snapshot) -> Iterator[Answer]:
-        for age in self.ages(session):
+        ages = tuple(self.ages(session))
+        if not ages:
+            yield Answer("age", False, "asks for no age, and so means nobody")  # noqa: FBT003  a field of a row
+        for age in ages:
             yield Answer(age.key, age.reached(snapshot.at), age.words(snapshot.at))
         if self.holds_back_vacuum is not None:
             by = "an unknown number of" if session.xid_age is None else session.xid_age

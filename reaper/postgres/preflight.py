@@ -45,6 +45,7 @@ class Probe:
     max_connections: int
     superuser_reserved: int
     reserved: int
+    uses_reserved: bool
     clock: Instant
 
     @property
@@ -193,9 +194,10 @@ def _slots(seen: Probe) -> Iterator[Finding]:
         f"{seen.max_connections} slots, {seen.superuser_reserved} reserved for superusers, "
         f"{seen.reserved} for pg_use_reserved_connections"
     )
-    if seen.major >= _SIXTEEN and not seen.superuser and seen.reserved < _FEWEST_RESERVED:
+    gets_in = seen.superuser or (seen.uses_reserved and seen.reserved >= _FEWEST_RESERVED)
+    if seen.major >= _SIXTEEN and not gets_in:
         grant = f"GRANT pg_use_reserved_connections TO {_role(seen)};"
-        mend = f"ALTER SYSTEM SET reserved_connections = 2; -- and restart; then {grant}"
+        mend = f"{grant} ALTER SYSTEM SET reserved_connections = 2; -- and restart"
         said += "; a reaper that starts when they are full does not get in"
         yield Finding(check="slots", level=Level.NOTE, finding=said, mend=mend)
     else:

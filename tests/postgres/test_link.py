@@ -175,7 +175,7 @@ def test_a_session_whose_lease_has_run_out_is_lost(stage: Stage) -> None:
     with Reaper(stage.role.dsn, lease=Span(SECOND)) as reaper:
         until(lambda: not present(stage, reaper.link.pid))
 
-        with pytest.raises(Lost, match="57P05|closed the connection|terminating connection"):
+        with pytest.raises(Lost, match=r"57P05|closed the connection|terminating connection"):
             reaper.rows("SELECT 1")
         assert reaper.link.lost
 
@@ -290,12 +290,12 @@ def test_when_the_slots_are_full_an_open_connection_works_and_a_new_one_is_refus
     start_stage: StartStage,
 ) -> None:
     stage = start_stage(max_connections="8", superuser_reserved_connections="3")
-    with pytest.raises(psycopg.OperationalError):
-        for _ in range(8):
-            stage.open()
+    slots = stage.reaper.look().slots
+    stage.open_many(slots.usable - slots.used)
 
-    client = stage.reaper.look()
-    assert client.slots.used >= client.slots.usable
+    slots = stage.reaper.look().slots
+
+    assert slots.used == slots.usable == 5
     with pytest.raises(Unreachable, match="remaining connection slots are reserved") as refusal:
         stage.open_reaper()
     assert "\n" not in str(refusal.value)
@@ -320,9 +320,9 @@ def test_a_wrong_password_is_refused_in_a_sentence_without_it(start_stage: Start
         return None
 
     said = until(lambda: refusal("hunter2"))
+    assert said
     assert "password authentication failed" in said
     assert "hunter2" not in said
-    assert "hunter2" not in repr(Unreachable(said))
 
 
 async def opened_and_closed(dsn: str) -> None:

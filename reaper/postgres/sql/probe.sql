@@ -15,4 +15,6 @@ SELECT pg_catalog.current_setting('server_version_num')::int4,
        pg_catalog.current_setting('max_connections')::int4,
        pg_catalog.current_setting('superuser_reserved_connections')::int4,
        coalesce(pg_catalog.current_setting('reserved_connections', true)::int4, 0),
+       EXISTS (SELECT FROM pg_catalog.pg_roles r
+                WHERE r.rolname = 'pg_use_reserved_connections' AND pg_catalog.pg_has_role(r.oid, 'USAGE')),
        pg_catalog.clock_timestamp()

@@ -31,7 +31,7 @@ UNSEEN = frozenset(
         *("duration-of-zero", "duration-too-long", "interval-too-short", "interval-too-long"),
         *("precision-too-short", "precision-above-interval"),
         *("unknown-time-zone", "time-zone-like-no-other", "window-that-ends-when-it-begins"),
-        *("tag", "merge-key", "odd-key", "escaped-nul", "half-a-surrogate"),
+        *("tag", "tag-on-a-key", "merge-key", "odd-key", "escaped-nul", "half-a-surrogate"),
         # Where editors read YAML 1.2, these are the words that they seem to be.
         *("truth-value-as-a-name-of-a-policy", "octal-number", "sexagesimal-number", "date-as-a-name"),
     }

@@ -1,12 +1,16 @@
 """Whatever the bytes are, the answer is Settings or sentences: never a traceback, never a flood."""
 
 import json
+from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reaper.config import BadPolicyFile, Mistake, read
+from reaper.config import BadPolicyFile, Mistake, load, read
+
+PROPERTY = settings(deadline=None)
+"""A busy machine is no defect."""
 
 VALID = """\
 version: 1
@@ -58,6 +62,7 @@ def answer(data: bytes) -> str:
     return "\n".join(map(str, mistakes))
 
 
+@PROPERTY
 @given(st.binary(max_size=300))
 @example(b"\xff\xfev\x00e\x00")
 @example(b"%YAML " + b"9" * 5000 + b".1\n---\n")
@@ -71,6 +76,7 @@ def test_any_bytes_get_an_answer(data: bytes) -> None:
     answer(data)
 
 
+@PROPERTY
 @given(st.text(max_size=300))
 def test_any_text_gets_an_answer(text: str) -> None:
     answer(text.encode("utf-8", "surrogatepass"))
@@ -86,11 +92,13 @@ def spoilt(draw: st.DrawFn) -> str:
     return text
 
 
+@PROPERTY
 @given(spoilt())
 def test_a_good_file_spoilt_anywhere_gets_an_answer(text: str) -> None:
     answer(text.encode("utf-8", "surrogatepass"))
 
 
+@PROPERTY
 @given(st.lists(st.sampled_from(VALID.splitlines()), max_size=20))
 def test_lines_of_a_good_file_in_any_order_get_an_answer(lines: list[str]) -> None:
     answer("\n".join(lines).encode())
@@ -122,11 +130,13 @@ trees = st.recursive(
 )
 
 
+@PROPERTY
 @given(trees)
 def test_any_shape_gets_an_answer(tree: object) -> None:
     answer(json.dumps(tree).encode())
 
 
+@PROPERTY
 @given(
     st.fixed_dictionaries(
         {
@@ -139,6 +149,7 @@ def test_any_policy_gets_an_answer(tree: object) -> None:
     answer(json.dumps(tree).encode())
 
 
+@PROPERTY
 @given(st.text(alphabet=st.sampled_from("[]!^-:.=&|~*?\\a9z"), max_size=12))
 def test_any_pattern_gets_an_answer_and_no_warning_of_python(pattern: str) -> None:
     match = f"{{state: [idle], idle_for: 1m, role: [{json.dumps(pattern)}]}}"
@@ -167,6 +178,11 @@ def test_a_file_of_many_values_is_refused_by_their_number() -> None:
 
 def test_a_file_larger_than_any_policy_is_not_even_parsed() -> None:
     assert "larger than 10 MiB" in answer(b"#" * (10 * 1024 * 1024 + 1))
+
+
+def test_a_file_without_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(BadPolicyFile, match="larger than 10 MiB"):
+        load(Path("/dev/zero"))
 
 
 def test_a_list_made_by_a_machine_is_refused_by_its_length() -> None:

@@ -1,5 +1,6 @@
 import hashlib
 from datetime import UTC
+from io import BytesIO
 from ipaddress import ip_network
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -159,8 +160,8 @@ def test_the_digest_is_of_the_bytes_that_were_read() -> None:
 def test_a_file_is_read_once_so_that_the_digest_and_the_rules_cannot_disagree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = [LEAST, b"changed meanwhile"]
-    monkeypatch.setattr(Path, "read_bytes", lambda _: answers.pop(0))
+    answers = [BytesIO(LEAST), BytesIO(b"changed meanwhile")]
+    monkeypatch.setattr(Path, "open", lambda *_: answers.pop(0))
     assert load(tmp_path / "policies.yaml").rules.digest == hashlib.sha256(LEAST).hexdigest()
     assert len(answers) == 1
 

@@ -24,7 +24,7 @@ def answer_of(seen: Session, rule: Policy, *, protect: Selector = NOBODY) -> Pol
 
 
 def said(answer: PolicyAnswer) -> list[tuple[str, bool, str]]:
-    return [tuple(one) for one in answer.answers]
+    return [(one.criterion, one.holds, one.words) for one in answer.answers]
 
 
 SHOP = replace(IDLE_10M, selector=Selector(database=globs("shop", "stock"), application=globs("web-*")))

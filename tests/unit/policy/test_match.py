@@ -272,3 +272,9 @@ def test_a_session_that_no_policy_matches_is_told_so() -> None:
 )
 def test_a_session_falls_due_when_the_last_age_is_reached(match: Match, due: Instant | None) -> None:
     assert match.due(session()) == due
+
+
+def test_a_match_without_an_age_means_nobody() -> None:
+    ageless = Match(states=STATES, holds_back_vacuum=1)
+    assert not is_reaped(session(xid_age=100), policy(match=ageless))
+    assert ageless.due(session()) is None

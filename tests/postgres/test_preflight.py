@@ -1,0 +1,217 @@
+"""The preflight: what is missing is found, and the SQL that it offers really cures it."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final, LiteralString
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from reaper.policy.protections import BUILT_IN
+from reaper.policy.rules import Rules
+from reaper.postgres.errors import Refused
+from reaper.postgres.preflight import Finding, Level, inspect, refuse
+
+from .conftest import StartServer, StartStage
+from .reaping import Reaper, policy
+from .sandbox import Role
+from .stage import Stage
+from .waiting import until
+
+ENFORCING: Final = Rules(policies=(policy("web"),))
+STATS: Final = "pg_read_all_stats"
+SIGNAL: Final = "pg_signal_backend"
+
+
+def findings(reaper: Reaper, rules: Rules | None = ENFORCING, *, dry_run: bool = False) -> dict[str, Finding]:
+    """The worst finding of each check."""
+    rank = list(Level)
+    found = inspect(reaper.link, reaper.probe, rules, dry_run=dry_run)
+    return {finding.check: finding for finding in sorted(found, key=lambda found: rank.index(found.level))}
+
+
+def level(stage: Stage, role: Role, check: str, *, dry_run: bool = False) -> Level:
+    """The level of one check for a new connection of this role."""
+    return findings(stage.open_reaper(role), dry_run=dry_run)[check].level
+
+
+def mend(stage: Stage, finding: Finding) -> None:
+    """Run what a finding offers as a superuser would, statement by statement."""
+    assert finding.mend
+    for statement in finding.mend.split(";"):
+        stage.admin.execute(statement.encode())
+
+
+@pytest.mark.parametrize(
+    ("groups", "options", "visibility", "rights"),
+    [
+        ([], "", Level.REFUSAL, Level.REFUSAL),
+        ([STATS], "", Level.FINE, Level.REFUSAL),
+        ([SIGNAL], "", Level.REFUSAL, Level.FINE),
+        ([STATS, SIGNAL], "", Level.FINE, Level.FINE),
+        ([STATS, SIGNAL], "NOINHERIT", Level.REFUSAL, Level.REFUSAL),
+        ([], "SUPERUSER", Level.FINE, Level.FINE),
+        (["pg_monitor"], "", Level.FINE, Level.REFUSAL),
+    ],
+)
+def test_a_missing_privilege_is_refused_and_its_cure_cures_it(
+    stage: Stage, groups: Sequence[str], options: LiteralString, visibility: Level, rights: Level
+) -> None:
+    role = stage.sandbox.role("candidate", member_of=groups, options=options)
+
+    found = findings(stage.open_reaper(role))
+
+    assert (found["visibility"].level, found["rights"].level) == (visibility, rights)
+    for check in ("visibility", "rights"):
+        if found[check].level is not Level.FINE:
+            mend(stage, found[check])
+            assert level(stage, role, check) is Level.FINE
+    refuse(tuple(findings(stage.open_reaper(role)).values()))
+
+
+def test_every_refusal_is_told_at_once_with_its_cure(stage: Stage) -> None:
+    blind = stage.open_reaper(stage.sandbox.role("blind"))
+
+    with pytest.raises(Refused) as refusal:
+        refuse(tuple(findings(blind).values()))
+
+    assert "is blind" in str(refusal.value)
+    assert "GRANT pg_read_all_stats TO" in str(refusal.value)
+    assert "GRANT pg_signal_backend TO" in str(refusal.value)
+
+
+def test_who_only_rehearses_needs_no_right_to_signal(stage: Stage) -> None:
+    role = stage.sandbox.role("rehearser", member_of=[STATS])
+    reaper = stage.open_reaper(role)
+
+    assert findings(reaper, dry_run=True)["rights"].level is Level.WARNING
+    assert findings(reaper, rules=None)["rights"].level is Level.WARNING
+
+
+def test_a_superuser_is_warned_of_its_power(stage: Stage) -> None:
+    root = stage.open_reaper(stage.sandbox.role("root", options="SUPERUSER"))
+
+    found = findings(root)
+
+    assert found["power"].level is Level.WARNING
+    assert found["protections"].finding == "superusers: not in force, the reaper is one itself"
+
+
+@pytest.mark.parametrize("attribute", ["CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS"])
+def test_a_needless_attribute_is_found_and_its_cure_cures_it(stage: Stage, attribute: LiteralString) -> None:
+    role = stage.sandbox.role("mighty", member_of=[STATS, SIGNAL], options=attribute)
+
+    found = findings(stage.open_reaper(role))["power"]
+
+    assert found.level is Level.WARNING
+    mend(stage, found)
+    assert level(stage, role, "power") is Level.FINE
+
+
+def test_the_reapers_own_role_passes_with_notes_at_most(stage: Stage) -> None:
+    found = findings(stage.reaper)
+
+    assert {finding.level for finding in found.values()} <= {Level.FINE, Level.NOTE}
+    assert found["pooler"].level is Level.FINE
+    assert found["version"].finding == f"PostgreSQL {stage.server.major}"
+    assert found["server"].finding.startswith("a primary, up since ")
+    assert found["clock"].level is Level.FINE
+
+
+def test_a_role_without_a_connection_limit_is_told_how_to_get_one(stage: Stage) -> None:
+    found = inspect(stage.reaper.link, stage.reaper.probe, None, dry_run=True)
+
+    (finding,) = [finding for finding in found if "CONNECTION LIMIT" in finding.mend]
+    mend(stage, finding)
+    assert stage.open_reaper().probe.connection_limit == 3
+
+
+def test_from_16_on_a_reaper_is_told_how_to_get_in_when_the_slots_are_full(
+    start_server: StartServer,
+) -> None:
+    server = start_server(max_connections="12")
+    dsn = make_conninfo(server.dsn, user="reaper")
+    with psycopg.connect(server.dsn, autocommit=True) as admin:
+        admin.execute("CREATE ROLE app LOGIN")
+        admin.execute("CREATE ROLE reaper LOGIN IN ROLE pg_read_all_stats, pg_signal_backend")
+        found = slots(dsn)
+        if server.major < 16:
+            assert found.level is Level.FINE
+            return
+        assert found.level is Level.NOTE
+        for statement in found.mend.split(";"):
+            admin.execute(statement.encode())
+    server.restart()
+
+    with ExitStack() as everybody:
+        with pytest.raises(psycopg.OperationalError, match="remaining connection slots are reserved"):
+            fill(everybody, make_conninfo(server.dsn, user="app"), 12)
+
+        assert slots(dsn).level is Level.FINE
+
+
+def slots(dsn: str) -> Finding:
+    with Reaper(dsn) as reaper:
+        return next(
+            finding
+            for finding in inspect(reaper.link, reaper.probe, None, dry_run=True)
+            if finding.check == "slots"
+        )
+
+
+def fill(everybody: ExitStack, dsn: str, count: int) -> None:
+    for _ in range(count):
+        everybody.enter_context(psycopg.connect(dsn))
+
+
+def test_track_activities_off_is_found_and_its_cure_cures_it(start_stage: StartStage) -> None:
+    stage = start_stage(track_activities="off")
+    client = stage.open()
+    found = findings(stage.reaper)["track_activities"]
+
+    assert found.level is Level.WARNING
+    assert stage.reaper.see(client).state == "disabled"
+    mend(stage, found)
+    until(lambda: stage.open_reaper().probe.tracks_activities)
+
+
+def test_sessions_that_are_not_tracked_are_counted(stage: Stage) -> None:
+    role = stage.sandbox.role("untracked")
+    stage.set(role, "track_activities", "off")
+    stage.open(role=role)
+
+    found = findings(stage.open_reaper())["track_activities"]
+
+    assert found.level is Level.NOTE
+    assert found.finding == "1 sessions have track_activities switched off, and are spared"
+    mend(stage, found)
+
+
+def test_what_a_policy_sets_aside_is_told_beside_what_is_in_force(stage: Stage) -> None:
+    aside = Rules(policies=(policy("web", despite=["listeners"]),))
+    told = inspect(stage.reaper.link, stage.reaper.probe, aside, dry_run=True)
+
+    of_protections = [found for found in told if found.check == "protections"]
+
+    assert [found.finding.split(":")[0] for found in of_protections] == list(BUILT_IN)
+    assert [found.finding for found in of_protections if found.level is Level.NOTE] == [
+        "listeners: set aside by test"
+    ]
+
+
+def test_rights_that_a_role_inherits_by_a_group_are_enough(stage: Stage) -> None:
+    group = stage.sandbox.role("group", member_of=[STATS, SIGNAL])
+    role = stage.sandbox.role("member")
+    stage.admin.execute(SQL("GRANT {} TO {}").format(Identifier(group.name), Identifier(role.name)))
+
+    assert level(stage, role, "rights") is Level.FINE
+    assert level(stage, role, "visibility") is Level.FINE
+
+
+def test_a_blind_role_is_told_how_many_rows_hide_from_it(stage: Stage) -> None:
+    blind = stage.open_reaper(stage.sandbox.role("blind"))
+
+    assert blind.probe.unreadable >= 2
+    assert f"{blind.probe.unreadable} rows" in findings(blind)["visibility"].finding

@@ -1,0 +1,414 @@
+"""The promises that hold on every server, under every policy file."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from ipaddress import IPv6Address, ip_address
+from random import Random
+from typing import Final
+
+import pytest
+from hypothesis import Phase, assume, find, given, settings
+from hypothesis import strategies as st
+
+from reaper.policy.deadline import next_due
+from reaper.policy.decide import Questions, decide, questions
+from reaper.policy.explain import explain
+from reaper.policy.memory import Memory
+from reaper.policy.rules import Mode, Policy, Rules
+from reaper.policy.selector import NOBODY, From, Selector
+from reaper.policy.session import STATES, Identity, Session, SessionId, Snapshot
+from reaper.policy.spans import Instant, Span
+from reaper.policy.verdict import Plan, Reap, Spare, Spared
+
+from .build import NOW, later
+from .hostile import PROPERTY, World, limits, policies, rules, selectors, snapshots, worlds
+
+
+def decided(world: World) -> Plan:
+    return decide(snapshot=world.snapshot, rules=world.rules, memory=world.memory)
+
+
+SEARCH: Final = settings(deadline=None, database=None, max_examples=20_000, phases=[Phase.generate])
+
+
+def everything_condemned(plan: Plan) -> tuple[Reap, ...]:
+    return (*plan.reaps, *plan.rehearsals)
+
+
+@pytest.mark.parametrize("by", Spared)
+def test_the_generated_worlds_spare_in_every_way(by: Spared) -> None:
+    find(
+        worlds(),
+        lambda world: any(spare.by is by for spare in decided(world).spares),
+        settings=SEARCH,
+        random=Random(0),  # noqa: S311  the same search every time
+    )
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda plan: len(plan.reaps) > 1,
+        lambda plan: len({reap.policy.name for reap in plan.reaps}) > 1,
+        lambda plan: plan.rehearsals and plan.reaps,
+        lambda plan: plan.rehearsed_beside,
+        lambda plan: plan.brakes,
+    ],
+    ids=["reaps", "reaps-of-two-policies", "both-modes", "beside", "brakes"],
+)
+def test_the_generated_worlds_condemn_in_every_way(happens: Callable[[Plan], bool]) -> None:
+    find(
+        worlds(),
+        lambda world: bool(happens(decided(world))),
+        settings=SEARCH,
+        random=Random(0),  # noqa: S311  the same search every time
+    )
+
+
+@PROPERTY
+@given(worlds())
+def test_every_question_has_an_answer_in_every_world(world: World) -> None:
+    decided(world)
+    questions(world.snapshot, world.rules)
+    next_due(world.snapshot, world.rules)
+    for seen in world.snapshot.sessions:
+        explain(seen, snapshot=world.snapshot, rules=world.rules)
+
+
+@PROPERTY
+@given(worlds(), st.integers())
+def test_every_moment_is_one_at_which_can_be_decided(world: World, at: int) -> None:
+    decided(replace(world, snapshot=replace(world.snapshot, at=Instant(at))))
+
+
+@PROPERTY
+@given(worlds())
+def test_every_session_is_judged_exactly_once_in_the_order_of_identities(world: World) -> None:
+    judged = [answer.session.id for answer in decided(world).verdicts]
+    assert judged == sorted(seen.id for seen in world.snapshot.sessions)
+
+
+@PROPERTY
+@given(worlds(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_nothing(world: World, random: Random) -> None:
+    shuffled = list(world.snapshot.sessions)
+    random.shuffle(shuffled)
+    other = replace(world, snapshot=replace(world.snapshot, sessions=tuple(shuffled)))
+    assert decided(other) == decided(world)
+
+
+@PROPERTY
+@given(worlds())
+def test_every_verdict_gives_its_reason(world: World) -> None:
+    plan = decided(world)
+    assert all(answer.reason for answer in (*plan.verdicts, *plan.rehearsed_beside, *plan.brakes))
+
+
+# What protects, said once more and in another way than the code says it.
+PROTECTIONS: Final[dict[str, Callable[[Session, Snapshot], bool]]] = {
+    "replication": lambda seen, _: seen.kind == "walsender",
+    "superusers": lambda seen, look: seen.superuser and not look.watcher.superuser,
+    "listeners": lambda seen, _: seen.last_query_listens,
+    "backups": lambda seen, _: seen.last_query_starts_backup or seen.identity.application == "pg_dump",
+    "sync-replication": lambda seen, _: seen.wait_event == "SyncRep",
+    "managed-service-roles": lambda seen, _: seen.identity.role in ("rdsadmin", "pgbouncer"),
+    "poolers": lambda seen, _: seen.identity.application == "pgbouncer",
+    "advisory-locks": lambda seen, look: (
+        look.facts.advisory_lock_holders is None or seen.id.pid in look.facts.advisory_lock_holders
+    ),
+}
+
+
+@PROPERTY
+@given(worlds())
+def test_a_protection_that_is_not_set_aside_always_wins(world: World) -> None:
+    for reap in everything_condemned(decided(world)):
+        for name, protects in PROTECTIONS.items():
+            assert name in reap.policy.despite or not protects(reap.session, world.snapshot)
+        assert not hits(world.rules.protect, reap.session.identity)
+
+
+@PROPERTY
+@given(worlds())
+def test_the_reaper_never_takes_itself_or_another_reaper(world: World) -> None:
+    watcher = world.snapshot.watcher
+    for reap in everything_condemned(decided(world)):
+        assert reap.session.id.pid != watcher.pid
+        assert (reap.session.identity.role, reap.session.identity.application) != (watcher.role, "pg-reaper")
+
+
+@PROPERTY
+@given(worlds())
+def test_what_is_not_known_is_spared(world: World) -> None:
+    for reap in everything_condemned(decided(world)):
+        assert reap.session.state in STATES
+        assert reap.session.kind in ("client backend", "walsender")
+        assert reap.session.state_change is not None
+        assert reap.session.state_change <= world.snapshot.at
+
+
+def fits(pattern: object, value: str | None) -> bool:
+    if isinstance(pattern, From):
+        return in_network(pattern, value)
+    return value is not None and fnmatchcase(value, str(pattern))
+
+
+def in_network(meant: From, client: str | None) -> bool:
+    if client is None or meant.network is None:
+        return client is None and meant.network is None
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address in meant.network or (mapped is not None and mapped in meant.network)
+
+
+def keys(selector: Selector, identity: Identity) -> list[bool]:
+    given_keys = ((getattr(selector, key), getattr(identity, key)) for key in Identity._fields)
+    return [any(fits(pattern, value) for pattern in wanted) for wanted, value in given_keys if wanted]
+
+
+def hits(selector: Selector, identity: Identity) -> bool:
+    return any(keys(selector, identity))
+
+
+@PROPERTY
+@given(worlds())
+def test_who_is_condemned_meets_every_criterion_and_is_on_no_allowlist(world: World) -> None:
+    for reap in everything_condemned(decided(world)):
+        match, seen = reap.policy.match, reap.session
+        ages = [
+            (match.idle_for, seen.state_change),
+            (match.transaction_for, seen.xact_start),
+            (match.connected_for, seen.id.backend_start),
+            (match.running_for, seen.query_start),
+        ]
+        assert seen.state in match.states
+        assert all(keys(match.selector, seen.identity))
+        assert not hits(reap.policy.allowlist, seen.identity)
+        assert all(began is not None and NOW - began >= limit for limit, began in ages if limit is not None)
+        assert match.holds_back_vacuum is None or (seen.xid_age or 0) >= match.holds_back_vacuum
+        assert not match.blocking or (world.snapshot.facts.waiters or {})[seen.id.pid] > 0
+
+
+@PROPERTY
+@given(worlds())
+def test_no_policy_takes_more_than_its_pace_or_whom_it_has_not_seen_before(world: World) -> None:
+    plan = decided(world)
+    for mode_reaps in (plan.reaps, plan.rehearsals):
+        taken = Counter(reap.policy for reap in mode_reaps)
+        assert all(count <= policy.pace for policy, count in taken.items())
+        assert all(reap.session.id in world.memory.seen for reap in mode_reaps)
+
+
+@PROPERTY
+@given(worlds())
+def test_a_policy_whose_brake_tripped_takes_nobody(world: World) -> None:
+    plan = decided(world)
+    braked = {trip.policy for trip in plan.brakes}
+    assert not braked & {reap.policy for reap in everything_condemned(plan)}
+
+
+def only(mode: Mode, world: World) -> World:
+    kept = tuple(policy for policy in world.rules.policies if policy.mode is mode)
+    return replace(world, rules=replace(world.rules, policies=kept))
+
+
+@PROPERTY
+@given(worlds())
+def test_policies_that_do_not_enforce_change_nothing_for_real(world: World) -> None:
+    plan, alone = decided(world), decided(only(Mode.ENFORCE, world))
+    assert plan.reaps == alone.reaps
+    assert [trip for trip in plan.brakes if trip.policy.mode is Mode.ENFORCE] == list(alone.brakes)
+
+
+@PROPERTY
+@given(worlds())
+def test_only_enforcing_policies_reap_and_only_dry_run_policies_rehearse(world: World) -> None:
+    plan = decided(world)
+    assert all(reap.policy.mode is Mode.ENFORCE for reap in plan.reaps)
+    assert all(reap.policy.mode is Mode.DRY_RUN for reap in everything_condemned(plan)[len(plan.reaps) :])
+
+
+def enforced(policy: Policy) -> Policy:
+    return replace(policy, mode=Mode.ENFORCE) if policy.mode is Mode.DRY_RUN else policy
+
+
+@PROPERTY
+@given(worlds())
+def test_a_rehearsal_shows_what_the_policy_would_do_if_it_were_enforced(world: World) -> None:
+    fresh = replace(world, memory=replace(world.memory, rehearsed=frozenset()))
+    real_rules = replace(world.rules, policies=tuple(map(enforced, world.rules.policies)))
+    rehearsing = {policy.name for policy in world.rules.rehearsing}
+    real = decided(replace(fresh, rules=real_rules)).reaps
+    shown = decided(fresh).rehearsals
+    assert [(reap.session.id, reap.reason) for reap in shown] == [
+        (reap.session.id, reap.reason) for reap in real if reap.policy.name in rehearsing
+    ]
+
+
+def unrestrained(policy: Policy) -> Policy:
+    return replace(policy, mode=Mode.ENFORCE, keep=None, cap=None, brake=None, pace=1_000)
+
+
+def condemned(snapshot: Snapshot, judged_by: Rules) -> set[SessionId]:
+    plan = decide(snapshot=snapshot, rules=judged_by, memory=Memory.of(snapshot))
+    return {reap.session.id for reap in plan.reaps}
+
+
+def freely(judged_by: Rules) -> Rules:
+    return replace(judged_by, policies=tuple(map(unrestrained, judged_by.policies)))
+
+
+@PROPERTY
+@given(snapshots, rules, st.data())
+def test_raising_any_limit_never_condemns_another_session(
+    snapshot: Snapshot, judged_by: Rules, data: st.DataObject
+) -> None:
+    # Before restraint: with a pace, who no longer matches makes room for the next.
+    assume(judged_by.policies)
+    before = freely(judged_by)
+    rank = data.draw(st.integers(min_value=0, max_value=len(before.policies) - 1))
+    raised = data.draw(raised_limit(before.policies[rank]))
+    after = replace(before, policies=(*before.policies[:rank], raised, *before.policies[rank + 1 :]))
+    assert condemned(snapshot, after) <= condemned(snapshot, before)
+
+
+@st.composite
+def raised_limit(draw: st.DrawFn, policy: Policy) -> Policy:
+    match, more = policy.match, draw(limits)
+    raised = draw(
+        st.sampled_from(
+            [
+                replace(match, idle_for=Span((match.idle_for or 0) + more)),
+                replace(match, transaction_for=Span((match.transaction_for or 0) + more)),
+                replace(match, connected_for=Span((match.connected_for or 0) + more)),
+                replace(match, running_for=Span((match.running_for or 0) + more)),
+                replace(match, holds_back_vacuum=(match.holds_back_vacuum or 0) + 50),
+            ]
+        )
+    )
+    return replace(policy, match=raised)
+
+
+@PROPERTY
+@given(snapshots, policies, limits, limits)
+def test_under_keep_cap_and_pace_raising_idle_for_never_condemns_another_session(
+    snapshot: Snapshot, policy: Policy, limit: Span, more: Span
+) -> None:
+    # Who remains is among the longest idle of those before, in the same order. The brake might let go: off.
+    def by(idle_for: Span) -> Rules:
+        match = replace(policy.match, idle_for=idle_for)
+        return Rules(policies=(replace(policy, mode=Mode.ENFORCE, brake=None, match=match),))
+
+    assert condemned(snapshot, by(Span(limit + more))) <= condemned(snapshot, by(limit))
+
+
+@PROPERTY
+@given(snapshots, rules, selectors)
+def test_protecting_more_never_condemns_another_session(
+    snapshot: Snapshot, judged_by: Rules, protect: Selector
+) -> None:
+    free = freely(replace(judged_by, protect=NOBODY))
+    assert condemned(snapshot, replace(free, protect=protect)) <= condemned(snapshot, free)
+
+
+@PROPERTY
+@given(snapshots, rules, selectors)
+def test_allowing_more_never_condemns_another_session(
+    snapshot: Snapshot, judged_by: Rules, allowlist: Selector
+) -> None:
+    without, allowing = (
+        replace(
+            free := freely(judged_by), policies=tuple(replace(one, allowlist=by) for one in free.policies)
+        )
+        for by in (NOBODY, allowlist)
+    )
+    assert condemned(snapshot, allowing) <= condemned(snapshot, without)
+
+
+@PROPERTY
+@given(worlds())
+def test_facts_that_no_question_asked_for_change_nothing(world: World) -> None:
+    asked = questions(world.snapshot, world.rules)
+    assert asked == questions(replace(world.snapshot, facts=replace(world.snapshot.facts)), world.rules)
+    facts = world.snapshot.facts
+    unasked = replace(
+        facts,
+        advisory_lock_holders=facts.advisory_lock_holders if asked.advisory_locks else None,
+        waiters=facts.waiters if asked.blocking else None,
+    )
+    assert decided(replace(world, snapshot=replace(world.snapshot, facts=unasked))) == decided(world)
+
+
+@PROPERTY
+@given(worlds())
+def test_no_question_is_asked_when_nobody_is_a_candidate(world: World) -> None:
+    if not candidates(world, NOW):
+        assert questions(world.snapshot, world.rules) == Questions()
+
+
+def candidates(world: World, at: Instant) -> set[tuple[SessionId, str]]:
+    """Whom each policy would consider at that moment if nothing changed, facts and restraints aside."""
+    return {
+        (seen.id, policy.name)
+        for seen in world.snapshot.sessions
+        for policy in world.rules.awake
+        if seen.kind in ("client backend", "walsender")
+        and seen.state in STATES
+        and policy.match.selector.selects(seen.identity)
+        and policy.match.holds_but_for_facts(seen, at)
+    }
+
+
+@PROPERTY
+@given(worlds())
+def test_nobody_becomes_a_candidate_before_the_next_deadline(world: World) -> None:
+    due = next_due(world.snapshot, world.rules)
+    before = Instant(10**40) if due is None else later(due, by=-1)
+    assert candidates(world, before) == candidates(world, NOW)
+
+
+@PROPERTY
+@given(worlds())
+def test_somebody_is_a_candidate_at_the_next_deadline(world: World) -> None:
+    ages_only = tuple(
+        replace(policy, match=replace(policy.match, holds_back_vacuum=None))
+        for policy in world.rules.policies
+    )
+    world = replace(world, rules=replace(world.rules, policies=ages_only))
+    due = next_due(world.snapshot, world.rules)
+    assert due is None or (due > NOW and candidates(world, due) > candidates(world, NOW))
+
+
+@PROPERTY
+@given(worlds())
+def test_an_explanation_agrees_with_the_decision(world: World) -> None:
+    memory = Memory.of(world.snapshot)
+    plan = decide(snapshot=world.snapshot, rules=world.rules, memory=memory)
+    for answer in plan.verdicts:
+        told = explain(answer.session, snapshot=world.snapshot, rules=world.rules)
+        assert told.verdict == answer
+        assert (told.unknown is not None) is (isinstance(answer, Spare) and answer.by is Spared.UNKNOWN)
+        if told.unknown is None:
+            free = [
+                one.policy.name
+                for one in told.policies
+                if one.matches and not (one.shields or one.allowlist or one.rests)
+            ]
+            assert answered_by(answer, free, world.rules)
+
+
+def answered_by(answer: Reap | Spare, free: list[str], judged_by: Rules) -> bool:
+    """Whether the policy of a verdict is the first of its lane that nothing keeps from deciding."""
+    awake = [policy.name for policy in judged_by.awake if policy.name in free]
+    enforcing = [policy.name for policy in judged_by.enforcing if policy.name in free]
+    restrained = isinstance(answer, Spare) and answer.by in (
+        *(Spared.KEEP, Spared.CAP, Spared.BRAKE, Spared.PACE),
+    )
+    if isinstance(answer, Reap) or restrained:
+        return answer.policy is not None and answer.policy.name in (*awake[:1], *enforcing[:1])
+    return not enforcing and not awake[:1]
