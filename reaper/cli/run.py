@@ -95,8 +95,9 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
 ) -> None:
     """Watch the servers and carry the policies out, until SIGTERM or Ctrl-C.
 
-    The first cycle runs at once. A termination at hand is finished before the end. SIGHUP, and a change of its
-    content, let the policy file be read anew; a bad one never replaces a good one. SIGHUP reopens the record.
+    The first cycle runs at once. A termination at hand is finished before the end. When the policy file's
+    content changes, and on SIGHUP, it is read anew; a bad one never replaces a good one. SIGHUP reopens the
+    record as well.
     """
     systemd = Systemd.from_environment()
     settings = read_settings(policies)
@@ -118,9 +119,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
             log=log,
             metrics=metrics,
             systemd=systemd,
-            listening=_listening(
-                listen, log, asked=ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
-            ),
+            listening=_listening(listen, log, asked=asked),
         )
         tallies = _run(parts, log)
         for name, tally in tallies.items():

@@ -7,7 +7,8 @@ from typing import Final
 
 from reaper.config.fields import text
 from reaper.config.wording import guess, refuse, shown
-from reaper.policy.selector import LOCAL, From, Glob, Network
+from reaper.policy.selector import From, Glob, Network
+from reaper.policy.session import LOCAL
 
 LONGEST_NAME: Final = 63
 """Bytes, in PostgreSQL as it is built everywhere: longer names are cut."""

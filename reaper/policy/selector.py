@@ -11,10 +11,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple
 
-from reaper.policy.session import Identity
-
-LOCAL: Final = "local"
-"""In place of a network: clients that came through the server's own socket."""
+from reaper.policy.session import LOCAL, Identity
 
 Network = IPv4Network | IPv6Network
 

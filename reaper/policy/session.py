@@ -35,6 +35,16 @@ class Identity(NamedTuple):
     """The client's address; nothing when it came through the server's own socket."""
 
 
+LOCAL: Final = "local"
+"""What stands for an address where there is none: the server's own socket."""
+
+
+def whose(identity: Identity) -> str:
+    """`web-1 app_web@shop 10.2.3.4`: a session as people name it."""
+    application = identity.application or "(unnamed)"
+    return f"{application} {identity.role}@{identity.database} {identity.client or LOCAL}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """One backend as the server reported it; what the server did not tell is None."""

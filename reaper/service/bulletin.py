@@ -1,8 +1,12 @@
 """What one server's loop tells the world: the log, the metrics, the tally; each event once, in one place."""
 
 from collections.abc import Callable
+from typing import Final
 
+from reaper.config import Occasion
+from reaper.policy.session import whose
 from reaper.policy.spans import words
+from reaper.policy.verdict import Result
 from reaper.postgres.leadership import Holder
 from reaper.postgres.preflight import Level
 from reaper.record.writer import RecordFailed
@@ -12,22 +16,27 @@ from reaper.service.tally import Tally
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.notify import Notifier
 
 
 class Bulletin:
     """Tells what happens at one server."""
 
-    def __init__(self, server: str, *, log: Log, metrics: Metrics) -> None:
+    def __init__(self, server: str, *, log: Log, metrics: Metrics, notifier: Notifier) -> None:
         self._server = server
+        self._notifier = notifier
         self._log = log.bind(server=server)
         self._metrics = metrics
         self._gauges = metrics.server(server)
         self._last_holder: str | None = None
+        self._last_trouble: str | None = None
+        self._was_blind = False
         self.tally = Tally()
 
     def connected(self, at: Opened) -> None:
         """There is a connection, and it was looked at."""
         self._gauges.connected = True
+        self._last_trouble = None
         for found in at.findings:
             if found.level is Level.WARNING:
                 self._log.warning(events.SERVER_FINDING, finding=found.finding, mend=found.mend)
@@ -56,6 +65,9 @@ class Bulletin:
         """The server cannot be reached, was lost, or refuses."""
         self._metrics.failed(self._server, "refused" if refused else "away")
         self._log.error(events.SERVER_REFUSED if refused else events.SERVER_AWAY, why=why, retry=retry)
+        if why != self._last_trouble:
+            self._last_trouble = why
+            self._tell(Occasion.FAILURES, f"{'refuses' if refused else 'is away'}: {why}")
 
     def failed(self, error: Exception) -> None:
         """A cycle failed; the next one follows."""
@@ -65,6 +77,7 @@ class Bulletin:
         self.tally.failures += 1
         self._metrics.failed(self._server, kind)
         self._log.error(event, why=str(error))
+        self._tell(Occasion.FAILURES, str(error))
 
     def cycled(self, cycle: Cycle, *, took: float) -> None:
         """A cycle has come to its end."""
@@ -73,7 +86,28 @@ class Bulletin:
         self._metrics.cycle(self._server, plan=cycle.plan, settled=cycle.settled, took=took)
         if cycle.record_failed:
             self._metrics.failed(self._server, "record")
+            self._tell(Occasion.FAILURES, str(cycle.record_failed))
         report(cycle, self._log)
+        self._notify(cycle)
+
+    def _notify(self, cycle: Cycle) -> None:
+        for reap, outcome in cycle.settled:
+            if outcome.result in _WORTH_TELLING:
+                who = f"pid {reap.session.id.pid} {whose(reap.session.identity)}"
+                said = f"{outcome.result.value} {who}: {reap.reason} ({reap.policy.name})"
+                self._tell(Occasion.TERMINATIONS, said)
+        for trip in cycle.plan.brakes:
+            self._tell(Occasion.BRAKES, f"{trip.policy.name}: {trip.reason}")
+        blind = cycle.snapshot.unreadable
+        if blind and not self._was_blind:
+            self._tell(Occasion.BLINDNESS, f"{blind} sessions hide their state and are spared")
+        self._was_blind = bool(blind)
+
+    def _tell(self, occasion: Occasion, what: str) -> None:
+        self._notifier.tell(occasion.value, self._server, what)
+
+
+_WORTH_TELLING: Final = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
 
 
 def report(cycle: Cycle, log: Log) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 
-from reaper.config import Server, Settings
+from reaper.config import Server, Settings, Webhook
+from reaper.policy.spans import seconds
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.fleet import Fleet
@@ -23,6 +24,7 @@ from reaper.telemetry import events
 from reaper.telemetry.http import application, serve
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.notify import Hook, Notifier
 from reaper.telemetry.systemd import Systemd
 
 _BEAT_SECONDS: Final = 1.0
@@ -54,24 +56,27 @@ class Daemon:
         self._parts = parts
         settings = self._settings
         common = Surroundings(settings=settings, manner=parts.manner, ledger=parts.ledger)
-        self._fleet = Fleet(common, log=parts.log, metrics=parts.metrics)
+        self._notifier = Notifier(log=parts.log)
+        self._fleet = Fleet(common, log=parts.log, metrics=parts.metrics, notifier=self._notifier)
         self._vitals = Vitals(fleet=self._fleet, settings=settings)
 
     async def run(self) -> Mapping[str, Tally]:
         """Begin everywhere, keep watch, end everywhere; returns what was done at each server."""
         flags = heed_signals(self._parts.log)
-        http_stop = asyncio.Event()
+        last = asyncio.Event()
         async with asyncio.TaskGroup() as group:
 
             def start(name: str, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
                 group.create_task(_eternal(name, work, stop), name=name)
 
             if self._parts.listening:
-                start("http", serve(self._pages(), self._parts.listening, http_stop), http_stop)
+                start("http", serve(self._pages(), self._parts.listening, last), last)
+            start("notify", self._notifier.run(last), last)
             await self._watch(flags, lambda loop: start(f"server {loop.server.name}", loop.run(), loop.stop))
             self._parts.systemd.stopping()
             self._fleet.stop()
-            http_stop.set()
+            await self._fleet.ended()
+            last.set()
         return self._fleet.tallies
 
     async def _watch(self, flags: Flags, start: Callable[[ServerLoop], None]) -> None:
@@ -99,7 +104,9 @@ class Daemon:
         self._parts.systemd.ready()
 
     def _muster(self, start: Callable[[ServerLoop], None]) -> None:
-        self._fleet.muster(self._parts.servers(self._settings()), start)
+        settings = self._settings()
+        self._notifier.use(map(_hook, settings.notify))
+        self._fleet.muster(self._parts.servers(settings), start)
 
     def _beat(self) -> None:
         self._parts.systemd.status(self._vitals.status())
@@ -119,6 +126,11 @@ class Daemon:
 
     def _pages(self) -> Starlette:
         return application(metrics=self._parts.metrics, livez=self._vitals.live, readyz=self._vitals.ready)
+
+
+def _hook(webhook: Webhook) -> Hook:
+    on = frozenset(occasion.value for occasion in webhook.on)
+    return Hook(name=webhook.name, url=webhook.url, on=on, every_seconds=seconds(webhook.every))
 
 
 async def _eternal(name: str, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:

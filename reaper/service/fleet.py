@@ -1,5 +1,6 @@
 """All servers at once: a named task each, come and gone by reload; if one breaks, all end with its reason."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from reaper.config import Server
@@ -9,16 +10,19 @@ from reaper.service.standing import Standing
 from reaper.service.tally import Tally
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.notify import Notifier
 
 
 class Fleet:
     """The loops of all servers that are ours."""
 
-    def __init__(self, common: Surroundings, *, log: Log, metrics: Metrics) -> None:
+    def __init__(self, common: Surroundings, *, log: Log, metrics: Metrics, notifier: Notifier) -> None:
         self._common = common
         self._log = log
         self._metrics = metrics
+        self._notifier = notifier
         self._loops: dict[Server, ServerLoop] = {}
+        self._all: list[ServerLoop] = []
         self.tallies: dict[str, Tally] = {}
 
     @property
@@ -44,7 +48,13 @@ class Fleet:
         for loop in self._loops.values():
             loop.stop.set()
 
+    async def ended(self) -> None:
+        """Wait until every loop, dismissed ones too, has finished what was at hand."""
+        await asyncio.gather(*(loop.ended.wait() for loop in self._all))
+
     def _loop(self, server: Server) -> ServerLoop:
-        bulletin = Bulletin(server.name, log=self._log, metrics=self._metrics)
+        bulletin = Bulletin(server.name, log=self._log, metrics=self._metrics, notifier=self._notifier)
         self.tallies[server.name] = bulletin.tally
-        return ServerLoop(server, self._common, bulletin, Standing())
+        loop = ServerLoop(server, self._common, bulletin, Standing())
+        self._all = [other for other in self._all if not other.ended.is_set()] + [loop]
+        return loop

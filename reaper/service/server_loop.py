@@ -47,6 +47,7 @@ class ServerLoop:
         self.server = server
         self.standing = standing
         self.stop = asyncio.Event()
+        self.ended = asyncio.Event()
         self._common = common
         self._bulletin = bulletin
         self._cycles = 0
@@ -61,9 +62,12 @@ class ServerLoop:
             stop=lambda _: self.stop.is_set(),
             retry_error_callback=lambda _: None,
         )
-        while not self.stop.is_set():
-            # A fresh round of attempts after each connection that served: the back-off starts small again.
-            await attempts(self._serve)
+        try:
+            while not self.stop.is_set():
+                # A fresh round after each connection that served: the back-off starts small again.
+                await attempts(self._serve)
+        finally:
+            self.ended.set()
 
     @property
     def _rules(self) -> Rules:

@@ -13,6 +13,7 @@ RELOADED: Final = "policy.reloaded"
 RELOAD_REFUSED: Final = "policy.refused"
 LEADS: Final = "leader.acquired"
 STANDS_BY: Final = "leader.standby"
+NOTIFY_FAILED: Final = "notify.failed"
 SERVES: Final = "http.listening"
 SERVES_NOT: Final = "http.unavailable"
 

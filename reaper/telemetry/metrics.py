@@ -6,7 +6,7 @@ snapshot of each server: a server that has left by reload leaves no stale number
 
 import time
 from collections import Counter as Count
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +24,27 @@ TOP_APPLICATIONS: Final = 10
 
 _CYCLE_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _LATENESS_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "build_info": ("The version that runs", ("version",)),
+    "reload_success": ("Whether the last reload of the policy file succeeded", ()),
+    "reload_last_success_timestamp_seconds": ("When a reload last succeeded", ()),
+    "connected": ("Whether there is a connection", ("server",)),
+    "leader": ("Whether this reaper acts here", ("server",)),
+    "last_success_timestamp_seconds": ("When a cycle last ended well", ("server",)),
+    "slots_max": ("All connection slots", ("server",)),
+    "slots_reserved": ("Slots that ordinary roles cannot use", ("server",)),
+    "slots_used": ("Slots that client sessions use", ("server",)),
+    "sessions": ("Sessions by state and application", ("server", "state", "application")),
+    "unreadable_sessions": ("Sessions that hide their state from us", ("server",)),
+    "oldest_idle_seconds": ("The age of the longest idle session", ("server",)),
+    "oldest_transaction_seconds": ("The age of the oldest open transaction", ("server",)),
+    "candidates": ("Sessions that a policy condemns now, before restraints", ("server", "policy", "mode")),
+    "spared": ("Sessions that a policy matches and that live, by what spared them", ("server", "by")),
+}
+
+_Number = tuple[str, tuple[str, ...], float]
 
 
 @dataclass(slots=True)
@@ -121,68 +142,35 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    def __init__(self, servers: dict[str, ServerGauges], reload: ReloadGauges, version: str) -> None:
+    def __init__(self, servers: Mapping[str, ServerGauges], reload: ReloadGauges, version: str) -> None:
         self._servers = servers
         self._reload = reload
         self._version = version
 
     def collect(self) -> Iterator[Metric]:
         """Work every gauge out of what is known now."""
-        yield _gauge("build_info", "The version that runs", ("version",), [((self._version,), 1.0)])
-        reloaded = float(self._reload.succeeded)
-        yield _gauge(
-            "reload_success", "Whether the last reload of the policy file succeeded", (), [((), reloaded)]
-        )
-        when = self._reload.last_success
-        yield _gauge(
-            "reload_last_success_timestamp_seconds", "When a reload last succeeded", (), [((), when)]
-        )
-        yield from self._of_servers()
-        yield from self._of_snapshots()
-
-    def _of_servers(self) -> Iterator[Metric]:
-        for name, told, of in (
-            ("connected", "Whether there is a connection", lambda gauges: gauges.connected),
-            ("leader", "Whether this reaper acts here", lambda gauges: gauges.leads),
-            (
-                "last_success_timestamp_seconds",
-                "When a cycle last ended well",
-                lambda gauges: gauges.last_success,
-            ),
-        ):
-            rows = [((server,), float(of(gauges))) for server, gauges in self._servers.items()]
-            yield _gauge(name, told, ("server",), rows)
-
-    def _of_snapshots(self) -> Iterator[Metric]:
-        families = _families()
-        for server, gauges in self._servers.items():
-            if gauges.snapshot and gauges.plan:
-                for name, labels, value in _numbers(gauges.snapshot, gauges.plan):
-                    families[name].add_metric((server, *labels), value)
+        families = {
+            name: GaugeMetricFamily(f"reaper_{name}", told, labels=labels)
+            for name, (told, labels) in GAUGES.items()
+        }
+        for name, labels, value in self._numbers():
+            families[name].add_metric(labels, value)
         yield from families.values()
 
-
-_SNAPSHOT_GAUGES: Final = {
-    "slots_max": ("All connection slots", ()),
-    "slots_reserved": ("Slots that ordinary roles cannot use", ()),
-    "slots_used": ("Slots that client sessions use", ()),
-    "sessions": ("Client sessions by state and application", ("state", "application")),
-    "unreadable_sessions": ("Sessions that hide their state from us", ()),
-    "oldest_idle_seconds": ("The age of the longest idle session", ()),
-    "oldest_transaction_seconds": ("The age of the oldest open transaction", ()),
-    "candidates": ("Sessions that a policy condemns now, before restraints", ("policy", "mode")),
-    "spared": ("Sessions that a policy matches and that live, by what spared them", ("by",)),
-}
-
-
-def _families() -> dict[str, GaugeMetricFamily]:
-    return {
-        name: GaugeMetricFamily(f"reaper_{name}", told, labels=("server", *labels))
-        for name, (told, labels) in _SNAPSHOT_GAUGES.items()
-    }
+    def _numbers(self) -> Iterator[_Number]:
+        yield "build_info", (self._version,), 1
+        yield "reload_success", (), float(self._reload.succeeded)
+        yield "reload_last_success_timestamp_seconds", (), self._reload.last_success
+        for server, gauges in self._servers.items():
+            yield "connected", (server,), float(gauges.connected)
+            yield "leader", (server,), float(gauges.leads)
+            yield "last_success_timestamp_seconds", (server,), gauges.last_success
+            if gauges.snapshot and gauges.plan:
+                for name, labels, value in _of_cycle(gauges.snapshot, gauges.plan):
+                    yield name, (server, *labels), value
 
 
-def _numbers(snapshot: Snapshot, plan: Plan) -> Iterator[tuple[str, tuple[str, ...], float]]:
+def _of_cycle(snapshot: Snapshot, plan: Plan) -> Iterator[_Number]:
     yield "slots_max", (), snapshot.slots.total
     yield "slots_reserved", (), snapshot.slots.reserved
     yield "slots_used", (), snapshot.slots.used
@@ -223,12 +211,3 @@ def _by_state_and_application(snapshot: Snapshot) -> Count[tuple[str, str]]:
         name = session.identity.application or ""
         counts[session.state or "unknown", name if name in top else "other"] += 1
     return counts
-
-
-def _gauge(
-    name: str, told: str, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], float]]
-) -> Metric:
-    family = GaugeMetricFamily(f"reaper_{name}", told, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
