@@ -1,9 +1,11 @@
 """What a policy file settles, once it is found to be in order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from reaper.config.labels import EVERY_SERVER, Labels, Only
 from reaper.config.mistakes import Mistake
+from reaper.config.webhooks import Webhook
 from reaper.policy.rules import Rules
 from reaper.policy.spans import SECOND, Span
 
@@ -18,15 +20,32 @@ class Server:
     name: str
     dsn: str
     """Without a password; empty for libpq's own PG* variables."""
+    labels: Labels = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The whole of a policy file."""
+    """The whole of a policy file, and of the files that it names."""
 
     rules: Rules
+    """Of all policies, whichever servers they concern."""
     interval: Span
     precision: Span
     servers: tuple[Server, ...]
-    """None, when the environment names the server."""
+    """None, when the environment names the server, or when no file of `servers_from` names one now."""
     warnings: tuple[Mistake, ...]
+    only: tuple[tuple[str, Only], ...] = ()
+    """The policies that concern some servers only, by name."""
+    notify: tuple[Webhook, ...] = ()
+    servers_from: tuple[str, ...] = ()
+    """Patterns of files that list servers, from the working directory on; none without the key."""
+    secrets: tuple[str, ...] = ()
+    """Files that hold the URLs of webhooks, from the working directory on."""
+
+    def rules_for(self, server: Server) -> Rules:
+        """The rules without the policies that do not concern this server."""
+        if not self.only:
+            return self.rules
+        only = dict(self.only)
+        concerned = (p for p in self.rules.policies if only.get(p.name, EVERY_SERVER).fits(server.labels))
+        return replace(self.rules, policies=tuple(concerned))

@@ -1,0 +1,46 @@
+"""The files that a policy file names: which there are, and what is in them."""
+
+import fnmatch
+from pathlib import Path
+
+from reaper.config.syntax import LARGEST
+
+
+class Unreadable(Exception):
+    """Why a file or a folder cannot be read, in the words of the system."""
+
+
+class Vanished(Unreadable):
+    """Nothing is there, or nothing any more."""
+
+
+def contents(path: Path) -> bytes:
+    """Everything in a file, but for what no file of ours is large enough to hold."""
+    try:
+        # A pipe would keep whoever opens it waiting for a writer.
+        if path.exists() and not path.is_file():
+            raise Unreadable("Is a directory" if path.is_dir() else "Not a regular file")
+        with path.open("rb") as file:
+            return file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from error
+
+
+def found(pattern: str) -> list[Path]:
+    """The files that this pattern finds now; its folder is meant literally, and a hidden file is not meant."""
+    folder, last = Path(pattern).parent, Path(pattern).name
+    try:
+        names = [file.name for file in folder.iterdir()]
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from error
+    return [folder / name for name in names if not name.startswith(".") and fnmatch.fnmatchcase(name, last)]
+
+
+def reason(error: OSError | ValueError) -> str:
+    """What the system says, without the name of the file."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def _unreadable(error: OSError | ValueError) -> Unreadable:
+    is_gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+    return (Vanished if is_gone else Unreadable)(reason(error))
