@@ -1,6 +1,8 @@
-"""Models to the rules of the policy floor."""
+"""Models to what they settle: the rules of the policy floor, servers, and what policies ask of them."""
 
 from reaper.config import models
+from reaper.config.labels import Only
+from reaper.config.settings import Server
 from reaper.policy import rules
 from reaper.policy.match import Match
 from reaper.policy.selector import NOBODY, Selector
@@ -35,6 +37,17 @@ def selector(model: models.Selector | None) -> Selector:
         application=tuple(model.application or ()),
         client=tuple(model.client or ()),
     )
+
+
+def server(model: models.Server) -> Server:
+    """A server as it is watched."""
+    labels = tuple(sorted((model.labels or {}).items()))
+    return Server(name=model.name, dsn=model.dsn, labels=labels)
+
+
+def only(model: models.Policy) -> Only:
+    """Which servers a policy concerns; without `only`, all of them."""
+    return Only(tuple((name, frozenset(values)) for name, values in sorted((model.only or {}).items())))
 
 
 def _match(model: models.Match) -> Match:

@@ -27,13 +27,15 @@ def contents(path: Path) -> bytes:
 
 
 def found(pattern: str) -> list[Path]:
-    """The files that this pattern finds now; its folder is meant literally, and a hidden file is not meant."""
+    """The files that this pattern finds now: not the hidden ones, and its folder to the letter."""
     folder, last = Path(pattern).parent, Path(pattern).name
     try:
         names = [file.name for file in folder.iterdir()]
     except (OSError, ValueError) as error:
         raise _unreadable(error) from error
-    return [folder / name for name in names if not name.startswith(".") and fnmatch.fnmatchcase(name, last)]
+    # As in a shell: what an editor or a mounted volume hides there is not meant.
+    seen = (name for name in names if last.startswith(".") or not name.startswith("."))
+    return [folder / name for name in seen if fnmatch.fnmatchcase(name, last)]
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -8,8 +8,9 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from reaper.config import fields, patterns, windows
+from reaper.config import fields, patterns, urls, windows
 from reaper.config.dsn import dsn
+from reaper.config.webhooks import Occasion
 from reaper.policy.protections import SETTABLE
 from reaper.policy.rules import GROUP_KEYS, Action, Mode, Window
 from reaper.policy.selector import From, Glob
@@ -45,8 +46,10 @@ _PERCENT: Final = {
 }
 _POLICY_NAME: Final = "[a-z0-9][a-z0-9-]{0,62}"
 _SERVER_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_LABEL_NAME: Final = "[A-Za-z_][A-Za-z0-9_]{0,62}"
 _POLICY_NAMES: Final = "write lower-case letters, digits and dashes, at most 63 characters"
 _SERVER_NAMES: Final = "write letters, digits, dots, dashes and underscores, at most 63 characters"
+_LABEL_NAMES: Final = "write letters, digits and underscores, no digit first, at most 63 characters"
 
 
 def _word(known: Iterable[str]) -> Read:
@@ -67,19 +70,26 @@ Share = Annotated[float, Read(fields.share, _PERCENT)]
 
 Age = Annotated[Span, Read(fields.duration("1ms", "3650d"), _DURATION)]
 Interval = Annotated[Span, Read(fields.duration("1s", "1h"), _DURATION)]
+Batch = Annotated[Span, Read(fields.duration("1s", "1d"), _DURATION)]
 Precision = Annotated[Span, Read(fields.duration("10ms", "1h"), _DURATION)]
 
 PolicyName = Annotated[str, _name(_POLICY_NAME, _POLICY_NAMES)]
 ServerName = Annotated[str, _name(_SERVER_NAME, _SERVER_NAMES)]
+LabelName = Annotated[str, _name(_LABEL_NAME, _LABEL_NAMES)]
 Dsn = Annotated[str, Read(dsn, {"type": "string"})]
+Url = Annotated[str, Read(urls.url, {"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$"})]
+UrlFile = Annotated[str, Read(urls.file, {"type": "string", "pattern": "^(?!.*://).+$"})]
+UrlVariable = Annotated[str, Read(urls.variable, {"type": "string", "pattern": f"^{urls.VARIABLE.pattern}$"})]
 
 ModeWord = Annotated[str, _word(Mode)]
 ActionWord = Annotated[str, _word(Action)]
 State = Annotated[str, _word(STATES)]
+OccasionWord = Annotated[str, _word(Occasion)]
 GroupKey = Annotated[str, _word(GROUP_KEYS)]
 Protection = Annotated[str, Read(fields.protection, {"enum": list(SETTABLE)})]
 
 NameGlob = Annotated[Glob, Read(patterns.named, {"type": "string", "minLength": 1})]
 ApplicationGlob = Annotated[Glob, Read(patterns.unnamed, {"type": "string"})]
 Client = Annotated[From, Read(patterns.network, {"type": "string", "minLength": 1})]
+Files = Annotated[str, Read(patterns.files, {"type": "string", "pattern": patterns.EDITOR_FILES})]
 During = Annotated[Window, Read(windows.window, {"type": "string", "pattern": windows.EDITOR_PATTERN})]

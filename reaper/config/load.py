@@ -2,78 +2,75 @@
 
 import hashlib
 import pathlib
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from reaper.config import compile as compiled
-from reaper.config.document import Document, document
+from reaper.config import pages
+from reaper.config.addresses import webhooks
+from reaper.config.contents import reason
+from reaper.config.document import Document
 from reaper.config.doubts import doubts
-from reaper.config.mistakes import BadPolicyFile, Finding, Mistake, Path
+from reaper.config.lists import Lists, lists
+from reaper.config.mistakes import BadPolicyFile, Finding, Mistake, Path, at_top
 from reaper.config.models import Head
-from reaper.config.nodes import compose
+from reaper.config.neighbours import named
+from reaper.config.pages import Page
 from reaper.config.reachability import unreachable
 from reaper.config.sense import nonsense
-from reaper.config.settings import DEFAULT_INTERVAL, DEFAULT_PRECISION, Server, Settings
+from reaper.config.settings import DEFAULT_INTERVAL, DEFAULT_PRECISION, Settings
 from reaper.config.shapes import Shape, shape
-from reaper.config.syntax import LARGEST, NotYaml, decode
-from reaper.policy.rules import GROUP_KEYS, Policy, Rules
+from reaper.config.syntax import LARGEST
+from reaper.config.webhooks import Webhook
+from reaper.policy.rules import GROUP_KEYS, Rules
 
 _WHO: Final = [(key,) for key in GROUP_KEYS]
 
 
+class _Beside(NamedTuple):
+    """What the files and variables say that a policy file names."""
+
+    lists: Lists
+    webhooks: tuple[Webhook, ...]
+    findings: list[Finding]
+
+
 def load(path: pathlib.Path) -> Settings:
-    """Read a policy file, once: the digest is of the very bytes that were understood."""
+    """Read a policy file, once, and what it names: the digest is of the very bytes that were understood."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        what = f"the file cannot be read: {reason}"
-        instead = "give a readable policy file"
-        raise BadPolicyFile(_at_top(str(path), what, instead)) from error
+        what = f"the file cannot be read: {reason(error)}"
+        raise BadPolicyFile(at_top(str(path), what, "give a readable policy file")) from error
     return read(data, file=str(path))
 
 
 def read(data: bytes, *, file: str) -> Settings:
     """Understand the bytes of a policy file, or raise BadPolicyFile with every mistake in them."""
-    found = _document(data, file)
-    read_as = shape(found)
-    mistakes = [*found.findings, *read_as.findings, *_untold(read_as)]
-    if mistakes or read_as.head is None:
-        raise BadPolicyFile(*_mistakes(mistakes, found, file))
-    policies = tuple(compiled.policy(model) for model in read_as.policies.values())
-    warnings = [*doubts(read_as.head, read_as.policies), *unreachable(policies)]
-    return _settings(
-        head=read_as.head,
-        policies=policies,
-        digest=hashlib.sha256(data).hexdigest(),
-        warnings=tuple(_mistakes(warnings, found, file)),
-    )
+    page = pages.policies(data, file)
+    found = shape(page.document)
+    beside = _beside(found.head, file)
+    findings = [*page.document.findings, *found.findings, *_untold(found, page.document, beside)]
+    mistakes = [*page.mistakes(findings), *beside.lists.mistakes]
+    if mistakes or found.head is None:
+        raise BadPolicyFile(*mistakes)
+    return _settings(found.head, found, beside, page, hashlib.sha256(data).hexdigest())
 
 
-def _document(data: bytes, file: str) -> Document:
-    try:
-        root = compose(decode(data))
-    except NotYaml as error:
-        raise BadPolicyFile(
-            Mistake(
-                file=file,
-                line=error.line,
-                column=error.column,
-                where="file",
-                what=error.what,
-                instead=error.instead,
-            )
-        ) from None
-    if root is None:
-        raise BadPolicyFile(_at_top(file, "the file is empty", "write version: 1, and policies: below it"))
-    return document(root)
+def _beside(head: Head | None, file: str) -> _Beside:
+    listed = lists(named(head, file).servers_from, head.servers or () if head else (), file)
+    notified = list(webhooks(head, file))
+    ready = tuple(one for one in notified if isinstance(one, Webhook))
+    return _Beside(listed, ready, [*listed.findings, *(one for one in notified if isinstance(one, Finding))])
 
 
-def _untold(found: Shape) -> list[Finding]:
+def _untold(found: Shape, document: Document, beside: _Beside) -> list[Finding]:
     """The mistakes of meaning, but for those that only follow from what is already told."""
     told = {prefix for finding in found.findings for prefix in _touched(finding.path)}
-    return [finding for finding in nonsense(found.head, found.policies) if finding.path not in told]
+    names_servers = any((key,) in document.places for key in ("servers", "servers_from"))
+    meant = nonsense(found.head, found.policies, names_servers=names_servers)
+    return [finding for finding in (*meant, *beside.findings) if finding.path not in told]
 
 
 def _touched(path: Path) -> Iterator[Path]:
@@ -84,21 +81,24 @@ def _touched(path: Path) -> Iterator[Path]:
             yield path[:length]
 
 
-def _mistakes(findings: Iterable[Finding], found: Document, file: str) -> list[Mistake]:
-    return sorted({found.mistake(finding, file) for finding in findings})
-
-
-def _at_top(file: str, what: str, instead: str) -> Mistake:
-    return Mistake(file=file, line=1, column=1, where="file", what=what, instead=instead)
-
-
-def _settings(
-    *, head: Head, policies: tuple[Policy, ...], digest: str, warnings: tuple[Mistake, ...]
-) -> Settings:
+def _settings(head: Head, found: Shape, beside: _Beside, page: Page, digest: str) -> Settings:
+    policies = tuple(compiled.policy(model) for model in found.policies.values())
+    only = {model.name: compiled.only(model) for model in found.policies.values() if model.only}
+    servers = tuple(compiled.server(model) for model in (*(head.servers or ()), *beside.lists.servers))
+    doubtful = [*doubts(head, found.policies, servers), *unreachable(policies, only), *beside.lists.doubts]
+    beside_it = named(head, page.file)
     return Settings(
         rules=Rules(policies=policies, protect=compiled.selector(head.protect), digest=digest),
         interval=DEFAULT_INTERVAL if head.interval is None else head.interval,
         precision=DEFAULT_PRECISION if head.precision is None else head.precision,
-        servers=tuple(Server(name=server.name, dsn=server.dsn) for server in head.servers or ()),
-        warnings=warnings,
+        servers=servers,
+        warnings=_warnings(page, doubtful, beside),
+        only=tuple(only.items()),
+        notify=beside.webhooks,
+        servers_from=beside_it.servers_from,
+        secrets=beside_it.secrets,
     )
+
+
+def _warnings(page: Page, doubtful: list[Finding], beside: _Beside) -> tuple[Mistake, ...]:
+    return tuple(sorted([*page.mistakes(doubtful), *beside.lists.warnings]))

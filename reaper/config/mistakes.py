@@ -1,5 +1,6 @@
 """What is wrong with a policy file, each mistake where it stands and with what to write instead."""
 
+import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -8,6 +9,8 @@ Path = tuple[str | int, ...]
 
 TOP: Final[Path] = ()
 LONGEST_QUOTE: Final = 60
+
+_SCHEME: Final = re.compile("://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -56,11 +59,15 @@ class Finding(NamedTuple):
     """Where the key stands, when it is the key that is wrong rather than what it holds."""
 
 
+def at_top(file: str, what: str, instead: str) -> Mistake:
+    """A mistake of a file as a whole."""
+    return Mistake(file=file, line=1, column=1, where="file", what=what, instead=instead)
+
+
 def quoted(text: str) -> str:
     """A piece of the file between quotes, short and printable."""
-    if len(text) <= LONGEST_QUOTE:
-        return repr(text)
-    return repr(text[:LONGEST_QUOTE]) + "…"
+    short = _short(text)
+    return repr(short) if short == text else repr(short.removesuffix("…")) + "…"
 
 
 def printable(text: str) -> str:
@@ -76,5 +83,8 @@ def dotted(path: Path) -> str:
     return words.removeprefix(".") or "file"
 
 
-def _short(key: str) -> str:
-    return key if len(key) <= LONGEST_QUOTE else key[:LONGEST_QUOTE] + "…"
+def _short(text: str) -> str:
+    # What follows in a URL is often a secret, wherever in the file it came to stand.
+    start = _SCHEME.search(text[:LONGEST_QUOTE])
+    end = start.end() if start else LONGEST_QUOTE
+    return text if len(text) <= end else text[:end] + "…"

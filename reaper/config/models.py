@@ -7,11 +7,19 @@ from pydantic.config import JsonDict
 
 from reaper.config import keys
 from reaper.config.scalars import Plain
+from reaper.config.webhooks import Occasion
 from reaper.policy.protections import DESCRIPTIONS, SETTABLE
 
 MOST: Final = 1_000
 """Entries of a list: more were made by a machine that should have written a pattern."""
 
+MOST_SERVERS: Final = 10_000
+"""In one file: servers are rightly listed by machines."""
+
+MOST_PATTERNS: Final = 20
+MOST_LABELS: Final = 20
+
+URL_KEYS: Final = ("webhook", "webhook_file", "webhook_env")
 AGES: Final = ("idle_for", "transaction_for", "connected_for", "running_for")
 
 
@@ -42,6 +50,14 @@ def _or_off(schema: JsonDict) -> None:
 def _or_one(schema: JsonDict) -> None:
     several = {key: schema.pop(key) for key in ("type", "items", "minItems", "maxItems")}
     schema["anyOf"] = [several["items"], several]
+
+
+Values = Annotated[
+    list[keys.Text],
+    BeforeValidator(_one_is_a_list),
+    Field(min_length=1, max_length=MOST, json_schema_extra=_or_one),
+]
+"""Values of a label, of which any is enough."""
 
 
 class Selector(Part):
@@ -135,6 +151,8 @@ class Policy(Part):
     """What it is for, for people."""
     mode: keys.ModeWord = "dry-run"
     """`dry-run` only shows what would happen, `enforce` acts, `off` rests."""
+    only: dict[keys.LabelName, Values] | None = Field(None, min_length=1, max_length=MOST_LABELS)
+    """It concerns only servers that have all of these labels; of several values any is enough."""
     match: Match
     """Whom the policy condemns: all of these must hold."""
     allowlist: Selector | None = None
@@ -167,6 +185,35 @@ class Server(Part):
     """The name that records and metrics carry."""
     dsn: keys.Dsn = ""
     """A connection string without a password; what it leaves out comes from libpq's PG* variables."""
+    labels: dict[keys.LabelName, keys.Text] | None = Field(None, max_length=MOST_LABELS)
+    """What policies may ask of it in their `only`: `{env: prod}`."""
+
+
+class ServerFile(Part):
+    """The list in a file of `servers_from`, as if it stood below a key."""
+
+    servers: list[Server] = Field(max_length=MOST_SERVERS)
+
+
+class Notify(Part):
+    """An address that takes messages about what happened; exactly one key says where its URL is."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in URL_KEYS]})
+
+    name: keys.PolicyName
+    """The name that logs and metrics carry."""
+    webhook: keys.Url | None = None
+    """The URL itself, of http or https; where it is a secret, use one of the other two."""
+    webhook_file: keys.UrlFile | None = None
+    """A file that holds the URL, from the policy file's folder on: a mounted secret."""
+    webhook_env: keys.UrlVariable | None = None
+    """An environment variable that holds the URL."""
+    on: list[keys.OccasionWord] | None = Field(
+        None, min_length=1, max_length=MOST, json_schema_extra={"default": [*Occasion]}
+    )
+    """What it is told: brakes that tripped, servers that cannot be observed, failed cycles, terminations."""
+    every: keys.Batch | None = Field(None, json_schema_extra={"default": "1m"})
+    """What happens within this time goes into one message; 1s to 1d."""
 
 
 class Head(Part):
@@ -178,10 +225,16 @@ class Head(Part):
     """A cycle runs at least this often; 1s to 1h."""
     precision: keys.Precision | None = Field(None, json_schema_extra={"default": "1s"})
     """How soon a cycle may follow the last one when a session falls due; from 10ms to the interval."""
-    servers: list[Server] | None = Field(None, min_length=1, max_length=MOST)
-    """The servers to watch; without it, the one that the environment names."""
+    servers: list[Server] | None = Field(None, min_length=1, max_length=MOST_SERVERS)
+    """The servers to watch; without it and `servers_from`, the one that the environment names."""
+    servers_from: Annotated[list[keys.Files] | None, BeforeValidator(_one_is_a_list)] = Field(
+        None, min_length=1, max_length=MOST_PATTERNS, json_schema_extra=_or_one
+    )
+    """Files that list more servers, as globs from the policy file's folder on: `servers.d/*.yaml`."""
     protect: Selector | None = None
     """Whom no policy ever touches, beside the built-in protections."""
+    notify: list[Notify] | None = Field(None, min_length=1, max_length=MOST)
+    """Who is told what happened; nobody, if not said."""
 
 
 class File(Head):

@@ -1,4 +1,4 @@
-"""Globs and networks: what stands in the lists of a selector."""
+"""Globs and networks: what stands in the lists of a selector, and files that are found by a glob."""
 
 import fnmatch
 import re
@@ -15,6 +15,8 @@ LONGEST_NAME: Final = 63
 
 _LONGEST_PATTERN: Final = 500
 _WILD: Final = frozenset("*?[")
+_ENDINGS: Final = ("yaml", "yml", "json")
+EDITOR_FILES: Final = rf"^([^*?\[]*/)?[^/]+\.({'|'.join(_ENDINGS)})$"
 _NEVER: Final = "(?!)"
 """What fnmatch makes of a set that holds no character."""
 
@@ -39,6 +41,20 @@ def unnamed(value: object) -> Glob:
     else:
         _check_sets(written)
     return Glob(written)
+
+
+def files(value: object) -> str:
+    """A glob on the names of files; only the last part of a path may hold wildcards."""
+    written = text(value)
+    folder, _, last = written.rpartition("/")
+    if _WILD & set(folder):
+        what = f"{shown(written)} holds a wildcard in the name of a folder"
+        refuse(what, "write it in the last part only, such as servers.d/*.yaml")
+    if not last.endswith(tuple(f".{ending}" for ending in _ENDINGS)):
+        what = f"{shown(written)} names no YAML or JSON files"
+        refuse(what, "write for example servers.d/*.yaml")
+    _check_sets(last)
+    return written
 
 
 def is_literal(pattern: str) -> bool:

@@ -4,9 +4,10 @@ Only what is certain is told: a policy covers another when each of its condition
 that meets the other's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
+from reaper.config.labels import EVERY_SERVER, Only
 from reaper.config.mistakes import Finding, quoted
 from reaper.config.patterns import is_literal
 from reaper.policy.match import Match
@@ -14,10 +15,12 @@ from reaper.policy.rules import GROUP_KEYS, Mode, Policy
 from reaper.policy.selector import NOBODY, From, Glob, Selector
 
 
-def unreachable(policies: Sequence[Policy]) -> Iterator[Finding]:
-    """Each policy that one above it leaves nothing to, at its name."""
+def unreachable(policies: Sequence[Policy], only: Mapping[str, Only]) -> Iterator[Finding]:
+    """Each policy that one above it leaves nothing to, on any server, at its name."""
     for number, later in enumerate(policies):
-        above = next((earlier for earlier in policies[:number] if _covers(earlier, later)), None)
+        concerned = only.get(later.name, EVERY_SERVER)
+        rivals = (one for one in policies[:number] if only.get(one.name, EVERY_SERVER).holds(concerned))
+        above = next((earlier for earlier in rivals if _covers(earlier, later)), None)
         if above:
             what = f"unreachable: {quoted(above.name)} above takes everything that this one matches"
             yield Finding(("policies", number, "name"), what, "move it up or delete it")

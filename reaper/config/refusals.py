@@ -17,9 +17,15 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "": "version: 1, and policies: below it",
     "version": "1",
     "servers": "a list such as [{name: orders, dsn: host=db-1}]",
+    "servers_from": "servers.d/*.yaml",
+    "labels": "{env: prod}",
     "protect": '{role: ["*_migrator"]}',
+    "notify": "a list such as [{name: ops, webhook_file: secrets/ops-url}]",
+    "on": "[brakes, blindness]",
     "policies": "a list of maps, each with its name and its match",
     "name": "orders",
+    "only": "{env: prod}",
+    "value": "[prod]",
     "match": "{state: [idle], idle_for: 10m}",
     "allowlist": "{application: [metabase]}",
     "role": '["app_*"]',
@@ -43,13 +49,21 @@ _EXAMPLES: Final[Mapping[str, str]] = {
 
 _ITEMS: Final[Mapping[str, str]] = {
     "servers": "{name: orders, dsn: host=db-1}",
+    "notify": "{name: ops, webhook_file: secrets/ops-url}",
     "policies": "a map with a name and a match",
+}
+_SHORTER: Final[Mapping[str, str]] = {
+    "during": "split the policy",
+    "servers": "split the list, and name the files in servers_from",
+    "labels": "leave out those that no policy asks for",
+    "only": "ask for fewer",
 }
 _NEEDED: Final = frozenset({"policies", "state", "per"})
 _MODELS: Final[Mapping[str, type[models.Part]]] = {
     "": models.File,
     "servers": models.Server,
     "protect": models.Selector,
+    "notify": models.Notify,
     "policies": models.Policy,
     "match": models.Match,
     "allowlist": models.Selector,
@@ -61,13 +75,22 @@ _MODELS: Final[Mapping[str, type[models.Part]]] = {
 }
 """Which model reads the map under a key; no key is the top of the file."""
 
+_OF_A_KEY: Final = ("[key]",)
+
 
 def refusal(error: ErrorDetails, document: Document) -> Finding:
     """The finding about one error."""
-    path: Path = error["loc"]
+    path = whereabouts(error)
     what, instead = _SENTENCES[error["type"]](error, path)
-    key = document.keys[path] if error["type"] == "extra_forbidden" else None
+    is_of_a_key = error["type"] == "extra_forbidden" or path != error["loc"]
+    key = document.keys[path] if is_of_a_key else None
     return Finding(path, what, instead, key)
+
+
+def whereabouts(error: ErrorDetails) -> Path:
+    """Where an error stands, without the mark by which pydantic tells a bad key from its value."""
+    path: Path = error["loc"]
+    return path[:-1] if path[-1:] == _OF_A_KEY and path[-2] == error["input"] else path
 
 
 def _missing(_: ErrorDetails, path: Path) -> tuple[str, str]:
@@ -86,25 +109,26 @@ def _unknown(_: ErrorDetails, path: Path) -> tuple[str, str]:
 def _no_map(error: ErrorDetails, path: Path) -> tuple[str, str]:
     is_item = path and isinstance(path[-1], int)
     example = (_ITEMS if is_item else _EXAMPLES)[_key(path)]
-    return f"{shown(error['input'])} stands where a map is wanted", f"write {example}"
+    return f"{_said(error, path)} stands where a map is wanted", f"write {example}"
 
 
 def _no_list(error: ErrorDetails, path: Path) -> tuple[str, str]:
     value, key = error["input"], _key(path)
     text = value.text if isinstance(value, Plain) else value
-    is_name = isinstance(text, str) and 0 < len(text) <= LONGEST_QUOTE and key not in _ITEMS
-    example = f"[{json.dumps(text, ensure_ascii=False)}]" if is_name else _EXAMPLES[key]
-    return f"{shown(value)} stands where a list is wanted", f"write {example}"
+    is_name = isinstance(text, str) and 0 < len(text) <= LONGEST_QUOTE and "://" not in text
+    example = f"[{json.dumps(text, ensure_ascii=False)}]" if is_name and key not in _ITEMS else _EXAMPLES[key]
+    return f"{_said(error, path)} stands where a list is wanted", f"write {example}"
 
 
-def _empty(_: ErrorDetails, path: Path) -> tuple[str, str]:
+def _empty(error: ErrorDetails, path: Path) -> tuple[str, str]:
     key = _key(path)
+    kind = "map" if isinstance(error["input"], dict) else "list"
     or_not = "" if key in _NEEDED else ", or leave the key out"
-    return "an empty list says nothing", f"write {_EXAMPLES[key]}{or_not}"
+    return f"an empty {kind} says nothing", f"write {_EXAMPLES[key]}{or_not}"
 
 
 def _too_long(error: ErrorDetails, path: Path) -> tuple[str, str]:
-    instead = "split the policy" if _key(path) == "during" else "split the file, or write patterns"
+    instead = _SHORTER.get(_key(path), "split the file, or write patterns")
     return f"more than {error['ctx']['max_length']} entries", instead
 
 
@@ -113,14 +137,22 @@ def _ours(error: ErrorDetails, _: Path) -> tuple[str, str]:
 
 
 def _key(path: Path) -> str:
-    """The innermost key on the way; empty at the top."""
-    return next((step for step in reversed(path) if isinstance(step, str)), "")
+    """The innermost key on the way that the schema knows by name; empty at the top."""
+    keys = [step for step in path if isinstance(step, str)]
+    return "value" if keys[-2:-1] in (["only"], ["labels"]) else (keys or [""])[-1]
+
+
+def _said(error: ErrorDetails, path: Path) -> str:
+    """What stands there; but no text that may be the URL of a webhook in the wrong place."""
+    is_text = isinstance(error["input"], str)
+    return "a text" if is_text and "notify" in path else shown(error["input"])
 
 
 _SENTENCES: Final[Mapping[str, Callable[[ErrorDetails, Path], tuple[str, str]]]] = {
     "missing": _missing,
     "extra_forbidden": _unknown,
     "model_type": _no_map,
+    "dict_type": _no_map,
     "list_type": _no_list,
     "too_short": _empty,
     "too_long": _too_long,

@@ -3,24 +3,29 @@
 from collections.abc import Iterator, Mapping
 
 from reaper.config.mistakes import Finding, Path, quoted
-from reaper.config.models import AGES, Head, Match, Policy
+from reaper.config.models import AGES, URL_KEYS, Head, Match, Policy
 from reaper.config.settings import DEFAULT_INTERVAL, DEFAULT_PRECISION
 from reaper.config.wide import selectors, useless
 from reaper.policy.session import ACTIVE, IDLE
 from reaper.policy.spans import exact_words
 
 
-def nonsense(head: Head | None, policies: Mapping[int, Policy]) -> Iterator[Finding]:
-    """Every mistake of meaning."""
+def nonsense(head: Head | None, policies: Mapping[int, Policy], *, names_servers: bool) -> Iterator[Finding]:
+    """Every mistake of meaning, in a file that names its servers or leaves that to the environment."""
     if head:
         yield from _precision(head)
         yield from _taken_names("servers", {n: server.name for n, server in enumerate(head.servers or ())})
+        yield from _taken_names("notify", {n: notify.name for n, notify in enumerate(head.notify or ())})
+        yield from _webhooks(head)
     yield from _taken_names("policies", {n: policy.name for n, policy in policies.items()})
     yield from useless(selectors(head, policies))
     for number, policy in policies.items():
         at = ("policies", number)
         yield from _states_and_ages(policy.match, (*at, "match"))
         yield from _restraints(policy, at)
+        if policy.only is not None and not names_servers:
+            what = "no server of this file carries a label"
+            yield Finding((*at, "only"), what, "name the servers under servers: or servers_from:")
 
 
 def _precision(head: Head) -> Iterator[Finding]:
@@ -36,6 +41,16 @@ def _taken_names(kind: str, names: Mapping[int, str]) -> Iterator[Finding]:
         if first.setdefault(name, number) != number:
             what = f"the name {quoted(name)} is taken by {kind}[{first[name]}]"
             yield Finding((kind, number, "name"), what, "write another")
+
+
+def _webhooks(head: Head) -> Iterator[Finding]:
+    for number, notify in enumerate(head.notify or ()):
+        at = ("notify", number)
+        given = [key for key in URL_KEYS if getattr(notify, key) is not None]
+        if not given:
+            yield Finding(at, "no URL is given", "write webhook_file: and the path of a file that holds it")
+        for key in given[1:]:
+            yield Finding((*at, key), f"{given[0]} and {key} stand in one entry", "write one of them")
 
 
 def _states_and_ages(match: Match, at: Path) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ from pydantic_core import ErrorDetails
 
 from reaper.config.document import Document
 from reaper.config.mistakes import Finding
-from reaper.config.models import File, Head, Part, Policy
-from reaper.config.refusals import refusal
+from reaper.config.models import File, Head, Part, Policy, Server, ServerFile
+from reaper.config.refusals import refusal, whereabouts
 from reaper.config.scalars import Kind, Plain
 
 P = TypeVar("P", bound=Part)
@@ -19,7 +19,7 @@ _ROUNDS: Final = 8
 
 
 class Shape(NamedTuple):
-    """What could be read of a file, and what could not."""
+    """What could be read of a policy file, and what could not."""
 
     head: Head | None
     policies: dict[int, Policy]
@@ -38,13 +38,28 @@ def shape(document: Document) -> Shape:
     return Shape(file, dict(enumerate(file.policies)), [])
 
 
+def servers(document: Document) -> tuple[dict[int, Server], list[Finding]]:
+    """Read a list of servers into models, by their number in it, as far as it goes."""
+    data = document.data
+    try:
+        return dict(enumerate(ServerFile.model_validate(data).servers)), []
+    except ValidationError as error:
+        findings = [refusal(one, document) for one in error.errors(include_url=False)]
+        return _each(Server, data, "servers"), findings
+
+
 def _what_is_left(data: object) -> tuple[Head | None, dict[int, Policy]]:
     if not isinstance(data, dict):
         return None, {}
-    items = data.pop("policies", None)
-    mended = (_mended(Policy, item) for item in items) if isinstance(items, list) else ()
-    policies = {number: policy for number, policy in enumerate(mended) if policy}
+    policies = _each(Policy, data, "policies")
+    data.pop("policies", None)
     return _mended(Head, data), policies
+
+
+def _each(model: type[P], data: object, key: str) -> dict[int, P]:
+    items = _at(data, key)
+    mended = (_mended(model, item) for item in items) if isinstance(items, list) else ()
+    return {number: one for number, one in enumerate(mended) if one}
 
 
 def _mended(model: type[P], data: object) -> P | None:
@@ -61,20 +76,21 @@ def _mended(model: type[P], data: object) -> P | None:
 
 def _cut(data: object, error: ErrorDetails) -> bool:
     """Take out the innermost key that holds the mistake; false when nothing would be left."""
-    keys = [n for n, step in enumerate(error["loc"]) if isinstance(step, str)]
+    path = whereabouts(error)
+    keys = [n for n, step in enumerate(path) if isinstance(step, str)]
     if error["type"] == "missing":
-        missing = str(error["loc"][-1])
-        if missing in _STAND_INS and len(error["loc"]) == 1:
+        missing = str(path[-1])
+        if missing in _STAND_INS and len(path) == 1:
             cast("dict[str, object]", data)[missing] = _STAND_INS[missing]
             return True
         keys = keys[:-1]
     if not keys:
         return False
     holder = data
-    for step in error["loc"][: keys[-1]]:
+    for step in path[: keys[-1]]:
         holder = _at(holder, step)
     if isinstance(holder, dict):
-        holder.pop(error["loc"][keys[-1]], None)
+        holder.pop(path[keys[-1]], None)
     return True
 
 

@@ -2,11 +2,16 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NewType
 
+from reaper.config import pages
 from reaper.config.contents import Unreadable, contents, found
+from reaper.config.mistakes import BadPolicyFile
+from reaper.config.neighbours import Named, named
 from reaper.config.settings import Settings
+from reaper.config.shapes import shape
 
 Stamp = NewType("Stamp", str)
 """Equal as long as reading everything again would mean the same."""
@@ -21,18 +26,40 @@ def stamp(path: Path, settings: Settings) -> Stamp:
 
 
 def _facts(path: Path, settings: Settings) -> Iterator[tuple[str, str]]:
-    files = {path, *map(Path, settings.secrets)}
-    for pattern in settings.servers_from:
+    try:
+        data = contents(path)
+    except Unreadable as error:
+        yield str(path), _unreadable(error)
+        return
+    now = hashlib.sha256(data).hexdigest()
+    yield str(path), now
+    is_in_force = now == settings.rules.digest
+    names = Named(settings.servers_from, settings.secrets) if is_in_force else _named(data, str(path))
+    files = set(map(Path, names.secrets))
+    for pattern in names.servers_from:
         try:
             files.update(found(pattern))
         except Unreadable as error:
-            yield pattern, f"unreadable: {error}"
+            yield pattern, _unreadable(error)
     for file in sorted(files):
         yield str(file), _content(file)
+
+
+@lru_cache(maxsize=1)
+def _named(data: bytes, file: str) -> Named:
+    """What a file names that was not taken: the mistake may stand there, and be mended there."""
+    try:
+        return named(shape(pages.policies(data, file).document).head, file)
+    except BadPolicyFile:
+        return Named()
 
 
 def _content(file: Path) -> str:
     try:
         return hashlib.sha256(contents(file)).hexdigest()
     except Unreadable as error:
-        return f"unreadable: {error}"
+        return _unreadable(error)
+
+
+def _unreadable(error: Unreadable) -> str:
+    return f"unreadable: {error}"

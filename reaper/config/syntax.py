@@ -25,7 +25,7 @@ def decode(data: bytes) -> str:
     """The text of the file; a byte order mark is no part of it."""
     if len(data) > LARGEST:
         what = f"the file is larger than {LARGEST // 1024 // 1024} MiB"
-        raise NotYaml(what=what, instead="give the policy file; this is something else")
+        raise NotYaml(what=what, instead="name another file; this is something else")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,11 @@ from reaper.config import Settings, load, schema
 from reaper.policy.rules import Mode
 
 SHIPPED = Path(__file__).parents[3] / "policies.yaml"
+
+
+def switched_on() -> str:
+    """The tour with the keys that it shows behind a # without a space."""
+    return re.sub("^#(?=[^ \n])", "", SHIPPED.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +38,26 @@ def test_the_tour_shows_every_key() -> None:
     definitions = schema()["$defs"]
     assert isinstance(definitions, dict)
     keys = {key for part in (schema(), *definitions.values()) for key in part["properties"]}
-    code = [line.partition(" #")[0] for line in SHIPPED.read_text(encoding="utf-8").splitlines()]
-    text = "\n".join(line for line in code if not line.startswith("#"))
-    assert {key for key in keys if f"{key}:" not in text} == set()
+    code = [line.partition(" #")[0] for line in switched_on().splitlines()]
+    words = set(re.findall(r"(\w+):", "\n".join(line for line in code if not line.startswith("#"))))
+    assert keys - words == set()
+
+
+def test_what_the_tour_switches_off_is_in_order_once_it_is_switched_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ON_CALL_URL", "https://chat.example.com/hooks/on-call")
+    for name, content in {
+        "policies.yaml": switched_on(),
+        "servers.d/more.yaml": "- name: billing\n  dsn: host=db-2.internal\n",
+        "secrets/ops-url": "https://chat.example.com/hooks/ops\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    settings = load(tmp_path / "policies.yaml")
+    assert settings.warnings == ()
+    assert [server.name for server in settings.servers] == ["orders", "billing"]
+    assert [webhook.name for webhook in settings.notify] == ["ops", "on-call", "chat"]
 
 
 def test_the_tour_fits_a_terminal() -> None:
