@@ -46,7 +46,7 @@ def _urls(notify: Notify, at: mistakes.Path, folder: Path) -> Iterator[str | Fin
 
 def _in_a_file(path: Path, at: mistakes.Path) -> str | Finding:
     try:
-        url = contents(path).decode().strip()
+        url = contents(str(path)).decode().strip()
     except Unreadable as error:
         return Finding(at, f"the file cannot be read: {error}", "name a readable file that holds the URL")
     except UnicodeDecodeError:

@@ -1,6 +1,9 @@
 """The files that a policy file names: which there are, and what is in them."""
 
+import errno
 import fnmatch
+import os
+import stat
 from pathlib import Path
 
 from reaper.config.syntax import LARGEST
@@ -14,33 +17,39 @@ class Vanished(Unreadable):
     """Nothing is there, or nothing any more."""
 
 
-def contents(path: Path) -> bytes:
+def contents(file: str) -> bytes:
     """Everything in a file, but for what no file of ours is large enough to hold."""
     try:
-        # A pipe would keep whoever opens it waiting for a writer.
-        if path.exists() and not path.is_file():
-            raise Unreadable("Is a directory" if path.is_dir() else "Not a regular file")
-        with path.open("rb") as file:
-            return file.read(LARGEST + 1)
+        # A pipe would otherwise keep whoever opens it waiting for a writer.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+            return opened.read(min(_size(opened.fileno()), LARGEST) + 1)
     except (OSError, ValueError) as error:
         raise _unreadable(error) from error
 
 
-def found(pattern: str) -> list[Path]:
-    """The files that this pattern finds now: not the hidden ones, and its folder to the letter."""
-    folder, last = Path(pattern).parent, Path(pattern).name
+def found(pattern: str) -> list[str]:
+    """The files that this pattern finds now, not the hidden ones, and its folder to the letter."""
+    last = Path(pattern).name
+    folder = pattern.removesuffix(last)
     try:
-        names = [file.name for file in folder.iterdir()]
+        names = [file.name for file in Path(folder).iterdir()]
     except (OSError, ValueError) as error:
         raise _unreadable(error) from error
     # As in a shell: what an editor or a mounted volume hides there is not meant.
     seen = (name for name in names if last.startswith(".") or not name.startswith("."))
-    return [folder / name for name in seen if fnmatch.fnmatchcase(name, last)]
+    return [folder + name for name in seen if fnmatch.fnmatchcase(name, last)]
 
 
 def reason(error: OSError | ValueError) -> str:
     """What the system says, without the name of the file."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def _size(descriptor: int) -> int:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    return status.st_size
 
 
 def _unreadable(error: OSError | ValueError) -> Unreadable:

@@ -59,7 +59,7 @@ def read(data: bytes, *, file: str) -> Settings:
 
 
 def _beside(head: Head | None, file: str) -> _Beside:
-    listed = lists(named(head, file).servers_from, head.servers or () if head else (), file)
+    listed = lists(head, file) if head else Lists()
     notified = list(webhooks(head, file))
     ready = tuple(one for one in notified if isinstance(one, Webhook))
     return _Beside(listed, ready, [*listed.findings, *(one for one in notified if isinstance(one, Finding))])

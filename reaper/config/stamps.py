@@ -27,7 +27,7 @@ def stamp(path: Path, settings: Settings) -> Stamp:
 
 def _facts(path: Path, settings: Settings) -> Iterator[tuple[str, str]]:
     try:
-        data = contents(path)
+        data = contents(str(path))
     except Unreadable as error:
         yield str(path), _unreadable(error)
         return
@@ -35,14 +35,14 @@ def _facts(path: Path, settings: Settings) -> Iterator[tuple[str, str]]:
     yield str(path), now
     is_in_force = now == settings.rules.digest
     names = Named(settings.servers_from, settings.secrets) if is_in_force else _named(data, str(path))
-    files = set(map(Path, names.secrets))
+    files = set(names.secrets)
     for pattern in names.servers_from:
         try:
             files.update(found(pattern))
         except Unreadable as error:
             yield pattern, _unreadable(error)
     for file in sorted(files):
-        yield str(file), _content(file)
+        yield file, _content(file)
 
 
 @lru_cache(maxsize=1)
@@ -54,7 +54,7 @@ def _named(data: bytes, file: str) -> Named:
         return Named()
 
 
-def _content(file: Path) -> str:
+def _content(file: str) -> str:
     try:
         return hashlib.sha256(contents(file)).hexdigest()
     except Unreadable as error:
