@@ -1,9 +1,11 @@
 """The log: for people on a terminal, JSON elsewhere; always on stderr, for stdout may carry the record."""
 
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TextIO
+from typing import Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
@@ -34,10 +36,11 @@ def make_log(log_format: LogFormat, level: LogLevel, *, to: TextIO | None = None
     """Build a logger; nothing is configured globally."""
     stream = to or sys.stderr
     human = log_format is LogFormat.HUMAN or (log_format is LogFormat.AUTO and stream.isatty())
+    *processors, render = _for_people(colors=stream.isatty()) if human else _for_machines()
     log: Log = structlog.wrap_logger(
         structlog.PrintLogger(stream),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        processors=_for_people(colors=stream.isatty()) if human else _for_machines(),
+        processors=[*processors, _with_priority(render) if _is_journal(stream) else render],
         cache_logger_on_first_use=True,
     )
     return log
@@ -58,6 +61,29 @@ def _for_machines() -> list[Processor]:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.JSONRenderer(ensure_ascii=True, default=str),
     ]
+
+
+_PRIORITIES: Final[Mapping[str, str]] = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
+"""Syslog's, as the journal reads them at the head of a line."""
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether what is written there goes to systemd's journal, which says so by device and inode."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False  # not a file at all
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _with_priority(render: Processor) -> Processor:
+    """Mark every line: the journal takes each for a message of its own."""
+
+    def rendered(logger: WrappedLogger, level: str, event: EventDict) -> str:
+        mark = _PRIORITIES[level]
+        return mark + str(render(logger, level, event)).replace("\n", f"\n{mark}")
+
+    return rendered
 
 
 def _harmless(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
