@@ -59,6 +59,7 @@ def _for_machines() -> list[Processor]:
     return [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(ensure_ascii=True, default=str),
     ]
 
