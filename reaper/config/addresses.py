@@ -35,13 +35,14 @@ def _webhook(notify: Notify, url: str) -> Webhook:
 
 
 def _urls(notify: Notify, at: mistakes.Path, folder: Path) -> Iterator[str | Finding]:
-    """One, in a file that is in order."""
-    if notify.webhook is not None:
-        yield notify.webhook
-    if notify.webhook_file is not None:
-        yield _in_a_file(folder / notify.webhook_file, (*at, "webhook_file"))
-    if notify.webhook_env is not None:
-        yield _in_the_environment(notify.webhook_env, (*at, "webhook_env"))
+    """One, when it is said where; sense tells of those that say it twice, or not at all."""
+    match notify.webhook, notify.webhook_file, notify.webhook_env:
+        case str(url), None, None:
+            yield url
+        case None, str(file), None:
+            yield _in_a_file(folder / file, (*at, "webhook_file"))
+        case None, None, str(variable):
+            yield _in_the_environment(variable, (*at, "webhook_env"))
 
 
 def _in_a_file(path: Path, at: mistakes.Path) -> str | Finding:

@@ -44,6 +44,7 @@ _PERCENT: Final = {
     "type": "string",
     "pattern": r"^(?!0+(\.0+)?%)(0?[0-9]{1,2}(\.[0-9]{1,6})?|100(\.0{1,6})?)%$",
 }
+_URL: Final = {"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$", "maxLength": urls.LONGEST}
 _POLICY_NAME: Final = "[a-z0-9][a-z0-9-]{0,62}"
 _SERVER_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _LABEL_NAME: Final = "[A-Za-z_][A-Za-z0-9_]{0,62}"
@@ -77,7 +78,7 @@ PolicyName = Annotated[str, _name(_POLICY_NAME, _POLICY_NAMES)]
 ServerName = Annotated[str, _name(_SERVER_NAME, _SERVER_NAMES)]
 LabelName = Annotated[str, _name(_LABEL_NAME, _LABEL_NAMES)]
 Dsn = Annotated[str, Read(dsn, {"type": "string"})]
-Url = Annotated[str, Read(urls.url, {"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$"})]
+Url = Annotated[str, Read(urls.url, _URL)]
 UrlFile = Annotated[str, Read(urls.file, {"type": "string", "pattern": "^(?!.*://).+$"})]
 UrlVariable = Annotated[str, Read(urls.variable, {"type": "string", "pattern": f"^{urls.VARIABLE.pattern}$"})]
 

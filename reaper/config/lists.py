@@ -96,5 +96,5 @@ class _Reading:
                 yield Finding(("servers", number, "name"), what, "write another")
 
     def _place(self, number: int, file: str) -> str:
-        """A server as the mistakes of other files speak of it, by a path as the policy file would write it."""
+        """A server as mistakes speak of it, with its file as the policy file would write it."""
         return f"servers[{number}] of {file.removeprefix(self._folder)}"

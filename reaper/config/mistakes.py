@@ -10,7 +10,7 @@ Path = tuple[str | int, ...]
 TOP: Final[Path] = ()
 LONGEST_QUOTE: Final = 60
 
-_SCHEME: Final = re.compile("://")
+_SCHEME: Final = re.compile("//")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

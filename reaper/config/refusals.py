@@ -75,7 +75,7 @@ _MODELS: Final[Mapping[str, type[models.Part]]] = {
 }
 """Which model reads the map under a key; no key is the top of the file."""
 
-_OF_A_KEY: Final = ("[key]",)
+_OF_A_KEY: Final = "[key]"
 
 
 def refusal(error: ErrorDetails, document: Document) -> Finding:
@@ -90,7 +90,8 @@ def refusal(error: ErrorDetails, document: Document) -> Finding:
 def whereabouts(error: ErrorDetails) -> Path:
     """Where an error stands, without the mark by which pydantic tells a bad key from its value."""
     path: Path = error["loc"]
-    return path[:-1] if path[-1:] == _OF_A_KEY and path[-2] == error["input"] else path
+    is_of_a_key = error["type"] == OURS and path[-2:] == (error["input"], _OF_A_KEY)
+    return path[:-1] if is_of_a_key else path
 
 
 def _missing(_: ErrorDetails, path: Path) -> tuple[str, str]:

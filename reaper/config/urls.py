@@ -9,8 +9,9 @@ from reaper.config.wording import refuse
 
 VARIABLE: Final = re.compile("[A-Za-z_][A-Za-z0-9_]{0,254}")
 
+LONGEST: Final = 2_000
+
 _FOR_EXAMPLE: Final = "write for example https://chat.example.com/hooks/reaper"
-_LONGEST: Final = 2_000
 _KNOWN_SECRET: Final = re.compile(r"(?:^|\.)(?:slack|discord|discordapp|office)\.com$")
 _TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_.~%=-]{20,}")
 
@@ -47,8 +48,8 @@ def unfit(written: str) -> str | None:
         return "does not begin with https:// or http://"
     if not re.fullmatch("[!-~]+", written):
         return "holds a space or a character beyond ASCII"
-    if len(written) > _LONGEST:
-        return f"is longer than {_LONGEST:,} characters"
+    if len(written) > LONGEST:
+        return f"is longer than {LONGEST:,} characters"
     try:
         parts = urlsplit(written)
         is_whole = bool(parts.hostname) and parts.port != 0

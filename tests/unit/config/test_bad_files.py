@@ -1,7 +1,8 @@
 """One small file per mistake: what it says of itself in its first lines is all that is told about it.
 
 To add one, put a file into `bad/` (refused) or `doubtful/` (taken, with warnings) that begins with a line
-`# expect: LINE:COLUMN: WHERE: WHAT; WHAT TO WRITE INSTEAD` for each message.
+`# expect: LINE:COLUMN: WHERE: WHAT; WHAT TO WRITE INSTEAD` for each message. What NAME.yaml names
+beside itself stands in `NAME.d/`, where each list of servers says what is told about that list.
 """
 
 from pathlib import Path
@@ -19,8 +20,11 @@ def files(folder: str) -> list[object]:
 
 
 def expected(path: Path) -> list[str]:
-    lines = [line.removeprefix(MARK) for line in path.read_bytes().splitlines() if line.startswith(MARK)]
-    return [f"{path}:{line.decode()}" for line in lines]
+    told = []
+    for file in (*sorted(path.with_suffix(".d").glob("*.yaml")), path):
+        lines = [line.removeprefix(MARK) for line in file.read_bytes().splitlines() if line.startswith(MARK)]
+        told += [f"{file}:{line.decode()}" for line in lines]
+    return told
 
 
 @pytest.mark.parametrize("path", files("bad"))

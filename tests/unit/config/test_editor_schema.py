@@ -31,6 +31,10 @@ UNSEEN = frozenset(
         *("duration-of-zero", "duration-too-long", "interval-too-short", "interval-too-long"),
         *("precision-too-short", "precision-above-interval"),
         *("unknown-time-zone", "time-zone-like-no-other", "window-that-ends-when-it-begins"),
+        *("files-with-an-unclosed-bracket", "only-without-servers", "duplicate-webhook"),
+        *("webhook-without-a-host", "webhook-with-a-bad-port", "messages-too-often"),
+        *("webhook-in-a-missing-file", "webhook-in-a-folder", "webhook-in-a-bad-file"),
+        "webhook-in-an-unset-variable",
         *("tag", "tag-on-a-key", "merge-key", "odd-key", "escaped-nul", "half-a-surrogate"),
         # Where editors read YAML 1.2, these are the words that they seem to be.
         *("truth-value-as-a-name-of-a-policy", "octal-number", "sexagesimal-number", "date-as-a-name"),

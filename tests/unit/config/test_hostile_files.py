@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,14 +13,18 @@ from reaper.config import BadPolicyFile, Mistake, load, read
 PROPERTY = settings(deadline=None)
 """A busy machine is no defect."""
 
+LEAST = "version: 1\npolicies: [{name: a, match: {state: [idle], idle_for: 1m}}]\n"
 VALID = """\
 version: 1
 interval: 10s
-servers: [{name: a, dsn: host=db}]
+servers: [{name: a, dsn: host=db, labels: {env: prod}}]
+servers_from: [no-such-folder/*.yaml]
+notify: [{name: a, webhook: "http://chat/", on: [brakes], every: 1m}, {name: b, webhook_env: HOME}]
 protect: {role: ["*_m"], client: [10.0.0.0/8]}
 policies:
   - name: a
     mode: enforce
+    only: {env: [prod, test]}
     match: &m {state: [idle], idle_for: 10m, role: ["app_*"], blocking: true}
     allowlist: {application: [x]}
     despite: [listeners]
@@ -31,6 +36,8 @@ policies:
     match: *m
     brake: off
 """
+WITH_A_LIST = f"servers_from: servers.yaml\n{LEAST}"
+SECRETIVE = f"notify: [{{name: ops, webhook: https://hooks.example.com/hunter2}}]\n{LEAST}"
 SCRAPS = [
     *("*", "&", "!", "!!int", "<<: *m", "? ", ": ", "- ", "{", "}", "[", "]", "|", ">", "'", '"', "%", "@"),
     *("\t", "\n", "\r", "\0", "\x85", "\u2028", "\u202e", "\x1b[2J", "\ufeff", '"\\ud800"', "\\"),
@@ -44,6 +51,14 @@ def judge(data: bytes) -> tuple[Mistake, ...]:
         return read(data, file="x\n\x1b").warnings
     except BadPolicyFile as error:
         return error.mistakes or pytest.fail("refused, and nobody knows why")
+
+
+def refused(path: Path) -> tuple[Mistake, ...]:
+    try:
+        load(path)
+    except BadPolicyFile as error:
+        return error.mistakes
+    return ()
 
 
 def answer(data: bytes) -> str:
@@ -105,7 +120,24 @@ def test_lines_of_a_good_file_in_any_order_get_an_answer(lines: list[str]) -> No
 
 
 scalars = st.sampled_from(
-    [None, True, 1, 0.5, "", "*", "idle", "app[", "10m", "80%", "off", "\u202e", "a\nb"]
+    [
+        None,
+        True,
+        1,
+        0.5,
+        "",
+        "*",
+        "a.yaml",
+        "http://a",
+        "HOME",
+        "idle",
+        "app[",
+        "10m",
+        "80%",
+        "off",
+        "\u202e",
+        "a\nb",
+    ]
 )
 KEYS = [
     *("version", "policies", "name", "match", "state", "idle_for", "role", "client", "allowlist", "during"),
@@ -119,6 +151,16 @@ KEYS = [
         "share",
         "servers",
         "dsn",
+        "labels",
+        "only",
+        "servers_from",
+        "notify",
+        "webhook",
+        "webhook_file",
+        "webhook_env",
+        "on",
+        "every",
+        "[key]",
         "idel",
         "\x1b",
     ),
@@ -147,6 +189,48 @@ def test_any_shape_gets_an_answer(tree: object) -> None:
 )
 def test_any_policy_gets_an_answer(tree: object) -> None:
     answer(json.dumps(tree).encode())
+
+
+@PROPERTY
+@given(trees)
+def test_any_list_of_servers_gets_an_answer(tree: object) -> None:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "servers.yaml").write_text(json.dumps(tree), encoding="utf-8")
+        (Path(folder) / "policies.yaml").write_text(WITH_A_LIST, encoding="utf-8")
+        mistakes = refused(Path(folder) / "policies.yaml")
+    assert {Path(mistake.file).name for mistake in mistakes} <= {"servers.yaml"}
+    assert mistakes or isinstance(tree, list)
+
+
+@pytest.mark.parametrize(
+    ("slip", "instead"),
+    [
+        ("webhook: ", "webhook:"),
+        ("webhook: ", "web: "),
+        ("webhook: ", "on: "),
+        ("webhook: ", "every: "),
+        ("webhook: ", "webhook_env: "),
+        ("webhook: ", "webhook_file: "),
+        ("webhook: ", "!"),
+        ("webhook: ", "{a: b}: "),
+        ("webhook: https://", "webhook: "),
+        ("name: ops, webhook: ", ""),
+        ("name: ops, webhook: ", "name: "),
+        ("{name: ops, webhook: https://hooks.example.com/hunter2}", "https://hooks.example.com/hunter2"),
+        ("{name: ops, webhook: https://hooks.example.com/hunter2}", "hooks.example.com/hunter2"),
+        ("[{name: ops, webhook: https://hooks.example.com/hunter2}]", "https://hooks.example.com/hunter2"),
+        ("[{name: ops, webhook: https://hooks.example.com/hunter2}]", "hooks.example.com/hunter2"),
+        ("notify: [{name: ops, webhook: ", "servers: [{name: ops, labels: "),
+        ("notify: [{name: ops, webhook: ", "servers: [{name: ops, dsn: "),
+        ("notify: [{name: ops, webhook: ", "protect: [{role: "),
+        ("notify: [{name: ops, webhook: ", "interval: [{a: "),
+    ],
+)
+def test_no_message_repeats_a_url_wherever_it_came_to_stand(slip: str, instead: str) -> None:
+    assert slip in SECRETIVE
+    told = answer(SECRETIVE.replace(slip, instead).encode())
+    assert told
+    assert "hunter2" not in told
 
 
 @PROPERTY

@@ -10,6 +10,7 @@ def is_unreachable(
 ) -> bool:
     text = f"""
 version: 1
+servers: [{{name: all, labels: {{env: prod, team: shop}}}}]
 policies:
   - {{name: a, match: {{{earlier}}}, {above}}}
   - {{name: b, match: {{{later}}}, {below}}}
@@ -87,6 +88,14 @@ def test_only_policies_that_compete_shadow_each_other(above: str, below: str, *,
         ("during: 08:00-09:00", "during: 08:00-09:00", True),
         ("pace: {per_cycle: 5}", "despite: [listeners]", False),
         ("despite: [listeners, poolers]", "despite: [listeners]", True),
+        ("only: {env: prod}", "pace: {per_cycle: 5}", False),
+        ("only: {env: prod}", "only: {env: prod}", True),
+        ("only: {env: prod}", "only: {env: prod, team: shop}", True),
+        ("only: {env: prod, team: shop}", "only: {env: prod}", False),
+        ("only: {env: [prod, test]}", "only: {env: prod}", True),
+        # No server of the file has another env; one that comes by a reload may.
+        ("only: {env: prod}", "only: {env: [prod, test]}", False),
+        ("pace: {per_cycle: 5}", "only: {env: prod}", True),
         # What keep and cap spare is spared by that policy, and no later one is asked.
         ("keep: {newest: 1, per: [role]}", "pace: {per_cycle: 5}", True),
         ("cap: {most: 1, per: [role]}", "pace: {per_cycle: 5}", True),

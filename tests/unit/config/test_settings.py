@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from reaper.config import BadPolicyFile, Server, load, read
+from reaper.config import BadPolicyFile, Occasion, Server, Webhook, load, read
+from reaper.config.labels import Only
 from reaper.policy.match import Match
 from reaper.policy.rules import (
     DEFAULT_BRAKE,
@@ -32,13 +33,20 @@ precision: 500ms
 servers:
   - name: orders
     dsn: host=db-1 user=reaper
+    labels: {team: shop, env: prod}
   - name: local
+servers_from: servers.d/*.yaml
 protect:
   role: ["*_migrator"]
+notify:
+  - name: ops
+    webhook: http://chat/hooks/reaper
+  - {name: on-call, webhook: "HTTPS://chat:8443/?a=b", on: [blindness], every: 1h}
 policies:
   - name: everything
     description: All at once
     mode: enforce
+    only: {team: [shop, billing], env: prod}
     match:
       state: [idle, idle in transaction (aborted)]
       idle_for: 1h30m
@@ -78,7 +86,7 @@ def test_a_file_that_says_the_least_gets_every_default() -> None:
     settings = read(LEAST, file="x")
     assert settings.interval == 10 * SECOND
     assert settings.precision == SECOND
-    assert settings.servers == ()
+    assert (settings.servers, settings.servers_from, settings.notify, settings.only) == ((), (), (), ())
     assert settings.warnings == ()
     assert settings.rules.protect == NOBODY
     assert settings.rules.policies == (
@@ -97,9 +105,21 @@ def test_every_key_reaches_the_rules() -> None:
     settings = read(WHOLE, file="x")
     assert (settings.interval, settings.precision) == (30 * SECOND, SECOND // 2)
     assert settings.servers == (
-        Server(name="orders", dsn="host=db-1 user=reaper"),
+        Server(name="orders", dsn="host=db-1 user=reaper", labels=(("env", "prod"), ("team", "shop"))),
         Server(name="local", dsn=""),
     )
+    assert settings.servers_from == ("servers.d/*.yaml",)
+    assert settings.notify == (
+        Webhook(name="ops", url="http://chat/hooks/reaper", on=frozenset(Occasion), every=Span(60 * SECOND)),
+        Webhook(
+            name="on-call",
+            url="HTTPS://chat:8443/?a=b",
+            on=frozenset({Occasion.BLINDNESS}),
+            every=minutes(60),
+        ),
+    )
+    shop_or_billing = frozenset({"shop", "billing"})
+    assert settings.only == (("everything", Only((("env", frozenset({"prod"})), ("team", shop_or_billing)))),)
     assert settings.rules.protect == Selector(role=(Glob("*_migrator"),))
     everything, capped, statements = settings.rules.policies
     assert everything == Policy(
