@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -73,13 +72,13 @@ class Frame:
         for news in told[-max(height - drawn, 1) :]:
             yield _news(news)
 
-    def _upper(self, glyphs: Glyphs, width: int) -> Iterator[Text | Table | Syntax]:
+    def _upper(self, glyphs: Glyphs, width: int) -> Iterator[Text | Table]:
         score = self._score
         yield _title(score, width)
         yield Text(glyphs.rule * width, style="dim")
         yield from _act(score)
         if score.act is None:
-            yield Syntax(score.policies, "yaml", theme="ansi_dark", background_color="default")
+            yield from map(_policy_line, score.policies.splitlines())
             return
         yield from _slots(score, glyphs)
         yield from _customer(score)
@@ -105,6 +104,12 @@ def _act(score: Score) -> Iterator[Text]:
     yield _one_line(Text.assemble((f"{number:12}", "bold magenta"), (act.title, "bold")))
     yield _one_line(Text(f"{'':12}{act.hint}"))
     yield Text()
+
+
+def _policy_line(line: str) -> Text:
+    rule, sign, comment = line.partition("#")
+    style = "bold yellow" if rule.lstrip().startswith("mode:") else ""
+    return _one_line(Text().append(rule, style=style).append(sign + comment, style="dim"))
 
 
 def _slots(score: Score, glyphs: Glyphs) -> Iterator[Text]:
