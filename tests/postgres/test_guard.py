@@ -134,6 +134,9 @@ def test_the_signal_stands_above_a_materialized_look_at_one_pid(stage: Stage) ->
         assert plan[2].strip() == "CTE target"
         assert plan[3].strip().startswith("->  Function Scan on pg_catalog.pg_stat_get_activity")
         assert not any("_backend(" in line.replace("pg_backend_pid()", "") for line in plan[2:])
+        # The other conditions make sure of these two as well; they shall stand there all the same.
+        assert "(s.pid <> pg_backend_pid())" in plan[-1]
+        assert "(s.pid = " in plan[-1]
 
 
 def explained(reaper: Reaper, guard: str, params: Mapping[str, object]) -> list[str]:

@@ -18,7 +18,7 @@ from reaper.policy.spans import SECOND, Span
 from reaper.policy.verdict import Reap, Result
 from reaper.postgres import link as link_module
 from reaper.postgres.errors import Lost, Unreachable
-from reaper.postgres.link import Link
+from reaper.postgres.link import Link, has_password, name_of
 
 from .conftest import StartStage
 from .proxy import Proxy
@@ -335,3 +335,30 @@ def test_a_connection_string_that_cannot_be_read_is_not_repeated(dsn: str) -> No
     with pytest.raises(Unreachable, match="the connection string cannot be read") as refusal:
         asyncio.run(Link.open(dsn))
     assert "hunter" not in str(refusal.value)
+
+
+def test_a_server_without_a_name_is_called_by_its_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGHOST", "PGPORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert name_of("") == "localhost:5432"
+    assert name_of("postgresql://u@db-1:6000/x") == "db-1:6000"
+    monkeypatch.setenv("PGHOST", "db-2")
+    monkeypatch.setenv("PGPORT", "6001")
+    assert name_of("dbname=x") == "db-2:6001"
+    with pytest.raises(ValueError, match="it is neither") as refusal:
+        name_of("host=x password=a hunter2")
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "secret"),
+    [
+        ("host=x", False),
+        ("host=x password=a", True),
+        ("postgresql://u:a@x", True),
+        ("sslpassword=a", True),
+        ("?", False),
+    ],
+)
+def test_a_connection_string_that_carries_a_secret_is_known_as_such(dsn: str, *, secret: bool) -> None:
+    assert has_password(dsn) is secret
