@@ -104,13 +104,12 @@ def test_a_session_that_has_not_reached_a_limit_at_the_moment_of_the_act_lives(
 def test_an_idle_session_to_which_the_server_is_sending_is_not_waiting_for_its_client(stage: Stage) -> None:
     client = stage.open()
     client.listen(stage.application)
-    reap = stage.reaper.condemn(client, policy(stage.application, despite=["listeners"]))
     stage.admin.execute(FLOOD, (stage.application,))
     until(lambda: stage.admin.execute(WAITS_FOR, (client.pid,)).fetchone() == ("ClientWrite", "idle"))
+    reap = stage.reaper.verdict(client, policy(stage.application, despite=["listeners"]))
+    assert isinstance(reap, Reap)
 
-    outcome = stage.reaper.act(reap)
-
-    assert outcome.result is Result.WOKE
+    assert stage.reaper.act(reap).result is Result.WOKE
     assert client.present()
 
 
