@@ -7,13 +7,12 @@ import click
 from reaper.cli.look import look_at
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.saved import read_snapshot
-from reaper.cli.show import Output, Row, print_document, print_table
+from reaper.cli.show import Output, Row, print_document, print_table, whose
 from reaper.cli.targets import pick_server, read_settings
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Mode
-from reaper.policy.selector import LOCAL
-from reaper.policy.session import Identity, Session, Snapshot
+from reaper.policy.session import Session, Snapshot
 from reaper.policy.spans import isoformat, since, words
 from reaper.policy.verdict import Plan, Spare, Spared, Verdict
 from reaper.telemetry.plain import plain
@@ -106,12 +105,6 @@ def _line(verdict: Verdict) -> Row:
         "state": session.state,
         "reason": verdict.reason,
     }
-
-
-def whose(identity: Identity) -> str:
-    """`web-1 app_web@shop 10.2.3.4`: a session as people name it."""
-    application = identity.application or "(unnamed)"
-    return f"{application} {identity.role}@{identity.database} {identity.client or LOCAL}"
 
 
 def _said(verdict: Verdict) -> str:

@@ -13,10 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reaper.policy.selector import LOCAL
+from reaper.policy.session import Identity
 from reaper.telemetry.plain import plain
 
 Row = Mapping[str, object]
 _WIDTH_OF_A_PIPE: Final = 240
+_WHOLE: Final = frozenset({"time", "verdict", "outcome", "pid"})
+"""Columns too short to be folded."""
 
 
 class Output(StrEnum):
@@ -67,10 +71,16 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE, soft_wrap=not sys.stdout.isatty())
 
 
+def whose(identity: Identity) -> str:
+    """`web-1 app_web@shop 10.2.3.4`: a session as people name it."""
+    application = identity.application or "(unnamed)"
+    return f"{application} {identity.role}@{identity.database} {identity.client or LOCAL}"
+
+
 def _table(rows: Sequence[Row], title: str | None) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for key in rows[0]:
-        table.add_column(key.replace("_", " "), overflow="fold")
+        table.add_column(key.replace("_", " "), overflow="fold", no_wrap=key in _WHOLE)
     for row in rows:
         table.add_row(*(Text(plain(value)) for value in row.values()))
     return table

@@ -52,7 +52,7 @@ def test_the_shipped_file_is_in_order_and_harmless(offline: Reaper) -> None:
     done = offline("check", "--offline", "--strict")
 
     assert done.code == 0
-    assert "0 policies enforce, " in done.out
+    assert "0 enforcing, " in done.out
 
 
 def test_without_a_server_only_the_file_is_checked(offline: Reaper, app: Role) -> None:

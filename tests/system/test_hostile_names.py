@@ -86,7 +86,10 @@ def test_no_name_can_forge_a_line_of_the_record_or_the_log(reaper: Reaper, hosti
     assert len(done.log) == len(done.err.splitlines())
     audited = reaper("audit", "audit.jsonl")
     assert harmless(audited.out)
-    assert len([line for line in audited.out.splitlines() if line.endswith("terminated")]) == 1
+    assert (
+        len([line for line in audited.out.splitlines() if re.match(r"\S{20}  terminated  hostile ", line)])
+        == 1
+    )
 
 
 def test_no_name_can_do_anything_to_a_terminal(reaper: Reaper, hostile: Role) -> None:
