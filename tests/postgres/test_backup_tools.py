@@ -62,6 +62,11 @@ def dump_sessions(stage: Stage) -> list[Session]:
     ]
 
 
+def waits(stage: Stage) -> list[str]:
+    """What the dump's sessions wait for; a blocked one waits for the lock."""
+    return sorted(str(session.wait_event) for session in dump_sessions(stage))
+
+
 def verdicts(stage: Stage, *despite: str) -> list[Reap | Spare]:
     mine = policy("pg_dump", ANYHOW, despite=despite)
     ids = {session.id for session in dump_sessions(stage)}
@@ -83,7 +88,7 @@ def stage_with_data(stage: Stage) -> Stage:
 def test_a_running_pg_dump_is_spared_and_comes_to_its_end(stage_with_data: Stage) -> None:
     stage = stage_with_data
     with dumping(stage) as dump:
-        until(lambda: [s.state for s in dump_sessions(stage)] == [ACTIVE])
+        until(lambda: waits(stage) == ["advisory"])
 
         (spare,) = verdicts(stage)
 
@@ -98,7 +103,7 @@ def test_every_session_of_a_parallel_pg_dump_is_spared_its_idle_leader_too(
 ) -> None:
     stage = stage_with_data
     with dumping(stage, "--format=directory", "--jobs=2", f"--file={tmp_path / 'dump'}") as dump:
-        until(lambda: sorted(str(s.state) for s in dump_sessions(stage)) == [ACTIVE, ACTIVE, IN_TRANSACTION])
+        until(lambda: waits(stage) == ["ClientRead", "advisory", "advisory"])
 
         spares = verdicts(stage)
 
@@ -112,7 +117,7 @@ def test_every_session_of_a_parallel_pg_dump_is_spared_its_idle_leader_too(
 def test_a_pg_dump_whose_protection_is_set_aside_is_condemned(stage_with_data: Stage) -> None:
     stage = stage_with_data
     with dumping(stage):
-        until(lambda: [s.state for s in dump_sessions(stage)] == [ACTIVE])
+        until(lambda: waits(stage) == ["advisory"])
 
         (reap,) = verdicts(stage, "backups")
 
