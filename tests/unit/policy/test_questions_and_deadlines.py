@@ -47,6 +47,7 @@ def test_a_candidate_raises_the_questions_of_its_policy(rule: Policy, *, locks: 
         session(idle="9m59s"),
         session(state=ACTIVE),
         session(state=None),
+        session(kind="parallel worker"),
         session(database="stock"),
         session(idle=None),
     ],
