@@ -1,114 +1,35 @@
 """A cycle on a real server: the record comes first, restraints restrain, and a dry run decides the same."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from reaper.policy.memory import Memory
-from reaper.policy.rules import Brake, Mode, Policy, Rules
+from reaper.policy.rules import Brake, Mode
 from reaper.policy.session import SessionId
-from reaper.policy.verdict import Outcome, Reap, Result, Spare, Spared
-from reaper.postgres.terminator import GuardedTerminator, Rehearsal
-from reaper.record.events import BRAKED, INTENT, OUTCOME, Event
+from reaper.policy.verdict import Reap, Result, Spare, Spared
+from reaper.postgres.terminator import Rehearsal
+from reaper.record.events import BRAKED, INTENT, OUTCOME
 from reaper.record.file import FileSink
-from reaper.record.ledger import Author, Ledger
-from reaper.record.reader import open_intents, read_events
-from reaper.record.writer import RecordFailed, Sink
+from reaper.record.reader import open_intents
+from reaper.record.writer import RecordFailed
 from reaper.service.clock_watch import ClockWatch
-from reaper.service.cycle import Cycle, Hands, Station, Terminating, run_cycle
+from reaper.service.cycle import Cycle
 
 from .clients import Client
+from .post import Meddler, Post, ids, reaped, spared_by
 from .reaping import cancelling, identity, policy
 from .stage import Stage
 from .waiting import until
 
-AUTHOR: Final = Author(version="test", host="test", by="reaper", server="test", rules="digest", dry_run=False)
 KILLED: Final = "SELECT sessions_killed FROM pg_stat_database WHERE datname = %s"
-
-
-class Post:
-    """A station on the stage, with a record in a file."""
-
-    def __init__(self, stage: Stage, folder: Path, *, sink: Sink | None = None) -> None:
-        self.stage = stage
-        self.path = folder / "audit.jsonl"
-        self.ledger = Ledger([sink or FileSink(self.path)], clock=lambda: datetime.now(UTC), run="run")
-        self.memory = Memory()
-        self.enforce: Terminating = stage.reaper.terminator
-        self.monotonic: Callable[[], float] | None = None
-        self.clock = ClockWatch()
-        self._cycles = 0
-
-    def cycle(self, *policies: Policy, stopping: Callable[[], bool] = lambda: False) -> Cycle:
-        """One cycle with what the cycles before have left."""
-        self._cycles += 1
-        station = Station(
-            observer=self.stage.reaper.observer,
-            hands=Hands(enforce=self.enforce, rehearse=Rehearsal()),
-            ledger=self.ledger,
-            author=AUTHOR,
-            clock=self.clock,
-        )
-        rules = Rules(policies=policies)
-        work = run_cycle(station, str(self._cycles), rules=rules, memory=self.memory, stopping=stopping)
-        cycle = self.stage.reaper.do(work)
-        self.memory = cycle.remembered
-        return cycle
-
-    def sight(self) -> None:
-        """See everybody once, so that the next cycle may act."""
-        for client in self.stage.sessions:
-            self.stage.reaper.rest(client)
-        self.memory = Memory.of(self.stage.reaper.look())
-
-    def record(self) -> list[Event]:
-        """What stands in the record by now; every line must be whole."""
-        events = list(read_events(self.path))
-        assert all(isinstance(event, Event) for event in events)
-        return [event for event in events if isinstance(event, Event)]
-
-    def outcomes(self) -> list[tuple[object, object]]:
-        """Pid and outcome of every outcome in the record."""
-        return [
-            (event.fields["pid"], event.fields["outcome"]) for event in self.record() if event.name == OUTCOME
-        ]
 
 
 @pytest.fixture
 def post(stage: Stage, tmp_path: Path) -> Post:
     return Post(stage, tmp_path)
-
-
-def reaped(cycle: Cycle) -> list[SessionId]:
-    return [reap.session.id for reap in (*cycle.plan.reaps, *cycle.plan.rehearsals)]
-
-
-def ids(clients: Sequence[Client]) -> list[SessionId]:
-    return [identity(client) for client in clients]
-
-
-def spared_by(cycle: Cycle, client: Client) -> Spared:
-    (verdict,) = [v for v in cycle.plan.verdicts if v.session.id == identity(client)]
-    assert isinstance(verdict, Spare), verdict
-    return verdict.by
-
-
-class Meddler:
-    """Acts as the real one does; something happens before each act."""
-
-    def __init__(self, terminator: GuardedTerminator, *before: Callable[[], object]) -> None:
-        self._terminator = terminator
-        self._before = list(before)
-        self.confirm = terminator.confirm
-
-    async def signal(self, reap: Reap) -> Outcome:
-        if self._before:
-            self._before.pop(0)()
-        return await self._terminator.signal(reap)
 
 
 def test_what_a_cycle_did_is_in_the_record_intents_before_outcomes(post: Post) -> None:
