@@ -102,4 +102,5 @@ def answered_by(answer: Reap | Spare, free: list[str], judged_by: Rules) -> bool
     )
     if isinstance(answer, Reap) or restrained:
         return answer.policy is not None and answer.policy.name in (*awake[:1], *enforcing[:1])
-    return not enforcing and not awake[:1]
+    # A dry-run policy that is held back has the word only when no enforcing policy has anything to say.
+    return not enforcing and (answer.by is not Spared.UNMATCHED or not awake)

@@ -12,6 +12,7 @@ from reaper.policy.selector import NOBODY, Selector
 from reaper.policy.session import SessionId, Snapshot
 from reaper.policy.spans import Span
 
+from .build import session
 from .hostile import PROPERTY, limits, policies, rules, selectors, snapshots
 
 
@@ -34,8 +35,9 @@ def test_raising_any_limit_never_condemns_another_session(
     snapshot: Snapshot, judged_by: Rules, data: st.DataObject
 ) -> None:
     # Before restraint: with a pace, who no longer matches makes room for the next.
-    assume(judged_by.policies)
+    # And a policy without an age means nobody until it is given one.
     before = freely(judged_by)
+    assume(all(any(policy.match.ages(session())) for policy in before.policies))
     rank = data.draw(st.integers(min_value=0, max_value=len(before.policies) - 1))
     raised = data.draw(raised_limit(before.policies[rank]))
     after = replace(before, policies=(*before.policies[:rank], raised, *before.policies[rank + 1 :]))
