@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypedDict, TypeVar, Unpack
@@ -12,8 +12,9 @@ from click.core import ParameterSource
 
 from reaper.cli.exits import Exit, Misconfigured
 from reaper.cli.options import output_option
-from reaper.cli.show import Output, Row, show
+from reaper.cli.show import Output, Row, print_document, print_table, show
 from reaper.policy.selector import Glob
+from reaper.policy.session import Identity, whose
 from reaper.policy.spans import parse_span
 from reaper.record.events import Event
 from reaper.record.inquiry import GROUPS, Inquiry, moment, outcomes, summary
@@ -22,6 +23,7 @@ from reaper.telemetry.plain import plain
 
 _GLOBS: Final = ("policy", "application", "role", "database", "server", "outcome", "mode")
 _COLUMNS: Final = ("server", "policy", "mode", "pid", "role", "application", "client", "reason")
+_NOTHING: Final = {"outcome": "No outcomes.", "intent": "No open intents."}
 _MOST_TORN: Final = 10
 """So many unreadable lines of one file are named; of the rest only the number is told."""
 
@@ -139,8 +141,7 @@ def audit(**asked: Unpack[_Asked]) -> None:
     if by := asked["by"]:
         show(summary(found, by), output=asked["output"], empty="No outcomes.")
     else:
-        rows = [{**_row(event), "outcome": event.text("outcome")} for event in found]
-        show(rows, output=asked["output"], empty="No outcomes.")
+        _show(list(found), "outcome", asked["output"])
 
 
 def _inquiry(asked: _Asked) -> Inquiry:
@@ -162,14 +163,37 @@ def _inquiry(asked: _Asked) -> Inquiry:
 
 
 def _show_open(intents: Iterable[Event], output: Output) -> None:
-    rows = [{**_row(event), "intent": event.text("intent")} for event in intents]
-    show(rows, output=output, empty="No open intents.")
-    if rows:
+    found = list(intents)
+    _show(found, "intent", output)
+    if found:
         sys.exit(Exit.NO)
 
 
-def _row(event: Event) -> Row:
-    return {"time": moment(event.time), **{column: event.fields.get(column) for column in _COLUMNS}}
+def _show(events: Sequence[Event], last: str, output: Output) -> None:
+    if output is Output.TABLE:
+        several = len({event.text("server") for event in events}) > 1
+        print_table([_line(event, last, several_servers=several) for event in events], empty=_NOTHING[last])
+    else:
+        print_document([_row(event, last) for event in events], output=output)
+
+
+def _row(event: Event, last: str) -> Row:
+    fields = {column: event.fields.get(column) for column in (*_COLUMNS, last)}
+    return {"time": moment(event.time), **fields}
+
+
+def _line(event: Event, last: str, *, several_servers: bool) -> Row:
+    """What people want to see of an event; the documents hold the rest."""
+    return {
+        # Without its fraction, and still in a spelling that --since understands.
+        "time": f"{event.time:%Y-%m-%dT%H:%M:%SZ}",
+        **({"server": event.text("server")} if several_servers else {}),
+        **({"outcome": event.text("outcome")} if last == "outcome" else {}),
+        "policy": event.text("policy"),
+        "pid": event.fields.get("pid"),
+        "session": whose(Identity(*map(event.text, Identity._fields))),
+        "reason": event.text("reason"),
+    }
 
 
 def _events(files: Iterable[str]) -> Iterator[Event]:

@@ -4,9 +4,11 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Final
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from reaper.cli.exits import Exit, ServerTrouble
@@ -72,13 +74,13 @@ def check(
 
 
 async def _preflight(server: Server, settings: Settings) -> Sequence[Finding]:
-    async with opened(server, settings.rules, Manner()) as at:
+    async with opened(server, settings.rules_for(server), Manner()) as at:
         return at.findings
 
 
 def _fine(settings: Settings) -> Row:
     rules = settings.rules
-    counts = f"{len(rules.enforcing)} policies enforce, {len(rules.rehearsing)} rehearse"
+    counts = f"{len(rules.enforcing)} enforcing, {len(rules.rehearsing)} rehearsing"
     return _row(
         "", Finding(check="policies", level=Level.FINE, finding=f"{counts}, digest {rules.digest[:12]}")
     )
@@ -110,6 +112,11 @@ _STYLES: Final = {
 }
 
 
+_INDENT: Final = 27
+"""Where a finding begins, behind its level and its check."""
+_NARROW: Final = 20
+
+
 def _print(rows: Sequence[Row]) -> None:
     out = console()
     server: object = ""
@@ -118,8 +125,15 @@ def _print(rows: Sequence[Row]) -> None:
             server = row["server"]
             out.print(Text(f"\n{plain(server)}", style="bold"))
         level = plain(row["level"])
-        out.print(
-            Text.assemble((f"  {level:8}", _STYLES[level]), f"{row['check']:17}", plain(row["finding"]))
-        )
+        finding = _hanging(plain(row["finding"]), out)
+        out.print(Text.assemble((f"  {level:8}", _STYLES[level]), f"{row['check']:17}", finding))
         if row["mend"]:
-            out.print(Text.assemble((f"{'mend: ':>27}", "dim"), plain(row["mend"])))
+            mend = _hanging(plain(row["mend"]), out)
+            out.print(Text.assemble((f"{'mend: ':>{_INDENT}}", "dim"), mend))
+
+
+def _hanging(said: str, out: Console) -> str:
+    """On a terminal in lines below each other; what goes through a pipe stays whole."""
+    if not out.is_terminal:
+        return said
+    return f"\n{' ' * _INDENT}".join(wrap(said, max(out.width - _INDENT, _NARROW)))

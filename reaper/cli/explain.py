@@ -6,11 +6,10 @@ import click
 from rich.text import Text
 
 from reaper.cli.exits import No
-from reaper.cli.look import look_at
+from reaper.cli.look import look
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
-from reaper.cli.saved import read_snapshot
 from reaper.cli.show import Output, Row, console, print_document
-from reaper.cli.targets import pick_server, read_settings
+from reaper.cli.targets import read_settings
 from reaper.policy.explain import Explanation, PolicyAnswer
 from reaper.policy.explain import explain as ask
 from reaper.policy.rules import Mode
@@ -41,15 +40,13 @@ def explain(
     Exit code 1: there is no such session, or it cannot be read.
     """
     settings = read_settings(policies)
-    seen = (
-        read_snapshot(snapshot) if snapshot else look_at(pick_server(settings, dsn, server), settings.rules)
-    )
+    seen, rules = look(settings, dsn=dsn, server=server, saved=snapshot)
     session = next((each for each in seen.sessions if each.id.pid == pid), None)
     if session is None:
         hidden = f"; {seen.unreadable} sessions cannot be read, see `reaper check`" if seen.unreadable else ""
         message = f"{seen.server}: no client session has pid {pid}{hidden}"
         raise No(message)
-    answer = ask(session, snapshot=seen, rules=settings.rules)
+    answer = ask(session, snapshot=seen, rules=rules)
     if output is Output.TABLE:
         _print(answer, seen)
     else:

@@ -1,10 +1,13 @@
 """A single look at one server, for the commands that only show."""
 
 import asyncio
+from pathlib import Path
 from typing import Final
 
 from reaper.cli.exits import ServerTrouble
-from reaper.config import Server
+from reaper.cli.saved import read_snapshot
+from reaper.cli.targets import pick_server
+from reaper.config import Server, Settings
 from reaper.policy.rules import Rules
 from reaper.policy.session import Snapshot
 from reaper.postgres.errors import ServerError
@@ -14,6 +17,19 @@ from reaper.service.station import Manner, opened
 
 _MISLEADING: Final = {"pooler", "visibility", "version"}
 """Through a pooler or half blind, what we show would look true and be wrong."""
+
+
+def look(
+    settings: Settings, *, dsn: str | None, server: str | None, saved: Path | None
+) -> tuple[Snapshot, Rules]:
+    """A snapshot, live or saved, and the rules that hold for its server."""
+    if saved is None:
+        chosen = pick_server(settings, dsn, server)
+        rules = settings.rules_for(chosen)
+        return look_at(chosen, rules), rules
+    snapshot = read_snapshot(saved)
+    known = {each.name: each for each in settings.servers}
+    return snapshot, settings.rules_for(known.get(snapshot.server, Server(name=snapshot.server, dsn="")))
 
 
 def look_at(server: Server, rules: Rules | None, *, query_text: QueryText = QueryText.NONE) -> Snapshot:

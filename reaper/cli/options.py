@@ -89,7 +89,8 @@ _ACTING: tuple[Callable[[Any], Any], ...] = (
         show_default="stdout",
         envvar="REAPER_AUDIT_LOG",
         show_envvar=True,
-        help="Where the record goes; `-` is stdout. May be given twice.",
+        help="Where the record goes; `-` is stdout. May be given several times (in the environment with "
+        "spaces between).",
     ),
     click.option(
         "--with-query-text",

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.look import look_at
+from reaper.cli.look import look
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
-from reaper.cli.saved import read_snapshot
 from reaper.cli.show import Output, Row, print_document, print_table
-from reaper.cli.targets import pick_server, read_settings
+from reaper.cli.targets import read_settings
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Mode
@@ -52,10 +51,8 @@ def plan(
     Touches nobody. Everybody is taken for seen before, as in the second cycle of a run.
     """
     settings = read_settings(policies)
-    seen = (
-        read_snapshot(snapshot) if snapshot else look_at(pick_server(settings, dsn, server), settings.rules)
-    )
-    made = decide(snapshot=seen, rules=settings.rules, memory=Memory.of(seen))
+    seen, rules = look(settings, dsn=dsn, server=server, saved=snapshot)
+    made = decide(snapshot=seen, rules=rules, memory=Memory.of(seen))
     verdicts: list[Verdict] = [*made.reaps, *made.rehearsals]
     verdicts += [spare for spare in made.spares if everybody or spare.by is not Spared.UNMATCHED]
     rows = [_row(verdict, seen) for verdict in verdicts]

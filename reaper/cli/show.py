@@ -17,6 +17,8 @@ from reaper.telemetry.plain import plain
 
 Row = Mapping[str, object]
 _WIDTH_OF_A_PIPE: Final = 240
+_WHOLE: Final = frozenset({"time", "verdict", "outcome", "pid"})
+"""Columns too short to be folded."""
 
 
 class Output(StrEnum):
@@ -70,7 +72,7 @@ def console() -> Console:
 def _table(rows: Sequence[Row], title: str | None) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for key in rows[0]:
-        table.add_column(key.replace("_", " "), overflow="fold")
+        table.add_column(key.replace("_", " "), overflow="fold", no_wrap=key in _WHOLE)
     for row in rows:
         table.add_row(*(Text(plain(value)) for value in row.values()))
     return table

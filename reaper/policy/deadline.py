@@ -20,7 +20,7 @@ def next_due(snapshot: Snapshot, rules: Rules) -> Instant | None:
 
 
 def rest_after(snapshot: Snapshot, rules: Rules, *, interval: Span, precision: Span) -> Span:
-    """How long to rest: until the next session falls due, at most the interval, at least the precision."""
+    """How long to rest: until the next session falls due or the interval ends, and at least the precision."""
     due = next_due(snapshot, rules)
     if due is None:
         return interval

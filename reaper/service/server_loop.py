@@ -28,7 +28,8 @@ _LEASE_INTERVALS: Final = 3
 _SHORTEST_LEASE: Final = Span(15 * SECOND)
 _LONGEST_BACKOFF: Final = 60.0
 _STANDBY_SHARE: Final = 5
-"""A standby asks so many times an interval whether the lead is free."""
+_STANDBY_SECONDS: Final = 2.0
+"""A standby asks so many times an interval, but at least so often, whether the lead is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,8 @@ class ServerLoop:
             holder = await leadership.holder()
             self.standing.set(State.STANDBY, str(holder or "another reaper leads"))
             self._bulletin.stands_by(holder)
-            await pause(seconds(self._common.settings().interval) / _STANDBY_SHARE, self.stop)
+            share = seconds(self._common.settings().interval) / _STANDBY_SHARE
+            await pause(min(share, _STANDBY_SECONDS), self.stop)
         return False
 
     async def _cycle_until_stop(self, at: Opened) -> None:

@@ -1,50 +1,27 @@
 """What Prometheus is told.
 
-Counters and histograms grow with every cycle. Gauges are worked out when they are asked for, from the last
-snapshot of each server: a server that has left by reload leaves no stale number behind.
+What grows is counted with every cycle. Gauges are worked out when they are asked for, from the last look at
+each server; one whose connection was lost shows no slots and no sessions, for nobody knows them. A server
+that leaves by reload takes everything with it, counters too. A policy that leaves keeps its counters until
+the process ends: what it did a moment ago must not be lost between two scrapes.
 """
 
 import time
-from collections import Counter as Count
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.openmetrics import exposition
-from prometheus_client.registry import Collector
+from reaper.policy.rules import Mode, Rules
+from reaper.policy.session import Snapshot
+from reaper.policy.spans import Instant
+from reaper.policy.verdict import Outcome, Plan, Reap
+from reaper.telemetry.counts import Histogram, ServerCounts
+from reaper.telemetry.exposition import Page, expose
+from reaper.telemetry.lateness import lateness
+from reaper.telemetry.readings import readings
 
-from reaper.policy.session import IDLE, Snapshot
-from reaper.policy.spans import seconds, since
-from reaper.policy.verdict import Outcome, Plan, Reap, Spare
-
-TOP_APPLICATIONS: Final = 10
-"""So many applications have a label of their own; the rest, whatever they call themselves, is `other`."""
-
-_CYCLE_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-_LATENESS_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-
-GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "build_info": ("The version that runs", ("version",)),
-    "reload_success": ("Whether the last reload of the policy file succeeded", ()),
-    "reload_last_success_timestamp_seconds": ("When a reload last succeeded", ()),
-    "connected": ("Whether there is a connection", ("server",)),
-    "leader": ("Whether this reaper acts here", ("server",)),
-    "last_success_timestamp_seconds": ("When a cycle last ended well", ("server",)),
-    "slots_max": ("All connection slots", ("server",)),
-    "slots_reserved": ("Slots that ordinary roles cannot use", ("server",)),
-    "slots_used": ("Slots that client sessions use", ("server",)),
-    "sessions": ("Sessions by state and application", ("server", "state", "application")),
-    "unreadable_sessions": ("Sessions that hide their state from us", ("server",)),
-    "oldest_idle_seconds": ("The age of the longest idle session", ("server",)),
-    "oldest_transaction_seconds": ("The age of the oldest open transaction", ("server",)),
-    "candidates": ("Sessions that a policy condemns now, before restraints", ("server", "policy", "mode")),
-    "spared": ("Sessions that a policy matches and that live, by what spared them", ("server", "by")),
-}
-
-_Number = tuple[str, tuple[str, ...], float]
+Sample = tuple[str, tuple[str, ...], float | Histogram]
+"""A metric without its prefix, its labels, and its value."""
 
 
 @dataclass(slots=True)
@@ -52,13 +29,33 @@ class ServerGauges:
     """What is known of one server now."""
 
     connected: bool = False
+    refused: bool = False
     leads: bool = False
     last_success: float = 0.0
+    rules: Rules | None = None
     snapshot: Snapshot | None = None
     plan: Plan | None = None
+    watched_since: Instant | None = None
+    """When, by the server's clock, we began to look by these rules, and without a pause."""
 
-    def succeed(self, snapshot: Snapshot, plan: Plan) -> None:
+    def connect(self) -> None:
+        """There is a connection."""
+        self.connected, self.refused = True, False
+
+    def disconnect(self) -> None:
+        """There is none any more: what was seen last is no longer so."""
+        self.connected = self.leads = False
+        self.snapshot = self.plan = self.watched_since = None
+
+    def judge_by(self, rules: Rules) -> None:
+        """From now on these rules hold."""
+        if rules != self.rules:
+            self.rules, self.watched_since = rules, None
+
+    def succeed(self, snapshot: Snapshot, plan: Plan, *, clock_stepped: bool = False) -> None:
         """A cycle has ended well."""
+        if clock_stepped or self.watched_since is None:
+            self.watched_since = snapshot.at
         self.snapshot, self.plan, self.last_success = snapshot, plan, time.time()
 
 
@@ -84,130 +81,108 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self.servers: dict[str, ServerGauges] = {}
         self.reload = ReloadGauges()
-        self._registry = CollectorRegistry()
-        self._registry.register(_Gauges(self.servers, self.reload, version))
-        self._outcomes = self._counter(
-            "outcomes", "What became of condemned sessions", "policy", "mode", "outcome"
-        )
-        self._brakes = self._counter(
-            "brake_trips", "Plans that took too many and were not carried out", "policy", "mode"
-        )
-        self._failures = self._counter("failures", "Cycles and connections that failed", "kind")
-        self._cycles = self._histogram("cycle_seconds", "How long a cycle takes", _CYCLE_BUCKETS)
-        self._lateness = self._histogram(
-            "lateness_seconds", "Signal minus deadline of terminated sessions", _LATENESS_BUCKETS
-        )
+        self.notifications = Counter[tuple[str, str]]()
+        """By hook and result: `sent` and `failed` messages, `dropped` lines."""
+        self._counts: dict[str, ServerCounts] = {}
+        self._version = version
+        self._began = time.time()
+        self._in_force: tuple[str, float] | None = None
+
+    def put_in_force(self, *, digest: str, interval_seconds: float) -> None:
+        """These settings hold from now on."""
+        self._in_force = digest, interval_seconds
 
     def server(self, name: str) -> ServerGauges:
-        """New gauges for a server, shown from now on in place of older ones."""
+        """New gauges for a server, shown from now on in place of older ones; its counters go on."""
         gauges = self.servers[name] = ServerGauges()
+        self._counts.setdefault(name, ServerCounts())
         return gauges
 
     def forget(self, name: str) -> None:
         """Show this server no longer."""
         self.servers.pop(name, None)
+        self._counts.pop(name, None)
 
-    def cycle(
+    def expect(self, server: str, rules: Rules) -> None:
+        """Show at zero what these rules can come to."""
+        self._of(server).expect(rules)
+
+    def cycle(  # noqa: PLR0913 (a cycle, one by one)
         self,
         server: str,
         *,
+        gauges: ServerGauges,
         plan: Plan,
         settled: Iterable[tuple[Reap, Outcome]],
         took: float,
+        clock_stepped: bool = False,
     ) -> None:
-        """Count a cycle that has ended well."""
-        self._cycles.labels(server).observe(took)
-        for trip in plan.brakes:
-            self._brakes.labels(server, trip.policy.name, trip.policy.mode.value).inc()
-        for reap, outcome in settled:
-            self._outcomes.labels(server, reap.policy.name, reap.mode.value, outcome.result.value).inc()
-            due = reap.policy.match.due(reap.session)
-            if due is not None and outcome.at is not None:
-                self._lateness.labels(server).observe(max(outcome.at - due, 0) / 1_000_000)
+        """Count a cycle that has ended well; the gauges still show the one before."""
+        settled = tuple(settled)
+        counts = self._of(server)
+        counts.cycles.observe(took)
+        counts.clock_steps += clock_stepped
+        counts.brakes.update((trip.policy.name, trip.policy.mode.value) for trip in plan.brakes)
+        counts.outcomes.update((r.policy.name, r.mode.value, outcome.result.value) for r, outcome in settled)
+        since = None if clock_stepped else gauges.watched_since
+        for late in lateness(settled, before=gauges.plan, watched_since=since):
+            counts.lateness.observe(late)
 
     def failed(self, server: str, kind: str) -> None:
-        """Count what went wrong: `connect`, `lost`, `cycle` or `record`."""
-        self._failures.labels(server, kind).inc()
+        """Count what went wrong: `away`, `refused`, `cycle` or `record`."""
+        self._of(server).failures[kind] += 1
 
-    def exposition(self) -> tuple[bytes, str]:
-        """The page for the scraper, and its content type."""
-        page: bytes = exposition.generate_latest(self._registry)  # type: ignore[no-untyped-call]
-        return page, exposition.CONTENT_TYPE_LATEST
+    def exposition(self, accept: str = "") -> Page:
+        """The page for the scraper; it may be asked for in a thread."""
+        return expose(self._samples(), accept)
 
-    def _counter(self, name: str, told: str, *labels: str) -> Counter:
-        return Counter(f"reaper_{name}", told, ("server", *labels), registry=self._registry)
+    def _of(self, server: str) -> ServerCounts:
+        # The last cycle of a server that has left counts into a page that nobody sees.
+        return self._counts.get(server) or ServerCounts()
 
-    def _histogram(self, name: str, told: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"reaper_{name}", told, ("server",), buckets=buckets, registry=self._registry)
-
-
-class _Gauges(Collector):
-    def __init__(self, servers: Mapping[str, ServerGauges], reload: ReloadGauges, version: str) -> None:
-        self._servers = servers
-        self._reload = reload
-        self._version = version
-
-    def collect(self) -> Iterator[Metric]:
-        """Work every gauge out of what is known now."""
-        families = {
-            name: GaugeMetricFamily(f"reaper_{name}", told, labels=labels)
-            for name, (told, labels) in GAUGES.items()
-        }
-        for name, labels, value in self._numbers():
-            families[name].add_metric(labels, value)
-        yield from families.values()
-
-    def _numbers(self) -> Iterator[_Number]:
+    def _samples(self) -> Iterator[Sample]:
         yield "build_info", (self._version,), 1
-        yield "reload_success", (), float(self._reload.succeeded)
-        yield "reload_last_success_timestamp_seconds", (), self._reload.last_success
-        for server, gauges in self._servers.items():
-            yield "connected", (server,), float(gauges.connected)
-            yield "leader", (server,), float(gauges.leads)
-            yield "last_success_timestamp_seconds", (server,), gauges.last_success
-            if gauges.snapshot and gauges.plan:
-                for name, labels, value in _of_cycle(gauges.snapshot, gauges.plan):
-                    yield name, (server, *labels), value
+        yield "start_timestamp_seconds", (), self._began
+        if self._in_force:
+            digest, interval_seconds = self._in_force
+            yield "rules_info", (digest,), 1
+            yield "interval_seconds", (), interval_seconds
+        yield "reload_success", (), float(self.reload.succeeded)
+        yield "reload_last_success_timestamp_seconds", (), self.reload.last_success
+        for (hook, result), count in self.notifications.copy().items():
+            if result == "dropped":
+                yield "notification_lines_dropped_total", (hook,), count
+            else:
+                yield "notifications_total", (hook, result), count
+        # Copies, here and below: the service goes on while a page is made.
+        for server, gauges in self.servers.copy().items():
+            for name, labels, value in _of_gauges(gauges):
+                yield name, (server, *labels), value
+        for server, counts in self._counts.copy().items():
+            for name, labels, counted in _of_counts(counts):
+                yield name, (server, *labels), counted
 
 
-def _of_cycle(snapshot: Snapshot, plan: Plan) -> Iterator[_Number]:
-    yield "slots_max", (), snapshot.slots.total
-    yield "slots_reserved", (), snapshot.slots.reserved
-    yield "slots_used", (), snapshot.slots.used
-    yield "unreadable_sessions", (), snapshot.unreadable
-    idle = [since(s.state_change, snapshot.at) for s in snapshot.sessions if s.state == IDLE]
-    yield "oldest_idle_seconds", (), max((seconds(age) for age in idle if age is not None), default=0.0)
-    open_since = [since(s.xact_start, snapshot.at) for s in snapshot.sessions]
-    yield (
-        "oldest_transaction_seconds",
-        (),
-        max((seconds(a) for a in open_since if a is not None), default=0.0),
-    )
-    for labels, count in _by_state_and_application(snapshot).items():
-        yield "sessions", labels, count
-    condemned = Count((r.policy.name, r.mode.value) for r in (*plan.reaps, *plan.rehearsals))
-    restrained = [spare for spare in plan.spares if spare.policy]
-    condemned.update(
-        (s.policy.name, s.policy.mode.value) for s in restrained if s.policy and s.by in _RESTRAINTS
-    )
-    for labels, count in condemned.items():
-        yield "candidates", labels, count
-    for by, count in Count(map(_spared_by, restrained)).items():
-        yield "spared", (by,), count
+def _of_gauges(gauges: ServerGauges) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    yield "connected", (), float(gauges.connected)
+    yield "refused", (), float(gauges.refused)
+    yield "leader", (), float(gauges.leads)
+    yield "last_success_timestamp_seconds", (), gauges.last_success
+    rules, snapshot, plan = gauges.rules, gauges.snapshot, gauges.plan
+    if rules:
+        for mode in Mode:
+            yield "policies", (mode.value,), sum(policy.mode is mode for policy in rules.policies)
+    if rules and snapshot and plan:
+        yield from readings(snapshot, plan, rules)
 
 
-_RESTRAINTS: Final = frozenset({"keep", "cap", "brake", "first-sighting", "pace", "signalled"})
-
-
-def _spared_by(spare: Spare) -> str:
-    return f"protection {spare.protection}" if spare.protection else spare.by.value
-
-
-def _by_state_and_application(snapshot: Snapshot) -> Count[tuple[str, str]]:
-    named = Count(session.identity.application or "" for session in snapshot.sessions)
-    top = {name for name, _ in named.most_common(TOP_APPLICATIONS)}
-    counts = Count[tuple[str, str]]()
-    for session in snapshot.sessions:
-        name = session.identity.application or ""
-        counts[session.state or "unknown", name if name in top else "other"] += 1
-    return counts
+def _of_counts(counts: ServerCounts) -> Iterator[Sample]:
+    for labels, count in counts.outcomes.copy().items():
+        yield "outcomes_total", labels, count
+    for (policy, mode), count in counts.brakes.copy().items():
+        yield "brake_trips_total", (policy, mode), count
+    for kind, count in counts.failures.copy().items():
+        yield "failures_total", (kind,), count
+    yield "clock_steps_total", (), counts.clock_steps
+    yield "cycle_seconds", (), counts.cycles
+    yield "lateness_seconds", (), counts.lateness

@@ -116,7 +116,7 @@ class Clients:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._opened: list[Client] = []
+        self.opened: list[Client] = []
         # Opened before the slots are full.
         self._watcher = psycopg.connect(dsn, autocommit=True, application_name="watcher of clients")
 
@@ -142,7 +142,7 @@ class Clients:
             make_conninfo(way_in, application_name=application, **options), autocommit=True
         )
         client = Client(self, connection)
-        self._opened.append(client)
+        self.opened.append(client)
         client.enter(state)
         return client
 
@@ -160,12 +160,12 @@ class Clients:
         try:
             # A server that is gone has seen everybody off.
             with suppress(psycopg.OperationalError):
-                for client in self._opened:
+                for client in self.opened:
                     client.close()
-                for client in self._opened:
+                for client in self.opened:
                     until(client.left)
         finally:
-            for client in self._opened:
+            for client in self.opened:
                 client.connection.close()
             self._watcher.close()
 

@@ -10,7 +10,7 @@ from reaper.policy.match import Match
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.selector import NOBODY, Glob, Selector
-from reaper.policy.session import IDLE, Session, SessionId, Snapshot
+from reaper.policy.session import ACTIVE, IDLE, Session, SessionId, Snapshot
 from reaper.policy.spans import Span, from_datetime
 from reaper.policy.verdict import Outcome, Plan, Reap, Result, Spare, Verdict
 from reaper.postgres.link import Link
@@ -20,6 +20,7 @@ from reaper.postgres.query_text import QueryText
 from reaper.postgres.terminator import GuardedTerminator
 
 from .clients import Client
+from .waiting import until
 
 T = TypeVar("T")
 
@@ -89,9 +90,22 @@ class Reaper:
 
     def condemn(self, client: Client, *policies: Policy) -> Reap:
         """The decision to reap this client, which must be the decision."""
+        self.rest(client)
         verdict = self.verdict(client, *policies)
         assert isinstance(verdict, Reap), verdict
         return verdict
+
+    def rest(self, client: Client) -> None:
+        """Wait until this client's session is at work or waits for its client.
+
+        The server calls it idle, and tells its client so, a moment before that.
+        """
+
+        def rests() -> bool:
+            session = self.see(client)
+            return session.state == ACTIVE or session.wait_event == "ClientRead"
+
+        until(rests)
 
     def signal(self, reap: Reap) -> Outcome:
         """Look again and signal; nothing is confirmed yet."""

@@ -1,5 +1,6 @@
 """A server with the reaper at it, and the clients that it is to find there."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
 
@@ -36,6 +37,11 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @property
+    def sessions(self) -> Sequence[Client]:
+        """Every client that was opened and is still there."""
+        return [client for client in self.clients.opened if client.present()]
 
     def open(
         self,

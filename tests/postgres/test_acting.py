@@ -1,55 +1,22 @@
 """Acting: every outcome comes about on a real server, and is told as it was."""
 
-import asyncio
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
-from reaper.demo.embedded import EmbeddedServer
 from reaper.policy.match import Match
 from reaper.policy.rules import Action
 from reaper.policy.session import ABORTED, ACTIVE, IN_TRANSACTION
-from reaper.policy.verdict import Outcome, Result
+from reaper.policy.verdict import Result
 from reaper.postgres.terminator import Rehearsal
 
-from . import majors
-from . import server as servers
-from .clients import Client, State
-from .proxy import Proxy
-from .reaping import AT_ONCE, NOW, Reaper, cancelling, policy
-from .server import Server
+from .clients import State
+from .reaping import AT_ONCE, NOW, cancelling, policy
 from .stage import Stage
 from .waiting import until
 
 RUNNING = Match(states=(ACTIVE,), running_for=NOW)
 IDLE_IN_TRANSACTION = Match(states=(IN_TRANSACTION, ABORTED), idle_for=NOW, transaction_for=NOW)
-
-
-@pytest.fixture(scope="module")
-def own_server(major: int) -> Iterator[Server]:
-    """A server whose sessions these tests may freeze."""
-    with EmbeddedServer(binaries=majors.installation(major)) as embedded:
-        yield servers.ours(embedded)
-
-
-@pytest.fixture
-def own_stage(own_server: Server) -> Iterator[Stage]:
-    with Stage(own_server) as stage:
-        yield stage
-
-
-@contextmanager
-def frozen(client: Client) -> Iterator[None]:
-    """Freeze the server's end of a session of our own server."""
-    os.kill(client.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(client.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize(
@@ -207,78 +174,6 @@ def test_whom_the_reaper_no_longer_sees_is_not_said_to_be_gone(stage: Stage) -> 
     assert client.alive()
 
 
-def test_of_many_signalled_each_is_told_when_it_goes_and_a_frozen_one_as_still_there(
-    own_stage: Stage,
-) -> None:
-    stuck, *quick = own_stage.open_many(4)
-    reaper = own_stage.reaper
-    reaps = [reaper.condemn(client, policy(own_stage.application)) for client in (stuck, *quick)]
-    with frozen(stuck):
-        assert {reaper.signal(reap).result for reap in reaps} == {Result.SIGNALLED}
-        *told, last = reaper.confirm(*reaps)
-        assert stuck.present()
-
-    assert [outcome.result for outcome in told] == [Result.TERMINATED] * 3
-    assert (last.result, last.detail) == (Result.SIGNALLED, "signalled, and still there 2s later")
-    until(stuck.left)
-
-
-def test_a_connection_cut_while_signalling_leaves_the_outcome_unknown(stage: Stage, proxy: Proxy) -> None:
-    client = stage.open()
-    with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
-        reap = reaper.condemn(client, policy(stage.application))
-        proxy.go_deaf()
-
-        async def signal_while_cut() -> Outcome:
-            outcome, _ = await asyncio.gather(reaper.terminator.signal(reap), asyncio.to_thread(proxy.cut))
-            return outcome
-
-        outcome = reaper.do(signal_while_cut())
-
-        assert outcome.result is Result.UNKNOWN
-        assert str(outcome.detail).startswith("the connection was lost: ")
-        assert client.alive()
-
-
-def test_a_connection_cut_before_the_confirmation_leaves_the_outcome_unknown(
-    own_stage: Stage,
-) -> None:
-    client = own_stage.open()
-    with Proxy(own_stage.server.dsn) as proxy, Reaper(proxy.dsn(own_stage.role.dsn)) as reaper:
-        reap = reaper.condemn(client, policy(own_stage.application))
-        with frozen(client):
-            assert reaper.signal(reap).result is Result.SIGNALLED
-            proxy.cut()
-
-            (outcome,) = reaper.confirm(reap)
-
-    assert outcome.result is Result.UNKNOWN
-    assert str(outcome.detail).startswith("signalled, then the connection was lost: ")
-
-
-def test_after_the_connection_was_lost_the_rest_is_withdrawn(stage: Stage, proxy: Proxy) -> None:
-    client = stage.open()
-    with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
-        reap = reaper.condemn(client, policy(stage.application))
-        proxy.cut()
-
-        outcomes = [reaper.act(reap), reaper.act(reap)]
-
-    assert [outcome.result for outcome in outcomes] == [Result.UNKNOWN, Result.WITHDRAWN]
-    assert client.alive()
-
-
-def test_a_reaper_whose_own_session_was_terminated_withdraws_the_rest(stage: Stage) -> None:
-    client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
-    stage.admin.execute("SELECT pg_terminate_backend(%s)", (stage.reaper.link.pid,))
-
-    outcomes = [stage.reaper.act(reap), stage.reaper.act(reap)]
-
-    assert [outcome.result for outcome in outcomes] == [Result.UNKNOWN, Result.WITHDRAWN]
-    assert client.alive()
-
-
 def test_a_cancelled_statement_ends_and_its_session_lives(stage: Stage) -> None:
     client = stage.open(state="active")
 
@@ -298,19 +193,6 @@ def test_a_statement_that_ended_before_its_cancellation_woke(stage: Stage) -> No
 
     assert stage.reaper.act(reap).result is Result.WOKE
     assert client.state() == "active"
-
-
-def test_a_session_that_left_instead_of_being_cancelled_is_gone(own_stage: Stage) -> None:
-    client = own_stage.open(state="active")
-    reap = own_stage.reaper.condemn(client, cancelling(own_stage.application))
-    with frozen(client):
-        assert own_stage.reaper.signal(reap).result is Result.SIGNALLED
-        own_stage.clients.terminate(client)
-    until(client.left)
-
-    (outcome,) = own_stage.reaper.confirm(reap)
-
-    assert outcome.result is Result.GONE
 
 
 def test_a_rehearsal_says_what_it_would_do_and_touches_nobody(stage: Stage) -> None:

@@ -150,6 +150,7 @@ def test_a_prepared_transaction_that_holds_up_others_is_no_session(start_stage: 
     facts = stage.reaper.look().facts
 
     assert facts.waiters == {}
+    assert facts.advisory_lock_holders == frozenset()
     stage.admin.execute("ROLLBACK PREPARED 'forgotten'")
     assert waiter.finish() is None
 

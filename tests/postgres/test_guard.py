@@ -104,13 +104,12 @@ def test_a_session_that_has_not_reached_a_limit_at_the_moment_of_the_act_lives(
 def test_an_idle_session_to_which_the_server_is_sending_is_not_waiting_for_its_client(stage: Stage) -> None:
     client = stage.open()
     client.listen(stage.application)
-    reap = stage.reaper.condemn(client, policy(stage.application, despite=["listeners"]))
     stage.admin.execute(FLOOD, (stage.application,))
     until(lambda: stage.admin.execute(WAITS_FOR, (client.pid,)).fetchone() == ("ClientWrite", "idle"))
+    reap = stage.reaper.verdict(client, policy(stage.application, despite=["listeners"]))
+    assert isinstance(reap, Reap)
 
-    outcome = stage.reaper.act(reap)
-
-    assert outcome.result is Result.WOKE
+    assert stage.reaper.act(reap).result is Result.WOKE
     assert client.present()
 
 
@@ -134,6 +133,9 @@ def test_the_signal_stands_above_a_materialized_look_at_one_pid(stage: Stage) ->
         assert plan[2].strip() == "CTE target"
         assert plan[3].strip().startswith("->  Function Scan on pg_catalog.pg_stat_get_activity")
         assert not any("_backend(" in line.replace("pg_backend_pid()", "") for line in plan[2:])
+        # The other conditions make sure of these two as well; they shall stand there all the same.
+        assert "(s.pid <> pg_backend_pid())" in plan[-1]
+        assert "(s.pid = " in plan[-1]
 
 
 def explained(reaper: Reaper, guard: str, params: Mapping[str, object]) -> list[str]:

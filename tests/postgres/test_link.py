@@ -1,11 +1,6 @@
 """The connection: its own limits whatever the role was given, and it answers in time or is lost."""
 
-import asyncio
-import os
-import signal
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 import pytest
@@ -16,12 +11,8 @@ from reaper.policy.match import Match
 from reaper.policy.session import IN_TRANSACTION
 from reaper.policy.spans import SECOND, Span
 from reaper.policy.verdict import Reap, Result
-from reaper.postgres import link as link_module
-from reaper.postgres.errors import Lost, Unreachable
-from reaper.postgres.link import Link
+from reaper.postgres.link import has_password, name_of
 
-from .conftest import StartStage
-from .proxy import Proxy
 from .reaping import NOW, Reaper, policy
 from .stage import Stage
 from .waiting import until
@@ -169,63 +160,6 @@ def test_from_14_on_the_lease_is_its_idle_session_timeout_and_nothing_else_is(
         assert reaper.rows("SELECT 1") == [(1,)]
 
 
-def test_a_session_whose_lease_has_run_out_is_lost(stage: Stage) -> None:
-    if stage.server.major < 14:
-        pytest.skip("idle_session_timeout came with 14")
-    with Reaper(stage.role.dsn, lease=Span(SECOND)) as reaper:
-        until(lambda: not present(stage, reaper.link.pid))
-
-        with pytest.raises(Lost, match=r"57P05|closed the connection|terminating connection"):
-            reaper.rows("SELECT 1")
-        assert reaper.link.lost
-
-
-def test_a_session_that_was_terminated_is_lost(stage: Stage) -> None:
-    stage.admin.execute("SELECT pg_terminate_backend(%s)", (stage.reaper.link.pid,))
-    until(lambda: not present(stage, stage.reaper.link.pid))
-
-    with pytest.raises(Lost):
-        stage.reaper.rows("SELECT 1")
-    assert stage.reaper.link.lost
-
-
-def present(stage: Stage, pid: int) -> bool:
-    found = stage.admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,))
-    return found.fetchone() is not None
-
-
-def while_asked(reaper: Reaper, harm: Callable[[], None]) -> None:
-    """Ask something that takes an hour, and do harm as soon as the server is at it."""
-
-    async def ask() -> None:
-        asked = asyncio.create_task(reaper.link.rows("SELECT pg_catalog.pg_sleep(3600)"))
-        await asyncio.to_thread(harm)
-        await asked
-
-    work: Coroutine[Any, Any, None] = ask()
-    reaper.do(work)
-
-
-def at_work(stage: Stage, pid: int) -> bool:
-    found = stage.admin.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", (pid,))
-    return found.fetchone() == ("PgSleep",)
-
-
-@pytest.mark.parametrize("harm", [Proxy.cut, Proxy.reset])
-def test_a_connection_that_breaks_during_a_statement_is_lost(
-    stage: Stage, proxy: Proxy, harm: Callable[[Proxy], None]
-) -> None:
-    with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
-
-        def when_at_work() -> None:
-            until(lambda: at_work(stage, reaper.link.pid))
-            harm(proxy)
-
-        with pytest.raises(Lost, match="the connection was lost"):
-            while_asked(reaper, when_at_work)
-        assert reaper.link.lost
-
-
 def test_a_statement_that_takes_too_long_is_cancelled_by_the_server_and_the_connection_lives(
     stage: Stage,
 ) -> None:
@@ -236,102 +170,28 @@ def test_a_statement_that_takes_too_long_is_cancelled_by_the_server_and_the_conn
     assert stage.reaper.rows("SELECT 1") == [(1,)]
 
 
-def test_a_network_that_swallows_everything_is_bounded_by_the_watchdog(
-    stage: Stage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
-        monkeypatch.setattr(link_module, "_WATCHDOG_SECONDS", 0.2)
-        proxy.go_deaf()
-
-        with pytest.raises(Lost):
-            reaper.rows("SELECT 1")
-        assert reaper.link.lost
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
+def test_a_server_without_a_name_is_called_by_its_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGHOST", "PGPORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert name_of("") == "localhost:5432"
+    assert name_of("postgresql://u@db-1:6000/x") == "db-1:6000"
+    monkeypatch.setenv("PGHOST", "db-2")
+    monkeypatch.setenv("PGPORT", "6001")
+    assert name_of("dbname=x") == "db-2:6001"
+    with pytest.raises(ValueError, match="it is neither") as refusal:
+        name_of("host=x password=a hunter2")
+    assert "hunter2" not in str(refusal.value)
 
 
-def test_a_frozen_backend_is_bounded_by_the_watchdog(
-    start_stage: StartStage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage = start_stage()
-    monkeypatch.setattr(link_module, "_WATCHDOG_SECONDS", 0.2)
-    with frozen(stage.reaper.link.pid):
-        with pytest.raises(Lost):
-            stage.reaper.rows("SELECT 1")
-        assert stage.reaper.link.lost
-
-
-def test_a_server_that_accepts_and_never_answers_is_unreachable(
-    stage: Stage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(link_module, "_CONNECT_SECONDS", 0.2)
-    proxy.go_deaf()
-
-    with pytest.raises(Unreachable, match=r"no answer within 0\.2s"):
-        asyncio.run(Link.open(proxy.dsn(stage.role.dsn)))
-
-
-def test_a_server_that_is_not_there_is_unreachable_in_a_sentence(stage: Stage, proxy: Proxy) -> None:
-    proxy.cut()
-
-    with pytest.raises(Unreachable, match="Connection refused") as refusal:
-        asyncio.run(Link.open(proxy.dsn(stage.role.dsn)))
-    assert "\n" not in str(refusal.value)
-
-
-def test_when_the_slots_are_full_an_open_connection_works_and_a_new_one_is_refused_in_a_sentence(
-    start_stage: StartStage,
-) -> None:
-    stage = start_stage(max_connections="8", superuser_reserved_connections="3")
-    slots = stage.reaper.look().slots
-    stage.open_many(slots.usable - slots.used)
-
-    slots = stage.reaper.look().slots
-
-    assert slots.used == slots.usable == 5
-    with pytest.raises(Unreachable, match="remaining connection slots are reserved") as refusal:
-        stage.open_reaper()
-    assert "\n" not in str(refusal.value)
-
-
-def test_a_wrong_password_is_refused_in_a_sentence_without_it(start_stage: StartStage) -> None:
-    stage = start_stage()
-    embedded = stage.server.embedded
-    assert embedded
-    role = stage.sandbox.role("secretive")
-    stage.admin.execute(f"ALTER ROLE \"{role.name}\" PASSWORD 'right'".encode())
-    hba = embedded.data / "pg_hba.conf"
-    rule = f"host all {role.name} 127.0.0.1/32 scram-sha-256\n"
-    hba.write_text(rule + hba.read_text(encoding="utf-8"), encoding="utf-8")
-    stage.admin.execute("SELECT pg_reload_conf()")
-
-    def refusal(password: str) -> str | None:
-        try:
-            asyncio.run(opened_and_closed(make_conninfo(role.dsn, password=password)))
-        except Unreachable as error:
-            return str(error)
-        return None
-
-    said = until(lambda: refusal("hunter2"))
-    assert said
-    assert "password authentication failed" in said
-    assert "hunter2" not in said
-
-
-async def opened_and_closed(dsn: str) -> None:
-    link = await Link.open(dsn)
-    await link.close()
-
-
-@pytest.mark.parametrize("dsn", ["host=localhost password=hunter2 hunter3", "postgresql://u:hunter2@[::1"])
-def test_a_connection_string_that_cannot_be_read_is_not_repeated(dsn: str) -> None:
-    with pytest.raises(Unreachable, match="the connection string cannot be read") as refusal:
-        asyncio.run(Link.open(dsn))
-    assert "hunter" not in str(refusal.value)
+@pytest.mark.parametrize(
+    ("dsn", "secret"),
+    [
+        ("host=x", False),
+        ("host=x password=a", True),
+        ("postgresql://u:a@x", True),
+        ("sslpassword=a", True),
+        ("?", False),
+    ],
+)
+def test_a_connection_string_that_carries_a_secret_is_known_as_such(dsn: str, *, secret: bool) -> None:
+    assert has_password(dsn) is secret

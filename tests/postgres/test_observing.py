@@ -16,6 +16,7 @@ from .clients import State
 from .conftest import StartStage
 from .reaping import AT_ONCE, NOW, identity, policy, seen
 from .stage import Stage
+from .waiting import until
 
 MOMENTS: Final = """
     SELECT backend_start, state_change, query_start, xact_start, client_port, usesysid
@@ -227,8 +228,8 @@ def test_many_looks_see_every_session_exactly_once(stage: Stage) -> None:
 def test_a_session_that_waits_is_seen_with_what_it_waits_for(stage: Stage) -> None:
     idle, active = stage.open(), stage.open(state="active")
 
-    assert stage.reaper.see(idle).wait_event == "ClientRead"
-    assert stage.reaper.see(active).wait_event == "PgSleep"
+    until(lambda: stage.reaper.see(idle).wait_event == "ClientRead")
+    until(lambda: stage.reaper.see(active).wait_event == "PgSleep")
 
 
 def test_superusers_are_seen_as_such(stage: Stage) -> None:

@@ -1,8 +1,9 @@
 """The preflight: what is missing is found, and the SQL that it offers really cures it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Final, LiteralString
+from dataclasses import replace
+from typing import Any, Final, LiteralString
 
 import psycopg
 import pytest
@@ -11,6 +12,7 @@ from psycopg.sql import SQL, Identifier
 
 from reaper.policy.protections import BUILT_IN
 from reaper.policy.rules import Rules
+from reaper.policy.spans import Instant
 from reaper.postgres.errors import Refused
 from reaper.postgres.preflight import Finding, Level, inspect, refuse
 
@@ -118,6 +120,24 @@ def test_the_reapers_own_role_passes_with_notes_at_most(stage: Stage) -> None:
     assert found["version"].finding == f"PostgreSQL {stage.server.major}"
     assert found["server"].finding.startswith("a primary, up since ")
     assert found["clock"].level is Level.FINE
+
+
+@pytest.mark.parametrize(
+    ("check", "otherwise", "level"),
+    [
+        ("pooler", {"pid": 1}, Level.REFUSAL),
+        ("version", {"version": 120_022}, Level.REFUSAL),
+        ("version", {"version": 190_000}, Level.WARNING),
+        ("server", {"standby": True}, Level.NOTE),
+        ("clock", {"clock": Instant(0)}, Level.NOTE),
+    ],
+)
+def test_a_server_that_says_otherwise_of_itself_is_judged_by_that(
+    stage: Stage, check: str, otherwise: Mapping[str, Any], level: Level
+) -> None:
+    told = inspect(stage.reaper.link, replace(stage.reaper.probe, **otherwise), None, dry_run=True)
+
+    assert [finding.level for finding in told if finding.check == check] == [level]
 
 
 def test_a_role_without_a_connection_limit_is_told_how_to_get_one(stage: Stage) -> None:

@@ -9,21 +9,20 @@ from random import Random
 from typing import Final
 
 import pytest
-from hypothesis import Phase, assume, find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from reaper.policy.deadline import next_due
-from reaper.policy.decide import Questions, decide, questions
+from reaper.policy.decide import decide, questions
 from reaper.policy.explain import explain
-from reaper.policy.memory import Memory
-from reaper.policy.rules import Mode, Policy, Rules
-from reaper.policy.selector import NOBODY, From, Selector
-from reaper.policy.session import STATES, Identity, Session, SessionId, Snapshot
-from reaper.policy.spans import Instant, Span
-from reaper.policy.verdict import Plan, Reap, Spare, Spared
+from reaper.policy.rules import Mode, Policy
+from reaper.policy.selector import From, Selector
+from reaper.policy.session import STATES, Identity, Session, Snapshot
+from reaper.policy.spans import Instant
+from reaper.policy.verdict import Plan, Reap, Spared
 
-from .build import NOW, later
-from .hostile import PROPERTY, World, limits, policies, rules, selectors, snapshots, worlds
+from .build import NOW
+from .hostile import PROPERTY, World, worlds
 
 
 def decided(world: World) -> Plan:
@@ -248,167 +247,3 @@ def test_a_rehearsal_shows_what_the_policy_would_do_if_it_were_enforced(world: W
     assert [(reap.session.id, reap.reason) for reap in shown] == [
         (reap.session.id, reap.reason) for reap in real if reap.policy.name in rehearsing
     ]
-
-
-def unrestrained(policy: Policy) -> Policy:
-    return replace(policy, mode=Mode.ENFORCE, keep=None, cap=None, brake=None, pace=1_000)
-
-
-def condemned(snapshot: Snapshot, judged_by: Rules) -> set[SessionId]:
-    plan = decide(snapshot=snapshot, rules=judged_by, memory=Memory.of(snapshot))
-    return {reap.session.id for reap in plan.reaps}
-
-
-def freely(judged_by: Rules) -> Rules:
-    return replace(judged_by, policies=tuple(map(unrestrained, judged_by.policies)))
-
-
-@PROPERTY
-@given(snapshots, rules, st.data())
-def test_raising_any_limit_never_condemns_another_session(
-    snapshot: Snapshot, judged_by: Rules, data: st.DataObject
-) -> None:
-    # Before restraint: with a pace, who no longer matches makes room for the next.
-    assume(judged_by.policies)
-    before = freely(judged_by)
-    rank = data.draw(st.integers(min_value=0, max_value=len(before.policies) - 1))
-    raised = data.draw(raised_limit(before.policies[rank]))
-    after = replace(before, policies=(*before.policies[:rank], raised, *before.policies[rank + 1 :]))
-    assert condemned(snapshot, after) <= condemned(snapshot, before)
-
-
-@st.composite
-def raised_limit(draw: st.DrawFn, policy: Policy) -> Policy:
-    match, more = policy.match, draw(limits)
-    raised = draw(
-        st.sampled_from(
-            [
-                replace(match, idle_for=Span((match.idle_for or 0) + more)),
-                replace(match, transaction_for=Span((match.transaction_for or 0) + more)),
-                replace(match, connected_for=Span((match.connected_for or 0) + more)),
-                replace(match, running_for=Span((match.running_for or 0) + more)),
-                replace(match, holds_back_vacuum=(match.holds_back_vacuum or 0) + 50),
-            ]
-        )
-    )
-    return replace(policy, match=raised)
-
-
-@PROPERTY
-@given(snapshots, policies, limits, limits)
-def test_under_keep_cap_and_pace_raising_idle_for_never_condemns_another_session(
-    snapshot: Snapshot, policy: Policy, limit: Span, more: Span
-) -> None:
-    # Who remains is among the longest idle of those before, in the same order. The brake might let go: off.
-    def by(idle_for: Span) -> Rules:
-        match = replace(policy.match, idle_for=idle_for)
-        return Rules(policies=(replace(policy, mode=Mode.ENFORCE, brake=None, match=match),))
-
-    assert condemned(snapshot, by(Span(limit + more))) <= condemned(snapshot, by(limit))
-
-
-@PROPERTY
-@given(snapshots, rules, selectors)
-def test_protecting_more_never_condemns_another_session(
-    snapshot: Snapshot, judged_by: Rules, protect: Selector
-) -> None:
-    free = freely(replace(judged_by, protect=NOBODY))
-    assert condemned(snapshot, replace(free, protect=protect)) <= condemned(snapshot, free)
-
-
-@PROPERTY
-@given(snapshots, rules, selectors)
-def test_allowing_more_never_condemns_another_session(
-    snapshot: Snapshot, judged_by: Rules, allowlist: Selector
-) -> None:
-    without, allowing = (
-        replace(
-            free := freely(judged_by), policies=tuple(replace(one, allowlist=by) for one in free.policies)
-        )
-        for by in (NOBODY, allowlist)
-    )
-    assert condemned(snapshot, allowing) <= condemned(snapshot, without)
-
-
-@PROPERTY
-@given(worlds())
-def test_facts_that_no_question_asked_for_change_nothing(world: World) -> None:
-    asked = questions(world.snapshot, world.rules)
-    assert asked == questions(replace(world.snapshot, facts=replace(world.snapshot.facts)), world.rules)
-    facts = world.snapshot.facts
-    unasked = replace(
-        facts,
-        advisory_lock_holders=facts.advisory_lock_holders if asked.advisory_locks else None,
-        waiters=facts.waiters if asked.blocking else None,
-    )
-    assert decided(replace(world, snapshot=replace(world.snapshot, facts=unasked))) == decided(world)
-
-
-@PROPERTY
-@given(worlds())
-def test_no_question_is_asked_when_nobody_is_a_candidate(world: World) -> None:
-    if not candidates(world, NOW):
-        assert questions(world.snapshot, world.rules) == Questions()
-
-
-def candidates(world: World, at: Instant) -> set[tuple[SessionId, str]]:
-    """Whom each policy would consider at that moment if nothing changed, facts and restraints aside."""
-    return {
-        (seen.id, policy.name)
-        for seen in world.snapshot.sessions
-        for policy in world.rules.awake
-        if seen.kind in ("client backend", "walsender")
-        and seen.state in STATES
-        and policy.match.selector.selects(seen.identity)
-        and policy.match.holds_but_for_facts(seen, at)
-    }
-
-
-@PROPERTY
-@given(worlds())
-def test_nobody_becomes_a_candidate_before_the_next_deadline(world: World) -> None:
-    due = next_due(world.snapshot, world.rules)
-    before = Instant(10**40) if due is None else later(due, by=-1)
-    assert candidates(world, before) == candidates(world, NOW)
-
-
-@PROPERTY
-@given(worlds())
-def test_somebody_is_a_candidate_at_the_next_deadline(world: World) -> None:
-    ages_only = tuple(
-        replace(policy, match=replace(policy.match, holds_back_vacuum=None))
-        for policy in world.rules.policies
-    )
-    world = replace(world, rules=replace(world.rules, policies=ages_only))
-    due = next_due(world.snapshot, world.rules)
-    assert due is None or (due > NOW and candidates(world, due) > candidates(world, NOW))
-
-
-@PROPERTY
-@given(worlds())
-def test_an_explanation_agrees_with_the_decision(world: World) -> None:
-    memory = Memory.of(world.snapshot)
-    plan = decide(snapshot=world.snapshot, rules=world.rules, memory=memory)
-    for answer in plan.verdicts:
-        told = explain(answer.session, snapshot=world.snapshot, rules=world.rules)
-        assert told.verdict == answer
-        assert (told.unknown is not None) is (isinstance(answer, Spare) and answer.by is Spared.UNKNOWN)
-        if told.unknown is None:
-            free = [
-                one.policy.name
-                for one in told.policies
-                if one.matches and not (one.shields or one.allowlist or one.rests)
-            ]
-            assert answered_by(answer, free, world.rules)
-
-
-def answered_by(answer: Reap | Spare, free: list[str], judged_by: Rules) -> bool:
-    """Whether the policy of a verdict is the first of its lane that nothing keeps from deciding."""
-    awake = [policy.name for policy in judged_by.awake if policy.name in free]
-    enforcing = [policy.name for policy in judged_by.enforcing if policy.name in free]
-    restrained = isinstance(answer, Spare) and answer.by in (
-        *(Spared.KEEP, Spared.CAP, Spared.BRAKE, Spared.PACE),
-    )
-    if isinstance(answer, Reap) or restrained:
-        return answer.policy is not None and answer.policy.name in (*awake[:1], *enforcing[:1])
-    return not enforcing and not awake[:1]

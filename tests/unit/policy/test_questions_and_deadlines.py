@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from reaper.policy.deadline import next_due
+from reaper.policy.deadline import next_due, rest_after
 from reaper.policy.decide import Questions, questions
 from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Policy, Rules
@@ -47,6 +47,7 @@ def test_a_candidate_raises_the_questions_of_its_policy(rule: Policy, *, locks: 
         session(idle="9m59s"),
         session(state=ACTIVE),
         session(state=None),
+        session(kind="parallel worker"),
         session(database="stock"),
         session(idle=None),
     ],
@@ -111,3 +112,27 @@ def test_without_policies_nothing_falls_due() -> None:
 def test_the_deadline_counts_from_the_clock_of_the_snapshot() -> None:
     seen = snapshot(session(idle="4m"), at=ago("3m"))
     assert next_due(seen, Rules(policies=(policy(),))) == NOW + parse_span("6m")
+
+
+@pytest.mark.parametrize(
+    ("idle", "rest"),
+    [
+        ("9m55s", "5s"),
+        ("9m50s", "10s"),
+        ("5m", "10s"),
+        ("9m59s999ms", "250ms"),
+        ("9m59s750ms", "250ms"),
+        ("9m59s749ms", "251ms"),
+        ("10m", "10s"),
+    ],
+)
+def test_the_rest_ends_at_the_deadline_within_the_interval_and_not_before_the_precision(
+    idle: str, rest: str
+) -> None:
+    rested = rest_after(
+        snapshot(session(idle=idle)),
+        Rules(policies=(policy(),)),
+        interval=parse_span("10s"),
+        precision=parse_span("250ms"),
+    )
+    assert rested == parse_span(rest)

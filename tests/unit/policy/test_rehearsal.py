@@ -7,7 +7,7 @@ import pytest
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Action, Brake, Cap, Keep, Mode, Policy, When
 from reaper.policy.selector import Selector
-from reaper.policy.session import ACTIVE, Snapshot
+from reaper.policy.session import ACTIVE, WALSENDER, Snapshot
 from reaper.policy.spans import Span
 from reaper.policy.verdict import Outcome, Plan, Reap, Result, Spared
 
@@ -134,6 +134,13 @@ def test_a_pid_that_was_used_again_after_its_rehearsal_is_judged_for_itself() ->
     assert plan(other, DRY, memory=memory.after(other)).rehearsals
 
 
+def test_a_rehearsal_is_forgotten_with_its_session() -> None:
+    seen = snapshot(session())
+    _, memory = rehearse(seen, Memory.of(seen), DRY)
+    assert memory.rehearsed
+    assert memory.after(snapshot()).rehearsed == frozenset()
+
+
 def test_what_a_dry_run_policy_rehearsed_is_not_gone_for_an_enforcing_one() -> None:
     seen = snapshot(session())
     _, memory = rehearse(seen, Memory.of(seen), DRY)
@@ -182,6 +189,13 @@ def test_whom_a_rehearsal_would_terminate_is_gone_from_its_slot() -> None:
     left = memory.without_rehearsed(seen, Mode.DRY_RUN)
     assert ([one.id.pid for one in left.sessions], left.slots.used) == ([101], 49)
     assert memory.without_rehearsed(seen, Mode.ENFORCE) == seen
+
+
+def test_a_walsender_whose_end_was_rehearsed_had_no_slot_to_free() -> None:
+    seen = snapshot(session(kind=WALSENDER), used=50)
+    _, memory = rehearse(seen, Memory.of(seen), replace(DRY, despite=frozenset({"replication"})))
+    left = memory.without_rehearsed(seen, Mode.DRY_RUN)
+    assert (left.sessions, left.slots.used) == ((), 50)
 
 
 def test_reaps_and_rehearsals_stand_with_the_longest_idle_first() -> None:

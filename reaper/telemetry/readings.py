@@ -1,0 +1,93 @@
+"""What one look at a server comes to in numbers; pure, and bounded whatever clients call themselves."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from reaper.policy.protections import BUILT_IN
+from reaper.policy.rules import Rules
+from reaper.policy.session import IDLE, Session, Snapshot
+from reaper.policy.spans import Instant, seconds, since
+from reaper.policy.verdict import Plan, Spare, Spared
+from reaper.telemetry.plain import plain
+
+TOP_APPLICATIONS: Final = 10
+"""So many applications have a label of their own; the rest, whatever they call themselves, is `other`."""
+
+OTHER: Final = "other"
+UNNAMED: Final = "(unnamed)"
+
+_RESTRAINTS: Final = (
+    Spared.KEEP,
+    Spared.CAP,
+    Spared.BRAKE,
+    Spared.FIRST_SIGHTING,
+    Spared.PACE,
+    Spared.SIGNALLED,
+)
+SPARED_BY: Final = (
+    "protect",
+    *BUILT_IN,
+    *(by.value for by in (Spared.ALLOWLIST, Spared.WHEN, Spared.DURING, *_RESTRAINTS)),
+)
+"""By what a session that a policy matches can be spared: a protection, an allowlist, a rest, a restraint."""
+
+Reading = tuple[str, tuple[str, ...], float]
+"""A metric without its prefix, its labels after the server's, and its value."""
+
+
+def readings(snapshot: Snapshot, plan: Plan, rules: Rules) -> Iterator[Reading]:
+    """Every gauge that a cycle settles."""
+    slots = snapshot.slots
+    yield "slots_max", (), slots.total
+    yield "slots_reserved", (), slots.reserved
+    yield "slots_used", (), slots.used
+    yield "unreadable_sessions", (), snapshot.unreadable
+    idle = (session.state_change for session in snapshot.sessions if session.state == IDLE)
+    yield "oldest_idle_seconds", (), _oldest(idle, snapshot.at)
+    yield "oldest_transaction_seconds", (), _oldest((s.xact_start for s in snapshot.sessions), snapshot.at)
+    for labels, count in _by_state_and_application(snapshot).items():
+        yield "sessions", labels, count
+    for labels, count in _candidates(plan, rules).items():
+        yield "candidates", labels, count
+    for by, count in _spared(plan).items():
+        yield "spared", (by,), count
+
+
+def _oldest(began: Iterator[Instant | None], now: Instant) -> float:
+    ages = (since(then, now) for then in began)
+    return max((seconds(age) for age in ages if age is not None and age > 0), default=0.0)
+
+
+def _by_state_and_application(snapshot: Snapshot) -> Counter[tuple[str, str]]:
+    named = Counter(map(_application, snapshot.sessions))
+    # By name where counts are equal: the same names at every look, and not whoever came first.
+    ranked = sorted(named.items(), key=lambda item: (-item[1], item[0]))
+    top = {name for name, _ in ranked[:TOP_APPLICATIONS]}
+    counts = Counter[tuple[str, str]]()
+    for session in snapshot.sessions:
+        name = _application(session)
+        counts[session.state or "unknown", name if name in top else OTHER] += 1
+    return counts
+
+
+def _application(session: Session) -> str:
+    return plain(session.identity.application) or UNNAMED
+
+
+def _candidates(plan: Plan, rules: Rules) -> Counter[tuple[str, str]]:
+    counts = Counter({(policy.name, policy.mode.value): 0 for policy in rules.awake})
+    condemned = [reap.policy for reap in (*plan.reaps, *plan.rehearsals)]
+    condemned += [spare.policy for spare in plan.spares if spare.policy and spare.by in _RESTRAINTS]
+    counts.update((policy.name, policy.mode.value) for policy in condemned)
+    return counts
+
+
+def _spared(plan: Plan) -> Counter[str]:
+    counts = Counter(dict.fromkeys(SPARED_BY, 0))
+    counts.update(_spared_by(spare) for spare in plan.spares if spare.policy)
+    return counts
+
+
+def _spared_by(spare: Spare) -> str:
+    return spare.protection or spare.by.value

@@ -1,0 +1,100 @@
+"""A station where cycles run on a real server, with a record in a file."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from reaper.policy.memory import Memory
+from reaper.policy.rules import Policy, Rules
+from reaper.policy.session import SessionId
+from reaper.policy.verdict import Outcome, Reap, Spare, Spared
+from reaper.postgres.terminator import GuardedTerminator, Rehearsal
+from reaper.record.events import OUTCOME, Event
+from reaper.record.file import FileSink
+from reaper.record.ledger import Author, Ledger
+from reaper.record.reader import read_events
+from reaper.record.writer import Sink
+from reaper.service.clock_watch import ClockWatch
+from reaper.service.cycle import Cycle, Hands, Station, Terminating, run_cycle
+
+from .clients import Client
+from .reaping import identity
+from .stage import Stage
+
+AUTHOR: Final = Author(version="test", host="test", by="reaper", server="test", rules="digest", dry_run=False)
+
+
+class Post:
+    """A station on the stage, with a record in a file."""
+
+    def __init__(self, stage: Stage, folder: Path, *, sink: Sink | None = None) -> None:
+        self.stage = stage
+        self.path = folder / "audit.jsonl"
+        self.ledger = Ledger([sink or FileSink(self.path)], clock=lambda: datetime.now(UTC), run="run")
+        self.memory = Memory()
+        self.enforce: Terminating = stage.reaper.terminator
+        self.clock = ClockWatch()
+        self._cycles = 0
+
+    def cycle(self, *policies: Policy, stopping: Callable[[], bool] = lambda: False) -> Cycle:
+        """One cycle with what the cycles before have left."""
+        self._cycles += 1
+        station = Station(
+            observer=self.stage.reaper.observer,
+            hands=Hands(enforce=self.enforce, rehearse=Rehearsal()),
+            ledger=self.ledger,
+            author=AUTHOR,
+            clock=self.clock,
+        )
+        rules = Rules(policies=policies)
+        work = run_cycle(station, str(self._cycles), rules=rules, memory=self.memory, stopping=stopping)
+        cycle = self.stage.reaper.do(work)
+        self.memory = cycle.remembered
+        return cycle
+
+    def sight(self) -> None:
+        """See everybody once, so that the next cycle may act."""
+        for client in self.stage.sessions:
+            self.stage.reaper.rest(client)
+        self.memory = Memory.of(self.stage.reaper.look())
+
+    def record(self) -> list[Event]:
+        """What stands in the record by now; every line must be whole."""
+        events = list(read_events(self.path))
+        assert all(isinstance(event, Event) for event in events)
+        return [event for event in events if isinstance(event, Event)]
+
+    def outcomes(self) -> list[tuple[object, object]]:
+        """Pid and outcome of every outcome in the record."""
+        return [
+            (event.fields["pid"], event.fields["outcome"]) for event in self.record() if event.name == OUTCOME
+        ]
+
+
+def reaped(cycle: Cycle) -> list[SessionId]:
+    return [reap.session.id for reap in (*cycle.plan.reaps, *cycle.plan.rehearsals)]
+
+
+def ids(clients: Sequence[Client]) -> list[SessionId]:
+    return [identity(client) for client in clients]
+
+
+def spared_by(cycle: Cycle, client: Client) -> Spared:
+    (verdict,) = [v for v in cycle.plan.verdicts if v.session.id == identity(client)]
+    assert isinstance(verdict, Spare), verdict
+    return verdict.by
+
+
+class Meddler:
+    """Acts as the real one does; something happens before each act."""
+
+    def __init__(self, terminator: GuardedTerminator, *before: Callable[[], object]) -> None:
+        self._terminator = terminator
+        self._before = list(before)
+        self.confirm = terminator.confirm
+
+    async def signal(self, reap: Reap) -> Outcome:
+        if self._before:
+            self._before.pop(0)()
+        return await self._terminator.signal(reap)

@@ -1,0 +1,287 @@
+"""Where the record and the log of a run go, and what happens when they cannot."""
+
+import json
+import os
+import pty
+import re
+import resource
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.postgres.clients import Clients
+from tests.postgres.sandbox import Role
+from tests.postgres.waiting import until
+
+from .command import Fields, Reaper, parsed
+from .policies import FILE, leaked, policy_file
+
+RECORD: Final = ("--audit-log", "audit.jsonl")
+ESCAPES: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def test_log_and_record_are_json_where_nobody_watches(reaper: Reaper, app: Role, clients: Clients) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    life = reaper.start("run")
+    leak = clients.open(role=app, application="leak")
+
+    recorded = life.recorded("session.outcome")
+    done = life.end()
+
+    assert leak.left()
+    assert recorded["application"] == "leak"
+    assert all(json.loads(line) for line in [*done.out.splitlines(), *done.err.splitlines()])
+    assert [event["seq"] for event in done.events] == list(range(1, len(done.events) + 1))
+    assert {event["event"] for event in done.events} == {
+        "record.opened",
+        "session.intent",
+        "session.outcome",
+        "record.closed",
+    }
+
+
+def test_the_record_goes_to_every_place_that_is_named_and_to_each_once(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    named = ("-", "audit.jsonl", "copy.jsonl", "copy.jsonl")
+    life = reaper.start("run", *(part for name in named for part in ("--audit-log", name)))
+    until(clients.open(role=app).left)
+    done = life.end()
+
+    told = [about_sessions(events) for events in (done.events, reaper.record(), reaper.record("copy.jsonl"))]
+
+    assert [name for name, _ in told[0]] == ["session.intent", "session.outcome"]
+    assert told == [told[0]] * 3
+
+
+def about_sessions(events: Sequence[Fields]) -> list[tuple[str, str]]:
+    return [(event["event"], event["intent"]) for event in events if "intent" in event]
+
+
+def test_people_on_a_terminal_are_told_in_sentences_and_in_their_own_time(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    leak = clients.open(role=app, application="leak")
+    ours, theirs = pty.openpty()
+    life = reaper.start(
+        "run", "--audit-log", "-", *RECORD, stdout=theirs, stderr=theirs, TZ="<+05>-5", TERM="xterm"
+    )
+    os.close(theirs)
+    until(leak.left)
+    utc = reaper.recorded("session.outcome")["time"][11:19]
+    life.send(signal.SIGINT)
+    shown = ESCAPES.sub("", heard(ours)).splitlines()
+    assert life.ended().code == 0
+
+    hours, rest = int(utc[:2]), utc[2:]
+    there = f"{(hours + 5) % 24:02}{rest}"
+    assert [line for line in shown if line.startswith(f"{there} terminated pid {leak.pid} {app.name}@")]
+    logged = [line for line in shown if "reaper.started" in line or "reaper.stopped" in line]
+    assert len(logged) == 2
+    assert all(line[:2] in {there[:2], f"{(hours + 4) % 24:02}"} for line in logged)
+    assert not parsed(shown)
+
+
+def heard(terminal: int) -> str:
+    """Everything that was shown on a terminal until nobody held its other end any more."""
+    said = b""
+    with suppress(OSError):  # EIO: the last one has hung up
+        while some := os.read(terminal, 65_536):
+            said += some
+    os.close(terminal)
+    return said.decode()
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["with SIGHUP", "by rename alone"])
+def test_rotation_loses_no_line(reaper: Reaper, app: Role, clients: Clients, told: bool) -> None:  # noqa: FBT001
+    reaper.write(FILE, policy_file(leaked(app)))
+    life = reaper.start("run", *RECORD)
+    names = ["audit.jsonl.2", "audit.jsonl.1"]
+    for name in names:
+        until(clients.open(role=app, application=name).left)
+        reaper.recorded("session.outcome", application=name)
+        (reaper.folder / "audit.jsonl").rename(reaper.folder / name)
+        if told:
+            life.send(signal.SIGHUP)
+    if told:
+        life.logged("record.reopened", times=2)
+    until(clients.open(role=app, application="last").left)
+    done = life.end()
+
+    files = [reaper.record(name) for name in [*names, "audit.jsonl"]]
+    events = [event for file in files for event in file]
+    assert done.code == 0
+    assert [file[-1]["application"] for file in files[:2]] == names
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert sum(event["event"] == "session.outcome" for event in events) == 3
+
+
+def test_a_file_that_may_not_grow_spares_everybody_loudly_until_it_may(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    life = reaper.start("run", *RECORD)
+    until(clients.open(role=app, application="before").left)
+    reaper.recorded("session.outcome")
+    size = (reaper.folder / "audit.jsonl").stat().st_size
+    resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    meanwhile = clients.open(role=app, application="meanwhile")
+
+    failed = life.logged("record.failed", times=2)
+    assert meanwhile.present()
+    assert (failed["level"], failed["why"]) == (
+        "error",
+        "the audit record audit.jsonl cannot be written: File too large; nothing is terminated until it can",
+    )
+
+    resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    until(meanwhile.left)
+    done = life.end()
+    assert done.code == 0
+    ended = [event for event in reaper.record() if event["event"] == "session.outcome"]
+    assert [
+        (event["application"], event["outcome"]) for event in ended if event["outcome"] != "withdrawn"
+    ] == [
+        ("before", "terminated"),
+        ("meanwhile", "terminated"),
+    ]
+    assert done.log[-1]["failed"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("/dev/full", "it is not a regular file"),
+        ("nowhere/audit.jsonl", "its folder nowhere does not exist, create it"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "once"])
+def test_a_record_that_cannot_be_opened_starts_nothing(
+    offline: Reaper, command: str, target: str, why: str
+) -> None:
+    offline.write(FILE, policy_file(leaked(Role("app", ""))))
+
+    done = offline(command, "--audit-log", target)
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"the audit record {target} cannot be written: {why}; nothing is terminated until it can\n"
+    )
+
+
+def test_stdout_on_a_full_disk_starts_nothing(offline: Reaper) -> None:
+    offline.write(FILE, policy_file(leaked(Role("app", ""))))
+    with Path("/dev/full").open("wb") as full:
+        done = offline.start("run", stdout=full.fileno()).ended()
+
+    assert done.code == 2
+    assert "the audit record stdout cannot be written: No space left on device" in done.err
+
+
+def test_a_reader_of_the_record_that_goes_away_spares_everybody_and_is_told_to_the_log(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    ours, theirs = os.pipe()
+    life = reaper.start("run", stdout=theirs)
+    os.close(theirs)
+    life.logged("server.connected")
+    os.close(ours)
+    leak = clients.open(role=app)
+
+    failed = life.logged("record.failed", times=2)
+    done = life.end()
+
+    assert leak.present()
+    assert failed["why"].startswith("the audit record stdout cannot be written: Broken pipe")
+    assert [line["event"] for line in done.log[-2:]] == ["reaper.stopping", "reaper.stopped"]
+    assert done.code == 2
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+@pytest.mark.parametrize("command", ["run", "once", "plan", "check"])
+def test_a_closed_output_is_refused_before_a_socket_can_take_its_number(
+    offline: Reaper, command: str, closed: str
+) -> None:
+    offline.write(FILE, policy_file(leaked(Role("app", ""))))
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" "$1" {closed}', offline.program, command],
+        cwd=offline.folder,
+        env=offline.environment,
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stdout + done.stderr == (
+        b"stdout or stderr is closed: redirect it, to /dev/null if need be\n"
+    )
+
+
+def test_audit_tells_what_a_real_run_did(reaper: Reaper, app: Role, clients: Clients) -> None:
+    rehearsed = {**leaked(app, mode="dry-run"), "name": "consoles"}
+    rehearsed["match"] = {**rehearsed["match"], "state": ["idle in transaction"]}
+    reaper.write(FILE, policy_file(leaked(app), rehearsed))
+    console = clients.open(role=app, application="console", state="idle in transaction")
+    leaks = [clients.open(role=app, application=name) for name in ("web-1", "web-2")]
+    life = reaper.start("run", *RECORD)
+    for leak in leaks:
+        until(leak.left)
+    reaper.recorded("session.outcome", application="console")
+    assert reaper("audit", "audit.jsonl", "--open").code == 0
+    life.end()
+
+    def asked(*options: str) -> list[Fields]:
+        found: list[Fields] = reaper("audit", "audit.jsonl", "-o", "json", *options).document
+        return found
+
+    everything = asked()
+    assert console.present()
+    assert {(row["application"], row["outcome"], row["mode"]) for row in everything} == {
+        ("web-1", "terminated", "enforce"),
+        ("web-2", "terminated", "enforce"),
+        ("console", "rehearsed", "dry-run"),
+    }
+    assert asked("--application", "web-*", "--outcome", "terminated", "--since", "1h") == [
+        row for row in everything if row["policy"] == "leaked"
+    ]
+    assert asked("--pid", str(console.pid)) == [row for row in everything if row["pid"] == console.pid]
+    assert asked("--until", "2001-01-01T00:00Z") == []
+    by_policy = {row["policy"]: row["total"] for row in asked("--by", "policy")}
+    assert by_policy == {"leaked": 2, "consoles": 1}
+    table = reaper("audit", REAPER_AUDIT_LOG="audit.jsonl")
+    assert table.code == 0
+    assert len(table.out.splitlines()) == 1 + len(everything)
+
+
+def test_intents_that_a_life_left_open_are_shown_and_then_settled_by_the_next(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    life = reaper.start("run", *RECORD)
+    until(clients.open(role=app).left)
+    life.end()
+    whole = reaper.record()
+    intent = next(event for event in whole if event["event"] == "session.intent")
+    crashed = [event for event in whole if event.get("intent") != intent["intent"] or event is intent]
+    reaper.write("audit.jsonl", "".join(f"{json.dumps(event)}\n" for event in crashed))
+
+    shown = reaper("audit", "audit.jsonl", "--open", "-o", "json")
+    assert shown.code == 1
+    assert [row["intent"] for row in shown.document] == [intent["intent"]]
+
+    next_life = reaper.start("run", *RECORD)
+    assert next_life.logged("record.recovered")["open_intents"] == 1
+    next_life.end()
+
+    assert reaper("audit", "audit.jsonl", "--open").code == 0
+    settled = reaper.recorded("session.outcome", intent=intent["intent"])
+    assert (settled["outcome"], settled["pid"]) == ("unknown", intent["pid"])

@@ -1,0 +1,130 @@
+"""`reaper run` under SIGKILL, twice at once: whatever the server counted, the record had announced."""
+
+import random
+import re
+import signal
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+from typing import Final
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from reaper.demo.embedded import EmbeddedServer
+from reaper.record.events import INTENT, OUTCOME, TORN, Event
+from reaper.record.reader import Torn, open_intents, read_events
+from tests.postgres.sandbox import Role
+from tests.postgres.waiting import until
+
+from .command import Life, Reaper
+from .policies import FILE, leaked, policy_file
+
+LIVES: Final = 12
+AT_ONCE: Final = 2
+TERMINATED: Final = re.compile(
+    r"\[\d+\] (leak-\d+) FATAL:  terminating connection due to administrator command"
+)
+RESTLESS: Final = 0.01
+AT_MOST: Final = 20
+
+
+@contextmanager
+def restless_clients(way_in: str) -> Iterator[None]:
+    """Clients that come and go under names that are never used again; many of them are idle too long."""
+    done = Flag()
+
+    def come_and_go() -> None:
+        opened = deque[psycopg.Connection]()
+        for number in count():
+            if done.wait(RESTLESS):
+                break
+            opened.append(psycopg.connect(way_in, application_name=f"leak-{number}"))
+            if len(opened) > AT_MOST:
+                opened.popleft().close()
+        for connection in opened:
+            connection.close()
+
+    clients = Thread(target=come_and_go)
+    clients.start()
+    try:
+        yield
+    finally:
+        done.set()
+        clients.join()
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def crash(life: Life, record: Path, after: int) -> None:
+    """End it when the record that all lives write has grown by so many lines, whatever it is doing."""
+    life.logged("server.connected")
+    goal = lines(record) + after
+    until(lambda: lines(record) >= goal)
+    assert life.end(signal.SIGKILL).code == -signal.SIGKILL
+
+
+def applications(events: list[Event], name: str, *outcomes: str) -> set[str]:
+    return {
+        str(event.text("application"))
+        for event in events
+        if event.name == name and (not outcomes or event.text("outcome") in outcomes)
+    }
+
+
+def test_after_any_number_of_crashes_nobody_was_terminated_without_an_intent(
+    tmp_path: Path, own_server: EmbeddedServer
+) -> None:
+    with psycopg.connect(own_server.dsn, autocommit=True) as admin:
+        admin.execute("CREATE ROLE app LOGIN")
+        admin.execute("CREATE DATABASE shop")
+        admin.execute("CREATE ROLE reaper LOGIN IN ROLE pg_read_all_stats, pg_signal_backend")
+    app = Role(name="app", dsn=make_conninfo(own_server.dsn, user="app", dbname="shop"))
+    chosen = random.Random(20261120)  # noqa: S311 (a repeatable choice of instants)
+    record = tmp_path / "audit.jsonl"
+    with Reaper(tmp_path, REAPER_DSN=make_conninfo(own_server.dsn, user="reaper")) as reaper:
+        policy = leaked(app, idle_for="20ms", brake={"share": "100%"})
+        reaper.write(FILE, policy_file(policy, precision="10ms"))
+
+        with restless_clients(app.dsn):
+            lives = deque(reaper.start("run", "--audit-log", "audit.jsonl") for _ in range(AT_ONCE))
+            for _ in range(LIVES * AT_ONCE):
+                crash(lives.popleft(), record, after=chosen.randrange(1, 40))
+                lives.append(reaper.start("run", "--audit-log", "audit.jsonl"))
+            # Two that were alive at once may leave each other's intents open; the very last life leaves none.
+            for life in lives:
+                life.logged("server.connected")
+                assert life.end().code == 0
+        last = reaper.start("run", "--audit-log", "audit.jsonl")
+        last.logged("server.connected")
+        assert last.end().code == 0
+
+    read = list(read_events(record))
+    events = [event for event in read if isinstance(event, Event)]
+    intended = applications(events, INTENT)
+    gone = TERMINATED.findall(own_server.log_text())
+    assert len(gone) == len(set(gone)), "nobody can be terminated twice"
+    assert set(gone) <= intended
+    assert applications(events, OUTCOME, "terminated") <= set(gone)
+    assert set(gone) - applications(events, OUTCOME, "terminated") <= applications(
+        events, OUTCOME, "unknown", "signalled"
+    )
+    assert open_intents(events) == []
+    assert sum(isinstance(each, Torn) for each in read) <= sum(event.name == TORN for event in events)
+    assert own_server.major < 14 or until(lambda: sessions_killed(own_server) == len(gone))
+    assert len(gone) > LIVES
+
+
+def sessions_killed(server: EmbeddedServer) -> int:
+    """How many sessions the server counts as terminated by somebody."""
+    with psycopg.connect(server.dsn) as connection:
+        row = connection.execute(
+            "SELECT sessions_killed FROM pg_stat_database WHERE datname = 'shop'"
+        ).fetchone()
+    return int(row[0]) if row else 0
