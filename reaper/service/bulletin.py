@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from reaper.config import Occasion
+from reaper.policy.rules import Rules
 from reaper.policy.session import whose
 from reaper.policy.spans import words
 from reaper.policy.verdict import Result
@@ -35,7 +36,7 @@ class Bulletin:
 
     def connected(self, at: Opened) -> None:
         """There is a connection, and it was looked at."""
-        self._gauges.connected = True
+        self._gauges.connect()
         self._last_trouble = None
         for found in at.findings:
             if found.level is Level.WARNING:
@@ -43,9 +44,14 @@ class Bulletin:
         slots = f"{at.probe.max_connections} slots"
         self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major, slots=slots)
 
+    def judges_by(self, rules: Rules) -> None:
+        """These rules hold from now on."""
+        self._gauges.judge_by(rules)
+        self._metrics.expect(self._server, rules)
+
     def disconnected(self) -> None:
         """There is none any more, and no lead either."""
-        self._gauges.connected = self._gauges.leads = False
+        self._gauges.disconnect()
         self._last_holder = None
 
     def leads(self) -> None:
@@ -63,6 +69,7 @@ class Bulletin:
 
     def away(self, why: str, *, refused: bool, retry: str) -> None:
         """The server cannot be reached, was lost, or refuses."""
+        self._gauges.refused = refused
         self._metrics.failed(self._server, "refused" if refused else "away")
         self._log.error(events.SERVER_REFUSED if refused else events.SERVER_AWAY, why=why, retry=retry)
         if why != self._last_trouble:
@@ -82,8 +89,16 @@ class Bulletin:
     def cycled(self, cycle: Cycle, *, took: float) -> None:
         """A cycle has come to its end."""
         self.tally.add(cycle)
-        self._gauges.succeed(cycle.snapshot, cycle.plan)
-        self._metrics.cycle(self._server, plan=cycle.plan, settled=cycle.settled, took=took)
+        clock_stepped = cycle.clock_step is not None
+        self._metrics.cycle(
+            self._server,
+            gauges=self._gauges,
+            plan=cycle.plan,
+            settled=cycle.settled,
+            took=took,
+            clock_stepped=clock_stepped,
+        )
+        self._gauges.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
         if cycle.record_failed:
             self._metrics.failed(self._server, "record")
             self._tell(Occasion.FAILURES, str(cycle.record_failed))

@@ -105,6 +105,9 @@ class Daemon:
 
     def _muster(self, start: Callable[[ServerLoop], None]) -> None:
         settings = self._settings()
+        self._parts.metrics.put_in_force(
+            digest=settings.rules.digest, interval_seconds=seconds(settings.interval)
+        )
         self._notifier.use(map(_hook, settings.notify))
         self._fleet.muster(self._parts.servers(settings), start)
 

@@ -136,6 +136,7 @@ class ServerLoop:
         return cycle
 
     def _station(self, at: Opened, rules: Rules) -> Station:
+        self._bulletin.judges_by(rules)
         return station(self.server, at, rules, self._common.manner, self._common.ledger)
 
     def _rest(self, cycle: Cycle, rules: Rules) -> Span:

@@ -15,13 +15,10 @@ from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import Instant
 from reaper.policy.verdict import Outcome, Plan, Reap
-from reaper.telemetry.counts import Histogram, ServerCounts
-from reaper.telemetry.exposition import Page, expose
+from reaper.telemetry.counts import ServerCounts
+from reaper.telemetry.exposition import Page, Sample, expose
 from reaper.telemetry.lateness import lateness
 from reaper.telemetry.readings import readings
-
-Sample = tuple[str, tuple[str, ...], float | Histogram]
-"""A metric without its prefix, its labels, and its value."""
 
 
 @dataclass(slots=True)
@@ -107,7 +104,7 @@ class Metrics:
         """Show at zero what these rules can come to."""
         self._of(server).expect(rules)
 
-    def cycle(  # noqa: PLR0913 (a cycle, one by one)
+    def cycle(
         self,
         server: str,
         *,
