@@ -2,7 +2,8 @@
 
 The law of this floor: it reads the policy file and the files that it names, each once, and knows no server.
 The way through it: syntax (bytes to events), nodes (a tree that knows its places), document (plain data),
-shapes (models), sense (mistakes that no schema sees), compile (the rules of the policy floor).
+shapes (models), lists and addresses (what the file names beside itself), sense (mistakes that no schema
+sees), compile (the rules of the policy floor).
 """
 
 from reaper.config.editors import schema

@@ -116,8 +116,9 @@ def _no_map(error: ErrorDetails, path: Path) -> tuple[str, str]:
 def _no_list(error: ErrorDetails, path: Path) -> tuple[str, str]:
     value, key = error["input"], _key(path)
     text = value.text if isinstance(value, Plain) else value
-    is_name = isinstance(text, str) and 0 < len(text) <= LONGEST_QUOTE and "://" not in text
-    example = f"[{json.dumps(text, ensure_ascii=False)}]" if is_name and key not in _ITEMS else _EXAMPLES[key]
+    is_name = isinstance(text, str) and 0 < len(text) <= LONGEST_QUOTE and key not in _ITEMS
+    is_shown = is_name and "notify" not in path and "//" not in str(text)
+    example = f"[{json.dumps(text, ensure_ascii=False)}]" if is_shown else _EXAMPLES[key]
     return f"{_said(error, path)} stands where a list is wanted", f"write {example}"
 
 

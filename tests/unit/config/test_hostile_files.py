@@ -209,6 +209,7 @@ def test_any_list_of_servers_gets_an_answer(tree: object) -> None:
         ("webhook: ", "web: "),
         ("webhook: ", "on: "),
         ("webhook: ", "every: "),
+        ("webhook: https://", "on: "),
         ("webhook: ", "webhook_env: "),
         ("webhook: ", "webhook_file: "),
         ("webhook: ", "!"),

@@ -123,6 +123,13 @@ def test_the_mending_of_a_file_that_only_a_refused_policy_file_names_changes_it(
     assert folder.stamp() != before
 
 
+def test_a_stamp_is_of_the_files_whichever_settings_are_in_force(folder: Folder) -> None:
+    """So that the look after a reload finds nothing new."""
+    folder.write("more.yaml", "- name: b\n")
+    folder.write("policies.yaml", f"version: 1\nservers_from: more.yaml\n{LEAST}")
+    assert folder.stamp() == stamp(folder.policies, load(folder.policies))
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[", b"version: 2\n", b"servers_from: 1\n", b"~"])
 def test_a_file_that_nobody_can_read_has_a_stamp_too(folder: Folder, content: bytes) -> None:
     folder.policies.write_bytes(content)
