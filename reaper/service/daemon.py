@@ -70,7 +70,8 @@ class Daemon:
                 group.create_task(_eternal(name, work, stop), name=name)
 
             if self._parts.listening:
-                start("http", serve(self._pages(), self._parts.listening, last), last)
+                pages = serve(self._pages(), self._parts.listening, last, log=self._parts.log)
+                start("http", pages, last)
             start("notify", self._notifier.run(last), last)
             await self._watch(flags, lambda loop: start(f"server {loop.server.name}", loop.run(), loop.stop))
             self._parts.systemd.stopping()

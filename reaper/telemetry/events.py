@@ -16,6 +16,7 @@ STANDS_BY: Final = "leader.standby"
 NOTIFY_FAILED: Final = "notify.failed"
 SERVES: Final = "http.listening"
 SERVES_NOT: Final = "http.unavailable"
+HTTP_FAILED: Final = "http.failed"
 
 SERVER_CONNECTED: Final = "server.connected"
 SERVER_FINDING: Final = "server.finding"

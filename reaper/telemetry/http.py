@@ -1,14 +1,18 @@
-"""/metrics, /livez and /readyz, on the service's own event loop: an answer proves that the loop lives.
+"""/metrics, /livez and /readyz, on the service's own event loop: a probe's answer proves that it lives.
 
-Read-only, and a client that dawdles is shown the door: it must not be able to keep a probe out.
+Read-only. Whoever comes gets one answer and a few seconds for all of it, whatever they do: a client that
+dawdles, asks without end or does not read must not be able to keep a probe out. When all places are taken
+the one who has been here longest goes.
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,20 +20,34 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from reaper.telemetry import events
 from reaper.telemetry.health import Probe
+from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.plain import plain
 
-_PATIENCE_SECONDS: Final = 5
+_PATIENCE_SECONDS: Final = 5.0
 _MOST_CONNECTIONS: Final = 64
 _LARGEST_REQUEST: Final = 16_384
+_HEADERS: Final = [
+    # One request a connection: nobody comes back on one that is about to be closed.
+    ("connection", "close"),
+    ("cache-control", "no-store"),
+    # What clients call themselves stands on these pages: a browser must take it for text.
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("x-content-type-options", "nosniff"),
+]
 
 
 def application(*, metrics: Metrics, livez: Probe, readyz: Probe) -> Starlette:
     """The pages."""
+    one_at_a_time = asyncio.Lock()
 
-    async def scrape(_: Request) -> Response:
-        body, content_type = metrics.exposition()
-        return Response(body, media_type=content_type)
+    async def scrape(request: Request) -> Response:
+        # In a thread, for thousands of servers fill a page that takes a while; the cycles go on meanwhile.
+        async with one_at_a_time:
+            page = await asyncio.to_thread(metrics.exposition, request.headers.get("accept", ""))
+        return Response(page.body, headers={"content-type": page.content_type})
 
     async def live(_: Request) -> Response:
         return _answer(livez)
@@ -37,16 +55,15 @@ def application(*, metrics: Metrics, livez: Probe, readyz: Probe) -> Starlette:
     async def ready(_: Request) -> Response:
         return _answer(readyz)
 
-    return Starlette(routes=[Route("/metrics", scrape), Route("/livez", live), Route("/readyz", ready)])
+    pages = Starlette(routes=[Route("/metrics", scrape), Route("/livez", live), Route("/readyz", ready)])
+    pages.router.redirect_slashes = False
+    return pages
 
 
 def _answer(probe: Probe) -> Response:
     health = probe()
-    return JSONResponse(
-        {"ok": health.good, **health.reasons},
-        status_code=200 if health.good else 503,
-        headers={"cache-control": "no-store"},
-    )
+    reasons = {plain(part): plain(reason) for part, reason in health.reasons.items()}
+    return JSONResponse({"ok": health.good, "reasons": reasons}, status_code=200 if health.good else 503)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -55,12 +72,19 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, reuse_port=False)
 
 
-async def serve(pages: Starlette, listening: socket.socket, stop: asyncio.Event) -> None:
+async def serve(
+    pages: Starlette,
+    listening: socket.socket,
+    stop: asyncio.Event,
+    *,
+    log: Log,
+    patience: float = _PATIENCE_SECONDS,
+) -> None:
     """Answer requests until the stop."""
     server = _Server(
         uvicorn.Config(
             pages,
-            http=_ImpatientProtocol,
+            http=_visitors(log, patience),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -68,9 +92,8 @@ async def serve(pages: Starlette, listening: socket.socket, stop: asyncio.Event)
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            headers=_HEADERS,
             h11_max_incomplete_event_size=_LARGEST_REQUEST,
-            timeout_keep_alive=_PATIENCE_SECONDS,
             timeout_graceful_shutdown=1,
         )
     )
@@ -91,19 +114,63 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _ImpatientProtocol(H11Protocol):
-    """Closes a connection that has not asked for anything within a few seconds."""
+def _visitors(log: Log, patience: float) -> type[H11Protocol]:
+    """The protocol of one server; its makers hand nothing to each connection but their class."""
+
+    class Ours(_Visitor):
+        limit = patience
+        complaints = _complaints(log)
+
+    return Ours
+
+
+class _Visitor(H11Protocol):
+    """One connection: one request, one answer, and an end."""
+
+    limit: ClassVar[float]
+    complaints: ClassVar[logging.Logger]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (uvicorn's own)
+        super().__init__(*args, **kwargs)
+        self.logger = self.complaints
+        self._end: asyncio.TimerHandle | None = None
+        self._came = self.loop.time()
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 (uvicorn's own type is a union of two)
-        """Start to wait for a request."""
+        """Make room, and count the seconds."""
+        others = [other for other in self.connections if isinstance(other, _Visitor)]
+        if len(others) >= _MOST_CONNECTIONS:
+            min(others, key=lambda other: other._came).transport.abort()  # noqa: SLF001 (our own class)
         super().connection_made(transport)
-        self._patience = self.loop.call_later(_PATIENCE_SECONDS, self._give_up)
+        self._end = self.loop.call_later(self.limit, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; who sends rubbish after a request has nothing more to expect."""
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self._patience.cancel()
+        """Stop counting."""
+        if self._end:
+            self._end.cancel()
         super().connection_lost(exc)
 
-    def _give_up(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+
+def _complaints(log: Log) -> logging.Logger:
+    """What uvicorn has to say: of visitors' mistakes nothing, of ours one line in our own log."""
+    logger = logging.Logger("http", logging.ERROR)  # noqa: LOG001 (ours alone, not the program's)
+    logger.addHandler(_Complaints(log))
+    return logger
+
+
+class _Complaints(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass it on."""
+        error = record.exc_info[1] if record.exc_info else None
+        self._log.error(events.HTTP_FAILED, why=record.getMessage().strip(), exc_info=error)
