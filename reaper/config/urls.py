@@ -11,6 +11,7 @@ VARIABLE: Final = re.compile("[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 LONGEST: Final = 2_000
 
+_NO_HOST: Final = "names no host, or a port that is none"
 _FOR_EXAMPLE: Final = "write for example https://chat.example.com/hooks/reaper"
 _KNOWN_SECRET: Final = re.compile(r"(?:^|\.)(?:slack|discord|discordapp|office)\.com$")
 _TOKEN: Final = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_.~%=-]{20,}")
@@ -54,16 +55,16 @@ def unfit(written: str) -> str | None:
         parts = urlsplit(written)
         is_whole = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        is_whole = False
-    return None if is_whole else "names no host, or a port that is none"
+        return _NO_HOST
+    if parts.username is not None:
+        return "names a user, and messages are sent without one"
+    return None if is_whole else _NO_HOST
 
 
 def looks_secret(written: str) -> bool:
-    """Whether a URL carries what others could use: a token in it, or a user's password."""
+    """Whether a URL carries what others could use: a token in it, or a host that deals in such."""
     parts = urlsplit(written)
     pieces = re.split("[/&]", f"{parts.path}&{parts.query}")
-    return (
-        parts.password is not None
-        or bool(_KNOWN_SECRET.search(parts.hostname or ""))
-        or any(_TOKEN.fullmatch(piece.rpartition("=")[2] or piece) for piece in pieces)
+    return bool(_KNOWN_SECRET.search(parts.hostname or "")) or any(
+        _TOKEN.fullmatch(piece.rpartition("=")[2] or piece) for piece in pieces
     )

@@ -32,7 +32,7 @@ UNSEEN = frozenset(
         *("precision-too-short", "precision-above-interval"),
         *("unknown-time-zone", "time-zone-like-no-other", "window-that-ends-when-it-begins"),
         *("files-with-an-unclosed-bracket", "only-without-servers", "duplicate-webhook"),
-        *("webhook-without-a-host", "webhook-with-a-bad-port", "messages-too-often"),
+        *("webhook-without-a-host", "webhook-with-a-bad-port", "webhook-with-a-user", "messages-too-often"),
         *("webhook-in-a-missing-file", "webhook-in-a-folder", "webhook-in-a-bad-file"),
         "webhook-in-an-unset-variable",
         *("tag", "tag-on-a-key", "merge-key", "odd-key", "escaped-nul", "half-a-surrogate"),
