@@ -55,7 +55,7 @@ def check(
     settings = read_settings(policies)
     rows = [_warning(str(warning)) for warning in settings.warnings] or [_fine(settings)]
     lost: list[str] = []
-    known = bool(settings.servers or dsn or any(name in os.environ for name in _LIBPQ))
+    known = bool(settings.names_servers or dsn or any(name in os.environ for name in _LIBPQ))
     if known and not offline:
         for each in pick_servers(settings, dsn, server):
             try:

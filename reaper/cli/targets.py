@@ -21,21 +21,19 @@ def read_settings(policies: Path) -> Settings:
 
 def pick_servers(settings: Settings | None, dsn: str | None, name: str | None) -> Sequence[Server]:
     """The servers that are meant: those of the policy file, or the one of --dsn or libpq's variables."""
-    named = settings.servers if settings else ()
-    if not named:
+    if settings is None or not settings.names_servers:
         if name:
-            message = (
-                f"--server {name}: the policy file names no servers; name it there, or leave --server out"
-            )
+            message = f"--server {name}: the policy file names no servers; leave --server out"
             raise Misconfigured(message)
         return (_from_dsn(dsn or ""),)
     if dsn:
         message = "the policy file names its servers: use --server NAME in place of --dsn or REAPER_DSN"
         raise Misconfigured(message)
-    chosen = [server for server in named if name in {None, server.name}]
-    if not chosen:
-        known = ", ".join(server.name for server in named)
-        message = f"--server {name}: the policy file knows no such server; it names {known}"
+    chosen = [server for server in settings.servers if name in {None, server.name}]
+    if name and not chosen:
+        message = (
+            f"--server {name}: the policy file knows no such server; it names {_names(settings.servers)}"
+        )
         raise Misconfigured(message)
     return chosen
 
@@ -43,11 +41,14 @@ def pick_servers(settings: Settings | None, dsn: str | None, name: str | None) -
 def pick_server(settings: Settings | None, dsn: str | None, name: str | None) -> Server:
     """The one server that is meant."""
     servers = pick_servers(settings, dsn, name)
-    if len(servers) > 1:
-        known = ", ".join(server.name for server in servers)
-        message = f"the policy file names several servers: say --server with one of {known}"
+    if len(servers) != 1:
+        message = f"the policy file names {_names(servers)}: say with --server which one is meant"
         raise Misconfigured(message)
     return servers[0]
+
+
+def _names(servers: Sequence[Server]) -> str:
+    return ", ".join(server.name for server in servers) or "no server that can be found now"
 
 
 def _from_dsn(dsn: str) -> Server:

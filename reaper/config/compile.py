@@ -5,7 +5,7 @@ from reaper.config.labels import Only
 from reaper.config.settings import Server
 from reaper.policy import rules
 from reaper.policy.match import Match
-from reaper.policy.selector import NOBODY, Selector
+from reaper.policy.selector import NO_KEYS, Selector
 
 
 def policy(model: models.Policy) -> rules.Policy:
@@ -30,7 +30,7 @@ def policy(model: models.Policy) -> rules.Policy:
 def selector(model: models.Selector | None) -> Selector:
     """A selector; without one, nobody is named."""
     if model is None:
-        return NOBODY
+        return NO_KEYS
     return Selector(
         role=tuple(model.role or ()),
         database=tuple(model.database or ()),

@@ -12,7 +12,7 @@ from reaper.config.mistakes import Finding, quoted
 from reaper.config.patterns import is_literal
 from reaper.policy.match import Match
 from reaper.policy.rules import GROUP_KEYS, Mode, Policy
-from reaper.policy.selector import NOBODY, From, Glob, Selector
+from reaper.policy.selector import NO_KEYS, From, Glob, Selector
 
 
 def unreachable(policies: Sequence[Policy], only: Mapping[str, Only]) -> Iterator[Finding]:
@@ -30,7 +30,7 @@ def _covers(earlier: Policy, later: Policy) -> bool:
     return (
         _same_lane(earlier, later)
         and _rests_no_more(earlier, later)
-        and earlier.allowlist in (NOBODY, later.allowlist)
+        and earlier.allowlist in (NO_KEYS, later.allowlist)
         and earlier.despite >= later.despite
         and _asks_no_more(earlier.match, later.match)
         and _is_as_wide(earlier.match.selector, later.match.selector)

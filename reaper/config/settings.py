@@ -42,6 +42,11 @@ class Settings:
     secrets: tuple[str, ...] = ()
     """Files that hold the URLs of webhooks, from the working directory on."""
 
+    @property
+    def names_servers(self) -> bool:
+        """Whether the file says which servers to watch, even if none is found right now."""
+        return bool(self.servers or self.servers_from)
+
     def rules_for(self, server: Server) -> Rules:
         """The rules without the policies that do not concern this server."""
         if not self.only:

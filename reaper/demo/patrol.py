@@ -12,6 +12,7 @@ from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
 from reaper.policy.spans import seconds
 from reaper.record.ledger import Ledger
+from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.pause import pause
 from reaper.service.station import Manner, Opened, station
@@ -56,7 +57,7 @@ class Patrol:
         await self._finished.wait()
 
     async def _by(self, settings: Settings) -> None:
-        post = station(self._server, self._at, settings.rules, Manner(), self._ledger)
+        post = station(self._server, self._at, settings.rules, Manner(), self._ledger, clock=ClockWatch())
         memory = Memory()
         while settings is self._settings and not self._finish.is_set():
             cycle = await self._cycle(post, settings, memory)

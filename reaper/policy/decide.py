@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeGuard
 
 from reaper.policy.memory import Memory
-from reaper.policy.protections import NEEDS_LOCKS, shield
+from reaper.policy.protections import BUILT_IN, NEEDS_LOCKS, SELF, shield
 from reaper.policy.restraint import restrain
 from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.session import KINDS, STATES, Identity, Session, SessionId, Snapshot
@@ -59,6 +59,8 @@ def unknown(session: Session) -> str | None:
     """Why nothing can be said about a session, or nothing."""
     if session.kind not in KINDS:
         return f"kind {session.kind!r} is none that a policy can name"
+    if session.identity.role is None:
+        return "its role is not known"  # dropped meanwhile: no allowlist and no protection could name it
     if session.state is None:
         return "state is not known"
     if session.state not in STATES:
@@ -112,6 +114,8 @@ class _Lane:
 
     def _sift(self, session: Session) -> Policy | Spare:
         """Find the policy that decides about a session, or why none does."""
+        if own := BUILT_IN[SELF](session, self._snapshot):
+            return Spare(session=session, by=Spared.PROTECTION, reason=f"protected: {own}", protection=SELF)
         if self._memory.has_rehearsed(session, self._mode):
             return Spare(
                 session=session, by=Spared.REHEARSED, reason="rehearsed before: a real run would be rid of it"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reaper.policy.selector import NOBODY, Selector
+from reaper.policy.selector import NO_KEYS, Selector
 from reaper.policy.session import ACTIVE, Session, Snapshot
 from reaper.policy.spans import Instant, Span, exact_words, since, words
 
@@ -41,7 +41,7 @@ class Match:
     """Who is meant, in which state, and for how long."""
 
     states: tuple[str, ...]
-    selector: Selector = NOBODY
+    selector: Selector = NO_KEYS
     idle_for: Span | None = None
     transaction_for: Span | None = None
     connected_for: Span | None = None
@@ -70,14 +70,15 @@ class Match:
         """Each age that is asked for."""
         # Who is at work is not idle, and the start of the last query is the age of nothing once it is over.
         active = session.state == ACTIVE
-        if self.idle_for is not None:
-            yield Age("idle_for", "idle", None if active else session.state_change, self.idle_for)
-        if self.transaction_for is not None:
-            yield Age("transaction_for", "in transaction", session.xact_start, self.transaction_for)
-        if self.connected_for is not None:
-            yield Age("connected_for", "connected", session.id.backend_start, self.connected_for)
-        if self.running_for is not None:
-            yield Age("running_for", "running", session.query_start if active else None, self.running_for)
+        asked = (
+            ("idle_for", "idle", None if active else session.state_change, self.idle_for),
+            ("transaction_for", "in transaction", session.xact_start, self.transaction_for),
+            ("connected_for", "connected", session.id.backend_start, self.connected_for),
+            ("running_for", "running", session.query_start if active else None, self.running_for),
+        )
+        for key, word, began, limit in asked:
+            if limit is not None:
+                yield Age(key, word, _believed(began, session.counted_from), limit)
 
     def answers(self, session: Session, snapshot: Snapshot) -> Iterator[Answer]:
         """What each criterion says of this session, for a person."""
@@ -133,6 +134,13 @@ class Match:
     def _holds_back(self, session: Session) -> bool:
         limit = self.holds_back_vacuum
         return limit is not None and session.xid_age is not None and session.xid_age >= limit
+
+
+def _believed(began: Instant | None, counted_from: Instant | None) -> Instant | None:
+    """The moment from which an age can be believed."""
+    if began is None or counted_from is None:
+        return began
+    return max(began, counted_from)
 
 
 def waiters(session: Session, snapshot: Snapshot) -> int:

@@ -10,8 +10,10 @@ from reaper.policy.session import CLIENT_BACKEND, Session, SessionId, Snapshot
 from reaper.policy.spans import Instant
 from reaper.policy.verdict import Outcome, Reap, Result
 
-MOST_SIGNALS: Final = 3
-"""A session that survives so many signals is left alone: more of the same will not help."""
+MOST_TRIES: Final = 3
+"""A session that was signalled or refused so many times is left alone: more of it will not help."""
+
+_IN_VAIN: Final = {Result.SIGNALLED, Result.DENIED}
 
 
 class Rehearsed(NamedTuple):
@@ -30,7 +32,7 @@ class Memory:
     seen: frozenset[SessionId] = frozenset()
     rehearsed: frozenset[Rehearsed] = frozenset()
     """Gone, as far as a dry run is concerned: so that its pace moves on as a real one does."""
-    signalled: Mapping[SessionId, int] = field(default_factory=lambda: MappingProxyType({}))
+    in_vain: Mapping[SessionId, int] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "Memory":
@@ -68,11 +70,11 @@ class Memory:
         """Remember what was seen and done; forget whoever has left."""
         seen = frozenset(session.id for session in snapshot.sessions)
         rehearsed = {was for was in self.rehearsed if was.id in seen}
-        signalled = {who: count for who, count in self.signalled.items() if who in seen}
+        in_vain = {who: count for who, count in self.in_vain.items() if who in seen}
         for reap, outcome in settled:
             session = reap.session
             if outcome.result is Result.REHEARSED:
                 rehearsed.add(Rehearsed(reap.mode, session.id, session.state_change, reap.action))
-            elif outcome.result is Result.SIGNALLED:
-                signalled[session.id] = signalled.get(session.id, 0) + 1
-        return Memory(seen=seen, rehearsed=frozenset(rehearsed), signalled=MappingProxyType(signalled))
+            elif outcome.result in _IN_VAIN:
+                in_vain[session.id] = in_vain.get(session.id, 0) + 1
+        return Memory(seen=seen, rehearsed=frozenset(rehearsed), in_vain=MappingProxyType(in_vain))

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from reaper.policy.match import Match
-from reaper.policy.selector import NOBODY, Selector
+from reaper.policy.selector import NO_KEYS, Selector
 from reaper.policy.session import Slots, Snapshot
 from reaper.policy.spans import Instant, as_datetime
 
@@ -113,7 +113,7 @@ class Policy:
     match: Match
     description: str = ""
     mode: Mode = Mode.DRY_RUN
-    allowlist: Selector = NOBODY
+    allowlist: Selector = NO_KEYS
     despite: frozenset[str] = frozenset()
     when: When | None = None
     during: tuple[Window, ...] = ()
@@ -137,7 +137,7 @@ class Rules:
     """All policies and protections of one policy file."""
 
     policies: tuple[Policy, ...]
-    protect: Selector = NOBODY
+    protect: Selector = NO_KEYS
     digest: str = ""
     """SHA-256 of the bytes that were read; every record carries it."""
 

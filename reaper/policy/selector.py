@@ -113,4 +113,4 @@ class Selector:
             yield "client", self.client, identity.client
 
 
-NOBODY: Final = Selector()
+NO_KEYS: Final = Selector()

@@ -1,7 +1,7 @@
 """What one look at a server shows: sessions, slots, and the moment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from reaper.policy.spans import Instant
@@ -66,6 +66,8 @@ class Session:
     last_query_starts_backup: bool = False
     query: str | None = None
     """Only when the user asked for query text."""
+    counted_from: Instant | None = None
+    """No age is counted from before this moment: the server's clock was set meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,10 @@ class Snapshot:
     unreadable: int = 0
     """Rows whose state or age the server hid from us: nobody there is ever touched."""
     facts: Facts = Facts()
+
+    def counted_from(self, moment: Instant) -> "Snapshot":
+        """The same sessions, their ages counted from this moment at the earliest."""
+        return replace(self, sessions=tuple(replace(each, counted_from=moment) for each in self.sessions))
 
     @property
     def clients(self) -> int:

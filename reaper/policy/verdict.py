@@ -22,7 +22,7 @@ class Spared(StrEnum):
     BRAKE = "brake"
     FIRST_SIGHTING = "first-sighting"
     PACE = "pace"
-    SIGNALLED = "signalled"
+    IN_VAIN = "in-vain"
     REHEARSED = "rehearsed"
 
 

@@ -13,7 +13,7 @@ from psycopg import errors
 
 from reaper.policy.rules import Action
 from reaper.policy.session import ACTIVE, SessionId
-from reaper.policy.spans import Instant, Span, as_datetime, words
+from reaper.policy.spans import Instant, Span, as_datetime
 from reaper.policy.verdict import Outcome, Reap, Result
 from reaper.postgres.errors import Refused, ServerError, sentence
 from reaper.postgres.link import Link
@@ -26,9 +26,8 @@ _SIGNALS: Final = {
 }
 _STILL_THERE: Final = statement("still_there")
 _HOLDS_UP_OTHERS: Final = statement("holds_up_others")
-_CONFIRM_FOR: Final = Span(2_000_000)
-_PAUSES: Final = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
-_LONGEST_PAUSE: Final = 0.1
+_PAUSES: Final = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, *(0.1 for _ in range(19)))
+"""Half of all backends are gone after a millisecond; after two seconds it is something else."""
 
 SENT: Final = Outcome(result=Result.SIGNALLED)
 """The signal is on its way; `confirm` tells what came of it."""
@@ -68,10 +67,10 @@ class GuardedTerminator:
     async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[tuple[Reap, Outcome]]:
         """Watch the signalled sessions go, each as soon as it is seen; then name those still there."""
         waiting = {reap.session.id: reap for reap in reaps}
-        waited = 0.0
-        for attempt in range(1_000_000):
+        for pause in _PAUSES:
             if not waiting:
                 return
+            await asyncio.sleep(pause)
             try:
                 present, now = await self._present(list(waiting))
             except (ServerError, psycopg.Error) as error:
@@ -82,13 +81,8 @@ class GuardedTerminator:
                 if outcome := _seen(reap, present.get(who), now):
                     del waiting[who]
                     yield reap, outcome
-            if waited * 1_000_000 >= _CONFIRM_FOR:
-                break
-            pause = _PAUSES[attempt] if attempt < len(_PAUSES) else _LONGEST_PAUSE
-            waited += pause
-            await asyncio.sleep(pause)
         for reap in waiting.values():
-            detail = f"signalled, and still there {words(_CONFIRM_FOR)} later"
+            detail = f"signalled, and still there {sum(_PAUSES):.0f}s later"
             yield reap, Outcome(result=Result.SIGNALLED, detail=detail)
 
     async def _holds_up_others(self, reap: Reap) -> bool:

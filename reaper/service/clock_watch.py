@@ -20,6 +20,8 @@ class ClockWatch:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._last: tuple[Instant, float] | None = None
+        self.counted_from: Instant | None = None
+        """The last jump: by how much older ages are wrong is nobody's guess, so they count from there."""
 
     def step(self, at: Instant) -> Span | None:
         """How far the server's clock has jumped since the last look; nothing when it has not."""
@@ -29,4 +31,7 @@ class ClockWatch:
             return None
         passed = round((here - last[1]) * SECOND)
         drift = Span((at - last[0]) - passed)
-        return drift if abs(drift) > _TOLERANCE + _TOLERANCE_SHARE * passed else None
+        if abs(drift) <= _TOLERANCE + _TOLERANCE_SHARE * passed:
+            return None
+        self.counted_from = at
+        return drift

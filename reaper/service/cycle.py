@@ -99,7 +99,9 @@ async def run_cycle(
     snapshot = await station.observer.observe(rules)
     clock_step = station.clock.step(snapshot.at)
     if clock_step is not None:
-        memory = Memory()  # ages cannot be believed: everybody is seen for the first time
+        memory = Memory()  # everybody is seen for the first time
+    if station.clock.counted_from is not None:
+        snapshot = snapshot.counted_from(station.clock.counted_from)
     plan = decide(snapshot=snapshot, rules=rules, memory=memory)
     station.ledger.braked(station.author, name, snapshot, plan.brakes)
     intents = station.ledger.intend(station.author, name, snapshot, (*plan.reaps, *plan.rehearsals))

@@ -28,6 +28,8 @@ from reaper.telemetry.notify import Hook, Notifier
 from reaper.telemetry.systemd import Systemd
 
 _BEAT_SECONDS: Final = 1.0
+_BEATS_A_LOOK: Final = 5
+"""How often the content of the policy file is looked at."""
 
 
 class Broken(Exception):
@@ -84,7 +86,7 @@ class Daemon:
         """Once a second, and at once on a signal: reload, muster, feed the watchdog, say how it stands."""
         parts = self._parts
         self._muster(start)
-        announced = False
+        announced, beats = False, 0
         while not flags.stop.is_set():
             if not announced and self._vitals.started():
                 parts.systemd.ready()
@@ -93,14 +95,14 @@ class Daemon:
             await pause(_BEAT_SECONDS, flags.stop, flags.reload)
             if flags.reload.is_set():
                 flags.reload.clear()
-                self._reload_as_asked(start)
-            elif parts.rulebook.look():
+                await self._reload_as_asked(start)
+            elif (beats := beats + 1) % _BEATS_A_LOOK == 0 and await parts.rulebook.look():
                 self._muster(start)
 
-    def _reload_as_asked(self, start: Callable[[ServerLoop], None]) -> None:
+    async def _reload_as_asked(self, start: Callable[[ServerLoop], None]) -> None:
         self._parts.systemd.reloading()
         self._reopen_record()
-        self._parts.rulebook.reload()
+        await self._parts.rulebook.reload()
         self._muster(start)
         self._parts.systemd.ready()
 

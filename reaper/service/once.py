@@ -8,6 +8,7 @@ from reaper.policy.spans import seconds
 from reaper.postgres.leadership import Holder, Leadership
 from reaper.record.ledger import Ledger
 from reaper.service.bulletin import report
+from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, run_cycle
 from reaper.service.pause import pause
 from reaper.service.station import Manner, office_of, opened, station
@@ -22,7 +23,7 @@ async def run_once(
     rules = settings.rules_for(server)
     log = log.bind(server=server.name)
     async with opened(server, rules, manner) as at:
-        post = station(server, at, rules, manner, ledger)
+        post = station(server, at, rules, manner, ledger, clock=ClockWatch())
         leadership = Leadership(at.link, office=office_of(manner), role=at.probe.role)
         if not await leadership.seek():
             holder = await leadership.holder()

@@ -11,7 +11,7 @@ def choose_servers(
     settings: Settings, *, dsn: str | None, name: str | None, shard: Shard | None = None
 ) -> Sequence[Server]:
     """Those of the policy file that are meant, or the one of the connection string or libpq's variables."""
-    servers = settings.servers or (from_dsn(dsn),)
+    servers = settings.servers if settings.names_servers else (from_dsn(dsn),)
     return [
         server
         for server in servers

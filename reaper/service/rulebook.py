@@ -1,5 +1,6 @@
 """The policy file in force: build new, validate whole, swap once, keep the last good."""
 
+import asyncio
 from pathlib import Path
 
 from reaper.config import BadPolicyFile, Settings, Stamp, load, stamp
@@ -18,19 +19,22 @@ class Rulebook:
         self._stamp: Stamp = stamp(path, settings)
         self.settings = settings
 
-    def look(self) -> bool:
+    async def look(self) -> bool:
         """Reload if the content has changed since the last look; true when new settings are in force."""
-        now = stamp(self._path, self.settings)
+        now = await asyncio.to_thread(stamp, self._path, self.settings)
         if now == self._stamp:
             return False
         # Remembered before the load: what changes in between is seen by the next look.
         self._stamp = now
-        return self.reload()
+        return await self.reload()
 
-    def reload(self) -> bool:
-        """Read the file anew; a bad one is told with every mistake, and the last good one stays in force."""
+    async def reload(self) -> bool:
+        """Read the file anew; a bad one is told with every mistake, and the last good one stays in force.
+
+        In a thread, for a list of thousands of servers takes seconds, and no cycle is to wait for it.
+        """
         try:
-            settings = load(self._path)
+            settings = await asyncio.to_thread(load, self._path)
         except BadPolicyFile as bad:
             self._gauges.failed()
             for mistake in bad.mistakes:

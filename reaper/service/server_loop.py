@@ -19,6 +19,7 @@ from reaper.postgres.observer import ObservingFailed
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.bulletin import Bulletin
+from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.pause import pause
 from reaper.service.standing import Standing, State
@@ -52,6 +53,7 @@ class ServerLoop:
         self._common = common
         self._bulletin = bulletin
         self._cycles = 0
+        self._clock = ClockWatch()  # of longer life than a connection: a clock may jump while there is none
 
     async def run(self) -> None:
         """Connect, cycle, and connect again when the server was lost: one that is away is no crash."""
@@ -137,7 +139,8 @@ class ServerLoop:
 
     def _station(self, at: Opened, rules: Rules) -> Station:
         self._bulletin.judges_by(rules)
-        return station(self.server, at, rules, self._common.manner, self._common.ledger)
+        common = self._common
+        return station(self.server, at, rules, common.manner, common.ledger, clock=self._clock)
 
     def _rest(self, cycle: Cycle, rules: Rules) -> Span:
         settings = self._common.settings()

@@ -56,7 +56,9 @@ async def opened(
         await link.close()
 
 
-def station(server: Server, at: Opened, rules: Rules, manner: Manner, ledger: Ledger) -> Station:
+def station(
+    server: Server, at: Opened, rules: Rules, manner: Manner, ledger: Ledger, *, clock: ClockWatch
+) -> Station:
     """Take post, or raise Refused with what has to be mended first."""
     refuse(at.findings)
     rehearsal = Rehearsal()
@@ -72,7 +74,7 @@ def station(server: Server, at: Opened, rules: Rules, manner: Manner, ledger: Le
             rules=rules.digest,
             dry_run=manner.dry_run,
         ),
-        clock=ClockWatch(),
+        clock=clock,
     )
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
-import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -144,11 +143,12 @@ class _Visitor(H11Protocol):
         super().connection_made(transport)
         self._end = self.loop.call_later(self.limit, transport.abort)
 
-    def data_received(self, data: bytes) -> None:
-        """Read on; who sends rubbish after a request has nothing more to expect."""
-        try:
-            super().data_received(data)
-        except h11.LocalProtocolError:
+    def send_400_response(self, msg: str) -> None:
+        """Say that this is no request; who sends rubbish after a request has nothing more to expect."""
+        if self.cycle is None:
+            super().send_400_response(msg)
+        else:
+            self.cycle.disconnected = True
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

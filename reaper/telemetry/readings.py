@@ -23,7 +23,7 @@ _RESTRAINTS: Final = (
     Spared.BRAKE,
     Spared.FIRST_SIGHTING,
     Spared.PACE,
-    Spared.SIGNALLED,
+    Spared.IN_VAIN,
 )
 SPARED_BY: Final = (
     "protect",

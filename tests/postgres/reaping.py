@@ -9,7 +9,7 @@ from reaper.policy.decide import decide
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Action, Mode, Policy, Rules
-from reaper.policy.selector import NOBODY, Glob, Selector
+from reaper.policy.selector import NO_KEYS, Glob, Selector
 from reaper.policy.session import ACTIVE, IDLE, Session, SessionId, Snapshot
 from reaper.policy.spans import Span, from_datetime
 from reaper.policy.verdict import Outcome, Plan, Reap, Result, Spare, Verdict
@@ -70,7 +70,7 @@ class Reaper:
         """This client's session, as a snapshot shows it."""
         return seen(self.look(), client)
 
-    def plan(self, *policies: Policy, protect: Selector = NOBODY) -> Plan:
+    def plan(self, *policies: Policy, protect: Selector = NO_KEYS) -> Plan:
         """Decide about a snapshot as if everybody in it had been seen before."""
         snapshot = self.look(*policies)
         rules = Rules(policies=policies, protect=protect)

@@ -9,7 +9,7 @@ import pytest
 from reaper.policy.match import Match
 from reaper.policy.protections import SETTABLE, shield
 from reaper.policy.rules import Policy
-from reaper.policy.selector import NOBODY
+from reaper.policy.selector import NO_KEYS
 from reaper.policy.session import ACTIVE, IDLE, IN_TRANSACTION
 from reaper.policy.verdict import Reap, Result, Spared
 
@@ -197,7 +197,7 @@ def test_the_reapers_own_session_and_another_reaper_of_its_role_cannot_be_reaped
 
     for pid in (stage.reaper.link.pid, another.link.pid):
         (session,) = [session for session in snapshot.sessions if session.id.pid == pid]
-        found = shield(session, snapshot, NOBODY, frozenset({"self", *SETTABLE}))
+        found = shield(session, snapshot, NO_KEYS, frozenset({"self", *SETTABLE}))
         assert found
         assert found.name == "self"
     assert {stage.reaper.link.pid, another.link.pid}.isdisjoint(

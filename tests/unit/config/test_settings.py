@@ -22,7 +22,7 @@ from reaper.policy.rules import (
     When,
     Window,
 )
-from reaper.policy.selector import NOBODY, From, Glob, Selector
+from reaper.policy.selector import NO_KEYS, From, Glob, Selector
 from reaper.policy.spans import SECOND, Span
 
 LEAST = b"version: 1\npolicies:\n  - name: a\n    match: {state: [idle], idle_for: 10m}\n"
@@ -88,7 +88,7 @@ def test_a_file_that_says_the_least_gets_every_default() -> None:
     assert settings.precision == SECOND
     assert (settings.servers, settings.servers_from, settings.notify, settings.only) == ((), (), (), ())
     assert settings.warnings == ()
-    assert settings.rules.protect == NOBODY
+    assert settings.rules.protect == NO_KEYS
     assert settings.rules.policies == (
         Policy(
             name="a",

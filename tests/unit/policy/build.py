@@ -8,7 +8,7 @@ from reaper.policy.decide import decide
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Mode, Policy, Rules
-from reaper.policy.selector import NOBODY, Glob, Selector
+from reaper.policy.selector import NO_KEYS, Glob, Selector
 from reaper.policy.session import (
     CLIENT_BACKEND,
     IDLE,
@@ -137,13 +137,15 @@ def globs(*texts: str) -> tuple[Glob, ...]:
     return tuple(map(Glob, texts))
 
 
-def plan(seen: Snapshot, *policies: Policy, protect: Selector = NOBODY, memory: Memory | None = None) -> Plan:
+def plan(
+    seen: Snapshot, *policies: Policy, protect: Selector = NO_KEYS, memory: Memory | None = None
+) -> Plan:
     """What is decided when everybody was seen before, unless the memory says otherwise."""
     memory = Memory.of(seen) if memory is None else memory
     return decide(snapshot=seen, rules=Rules(policies=policies, protect=protect), memory=memory)
 
 
-def verdict(seen: Session, *policies: Policy, protect: Selector = NOBODY) -> Verdict:
+def verdict(seen: Session, *policies: Policy, protect: Selector = NO_KEYS) -> Verdict:
     """The answer for a session that is alone on its server."""
     (answer,) = plan(snapshot(seen), *policies, protect=protect).verdicts
     return answer

@@ -267,5 +267,5 @@ def memories(snapshot: Snapshot) -> st.SearchStrategy[Memory]:
         Memory,
         seen=mostly(st.just(everybody), st.frozensets(known)),
         rehearsed=mostly_none(rehearsed).map(lambda one: frozenset([one] if one else [])),
-        signalled=mostly_none(known).map(lambda one: {one: 3} if one else {}),
+        in_vain=mostly_none(known).map(lambda one: {one: 3} if one else {}),
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from reaper.policy.explain import Explanation, PolicyAnswer, explain
 from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Policy, Rules, When
-from reaper.policy.selector import NOBODY, Selector
+from reaper.policy.selector import NO_KEYS, Selector
 from reaper.policy.session import ACTIVE, IDLE, Facts, Session
 from reaper.policy.spans import parse_span
 from reaper.policy.verdict import Reap, Spared
@@ -13,12 +13,12 @@ from reaper.policy.verdict import Reap, Spared
 from .build import IDLE_10M, NOW, globs, policy, session, snapshot, spared
 
 
-def explained(seen: Session, *policies: Policy, protect: Selector = NOBODY) -> Explanation:
+def explained(seen: Session, *policies: Policy, protect: Selector = NO_KEYS) -> Explanation:
     other = session(1000, idle="3h")
     return explain(seen, snapshot=snapshot(other, seen), rules=Rules(policies=policies, protect=protect))
 
 
-def answer_of(seen: Session, rule: Policy, *, protect: Selector = NOBODY) -> PolicyAnswer:
+def answer_of(seen: Session, rule: Policy, *, protect: Selector = NO_KEYS) -> PolicyAnswer:
     (answer,) = explained(seen, rule, protect=protect).policies
     return answer
 

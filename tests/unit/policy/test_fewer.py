@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Mode, Policy, Rules
-from reaper.policy.selector import NOBODY, Selector
+from reaper.policy.selector import NO_KEYS, Selector
 from reaper.policy.session import SessionId, Snapshot
 from reaper.policy.spans import Span
 
@@ -79,7 +79,7 @@ def test_under_keep_cap_and_pace_raising_idle_for_never_condemns_another_session
 def test_protecting_more_never_condemns_another_session(
     snapshot: Snapshot, judged_by: Rules, protect: Selector
 ) -> None:
-    free = freely(replace(judged_by, protect=NOBODY))
+    free = freely(replace(judged_by, protect=NO_KEYS))
     assert condemned(snapshot, replace(free, protect=protect)) <= condemned(snapshot, free)
 
 
@@ -92,6 +92,6 @@ def test_allowing_more_never_condemns_another_session(
         replace(
             free := freely(judged_by), policies=tuple(replace(one, allowlist=by) for one in free.policies)
         )
-        for by in (NOBODY, allowlist)
+        for by in (NO_KEYS, allowlist)
     )
     assert condemned(snapshot, allowing) <= condemned(snapshot, without)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from reaper.policy.memory import MOST_SIGNALS, Memory
+from reaper.policy.memory import MOST_TRIES, Memory
 from reaper.policy.rules import DEFAULT_PACE, Policy
 from reaper.policy.session import Snapshot
 from reaper.policy.verdict import Outcome, Plan, Reap, Result, Spare, Spared
@@ -89,22 +89,22 @@ def cycle(seen: Snapshot, memory: Memory, result: Result, *policies: Policy) -> 
 def test_a_session_that_survives_three_signals_is_left_alone() -> None:
     seen = snapshot(session())
     memory = Memory.of(seen)
-    for _ in range(MOST_SIGNALS):
+    for _ in range(MOST_TRIES):
         decided, memory = cycle(seen, memory, Result.SIGNALLED, policy())
         assert decided.reaps
     last, _ = cycle(seen, memory, Result.SIGNALLED, policy())
     (answer,) = last.verdicts
     assert isinstance(answer, Spare)
     assert (answer.by, answer.reason) == (
-        Spared.SIGNALLED,
-        "signalled 3 times and still there: look at the server",
+        Spared.IN_VAIN,
+        "tried 3 times in vain: look at the server",
     )
 
 
 def test_a_session_that_survived_its_signals_takes_no_place_in_the_pace() -> None:
     stuck, next_one = session(100, idle="90m"), session(101)
     seen = snapshot(stuck, next_one)
-    memory = replace(Memory.of(seen), signalled={stuck.id: MOST_SIGNALS})
+    memory = replace(Memory.of(seen), in_vain={stuck.id: MOST_TRIES})
     assert pids(plan(seen, paced(1), memory=memory).reaps) == [101]
 
 
@@ -112,14 +112,14 @@ def test_a_session_that_survived_its_signals_takes_no_place_in_the_pace() -> Non
 def test_only_signals_count_as_signals(result: Result) -> None:
     seen = snapshot(session())
     _, memory = cycle(seen, Memory.of(seen), result, policy())
-    assert memory.signalled == {}
+    assert memory.in_vain == {}
 
 
 def test_signals_are_forgotten_with_the_session() -> None:
     seen = snapshot(session())
     _, memory = cycle(seen, Memory.of(seen), Result.SIGNALLED, policy())
-    assert memory.signalled == {session().id: 1}
-    assert memory.after(snapshot()).signalled == {}
+    assert memory.in_vain == {session().id: 1}
+    assert memory.after(snapshot()).in_vain == {}
 
 
 def test_a_look_at_a_single_snapshot_takes_everybody_for_seen() -> None:

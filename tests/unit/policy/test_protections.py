@@ -7,7 +7,7 @@ import pytest
 
 from reaper.policy.match import Match
 from reaper.policy.protections import BUILT_IN, DESCRIPTIONS, SELF, SETTABLE
-from reaper.policy.selector import NOBODY, From, Selector
+from reaper.policy.selector import NO_KEYS, From, Selector
 from reaper.policy.session import WALSENDER, Facts, Session, Snapshot
 from reaper.policy.spans import parse_span
 from reaper.policy.verdict import Reap, Spared
@@ -206,7 +206,7 @@ def test_protect_of_the_policy_file_beats_every_policy(
 @pytest.mark.parametrize(
     "protect",
     [
-        NOBODY,
+        NO_KEYS,
         Selector(role=globs("App_*", "")),
         Selector(client=(From(None),)),
         Selector(database=globs("s")),

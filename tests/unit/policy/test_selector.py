@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.policy.selector import NOBODY, From, Glob, Selector
+from reaper.policy.selector import NO_KEYS, From, Glob, Selector
 from reaper.policy.session import Identity
 
 from .build import globs
@@ -222,8 +222,8 @@ def test_one_value_of_a_key_is_enough(seen: Identity, *, selected: bool) -> None
 
 @pytest.mark.parametrize("seen", [WEB, NOTHING_KNOWN])
 def test_a_selector_without_keys_limits_no_match_and_hits_nobody(seen: Identity) -> None:
-    assert NOBODY.selects(seen)
-    assert NOBODY.first_hit(seen) is None
+    assert NO_KEYS.selects(seen)
+    assert NO_KEYS.first_hit(seen) is None
 
 
 @pytest.mark.parametrize(
