@@ -116,12 +116,11 @@ class _Lane:
         """Find the policy that decides about a session, or why none does."""
         if own := BUILT_IN[SELF](session, self._snapshot):
             return Spare(session=session, by=Spared.PROTECTION, reason=f"protected: {own}", protection=SELF)
-        if self._memory.has_rehearsed(session, self._mode):
-            return Spare(
-                session=session, by=Spared.REHEARSED, reason="rehearsed before: a real run would be rid of it"
-            )
         if reason := unknown(session):
             return Spare(session=session, by=Spared.UNKNOWN, reason=f"not known: {reason}")
+        if self._memory.has_rehearsed(session, self._mode):
+            reason = "rehearsed before: a real run would be rid of it"
+            return Spare(session=session, by=Spared.REHEARSED, reason=reason)
         spare: Spare | None = None
         for policy in self._selected[session.identity]:
             if not policy.match.holds(session, self._snapshot):

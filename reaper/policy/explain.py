@@ -9,7 +9,7 @@ from reaper.policy.protections import Shield, shields
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import Session, Snapshot
 from reaper.policy.spans import Instant
-from reaper.policy.verdict import Verdict
+from reaper.policy.verdict import Spare, Spared, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +44,12 @@ class Explanation:
 def explain(session: Session, *, snapshot: Snapshot, rules: Rules) -> Explanation:
     """Ask every policy about a session, by the same code that decides."""
     plan = decide(snapshot=snapshot, rules=rules, memory=Memory.of(snapshot))
+    verdict = next(verdict for verdict in plan.verdicts if verdict.session.id == session.id)
     return Explanation(
         session=session,
-        unknown=unknown(session),
+        unknown=unknown(session) if isinstance(verdict, Spare) and verdict.by is Spared.UNKNOWN else None,
         policies=tuple(_answer(policy, session, snapshot, rules) for policy in rules.policies),
-        verdict=next(verdict for verdict in plan.verdicts if verdict.session.id == session.id),
+        verdict=verdict,
     )
 
 

@@ -58,7 +58,7 @@ class Daemon:
         self._parts = parts
         settings = self._settings
         common = Surroundings(settings=settings, manner=parts.manner, ledger=parts.ledger)
-        self._notifier = Notifier(log=parts.log)
+        self._notifier = Notifier(log=parts.log, counts=parts.metrics.notifications)
         self._fleet = Fleet(common, log=parts.log, metrics=parts.metrics, notifier=self._notifier)
         self._vitals = Vitals(fleet=self._fleet, settings=settings)
 

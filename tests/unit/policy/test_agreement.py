@@ -5,11 +5,11 @@ from dataclasses import replace
 from hypothesis import given
 
 from reaper.policy.deadline import next_due
-from reaper.policy.decide import Questions, decide, questions
+from reaper.policy.decide import Questions, decide, questions, unknown
 from reaper.policy.explain import explain
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Rules
-from reaper.policy.session import STATES, Facts, SessionId
+from reaper.policy.session import Facts, SessionId
 from reaper.policy.spans import Instant
 from reaper.policy.verdict import Plan, Reap, Spare, Spared
 
@@ -48,8 +48,7 @@ def candidates(world: World, at: Instant) -> set[tuple[SessionId, str]]:
         (seen.id, policy.name)
         for seen in world.snapshot.sessions
         for policy in world.rules.awake
-        if seen.kind in ("client backend", "walsender")
-        and seen.state in STATES
+        if not unknown(seen)
         and policy.match.selector.selects(seen.identity)
         and policy.match.holds_but_for_facts(seen, at)
     }

@@ -72,8 +72,8 @@ def test_only_sessions_that_are_condemned_are_kept() -> None:
 
 
 def test_an_unknown_name_is_a_group_of_its_own_and_not_that_of_the_empty_name() -> None:
-    seen = snapshot(session(1001, role=None), session(1002, role=""), session(1003, role=None))
-    assert pids(plan(seen, keeping(1)).reaps) == [1001]
+    seen = snapshot(session(1001, client=None), session(1002, client=""), session(1003, client=None))
+    assert pids(plan(seen, keeping(1, "client")).reaps) == [1001]
 
 
 def test_a_cap_takes_the_longest_idle_above_it() -> None:

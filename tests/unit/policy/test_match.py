@@ -162,11 +162,22 @@ def test_a_state_from_after_the_look_is_spared_even_by_a_policy_that_asks_for_an
     assert not is_reaped(replace(session(), state_change=later(NOW, by=1)), connected)
 
 
-@pytest.mark.parametrize(
-    "told", [{"role": None}, {"database": None}, {"application": None}, {"client": None}]
-)
+@pytest.mark.parametrize("told", [{"database": None}, {"application": None}, {"client": None}])
 def test_a_name_that_nobody_asks_for_may_be_unknown(told: Told) -> None:
     assert is_reaped(session(**told), policy())
+
+
+def test_whose_role_is_not_known_is_spared_for_no_allowlist_could_name_it() -> None:
+    (spare,) = plan(snapshot(session(role=None)), policy()).spares
+    assert (spare.by, spare.reason) == (Spared.UNKNOWN, "not known: its role is not known")
+
+
+def test_ages_from_before_the_clock_was_set_are_counted_from_there() -> None:
+    old = session(idle="2h")
+    set_lately = snapshot(old).counted_from(later(NOW, by=-LIMIT + 1))
+    set_long_ago = snapshot(old).counted_from(later(NOW, by=-LIMIT))
+    assert plan(set_lately, policy()).reaps == ()
+    assert len(plan(set_long_ago, policy()).reaps) == 1
 
 
 def test_who_is_at_work_is_not_idle_however_long_it_works() -> None:

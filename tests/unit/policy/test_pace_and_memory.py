@@ -108,16 +108,20 @@ def test_a_session_that_survived_its_signals_takes_no_place_in_the_pace() -> Non
     assert pids(plan(seen, paced(1), memory=memory).reaps) == [101]
 
 
-@pytest.mark.parametrize("result", [result for result in Result if result is not Result.SIGNALLED])
-def test_only_signals_count_as_signals(result: Result) -> None:
+IN_VAIN = (Result.SIGNALLED, Result.DENIED)
+
+
+@pytest.mark.parametrize("result", [result for result in Result if result not in IN_VAIN])
+def test_only_signals_and_denials_count_as_tries_in_vain(result: Result) -> None:
     seen = snapshot(session())
     _, memory = cycle(seen, Memory.of(seen), result, policy())
     assert memory.in_vain == {}
 
 
-def test_signals_are_forgotten_with_the_session() -> None:
+@pytest.mark.parametrize("result", IN_VAIN)
+def test_tries_in_vain_are_forgotten_with_the_session(result: Result) -> None:
     seen = snapshot(session())
-    _, memory = cycle(seen, Memory.of(seen), Result.SIGNALLED, policy())
+    _, memory = cycle(seen, Memory.of(seen), result, policy())
     assert memory.in_vain == {session().id: 1}
     assert memory.after(snapshot()).in_vain == {}
 

@@ -98,7 +98,6 @@ def test_despite_sets_aside_only_what_it_names(name: str, told: Told, reason: st
         Told(role="supabase_admins"),
         Told(role="pg_dump"),
         Told(application=None),
-        Told(role=None),
     ],
 )
 def test_nobody_hides_behind_a_name_that_only_looks_like_a_protected_one(told: Told) -> None:
