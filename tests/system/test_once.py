@@ -31,11 +31,11 @@ def test_it_takes_what_both_of_its_looks_condemn_and_ends_with_0(
 
 
 def test_a_session_that_comes_between_its_looks_is_left_alone(
-    reaper: Reaper, app: Role, clients: Clients, admin: psycopg.Connection
+    reaper: Reaper, reaper_role: Role, app: Role, clients: Clients, admin: psycopg.Connection
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app), precision="2s", interval="2s"))
     life = reaper.start("once")
-    until(lambda: looked(admin, "pg-reaper"))
+    until(lambda: looked(admin, reaper_role))
     late = clients.open(role=app)
 
     done = life.ended()
@@ -45,13 +45,13 @@ def test_a_session_that_comes_between_its_looks_is_left_alone(
     assert late.present()
 
 
-def looked(admin: psycopg.Connection, application: str) -> bool:
-    """Whether a reaper has taken its first look, and waits for its second."""
+def looked(admin: psycopg.Connection, role: Role) -> bool:
+    """Whether the reaper of this role has taken its first look, and waits for its second."""
     question = """
         SELECT 1 FROM pg_stat_activity
-         WHERE application_name = %s AND state = 'idle' AND query LIKE '%%pg_stat_get_activity(NULL)%%'
+         WHERE usename = %s AND state = 'idle' AND query LIKE '%%pg_stat_get_activity(NULL)%%'
     """
-    return admin.execute(question, (application,)).fetchone() is not None
+    return admin.execute(question, (role.name,)).fetchone() is not None
 
 
 def test_nothing_to_do_is_fine(reaper: Reaper, app: Role) -> None:

@@ -30,7 +30,7 @@ def locked_server(own_server: EmbeddedServer) -> EmbeddedServer:
         admin.execute("CREATE ROLE app LOGIN")
         hba = own_server.data / "pg_hba.conf"
         rules = hba.read_text(encoding="utf-8")
-        hba.write_text(f"host all reaper 127.0.0.1/32 scram-sha-256\n{rules}", encoding="utf-8")
+        hba.write_text(f"host all reaper 127.0.0.1/32 md5\n{rules}", encoding="utf-8")
         admin.execute("SELECT pg_reload_conf()")
         until(lambda: not lets_in(own_server, WRONG))
     return own_server
