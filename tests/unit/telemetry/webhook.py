@@ -1,0 +1,70 @@
+"""A webhook on a real socket, that answers as a test wants, or does not."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(slots=True)
+class Webhook:
+    """What it was sent, and what it answers."""
+
+    url: str = ""
+    answers: list[int] = field(default_factory=list)
+    """The next statuses; 200 when there are none."""
+    bodies: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    types: list[str | None] = field(default_factory=list)
+    opened: threading.Event = field(default_factory=threading.Event)
+    """Nothing is answered before it is set."""
+
+    @property
+    def texts(self) -> list[str]:
+        return [body["text"] for body in self.bodies]
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """The lines of each message, without the fences."""
+        return [text.split("\n")[1:-1] for text in self.texts]
+
+
+@contextmanager
+def webhook() -> Iterator[Webhook]:
+    hook = Webhook()
+    hook.opened.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            size = int(self.headers["content-length"])
+            hook.paths.append(self.path)
+            hook.types.append(self.headers["content-type"])
+            hook.bodies.append(json.loads(self.rfile.read(size)))
+            hook.opened.wait()
+            status = hook.answers.pop(0) if hook.answers else 200
+            self.send_response(status)
+            if status in {301, 302, 307, 308}:
+                self.send_header("location", "/elsewhere")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            hook.paths.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hook.url = f"http://127.0.0.1:{server.server_port}/services/T0/B0/verysecrettoken"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield hook
+    finally:
+        hook.opened.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
