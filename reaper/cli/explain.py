@@ -57,7 +57,7 @@ def _verdict(answer: Explanation) -> str:
     verdict = answer.verdict
     if not isinstance(verdict, Reap):
         return f"spared: {verdict.reason}"
-    done = verdict.action.value if verdict.mode is Mode.ENFORCE else f"rehearsed ({verdict.action.value})"
+    done = verdict.action.value if verdict.mode is Mode.ENFORCE else f"rehearse ({verdict.action.value})"
     return f"{done} by {verdict.policy.name}: {verdict.reason}"
 
 

@@ -42,7 +42,9 @@ def load(path: pathlib.Path) -> Settings:
             data = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
         what = f"the file cannot be read: {reason(error)}"
-        raise BadPolicyFile(at_top(str(path), what, "give a readable policy file")) from error
+        raise BadPolicyFile(
+            at_top(str(path), what, "name a readable one with --policies or REAPER_POLICIES")
+        ) from error
     return read(data, file=str(path))
 
 

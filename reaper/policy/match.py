@@ -25,7 +25,8 @@ class Age(NamedTuple):
     def words(self, now: Instant) -> str:
         """The age beside its limit: `idle 12m31s, limit 10m`."""
         age = since(self.began, now)
-        return f"{self.word} {'unknown' if age is None else words(age)}, limit {exact_words(self.limit)}"
+        said = f"not {self.word}" if age is None else f"{self.word} {words(age)}"
+        return f"{said}, limit {exact_words(self.limit)}"
 
 
 class Answer(NamedTuple):

@@ -122,7 +122,7 @@ NEEDS_LOCKS: Final = "advisory-locks"
 DESCRIPTIONS: Final[Mapping[str, str]] = {
     SELF: "the reaper's own sessions, and other reapers of the same role; never set aside",
     "replication": "walsenders, idle ones too",
-    "superusers": "superusers, when the reaper is none",
+    "superusers": "roles that only a superuser may terminate, unless the reaper is one",
     "listeners": "sessions whose last query was LISTEN",
     "backups": "sessions that started a backup, and backup tools by application name",
     "sync-replication": "sessions that wait for a synchronous standby",

@@ -45,6 +45,10 @@ def parse_snapshot(data: bytes, *, file: str) -> Snapshot:
     return snapshot
 
 
+_NOT_FIELDS: Final = {"id", "identity", "counted_from"}
+"""Shown in another form; and what only the run that noticed a jump of the clock can know."""
+
+
 def _facts(facts: Facts) -> dict[str, object]:
     holders, waiters = facts.advisory_lock_holders, facts.waiters
     return {
@@ -54,7 +58,7 @@ def _facts(facts: Facts) -> dict[str, object]:
 
 
 def _session(session: Session) -> dict[str, object]:
-    fields = {name: getattr(session, name) for name in session.__slots__ if name not in {"id", "identity"}}
+    fields = {name: getattr(session, name) for name in session.__slots__ if name not in _NOT_FIELDS}
     for name in ("state_change", "query_start", "xact_start"):
         fields[name] = isoformat(fields[name])
     return {

@@ -23,6 +23,11 @@ class ClockWatch:
         self.counted_from: Instant | None = None
         """The last jump: by how much older ages are wrong is nobody's guess, so they count from there."""
 
+    @property
+    def seconds_since_look(self) -> float:
+        """How long ago the last look was, by this host."""
+        return 0.0 if self._last is None else self._monotonic() - self._last[1]
+
     def step(self, at: Instant) -> Span | None:
         """How far the server's clock has jumped since the last look; nothing when it has not."""
         here = self._monotonic()

@@ -13,6 +13,7 @@ from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Rules
 from reaper.policy.spans import SECOND, Span, seconds
+from reaper.policy.verdict import Spared
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.leadership import Leadership
 from reaper.postgres.observer import ObservingFailed
@@ -28,6 +29,7 @@ from reaper.service.station import Manner, Opened, office_of, opened, station
 _LEASE_INTERVALS: Final = 3
 _SHORTEST_LEASE: Final = Span(15 * SECOND)
 _LONGEST_BACKOFF: Final = 60.0
+_AFTER_DEADLINE: Final = 0.002
 _STANDBY_SHARE: Final = 5
 _STANDBY_SECONDS: Final = 2.0
 """A standby asks so many times an interval, but at least so often, whether the lead is free."""
@@ -115,8 +117,7 @@ class ServerLoop:
             if self._rules != rules:
                 rules = self._rules
                 post = self._station(at, rules)
-            started = time.monotonic()
-            rest = self._common.settings().interval
+            rest = seconds(self._common.settings().interval)
             try:
                 cycle = await self._cycle(post, rules, memory)
             except (ObservingFailed, RecordFailed) as failed:
@@ -124,8 +125,9 @@ class ServerLoop:
                 self.standing.sign()
             else:
                 memory = cycle.remembered
-                rest = self._rest(cycle, rules)
-            await pause(seconds(rest) - (time.monotonic() - started), self.stop)
+                # Counted from the look, which the server dated a moment earlier: no deadline is met too soon.
+                rest = seconds(self._rest(cycle, rules)) - self._clock.seconds_since_look + _AFTER_DEADLINE
+            await pause(rest, self.stop)
 
     async def _cycle(self, post: Station, rules: Rules, memory: Memory) -> Cycle:
         started = time.monotonic()
@@ -144,6 +146,8 @@ class ServerLoop:
 
     def _rest(self, cycle: Cycle, rules: Rules) -> Span:
         settings = self._common.settings()
+        if any(spare.by is Spared.FIRST_SIGHTING for spare in cycle.plan.spares):
+            return settings.precision  # the second look that must agree
         return rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.precision)
 
     def _say_away(self, attempt: RetryCallState) -> None:

@@ -22,8 +22,8 @@ def heed_signals(log: Log) -> Flags:
     loop = asyncio.get_running_loop()
 
     def asked_to_stop(name: str) -> None:
-        log.info(events.STOPPING, signal=name)
         flags.stop.set()
+        log.info(events.STOPPING, signal=name)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop, number.name)

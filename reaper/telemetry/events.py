@@ -25,7 +25,6 @@ SERVER_REFUSED: Final = "server.refused"
 SERVER_BLIND: Final = "server.blind"
 
 CYCLE_ACTED: Final = "cycle.acted"
-CYCLE_REHEARSED: Final = "cycle.rehearsed"
 CYCLE_QUIET: Final = "cycle.quiet"
 CYCLE_FAILED: Final = "cycle.failed"
 CLOCK_STEPPED: Final = "clock.stepped"

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Final, TextIO
 
@@ -38,7 +39,7 @@ def make_log(log_format: LogFormat, level: LogLevel, *, to: TextIO | None = None
     human = log_format is LogFormat.HUMAN or (log_format is LogFormat.AUTO and stream.isatty())
     *processors, render = _for_people(colors=stream.isatty()) if human else _for_machines()
     log: Log = structlog.wrap_logger(
-        structlog.PrintLogger(stream),
+        _Stream(stream),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         processors=[*processors, _with_priority(render) if _is_journal(stream) else render],
         cache_logger_on_first_use=True,
@@ -60,8 +61,31 @@ def _for_machines() -> list[Processor]:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,
+        _in_order,
         structlog.processors.JSONRenderer(ensure_ascii=True, default=str),
     ]
+
+
+class _Stream:
+    """Where the lines go; a log that nobody can read any more is no reason to end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, message: str) -> None:
+        """Write one line."""
+        with suppress(OSError, ValueError):
+            self._stream.write(f"{message}\n")
+            self._stream.flush()
+
+    debug = info = warning = error = exception = msg
+
+
+_FIRST: Final = ("time", "level", "event")
+
+
+def _in_order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return {**{key: event[key] for key in _FIRST if key in event}, **event}
 
 
 _PRIORITIES: Final[Mapping[str, str]] = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}

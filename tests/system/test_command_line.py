@@ -125,7 +125,7 @@ def test_a_server_is_chosen_by_its_name(offline: Reaper) -> None:
 
     assert (unsaid.code, unsaid.err) == (
         2,
-        "the policy file names several servers: say --server with one of one, two\n",
+        "the policy file names one, two: say with --server which one is meant\n",
     )
     assert (unknown.code, unknown.err) == (
         2,
