@@ -42,6 +42,10 @@ def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
     )
     try:
         ledger.open()
+        if targets == (STDOUT,) and sys.stdout.isatty():
+            log.warning(
+                events.RECORD_NOT_KEPT, why="it is shown here and nowhere kept", keep="--audit-log FILE"
+            )
         for target in targets:
             if target != STDOUT and (count := settle_open_intents(Path(target), ledger)):
                 log.warning(events.RECORD_RECOVERED, file=target, open_intents=count, settled_as="unknown")

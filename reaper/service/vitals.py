@@ -9,6 +9,7 @@ from reaper.policy.spans import seconds
 from reaper.service.fleet import Fleet
 from reaper.service.standing import State
 from reaper.telemetry.health import Health
+from reaper.telemetry.metrics import ReloadGauges
 
 _LONGEST_SILENCE: Final = 100.0
 """Beyond three intervals: the longest back-off, and the time after which a hung server is given up."""
@@ -22,6 +23,7 @@ class Vitals:
 
     fleet: Fleet
     settings: Callable[[], Settings]
+    reload: ReloadGauges
 
     def live(self) -> Health:
         """Bad when a loop stands still: then nothing but a restart helps."""
@@ -55,6 +57,8 @@ class Vitals:
             f"{sum(each.used for each in slots)} of {sum(each.total for each in slots)} slots",
             f"{_counted(enforcing, 'policy', 'policies')} enforcing",
         ]
+        if not self.reload.succeeded:
+            parts.append("the policy file on disk is refused")
         for state in (State.STANDBY, State.AWAY, State.REFUSED):
             count = sum(standing.state is state for standing in standings)
             parts += [f"{count} {state.value}"] if count else []

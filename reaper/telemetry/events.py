@@ -30,5 +30,6 @@ CYCLE_FAILED: Final = "cycle.failed"
 CLOCK_STEPPED: Final = "clock.stepped"
 
 RECORD_FAILED: Final = "record.failed"
+RECORD_NOT_KEPT: Final = "record.not_kept"
 RECORD_REOPENED: Final = "record.reopened"
 RECORD_RECOVERED: Final = "record.recovered"

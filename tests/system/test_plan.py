@@ -142,7 +142,7 @@ def test_explain_agrees_with_the_plan_about_every_session(reaper: Reaper, cast: 
         row = planned[client.pid]
         said = {
             "terminate": f"terminate by leaked: {row['reason']}",
-            "rehearse": f"rehearsed (terminate) by consoles: {row['reason']}",
+            "rehearse": f"rehearse (terminate) by consoles: {row['reason']}",
             "spare": f"spared: {row['reason']}",
         }
         assert answer["verdict"] == said[row["verdict"]], name

@@ -51,7 +51,7 @@ def test_what_is_not_known_is_said_to_be_unknown() -> None:
     (answer,) = explain(session(), snapshot=seen, rules=Rules(policies=(policy(match=everything),))).policies
     assert said(answer)[1:] == [
         ("transaction_for", False, "not in transaction, limit 1h"),
-        ("running_for", False, "running unknown, limit 1h"),
+        ("running_for", False, "not running, limit 1h"),
         ("holds_back_vacuum", False, "holds back vacuum by an unknown number of transactions, limit 100"),
         ("blocking", False, "it is not known whom it holds up"),
     ]
