@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 _FENCE: Final = re.compile(r"(`{3,})(\w*)\s*")
 _EXIT: Final = re.compile(r"<!--\s*exit:\s*(\d+)\s*-->")
 _OUTPUT: Final = re.compile(r"<!--\s*output\s*-->")
+_NEEDS: Final = re.compile(r"<!--\s*needs:\s*(\w+)\s*-->")
 _PROMPT: Final = "$ "
 _MINIMAL: Final = """\
 policies:
@@ -24,6 +25,8 @@ class Block(NamedTuple):
     text: str
     exit_code: int = 0
     output_matters: bool = False
+    needs: str | None = None
+    """What the machine must have that runs it; without it, it can only be read."""
 
     @property
     def label(self) -> str:
@@ -70,12 +73,14 @@ def _blocks(lines: Sequence[str]) -> Iterator[Block]:
 
 def _block(line: int, language: str, lines: Sequence[str], said: str) -> Block:
     exit_code = _EXIT.search(said)
+    needs = _NEEDS.search(said)
     return Block(
         line=line,
         language=language,
         text="".join(f"{each}\n" for each in lines),
         exit_code=int(exit_code[1]) if exit_code else 0,
         output_matters=bool(_OUTPUT.search(said)),
+        needs=needs[1] if needs else None,
     )
 
 

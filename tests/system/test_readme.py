@@ -71,7 +71,23 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@parametrized(*(block for block in shell_blocks() if CI not in block.text and INSTALL not in block.text))
+def is_for_here(block: Block) -> bool:
+    """Whether it neither tests nor installs the project, nor wants a machine of another kind."""
+    return CI not in block.text and INSTALL not in block.text and block.needs is None
+
+
+@parametrized(*(block for block in shell_blocks() if block.needs))
+def test_what_another_machine_is_told_to_do_is_bash_and_names_files_that_are_there(
+    block: Block, tmp_path: Path
+) -> None:
+    (tmp_path / "script").write_text(block.script, encoding="utf-8")
+
+    assert bash("bash -n script", folder=tmp_path, environment=dict(os.environ)).code == 0
+    named = re.findall(r"(?<![\w./-])(?:deploy/[\w/.-]+|[a-z]+\.(?:lock|yaml))", block.script)
+    assert [name for name in named if not (CHECKOUT / name).exists()] == []
+
+
+@parametrized(*filter(is_for_here, shell_blocks()))
 def test_each_command_does_what_it_says(
     block: Block, scratch: Path, prepared: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
