@@ -55,6 +55,7 @@ class ServerLoop:
         self._common = common
         self._bulletin = bulletin
         self._cycles = 0
+        self._served = False
         self._clock = ClockWatch()  # of longer life than a connection: a clock may jump while there is none
 
     async def run(self) -> None:
@@ -81,7 +82,7 @@ class ServerLoop:
     async def _serve(self) -> None:
         settings = self._common.settings()
         lease = Span(max(_LEASE_INTERVALS * settings.interval, _SHORTEST_LEASE))
-        before = self._cycles
+        self._served = False
         try:
             async with opened(self.server, self._rules, self._common.manner, lease=lease) as at:
                 self._station(at, self._rules)  # a missing right shows now, and not with the first candidate
@@ -89,8 +90,8 @@ class ServerLoop:
                 if await self._led(at):
                     await self._cycle_until_stop(at)
         except ServerError as lost:
-            if self._cycles == before:
-                raise  # it never served: back off
+            if not self._served:
+                raise  # it was of no use: back off
             self._away(lost, "at once")
         finally:
             self._bulletin.disconnected()
@@ -103,6 +104,7 @@ class ServerLoop:
                 self._bulletin.leads()
                 return True
             holder = await leadership.holder()
+            self._served = True
             self.standing.set(State.STANDBY, str(holder or "another reaper leads"))
             self._bulletin.stands_by(holder)
             share = seconds(self._common.settings().interval) / _STANDBY_SHARE
@@ -134,6 +136,7 @@ class ServerLoop:
         name = str(self._cycles + 1)
         cycle = await run_cycle(post, name, rules=rules, memory=memory, stopping=self.stop.is_set)
         self._cycles += 1
+        self._served = True
         self.standing.slots = cycle.snapshot.slots
         self.standing.set(State.WORKING)
         self._bulletin.cycled(cycle, took=time.monotonic() - started)
