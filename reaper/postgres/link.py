@@ -115,12 +115,23 @@ class Link:
                 raise Lost(message) from None
             raise
 
+    async def lease(self, lease: Span) -> None:
+        """From now on, let the server end our session when we are silent for so long (from 14 on)."""
+        try:
+            await self._take_lease(lease)
+        except psycopg.Error as error:
+            message = f"could not take the lease: {sentence(error)}"
+            raise ServerError(message) from None
+
     async def close(self) -> None:
         """Give the slot back."""
         await self._connection.close()
 
     async def _settle_in(self, lease: Span) -> None:
         await self.rows(_ENCODING)
+        await self._take_lease(lease)
+
+    async def _take_lease(self, lease: Span) -> None:
         if self._connection.info.server_version >= _LEASE_SINCE:
             # Without a lease it is 0, for the role may have been given a limit by ALTER ROLE.
             await self.rows(_LEASE, (str(min(lease // 1_000, _LONGEST_LEASE_MS)),))

@@ -24,7 +24,7 @@ from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.pause import pause
 from reaper.service.standing import Standing, State
-from reaper.service.station import Manner, Opened, office_of, opened, station
+from reaper.service.station import Manner, Opened, looked_again, office_of, opened, station
 
 _LEASE_INTERVALS: Final = 3
 _SHORTEST_LEASE: Final = Span(15 * SECOND)
@@ -79,12 +79,14 @@ class ServerLoop:
     def _rules(self) -> Rules:
         return self._common.settings().rules_for(self.server)
 
+    @property
+    def _lease(self) -> Span:
+        return Span(max(_LEASE_INTERVALS * self._common.settings().interval, _SHORTEST_LEASE))
+
     async def _serve(self) -> None:
-        settings = self._common.settings()
-        lease = Span(max(_LEASE_INTERVALS * settings.interval, _SHORTEST_LEASE))
         self._served = False
         try:
-            async with opened(self.server, self._rules, self._common.manner, lease=lease) as at:
+            async with opened(self.server, self._rules, self._common.manner, lease=self._lease) as at:
                 self._station(at, self._rules)  # a missing right shows now, and not with the first candidate
                 self._bulletin.connected(at)
                 if await self._led(at):
@@ -113,12 +115,10 @@ class ServerLoop:
 
     async def _cycle_until_stop(self, at: Opened) -> None:
         memory = Memory()
-        rules = self._rules
-        post = self._station(at, rules)
+        rules, post = await self._take_post(at)
         while not self.stop.is_set():
             if self._rules != rules:
-                rules = self._rules
-                post = self._station(at, rules)
+                rules, post = await self._take_post(at)
             rest = seconds(self._common.settings().interval)
             try:
                 cycle = await self._cycle(post, rules, memory)
@@ -130,6 +130,12 @@ class ServerLoop:
                 # Counted from the look, which the server dated a moment earlier: no deadline is met too soon.
                 rest = seconds(self._rest(cycle, rules)) - self._clock.seconds_since_look + _AFTER_DEADLINE
             await pause(rest, self.stop)
+
+    async def _take_post(self, at: Opened) -> tuple[Rules, Station]:
+        """Work by the rules that hold now, with the rights that we have now and a lease for this interval."""
+        rules = self._rules
+        await at.link.lease(self._lease)
+        return rules, self._station(await looked_again(at, rules, self._common.manner), rules)
 
     async def _cycle(self, post: Station, rules: Rules, memory: Memory) -> Cycle:
         started = time.monotonic()

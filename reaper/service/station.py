@@ -3,7 +3,7 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reaper import __version__
 from reaper.config import Server
@@ -54,6 +54,12 @@ async def opened(
         )
     finally:
         await link.close()
+
+
+async def looked_again(at: Opened, rules: Rules, manner: Manner) -> Opened:
+    """The same connection under rules that are new to it: they may ask for rights that nobody missed before."""
+    seen = await probe(at.link)
+    return replace(at, probe=seen, findings=inspect(at.link, seen, rules, dry_run=manner.dry_run))
 
 
 def station(
