@@ -31,13 +31,18 @@ class Fleet:
         return {server.name: loop.standing for server, loop in self._loops.items()}
 
     def muster(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
-        """Begin at servers that are new, end at those that are gone; one that has changed is both."""
-        wanted = list(dict.fromkeys(servers))
+        """Begin at servers that are new, end at those that are gone; one that has changed is both.
+
+        Those that stay are woken: what they wait for may have changed.
+        """
+        wanted = dict.fromkeys(servers)
         names = {server.name for server in wanted}
         for server in [server for server in self._loops if server not in wanted]:
             self._loops.pop(server).stop.set()
             if server.name not in names:
                 self._metrics.forget(server.name)
+        for loop in self._loops.values():
+            loop.wake.set()
         for server in wanted:
             if server not in self._loops:
                 self._loops[server] = loop = self._loop(server)

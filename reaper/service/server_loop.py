@@ -51,6 +51,7 @@ class ServerLoop:
         self.server = server
         self.standing = standing
         self.stop = asyncio.Event()
+        self.wake = asyncio.Event()
         self.ended = asyncio.Event()
         self._common = common
         self._bulletin = bulletin
@@ -63,7 +64,7 @@ class ServerLoop:
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(ServerError),
             wait=wait_exponential_jitter(initial=1, max=_LONGEST_BACKOFF, jitter=1),
-            sleep=lambda delay: pause(delay, self.stop),
+            sleep=self._rest_for,
             before_sleep=self._say_away,
             stop=lambda _: self.stop.is_set(),
             retry_error_callback=lambda _: None,
@@ -124,12 +125,12 @@ class ServerLoop:
                 cycle = await self._cycle(post, rules, memory)
             except (ObservingFailed, RecordFailed) as failed:
                 self._bulletin.failed(failed)
-                self.standing.sign()
+                self.standing.set(State.FAILING, str(failed))
             else:
                 memory = cycle.remembered
                 # Counted from the look, which the server dated a moment earlier: no deadline is met too soon.
                 rest = seconds(self._rest(cycle, rules)) - self._clock.seconds_since_look + _AFTER_DEADLINE
-            await pause(rest, self.stop)
+            await self._rest_for(rest)
 
     async def _take_post(self, at: Opened) -> tuple[Rules, Station]:
         """Work by the rules that hold now, with the rights that we have now and a lease for this interval."""
@@ -158,6 +159,11 @@ class ServerLoop:
         if any(spare.by is Spared.FIRST_SIGHTING for spare in cycle.plan.spares):
             return settings.precision  # the second look that must agree
         return rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.precision)
+
+    async def _rest_for(self, delay: float) -> None:
+        """Wait so long, but for a reload no longer: the interval, or what was refused, may have changed."""
+        await pause(delay, self.stop, self.wake)
+        self.wake.clear()
 
     def _say_away(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None

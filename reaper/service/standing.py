@@ -15,6 +15,7 @@ class State(StrEnum):
     AWAY = "away"
     REFUSED = "refused"
     STANDBY = "standby"
+    FAILING = "failing"
     WORKING = "working"
 
 

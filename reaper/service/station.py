@@ -57,7 +57,7 @@ async def opened(
 
 
 async def looked_again(at: Opened, rules: Rules, manner: Manner) -> Opened:
-    """The same connection under rules that are new to it: they may ask for rights that nobody missed before."""
+    """The same connection under rules that are new to it, and may ask for rights that nobody missed."""
     seen = await probe(at.link)
     return replace(at, probe=seen, findings=inspect(at.link, seen, rules, dry_run=manner.dry_run))
 

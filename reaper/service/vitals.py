@@ -59,7 +59,7 @@ class Vitals:
         ]
         if not self.reload.succeeded:
             parts.append("the policy file on disk is refused")
-        for state in (State.STANDBY, State.AWAY, State.REFUSED):
+        for state in (State.STANDBY, State.AWAY, State.REFUSED, State.FAILING):
             count = sum(standing.state is state for standing in standings)
             parts += [f"{count} {state.value}"] if count else []
         return ", ".join(parts)
