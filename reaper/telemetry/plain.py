@@ -5,4 +5,7 @@ def plain(value: object) -> str:
     """Escape what could move a cursor, colour a terminal, start a line or turn the reading direction."""
     if value is None:
         return ""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
