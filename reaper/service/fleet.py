@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from reaper.config import Server
 from reaper.service.bulletin import Bulletin
@@ -11,6 +12,9 @@ from reaper.service.tally import Tally
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.notify import Notifier
+
+_APART_SECONDS: Final = 0.005
+"""Between the first connections of many servers: all at once they would time each other out."""
 
 
 class Fleet:
@@ -43,10 +47,9 @@ class Fleet:
                 self._metrics.forget(server.name)
         for loop in self._loops.values():
             loop.wake.set()
-        for server in wanted:
-            if server not in self._loops:
-                self._loops[server] = loop = self._loop(server)
-                start(loop)
+        for number, server in enumerate([server for server in wanted if server not in self._loops]):
+            self._loops[server] = loop = self._loop(server, begin_after=number * _APART_SECONDS)
+            start(loop)
 
     def stop(self) -> None:
         """Ask every loop to finish what is at hand and end."""
@@ -57,9 +60,9 @@ class Fleet:
         """Wait until every loop, dismissed ones too, has finished what was at hand."""
         await asyncio.gather(*(loop.ended.wait() for loop in self._all))
 
-    def _loop(self, server: Server) -> ServerLoop:
+    def _loop(self, server: Server, *, begin_after: float) -> ServerLoop:
         bulletin = Bulletin(server.name, log=self._log, metrics=self._metrics, notifier=self._notifier)
         self.tallies[server.name] = bulletin.tally
-        loop = ServerLoop(server, self._common, bulletin, Standing())
+        loop = ServerLoop(server, self._common, bulletin, Standing(), begin_after=begin_after)
         self._all = [other for other in self._all if not other.ended.is_set()] + [loop]
         return loop

@@ -47,7 +47,15 @@ class Surroundings:
 class ServerLoop:
     """Runs cycles at one server until it is asked to stop."""
 
-    def __init__(self, server: Server, common: Surroundings, bulletin: Bulletin, standing: Standing) -> None:
+    def __init__(
+        self,
+        server: Server,
+        common: Surroundings,
+        bulletin: Bulletin,
+        standing: Standing,
+        *,
+        begin_after: float = 0.0,
+    ) -> None:
         self.server = server
         self.standing = standing
         self.stop = asyncio.Event()
@@ -55,6 +63,7 @@ class ServerLoop:
         self.ended = asyncio.Event()
         self._common = common
         self._bulletin = bulletin
+        self._begin_after = begin_after
         self._cycles = 0
         self._served = False
         self._clock = ClockWatch()  # of longer life than a connection: a clock may jump while there is none
@@ -70,6 +79,7 @@ class ServerLoop:
             retry_error_callback=lambda _: None,
         )
         try:
+            await pause(self._begin_after, self.stop)
             while not self.stop.is_set():
                 # A fresh round after each connection that served: the back-off starts small again.
                 await attempts(self._serve)
