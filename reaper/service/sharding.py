@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from hashlib import blake2b
 
-_SHARD = re.compile(r"(?:.*?)(\d{1,9})/(\d{1,9})", re.ASCII)
+# The name of a pod as Kubernetes writes it, and no more shards than lots can be drawn for in a moment.
+_SHARD = re.compile(r"(?:[a-z0-9][a-z0-9.-]*-)?(\d{1,4})/(\d{1,4})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
