@@ -1,12 +1,17 @@
 """The policy file in force: build new, validate whole, swap once, keep the last good."""
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from reaper.config import BadPolicyFile, Settings, Stamp, load, stamp
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import ReloadGauges
+
+T = TypeVar("T")
 
 
 class Rulebook:
@@ -16,25 +21,25 @@ class Rulebook:
         self._path = path
         self._gauges = gauges
         self._log = log
-        self._stamp: Stamp = stamp(path, settings)
+        self._stamp: Stamp | None = None  # so that the first look finds what has changed since the start
+        # Of its own: names that cannot be resolved keep all threads of the loop's pool waiting.
+        self._thread = ThreadPoolExecutor(1, "rulebook")
         self.settings = settings
 
     async def look(self) -> bool:
         """Reload if the content has changed since the last look; true when new settings are in force."""
-        now = await asyncio.to_thread(stamp, self._path, self.settings)
-        if now == self._stamp:
-            return False
-        # Remembered before the load: what changes in between is seen by the next look.
-        self._stamp = now
-        return await self.reload()
+        now = await self._beside(lambda: stamp(self._path, self.settings))
+        return now != self._stamp and await self._read(now)
 
     async def reload(self) -> bool:
-        """Read the file anew; a bad one is told with every mistake, and the last good one stays in force.
+        """Read the file anew; a bad one is told with every mistake, and the last good one stays in force."""
+        return await self._read(await self._beside(lambda: stamp(self._path, self.settings)))
 
-        In a thread, for a list of thousands of servers takes seconds, and no cycle is to wait for it.
-        """
+    async def _read(self, now: Stamp) -> bool:
+        # Remembered before the load: what changes in between is seen by the next look.
+        self._stamp = now
         try:
-            settings = await asyncio.to_thread(load, self._path)
+            settings = await self._beside(lambda: load(self._path))
         except BadPolicyFile as bad:
             self._gauges.failed()
             for mistake in bad.mistakes:
@@ -48,6 +53,10 @@ class Rulebook:
             counts = {"enforcing": len(rules.enforcing), "rehearsing": len(rules.rehearsing)}
             self._log.info(events.RELOADED, rules=self._digest, servers=len(settings.servers), **counts)
         return changed
+
+    async def _beside(self, work: Callable[[], T]) -> T:
+        """In a thread, for a list of thousands of servers takes seconds, and no cycle is to wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     @property
     def _digest(self) -> str:
