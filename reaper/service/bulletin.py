@@ -31,6 +31,8 @@ class Bulletin:
         self._gauges = metrics.server(server)
         self._last_holder: str | None = None
         self._last_trouble: str | None = None
+        self._last_failure: str | None = None
+        self._braked: frozenset[str] = frozenset()
         self._was_blind = False
         self.tally = Tally()
 
@@ -84,7 +86,7 @@ class Bulletin:
         self.tally.failures += 1
         self._metrics.failed(self._server, kind)
         self._log.error(event, why=str(error))
-        self._tell(Occasion.FAILURES, str(error))
+        self._tell_failure(error)
 
     def cycled(self, cycle: Cycle, *, took: float) -> None:
         """A cycle has come to its end."""
@@ -101,7 +103,9 @@ class Bulletin:
         self._gauges.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
         if cycle.record_failed:
             self._metrics.failed(self._server, "record")
-            self._tell(Occasion.FAILURES, str(cycle.record_failed))
+            self._tell_failure(cycle.record_failed)
+        else:
+            self._last_failure = None
         report(cycle, self._log)
         self._notify(cycle)
 
@@ -112,11 +116,19 @@ class Bulletin:
                 said = f"{outcome.result.value} {who}: {reap.reason} ({reap.policy.name})"
                 self._tell(Occasion.TERMINATIONS, said)
         for trip in cycle.plan.brakes:
-            self._tell(Occasion.BRAKES, f"{trip.policy.name}: {trip.reason}")
+            if trip.policy.name not in self._braked:
+                self._tell(Occasion.BRAKES, f"{trip.policy.name}: {trip.reason}")
+        self._braked = frozenset(trip.policy.name for trip in cycle.plan.brakes)
         blind = cycle.snapshot.unreadable
         if blind and not self._was_blind:
             self._tell(Occasion.BLINDNESS, f"{blind} sessions hide their state and are spared")
         self._was_blind = bool(blind)
+
+    def _tell_failure(self, error: Exception) -> None:
+        """Once, and again when it is another one, or after a cycle that went well."""
+        if str(error) != self._last_failure:
+            self._last_failure = str(error)
+            self._tell(Occasion.FAILURES, str(error))
 
     def _tell(self, occasion: Occasion, what: str) -> None:
         self._notifier.tell(occasion.value, self._server, what)
