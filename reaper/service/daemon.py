@@ -60,7 +60,12 @@ class Daemon:
         common = Surroundings(settings=settings, manner=parts.manner, ledger=parts.ledger)
         self._notifier = Notifier(log=parts.log, counts=parts.metrics.notifications)
         self._fleet = Fleet(common, log=parts.log, metrics=parts.metrics, notifier=self._notifier)
-        self._vitals = Vitals(fleet=self._fleet, settings=settings, reload=parts.metrics.reload)
+        self._vitals = Vitals(
+            fleet=self._fleet,
+            settings=settings,
+            reload=parts.metrics.reload,
+            dry_run=parts.manner.dry_run,
+        )
 
     async def run(self) -> Mapping[str, Tally]:
         """Begin everywhere, keep watch, end everywhere; returns what was done at each server."""

@@ -62,7 +62,8 @@ class Fleet:
 
     def _loop(self, server: Server, *, begin_after: float) -> ServerLoop:
         bulletin = Bulletin(server.name, log=self._log, metrics=self._metrics, notifier=self._notifier)
-        self.tallies[server.name] = bulletin.tally
+        # One that comes back, or whose connection string has changed, goes on counting.
+        bulletin.tally = self.tallies.setdefault(server.name, bulletin.tally)
         loop = ServerLoop(server, self._common, bulletin, Standing(), begin_after=begin_after)
         self._all = [other for other in self._all if not other.ended.is_set()] + [loop]
         return loop

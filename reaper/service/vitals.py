@@ -24,6 +24,7 @@ class Vitals:
     fleet: Fleet
     settings: Callable[[], Settings]
     reload: ReloadGauges
+    dry_run: bool = False
 
     def live(self) -> Health:
         """Bad when a loop stands still: then nothing but a restart helps."""
@@ -50,8 +51,9 @@ class Vitals:
     def status(self) -> str:
         """`3 servers, 412 of 500 slots, 2 policies enforcing`."""
         standings = list(self.fleet.standings.values())
-        slots = [standing.slots for standing in standings if standing.slots]
-        enforcing = len(self.settings().rules.enforcing)
+        seen_now = (standing for standing in standings if standing.state is State.WORKING)
+        slots = [standing.slots for standing in seen_now if standing.slots]
+        enforcing = 0 if self.dry_run else len(self.settings().rules.enforcing)
         parts = [
             _counted(len(standings), "server"),
             f"{sum(each.used for each in slots)} of {sum(each.total for each in slots)} slots",
