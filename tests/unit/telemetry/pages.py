@@ -100,7 +100,7 @@ def visit(scene: Callable[[Pages], Awaitable[None]], **told: Any) -> None:  # no
     """Play a scene with pages of its own."""
 
     async def play() -> None:
-        async with serving(**told) as pages:
+        async with asyncio.timeout(60), serving(**told) as pages:  # a hang is a failure
             await scene(pages)
 
     asyncio.run(play())

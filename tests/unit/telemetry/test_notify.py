@@ -57,7 +57,8 @@ def play(scene: Callable[[Desk], Awaitable[None]], desk: Desk | None = None) -> 
     desk = desk or Desk()
 
     async def run() -> None:
-        await scene(desk)
+        async with asyncio.timeout(60):  # a hang is a failure
+            await scene(desk)
 
     asyncio.run(run())
     return desk
@@ -137,6 +138,21 @@ def test_a_hook_that_does_not_answer_is_given_up(away: Webhook) -> None:
     desk = play(scene, Desk(timeout=0.05))
     assert '"why": "TimeoutError"' in desk.logged.getvalue()
     assert len(away.bodies) <= 1
+
+
+def test_a_hook_that_answers_without_end_is_given_up_and_asked_nothing_more_meanwhile(away: Webhook) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.notifier.use([hook_to(away, every=0)])
+        away.opened.clear()
+        away.drips = True
+        desk.notifier.tell(BRAKES, "orders", "one")
+        await desk.send(now=100)
+        assert desk.counts["ops", "failed"] == 1
+        await desk.send(now=200)
+        assert desk.counts["ops", "failed"] == 1
+
+    play(scene, Desk(timeout=0.3))
+    assert len(away.bodies) == 1
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,6 +20,8 @@ class Webhook:
     types: list[str | None] = field(default_factory=list)
     opened: threading.Event = field(default_factory=threading.Event)
     """Nothing is answered before it is set."""
+    drips: bool = False
+    """Until then, letter after letter comes of a header that has no end."""
 
     @property
     def texts(self) -> list[str]:
@@ -42,12 +44,20 @@ def webhook() -> Iterator[Webhook]:
             hook.paths.append(self.path)
             hook.types.append(self.headers["content-type"])
             hook.bodies.append(json.loads(self.rfile.read(size)))
+            if hook.drips:
+                self.drip()
             hook.opened.wait()
             status = hook.answers.pop(0) if hook.answers else 200
             self.send_response(status)
             if status in {301, 302, 307, 308}:
                 self.send_header("location", "/elsewhere")
             self.end_headers()
+
+        def drip(self) -> None:
+            with suppress(ConnectionError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nx: ")
+                while not hook.opened.wait(0.01):
+                    self.wfile.write(b"x")
 
         def do_GET(self) -> None:
             hook.paths.append(self.path)
