@@ -1,1 +1,1 @@
-"""What is told while it runs: logs."""
+"""What is told while it runs: log, metrics, pages, messages to webhooks, words to the service manager."""
