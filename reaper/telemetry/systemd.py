@@ -49,7 +49,7 @@ class Systemd:
         # An address that begins with @ is in the abstract namespace.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
-            manager.settimeout(1)
+            manager.setblocking(False)  # noqa: FBT003 (its only parameter)
             try:
                 manager.sendto(message.encode(), address)
             except OSError:
