@@ -158,5 +158,6 @@ def _listening(where: str, log: Log, *, asked: bool) -> socket | None:
         # Two reapers on one host, one of them a rehearsal, must not need to know of each other.
         log.warning(events.SERVES_NOT, why=message)
         return None
-    log.info(events.SERVES, at=where)
+    host, port = listening.getsockname()[:2]
+    log.info(events.SERVES, at=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     return listening
