@@ -196,8 +196,9 @@ def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     missing = tmp_path / "missing.yaml"
     with pytest.raises(BadPolicyFile) as refused:
         load(missing)
-    sentence = "the file cannot be read: No such file or directory; name a readable one with --policies or REAPER_POLICIES"
-    assert str(refused.value) == f"{missing}:1:1: file: {sentence}"
+    what = "the file cannot be read: No such file or directory"
+    instead = "name a readable one with --policies or REAPER_POLICIES"
+    assert str(refused.value) == f"{missing}:1:1: file: {what}; {instead}"
     with pytest.raises(BadPolicyFile, match=r"cannot be read: Is a directory; "):
         load(tmp_path)
     with pytest.raises(BadPolicyFile, match=r"cannot be read: embedded null byte; "):
