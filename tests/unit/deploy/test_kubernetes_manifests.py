@@ -76,7 +76,7 @@ def test_every_file_has_a_use() -> None:
     assert {path.resolve() for path in HERE.rglob("*") if path.is_file()} == used
 
 
-@pytest.mark.parametrize(("file", "patch"), PATCHES, ids=str)
+@pytest.mark.parametrize(("file", "patch"), PATCHES, ids=named)
 def test_a_patch_is_of_something_that_is_there(file: Path, patch: Path) -> None:
     assert identity(document(patch)) in {identity(document(path)) for path in resources(file)}
 
