@@ -35,6 +35,7 @@ class Holder:
     pid: int
     role: str | None
     application: str | None
+    database: str
     ours: bool
 
     def __str__(self) -> str:
@@ -65,12 +66,20 @@ class Leadership:
 
     async def holder(self) -> Holder | None:
         """Who leads now; nobody when the lock has just been let go."""
+        return await self._held(here=True)
+
+    async def elsewhere(self) -> Holder | None:
+        """Another reaper that leads the same server through another database, where its lock is not ours."""
+        found = await self._held(here=False)
+        return found if found and found.ours else None
+
+    async def _held(self, *, here: bool) -> Holder | None:
         try:
-            rows = await self._link.rows(_LEADER, self._key)
+            rows = await self._link.rows(_LEADER, {**self._key, "here": here})
         except psycopg.Error:
             return None
         if not rows:
             return None
-        pid, role, application = rows[0]
+        pid, role, application, database = rows[0]
         ours = role == self._role and application == REAPER_APPLICATION
-        return Holder(pid=pid, role=role, application=application, ours=ours)
+        return Holder(pid=pid, role=role, application=application, database=database, ours=ours)

@@ -56,10 +56,14 @@ class Bulletin:
         self._gauges.disconnect()
         self._last_holder = None
 
-    def leads(self) -> None:
-        """From now on this reaper acts here."""
+    def leads(self, another: Holder | None) -> None:
+        """From now on this reaper acts here, maybe beside another that the lock did not meet."""
         self._gauges.leads = True
         self._log.info(events.LEADS)
+        if another:
+            mend = "let all reapers of a server connect to the same database"
+            why = f"another reaper leads this server through database {another.database!r}: pid {another.pid}"
+            self._log.warning(events.LEADS_TWICE, why=why, mend=mend)
 
     def stands_by(self, holder: Holder | None) -> None:
         """Somebody else leads; told once for each of them."""

@@ -14,7 +14,7 @@ from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.notify import Notifier
 
 _APART_SECONDS: Final = 0.005
-"""Between the first connections of many servers: all at once they would time each other out."""
+"""Between the first connections: a thousand servers, or one with a thousand names, see no storm of logins."""
 
 
 class Fleet:

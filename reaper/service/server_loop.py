@@ -114,7 +114,7 @@ class ServerLoop:
         leadership = Leadership(at.link, office=office_of(self._common.manner), role=at.probe.role)
         while not self.stop.is_set():
             if await leadership.seek():
-                self._bulletin.leads()
+                self._bulletin.leads(await leadership.elsewhere())
                 return True
             holder = await leadership.holder()
             self._served = True
