@@ -1,0 +1,1 @@
+"""The parts of the daemon, on a clock that tests wind."""

@@ -1,0 +1,91 @@
+"""A clock that tests wind, settings, and the ears of a service."""
+
+import io
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from reaper.config import Server, Settings
+from reaper.policy.rules import Policy, Rules
+from reaper.policy.spans import SECOND, Span
+from reaper.record.ledger import Ledger
+from reaper.service.fleet import Fleet
+from reaper.service.server_loop import ServerLoop, Surroundings
+from reaper.service.station import Manner
+from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
+from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.notify import Hook, Notifier
+from tests.unit.record.build import Shelf, ledger
+
+ORDERS: Final = Server(name="orders", dsn="host=db-1")
+BILLING: Final = Server(name="billing", dsn="host=db-2")
+
+
+@dataclass(slots=True)
+class Clock:
+    """Monotonic seconds, that pass when a test says so."""
+
+    now: float = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def settings(*policies: Policy, interval: float = 10, servers: tuple[Server, ...] = ()) -> Settings:
+    return Settings(
+        rules=Rules(policies=policies),
+        interval=Span(round(interval * SECOND)),
+        precision=Span(SECOND),
+        servers=servers,
+        warnings=(),
+    )
+
+
+@dataclass(slots=True)
+class Ears:
+    """A log, metrics and a notifier, and all that they were told."""
+
+    written: io.StringIO = field(default_factory=io.StringIO)
+    metrics: Metrics = field(default_factory=lambda: Metrics("1.2.3"))
+    told: list[tuple[str, str, str]] = field(default_factory=list)
+    log: Log = field(init=False)
+    notifier: Notifier = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = make_log(LogFormat.JSON, LogLevel.DEBUG, to=self.written)
+        self.notifier = Notifier(log=self.log)
+        occasions = frozenset({"terminations", "brakes", "blindness", "failures"})
+        self.notifier.use([Hook(name="ops", url="http://chat/", on=occasions, every_seconds=60)])
+
+    @property
+    def logged(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.written.getvalue().splitlines()]
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.logged if line["event"] == event]
+
+    @property
+    def waiting(self) -> list[str]:
+        """What the next message would say."""
+        (box,) = self.notifier._boxes.values()
+        return list(box.lines)
+
+
+def record() -> Ledger:
+    return ledger(Shelf())
+
+
+def fleet(ears: Ears, now: Settings) -> Fleet:
+    common = Surroundings(settings=lambda: now, manner=Manner(), ledger=record())
+    return Fleet(common, log=ears.log, metrics=ears.metrics, notifier=ears.notifier)
+
+
+class Mustered(list[ServerLoop]):
+    """The loops that a muster began, of which none runs."""
+
+    @property
+    def names(self) -> list[str]:
+        return [loop.server.name for loop in self]

@@ -1,0 +1,222 @@
+"""What happens is logged each time, and told to people once."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from reaper.policy.memory import Memory
+from reaper.policy.rules import Brake, Policy
+from reaper.policy.session import Snapshot
+from reaper.policy.spans import SECOND, Span
+from reaper.policy.verdict import Outcome, Reap, Result
+from reaper.postgres.leadership import Holder
+from reaper.record.writer import RecordFailed
+from reaper.service.bulletin import Bulletin
+from reaper.service.cycle import Cycle
+from reaper.service.tally import Tally
+from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
+from tests.unit.policy.build import session as told_session
+
+from .build import Ears
+
+OURS = Holder(pid=7, role="reaper", application="pg-reaper", database="db", ours=True)
+STRANGER = Holder(pid=8, role="app", application="web", database="db", ours=False)
+CAREFUL = replace(policy(), brake=Brake(share=0.1, above=1))
+DISK_FULL = RecordFailed(where="audit.jsonl", why="No space left on device")
+
+
+class Told:
+    """A bulletin of one server, and what came of it."""
+
+    def __init__(self) -> None:
+        self.ears = Ears()
+        self.bulletin = Bulletin(
+            "orders", log=self.ears.log, metrics=self.ears.metrics, notifier=self.ears.notifier
+        )
+
+    def cycled(
+        self,
+        seen: Snapshot,
+        *policies: Policy,
+        results: Sequence[Result] = (),
+        record_failed: RecordFailed | None = None,
+        clock_step: Span | None = None,
+    ) -> Cycle:
+        decided = plan(seen, *policies)
+        outcomes = [Outcome(result=result, at=NOW) for result in results]
+        settled: list[tuple[Reap, Outcome]] = (
+            list(zip(decided.reaps, outcomes, strict=True)) if results else []
+        )
+        cycle = Cycle(
+            name="1",
+            snapshot=seen,
+            plan=decided,
+            settled=tuple(settled),
+            memory=Memory(),
+            record_failed=record_failed,
+            clock_step=clock_step,
+        )
+        self.bulletin.cycled(cycle, took=0.01)
+        return cycle
+
+    def logged(self, event: str) -> list[str]:
+        return [str(line.get("why")) for line in self.ears.lines(event)]
+
+    @property
+    def levels(self) -> list[str]:
+        return [line["level"] for line in self.ears.logged]
+
+    @property
+    def waiting(self) -> list[str]:
+        return self.ears.waiting
+
+
+def test_a_holder_is_told_once_however_often_it_is_met() -> None:
+    told = Told()
+    for _ in range(3):
+        told.bulletin.stands_by(OURS)
+    assert told.logged("leader.standby") == [str(OURS)]
+    assert told.levels == ["info"]
+
+
+def test_another_holder_is_told_anew_and_a_stranger_as_an_error_with_the_cure() -> None:
+    told = Told()
+    for holder in (OURS, STRANGER, STRANGER, OURS):
+        told.bulletin.stands_by(holder)
+    assert told.logged("leader.standby") == [str(OURS), str(STRANGER), str(OURS)]
+    assert told.levels == ["info", "error", "info"]
+    assert "SELECT pg_terminate_backend(8);" in told.logged("leader.standby")[1]
+
+
+def test_a_holder_is_told_again_on_a_new_connection() -> None:
+    told = Told()
+    told.bulletin.stands_by(OURS)
+    told.bulletin.disconnected()
+    told.bulletin.stands_by(OURS)
+    assert len(told.logged("leader.standby")) == 2
+
+
+def test_a_lead_is_told_and_a_second_one_beside_it_is_a_warning_with_the_cure() -> None:
+    told = Told()
+    told.bulletin.leads(None)
+    told.bulletin.leads(OURS)
+    assert told.levels == ["info", "info", "warning"]
+    (line,) = told.ears.lines("leader.twice")
+    assert (line["why"], line["mend"]) == (
+        "another reaper leads this server through database 'db': pid 7",
+        "let all reapers of a server connect to the same database",
+    )
+    assert told.bulletin._gauges.leads
+
+
+def test_a_lock_that_was_just_let_go_is_told_without_a_name() -> None:
+    told = Told()
+    told.bulletin.stands_by(None)
+    assert told.logged("leader.standby") == ["another reaper leads"]
+
+
+@pytest.mark.parametrize(
+    ("refused", "event", "words"), [(False, "server.away", "is away"), (True, "server.refused", "refuses")]
+)
+def test_trouble_is_logged_at_every_attempt_and_notified_once(
+    event: str, words: str, *, refused: bool
+) -> None:
+    told = Told()
+    for _ in range(3):
+        told.bulletin.away("connection refused", refused=refused, retry="in 1.0s")
+    assert told.logged(event) == ["connection refused"] * 3
+    assert told.waiting == [f"orders: {words}: connection refused"]
+
+
+def test_other_trouble_is_notified_anew() -> None:
+    told = Told()
+    for why in ("refused", "refused", "no route", "no route"):
+        told.bulletin.away(why, refused=False, retry="in 1.0s")
+    assert told.waiting == ["orders: is away: refused", "orders: is away: no route"]
+
+
+def test_a_failing_record_is_logged_at_every_cycle_and_notified_once_until_a_cycle_goes_well() -> None:
+    told = Told()
+    for _ in range(3):
+        told.bulletin.failed(DISK_FULL)
+    assert len(told.logged("record.failed")) == 3
+    assert told.waiting == [f"orders: {DISK_FULL}"]
+
+    told.cycled(snapshot())
+    told.bulletin.failed(DISK_FULL)
+    assert len(told.waiting) == 2
+    assert told.bulletin.tally.failures == 4
+
+
+def test_outcomes_that_could_not_be_written_are_notified_once() -> None:
+    told = Told()
+    for _ in range(3):
+        told.cycled(snapshot(), record_failed=DISK_FULL)
+    assert told.waiting == [f"orders: {DISK_FULL}"]
+    assert len(told.logged("record.failed")) == 3
+
+
+def test_blindness_is_logged_at_every_look_and_notified_once_until_it_is_cured() -> None:
+    told = Told()
+    blind = replace(snapshot(), unreadable=3)
+    for seen in (blind, blind, snapshot(), blind):
+        told.cycled(seen)
+    assert len(told.logged("server.blind")) == 3
+    assert told.waiting == ["orders: 3 sessions hide their state and are spared"] * 2
+
+
+def test_a_brake_is_logged_at_every_cycle_and_notified_once_until_it_lets_go() -> None:
+    told = Told()
+    many = snapshot(*sessions(8))
+    for seen in (many, many, snapshot(), many):
+        told.cycled(seen, CAREFUL)
+    assert len(told.logged("policy.braked")) == 3
+    assert len(told.waiting) == 2
+    assert all(line.startswith("orders: leaked: ") for line in told.waiting)
+
+
+@pytest.mark.parametrize("result", Result)
+def test_what_became_of_a_session_is_notified_when_something_was_done_or_is_not_known(result: Result) -> None:
+    told = Told()
+    told.cycled(snapshot(told_session(4711)), policy(), results=[result])
+    worth = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
+    assert bool(told.waiting) == (result in worth)
+    assert all(line.startswith(f"orders: {result.value} pid 4711 ") for line in told.waiting)
+
+
+def test_quiet_cycles_are_quiet_and_others_say_what_they_did() -> None:
+    told = Told()
+    told.cycled(snapshot())
+    told.cycled(
+        snapshot(told_session(101), told_session(102)), policy(), results=[Result.TERMINATED, Result.WOKE]
+    )
+    quiet, acted = told.ears.logged
+    assert (quiet["event"], quiet["level"]) == ("cycle.quiet", "debug")
+    assert (acted["event"], acted["level"]) == ("cycle.acted", "info")
+    assert (acted["terminated"], acted["woke"], acted["slots"]) == (1, 1, "10/103")
+
+
+def test_a_clock_that_jumped_is_told_with_its_size() -> None:
+    told = Told()
+    told.cycled(snapshot(), clock_step=Span(7_200 * SECOND))
+    (line,) = told.ears.lines("clock.stepped")
+    assert (line["level"], line["by"]) == ("warning", "2h")
+
+
+def test_the_tally_counts_by_policy_and_result() -> None:
+    told = Told()
+    told.cycled(
+        snapshot(told_session(101), told_session(102)), policy(), results=[Result.TERMINATED, Result.WOKE]
+    )
+    told.cycled(snapshot(*sessions(8)), CAREFUL)
+    tally = told.bulletin.tally
+    assert (tally.cycles, tally.brakes, tally.failures) == (2, 1, 0)
+    assert tally.results == {("leaked", Result.TERMINATED): 1, ("leaked", Result.WOKE): 1}
+    assert tally.by_result == {"terminated": 1, "woke": 1}
+
+
+def test_a_tally_adds_up_over_policies() -> None:
+    tally = Tally()
+    tally.results.update({("a", Result.GONE): 2, ("b", Result.GONE): 3, ("b", Result.WOKE): 1})
+    assert tally.by_result == {"gone": 5, "woke": 1}

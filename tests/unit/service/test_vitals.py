@@ -1,0 +1,148 @@
+"""Live as long as the loops come round; ready as long as every server that is ours is looked after."""
+
+from dataclasses import replace
+
+import pytest
+
+from reaper.config import Server
+from reaper.policy.rules import Mode
+from reaper.policy.session import Slots
+from reaper.service.standing import Standing, State
+from reaper.service.vitals import Vitals
+from reaper.telemetry.metrics import ReloadGauges
+from tests.unit.policy.build import policy
+
+from .build import BILLING, ORDERS, Clock, Ears, Mustered, fleet, settings
+
+
+class Watched:
+    """Loops that do not run, each with a standing that a test sets."""
+
+    def __init__(self, *servers: Server, interval: float = 10, dry_run: bool = False) -> None:
+        self.clock = Clock()
+        self.reload = ReloadGauges()
+        both = (policy("a"), policy("b"), replace(policy("c"), mode=Mode.DRY_RUN))
+        now = settings(*both, interval=interval, servers=servers)
+        self.loops = Mustered()
+        all_of_them = fleet(Ears(), now)
+        all_of_them.muster(servers, self.loops.append)
+        for loop in self.loops:
+            loop.standing = Standing(clock=self.clock)
+        self.vitals = Vitals(fleet=all_of_them, settings=lambda: now, reload=self.reload, dry_run=dry_run)
+
+    def standing(self, number: int = 0) -> Standing:
+        return self.loops[number].standing
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_loop_that_comes_round_lives_whatever_its_server_does(state: State) -> None:
+    watched = Watched(ORDERS)
+    watched.clock.passes(10_000)
+    watched.standing().set(state, "so")
+    assert watched.vitals.live().good
+
+
+@pytest.mark.parametrize(("interval", "limit"), [(1, 103), (10, 130), (3_600, 10_900)])
+def test_a_loop_that_stands_still_beyond_three_intervals_and_the_longest_back_off_is_dead(
+    interval: float, limit: float
+) -> None:
+    watched = Watched(ORDERS, BILLING, interval=interval)
+    watched.clock.passes(limit)
+    assert watched.vitals.live().good
+
+    watched.standing(0).set(State.WORKING)
+    watched.standing(1).state = State.AWAY
+    watched.clock.passes(limit + 1)
+    watched.standing(0).sign()
+    health = watched.vitals.live()
+    assert not health.good
+    assert health.reasons == {"billing": f"no sign of life for {2 * limit + 1:.0f}s (away)"}
+
+
+@pytest.mark.parametrize(
+    ("state", "ready"),
+    [
+        (State.CONNECTING, False),
+        (State.AWAY, False),
+        (State.REFUSED, False),
+        (State.FAILING, False),
+        (State.STANDBY, True),
+        (State.WORKING, True),
+    ],
+)
+def test_only_a_server_that_is_worked_at_or_stood_by_is_ready(state: State, *, ready: bool) -> None:
+    watched = Watched(ORDERS)
+    watched.standing().set(state, "why")
+    health = watched.vitals.ready()
+    assert health.good is ready
+    assert health.reasons == ({} if ready else {"orders": f"{state.value}: why"})
+
+
+def test_one_server_in_trouble_is_named_and_the_others_are_not() -> None:
+    watched = Watched(ORDERS, BILLING)
+    watched.standing(0).set(State.WORKING)
+    watched.standing(1).set(State.AWAY, "connection refused")
+    assert watched.vitals.ready().reasons == {"billing": "away: connection refused"}
+
+
+def test_the_start_is_over_when_every_loop_has_had_its_first_result() -> None:
+    watched = Watched(ORDERS, BILLING)
+    assert not watched.vitals.started()
+    watched.standing(0).set(State.WORKING)
+    assert not watched.vitals.started()
+    watched.standing(1).set(State.REFUSED)
+    assert watched.vitals.started()
+
+
+def test_without_a_server_it_is_started_live_and_ready() -> None:
+    vitals = Watched().vitals
+    assert vitals.started()
+    assert vitals.live().good
+    assert vitals.ready().good
+    assert vitals.status() == "0 servers, 0 of 0 slots, 2 policies enforcing"
+
+
+def test_the_status_is_one_line_of_numbers() -> None:
+    watched = Watched(ORDERS, BILLING)
+    for loop, used in zip(watched.loops, (12, 30), strict=True):
+        loop.standing.slots = Slots(total=100, reserved=3, used=used)
+        loop.standing.set(State.WORKING)
+    assert watched.vitals.status() == "2 servers, 42 of 200 slots, 2 policies enforcing"
+
+
+def test_the_status_counts_the_slots_that_are_seen_now_and_the_servers_that_are_not() -> None:
+    watched = Watched(ORDERS, BILLING)
+    for loop, state in zip(watched.loops, (State.WORKING, State.AWAY), strict=True):
+        loop.standing.slots = Slots(total=100, reserved=3, used=12)
+        loop.standing.set(state)
+    assert watched.vitals.status() == "2 servers, 12 of 100 slots, 2 policies enforcing, 1 away"
+
+
+def test_the_status_of_a_dry_run_speaks_of_no_policy_that_enforces() -> None:
+    assert Watched(ORDERS, dry_run=True).vitals.status() == "1 server, 0 of 0 slots, 0 policies enforcing"
+
+
+def test_the_status_says_when_the_file_on_disk_is_refused() -> None:
+    watched = Watched(ORDERS)
+    watched.reload.failed()
+    assert watched.vitals.status().endswith(", the policy file on disk is refused")
+
+
+def test_a_standing_says_its_state_and_the_reason_if_there_is_one() -> None:
+    standing = Standing(clock=Clock())
+    assert (str(standing), standing.started) == ("connecting", False)
+    standing.set(State.STANDBY, "another reaper leads")
+    assert (str(standing), standing.started) == ("standby: another reaper leads", True)
+    standing.set(State.WORKING)
+    assert str(standing) == "working"
+
+
+def test_a_sign_of_life_ends_the_silence_and_changes_nothing_else() -> None:
+    clock = Clock()
+    standing = Standing(clock=clock)
+    standing.set(State.AWAY, "refused")
+    clock.passes(5)
+    assert standing.silent_seconds == 5
+    standing.sign()
+    assert standing.silent_seconds == 0
+    assert str(standing) == "away: refused"
