@@ -66,20 +66,19 @@ class Leadership:
 
     async def holder(self) -> Holder | None:
         """Who leads now; nobody when the lock has just been let go."""
-        return await self._held(here=True)
+        return next(iter(await self._held(here=True)), None)
 
     async def elsewhere(self) -> Holder | None:
         """Another reaper that leads the same server through another database, where its lock is not ours."""
-        found = await self._held(here=False)
-        return found if found and found.ours else None
+        return next((holder for holder in await self._held(here=False) if holder.ours), None)
 
-    async def _held(self, *, here: bool) -> Holder | None:
+    async def _held(self, *, here: bool) -> list[Holder]:
         try:
             rows = await self._link.rows(_LEADER, {**self._key, "here": here})
         except psycopg.Error:
-            return None
-        if not rows:
-            return None
-        pid, role, application, database = rows[0]
+            return []
+        return [self._holder(*row) for row in rows]
+
+    def _holder(self, pid: int, role: str | None, application: str | None, database: str) -> Holder:
         ours = role == self._role and application == REAPER_APPLICATION
         return Holder(pid=pid, role=role, application=application, database=database, ours=ours)

@@ -10,4 +10,4 @@ SELECT l.pid, r.rolname, s.application_name, d.datname
    AND l.objid = %(key)s::int8::oid
    AND l.objsubid = 2
    AND (d.datname = pg_catalog.current_database()) = %(here)s
- LIMIT 1
+ ORDER BY l.pid
