@@ -13,7 +13,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.rules import Mode
 from reaper.policy.session import Session, Snapshot, whose
 from reaper.policy.spans import isoformat, since, words
-from reaper.policy.verdict import Plan, Spare, Spared, Verdict
+from reaper.policy.verdict import Plan, Spare, Verdict
 from reaper.telemetry.plain import plain
 
 
@@ -54,7 +54,7 @@ def plan(
     seen, rules = look(settings, dsn=dsn, server=server, saved=snapshot)
     made = decide(snapshot=seen, rules=rules, memory=Memory.of(seen))
     verdicts: list[Verdict] = [*made.reaps, *made.rehearsals]
-    verdicts += [spare for spare in made.spares if everybody or spare.by is not Spared.UNMATCHED]
+    verdicts += [spare for spare in made.spares if everybody or spare.policy]
     rows = [_row(verdict, seen) for verdict in verdicts]
     if output is not Output.TABLE:
         print_document({**_head(seen, made), "verdicts": rows}, output=output)
@@ -117,7 +117,7 @@ def _age(session: Session, snapshot: Snapshot) -> str | None:
 
 def _summary(snapshot: Snapshot, made: Plan) -> list[str]:
     slots = snapshot.slots
-    spared = sum(spare.by is not Spared.UNMATCHED for spare in made.spares)
+    spared = sum(spare.policy is not None for spare in made.spares)
     used = f"{slots.used} of {slots.usable} slots used, {slots.reserved} more are reserved"
     said = [
         f"{used}; {len(snapshot.sessions)} sessions seen.",

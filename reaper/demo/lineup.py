@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from reaper.policy.protections import REAPER_APPLICATION
+from reaper.policy.protections import SELF
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, Session
 from reaper.policy.spans import Instant, since, words
 from reaper.policy.verdict import Outcome, Result, Spare, Spared, Verdict, longest_idle_first
@@ -80,9 +80,10 @@ def _reaped(outcome: Outcome | None) -> tuple[Tone, str]:
 
 
 def _spared(spare: Spare) -> tuple[Tone, str]:
+    if spare.protection == SELF:
+        return Tone.IN_USE, _ITSELF
     if spare.by is Spared.UNMATCHED:
-        ours = spare.session.identity.application == REAPER_APPLICATION
-        return Tone.IN_USE, _ITSELF if ours else Tone.IN_USE
+        return Tone.IN_USE, Tone.IN_USE
     if spare.by in _FOR_GOOD:
         return Tone.SPARED, spare.reason
     says = _WOULD if spare.by is Spared.REHEARSED else spare.reason

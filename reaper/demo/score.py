@@ -160,7 +160,7 @@ class Score:
 
     def _spare(self, spare: Spare) -> None:
         application = spare.session.identity.application or ""
-        if spare.by in TELLING and application not in self.spared:
+        if spare.policy and spare.by in TELLING and application not in self.spared:
             self.spared[application] = spare.reason
             self.tell(SPARED, f"{application}: {spare.reason}")
 

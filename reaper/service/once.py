@@ -11,7 +11,7 @@ from reaper.service.bulletin import report
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, run_cycle
 from reaper.service.pause import pause
-from reaper.service.station import Manner, office_of, opened, station
+from reaper.service.station import Manner, lease_of, office_of, opened, station
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 
@@ -22,7 +22,7 @@ async def run_once(
     """Look, look again a moment later, carry out what both looks agree on; or say who leads here instead."""
     rules = settings.rules_for(server)
     log = log.bind(server=server.name)
-    async with opened(server, rules, manner) as at:
+    async with opened(server, rules, manner, lease=lease_of(settings)) as at:
         post = station(server, at, rules, manner, ledger, clock=ClockWatch())
         leadership = Leadership(at.link, office=office_of(manner), role=at.probe.role)
         if not await leadership.seek():

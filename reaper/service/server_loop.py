@@ -12,7 +12,7 @@ from reaper.config import Server, Settings
 from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Rules
-from reaper.policy.spans import SECOND, Span, seconds
+from reaper.policy.spans import Span, seconds
 from reaper.policy.verdict import Spared
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.leadership import Leadership
@@ -24,10 +24,8 @@ from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.pause import pause
 from reaper.service.standing import Standing, State
-from reaper.service.station import Manner, Opened, looked_again, office_of, opened, station
+from reaper.service.station import Manner, Opened, lease_of, looked_again, office_of, opened, station
 
-_LEASE_INTERVALS: Final = 3
-_SHORTEST_LEASE: Final = Span(15 * SECOND)
 _LONGEST_BACKOFF: Final = 60.0
 _AFTER_DEADLINE: Final = 0.002
 _STANDBY_SHARE: Final = 5
@@ -90,14 +88,11 @@ class ServerLoop:
     def _rules(self) -> Rules:
         return self._common.settings().rules_for(self.server)
 
-    @property
-    def _lease(self) -> Span:
-        return Span(max(_LEASE_INTERVALS * self._common.settings().interval, _SHORTEST_LEASE))
-
     async def _serve(self) -> None:
         self._served = False
+        lease = lease_of(self._common.settings())
         try:
-            async with opened(self.server, self._rules, self._common.manner, lease=self._lease) as at:
+            async with opened(self.server, self._rules, self._common.manner, lease=lease) as at:
                 self._station(at, self._rules)  # a missing right shows now, and not with the first candidate
                 self._bulletin.connected(at)
                 if await self._led(at):
@@ -145,7 +140,7 @@ class ServerLoop:
     async def _take_post(self, at: Opened) -> tuple[Rules, Station]:
         """Work by the rules that hold now, with the rights that we have now and a lease for this interval."""
         rules = self._rules
-        await at.link.lease(self._lease)
+        await at.link.lease(lease_of(self._common.settings()))
         return rules, self._station(await looked_again(at, rules, self._common.manner), rules)
 
     async def _cycle(self, post: Station, rules: Rules, memory: Memory) -> Cycle:

@@ -4,11 +4,12 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
 from reaper import __version__
-from reaper.config import Server
+from reaper.config import Server, Settings
 from reaper.policy.rules import Rules
-from reaper.policy.spans import Span
+from reaper.policy.spans import SECOND, Span
 from reaper.postgres.leadership import Office
 from reaper.postgres.link import Link
 from reaper.postgres.observer import Observer
@@ -18,6 +19,9 @@ from reaper.postgres.terminator import GuardedTerminator, Rehearsal
 from reaper.record.ledger import Author, Ledger
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Hands, Station
+
+_LEASE_INTERVALS: Final = 3
+_SHORTEST_LEASE: Final = Span(15 * SECOND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,11 @@ def station(
         ),
         clock=clock,
     )
+
+
+def lease_of(settings: Settings) -> Span:
+    """For how long a reaper may be silent before the server takes it for frozen, and its lead away."""
+    return Span(max(_LEASE_INTERVALS * settings.interval, _SHORTEST_LEASE))
 
 
 def office_of(manner: Manner) -> Office:

@@ -49,7 +49,7 @@ def looked(admin: psycopg.Connection, role: Role) -> bool:
     """Whether the reaper of this role has taken its first look, and waits for its second."""
     question = """
         SELECT 1 FROM pg_stat_activity
-         WHERE usename = %s AND state = 'idle' AND query LIKE '%%pg_stat_get_activity(NULL)%%'
+         WHERE usename = %s AND state = 'idle' AND query LIKE '%%One look at the server%%'
     """
     return admin.execute(question, (role.name,)).fetchone() is not None
 

@@ -200,6 +200,7 @@ def test_a_server_that_restarts_is_waited_for_and_served_again(
         life = reaper.start("run", *RECORD)
         with Clients(own_server.dsn) as clients:
             until(clients.open(role=app, application="before").left)
+        reaper.recorded("session.outcome", application="before")  # confirmed, before the server goes
         own_server.restart()
         life.logged("server.away")
         life.logged("server.connected", times=2)
