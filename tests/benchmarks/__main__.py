@@ -1,0 +1,38 @@
+"""`python -m tests.benchmarks NAME`: run one benchmark and print its tables as they come."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from signal import SIGTERM, signal
+from typing import Final
+
+import click
+
+from reaper.demo.binaries import DEFAULT_MAJOR
+
+from . import lateness
+from .machine import Machine
+from .scale import Scale
+
+Benchmark = Callable[[Scale, int], Iterator[str]]
+
+_BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "lateness": lateness.run,
+}
+_TERMINATED: Final = 143
+
+
+@click.command()
+@click.argument("name", type=click.Choice(tuple(_BENCHMARKS)))
+@click.option("--scale", type=click.Choice(Scale, case_sensitive=False), default=Scale.FULL.value)
+@click.option("--major", type=int, default=DEFAULT_MAJOR, show_default=True, help="Which PostgreSQL.")
+def main(name: str, scale: Scale, major: int) -> None:
+    """Run one benchmark and print its tables."""
+    signal(SIGTERM, lambda *_: sys.exit(_TERMINATED))  # what was started is ended on the way out
+    machine = Machine()
+    for table in _BENCHMARKS[name](scale, major):
+        click.echo(f"\n{table}")
+    click.echo(f"\n{machine.described(major)}")
+
+
+if __name__ == "__main__":
+    main()
