@@ -211,6 +211,27 @@ def test_once_says_who_leads_touches_nobody_and_ends_with_1(
     assert (rehearsed.code, done_by(replicas, "dry")) == (0, {"leak": "rehearsed"})
 
 
+def test_a_frozen_once_does_not_keep_the_lead_for_ever(
+    replicas: Reaper, app: Role, clients: Clients, server: Server, admin: psycopg.Connection, sandbox: Sandbox
+) -> None:
+    if server.major < 14:
+        pytest.skip("idle_session_timeout, which the lease is made of, came with 14")
+    replicas.write("patient.yaml", policy_file(leaked(app), interval="5s", precision="5s"))
+    frozen = replicas.start("once", "--policies", "patient.yaml", "--audit-log", "once.jsonl")
+    question = """
+        SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+         WHERE l.locktype = 'advisory' AND d.datname = %s
+    """
+    until(lambda: admin.execute(question, (sandbox.database,)).fetchone())
+    frozen.send(signal.SIGSTOP)
+    replicas.write(FILE, policy_file(leaked(app)))
+    life = replica(replicas, "first")
+    life.logged("leader.standby")
+
+    until(lambda: life.has_logged("leader.acquired"), within=_LEASE)
+    until(clients.open(role=app).left)
+
+
 @pytest.mark.parametrize("held", ["pg_advisory_lock", "pg_advisory_lock_shared"])
 def test_a_stranger_on_the_lock_is_named_with_the_cure_and_lives_until_a_person_ends_it(
     replicas: Reaper, app: Role, clients: Clients, sandbox: Sandbox, held: str
