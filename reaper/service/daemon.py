@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from socket import socket
 from typing import Any, Final
@@ -30,6 +31,9 @@ from reaper.telemetry.systemd import Systemd
 _BEAT_SECONDS: Final = 1.0
 _BEATS_A_LOOK: Final = 5
 """How often the content of the policy file is looked at."""
+
+_MOST_NAMES: Final = 256
+"""So many names may hang in the resolver before other servers, and the pages, wait for a thread."""
 
 
 class Broken(Exception):
@@ -69,6 +73,7 @@ class Daemon:
 
     async def run(self) -> Mapping[str, Tally]:
         """Begin everywhere, keep watch, end everywhere; returns what was done at each server."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MOST_NAMES, "names"))
         flags = heed_signals(self._parts.log)
         last = asyncio.Event()
         async with asyncio.TaskGroup() as group:
