@@ -112,7 +112,13 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     with opened_ledger(audit_log, log) as ledger:
         say_what_will_be_done(log, settings, manner, [each.name for each in choose(settings)])
         parts = Parts(
-            rulebook=Rulebook(policies, settings, gauges=metrics.reload, log=log),
+            rulebook=Rulebook(
+                policies,
+                settings,
+                gauges=metrics.reload,
+                log=log,
+                objection=lambda new: _objection(new, dsn, server),
+            ),
             servers=choose,
             manner=manner,
             ledger=ledger,
@@ -135,6 +141,15 @@ def _run(parts: Parts, log: Log) -> Mapping[str, Tally]:
             log.exception(events.BROKEN, why=f"{type(error).__name__}: {sentence(error)}", exc_info=error)
         message = "a part of the service has ended that never should: this is a defect of the reaper"
         raise Defect(message) from None
+
+
+def _objection(settings: Settings, dsn: str | None, server: str | None) -> str | None:
+    """Why these settings would not have been started with, after a look at the command line; or nothing."""
+    try:
+        pick_servers(settings, dsn, server)
+    except Misconfigured as wrong:
+        return wrong.message
+    return None
 
 
 def _shard(text: str | None) -> Shard | None:

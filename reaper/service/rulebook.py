@@ -17,8 +17,17 @@ T = TypeVar("T")
 class Rulebook:
     """Holds the settings; loops read them at the start of a cycle, so a swap falls between cycles."""
 
-    def __init__(self, path: Path, settings: Settings, *, gauges: ReloadGauges, log: Log) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        *,
+        gauges: ReloadGauges,
+        log: Log,
+        objection: Callable[[Settings], str | None] = lambda _: None,
+    ) -> None:
         self._path = path
+        self._objection = objection
         self._gauges = gauges
         self._log = log
         self._stamp: Stamp | None = None  # so that the first look finds what has changed since the start
@@ -44,6 +53,10 @@ class Rulebook:
             self._gauges.failed()
             for mistake in bad.mistakes:
                 self._log.error(events.RELOAD_REFUSED, mistake=str(mistake), in_force=self._digest)
+            return False
+        if wrong := self._objection(settings):
+            self._gauges.failed()
+            self._log.error(events.RELOAD_REFUSED, mistake=wrong, in_force=self._digest)
             return False
         self._gauges.succeed()
         changed = settings != self.settings

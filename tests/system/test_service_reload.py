@@ -135,6 +135,23 @@ def test_a_bad_file_is_told_at_its_place_and_the_last_good_one_stays_in_force_un
     assert not service.life.has_logged("policy.reloaded")
 
 
+def test_a_file_that_contradicts_the_command_line_is_refused_as_it_would_be_at_the_start(
+    reaper: Reaper, app: Role, reaper_role: Role, clients: Clients
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    service = started(reaper)
+    service.life.logged("cycle.quiet")
+
+    reaper.write(FILE, policy_file(leaked(app, mode="off"), servers=[as_server("one", reaper_role)]))
+    hang_up(service.life)
+    told = service.life.logged("policy.refused")
+
+    assert "use --server NAME in place of --dsn or REAPER_DSN" in told["mistake"]
+    assert told["mistake"] in reaper("run", "--listen", "off").err
+    assert service.number("reaper_reload_success") == 0
+    until(clients.open(role=app).left)
+
+
 def test_a_file_that_vanishes_changes_nothing_and_alarms(reaper: Reaper, app: Role, clients: Clients) -> None:
     path = reaper.write(FILE, policy_file(leaked(app)))
     service = started(reaper)

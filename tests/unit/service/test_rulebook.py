@@ -174,6 +174,25 @@ def test_what_changed_between_the_start_and_the_first_look_is_found(tmp_path: Pa
     assert [policy.name for policy in rulebook.settings.rules.policies] == ["b"]
 
 
+def test_settings_that_would_not_have_been_started_with_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    ears = Ears()
+    rulebook = Rulebook(
+        path,
+        load(path),
+        gauges=ears.metrics.reload,
+        log=ears.log,
+        objection=lambda new: "not b" if new.rules.policies[0].name == "b" else None,
+    )
+    path.write_text(OTHER, encoding="utf-8")
+
+    assert asyncio.run(rulebook.look()) is False
+    assert [policy.name for policy in rulebook.settings.rules.policies] == ["a"]
+    assert [line["mistake"] for line in ears.lines("policy.refused")] == ["not b"]
+    assert not ears.metrics.reload.succeeded
+
+
 def test_files_are_read_even_when_all_threads_of_the_loop_wait_for_names(book: Book) -> None:
     book.write(OTHER)
 
