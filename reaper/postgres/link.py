@@ -52,6 +52,8 @@ _CONNECT_SECONDS: Final = 20.0
 _ENCODING: Final = (
     "SELECT pg_catalog.set_config('client_encoding', pg_catalog.current_setting('server_encoding'), false)"
 )
+_OWN_PID: Final = "SELECT pg_catalog.pg_backend_pid()"
+_PREPARE_AT_ONCE: Final = 0
 _LEASE: Final = "SELECT pg_catalog.set_config('idle_session_timeout', %s, false)"
 _LEASE_SINCE: Final = 14_00_00
 _LONGEST_LEASE_MS: Final = 2**31 - 1
@@ -72,7 +74,10 @@ class Link:
         """Connect; with a lease, the server ends our session when we are silent for so long (from 14 on)."""
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                connection = await AsyncConnection.connect(_conninfo(dsn), autocommit=True)
+                # Nothing is prepared before it is known whose session this is.
+                connection = await AsyncConnection.connect(
+                    _conninfo(dsn), autocommit=True, prepare_threshold=None
+                )
         except (psycopg.Error, OSError, TimeoutError) as error:
             raise _explained(error) from None
         link = cls(connection)
@@ -106,7 +111,7 @@ class Link:
         """
         try:
             async with self._watched(), self._connection.cursor(binary=True) as cursor:
-                await cursor.execute(sql, params, prepare=True)
+                await cursor.execute(sql, params)
                 return await cursor.fetchall()
         except psycopg.Error as error:
             if is_lost(error, closed=self._connection.closed):
@@ -128,6 +133,11 @@ class Link:
         await self._connection.close()
 
     async def _settle_in(self, lease: Span) -> None:
+        ((pid,),) = await self.rows(_OWN_PID)
+        if pid != self.pid:
+            # A pooler, which the preflight refuses: its sessions are lent to others, and stay as they were.
+            return
+        self._connection.prepare_threshold = _PREPARE_AT_ONCE
         await self.rows(_ENCODING)
         await self._take_lease(lease)
 

@@ -11,11 +11,13 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.spans import SECOND, Span
-from reaper.postgres.errors import Lost, ServerError
+from reaper.postgres.errors import Lost, Refused, ServerError
 from reaper.postgres.leadership import Leadership, Office
 from reaper.postgres.link import Link
+from reaper.postgres.preflight import inspect, probe, refuse
 
 from .clients import Clients
+from .pooler import Pooler
 from .sandbox import Role, Sandbox
 from .server import Server
 from .waiting import PATIENCE, until
@@ -315,3 +317,21 @@ def test_the_session_of_a_closed_candidate_is_gone(election: Election, admin: ps
     election.hold(scene)
     question = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s"
     until(lambda: admin.execute(question, (pids[0],)).fetchone() == (0,))
+
+
+def test_a_session_that_a_pooler_lends_is_left_as_it_was(reaper_role: Role, server: Server) -> None:
+    async def scene(dsn: str) -> None:
+        link = await Link.open(dsn, lease=Span(15 * SECOND))
+        try:
+            seen = await probe(link)
+            assert seen.pid != link.pid
+            with pytest.raises(Refused, match="there is a pooler between the reaper and the server"):
+                refuse(inspect(link, seen, None, dry_run=False))
+            assert await link.rows("SELECT count(*) FROM pg_prepared_statements") == [(0,)]
+            limit = await link.rows("SELECT current_setting('idle_session_timeout', true)")
+            assert limit in ([("0",)], [(None,)])
+        finally:
+            await link.close()
+
+    with Pooler(server.dsn) as pooler:
+        asyncio.run(scene(pooler.dsn(reaper_role.dsn)))

@@ -12,6 +12,7 @@ from psycopg.sql import SQL, Identifier
 
 from reaper.demo.embedded import EmbeddedServer
 from tests.postgres.clients import Clients
+from tests.postgres.pooler import Pooler
 from tests.postgres.proxy import Proxy
 from tests.postgres.sandbox import Role, Sandbox
 from tests.postgres.server import Server
@@ -230,6 +231,17 @@ def test_a_frozen_once_does_not_keep_the_lead_for_ever(
 
     until(lambda: life.has_logged("leader.acquired"), within=_LEASE)
     until(clients.open(role=app).left)
+
+
+def test_through_a_pooler_it_refuses_to_seek_the_lead(
+    tmp_path: Path, home: Role, app: Role, server: Server
+) -> None:
+    with Pooler(server.dsn) as pooler, Reaper(tmp_path, REAPER_DSN=pooler.dsn(home.dsn)) as reaper:
+        reaper.write(FILE, policy_file(leaked(app)))
+        life = replica(reaper, "first")
+        told = life.logged("server.refused", times=2)
+        assert "there is a pooler between the reaper and the server" in told["why"]
+        assert not life.has_logged("leader.acquired")
 
 
 @pytest.mark.parametrize("held", ["pg_advisory_lock", "pg_advisory_lock_shared"])
