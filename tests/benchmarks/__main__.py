@@ -9,7 +9,7 @@ import click
 
 from reaper.demo.binaries import DEFAULT_MAJOR
 
-from . import lateness, takeover
+from . import fleet, lateness, takeover
 from .machine import Machine
 from .scale import Scale
 
@@ -18,6 +18,7 @@ Benchmark = Callable[[Scale, int], Iterator[str]]
 _BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "lateness": lateness.run,
     "takeover": takeover.run,
+    "fleet": fleet.run,
 }
 _TERMINATED: Final = 143
 
