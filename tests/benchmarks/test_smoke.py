@@ -1,0 +1,21 @@
+"""Every benchmark starts and prints a table; what stands in it is not looked at."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "title"), [("lateness", "Lateness"), ("takeover", "Take-over"), ("fleet", "Fleet")]
+)
+def test_a_benchmark_runs_at_the_smallest_scale(name: str, title: str) -> None:
+    command = (sys.executable, "-m", "tests.benchmarks", name, "--scale", "smoke")
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert title in done.stdout
