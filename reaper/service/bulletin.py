@@ -70,8 +70,11 @@ class Bulletin:
         said = str(holder or "another reaper leads")
         if said != self._last_holder:
             self._last_holder = said
-            say = self._log.info if holder is None or holder.ours else self._log.error
-            say(events.STANDS_BY, why=said)
+            if holder is None or holder.ours:
+                self._log.info(events.STANDS_BY, why=said)
+            else:
+                self._log.error(events.STANDS_BY, why=said)
+                self._tell(Occasion.FAILURES, said)
 
     def away(self, why: str, *, refused: bool, retry: str) -> None:
         """The server cannot be reached, was lost, or refuses."""

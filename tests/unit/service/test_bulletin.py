@@ -87,6 +87,7 @@ def test_another_holder_is_told_anew_and_a_stranger_as_an_error_with_the_cure() 
     assert told.logged("leader.standby") == [str(OURS), str(STRANGER), str(OURS)]
     assert told.levels == ["info", "error", "info"]
     assert "SELECT pg_terminate_backend(8);" in told.logged("leader.standby")[1]
+    assert told.waiting == [f"orders: {STRANGER}"]
 
 
 def test_a_holder_is_told_again_on_a_new_connection() -> None:
