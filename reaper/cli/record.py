@@ -49,8 +49,10 @@ def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
         for target in targets:
             if target != STDOUT and (count := settle_open_intents(Path(target), ledger)):
                 log.warning(events.RECORD_RECOVERED, file=target, open_intents=count, settled_as="unknown")
-        yield ledger
-        ledger.close()
+        try:
+            yield ledger
+        finally:
+            ledger.close()
     except RecordFailed as failed:
         raise Misconfigured(str(failed)) from None
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from reaper.policy.rules import Action, Mode
 from reaper.policy.session import CLIENT_BACKEND, Session, SessionId, Snapshot
 from reaper.policy.spans import Instant
-from reaper.policy.verdict import Outcome, Reap, Result
+from reaper.policy.verdict import BrakeTrip, Outcome, Reap, Result
 
 MOST_TRIES: Final = 3
 """A session that was signalled or refused so many times is left alone: more of it will not help."""
@@ -33,6 +33,9 @@ class Memory:
     rehearsed: frozenset[Rehearsed] = frozenset()
     """Gone, as far as a dry run is concerned: so that its pace moves on as a real one does."""
     in_vain: Mapping[SessionId, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    braked: frozenset[str] = frozenset()
+    """Policies whose brake held in the last cycle: it is recorded when it trips, not while it holds."""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "Memory":
@@ -66,7 +69,12 @@ class Memory:
             Rehearsed(lane, session.id, session.state_change, action) in self.rehearsed for lane in lanes
         )
 
-    def after(self, snapshot: Snapshot, settled: Iterable[tuple[Reap, Outcome]] = ()) -> "Memory":
+    def after(
+        self,
+        snapshot: Snapshot,
+        settled: Iterable[tuple[Reap, Outcome]] = (),
+        brakes: Iterable[BrakeTrip] = (),
+    ) -> "Memory":
         """Remember what was seen and done; forget whoever has left."""
         seen = frozenset(session.id for session in snapshot.sessions)
         rehearsed = {was for was in self.rehearsed if was.id in seen}
@@ -77,4 +85,9 @@ class Memory:
                 rehearsed.add(Rehearsed(reap.mode, session.id, session.state_change, reap.action))
             elif outcome.result in _IN_VAIN:
                 in_vain[session.id] = in_vain.get(session.id, 0) + 1
-        return Memory(seen=seen, rehearsed=frozenset(rehearsed), in_vain=MappingProxyType(in_vain))
+        return Memory(
+            seen=seen,
+            rehearsed=frozenset(rehearsed),
+            in_vain=MappingProxyType(in_vain),
+            braked=frozenset(trip.policy.name for trip in brakes),
+        )

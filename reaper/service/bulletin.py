@@ -32,7 +32,6 @@ class Bulletin:
         self._last_holder: str | None = None
         self._last_trouble: str | None = None
         self._last_failure: str | None = None
-        self._braked: frozenset[str] = frozenset()
         self._was_blind = False
         self.tally = Tally()
 
@@ -122,10 +121,8 @@ class Bulletin:
                 who = f"pid {reap.session.id.pid} {whose(reap.session.identity)}"
                 said = f"{outcome.result.value} {who}: {reap.reason} ({reap.policy.name})"
                 self._tell(Occasion.TERMINATIONS, said)
-        for trip in cycle.plan.brakes:
-            if trip.policy.name not in self._braked:
-                self._tell(Occasion.BRAKES, f"{trip.policy.name}: {trip.reason}")
-        self._braked = frozenset(trip.policy.name for trip in cycle.plan.brakes)
+        for trip in cycle.new_brakes:
+            self._tell(Occasion.BRAKES, f"{trip.policy.name}: {trip.reason}")
         blind = cycle.snapshot.unreadable
         if blind and not self._was_blind:
             self._tell(Occasion.BLINDNESS, f"{blind} sessions hide their state and are spared")
@@ -148,7 +145,7 @@ def report(cycle: Cycle, log: Log) -> None:
     """Say what a cycle did; quiet cycles are quiet."""
     if cycle.clock_step is not None:
         log.warning(events.CLOCK_STEPPED, by=words(cycle.clock_step), so="nobody is touched in this cycle")
-    for trip in cycle.plan.brakes:
+    for trip in cycle.new_brakes:
         log.error(events.POLICY_BRAKED, policy=trip.policy.name, mode=trip.policy.mode.value, why=trip.reason)
     if cycle.snapshot.unreadable:
         log.warning(events.SERVER_BLIND, unreadable=cycle.snapshot.unreadable, mend="GRANT pg_read_all_stats")

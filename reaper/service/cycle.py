@@ -10,7 +10,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import Span
-from reaper.policy.verdict import Outcome, Plan, Reap, Result
+from reaper.policy.verdict import BrakeTrip, Outcome, Plan, Reap, Result
 from reaper.record.ledger import Author, Intent, Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.clock_watch import ClockWatch
@@ -66,7 +66,12 @@ class Cycle:
     @property
     def remembered(self) -> Memory:
         """What the next cycle is to know."""
-        return self.memory.after(self.snapshot, self.settled)
+        return self.memory.after(self.snapshot, self.settled, self.plan.brakes)
+
+    @property
+    def new_brakes(self) -> tuple[BrakeTrip, ...]:
+        """The brakes that have tripped now, and not already in the cycle before."""
+        return new_brakes(self.plan, self.memory)
 
     @property
     def left_undone(self) -> bool:
@@ -103,7 +108,7 @@ async def run_cycle(
     if station.clock.counted_from is not None:
         snapshot = snapshot.counted_from(station.clock.counted_from)
     plan = decide(snapshot=snapshot, rules=rules, memory=memory)
-    station.ledger.braked(station.author, name, snapshot, plan.brakes)
+    station.ledger.braked(station.author, name, snapshot, new_brakes(plan, memory))
     intents = station.ledger.intend(station.author, name, snapshot, (*plan.reaps, *plan.rehearsals))
     book = await _carry_out(intents, station, stopping)
     return Cycle(
@@ -115,6 +120,11 @@ async def run_cycle(
         clock_step=clock_step,
         record_failed=book.failure,
     )
+
+
+def new_brakes(plan: Plan, memory: Memory) -> tuple[BrakeTrip, ...]:
+    """Those of policies whose brake did not hold already."""
+    return tuple(trip for trip in plan.brakes if trip.policy.name not in memory.braked)
 
 
 async def _carry_out(intents: Sequence[Intent], station: Station, stopping: Callable[[], bool]) -> "_Book":

@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import Final
 
 _MICRO: Final = 1_000_000
@@ -48,9 +49,10 @@ class Systemd:
             return
         # An address that begins with @ is in the abstract namespace.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+        # A manager that does not listen is no reason to end, nor to wait.
+        with (
+            suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager,
+        ):
             manager.setblocking(False)  # noqa: FBT003 (its only parameter)
-            try:
-                manager.sendto(message.encode(), address)
-            except OSError:
-                return  # a manager that does not listen is no reason to end
+            manager.sendto(message.encode(), address)

@@ -35,6 +35,8 @@ class Told:
             "orders", log=self.ears.log, metrics=self.ears.metrics, notifier=self.ears.notifier
         )
 
+        self.memory = Memory()
+
     def cycled(
         self,
         seen: Snapshot,
@@ -53,10 +55,11 @@ class Told:
             snapshot=seen,
             plan=decided,
             settled=tuple(settled),
-            memory=Memory(),
+            memory=self.memory,
             record_failed=record_failed,
             clock_step=clock_step,
         )
+        self.memory = cycle.remembered
         self.bulletin.cycled(cycle, took=0.01)
         return cycle
 
@@ -167,12 +170,12 @@ def test_blindness_is_logged_at_every_look_and_notified_once_until_it_is_cured()
     assert told.waiting == ["orders: 3 sessions hide their state and are spared"] * 2
 
 
-def test_a_brake_is_logged_at_every_cycle_and_notified_once_until_it_lets_go() -> None:
+def test_a_brake_is_told_once_until_it_lets_go() -> None:
     told = Told()
     many = snapshot(*sessions(8))
     for seen in (many, many, snapshot(), many):
         told.cycled(seen, CAREFUL)
-    assert len(told.logged("policy.braked")) == 3
+    assert len(told.logged("policy.braked")) == 2
     assert len(told.waiting) == 2
     assert all(line.startswith("orders: leaked: ") for line in told.waiting)
 
