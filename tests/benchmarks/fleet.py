@@ -55,12 +55,12 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
         servers=(1, 50), interval=5, window=10, beside_a_hung_one=20, hung_interval=2, hung_window=15
     ),
     Scale.SMOKE: _Size(
-        servers=(1, 2),
+        servers=(2,),
         interval=1,
         window=1,
         beside_a_hung_one=1,
         hung_interval=1,
-        hung_window=2.5,
+        hung_window=1.5,
         rounds=1,
         on_each=3,
     ),
