@@ -258,7 +258,7 @@ def _watched(folder: Path, policies: str, stack: ExitStack, *, level: str = "inf
     port = _port()
     daemon = Daemon(folder, policies, "--listen", f"127.0.0.1:{port}", level=level)
     stack.enter_context(daemon)
-    return daemon, Pages(port)
+    return daemon, Pages(port, running=lambda: daemon.running)
 
 
 def _port() -> int:

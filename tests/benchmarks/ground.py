@@ -102,10 +102,11 @@ class Daemon:
 
     def wait(self, *names: str, since: float = 0.0, within: float = 90.0) -> Event:
         """The first event of these names from that moment on."""
-        return self.journal.wait(*names, since=since, within=within, running=lambda: self._running)
+        return self.journal.wait(*names, since=since, within=within, running=lambda: self.running)
 
     @property
-    def _running(self) -> bool:
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
         return self.life is not None and self.life.running
 
     def stop(self) -> int:

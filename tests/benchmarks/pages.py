@@ -1,7 +1,7 @@
 """What a reaper's HTTP pages say, and how long they take to say it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException
 from typing import Final, NamedTuple
 
@@ -20,8 +20,9 @@ class Answer(NamedTuple):
 class Pages:
     """The pages of one reaper on this host."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, running: Callable[[], bool]) -> None:
         self._port = port
+        self._running = running
 
     def get(self, path: str) -> Answer:
         """Fetch one."""
@@ -40,6 +41,7 @@ class Pages:
         began = time.monotonic()
         while not self._well(path):
             waited = time.monotonic() - began
+            assert self._running(), f"the reaper ended before {path} was well"
             assert waited < within, f"{path} is not well after {waited:.0f} s"
             time.sleep(every)
         return time.monotonic() - began
