@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypedDict, TypeVar, Unpack
@@ -16,7 +16,8 @@ from reaper.cli.show import Output, Row, print_document, print_table, show
 from reaper.policy.selector import Glob
 from reaper.policy.session import Identity, whose
 from reaper.policy.spans import parse_span
-from reaper.record.events import Event
+from reaper.policy.verdict import Result
+from reaper.record.events import BRAKED, Event
 from reaper.record.inquiry import GROUPS, Inquiry, moment, outcomes, summary
 from reaper.record.reader import Torn, open_intents, parse_time, read_events
 from reaper.telemetry.plain import plain
@@ -137,11 +138,40 @@ def audit(**asked: Unpack[_Asked]) -> None:
     if asked["open_"]:
         _show_open(filter(inquiry.wants, open_intents(events)), asked["output"])
         return
-    found = filter(inquiry.wants, outcomes(events))
+    brakes: list[Event] = []
+    found = filter(inquiry.wants, outcomes(_noting(brakes, events)))
     if by := asked["by"]:
         show(summary(found, by), output=asked["output"], empty="No outcomes.")
     else:
         _show(list(found), "outcome", asked["output"])
+    if asked["output"] is Output.TABLE:
+        _tell_brakes(list(filter(inquiry.wants, brakes)))
+
+
+def _noting(brakes: list[Event], events: Iterable[Event]) -> Iterator[Event]:
+    for event in events:
+        if event.name == BRAKED:
+            brakes.append(event)
+        yield event
+
+
+def _tell_brakes(brakes: Sequence[Event]) -> None:
+    """Why nothing was done: whoever asks what became of sessions asks that too."""
+    for policy in dict.fromkeys(event.text("policy") for event in brakes):
+        last = [event for event in brakes if event.text("policy") == policy][-1]
+        said = f"{policy}: {last.text('reason')}, last at {last.time:%Y-%m-%dT%H:%M:%SZ}"
+        click.echo(plain(said))
+
+
+_WORDS: Final[Mapping[str, Sequence[str]]] = {"outcome": tuple(Result), "mode": ("enforce", "dry-run")}
+
+
+def _known(key: str, texts: Sequence[str]) -> None:
+    """Refuse a pattern that fits no word there is: nothing found would look like nothing happened."""
+    for text in texts:
+        if not any(Glob(text).matches(word) for word in _WORDS[key]):
+            message = f"--{key} {plain(text)}: there is no such {key}; the words are {', '.join(_WORDS[key])}"
+            raise Misconfigured(message)
 
 
 def _inquiry(asked: _Asked) -> Inquiry:
@@ -154,6 +184,8 @@ def _inquiry(asked: _Asked) -> Inquiry:
         "outcome": asked["outcome"],
         "mode": asked["mode"],
     }
+    for key in _WORDS:
+        _known(key, given[key])
     return Inquiry(
         globs={key: tuple(map(Glob, texts)) for key, texts in given.items()},
         pids=frozenset(asked["pid"]),

@@ -40,7 +40,7 @@ def explain(
     Exit code 1: there is no such session, or it cannot be read.
     """
     settings = read_settings(policies)
-    seen, rules = look(settings, dsn=dsn, server=server, saved=snapshot)
+    seen, rules = look(settings, dsn=dsn, server=server, saved=snapshot, every_fact=True)
     session = next((each for each in seen.sessions if each.id.pid == pid), None)
     if session is None:
         hidden = f"; {seen.unreadable} sessions cannot be read, see `reaper check`" if seen.unreadable else ""
@@ -64,6 +64,8 @@ def _verdict(answer: Explanation) -> str:
 def _due(answer: PolicyAnswer, snapshot: Snapshot) -> str:
     if answer.due is None:
         return "never as it is"
+    if answer.shields or answer.allowlist:
+        return f"never: {'protected' if answer.shields else 'on the allowlist'}"
     left = answer.due - snapshot.at
     return f"in {words(Span(left))}" if left > 0 else "now"
 
@@ -117,7 +119,7 @@ def _lines(answer: PolicyAnswer, snapshot: Snapshot) -> list[Text]:
     against += [("rests", answer.rests)] if answer.rests else []
     return [
         *(_line("yes" if each.holds else "no", each.criterion, each.words) for each in answer.answers),
-        *(_line("no", key, said) for key, said in against),
+        *(_line("but", key, said) for key, said in against),
         _line("", "due", _due(answer, snapshot)),
     ]
 

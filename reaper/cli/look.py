@@ -20,13 +20,13 @@ _MISLEADING: Final = {"pooler", "visibility", "version"}
 
 
 def look(
-    settings: Settings, *, dsn: str | None, server: str | None, saved: Path | None
+    settings: Settings, *, dsn: str | None, server: str | None, saved: Path | None, every_fact: bool = False
 ) -> tuple[Snapshot, Rules]:
-    """A snapshot, live or saved, and the rules that hold for its server."""
+    """A snapshot, live or saved, and the rules of its server; with every fact, or with those in need."""
     if saved is None:
         chosen = pick_server(settings, dsn, server)
         rules = settings.rules_for(chosen)
-        return look_at(chosen, rules), rules
+        return look_at(chosen, None if every_fact else rules), rules
     snapshot = read_snapshot(saved)
     known = {each.name: each for each in settings.servers}
     return snapshot, settings.rules_for(known.get(snapshot.server, Server(name=snapshot.server, dsn="")))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.exits import Exit, ServerTrouble
+from reaper.cli.exits import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import acting_options
 from reaper.cli.record import opened_ledger
 from reaper.cli.run import manner_of, say_what_will_be_done
@@ -15,6 +15,7 @@ from reaper.config import Server, Settings
 from reaper.postgres.errors import ServerError
 from reaper.postgres.leadership import Holder
 from reaper.record.ledger import Ledger
+from reaper.record.writer import RecordFailed
 from reaper.service.cycle import Cycle
 from reaper.service.once import run_once
 from reaper.service.signals import heed_signals
@@ -50,6 +51,9 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
     with opened_ledger(audit_log, log) as ledger:
         say_what_will_be_done(log, settings, manner, [each.name for each in servers])
         cycles = asyncio.run(_everywhere(servers, settings, manner, ledger, log))
+    unrecorded = [result for result in cycles if isinstance(result, RecordFailed)]
+    if unrecorded:
+        raise Misconfigured(str(unrecorded[0]))
     lost = [result for result in cycles if isinstance(result, ServerError)]
     if lost:
         raise ServerTrouble("; ".join(map(str, lost)))
@@ -59,14 +63,16 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
 
 async def _everywhere(
     servers: Sequence[Server], settings: Settings, manner: Manner, ledger: Ledger, log: Log
-) -> Sequence[Cycle | Holder | ServerError | None]:
+) -> Sequence[Cycle | Holder | ServerError | RecordFailed | None]:
     """One server's trouble is no other's."""
     stop = heed_signals(log).stop
 
-    async def at(server: Server) -> Cycle | Holder | ServerError | None:
+    async def at(server: Server) -> Cycle | Holder | ServerError | RecordFailed | None:
         try:
             return await run_once(server, settings, manner, ledger=ledger, log=log, stop=stop)
         except ServerError as error:
             return ServerError(f"{server.name}: {error}")
+        except RecordFailed as failed:
+            return failed  # the others are in the middle of theirs
 
     return await asyncio.gather(*map(at, servers))

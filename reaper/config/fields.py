@@ -47,7 +47,10 @@ def duration(least: str, most: str) -> Callable[[object], Span]:
 def _span(value: object) -> Span:
     for_example = "write for example 90s, 10m, 1h30m or 2d"
     if isinstance(value, Plain) and _WHOLE.fullmatch(value.text):
-        refuse(f"{value.text} has no unit", f"write {value.text}s" if value.text != "0" else for_example)
+        refuse(
+            f"{value.text} has no unit",
+            f"write {value.text}s, {value.text}m or {value.text}h" if value.text != "0" else for_example,
+        )
     if isinstance(value, Plain) and value.kind is not Kind.NOTHING:
         refuse(f"{shown(value)} is {value.kind} to YAML, not a duration", for_example)
     written = text(value)

@@ -1,6 +1,6 @@
 """What a policy file settles, once it is found to be in order."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from reaper.config.labels import EVERY_SERVER, Labels, Only
@@ -18,7 +18,7 @@ class Server:
     """A server to watch."""
 
     name: str
-    dsn: str
+    dsn: str = field(repr=False)
     """Without a password; empty for libpq's own PG* variables."""
     labels: Labels = ()
 

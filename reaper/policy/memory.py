@@ -13,7 +13,20 @@ from reaper.policy.verdict import BrakeTrip, Outcome, Reap, Result
 MOST_TRIES: Final = 3
 """A session that was signalled or refused so many times is left alone: more of it will not help."""
 
-_IN_VAIN: Final = {Result.SIGNALLED, Result.DENIED}
+_IN_VAIN: Final = {Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
+
+
+class Tried(NamedTuple):
+    """What was tried with a session in this state; another state, or another action, is another matter."""
+
+    id: SessionId
+    state_change: Instant | None
+    action: Action
+
+    @classmethod
+    def of(cls, session: Session, action: Action) -> "Tried":
+        """This session as it is now."""
+        return cls(session.id, session.state_change, action)
 
 
 class Rehearsed(NamedTuple):
@@ -32,7 +45,7 @@ class Memory:
     seen: frozenset[SessionId] = frozenset()
     rehearsed: frozenset[Rehearsed] = frozenset()
     """Gone, as far as a dry run is concerned: so that its pace moves on as a real one does."""
-    in_vain: Mapping[SessionId, int] = field(default_factory=lambda: MappingProxyType({}))
+    in_vain: Mapping[Tried, int] = field(default_factory=lambda: MappingProxyType({}))
 
     braked: frozenset[str] = frozenset()
     """Policies whose brake held in the last cycle: it is recorded when it trips, not while it holds."""
@@ -78,13 +91,14 @@ class Memory:
         """Remember what was seen and done; forget whoever has left."""
         seen = frozenset(session.id for session in snapshot.sessions)
         rehearsed = {was for was in self.rehearsed if was.id in seen}
-        in_vain = {who: count for who, count in self.in_vain.items() if who in seen}
+        in_vain = {tried: count for tried, count in self.in_vain.items() if tried.id in seen}
         for reap, outcome in settled:
             session = reap.session
             if outcome.result is Result.REHEARSED:
                 rehearsed.add(Rehearsed(reap.mode, session.id, session.state_change, reap.action))
             elif outcome.result in _IN_VAIN:
-                in_vain[session.id] = in_vain.get(session.id, 0) + 1
+                tried = Tried.of(session, reap.action)
+                in_vain[tried] = in_vain.get(tried, 0) + 1
         return Memory(
             seen=seen,
             rehearsed=frozenset(rehearsed),

@@ -105,13 +105,14 @@ def _poolers(session: Session, _: Snapshot) -> str | None:
 
 
 SELF: Final = "self"
+SYNC_REPLICATION: Final = "sync-replication"
 BUILT_IN: Final[Mapping[str, Callable[[Session, Snapshot], str | None]]] = {
     SELF: _self,
     "replication": _replication,
     "superusers": _superusers,
     "listeners": _listeners,
     "backups": _backups,
-    "sync-replication": _sync_replication,
+    SYNC_REPLICATION: _sync_replication,
     "managed-service-roles": _managed_service_roles,
     "poolers": _poolers,
     "advisory-locks": _advisory_locks,

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from reaper.policy.memory import MOST_TRIES, Memory
+from reaper.policy.memory import MOST_TRIES, Memory, Tried
 from reaper.policy.rules import Policy, percent
 from reaper.policy.session import CLIENT_BACKEND, Identity, Session, Snapshot
 from reaper.policy.verdict import BrakeTrip, Spare, Spared
@@ -102,7 +102,7 @@ def _sighted(sieve: _Sieve, condemned: list[Session], memory: Memory) -> list[Se
     for session in condemned:
         if session.id not in memory.seen:
             sieve.spare(session, Spared.FIRST_SIGHTING, "first sighting: a second look must agree")
-        elif memory.in_vain.get(session.id, 0) >= MOST_TRIES:
+        elif memory.in_vain.get(Tried.of(session, sieve.policy.action), 0) >= MOST_TRIES:
             reason = f"tried {MOST_TRIES} times in vain: look at the server"
             sieve.spare(session, Spared.IN_VAIN, reason)
         else:

@@ -11,6 +11,7 @@ from typing import Final
 import psycopg
 
 from reaper.policy.protections import REAPER_APPLICATION
+from reaper.policy.spans import Instant
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
@@ -54,11 +55,13 @@ class Leadership:
         self._link = link
         self._key = {"space": _SPACE, "key": int(office)}
         self._role = role
+        self.at: Instant | None = None
+        """When the lead was last sought, by the server's clock."""
 
     async def seek(self) -> bool:
         """Try to take office; to be asked again only while the answer is no, for locks pile up."""
         try:
-            ((taken,),) = await self._link.rows(_SEEK, self._key)
+            ((taken, self.at),) = await self._link.rows(_SEEK, self._key)
         except psycopg.Error as error:
             message = f"could not seek the lead: {sentence(error)}"
             raise ServerError(message) from None

@@ -57,6 +57,7 @@ _PREPARE_AT_ONCE: Final = 0
 _LEASE: Final = "SELECT pg_catalog.set_config('idle_session_timeout', %s, false)"
 _LEASE_SINCE: Final = 14_00_00
 _LONGEST_LEASE_MS: Final = 2**31 - 1
+_MEETING_PLACE: Final = "postgres"
 _UNREADABLE: Final = "it is neither `key=value ...` nor a postgresql:// URI"
 
 
@@ -78,7 +79,7 @@ class Link:
                 connection = await AsyncConnection.connect(
                     _conninfo(dsn), autocommit=True, prepare_threshold=None
                 )
-        except (psycopg.Error, OSError, TimeoutError) as error:
+        except (psycopg.Error, OSError, ValueError) as error:  # ValueError: a host that no name can be
             raise _explained(error) from None
         link = cls(connection)
         try:
@@ -183,6 +184,9 @@ def has_password(dsn: str) -> bool:
 
 def _conninfo(dsn: str) -> str:
     given = conninfo_to_dict(dsn)
+    if not (given.keys() & {"dbname", "service"} or os.environ.keys() & {"PGDATABASE", "PGSERVICE"}):
+        # libpq would take the role's name; this one is there, and is where replicas meet at the same lock.
+        dsn = make_conninfo(dsn, dbname=_MEETING_PLACE)
     ours = "".join(f" -c {name}={value}" for name, value in _SETTINGS.items())
     settings = {name: value for name, value in _NETWORK.items() if name not in given}
     options = f"{given.get('options') or ''}{ours}".strip()
@@ -193,6 +197,8 @@ def _explained(error: BaseException) -> ServerError:
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
         # As in `name_of`: what libpq stumbles over may be a part of the password.
         return Unreachable(f"the connection string cannot be read: {_UNREADABLE}")
+    if isinstance(error, ValueError):
+        return Unreachable("the host's name is none that can be looked up")
     said = (
         sentence(error) if not isinstance(error, TimeoutError) else f"no answer within {_CONNECT_SECONDS:g}s"
     )

@@ -167,7 +167,9 @@ def _rights(seen: Probe, *, acts: bool) -> Finding:
 
 
 def _power(seen: Probe) -> Finding:
-    mend = "CREATE ROLE reaper LOGIN; GRANT pg_read_all_stats, pg_signal_backend TO reaper;"
+    mend = (
+        "CREATE ROLE reaper LOGIN CONNECTION LIMIT 3; GRANT pg_read_all_stats, pg_signal_backend TO reaper;"
+    )
     if seen.superuser:
         said = f"role {seen.role} is a superuser: superusers' sessions are no longer out of its reach"
         return Finding(check="power", level=Level.WARNING, finding=said, mend=mend)

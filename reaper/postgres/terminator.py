@@ -11,6 +11,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors
 
+from reaper.policy.protections import NEEDS_LOCKS, SYNC_REPLICATION
 from reaper.policy.rules import Action
 from reaper.policy.session import ACTIVE, SessionId
 from reaper.policy.spans import Instant, Span, as_datetime
@@ -26,6 +27,7 @@ _SIGNALS: Final = {
 }
 _STILL_THERE: Final = statement("still_there")
 _HOLDS_UP_OTHERS: Final = statement("holds_up_others")
+_HOLDS_ADVISORY_LOCK: Final = statement("holds_advisory_lock")
 _PAUSES: Final = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, *(0.1 for _ in range(19)))
 """Half of all backends are gone after a millisecond; after two seconds it is something else."""
 
@@ -54,8 +56,10 @@ class GuardedTerminator:
             return Outcome(result=Result.UNKNOWN, detail=sentence(error))
 
     async def _signal(self, reap: Reap) -> Outcome:
-        if reap.policy.match.blocking and not await self._holds_up_others(reap):
+        if reap.policy.match.blocking and not await self._holds(_HOLDS_UP_OTHERS, reap):
             return await self._missed(reap, "it no longer holds up anybody")
+        if _may_lock_meanwhile(reap) and await self._holds(_HOLDS_ADVISORY_LOCK, reap):
+            return await self._missed(reap, "it holds an advisory lock by now")
         answer = await self._link.rows(_SIGNALS[reap.action], _guarded(reap))
         if not answer:
             return await self._missed(reap, "it changed before the act")
@@ -85,8 +89,8 @@ class GuardedTerminator:
             detail = f"signalled, and still there {sum(_PAUSES):.0f}s later"
             yield reap, Outcome(result=Result.SIGNALLED, detail=detail)
 
-    async def _holds_up_others(self, reap: Reap) -> bool:
-        ((holds,),) = await self._link.rows(_HOLDS_UP_OTHERS, {"pid": reap.session.id.pid})
+    async def _holds(self, question: str, reap: Reap) -> bool:
+        ((holds,),) = await self._link.rows(question, {"pid": reap.session.id.pid})
         return bool(holds)
 
     async def _missed(self, reap: Reap, changed: str) -> Outcome:
@@ -129,6 +133,11 @@ def _seen(reap: Reap, present: tuple[Any, ...] | None, now: Instant) -> Outcome 
     return None
 
 
+def _may_lock_meanwhile(reap: Reap) -> bool:
+    """A running statement may take an advisory lock and look unchanged; an idle session cannot."""
+    return reap.session.state == ACTIVE and NEEDS_LOCKS not in reap.policy.despite
+
+
 def _guarded(reap: Reap) -> dict[str, object]:
     """Everything that the decision relied on, for the guard to find unchanged."""
     session, match = reap.session, reap.policy.match
@@ -146,6 +155,7 @@ def _guarded(reap: Reap) -> dict[str, object]:
         "connected_for": _interval(match.connected_for),
         "running_for": _interval(match.running_for),
         "holds_back_vacuum": match.holds_back_vacuum,
+        "sync_aside": SYNC_REPLICATION in reap.policy.despite,
     }
 
 

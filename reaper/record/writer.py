@@ -67,6 +67,7 @@ class StreamSink:
         self._stalled_ms = stalled_ms
         self._findings = [Finding(OPENED, "a stream")]
         self._torn = False
+        self._stalled = False
 
     def ready(self) -> Sequence[Finding]:
         """The first time, that it was opened; after a failure, that its last line is torn."""
@@ -97,8 +98,11 @@ class StreamSink:
     def _await_room(self) -> None:
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        if not poll.poll(self._stalled_ms):
+        # Once stalled, the next asks only whether there is room: all servers share this loop.
+        if not poll.poll(0 if self._stalled else self._stalled_ms):
+            self._stalled = True
             raise TimeoutError(errno.ETIMEDOUT, f"nobody read from it for {self._stalled_ms / 1_000:g} s")
+        self._stalled = False
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

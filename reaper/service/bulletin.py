@@ -106,11 +106,11 @@ class Bulletin:
             took=took,
             clock_stepped=clock_stepped,
         )
-        self._gauges.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
         if cycle.record_failed:
             self._metrics.failed(self._server, "record")
             self._tell_failure(cycle.record_failed)
         else:
+            self._gauges.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
             self._last_failure = None
         report(cycle, self._log)
         self._notify(cycle)

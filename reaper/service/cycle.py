@@ -101,6 +101,7 @@ async def run_cycle(
     station: Station, name: str, *, rules: Rules, memory: Memory, stopping: Callable[[], bool]
 ) -> Cycle:
     """Go once through the five steps; RecordFailed is raised before the first signal or not at all."""
+    station.clock.begin()
     snapshot = await station.observer.observe(rules)
     clock_step = station.clock.step(snapshot.at)
     if clock_step is not None:
@@ -170,5 +171,7 @@ class _Book:
             self.failure = self.failure or failure
 
 
-_STOPPING: Final = Outcome(result=Result.WITHDRAWN, detail="the reaper was stopping")
+_STOPPING: Final = Outcome(
+    result=Result.WITHDRAWN, detail="the reaper was stopping, or its policies have changed"
+)
 _UNRECORDED: Final = Outcome(result=Result.WITHDRAWN, detail="the record could not be written")

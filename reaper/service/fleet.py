@@ -6,6 +6,7 @@ from typing import Final
 
 from reaper.config import Server
 from reaper.service.bulletin import Bulletin
+from reaper.service.clock_watch import ClockWatch
 from reaper.service.server_loop import ServerLoop, Surroundings
 from reaper.service.standing import Standing
 from reaper.service.tally import Tally
@@ -27,6 +28,7 @@ class Fleet:
         self._notifier = notifier
         self._loops: dict[Server, ServerLoop] = {}
         self._all: list[ServerLoop] = []
+        self._clocks: dict[str, ClockWatch] = {}
         self.tallies: dict[str, Tally] = {}
 
     @property
@@ -64,6 +66,8 @@ class Fleet:
         bulletin = Bulletin(server.name, log=self._log, metrics=self._metrics, notifier=self._notifier)
         # One that comes back, or whose connection string has changed, goes on counting.
         bulletin.tally = self.tallies.setdefault(server.name, bulletin.tally)
-        loop = ServerLoop(server, self._common, bulletin, Standing(), begin_after=begin_after)
+        # What is known of a server's clock outlives a change of its labels or its connection string.
+        clock = self._clocks.setdefault(server.name, ClockWatch())
+        loop = ServerLoop(server, self._common, bulletin, Standing(), clock=clock, begin_after=begin_after)
         self._all = [other for other in self._all if not other.ended.is_set()] + [loop]
         return loop

@@ -29,6 +29,7 @@ async def run_once(
             holder = await leadership.holder()
             log.warning(events.STANDS_BY, why=str(holder or "another reaper leads"))
             return holder
+        post.clock.begin()
         first = await post.observer.observe(rules)
         post.clock.step(first.at)
         await pause(seconds(settings.precision), stop)

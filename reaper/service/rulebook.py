@@ -64,7 +64,7 @@ class Rulebook:
         if changed:
             rules = settings.rules
             counts = {"enforcing": len(rules.enforcing), "rehearsing": len(rules.rehearsing)}
-            self._log.info(events.RELOADED, rules=self._digest, servers=len(settings.servers), **counts)
+            self._log.info(events.RELOADED, rules=self._digest, **counts)
         return changed
 
     async def _beside(self, work: Callable[[], T]) -> T:

@@ -52,6 +52,7 @@ class ServerLoop:
         bulletin: Bulletin,
         standing: Standing,
         *,
+        clock: ClockWatch,
         begin_after: float = 0.0,
     ) -> None:
         self.server = server
@@ -64,7 +65,7 @@ class ServerLoop:
         self._begin_after = begin_after
         self._cycles = 0
         self._served = False
-        self._clock = ClockWatch()  # of longer life than a connection: a clock may jump while there is none
+        self._clock = clock  # of longer life than a connection: it may jump while there is none
 
     async def run(self) -> None:
         """Connect, cycle, and connect again when the server was lost: one that is away is no crash."""
@@ -108,7 +109,7 @@ class ServerLoop:
         """Stand by until the lead is ours; false when asked to stop before."""
         leadership = Leadership(at.link, office=office_of(self._common.manner), role=at.probe.role)
         while not self.stop.is_set():
-            if await leadership.seek():
+            if await self._sought(leadership):
                 self._bulletin.leads(await leadership.elsewhere())
                 return True
             holder = await leadership.holder()
@@ -119,11 +120,19 @@ class ServerLoop:
             await pause(min(share, _STANDBY_SECONDS), self.stop)
         return False
 
+    async def _sought(self, leadership: Leadership) -> bool:
+        """Ask for the lead, and look at the clocks: a jump that a standby saw counts when it leads."""
+        self._clock.begin()
+        taken = await leadership.seek()
+        if leadership.at is not None:
+            self._clock.step(leadership.at)
+        return taken
+
     async def _cycle_until_stop(self, at: Opened) -> None:
         memory = Memory()
         rules, post = await self._take_post(at)
         while not self.stop.is_set():
-            if self._rules != rules:
+            while self._rules != rules:
                 rules, post = await self._take_post(at)
             rest = seconds(self._common.settings().interval)
             try:
@@ -146,11 +155,18 @@ class ServerLoop:
     async def _cycle(self, post: Station, rules: Rules, memory: Memory) -> Cycle:
         started = time.monotonic()
         name = str(self._cycles + 1)
-        cycle = await run_cycle(post, name, rules=rules, memory=memory, stopping=self.stop.is_set)
+        cycle = await run_cycle(
+            post,
+            name,
+            rules=rules,
+            memory=memory,
+            stopping=lambda: self.stop.is_set() or self._rules != rules,
+        )
         self._cycles += 1
         self._served = True
         self.standing.slots = cycle.snapshot.slots
-        self.standing.set(State.WORKING)
+        failed = cycle.record_failed
+        self.standing.set(State.FAILING if failed else State.WORKING, str(failed or ""))
         self._bulletin.cycled(cycle, took=time.monotonic() - started)
         return cycle
 

@@ -52,7 +52,13 @@ def _for_people(*, colors: bool) -> list[Processor]:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
         _harmless,
-        structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=18, sort_keys=False),
+        structlog.dev.ConsoleRenderer(
+            colors=colors,
+            pad_event_to=18,
+            sort_keys=False,
+            # The richer ones show local variables, and passwords are among them.
+            exception_formatter=structlog.dev.plain_traceback,
+        ),
     ]
 
 

@@ -58,6 +58,12 @@ def listener_after_a_comment(stage: Stage) -> Client:
     return client
 
 
+def listener_after_a_line_of_comment(stage: Stage) -> Client:
+    client = stage.open()
+    client.run("-- name: Listen :exec\nLISTEN jobs")
+    return client
+
+
 def listener_among_statements(stage: Stage) -> Client:
     client = stage.open()
     client.connection.pgconn.exec_(b"SELECT 1; LISTEN jobs")
@@ -93,6 +99,7 @@ PROTECTED: Final[Mapping[str, tuple[str, Callable[[Stage], Client]]]] = {
     "transaction lock": ("advisory-locks", holder_of_a_transaction_lock),
     "listener": ("listeners", listener),
     "listener after a comment": ("listeners", listener_after_a_comment),
+    "listener after a line of comment": ("listeners", listener_after_a_line_of_comment),
     "listener among statements": ("listeners", listener_among_statements),
     "backup": ("backups", backup),
     "backup tool": ("backups", under_the_name("pgBackRest [backup]")),

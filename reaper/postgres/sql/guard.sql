@@ -16,6 +16,7 @@ WITH target AS MATERIALIZED (
      AND s.query_start IS NOT DISTINCT FROM %(query_start)s::timestamptz
      AND s.xact_start IS NOT DISTINCT FROM %(xact_start)s::timestamptz
      AND (s.state = 'active' OR s.wait_event = 'ClientRead')
+     AND (%(sync_aside)s::bool OR s.wait_event IS DISTINCT FROM 'SyncRep')
      AND (%(idle_for)s::interval IS NULL
           OR pg_catalog.statement_timestamp() - s.state_change >= %(idle_for)s::interval)
      AND (%(transaction_for)s::interval IS NULL

@@ -16,7 +16,7 @@ SELECT s.pid,
        s.xact_start,
        s.wait_event,
        greatest(pg_catalog.age(s.backend_xid), pg_catalog.age(s.backend_xmin)),
-       s.query COLLATE "C" ~* '(^|;|\*/)\s*listen\M',
+       s.query COLLATE "C" ~* '(^|;|\*/|--[^\n\r]*[\n\r])\s*listen\M',
        s.query COLLATE "C" ~* 'pg_(backup_start|start_backup)\s*\(',
        CASE WHEN %(with_query)s THEN s.query END,
        pg_catalog.statement_timestamp()

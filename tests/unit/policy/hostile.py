@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from reaper.policy.match import Match
-from reaper.policy.memory import Memory, Rehearsed
+from reaper.policy.memory import Memory, Rehearsed, Tried
 from reaper.policy.protections import BUILT_IN, SETTABLE
 from reaper.policy.rules import (
     GROUP_KEYS,
@@ -262,10 +262,11 @@ def memories(snapshot: Snapshot) -> st.SearchStrategy[Memory]:
         st.sampled_from(snapshot.sessions),
         st.sampled_from(Action),
     )
+    tried = st.builds(Tried.of, st.sampled_from(snapshot.sessions), st.sampled_from(Action))
     everybody = Memory.of(snapshot).seen
     return st.builds(
         Memory,
         seen=mostly(st.just(everybody), st.frozensets(known)),
         rehearsed=mostly_none(rehearsed).map(lambda one: frozenset([one] if one else [])),
-        in_vain=mostly_none(known).map(lambda one: {one: 3} if one else {}),
+        in_vain=mostly_none(tried).map(lambda one: {one: 3} if one else {}),
     )

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from reaper.policy.memory import MOST_TRIES, Memory
-from reaper.policy.rules import DEFAULT_PACE, Policy
-from reaper.policy.session import Snapshot
+from reaper.policy.match import Match
+from reaper.policy.memory import MOST_TRIES, Memory, Tried
+from reaper.policy.rules import DEFAULT_PACE, Action, Policy
+from reaper.policy.session import ACTIVE, Snapshot
+from reaper.policy.spans import parse_span
 from reaper.policy.verdict import Outcome, Plan, Reap, Result, Spare, Spared
 
 from .build import NOW, ago, pids, plan, policy, session, sessions, snapshot, spared
@@ -104,15 +106,15 @@ def test_a_session_that_survives_three_signals_is_left_alone() -> None:
 def test_a_session_that_survived_its_signals_takes_no_place_in_the_pace() -> None:
     stuck, next_one = session(100, idle="90m"), session(101)
     seen = snapshot(stuck, next_one)
-    memory = replace(Memory.of(seen), in_vain={stuck.id: MOST_TRIES})
+    memory = replace(Memory.of(seen), in_vain={Tried.of(stuck, Action.TERMINATE): MOST_TRIES})
     assert pids(plan(seen, paced(1), memory=memory).reaps) == [101]
 
 
-IN_VAIN = (Result.SIGNALLED, Result.DENIED)
+IN_VAIN = (Result.SIGNALLED, Result.DENIED, Result.UNKNOWN)
 
 
 @pytest.mark.parametrize("result", [result for result in Result if result not in IN_VAIN])
-def test_only_signals_and_denials_count_as_tries_in_vain(result: Result) -> None:
+def test_only_what_may_be_repeated_for_nothing_counts_as_a_try_in_vain(result: Result) -> None:
     seen = snapshot(session())
     _, memory = cycle(seen, Memory.of(seen), result, policy())
     assert memory.in_vain == {}
@@ -122,8 +124,19 @@ def test_only_signals_and_denials_count_as_tries_in_vain(result: Result) -> None
 def test_tries_in_vain_are_forgotten_with_the_session(result: Result) -> None:
     seen = snapshot(session())
     _, memory = cycle(seen, Memory.of(seen), result, policy())
-    assert memory.in_vain == {session().id: 1}
+    assert memory.in_vain == {Tried.of(session(), Action.TERMINATE): 1}
     assert memory.after(snapshot()).in_vain == {}
+
+
+def test_a_statement_that_no_cancel_ended_can_still_be_terminated() -> None:
+    statement = session(state=ACTIVE)
+    match = Match(states=(ACTIVE,), running_for=parse_span("10m"))
+    cancel = replace(policy("cancel", match=match), action=Action.CANCEL)
+    terminate = policy("terminate", match=match)
+    vain = {Tried.of(statement, Action.CANCEL): MOST_TRIES}
+    memory = replace(Memory.of(snapshot(statement)), in_vain=vain)
+    assert plan(snapshot(statement), cancel, memory=memory).reaps == ()
+    assert len(plan(snapshot(statement), terminate, memory=memory).reaps) == 1
 
 
 def test_a_look_at_a_single_snapshot_takes_everybody_for_seen() -> None:
