@@ -10,7 +10,7 @@ from reaper.policy.session import ABORTED, ACTIVE, IN_TRANSACTION
 from reaper.policy.verdict import Result
 from reaper.postgres.terminator import Rehearsal
 
-from .clients import State
+from .clients import Client, State
 from .reaping import AT_ONCE, NOW, cancelling, policy
 from .stage import Stage
 from .waiting import until
@@ -219,3 +219,20 @@ def test_an_active_session_can_be_terminated_instead_of_cancelled(stage: Stage) 
 
     assert stage.reaper.act(stage.reaper.condemn(client, terminating)).result is Result.TERMINATED
     assert client.finish() == "57P01"
+
+
+def test_a_running_statement_that_holds_an_advisory_lock_by_now_lives(stage: Stage) -> None:
+    holder = stage.open()
+    holder.start("SELECT pg_advisory_lock(4711), pg_sleep(60)")
+    until(lambda: locks_of(stage, holder))
+    terminating = replace(cancelling(stage.application), action=Action.TERMINATE)
+    condemned = stage.reaper.condemn(holder, replace(terminating, despite=frozenset({"advisory-locks"})))
+
+    outcome = stage.reaper.act(replace(condemned, policy=terminating))
+
+    assert (outcome.result, outcome.detail) == (Result.WOKE, "it holds an advisory lock by now")
+    assert holder.state() == "active"
+
+
+def locks_of(stage: Stage, client: Client) -> bool:
+    return client.pid in (stage.reaper.look().facts.advisory_lock_holders or ())

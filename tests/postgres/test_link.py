@@ -1,5 +1,6 @@
 """The connection: its own limits whatever the role was given, and it answers in time or is lost."""
 
+import asyncio
 from typing import Final
 
 import psycopg
@@ -11,7 +12,8 @@ from reaper.policy.match import Match
 from reaper.policy.session import IN_TRANSACTION
 from reaper.policy.spans import SECOND, Span
 from reaper.policy.verdict import Reap, Result
-from reaper.postgres.link import has_password, name_of
+from reaper.postgres.errors import Unreachable
+from reaper.postgres.link import Link, has_password, name_of
 
 from .reaping import NOW, Reaper, policy
 from .stage import Stage
@@ -195,3 +197,9 @@ def test_a_server_without_a_name_is_called_by_its_host_and_port(monkeypatch: pyt
 )
 def test_a_connection_string_that_carries_a_secret_is_known_as_such(dsn: str, *, secret: bool) -> None:
     assert has_password(dsn) is secret
+
+
+@pytest.mark.parametrize("host", ["db..example.com", ".example.com", "a" * 64 + ".example.com"])
+def test_a_host_that_no_name_can_be_is_unreachable_in_a_sentence(host: str) -> None:
+    with pytest.raises(Unreachable, match="the host's name is none that can be looked up"):
+        asyncio.run(Link.open(f"host={host} dbname=postgres"))
