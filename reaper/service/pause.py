@@ -1,6 +1,10 @@
 """Waiting that ends early when something is asked of the reaper."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def pause(seconds: float, *wakers: asyncio.Event) -> None:
@@ -13,3 +17,16 @@ async def pause(seconds: float, *wakers: asyncio.Event) -> None:
     finally:
         for wait in waits:
             wait.cancel()
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Do it, or leave it when the stop comes first: for what has no consequences before it is done."""
+    doing = asyncio.ensure_future(work)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        stopped.cancel()
+        if doing.cancel():
+            await asyncio.wait((doing,))

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +23,7 @@ from reaper.record.writer import RecordFailed
 from reaper.service.bulletin import Bulletin
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
-from reaper.service.pause import pause
+from reaper.service.pause import pause, unless
 from reaper.service.standing import Standing, State
 from reaper.service.station import Manner, Opened, lease_of, looked_again, office_of, opened, station
 
@@ -93,7 +94,12 @@ class ServerLoop:
         self._served = False
         lease = lease_of(self._common.settings())
         try:
-            async with opened(self.server, self._rules, self._common.manner, lease=lease) as at:
+            async with AsyncExitStack() as stack:
+                connecting = opened(self.server, self._rules, self._common.manner, lease=lease)
+                # A host that does not answer must not keep the end waiting.
+                at = await unless(self.stop, stack.enter_async_context(connecting))
+                if at is None:
+                    return
                 self._station(at, self._rules)  # a missing right shows now, and not with the first candidate
                 self._bulletin.connected(at)
                 if await self._led(at):
