@@ -9,7 +9,6 @@ import click
 from reaper.cli.show import Output
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
 
 
 def policies_option(command: Command) -> Command:

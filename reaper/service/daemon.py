@@ -1,6 +1,7 @@
 """The daemon: every part a named task, and the end of any one ends the process with a reason."""
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -96,13 +97,15 @@ class Daemon:
         """Once a second, and at once on a signal: reload, muster, feed the watchdog, say how it stands."""
         parts = self._parts
         self._muster(start)
+        # A manager that waits for less than two beats is fed in time all the same.
+        beat = min(_BEAT_SECONDS, (parts.systemd.watchdog_seconds or math.inf) / 2)
         announced, beats = False, 0
         while not flags.stop.is_set():
             if not announced and self._vitals.started():
                 parts.systemd.ready()
                 announced = True
             self._beat()
-            await pause(_BEAT_SECONDS, flags.stop, flags.reload)
+            await pause(beat, flags.stop, flags.reload)
             if flags.reload.is_set():
                 flags.reload.clear()
                 await self._reload_as_asked(start)
