@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _CHUNK: Final = 65_536
 # Linger on, for no time: closing sends RST instead of FIN.
-_NO_FAREWELL: Final = struct.pack("ii", 1, 0)
+NO_FAREWELL: Final = struct.pack("ii", 1, 0)
 
 
 class Proxy:
@@ -97,8 +97,9 @@ class Proxy:
         self._pumps.add(task)
         self._ends.add(writer)
         try:
-            with suppress(OSError, asyncio.CancelledError):
-                await self._connect(reader, writer)
+            await self._connect(reader, writer)
+        except* (OSError, asyncio.CancelledError):
+            pass  # one of its ends is gone, or it was told to end
         finally:
             self._pumps.discard(task)
             self._ends.discard(writer)
@@ -131,5 +132,5 @@ def _close(end: StreamWriter) -> None:
 def _reset(end: StreamWriter) -> None:
     link: socket.socket = end.get_extra_info("socket")
     with suppress(OSError):  # it has just been closed from its other end
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_FAREWELL)
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_FAREWELL)
     end.transport.abort()

@@ -1,12 +1,13 @@
 """The proxy that the tests use does what its words say."""
 
+import gc
 import socket
 
 import psycopg
 import pytest
 
 from .clients import Clients
-from .proxy import Proxy
+from .proxy import NO_FAREWELL, Proxy
 from .sandbox import Role
 from .waiting import until
 
@@ -66,3 +67,20 @@ def test_deaf_it_keeps_the_connections_that_there_are(proxy: Proxy, clients: Cli
 
     assert through.finish() is None
     assert through.alive()
+
+
+def test_a_server_that_says_no_farewell_is_no_mishap_of_the_proxy(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with (
+            Proxy(f"host=127.0.0.1 port={server.getsockname()[1]}") as proxy,
+            socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as link,
+        ):
+            there, _ = server.accept()
+            link.sendall(b"?")
+            there.recv(1)
+            there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_FAREWELL)
+            there.close()
+            assert link.recv(1) == b""
+        gc.collect()  # which is when asyncio tells of a task that failed and was not asked why
+
+    assert caplog.messages == []
