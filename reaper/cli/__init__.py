@@ -1,9 +1,13 @@
 """The commands people type."""
 
 import sys
+from contextlib import suppress
+
+import click
 
 from reaper.cli.exits import Exit
 from reaper.cli.root import reaper
+from reaper.cli.unread import ending_unread, let_go
 
 
 def main() -> None:
@@ -12,4 +16,22 @@ def main() -> None:
         # Whatever is opened next gets the free number, and is written to as if it were the output.
         print("stdout or stderr is closed: redirect it, to /dev/null if need be", file=sys.stderr)  # noqa: T201
         sys.exit(Exit.USAGE)
-    reaper(prog_name="reaper")
+    try:
+        with ending_unread():
+            sys.exit(_ended())
+    finally:
+        let_go()
+
+
+def _ended() -> int:
+    """Run a command to its end; its exit code, whether or not somebody reads why."""
+    try:
+        return int(reaper.main(prog_name="reaper", standalone_mode=False) or Exit.FINE)
+    except click.ClickException as error:
+        with suppress(BrokenPipeError):
+            error.show()
+        return error.exit_code
+    except click.Abort:
+        with suppress(BrokenPipeError):
+            click.echo("Aborted!", err=True)
+        return Exit.NO

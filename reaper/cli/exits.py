@@ -1,5 +1,6 @@
 """The exit codes, and the sentences that end a command with one."""
 
+import signal
 import sys
 from enum import IntEnum
 from typing import IO, Any
@@ -15,6 +16,7 @@ class Exit(IntEnum):
     USAGE = 2
     SERVER = 3
     DEFECT = 70
+    UNREAD = 128 + signal.SIGPIPE
 
 
 class _Sentence(click.ClickException):

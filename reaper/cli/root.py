@@ -1,11 +1,12 @@
 """`reaper`: each command is imported when it is typed, so that help and completion answer at once."""
 
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from reaper import __version__
+from reaper.cli.unread import ending_unread
 
 _COMMANDS: Final = {
     "run": "reaper.cli.run",
@@ -32,6 +33,22 @@ class _Commands(click.Group):
         """The command of that name, if there is one."""
         module = _COMMANDS.get(cmd_name)
         return None if module is None else getattr(import_module(module), cmd_name)
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 (click's signature)
+    ) -> click.Context:
+        """Read the command line; help and version are printed here."""
+        with ending_unread():  # before click does, with 1, which is a no
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command."""
+        with ending_unread():
+            return super().invoke(ctx)
 
 
 @click.group(

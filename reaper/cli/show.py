@@ -40,6 +40,14 @@ def _on_one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _OneLineDumper.add_representer(str, _on_one_line)
 
 
+class _Console(Console):
+    """Lets a broken pipe be seen by whoever ends the command."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich itself would end with 1, which is a no."""
+        raise BrokenPipeError
+
+
 def show(rows: Sequence[Row], *, output: Output, title: str | None = None, empty: str = "Nothing.") -> None:
     """Print rows; every row has the same keys, and the keys are the columns."""
     if output is Output.TABLE:
@@ -66,7 +74,8 @@ def print_table(rows: Sequence[Row], *, title: str | None = None, empty: str = "
 
 def console() -> Console:
     """Where people read; a pipe has no width, and what goes through it is not folded."""
-    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE, soft_wrap=not sys.stdout.isatty())
+    seen = sys.stdout.isatty()
+    return _Console(width=None if seen else _WIDTH_OF_A_PIPE, soft_wrap=not seen)
 
 
 def _table(rows: Sequence[Row], title: str | None) -> Table:

@@ -227,6 +227,19 @@ def test_a_signal_ends_it_cleanly(
     assert process.returncode == 128 + number
 
 
+def test_a_reader_who_has_seen_enough_ends_it_cleanly(environment: Mapping[str, str]) -> None:
+    with started(
+        (REAPER, *QUICKLY), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+
+    assert (process.returncode, errors) == (141, "")
+
+
 @contextmanager
 def on_a_terminal(environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The demo on a terminal of 80 columns and 24 lines, and the other end of that terminal."""
