@@ -1,6 +1,6 @@
 """When the next session falls due."""
 
-from reaper.policy.decide import Selected, unknown
+from reaper.policy.decide import unknown
 from reaper.policy.rules import Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import Instant, Span
@@ -8,12 +8,11 @@ from reaper.policy.spans import Instant, Span
 
 def next_due(snapshot: Snapshot, rules: Rules) -> Instant | None:
     """The earliest moment after this snapshot at which any session now seen could fall under a policy."""
-    selected = Selected(rules.awake)
     moments = (
         due
         for session in snapshot.sessions
         if not unknown(session)
-        for policy in selected[session.identity]
+        for policy in rules.selecting(session.identity)
         if (due := policy.match.due(session)) is not None and due > snapshot.at
     )
     return min(moments, default=None)

@@ -4,6 +4,7 @@ Every session is judged in a lane: the real one knows only enforcing policies, t
 of them, as if dry-run policies were enforced. So a rehearsal changes nothing of what happens for real.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple, TypeGuard
 
@@ -11,7 +12,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.protections import BUILT_IN, NEEDS_LOCKS, SELF, shield
 from reaper.policy.restraint import restrain
 from reaper.policy.rules import Mode, Policy, Rules
-from reaper.policy.session import KINDS, STATES, Identity, Session, SessionId, Snapshot
+from reaper.policy.session import KINDS, STATES, Session, SessionId, Snapshot
 from reaper.policy.verdict import BrakeTrip, Plan, Reap, Spare, Spared, Verdict, longest_idle_first
 
 
@@ -44,11 +45,10 @@ class Questions(NamedTuple):
 def questions(snapshot: Snapshot, rules: Rules) -> Questions:
     """Look for candidates, and say what must be known of them; quiet servers are asked nothing."""
     locks = blocking = False
-    selected = Selected(rules.awake)
     for session in snapshot.sessions:
         if unknown(session):
             continue
-        for policy in selected[session.identity]:
+        for policy in rules.selecting(session.identity):
             if policy.match.holds_but_for_facts(session, snapshot.at):
                 locks = locks or NEEDS_LOCKS not in policy.despite
                 blocking = blocking or policy.match.blocking
@@ -68,20 +68,6 @@ def unknown(session: Session) -> str | None:
     return "the age of its state is not known" if session.state_change is None else None
 
 
-class Selected(dict[Identity, tuple[Policy, ...]]):
-    """The policies whose selector fits an identity, worked out once for each identity."""
-
-    def __init__(self, policies: tuple[Policy, ...]) -> None:
-        super().__init__()
-        self._policies = policies
-
-    def __missing__(self, identity: Identity) -> tuple[Policy, ...]:
-        """Ask every selector, the first time that an identity is met."""
-        fitting = tuple(policy for policy in self._policies if policy.match.selector.selects(identity))
-        self[identity] = fitting
-        return fitting
-
-
 class _Judged(NamedTuple):
     verdicts: Mapping[SessionId, Verdict]
     brakes: tuple[BrakeTrip, ...]
@@ -96,12 +82,11 @@ class _Lane:
         self._memory = memory
         self._mode = mode
         self._policies = rules.enforcing if mode is Mode.ENFORCE else rules.awake
-        self._selected = Selected(self._policies)
-        self._rests = {policy.name: policy.rests(self._snapshot) for policy in self._policies}
+        self._rests: dict[str, tuple[str, str] | None] = {}
 
     def judge(self, sessions: list[Session]) -> _Judged:
         verdicts = dict[SessionId, Verdict]()
-        condemned: dict[str, list[Session]] = {policy.name: [] for policy in self._policies}
+        condemned = defaultdict[str, list[Session]](list)
         for session in sessions:
             answer = self._sift(session)
             if isinstance(answer, Policy):
@@ -122,8 +107,9 @@ class _Lane:
             reason = "rehearsed before: a real run would be rid of it"
             return Spare(session=session, by=Spared.REHEARSED, reason=reason)
         spare: Spare | None = None
-        for policy in self._selected[session.identity]:
-            if not policy.match.holds(session, self._snapshot):
+        for policy in self._rules.selecting(session.identity):
+            known_here = self._mode is Mode.DRY_RUN or policy.mode is Mode.ENFORCE
+            if not known_here or not policy.match.holds(session, self._snapshot):
                 continue
             found = self._veto(policy, session)
             if found is None:
@@ -140,16 +126,20 @@ class _Lane:
             )
         if hit := policy.allowlist.first_hit(session.identity):
             return Spare(session=session, by=Spared.ALLOWLIST, reason=f"allowlist {hit}", policy=policy)
+        if policy.name not in self._rests:
+            self._rests[policy.name] = policy.rests(self._snapshot)
         if rests := self._rests[policy.name]:
             by, reason = rests
             return Spare(session=session, by=Spared(by), reason=reason, policy=policy)
         return None
 
     def _restrain(
-        self, condemned: dict[str, list[Session]], verdicts: dict[SessionId, Verdict]
+        self, condemned: Mapping[str, list[Session]], verdicts: dict[SessionId, Verdict]
     ) -> list[BrakeTrip]:
         trips = []
         for policy in self._policies:
+            if policy.name not in condemned:
+                continue
             longest_idle = sorted(condemned[policy.name], key=longest_idle_first)
             left = restrain(policy, longest_idle, self._snapshot, self._memory)
             for session in left.condemned:

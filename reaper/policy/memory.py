@@ -57,7 +57,7 @@ class Memory:
 
     def has_rehearsed(self, session: Session, mode: Mode) -> bool:
         """Whether a dry run has already taken this session, and nothing has changed since."""
-        return any(self._was_rehearsed(session, mode, action) for action in Action)
+        return bool(self.rehearsed) and any(self._was_rehearsed(session, mode, action) for action in Action)
 
     def without_rehearsed(self, snapshot: Snapshot, mode: Mode) -> Snapshot:
         """The snapshot as a real run would find it: whom a dry run took is gone, and its slot is free."""

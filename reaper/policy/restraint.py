@@ -4,7 +4,7 @@ Each restraint takes the condemned sessions of one policy, the longest idle firs
 condemned, and notes those that it spares.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -69,11 +69,12 @@ def _within_cap(sieve: _Sieve, condemned: list[Session], snapshot: Snapshot) -> 
     cap = sieve.policy.cap
     if cap is None:
         return condemned
-    held = defaultdict[tuple[str | None, ...], int](int)
-    for session in snapshot.sessions:
-        # A walsender takes none of the slots that a cap shares out.
-        if session.kind == CLIENT_BACKEND and sieve.policy.match.selector.selects(session.identity):
-            held[_group(session.identity, cap.per)] += 1
+    # A walsender takes none of the slots that a cap shares out.
+    counts = Counter(session.identity for session in snapshot.sessions if session.kind == CLIENT_BACKEND)
+    held = Counter[tuple[str | None, ...]]()
+    for identity, count in counts.items():
+        if sieve.policy.match.selector.selects(identity):
+            held[_group(identity, cap.per)] += count
     taken = defaultdict[tuple[str | None, ...], int](int)
     remaining = []
     for session in condemned:

@@ -1,13 +1,13 @@
 """The rules: policies and protections as the policy file states them, immutable."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from enum import StrEnum
 from typing import Final
 
 from reaper.policy.match import Match
 from reaper.policy.selector import NO_KEYS, Selector
-from reaper.policy.session import Slots, Snapshot
+from reaper.policy.session import Identity, Slots, Snapshot
 from reaper.policy.spans import Instant, as_datetime
 
 
@@ -140,6 +140,15 @@ class Rules:
     protect: Selector = NO_KEYS
     digest: str = ""
     """SHA-256 of the bytes that were read; every record carries it."""
+    _selected: "_Selected" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Remember whom the selectors fit for as long as these rules live."""
+        object.__setattr__(self, "_selected", _Selected(self.awake))
+
+    def selecting(self, identity: Identity) -> tuple[Policy, ...]:
+        """The policies that are not off and whose selector fits an identity, in their order."""
+        return self._selected[identity]
 
     @property
     def enforcing(self) -> tuple[Policy, ...]:
@@ -155,3 +164,23 @@ class Rules:
     def awake(self) -> tuple[Policy, ...]:
         """Every policy that is not off."""
         return tuple(policy for policy in self.policies if policy.mode is not Mode.OFF)
+
+
+MOST_IDENTITIES: Final = 16_384
+"""So many identities are remembered: a client may call itself by another name each time."""
+
+
+class _Selected(dict[Identity, tuple[Policy, ...]]):
+    """The policies whose selector fits an identity, worked out once for each identity."""
+
+    def __init__(self, policies: tuple[Policy, ...]) -> None:
+        super().__init__()
+        self._policies = policies
+
+    def __missing__(self, identity: Identity) -> tuple[Policy, ...]:
+        """Ask every selector, the first time that an identity is met."""
+        if len(self) >= MOST_IDENTITIES:
+            self.clear()
+        fitting = tuple(policy for policy in self._policies if policy.match.selector.selects(identity))
+        self[identity] = fitting
+        return fitting

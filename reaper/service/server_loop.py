@@ -62,6 +62,8 @@ class ServerLoop:
         self.wake = asyncio.Event()
         self.ended = asyncio.Event()
         self._common = common
+        self._of = common.settings()
+        self._ours = self._of.rules_for(server)
         self._bulletin = bulletin
         self._begin_after = begin_after
         self._cycles = 0
@@ -88,7 +90,10 @@ class ServerLoop:
 
     @property
     def _rules(self) -> Rules:
-        return self._common.settings().rules_for(self.server)
+        settings = self._common.settings()
+        if settings is not self._of:
+            self._of, self._ours = settings, settings.rules_for(self.server)
+        return self._ours
 
     async def _serve(self) -> None:
         self._served = False

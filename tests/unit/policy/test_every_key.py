@@ -163,7 +163,7 @@ ELSEWHERE: Final = {"Policy.mode"}
 
 def _declared() -> set[str]:
     parts = (Match, Policy, When, Window, Keep, Cap, Brake, Rules)
-    own = {f"{part.__name__}.{field.name}" for part in parts for field in fields(part)}
+    own = {f"{part.__name__}.{field.name}" for part in parts for field in fields(part) if field.init}
     selecting = ("Match.selector", "Policy.allowlist", "Rules.protect")
     return own | {f"{where}.{field.name}" for where in selecting for field in fields(Selector)}
 

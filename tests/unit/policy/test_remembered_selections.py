@@ -1,0 +1,65 @@
+"""Whom the selectors fit is worked out once for each identity, and nothing that clients invent piles up."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from reaper.policy import rules as module
+from reaper.policy.match import Match
+from reaper.policy.rules import Rules
+from reaper.policy.selector import Selector
+from reaper.policy.session import IDLE, Identity
+from reaper.policy.spans import parse_span
+
+from .build import globs, policy
+
+WEB = Identity("shop", "app", "web-1", "10.2.0.1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting(Selector):
+    """A selector that notes whom it was asked about."""
+
+    asked: list[Identity] = field(default_factory=list, compare=False)
+
+    def selects(self, identity: Identity) -> bool:
+        self.asked.append(identity)
+        return super(Counting, self).selects(identity)
+
+
+def counting(selector: Counting) -> Rules:
+    match = Match(states=(IDLE,), idle_for=parse_span("10m"), selector=selector)
+    return Rules(policies=(policy(match=match),))
+
+
+def test_a_selector_is_asked_once_for_each_identity() -> None:
+    selector = Counting(application=globs("web-*"))
+    rules = counting(selector)
+
+    answers = [[found.name for found in rules.selecting(who)] for who in (WEB, WEB, WEB)]
+
+    assert answers == [["leaked"]] * 3
+    assert selector.asked == [WEB]
+
+
+def test_however_many_names_clients_invent_only_so_many_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_IDENTITIES", 10)
+    selector = Counting(application=globs("web-*"))
+    rules = counting(selector)
+    invented = [WEB._replace(application=f"web-{number}") for number in range(11)]
+
+    for who in (*invented, WEB):
+        assert rules.selecting(who)
+
+    assert selector.asked == [*invented, WEB]  # web-1 was asked about before, and forgotten
+
+
+def test_what_is_remembered_is_no_part_of_the_rules() -> None:
+    rules = counting(Counting(application=globs("web-*")))
+    other = replace(rules)
+
+    assert rules.selecting(WEB)
+
+    assert rules == other
