@@ -24,9 +24,7 @@ class Proxy:
     """Forwards connections to a server until it is told to do something worse; works in its own thread."""
 
     def __init__(self, dsn: str) -> None:
-        target = conninfo_to_dict(dsn)
-        self._dsn = dsn
-        self._target = (str(target["host"]), int(target.get("port") or 5432))
+        self.point_at(dsn)
         self.port = next(free_ports())
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -49,6 +47,12 @@ class Proxy:
     def dsn(self, dsn: str | None = None) -> str:
         """The same way in (the superuser's by default), through the proxy."""
         return make_conninfo(dsn or self._dsn, host="127.0.0.1", hostaddr="", port=self.port)
+
+    def point_at(self, dsn: str) -> None:
+        """Lead to this server; connections that there are stay with theirs."""
+        target = conninfo_to_dict(dsn)
+        self._dsn = dsn
+        self._target = (str(target["host"]), int(target.get("port") or 5432))
 
     def restore(self) -> None:
         """Welcome connections and forward what they say, also what was said to deaf ears."""

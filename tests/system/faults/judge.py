@@ -1,0 +1,131 @@
+"""The judge: who was terminated, whether it was deserved, and whether the record knew of it before.
+
+It believes the clients about their sessions, the servers' logs about the ends, and the record about nothing
+but its own intents and outcomes.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+from .records import Deed
+from .server_log import Termination, Who
+from .wire import Deposition
+
+_MICROSECONDS: Final = 1_000_000
+_STEP: Final = 5.0
+"""Seconds; a server's clock that is further ahead of ours than before has been stepped."""
+
+
+class Judgement(StrEnum):
+    """What the judge thinks of one termination."""
+
+    DESERVED = "deserved"
+    OVERTAKEN = "overtaken"
+    """Deserved when it was signalled; its client's next statement was on its way, and not begun."""
+    AT_WORK = "at work"
+    """Overdue, and its next statement had just begun: the microseconds that no guard can close."""
+    WRONG = "wrong"
+
+
+class Case(NamedTuple):
+    """One termination, who says what about it, and the judgement."""
+
+    termination: Termination
+    deposition: Deposition | None
+    judgement: Judgement
+    why: str
+    intended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What came out of a campaign."""
+
+    cases: Sequence[Case]
+    """Terminations that nobody but the reaper can have done."""
+    by_others: int
+    """Terminations by the campaign itself."""
+    losses: int
+    """How many sessions the clients say that an administrator's command took from them."""
+    open_intents: Sequence[Deed]
+    rivals: Sequence[tuple[Deed, Deed]]
+    """Acts of two reapers that overlap."""
+
+    def of(self, judgement: Judgement) -> list[Case]:
+        """The cases of one kind."""
+        return [case for case in self.cases if case.judgement is judgement]
+
+    @property
+    def unannounced(self) -> list[Case]:
+        """Terminations that no record had announced."""
+        return [case for case in self.cases if not case.intended]
+
+
+def judge(
+    terminations: Iterable[Termination],
+    depositions: Iterable[Deposition],
+    deeds: Sequence[Deed],
+    *,
+    by_others: Collection[Who],
+) -> Findings:
+    """Hear everybody, and find."""
+    told = {Who(each.began, each.pid): each for each in depositions if each.pid}
+    intended = {deed.who for deed in deeds}
+    seen = list(terminations)
+    return Findings(
+        cases=[_case(each, told, intended) for each in seen if each.who not in by_others],
+        by_others=sum(each.who in by_others for each in seen),
+        losses=_losses(told, seen),
+        open_intents=[deed for deed in deeds if deed.outcome is None],
+        rivals=_rivals(deeds),
+    )
+
+
+def _case(each: Termination, told: Mapping[Who, Deposition], intended: Collection[Who]) -> Case:
+    deposition = told.get(each.who)
+    judgement, why = _judged(each, deposition)
+    return Case(each, deposition, judgement, why, each.who in intended)
+
+
+def _judged(each: Termination, said: Deposition | None) -> tuple[Judgement, str]:
+    if said is None:
+        return Judgement.WRONG, f"a session that no client of ours had: {each.application!r}"
+    if said.limit is None:
+        return Judgement.WRONG, f"{said.kind} must never be terminated"
+    age = _unused(each, said)
+    if age < said.limit:
+        return Judgement.WRONG, f"{said.kind} was used {age:.6f} s before, and may rest for {said.limit} s"
+    if each.at_work:
+        return Judgement.AT_WORK, f"{said.kind} woke up {age - said.limit:.6f} s too late"
+    return (Judgement.OVERTAKEN if said.at_work else Judgement.DESERVED), ""
+
+
+def _unused(each: Termination, said: Deposition) -> float:
+    """For how long, at the most, the client had left it alone."""
+    by_server = (each.at - said.told) / _MICROSECONDS
+    if said.ended_at is None:
+        return by_server
+    by_client = said.ended_at - said.told_at
+    # By the server's clock it is exact; once that was stepped, only the client can say.
+    return by_server if abs(by_server - by_client) < _STEP else by_client
+
+
+def _losses(told: Mapping[Who, Deposition], seen: Sequence[Termination]) -> int:
+    logged = {each.who for each in seen}
+    return sum(said.sqlstate == "57P01" for who, said in told.items() if who in logged)
+
+
+def _rivals(deeds: Sequence[Deed]) -> list[tuple[Deed, Deed]]:
+    """Cycles of two lives that act on the same server at the same time, by the server's clock."""
+    acting = sorted((deed for deed in deeds if deed.until), key=attrgetter("since"))
+    found = []
+    for number, deed in enumerate(acting):
+        for later in acting[number + 1 :]:
+            if deed.until is None or later.since >= deed.until:
+                break
+            if later.run != deed.run:
+                found.append((deed, later))
+    return found

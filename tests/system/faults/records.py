@@ -1,0 +1,70 @@
+"""What the records of all reapers of a campaign say that was done."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from reaper.record.events import INTENT, OUTCOME, Event
+from reaper.record.reader import Torn, read_events
+
+from .server_log import Who
+
+
+@dataclass(slots=True, kw_only=True)
+class Deed:
+    """One intent and what became of it."""
+
+    run: str
+    cycle: str
+    who: Who
+    application: str
+    since: datetime
+    """When its cycle looked, by the server's clock."""
+    outcome: str | None = None
+    until: datetime | None = None
+    """When its outcome was seen, by the server's clock; nothing when nobody saw it."""
+
+
+def deeds(paths: Iterable[Path]) -> list[Deed]:
+    """Every intent to act, rehearsals left out, with its best outcome."""
+    known = dict[str, Deed]()
+    for event in _events(paths):
+        intent = event.text("intent")
+        if intent is None or event.text("mode") != "enforce" or event.fields.get("dry_run"):
+            continue
+        if event.name == INTENT:
+            known.setdefault(intent, _deed(event))
+        elif event.name == OUTCOME and intent in known:
+            _settle(known[intent], event)
+    return list(known.values())
+
+
+def _events(paths: Iterable[Path]) -> list[Event]:
+    read = [event for path in paths if path.exists() for event in read_events(path)]
+    return [event for event in read if not isinstance(event, Torn)]
+
+
+def _deed(event: Event) -> Deed:
+    began = _instant(event, "backend_start")
+    since = _instant(event, "server_time")
+    assert began
+    assert since
+    return Deed(
+        run=str(event.text("run")),
+        cycle=str(event.text("cycle")),
+        who=Who(int(began.timestamp()), int(str(event.fields["pid"]))),
+        application=str(event.text("application")),
+        since=since,
+    )
+
+
+def _settle(deed: Deed, event: Event) -> None:
+    if deed.outcome in {None, "unknown"}:  # one that is known counts more
+        deed.outcome = event.text("outcome")
+        deed.until = _instant(event, "outcome_at") or deed.until
+
+
+def _instant(event: Event, field: str) -> datetime | None:
+    text = event.text(field)
+    return datetime.fromisoformat(text) if text else None

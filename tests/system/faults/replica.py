@@ -1,0 +1,167 @@
+"""One reaper of a campaign: the real command, started again when it ends, as a service manager would."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGCONT, Signals
+from typing import Final
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from reaper.telemetry import events
+from tests.benchmarks.ground import CYCLED, Daemon
+from tests.benchmarks.journal import Event
+from tests.benchmarks.proc import cpu_seconds, memory
+
+from .patience import until
+
+RESTART_SECONDS: Final = 0.5
+"""As RestartSec of the unit."""
+_POLL: Final = 0.02
+_OPTIONS: Final = ("--listen", "127.0.0.1:0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The end of one life."""
+
+    at: float
+    code: int
+    expected: bool
+    """Whether the campaign had ended it, or a fault excuses it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What one life holds and has used at one moment."""
+
+    pid: int
+    rss: float
+    """MiB."""
+    cpu: float
+    """Seconds."""
+    cycles: float
+
+
+class Replica:
+    """A reaper under supervision: `Restart=always`."""
+
+    def __init__(self, folder: Path, policies: str, *options: str) -> None:
+        self.folder = folder
+        self.daemon = Daemon(folder, policies, *_OPTIONS, *options, level="debug")
+        self.ends: list[End] = []
+        self.samples: list[Sample] = []
+        self.excused = 0
+        """How many faults excuse its end at this moment."""
+        self._sent: set[int] = set()
+        self._supervisor: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.folder.name
+
+    @property
+    def record(self) -> Path:
+        """Its record."""
+        return self.folder / "audit.jsonl"
+
+    @property
+    def records(self) -> list[Path]:
+        """Its record and whatever was rotated away from it, the oldest first."""
+        return [*sorted(self.folder.glob("audit.jsonl.*"), key=_age, reverse=True), self.record]
+
+    @property
+    def pid(self) -> int:
+        """The pid of this life."""
+        return self.daemon.pid
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its next life will know of."""
+        return self.daemon._reaper.environment
+
+    def start(self) -> None:
+        """Begin the first life, and the supervision."""
+        self.daemon.start()
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"supervisor of {self.name}")
+
+    async def stop(self) -> None:
+        """End supervision, and the life politely."""
+        if self._supervisor:
+            self._supervisor.cancel()
+            self._supervisor = None
+        if self.daemon.running and self.daemon.life:
+            self.send(SIGCONT)
+            await asyncio.to_thread(self.daemon.life.end)
+
+    def send(self, number: Signals) -> None:
+        """Send this life a signal; its end, if it comes of that, is expected."""
+        if self.daemon.running and self.daemon.life:
+            if number is not SIGCONT:
+                self._sent.add(self.pid)
+            self.daemon.life.send(number)
+
+    async def logged(self, *names: str, since: float = 0.0, within: float = 60.0) -> Event:
+        """The first event of these names since then; a TimeoutError when it does not come."""
+        await until(lambda: self.daemon.journal.named(*names, since=since), within=within)
+        return self.daemon.journal.named(*names, since=since)[0]
+
+    @property
+    def leads(self) -> bool:
+        """Whether it says that it leads, at the last word."""
+        words = (events.LEADS, events.STANDS_BY, events.SERVER_AWAY, events.SERVER_REFUSED, events.STARTED)
+        said = self.daemon.journal.named(*words)
+        return self.daemon.running and bool(said) and said[-1].name == events.LEADS
+
+    async def page(self, path: str) -> tuple[int, str]:
+        """Get a page; status 0 when there is nobody to answer."""
+        return await asyncio.to_thread(self._page, path)
+
+    async def sample(self) -> None:
+        """Note what this life holds and has used; nothing when it does not answer."""
+        status, body = await self.page("metrics")
+        if status == 200 and self.daemon.running:
+            cycles = _number(body, "reaper_cycle_seconds_count")
+            pid = self.pid
+            self.samples.append(Sample(pid=pid, rss=memory(pid).rss, cpu=cpu_seconds(pid), cycles=cycles))
+
+    def cycles(self) -> int:
+        """How many cycles it has logged."""
+        return len(self.daemon.journal.named(*CYCLED))
+
+    def _page(self, path: str) -> tuple[int, str]:
+        said = self.daemon.journal.named(events.SERVES)
+        if not said:
+            return 0, ""
+        try:
+            with urlopen(f"http://{said[-1].fields['at']}/{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    async def _supervise(self) -> None:
+        while True:
+            life = self.daemon.life
+            if life and not life.running:
+                expected = self.excused > 0 or life.pid in self._sent
+                self.ends.append(End(at=time.time(), code=life.program.returncode, expected=expected))
+                await asyncio.sleep(RESTART_SECONDS)
+                self.daemon.start()
+            await asyncio.sleep(_POLL)
+
+
+def _age(path: Path) -> tuple[int, str]:
+    number = path.name.removeprefix("audit.jsonl.").split(".", maxsplit=1)[0]
+    return (int(number) if number.isdecimal() else 0, path.name)
+
+
+def _number(body: str, name: str) -> float:
+    samples = (sample for family in text_string_to_metric_families(body) for sample in family.samples)
+    return sum(float(sample.value) for sample in samples if sample.name == name)

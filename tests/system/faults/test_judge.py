@@ -1,0 +1,128 @@
+"""The judge itself: it must find what it is there to find."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from .judge import Findings, Judgement, judge
+from .records import Deed
+from .server_log import Termination, Who, terminations
+from .wire import Deposition
+
+WHO: Final = Who(1_700_000_000, 4711)
+TOLD: Final = 1_700_000_010_000_000
+AFTER: Final = 2_000_000
+TERMINATION: Final = Termination(who=WHO, at=TOLD + AFTER, application="web")
+SINCE: Final = datetime(2026, 11, 20, 12, tzinfo=UTC)
+DEED: Final = Deed(
+    run="one",
+    cycle="1",
+    who=WHO,
+    application="web",
+    since=SINCE,
+    outcome="terminated",
+    until=SINCE + timedelta(seconds=1),
+)
+
+
+def said(*, limit: float | None = 1.5, at_work: bool = False, ended_at: float | None = 12.0) -> Deposition:
+    return Deposition(
+        kind="leaked",
+        limit=limit,
+        pid=WHO.pid,
+        began=WHO.began,
+        told=TOLD,
+        told_at=10.0,
+        at_work=at_work,
+        ended_at=ended_at,
+        sqlstate="57P01",
+    )
+
+
+def found(
+    termination: Termination = TERMINATION, heard: Deposition | None = None, *deeds: Deed, ours: bool = False
+) -> Findings:
+    by_others = {WHO} if ours else set()
+    return judge([termination], [heard or said()], deeds or [DEED], by_others=by_others)
+
+
+def judged(termination: Termination, heard: Deposition) -> Judgement:
+    (case,) = found(termination, heard).cases
+    return case.judgement
+
+
+def test_a_session_that_was_left_alone_for_its_limit_deserved_it() -> None:
+    assert judged(TERMINATION, said()) is Judgement.DESERVED
+    assert found().unannounced == []
+    assert found().losses == 1
+
+
+@pytest.mark.parametrize(
+    ("termination", "heard"),
+    [
+        (TERMINATION, said(limit=2.1)),
+        (TERMINATION, said(limit=None)),
+        (replace(TERMINATION, who=Who(1_700_000_000, 4712)), said()),
+        (replace(TERMINATION, at_work=True), said(limit=2.1, at_work=True)),
+    ],
+    ids=["used a moment before", "never", "of nobody", "at work within its limit"],
+)
+def test_who_did_not_deserve_it_is_found(termination: Termination, heard: Deposition) -> None:
+    assert judged(termination, heard) is Judgement.WRONG
+
+
+def test_one_whose_next_statement_was_on_its_way_was_overtaken_and_one_that_had_begun_it_was_at_work() -> (
+    None
+):
+    assert judged(TERMINATION, said(at_work=True)) is Judgement.OVERTAKEN
+    assert judged(replace(TERMINATION, at_work=True), said(at_work=True)) is Judgement.AT_WORK
+
+
+def test_when_the_servers_clock_was_stepped_only_the_client_is_believed() -> None:
+    stepped = replace(TERMINATION, at=TERMINATION.at + 7_200_000_000)
+    assert judged(stepped, said(ended_at=10.5)) is Judgement.WRONG
+    assert judged(stepped, said(ended_at=12.0)) is Judgement.DESERVED
+
+
+def test_a_termination_that_no_record_announced_is_found_unless_it_was_our_own() -> None:
+    stranger = replace(DEED, who=Who(1_700_000_000, 4712))
+    assert [case.termination.who for case in found(TERMINATION, said(), stranger).unannounced] == [WHO]
+    own = found(TERMINATION, said(), stranger, ours=True)
+    assert (own.cases, own.by_others) == ([], 1)
+
+
+def test_an_intent_without_an_outcome_is_found() -> None:
+    open_one = replace(DEED, outcome=None, until=None)
+    assert found(TERMINATION, said(), open_one).open_intents == [open_one]
+
+
+def test_two_lives_that_act_at_once_are_found_and_two_that_follow_each_other_are_not() -> None:
+    overlapping = replace(DEED, run="two", since=DEED.since + timedelta(seconds=0.5))
+    later = replace(DEED, run="two", since=DEED.since + timedelta(seconds=1))
+    assert found(TERMINATION, said(), DEED, overlapping).rivals == [(DEED, overlapping)]
+    assert found(TERMINATION, said(), DEED, later).rivals == []
+    assert found(TERMINATION, said(), DEED, replace(overlapping, run="one")).rivals == []
+
+
+def test_the_log_tells_who_was_terminated_and_a_shutdown_is_nobodys_act(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    fatal = "57P01|client backend|web|FATAL:  terminating connection due to administrator command\n"
+    log.write_text(
+        f"1700000012.345|4711|6553f100.1267|{fatal}"
+        f"1700000012.400|4712|6553f100.1268|{fatal}"
+        "1700000012.400|4712|6553f100.1268|57P01|client backend|web|STATEMENT:  SELECT 1\n"
+        "1700000012.500|1|6553f000.1|00000|postmaster||LOG:  received fast shutdown request\n"
+        f"1700000012.501|4713|6553f100.1269|{fatal}"
+        "1700000013.000|2|6553f000.2|00000|postmaster||LOG:  database system is ready to accept connections\n"
+        "1700000013.100|4714|6553f100.126a|57P01|walsender|web|FATAL:  terminating connection\n"
+        f"1700000014.000|4715|6553f100.126b|{fatal}"
+    )
+    first, at_work, after = terminations([log])
+    assert first == Termination(
+        who=Who(1_700_000_000, 0x1267), at=1_700_000_012_345_999, application="web", at_work=False
+    )
+    assert (at_work.who.pid, at_work.at_work) == (0x1268, True)
+    assert after.who.pid == 0x126B
