@@ -67,6 +67,7 @@ class TerminalSink:
     """The same lines for a person who watches: intents are not shown, outcomes are."""
 
     name = "terminal"
+    head = None
 
     def __init__(self, console: Console) -> None:
         self._console = console

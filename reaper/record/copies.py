@@ -3,12 +3,20 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import NamedTuple
 
 from reaper.record.events import CLOSED, Event
 from reaper.record.pen import Pen
-from reaper.record.writer import Finding, RecordFailed, Sink
+from reaper.record.writer import Finding, NotReady, RecordFailed, Sink
 
 Clock = Callable[[], datetime]
+
+
+class Head(NamedTuple):
+    """The end of a chain: whoever notes it elsewhere can tell later whether it was still there."""
+
+    file: str
+    digest: str
 
 
 class Copy:
@@ -41,6 +49,12 @@ class Copy:
             self._owed = [*self._owed, *events]
             raise
 
+    @property
+    def head(self) -> Head | None:
+        """Where the chain stands; nothing when there is none."""
+        digest = self._sink.head
+        return Head(self._sink.name, digest) if digest else None
+
     def reopen(self) -> None:
         """Let go of the file, which somebody has moved."""
         with self._owing_what_is_lost():
@@ -60,7 +74,14 @@ class Copy:
         if not events and not durable:
             return
         self._used = self._used or bool(events)
-        self._sink.write([self._pen.line(event) for event in events], durable=durable)
+        lines = [self._pen.line(event) for event in events]
+        while True:
+            try:
+                self._sink.write(lines, durable=durable)
+            except NotReady:
+                self._put(map(self._told, self._sink.ready()))
+            else:
+                break
         self._unsynced = [] if durable else [*self._unsynced, *events]
 
     def _told(self, finding: Finding) -> Event:

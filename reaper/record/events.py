@@ -20,6 +20,11 @@ INTENT: Final = "session.intent"
 OUTCOME: Final = "session.outcome"
 BRAKED: Final = "policy.braked"
 
+PREV: Final = "prev"
+"""The field by which each line holds on to the one before it."""
+A_STREAM: Final = "a stream"
+"""The detail of the line that opens a stream, whose chain is of one life and begins there."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -51,6 +56,7 @@ _EVERY: Final = (
     Field("run", "text", "one life of the writer"),
     Field("version", "text", "the version of the reaper"),
     Field("host", "text", "the host that the reaper runs on"),
+    Field(PREV, "text?", "the SHA-256 of the line before it; null where the chain begins"),
 )
 _ABOUT_THE_RECORD: Final = (
     Field("file", "text", "the sink that this is about"),
@@ -106,4 +112,4 @@ EVENTS: Final[Mapping[str, tuple[Field, ...]]] = {
     BRAKED: (*_EVERY, *_CYCLE, *_BRAKE),
 }
 OPTIONAL: Final = frozenset({"query"})
-WRITTEN_BY_THE_PEN: Final = frozenset({"schema", "event", "time", "seq", "run"})
+WRITTEN_BY_THE_PEN: Final = frozenset({"schema", "event", "time", "seq", "run", PREV})

@@ -1,4 +1,4 @@
-"""The record as a file, which others rotate, truncate and fill the disk of."""
+"""The record as a file, which others write too, rotate, truncate and fill the disk of."""
 
 import errno
 import fcntl
@@ -7,11 +7,15 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from reaper.record.chain import Chain
+from reaper.record.ending import chain_at_end
 from reaper.record.events import OPENED, TORN, TRUNCATED
-from reaper.record.writer import Finding, RecordFailed
+from reaper.record.predecessor import Predecessor
+from reaper.record.writer import Finding, NotReady, RecordFailed
 
 
 class FileSink:
@@ -22,7 +26,8 @@ class FileSink:
         self._fd: int | None = None
         self._closed = False
         self._unsynced = False
-        self._size = 0
+        self._predecessor = Predecessor(path)
+        self._known = _Known()
         self._findings: list[Finding] = []
 
     @property
@@ -30,31 +35,33 @@ class FileSink:
         """The path."""
         return str(self._path)
 
+    @property
+    def head(self) -> str | None:
+        """The digest of the last line that we know of."""
+        return self._known.chain.head
+
     def ready(self) -> Sequence[Finding]:
         """Open it if need be; tell that it was opened, that its last line is torn, that it was truncated."""
-        with self._failing():
-            fd = self._current()
+        with self._failing(), self._alone() as fd:
+            size = os.fstat(fd).st_size
+            if size < self._known.size:
+                was = self._known.size
+                detail = f"from {was} to {size} bytes by somebody else: rotate by renaming instead"
+                self._findings.append(Finding(TRUNCATED, detail))
+            self._catch_up(fd)
             found, self._findings = self._findings, []
-            with _alone(fd):
-                size = os.fstat(fd).st_size
-                torn = _is_torn(fd, size)
-            if size < self._size:
-                detail = f"from {self._size} to {size} bytes by somebody else: rotate by renaming instead"
-                found.append(Finding(TRUNCATED, detail))
-            self._size = size
-            if torn:
+            if self._known.torn:
                 found.append(Finding(TORN, f"the last line is torn at byte {size}"))
             return found
 
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
         """Append the lines with one write, and make them and all before them last if they must."""
         with self._failing():
-            fd = self._current()
             if lines:
-                with _alone(fd):
-                    self._append(fd, b"".join(lines))
+                with self._alone_as_ready() as fd:
+                    self._append(fd, lines)
             if durable:
-                self._sync(fd)
+                self._sync()
 
     def reopen(self) -> None:
         """Let go of the file; the next write opens the path anew."""
@@ -66,38 +73,73 @@ class FileSink:
         self._closed = True
         self.reopen()
 
-    def _append(self, fd: int, data: bytes) -> None:
-        size = os.fstat(fd).st_size
+    def _append(self, fd: int, lines: Sequence[bytes]) -> None:
+        known = self._known
+        chain = known.chain.copy()
+        data = b"".join(chain.carry_on(lines))
         # Ours or another writer's: a line that is appended to a torn one would be lost with it.
-        if _is_torn(fd, size):
+        if known.torn:
             data = b"\n" + data
         self._unsynced = True
         written = os.write(fd, data)
-        self._size = size + written
         if written != len(data):
             told = f"{written} of {len(data)} bytes were taken: the disk is full, or a limit is reached"
             raise OSError(errno.ENOSPC, told)
+        size = known.size + written
+        self._known = _Known(size=size, chain=chain, beginning=known.beginning or _beginning(fd))
 
-    def _sync(self, fd: int) -> None:
-        if not self._unsynced:
+    def _catch_up(self, fd: int) -> None:
+        """Know the file up to its end, which others may have moved."""
+        known, size = self._known, os.fstat(fd).st_size
+        if size == known.size:
+            return
+        beginning = _beginning(fd)
+        # What was cut off is missing from the file and not from our memory: the chain holds that against it.
+        # It is another matter when somebody has begun the file anew.
+        cut = size < known.size and known.beginning.startswith(beginning)
+        chain = known.chain if cut else chain_at_end(fd, size, before=self._predecessor.chain)
+        self._known = _Known(size=size, chain=chain, beginning=beginning, torn=_is_torn(fd, size))
+
+    def _sync(self) -> None:
+        if not self._unsynced or self._fd is None:
             return
         try:
-            os.fdatasync(fd)
+            os.fdatasync(self._fd)
         except OSError as error:
             # The kernel reports a failure once and forgets the data: asking again would be told a lie.
             self._unsynced = False
             raise self._failure(error, lost=True) from error
         self._unsynced = False
 
-    def _current(self) -> int:
-        """The descriptor of the file at the path, which may be another one than a moment ago."""
-        if self._closed:
-            raise OSError(errno.EBADF, "it was closed")
-        if self._fd is not None and self._was_rotated(self._fd):
+    @contextmanager
+    def _alone(self) -> Iterator[int]:
+        """Keep other reapers from the file at the path, which may be another one than a moment ago."""
+        while True:
+            if self._closed:
+                raise OSError(errno.EBADF, "it was closed")
+            fd = self._fd = self._open() if self._fd is None else self._fd
+            with _locked(fd):
+                # Asked behind the lock: whoever has seen a rename reads the end of the old file behind it
+                # too, and nothing may be added to that end any more.
+                if not self._was_rotated(fd):
+                    yield fd
+                    return
             self._let_go()
-        if self._fd is None:
-            self._fd = self._open()
-        return self._fd
+
+    @contextmanager
+    def _alone_as_ready(self) -> Iterator[int]:
+        """The same for the file that was made ready, as it was then but for whole lines of others."""
+        fd = self._fd
+        if fd is None:
+            raise NotReady
+        with _locked(fd):
+            if self._was_rotated(fd) or os.fstat(fd).st_size < self._known.size:
+                raise NotReady
+            told = self._known.torn
+            self._catch_up(fd)
+            if self._known.torn and not told:
+                raise NotReady
+            yield fd
 
     def _was_rotated(self, fd: int) -> bool:
         ours = os.fstat(fd)
@@ -107,16 +149,18 @@ class FileSink:
             return True
 
     def _open(self) -> int:
-        # Readable as well, to see whether the last line is whole.
+        # Readable as well, to see whether the last line is whole, and to go on from its digest.
         fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
             raise OSError(errno.EINVAL, "it is not a regular file")
-        self._size = status.st_size
+        self._known, trouble = _Known(), None
         if status.st_size == 0:
             self._sync_folder()
-        self._findings = [Finding(OPENED, f"at {status.st_size} bytes")]
+            self._known = _Known(chain=self._predecessor.chain())
+            trouble = self._predecessor.trouble
+        self._findings = [Finding(OPENED, "; ".join(filter(None, (f"at {status.st_size} bytes", trouble))))]
         return fd
 
     def _sync_folder(self) -> None:
@@ -131,9 +175,10 @@ class FileSink:
     def _let_go(self) -> None:
         if self._fd is None:
             return
-        self._sync(self._fd)
-        fd, self._fd = self._fd, None
-        os.close(fd)
+        self._sync()
+        with _locked(self._fd):
+            self._catch_up(self._fd)
+        self._forget()
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -151,6 +196,7 @@ class FileSink:
         fd, self._fd = self._fd, None
         if fd is not None:
             with suppress(OSError):
+                self._predecessor.leave(os.fstat(fd), self._known.chain)
                 os.close(fd)
 
     def _failure(self, error: OSError, *, lost: bool = False) -> RecordFailed:
@@ -160,12 +206,22 @@ class FileSink:
         return RecordFailed(where=self.name, why=error.strerror or str(error), lost=lost)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What stands in the file, as far as we have written or seen it."""
+
+    size: int = 0
+    chain: Chain = field(default_factory=Chain)
+    beginning: bytes = b""
+    torn: bool = False
+
+
 _PATIENCE: Final = 1_000
 """Milliseconds, many thousand times as long as a write takes."""
 
 
 @contextmanager
-def _alone(fd: int) -> Iterator[None]:
+def _locked(fd: int) -> Iterator[None]:
     """Keep other reapers from writing.
 
     One append never tears another, but it is seen growing: without the lock a line in the making looks torn.
@@ -187,3 +243,8 @@ def _alone(fd: int) -> Iterator[None]:
 
 def _is_torn(fd: int, size: int) -> bool:
     return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+
+
+def _beginning(fd: int) -> bytes:
+    """Enough of the first line to tell a file from its successor: when, and by whom, it was begun."""
+    return os.pread(fd, 128, 0)

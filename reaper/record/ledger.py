@@ -9,7 +9,7 @@ from threading import Lock
 from reaper.policy.session import Session, Snapshot
 from reaper.policy.spans import Instant, isoformat, seconds, since
 from reaper.policy.verdict import BrakeTrip, Outcome, Reap, Result
-from reaper.record.copies import Clock, Copy
+from reaper.record.copies import Clock, Copy, Head
 from reaper.record.events import BRAKED, EVENTS, INTENT, OPTIONAL, OUTCOME, WRITTEN_BY_THE_PEN, Event
 from reaper.record.writer import RecordFailed, Sink
 
@@ -100,6 +100,11 @@ class Ledger:
         with self._lock:
             events = [self._event(BRAKED, _brake(author, cycle, snapshot, trip)) for trip in trips]
             self._each(lambda copy: copy.write(events, durable=True))
+
+    def heads(self) -> Sequence[Head]:
+        """Where the chain of each sink stands now."""
+        with self._lock:
+            return [head for copy in self._copies if (head := copy.head)]
 
     def reopen(self) -> None:
         """Let go of every file, for logrotate has moved them."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BufferedReader
 from math import isfinite
 from pathlib import Path
 from typing import BinaryIO, Final, cast
@@ -35,7 +36,7 @@ class Torn:
 def read_events(source: Path | BinaryIO) -> Iterator[Event | Torn]:
     """Read a file, plain or gzipped, or a stream; only one that cannot be opened or read raises OSError."""
     name = str(source) if isinstance(source, Path) else str(getattr(source, "name", "-"))
-    with _opened(source) as stream:
+    with opened(source) as stream:
         for number, line in enumerate(_lines(stream), start=1):
             if isinstance(line, str):
                 yield Torn(file=name, line=number, why=line)
@@ -61,15 +62,21 @@ def open_intents(events: Iterable[Event | Torn]) -> list[Event]:
 
 
 @contextmanager
-def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
+def opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """The bytes of a file, plain or gzipped, or of a stream."""
     if not isinstance(source, Path):
         yield source
         return
     with source.open("rb") as file:
-        if file.peek(len(_GZIP)).startswith(_GZIP):
+        if is_packed(file):
             yield cast("BinaryIO", gzip.GzipFile(fileobj=file))
         else:
             yield file
+
+
+def is_packed(file: BufferedReader) -> bool:
+    """Whether what comes next is gzipped."""
+    return file.peek(len(_GZIP)).startswith(_GZIP)
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes | str]:
@@ -88,19 +95,24 @@ def _lines(stream: BinaryIO) -> Iterator[bytes | str]:
 
 def _event(line: bytes) -> Event | str:
     """The event of a line, or why it is none."""
+    fields = parsed(line)
+    if isinstance(fields, str):
+        return fields
+    name = fields.get("event")
+    if fields["schema"] != SCHEMA or not isinstance(name, str) or name not in EVENTS:
+        return "an event of another version of this record"
+    time = parse_time(fields.get("time"))
+    return Event(name=name, time=time, fields=fields) if time else "an event without a time"
+
+
+def parsed(line: bytes) -> dict[str, object] | str:
+    """The fields of a whole line, of whatever version, or why it is none."""
     try:
         fields = json.loads(line.decode(), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         return "not JSON, so probably torn"
-    if not isinstance(fields, dict) or "schema" not in fields:
-        return "not an event of this record"
-    if fields["schema"] != SCHEMA or fields.get("event") not in _NAMES:
-        return "an event of another version of this record"
-    time = parse_time(fields.get("time"))
-    return Event(name=fields["event"], time=time, fields=fields) if time else "an event without a time"
-
-
-_NAMES: Final = tuple(EVENTS)
+    whole = isinstance(fields, dict) and "schema" in fields
+    return fields if whole else "not an event of this record"
 
 
 def _finite(text: str) -> float:

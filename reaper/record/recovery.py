@@ -1,12 +1,14 @@
 """What an earlier life of the reaper left open."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from reaper.record.events import Event
 from reaper.record.ledger import Ledger
 from reaper.record.reader import Torn, open_intents, read_events
+from reaper.record.rotation import rotated_copies
 from reaper.record.writer import RecordFailed
 
 ENDED: Final = "an earlier life of the reaper ended between intent and outcome"
@@ -25,11 +27,11 @@ def settle_open_intents(path: Path, ledger: Ledger) -> int:
 
 
 def _both(path: Path) -> Iterator[Event | Torn]:
-    for file in (path.with_name(f"{path.name}.1"), path):
-        try:
-            yield from read_events(file)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            why = f"open intents cannot be looked for: {error.strerror or error}"
-            raise RecordFailed(where=str(file), why=why) from error
+    looked_at = path
+    try:
+        for looked_at in (*rotated_copies(path)[-1:], path):
+            with suppress(FileNotFoundError):
+                yield from read_events(looked_at)
+    except OSError as error:
+        why = f"open intents cannot be looked for: {error.strerror or error}"
+        raise RecordFailed(where=str(looked_at), why=why) from error

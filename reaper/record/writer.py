@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple, Protocol
 
-from reaper.record.events import OPENED, TORN
+from reaper.record.chain import Chain
+from reaper.record.events import A_STREAM, OPENED, TORN
 
 
 class RecordFailed(Exception):
@@ -27,6 +28,10 @@ class RecordFailed(Exception):
         """Whether lines that were taken since the last durable write may be lost as well."""
 
 
+class NotReady(Exception):
+    """What stands there is not what `ready` found: it must look, and tell, before anything is written."""
+
+
 class Finding(NamedTuple):
     """What a sink found before it wrote: the name of the event that tells it, and the detail."""
 
@@ -35,17 +40,24 @@ class Finding(NamedTuple):
 
 
 class Sink(Protocol):
-    """Takes whole lines, all of a batch or none that counts."""
+    """Takes whole lines, all of a batch or none that counts, and links each to the one before it."""
 
     @property
     def name(self) -> str:
         """What people call it."""
 
+    @property
+    def head(self) -> str | None:
+        """The digest of the last line; nothing when there is none, or no chain."""
+
     def ready(self) -> Sequence[Finding]:
         """Open what must be open, and tell what was found there."""
 
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
-        """Take every byte or raise RecordFailed; an empty durable batch makes last what was taken before."""
+        """Take every byte or raise RecordFailed; an empty durable batch makes last what was taken before.
+
+        Raises NotReady, and has taken nothing, when things are no longer as `ready` found them.
+        """
 
     def reopen(self) -> None:
         """Let go of the file, so that the next line goes to whatever stands at the path by then."""
@@ -65,9 +77,15 @@ class StreamSink:
         self.name = name
         self._fd = fd
         self._stalled_ms = stalled_ms
-        self._findings = [Finding(OPENED, "a stream")]
+        self._findings = [Finding(OPENED, A_STREAM)]
+        self._chain = Chain()
         self._torn = False
         self._stalled = False
+
+    @property
+    def head(self) -> str | None:
+        """The digest of the last line, of this life."""
+        return self._chain.head
 
     def ready(self) -> Sequence[Finding]:
         """The first time, that it was opened; after a failure, that its last line is torn."""
@@ -77,8 +95,9 @@ class StreamSink:
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
         """Write line by line, so that each short one is atomic among the writers of a pipe."""
         with self._failing():
-            for line in [b"\n", *lines] if self._torn and lines else lines:
-                self._put(memoryview(line))
+            for line in lines:
+                self._end_what_is_torn()
+                self._put(line)
             if durable and stat.S_ISREG(os.fstat(self._fd).st_mode):
                 os.fdatasync(self._fd)
 
@@ -88,12 +107,28 @@ class StreamSink:
     def close(self) -> None:
         """The descriptor belongs to whoever opened it."""
 
-    def _put(self, rest: memoryview) -> None:
-        while rest:
+    def _end_what_is_torn(self) -> None:
+        if self._torn:
             self._await_room()
-            # A poll that says yes promises room for PIPE_BUF bytes, so that no write can hang.
-            rest = rest[os.write(self._fd, rest[: select.PIPE_BUF]) :]
-            self._torn = bool(rest)
+            os.write(self._fd, b"\n")
+            self._torn = False
+
+    def _put(self, line: bytes) -> None:
+        after = self._chain.copy()
+        (linked,) = after.carry_on([line])
+        rest = memoryview(linked)
+        try:
+            while rest:
+                self._await_room()
+                # A poll that says yes promises room for PIPE_BUF bytes, so that no write can hang.
+                rest = rest[os.write(self._fd, rest[: select.PIPE_BUF]) :]
+        finally:
+            taken = len(linked) - len(rest)
+            self._torn = 0 < taken < len(linked)
+            if taken >= len(linked) - len(b"\n"):
+                self._chain = after
+            elif taken:
+                self._chain.loose(linked[:taken])
 
     def _await_room(self) -> None:
         poll = select.poll()

@@ -12,6 +12,7 @@ from reaper.policy.rules import Mode, Policy
 from reaper.policy.session import IDLE, Identity, Session, SessionId, Slots, Snapshot, Watcher
 from reaper.policy.spans import SECOND, Instant, Span
 from reaper.policy.verdict import Outcome, Reap, Result
+from reaper.record.chain import Chain
 from reaper.record.events import OPENED
 from reaper.record.ledger import Author, Ledger
 from reaper.record.writer import Finding, RecordFailed, Sink
@@ -87,6 +88,11 @@ class Shelf:
     """How many of the lines were made to last."""
     closed: bool = False
     _told: bool = False
+    _chain: Chain = field(default_factory=Chain)
+
+    @property
+    def head(self) -> str | None:
+        return self._chain.head
 
     def ready(self) -> Sequence[Finding]:
         found = [] if self._told else [Finding(OPENED, "a shelf")]
@@ -96,7 +102,7 @@ class Shelf:
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
         if self.broken:
             raise RecordFailed(where=self.name, why="it is broken")
-        self.taken.extend(lines)
+        self.taken.extend(self._chain.carry_on(lines))
         if durable and self.unsyncable:
             raise RecordFailed(where=self.name, why="it does not last", lost=True)
         if durable:

@@ -65,8 +65,9 @@ def test_a_batch_is_one_write(sink: FileSink, monkeypatch: pytest.MonkeyPatch) -
         return write(fd, data)
 
     monkeypatch.setattr(os, "write", noted)
-    sink.write([b"one\n", b"two\n"], durable=True)
-    assert written == [b"one\ntwo\n"]
+    sink.ready()
+    sink.write([b'{"schema": 1}\n', b'{"schema": 2}\n'], durable=True)
+    assert [data.count(b"\n") for data in written] == [2]
 
 
 def test_a_file_that_was_renamed_away_is_replaced_without_a_signal(book: Ledger, path: Path) -> None:

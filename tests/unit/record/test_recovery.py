@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reaper.record.events import EVENTS, INTENT, OUTCOME
+from reaper.record.events import EVENTS, INTENT, OUTCOME, WRITTEN_BY_THE_PEN
 from reaper.record.file import FileSink
 from reaper.record.recovery import ENDED, settle_open_intents
 from reaper.record.writer import RecordFailed
@@ -38,8 +38,8 @@ def test_a_settled_intent_repeats_all_that_was_intended(tmp_path: Path) -> None:
     outcome = events(path)[-1]
     schema = {field.name for field in EVENTS[OUTCOME]} - {"query"}
     assert set(outcome) == schema
-    assert {key: outcome[key] for key in intent if key not in {"event", "seq", "run"}} == {
-        key: intent[key] for key in intent if key not in {"event", "seq", "run"}
+    assert {key: outcome[key] for key in intent if key not in WRITTEN_BY_THE_PEN} == {
+        key: intent[key] for key in intent if key not in WRITTEN_BY_THE_PEN
     }
 
 

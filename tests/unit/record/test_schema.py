@@ -78,7 +78,7 @@ def test_events_of_one_life_are_counted_without_a_gap() -> None:
 
 def test_the_intent_of_an_outcome_is_the_same_event_but_for_what_became_of_it() -> None:
     _, _, intent, outcome, _ = written()
-    shared = {key: outcome[key] for key in intent if key not in {"event", "seq"}}
+    shared = {key: outcome[key] for key in intent if key not in {"event", "seq", "prev"}}
     assert shared == {key: intent[key] for key in shared}
     assert outcome["outcome"] == Result.TERMINATED
 

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,10 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(end)
         except OSError:
             continue
+
+
+def digest(line: bytes) -> bytes:
+    return sha256(line).hexdigest().encode()
 
 
 def drained(fd: int) -> bytes:
@@ -59,11 +64,11 @@ def test_a_reader_that_stopped_reading_cannot_hang_us_and_gets_no_glued_line(
     os.set_blocking(writing, blocking)
     sink = StreamSink(writing, stalled_ms=0)
     with pytest.raises(RecordFailed, match="nobody read from it"):
-        sink.write([b"x" * 300_000 + b"\n"], durable=True)
-    os.read(reading, 300_000)
+        sink.write([b'{"schema": "' + b"x" * 300_000 + b'"}\n'], durable=True)
+    torn = os.read(reading, 300_000)
     assert [finding.name for finding in sink.ready()] == [OPENED, TORN]
-    sink.write([b"next\n"], durable=True)
-    assert os.read(reading, 300_000) == b"\nnext\n"
+    sink.write([b'{"schema": 1}\n'], durable=True)
+    assert os.read(reading, 300_000) == b'\n{"schema": 1, "prev": "%s"}\n' % digest(torn)
     assert sink.ready() == []
 
 
