@@ -2,9 +2,12 @@
 
 import os
 from argparse import ArgumentTypeError
+from collections.abc import Iterator
 from typing import Final
 
 import pytest
+
+from reaper.demo import places
 
 MAJORS: Final = (13, 14, 15, 16, 17, 18)
 
@@ -41,3 +44,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--majors") and config.getoption("--server"):
         message = "--majors or --server (REAPER_TEST_DSN), not both"
         raise pytest.UsageError(message)
+    if config.getoption("--server") and config.getoption("numprocesses", default=None):
+        message = "--server (REAPER_TEST_DSN) or -n, not both: tests on one server would meet each other"
+        raise pytest.UsageError(message)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ports_of_its_own() -> Iterator[None]:
+    """Of several workers of pytest-xdist, none looks for a free port where another may be about to listen."""
+    count, worker = (os.environ.get(f"PYTEST_XDIST_WORKER{of}", "") for of in ("_COUNT", ""))
+    with pytest.MonkeyPatch.context() as patch:
+        if worker:
+            patch.setattr(places, "_PORTS", places._PORTS[int(worker.removeprefix("gw")) :: int(count)])
+        yield

@@ -52,6 +52,10 @@ def test_majors_of_a_given_server_are_refused() -> None:
     assert "--majors or --server (REAPER_TEST_DSN), not both" in collect("--majors=all", "--server=x").stderr
 
 
+def test_several_workers_do_not_share_a_given_server() -> None:
+    assert "--server (REAPER_TEST_DSN) or -n, not both" in collect("-n2", "--server=x").stderr
+
+
 @pytest.mark.parametrize(("of", "theirs"), [(13, "pginstall"), (16, "pginstall"), (17, "pginstall18")])
 def test_a_client_program_is_never_older_than_its_server(of: int, theirs: str) -> None:
     program = tool("pg_dump", major=of)
