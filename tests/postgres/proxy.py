@@ -13,6 +13,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reaper.demo.places import free_ports
 
+from .waiting import PATIENCE
+
 T = TypeVar("T")
 
 _CHUNK: Final = 65_536
@@ -72,7 +74,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._hears.clear)
 
     def _do(self, work: Coroutine[object, object, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     async def _restore(self) -> None:
         self._hears.set()

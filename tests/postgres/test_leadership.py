@@ -263,8 +263,8 @@ def test_a_session_that_is_silent_for_longer_than_its_lease_loses_the_lead(
         pytest.skip("idle_session_timeout, which the lease is made of, came with 14")
 
     async def scene() -> None:
-        silent = await election.candidate(lease=Span(SECOND // 10))
         other = await election.candidate()
+        silent = await election.candidate(lease=Span(SECOND))
         assert await silent.seek()
         await leads_in_the_end(other)
         with pytest.raises(Lost):

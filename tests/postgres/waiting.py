@@ -6,7 +6,8 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 90.0
+"""Of which only a test that fails needs much, or a machine that many share."""
 _POLL: Final = 0.002
 
 

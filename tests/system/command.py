@@ -16,7 +16,7 @@ from tests.postgres.waiting import PATIENCE, until
 
 Fields = Mapping[str, Any]
 
-_LONGEST: Final = 60.0
+_LONGEST: Final = 2 * PATIENCE
 
 
 def find(name: str) -> str:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.postgres.sandbox import Role
-from tests.postgres.waiting import until
+from tests.postgres.waiting import PATIENCE, until
 
 from .command import Fields, Life, Reaper, parsed
 from .policies import Keys
@@ -45,7 +45,7 @@ class Service:
         """Get a page, whatever its status."""
         url = f"http://{self.life.logged('http.listening')['at']}/{page}"
         try:
-            with urlopen(url, timeout=10) as answer:
+            with urlopen(url, timeout=PATIENCE) as answer:
                 return Answer(answer.status, answer.read().decode())
         except HTTPError as error:
             with error:

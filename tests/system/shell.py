@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from tests.postgres.waiting import PATIENCE
+
 from .command import Done
 
 # `reaper run` goes on until it is stopped, so it is: as soon as it has reached the server.
@@ -29,7 +31,9 @@ reaper() {
 _FOR_DOWNLOADS: Final = ("PIP_", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy", "REQUESTS_")
 
 
-def bash(script: str, *, folder: Path, environment: Mapping[str, str], patience: float = 60) -> Done:
+def bash(
+    script: str, *, folder: Path, environment: Mapping[str, str], patience: float = 2 * PATIENCE
+) -> Done:
     """Run a script as it stands, in this folder and with nothing but this environment."""
     done = subprocess.run(
         [shutil.which("bash") or "/bin/bash", "-euo", "pipefail", "-c", f"{_PRELUDE}\n{script}"],

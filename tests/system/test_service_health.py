@@ -135,13 +135,22 @@ def test_off_listens_nowhere(reaper: Reaper, app: Role) -> None:
     assert not off.has_logged("http.listening")
 
 
+def _bound(listening: socket.socket, place: tuple[str, int]) -> bool:
+    with suppress(OSError):
+        listening.bind(place)
+        listening.listen()
+        return True
+    return False
+
+
 @contextmanager
 def taken(place: tuple[str, int]) -> Iterator[int]:
     """A port that somebody listens on, be it somebody else."""
     with socket.socket() as listening:
-        with suppress(OSError):
-            listening.bind(place)
-            listening.listen()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Another test's reaper may hold it for a moment, and would be gone too early.
+        with suppress(TimeoutError):
+            until(lambda: _bound(listening, place), within=5)
         yield listening.getsockname()[1] or place[1]
 
 

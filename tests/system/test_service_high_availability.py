@@ -16,13 +16,13 @@ from tests.postgres.pooler import Pooler
 from tests.postgres.proxy import Proxy
 from tests.postgres.sandbox import Role, Sandbox
 from tests.postgres.server import Server
-from tests.postgres.waiting import until
+from tests.postgres.waiting import PATIENCE, until
 
 from .command import Life, Reaper
 from .policies import FILE, leaked, policy_file
 from .service import events, outcomes, sessions_of
 
-_LEASE: Final = 40.0
+_LEASE: Final = 20 + PATIENCE
 """More than the shortest lease, and the time in which a standby asks again."""
 
 

@@ -151,7 +151,8 @@ def test_a_hook_that_answers_without_end_is_given_up_and_asked_nothing_more_mean
         await desk.send(now=200)
         assert desk.counts["ops", "failed"] == 1
 
-    play(scene, Desk(timeout=0.3))
+    play(scene, Desk(timeout=1))
+    assert away.asked.wait(60)
     assert len(away.bodies) == 1
 
 

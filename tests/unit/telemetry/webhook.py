@@ -18,6 +18,8 @@ class Webhook:
     bodies: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     types: list[str | None] = field(default_factory=list)
+    asked: threading.Event = field(default_factory=threading.Event)
+    """Set when the first body has come."""
     opened: threading.Event = field(default_factory=threading.Event)
     """Nothing is answered before it is set."""
     drips: bool = False
@@ -44,6 +46,7 @@ def webhook() -> Iterator[Webhook]:
             hook.paths.append(self.path)
             hook.types.append(self.headers["content-type"])
             hook.bodies.append(json.loads(self.rfile.read(size)))
+            hook.asked.set()
             if hook.drips:
                 self.drip()
             hook.opened.wait()
