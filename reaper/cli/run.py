@@ -13,16 +13,18 @@ from click.core import ParameterSource
 from reaper import __version__
 from reaper.cli.exits import Defect, Misconfigured
 from reaper.cli.options import acting_options
-from reaper.cli.record import opened_ledger
-from reaper.cli.targets import pick_servers, read_settings
+from reaper.cli.record import STDOUT, opened_ledger
+from reaper.cli.targets import pick_servers, read_settings, refuse_password
 from reaper.config import Settings
 from reaper.policy.spans import exact_words
 from reaper.postgres.errors import sentence
 from reaper.postgres.query_text import QueryText
+from reaper.postgres.record_table import target_of
 from reaper.service.daemon import Daemon, Parts
 from reaper.service.roster import choose_servers
 from reaper.service.rulebook import Rulebook
 from reaper.service.sharding import Shard
+from reaper.service.shipper import Shipment
 from reaper.service.station import Manner
 from reaper.service.tally import Tally
 from reaper.telemetry import events
@@ -77,6 +79,14 @@ def say_what_will_be_done(log: Log, settings: Settings, manner: Manner, servers:
     show_envvar=True,
     help="Look after this share of the servers only; a pod's name with its ordinal will do as INDEX.",
 )
+@click.option(
+    "--audit-table",
+    metavar="DSN",
+    envvar="REAPER_AUDIT_TABLE",
+    show_envvar=True,
+    help="A database on another server whose table reaper.record takes a copy of the record's first file; it may "
+    "lag. A password belongs into a passfile, a service file or the environment.",
+)
 @click.pass_context
 def run(  # noqa: PLR0913 (click hands every option over by name)
     ctx: click.Context,
@@ -91,6 +101,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     log_format: str,
     log_level: str,
     listen: str,
+    audit_table: str | None,
     shard: str | None,
 ) -> None:
     """Watch the servers and carry the policies out, until SIGTERM or Ctrl-C.
@@ -106,6 +117,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
         dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals
     )
     log = make_log(LogFormat(log_format), LogLevel(log_level))
+    shipment = _shipment(audit_table, audit_log)
     metrics = Metrics(__version__)
     asked = ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
     choose = partial(choose_servers, dsn=dsn, name=server, shard=_shard(shard))
@@ -126,6 +138,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
             metrics=metrics,
             systemd=systemd,
             listening=_listening(listen, log, asked=asked),
+            shipment=shipment,
         )
         tallies = _run(parts, log)
         for name, tally in tallies.items():
@@ -158,6 +171,22 @@ def _shard(text: str | None) -> Shard | None:
     except ValueError as error:
         message = f"--shard: {error}"
         raise Misconfigured(message) from None
+
+
+def _shipment(dsn: str | None, targets: Sequence[str]) -> Shipment | None:
+    if not dsn:
+        return None
+    files = [target for target in targets if target != STDOUT]
+    if not files:
+        message = "--audit-table copies the record from its file: name one with --audit-log FILE"
+        raise Misconfigured(message)
+    refuse_password("audit_table", dsn)
+    try:
+        target_of(dsn)
+    except ValueError as error:
+        message = f"--audit-table: the connection string cannot be read: {error}"
+        raise Misconfigured(message) from None
+    return Shipment(record=Path(files[0]), dsn=dsn)
 
 
 def _listening(where: str, log: Log, *, asked: bool) -> socket | None:

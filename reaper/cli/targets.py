@@ -47,20 +47,23 @@ def pick_server(settings: Settings | None, dsn: str | None, name: str | None) ->
     return servers[0]
 
 
+def refuse_password(parameter: str, dsn: str) -> None:
+    """Raise Misconfigured when a connection string from the command line carries a secret."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    if source is click.core.ParameterSource.COMMANDLINE and has_password(dsn):
+        message = (
+            f"--{parameter.replace('_', '-')} carries a password, and every user of this host can read command "
+            f"lines: put it into a passfile, a service file, PGPASSWORD or REAPER_{parameter.upper()}"
+        )
+        raise Misconfigured(message)
+
+
 def _names(servers: Sequence[Server]) -> str:
     return ", ".join(server.name for server in servers) or "no server that can be found now"
 
 
 def _from_dsn(dsn: str) -> Server:
-    on_command_line = (
-        click.get_current_context().get_parameter_source("dsn") is click.core.ParameterSource.COMMANDLINE
-    )
-    if on_command_line and has_password(dsn):
-        message = (
-            "--dsn carries a password, and every user of this host can read command lines: "
-            "put it into a passfile, a service file, PGPASSWORD or REAPER_DSN"
-        )
-        raise Misconfigured(message)
+    refuse_password("dsn", dsn)
     try:
         return from_dsn(dsn)
     except ValueError as error:

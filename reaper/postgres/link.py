@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self
 
 import psycopg
@@ -38,6 +38,8 @@ _SETTINGS: Final = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
+# For what must not be lost once the server has said that it is there.
+_WRITING: Final = {"default_transaction_read_only": "off", "synchronous_commit": "on"}
 _NETWORK: Final[Mapping[str, str | int]] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -71,13 +73,16 @@ class Link:
         self._connection = connection
 
     @classmethod
-    async def open(cls, dsn: str, *, lease: Span | None = None) -> Self:
-        """Connect; with a lease, the server ends our session when we are silent for so long (from 14 on)."""
+    async def open(cls, dsn: str, *, lease: Span | None = None, writes: bool = False) -> Self:
+        """Connect; with a lease, the server ends our session when we are silent for so long (from 14 on).
+
+        A session that does not say that it writes cannot.
+        """
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 # Nothing is prepared before it is known whose session this is.
                 connection = await AsyncConnection.connect(
-                    _conninfo(dsn), autocommit=True, prepare_threshold=None
+                    _conninfo(dsn, writes=writes), autocommit=True, prepare_threshold=None
                 )
         except (psycopg.Error, OSError, ValueError) as error:  # ValueError: a host that no name can be
             raise _explained(error) from None
@@ -101,6 +106,12 @@ class Link:
         return f"{self._connection.info.host}:{self._connection.info.port}"
 
     @property
+    def takes_unicode(self) -> bool:
+        """Whether every character can be stored there."""
+        info = self._connection.info
+        return info.parameter_status("server_encoding") == "UTF8" and info.encoding == "utf-8"
+
+    @property
     def lost(self) -> bool:
         """Whether this connection is of no more use."""
         return self._connection.closed
@@ -113,7 +124,7 @@ class Link:
         try:
             async with self._watched(), self._connection.cursor(binary=True) as cursor:
                 await cursor.execute(sql, params)
-                return await cursor.fetchall()
+                return await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             if is_lost(error, closed=self._connection.closed):
                 await self.close()
@@ -133,6 +144,13 @@ class Link:
         """Give the slot back."""
         await self._connection.close()
 
+    def cut(self) -> None:
+        """Shut the socket down: a cancelled task would first wait for the frozen server to answer it."""
+        if self._connection.closed:
+            return
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as ours, suppress(OSError):
+            ours.shutdown(socket.SHUT_RDWR)
+
     async def _settle_in(self, lease: Span) -> None:
         ((pid,),) = await self.rows(_OWN_PID)
         if pid != self.pid:
@@ -150,16 +168,11 @@ class Link:
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        bite = loop.call_later(_WATCHDOG_SECONDS, self._cut)
+        bite = loop.call_later(_WATCHDOG_SECONDS, self.cut)
         try:
             yield
         finally:
             bite.cancel()
-
-    def _cut(self) -> None:
-        """Shut the socket down: a cancelled task would first wait for the frozen server to answer it."""
-        with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
-            ours.shutdown(socket.SHUT_RDWR)
 
 
 def name_of(dsn: str) -> str:
@@ -182,12 +195,13 @@ def has_password(dsn: str) -> bool:
     return bool(given.get("password") or given.get("sslpassword"))
 
 
-def _conninfo(dsn: str) -> str:
+def _conninfo(dsn: str, *, writes: bool = False) -> str:
     given = conninfo_to_dict(dsn)
     if not (given.keys() & {"dbname", "service"} or os.environ.keys() & {"PGDATABASE", "PGSERVICE"}):
         # libpq would take the role's name; this one is there, and is where replicas meet at the same lock.
         dsn = make_conninfo(dsn, dbname=_MEETING_PLACE)
-    ours = "".join(f" -c {name}={value}" for name, value in _SETTINGS.items())
+    chosen = {**_SETTINGS, **(_WRITING if writes else {})}
+    ours = "".join(f" -c {name}={value}" for name, value in chosen.items())
     settings = {name: value for name, value in _NETWORK.items() if name not in given}
     options = f"{given.get('options') or ''}{ours}".strip()
     return make_conninfo(dsn, **settings, options=options, application_name=REAPER_APPLICATION)

@@ -5,12 +5,13 @@ import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from socket import socket
 from typing import Any, Final
 
 from starlette.applications import Starlette
 
-from reaper.config import Server, Settings, Webhook
+from reaper.config import Occasion, Server, Settings, Webhook
 from reaper.policy.spans import seconds
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
@@ -18,11 +19,13 @@ from reaper.service.fleet import Fleet
 from reaper.service.pause import pause
 from reaper.service.rulebook import Rulebook
 from reaper.service.server_loop import ServerLoop, Surroundings
+from reaper.service.shipper import Shipment, Shipper
 from reaper.service.signals import Flags, heed_signals
 from reaper.service.station import Manner
 from reaper.service.tally import Tally
 from reaper.service.vitals import Vitals
 from reaper.telemetry import events
+from reaper.telemetry.copying import CopyGauges
 from reaper.telemetry.http import application, serve
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
@@ -54,6 +57,8 @@ class Parts:
     metrics: Metrics
     systemd: Systemd
     listening: socket | None
+    shipment: Shipment | None = None
+    """The record on its way into a table."""
 
 
 class Daemon:
@@ -65,11 +70,13 @@ class Daemon:
         common = Surroundings(settings=settings, manner=parts.manner, ledger=parts.ledger)
         self._notifier = Notifier(log=parts.log, counts=parts.metrics.notifications)
         self._fleet = Fleet(common, log=parts.log, metrics=parts.metrics, notifier=self._notifier)
+        self._shipper = self._shipper_of(parts)
         self._vitals = Vitals(
             fleet=self._fleet,
             settings=settings,
             reload=parts.metrics.reload,
             dry_run=parts.manner.dry_run,
+            beside=lambda: self._shipper.reasons() if self._shipper else {},
         )
 
     async def run(self) -> Mapping[str, Tally]:
@@ -86,11 +93,17 @@ class Daemon:
                 pages = serve(self._pages(), self._parts.listening, last, log=self._parts.log)
                 start("http", pages, last)
             start("notify", self._notifier.run(last), last)
+            if self._shipper:
+                start("record table", self._shipper.run(last), last)
             await self._watch(flags, lambda loop: start(f"server {loop.server.name}", loop.run(), loop.stop))
             self._parts.systemd.stopping()
             self._fleet.stop()
             await self._fleet.ended()
+            # Now, so that its last line is carried into the table as well.
+            failed = self._close_record()
             last.set()
+        if failed:
+            raise failed
         return self._fleet.tallies
 
     async def _watch(self, flags: Flags, start: Callable[[ServerLoop], None]) -> None:
@@ -139,6 +152,20 @@ class Daemon:
             self._parts.log.error(events.RECORD_FAILED, why=str(failed))  # noqa: TRY400 (a sentence)
         else:
             self._parts.log.info(events.RECORD_REOPENED)
+
+    def _close_record(self) -> RecordFailed | None:
+        try:
+            self._parts.ledger.close()
+        except RecordFailed as failed:
+            return failed
+        return None
+
+    def _shipper_of(self, parts: Parts) -> Shipper | None:
+        if parts.shipment is None:
+            return None
+        parts.metrics.copy = gauges = CopyGauges()
+        alarm = partial(self._notifier.tell, Occasion.FAILURES.value)
+        return Shipper(parts.shipment, log=parts.log, gauges=gauges, alarm=alarm)
 
     def _settings(self) -> Settings:
         return self._parts.rulebook.settings

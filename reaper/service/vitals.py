@@ -1,6 +1,6 @@
 """Whether the loops come round, for probes, the watchdog and `systemctl status`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +25,8 @@ class Vitals:
     settings: Callable[[], Settings]
     reload: ReloadGauges
     dry_run: bool = False
+    beside: Callable[[], Mapping[str, str]] = dict
+    """What else is worth telling, and makes nothing less ready."""
 
     def live(self) -> Health:
         """Bad when a loop stands still: then nothing but a restart helps."""
@@ -42,7 +44,7 @@ class Vitals:
         missing = {
             name: str(standing) for name, standing in standings.items() if standing.state not in _OF_USE
         }
-        return Health(good=not missing, reasons=missing)
+        return Health(good=not missing, reasons={**missing, **self.beside()})
 
     def started(self) -> bool:
         """Whether every loop has had the result of its first attempt."""

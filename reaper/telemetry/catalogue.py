@@ -99,6 +99,37 @@ CATALOGUE: Final = (
         ("hook",),
         "Lines that a webhook never got: too many, or it was gone too long",
     ),
+    Family(
+        "reaper_record_table_connected",
+        Kind.GAUGE,
+        (),
+        "Whether the record's table on another server is reached",
+    ),
+    Family(
+        "reaper_record_table_lag_seconds",
+        Kind.GAUGE,
+        (),
+        "How long the oldest line has waited; 0 when all are there",
+    ),
+    Family(
+        "reaper_record_table_lag_bytes",
+        Kind.GAUGE,
+        (),
+        "Bytes of the record that are not there yet; of compressed copies, as they are",
+    ),
+    Family(
+        "reaper_record_table_last_success_timestamp_seconds",
+        Kind.GAUGE,
+        (),
+        "When the table last took lines, or was asked; 0 before the first time",
+    ),
+    Family("reaper_record_table_lines_total", Kind.COUNTER, (), "Lines that the table took"),
+    Family(
+        "reaper_record_table_failures_total",
+        Kind.COUNTER,
+        ("kind",),
+        "What went wrong on the way there: away, refused, file, missed",
+    ),
 )
 
 NAMES: Final = frozenset(name for family in CATALOGUE for name in family.series)

@@ -15,6 +15,7 @@ from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import Instant
 from reaper.policy.verdict import Outcome, Plan, Reap
+from reaper.telemetry.copying import CopyGauges
 from reaper.telemetry.counts import ServerCounts
 from reaper.telemetry.exposition import Page, Sample, expose
 from reaper.telemetry.lateness import lateness
@@ -81,6 +82,8 @@ class Metrics:
         self.notifications = Counter[tuple[str, str]]()
         """By hook and result: `sent` and `failed` messages, `dropped` lines."""
         self._counts: dict[str, ServerCounts] = {}
+        self.copy: CopyGauges | None = None
+        """Of the record's table, when there is one."""
         self._version = version
         self._began = time.time()
         self._in_force: tuple[str, float] | None = None
@@ -151,6 +154,8 @@ class Metrics:
                 yield "notification_lines_dropped_total", (hook,), count
             else:
                 yield "notifications_total", (hook, result), count
+        if self.copy:
+            yield from self.copy.samples()
         # Copies, here and below: the service goes on while a page is made.
         for server, gauges in self.servers.copy().items():
             for name, labels, value in _of_gauges(gauges):

@@ -1,0 +1,116 @@
+"""The table on another server that takes a copy of the record.
+
+Rows can be added to it, and that is all that we want to be able to do there.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Self
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from reaper.postgres.errors import Refused, ServerError, sentence
+from reaper.postgres.link import Link
+from reaper.postgres.sql import statement
+
+NAME: Final = "reaper.record"
+
+_INSERT: Final = statement("insert_record")
+_COLUMNS: Final = (
+    *(
+        "digest",
+        "source",
+        "line",
+        "time",
+        "event",
+        "run",
+        "seq",
+        "host",
+        "server",
+        "policy",
+        "mode",
+        "action",
+    ),
+    *("intent", "pid", "role", "database", "application", "client", "state", "reason", "outcome", "detail"),
+)
+_MAY_CHANGE: Final = "SELECT pg_catalog.has_table_privilege('reaper.record', 'UPDATE, DELETE, TRUNCATE')"
+_WHERE: Final = ("service", "host", "hostaddr", "port", "dbname")
+_MEND: Final = "deploy/sql/record_table.sql makes it, and the role that may add to it"
+_REFUSALS: Final = {
+    "3F000": _MEND,
+    "42P01": _MEND,
+    "42703": _MEND,
+    "42501": _MEND,
+    "25006": "name the primary",
+}
+"""What somebody has to mend there, by the SQLSTATE that tells of it."""
+
+Row = Mapping[str, object]
+
+
+class RecordTable:
+    """One connection to the table."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @classmethod
+    async def open(cls, dsn: str) -> Self:
+        """Connect, and find out whether rows may be added; Refused says what has to be mended."""
+        table = cls(await Link.open(dsn, writes=True))
+        try:
+            await table.add(())
+        except BaseException:
+            await table.close()
+            raise
+        return table
+
+    @property
+    def where(self) -> str:
+        """Host and port, for people."""
+        return self._link.where
+
+    async def add(self, rows: Sequence[Row]) -> None:
+        """Add these with one statement, all or none; what is there already stays as it is."""
+        values = {name: [self._stored(row.get(name)) for row in rows] for name in _COLUMNS}
+        try:
+            await self._link.rows(_INSERT, values)
+        except psycopg.Error as error:
+            raise _explained(error) from None
+
+    async def may_change(self) -> bool:
+        """Whether our role could change what stands there, which makes it less of an evidence."""
+        try:
+            ((may,),) = await self._link.rows(_MAY_CHANGE)
+        except psycopg.Error as error:
+            raise _explained(error) from None
+        return bool(may)
+
+    def cut(self) -> None:
+        """End what is under way, at once."""
+        self._link.cut()
+
+    async def close(self) -> None:
+        """Give the slot back."""
+        await self._link.close()
+
+    def _stored(self, value: object) -> object:
+        if isinstance(value, str) and not self._link.takes_unicode:
+            return value.encode("ascii", "backslashreplace").decode("ascii")
+        return value
+
+
+def target_of(dsn: str) -> str:
+    """What tells one table from another, without a secret; ValueError when this is no connection string."""
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.Error:
+        message = "it is neither `key=value ...` nor a postgresql:// URI"
+        raise ValueError(message) from None
+    return " ".join(f"{key}={given[key]}" for key in _WHERE if key in given)
+
+
+def _explained(error: psycopg.Error) -> ServerError:
+    said = f"{NAME}: {sentence(error)}"
+    mend = _REFUSALS.get(error.sqlstate or "")
+    return Refused(f"{said}; {mend}") if mend else ServerError(said)

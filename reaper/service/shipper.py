@@ -1,0 +1,233 @@
+"""Carries the record, line by line as it stands in its file, to a table on another server.
+
+The file is the truth and is written first. The table may lag, for days if it must, and never keeps a cycle
+waiting: this is a task of its own, with a connection of its own and a rest after every statement. What is not
+known to have arrived is sent again, and a line that is there already stays as it is.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+
+from reaper.postgres.errors import Refused, ServerError
+from reaper.postgres.record_table import RecordTable, target_of
+from reaper.service.backlog import Backlog, Load
+from reaper.service.pause import pause
+from reaper.telemetry import events
+from reaper.telemetry.copying import CopyGauges
+from reaper.telemetry.log import Log
+
+PART: Final = "record table"
+"""What readiness calls it; no server can have a name with a space."""
+
+_LOOK_SECONDS: Final = 1.0
+"""How often the file is looked at when there was nothing new in it."""
+
+_REST_SECONDS: Final = 0.02
+"""After every statement: with days to make up for, the processor is still there for cycles."""
+
+_QUIET_SECONDS: Final = 30.0
+"""After so long without a line the table is asked whether it would take one."""
+
+_MOST_ROWS: Final = 200
+_LONGEST_BACKOFF: Final = 60.0
+_LAST_SECONDS: Final = 2.0
+"""For so long the rest is carried there at the end."""
+
+_FAREWELL_SECONDS: Final = 0.5
+
+_MOST_TROUBLES: Final = 1_000
+_CONNECTING: Final = "connecting"
+_WORKING: Final = "working"
+_GOES_ON: Final = "the record goes on in its file, and is sent when this is over"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipment:
+    """What to carry, and where to."""
+
+    record: Path
+    dsn: str = field(repr=False)
+
+
+class Shipper:
+    """Keeps the table as far as the file."""
+
+    def __init__(
+        self, shipment: Shipment, *, log: Log, gauges: CopyGauges, alarm: Callable[[str, str], None]
+    ) -> None:
+        self._dsn = shipment.dsn
+        self._backlog = Backlog(shipment.record, target_of(shipment.dsn))
+        self._log = log.bind(record=str(shipment.record))
+        self._gauges = gauges
+        self._alarm = alarm
+        self._ending = asyncio.Event()
+        self._table: RecordTable | None = None
+        self._load: Load | None = None
+        self._most = _MOST_ROWS
+        self._served = False
+        self._asked_at = 0.0
+        self._state = _CONNECTING
+        self._why = ""
+        self._told = set[str]()
+
+    def reasons(self) -> Mapping[str, str]:
+        """Why the table lags, for whoever asks how the service stands; that makes it no less ready."""
+        if self._state == _WORKING:
+            return {}
+        return {PART: f"{self._state}: {self._why}" if self._why else self._state}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Carry until the stop; then for a moment the rest."""
+        work = asyncio.ensure_future(self._work())
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+            self._ending.set()
+            await asyncio.wait((work,), timeout=_LAST_SECONDS)
+            if self._table:
+                # Not cancelled: that would first ask a server that does not answer to end the statement.
+                self._table.cut()
+                await asyncio.wait((work,), timeout=_FAREWELL_SECONDS)
+        finally:
+            stopped.cancel()
+            work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+        await self._close()
+
+    async def _work(self) -> None:
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(ServerError),
+            wait=wait_exponential_jitter(initial=1, max=_LONGEST_BACKOFF, jitter=1),
+            sleep=lambda delay: pause(delay, self._ending),
+            before_sleep=self._failed,
+            stop=lambda _: self._ending.is_set(),
+            retry_error_callback=lambda _: None,
+        )
+        while not self._ending.is_set():
+            # A fresh round after each connection that served: the back-off starts small again.
+            await attempts(self._serve)
+
+    async def _serve(self) -> None:
+        self._served = False
+        await self._look()
+        try:
+            self._table = await RecordTable.open(self._dsn)
+            await self._reached(self._table)
+            while True:
+                ending = self._ending.is_set()
+                if not await self._ship(self._table) and ending:
+                    return
+        except ServerError as lost:
+            if not self._served:
+                raise
+            self._away(lost)
+            await pause(_LOOK_SECONDS, self._ending)
+        finally:
+            table, self._table = self._table, None
+            self._gauges.connected = False
+            if table:
+                await table.close()
+
+    async def _ship(self, table: RecordTable) -> bool:
+        """Send the next load; false when there is none, after a while in which one may come."""
+        self._load = self._load or await self._backlog.load()
+        self._measure()
+        if self._load is None:
+            await self._keep_asking(table)
+            await pause(_LOOK_SECONDS, self._ending)
+            return False
+        await self._send(self._load, table)
+        await self._backlog.keep(self._load)
+        self._load = None
+        self._measure()
+        return True
+
+    async def _send(self, load: Load, table: RecordTable) -> None:
+        while rows := load.rows[load.arrived : load.arrived + self._most]:
+            try:
+                await table.add(rows)
+            except ServerError:
+                # A server too slow for so many within its limit may be fast enough for fewer.
+                self._most = max(self._most // 2, 1)
+                raise
+            load.arrived += len(rows)
+            self._served = True
+            self._most = min(self._most * 2, _MOST_ROWS)
+            self._asked_at = time.monotonic()
+            self._gauges.arrived(len(rows))
+            self._gauges.oldest = load.oldest
+            await pause(_REST_SECONDS, self._ending)
+
+    async def _keep_asking(self, table: RecordTable) -> None:
+        if time.monotonic() - self._asked_at > _QUIET_SECONDS:
+            await table.add(())
+            self._asked_at = time.monotonic()
+            self._gauges.arrived(0)
+
+    async def _look(self) -> None:
+        """While the table is away, see how far it lags."""
+        if self._load is None:
+            self._load = await self._backlog.load()
+        else:
+            await self._backlog.look()
+        self._measure()
+
+    def _measure(self) -> None:
+        self._gauges.waiting = self._backlog.waiting
+        self._gauges.oldest = self._load.oldest if self._load else None
+        for trouble in self._backlog.troubles():
+            if trouble not in self._told and len(self._told) < _MOST_TROUBLES:
+                self._told.add(trouble)
+                self._gauges.failures["file"] += 1
+                self._log.warning(events.TABLE_TROUBLE, why=trouble)
+        if missed := self._backlog.missed():
+            self._gauges.failures["missed"] += missed
+            why = "removed before all of it had arrived in the table"
+            self._log.error(events.TABLE_MISSED, copies=missed, why=why)
+            self._alarm(PART, why)
+
+    async def _reached(self, table: RecordTable) -> None:
+        if await table.may_change():
+            mend = "REVOKE UPDATE, DELETE, TRUNCATE ON reaper.record, and let another role own it"
+            why = "this role may change what stands there"
+            if why not in self._told:
+                self._told.add(why)
+                self._log.warning(events.TABLE_TROUBLE, why=why, mend=mend)
+        self._gauges.connected = True
+        self._gauges.arrived(0)
+        self._asked_at = time.monotonic()
+        if self._state != _WORKING:
+            self._log.info(events.TABLE_REACHED, at=table.where, bytes_waiting=self._gauges.waiting)
+        self._state, self._why = _WORKING, ""
+
+    def _failed(self, attempt: RetryCallState) -> None:
+        self._away(attempt.outcome.exception() if attempt.outcome else None)
+
+    def _away(self, error: BaseException | None) -> None:
+        """Told when it begins, and when it becomes another trouble; it may last for days."""
+        state = "refused" if isinstance(error, Refused) else "away"
+        self._gauges.failures[state] += 1
+        self._why = str(error)
+        if state != self._state:
+            event = events.TABLE_REFUSED if state == "refused" else events.TABLE_AWAY
+            self._log.error(event, why=self._why, so=_GOES_ON)
+            self._alarm(PART, f"{state}: {self._why}")
+        self._state = state
+
+    async def _close(self) -> None:
+        self._load = self._load if self._load and self._load.arrived < len(self._load.rows) else None
+        await self._backlog.look()
+        await self._backlog.close()
+        self._measure()
+        if self._load or self._gauges.waiting:
+            self._log.warning(
+                events.TABLE_BEHIND, bytes_waiting=self._gauges.waiting, so="the next start goes on"
+            )
