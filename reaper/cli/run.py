@@ -84,8 +84,8 @@ def say_what_will_be_done(log: Log, settings: Settings, manner: Manner, servers:
     metavar="DSN",
     envvar="REAPER_AUDIT_TABLE",
     show_envvar=True,
-    help="A database on another server whose table reaper.record takes a copy of the record's first file; it may "
-    "lag. A password belongs into a passfile, a service file or the environment.",
+    help="A database on another server, whose table reaper.record takes a copy of the record (of its first "
+    "file) and may lag. A password belongs into a passfile, a service file or the environment.",
 )
 @click.pass_context
 def run(  # noqa: PLR0913 (click hands every option over by name)

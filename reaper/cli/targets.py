@@ -49,11 +49,12 @@ def pick_server(settings: Settings | None, dsn: str | None, name: str | None) ->
 
 def refuse_password(parameter: str, dsn: str) -> None:
     """Raise Misconfigured when a connection string from the command line carries a secret."""
+    option = f"--{parameter.replace('_', '-')}"
     source = click.get_current_context().get_parameter_source(parameter)
     if source is click.core.ParameterSource.COMMANDLINE and has_password(dsn):
         message = (
-            f"--{parameter.replace('_', '-')} carries a password, and every user of this host can read command "
-            f"lines: put it into a passfile, a service file, PGPASSWORD or REAPER_{parameter.upper()}"
+            f"{option} carries a password, and every user of this host can read command lines: "
+            f"put it into a passfile, a service file, PGPASSWORD or REAPER_{parameter.upper()}"
         )
         raise Misconfigured(message)
 

@@ -1,7 +1,7 @@
 """How far each volume of a record has been read by whoever carries it elsewhere, kept beside the record.
 
-Nothing here has to be durable, nor true: whoever finds it gone, stale or strange begins anew, and what is carried
-twice arrives once.
+Nothing here has to be durable, nor true: whoever finds it gone, stale or strange begins anew, and what is
+carried twice arrives once.
 """
 
 import json

@@ -51,16 +51,10 @@ class Tail:
 
     def next(self) -> Piece | None:
         """The next piece, once the last one is kept; nothing when everything was read."""
-        if self._reading is None and not self._queue:
-            self._queue.extend(self.look())
-        while self._reading or self._queue:
-            self._reading = self._reading or self._begin(self._queue.popleft())
-            if self._reading:
-                if piece := self._piece(self._reading):
-                    return piece
-                self._done(self._reading.volume)
-                self.close()
-        return None
+        if piece := self._of_those_found():
+            return piece
+        self._queue.extend(self.look())
+        return self._of_those_found()
 
     def keep(self, piece: Piece) -> None:
         """The lines of this piece have arrived where they go, and are not read again."""
@@ -92,6 +86,16 @@ class Tail:
         reading, self._reading = self._reading, None
         if reading:
             reading.close()
+
+    def _of_those_found(self) -> Piece | None:
+        while self._reading or self._queue:
+            self._reading = self._reading or self._begin(self._queue.popleft())
+            if self._reading:
+                if piece := self._piece(self._reading):
+                    return piece
+                self._done(self._reading.volume)
+                self.close()
+        return None
 
     def _forget(self, now: float) -> None:
         gone = [identity for identity, seen in self._seen.items() if now - seen > _MISSING_SECONDS]

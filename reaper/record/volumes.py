@@ -94,6 +94,9 @@ class Shelf:
         except (OSError, *UNPACKING) as error:
             self.troubles.append(f"{path} cannot be read: {reason(error)}")
             return None
+        if not first.isascii():
+            self.troubles.append(f"{path} cannot be read: it is no record, neither plain nor gzipped")
+            return None
         return (hashlib.sha256(first).hexdigest(), packed) if first.endswith(b"\n") else None
 
 
