@@ -63,7 +63,9 @@ class Backlog:
 
     async def load(self) -> Load | None:
         """The next rows, once the last are kept; nothing when all have arrived."""
-        return await self._beside(self._load)
+        while (load := await self._beside(self._load)) and not load.rows:
+            await self.keep(load)  # still on the way to where reading goes on, or blank lines
+        return load
 
     async def keep(self, load: Load) -> None:
         """All of these have arrived."""

@@ -156,11 +156,11 @@ class Shipper:
                 await table.add(rows)
             except ServerError:
                 # A server too slow for so many within its limit may be fast enough for fewer.
-                self._most = max(self._most // 2, 1)
+                self._most = max(len(rows) // 2, 1)
                 raise
             load.arrived += len(rows)
             self._served = True
-            self._most = min(self._most * 2, _MOST_ROWS)
+            self._most = min(self._most + 1, _MOST_ROWS)
             self._asked_at = time.monotonic()
             self._gauges.arrived(len(rows))
             self._gauges.oldest = load.oldest

@@ -1,4 +1,4 @@
-"""What of a line goes into the columns of a table: everything that fits, and nothing that cannot be stored."""
+"""What of a line goes into the columns of a table: all that fits, and nothing that cannot be stored."""
 
 import hashlib
 import json

@@ -29,6 +29,7 @@ class Follower:
         self.now = 0.0
         self._numbers = count()
         self._torn = b""
+        self.marks = Marks(self.path, "there")
         self.restart()
 
     def write(self, length: int = 0) -> bytes:
@@ -91,10 +92,10 @@ class Follower:
 
     def restart(self, *, saved: bool = True) -> None:
         """Another life, that knows what the last one has saved."""
-        if saved and hasattr(self, "marks"):
+        if saved:
             self.marks.save()
         self.marks = Marks(self.path, "there")
-        self.tail = Tail(self.path, self.marks, clock=lambda: self.now)
+        self.tail: Tail = Tail(self.path, self.marks, clock=lambda: self.now)
 
     def _append(self, data: bytes) -> None:
         with self.path.open("ab") as file:

@@ -1,0 +1,336 @@
+"""The record's copy in a table on another server: it may lag, never stands in the way, and loses nothing."""
+
+import gzip
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, LiteralString
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from reaper.demo.embedded import EmbeddedServer
+from reaper.record.events import CLOSED, OPENED, OUTCOME
+from tests.postgres import majors
+from tests.postgres.clients import Clients
+from tests.postgres.conftest import StartServer
+from tests.postgres.proxy import Proxy
+from tests.postgres.sandbox import Role
+from tests.postgres.waiting import until
+
+from .command import Reaper
+from .policies import FILE, leaked, policy_file
+from .service import ANYWHERE, RECORD, Service, events
+
+TABLE: Final = (Path(__file__).parents[2] / "deploy/sql/record_table.sql").read_bytes()
+LIVES: Final = 4
+_IN_ORDER: Final = " FROM reaper.record ORDER BY number"
+
+
+class Archive:
+    """The other server, and what has arrived there."""
+
+    def __init__(self, server: EmbeddedServer, *, table: bool = True) -> None:
+        self.server = server
+        self.dsn = make_conninfo(server.dsn, user="reaper_record")
+        with self.admin() as admin:
+            admin.execute("DROP SCHEMA IF EXISTS reaper CASCADE")
+            admin.execute(TABLE)
+            if not table:
+                admin.execute("DROP TABLE reaper.record")
+
+    def admin(self) -> psycopg.Connection:
+        return psycopg.connect(self.server.dsn, autocommit=True)
+
+    def run(self, statement: LiteralString) -> None:
+        with self.admin() as admin:
+            admin.execute(statement)
+
+    def rows(self, columns: LiteralString = "line") -> list[tuple[object, ...]]:
+        with self.admin() as admin:
+            return admin.execute("SELECT " + columns + _IN_ORDER).fetchall()
+
+    def lines(self) -> list[str]:
+        return [str(line) for (line,) in self.rows()]
+
+
+@pytest.fixture(scope="module")
+def other_server(major: int) -> Iterator[EmbeddedServer]:
+    """Where the tables of these tests are, one after the other."""
+    with EmbeddedServer(binaries=majors.installation(major)) as server:
+        yield server
+
+
+@pytest.fixture
+def archive(other_server: EmbeddedServer) -> Archive:
+    other_server.start()  # the test before may have ended it
+    return Archive(other_server)
+
+
+def shipping(reaper: Reaper, archive: Archive, *, dsn: str | None = None) -> Service:
+    """`reaper run` with a record in a file, and the table that takes a copy."""
+    arguments = ("run", *ANYWHERE, *RECORD, "--log-level", "debug")
+    return Service(reaper.start(*arguments, REAPER_AUDIT_TABLE=dsn or archive.dsn))
+
+
+def lines_of(reaper: Reaper, *names: str) -> list[str]:
+    """The whole lines of the record, volume by volume."""
+    found = list[str]()
+    for name in names or ("audit.jsonl",):
+        path = reaper.folder / name
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        found += data.decode("ascii").splitlines()
+    return found
+
+
+def reaped(reaper: Reaper, clients: Clients, app: Role, application: str) -> None:
+    """A session that is terminated, and that stands in the record."""
+    until(clients.open(role=app, application=application).left)
+    reaper.recorded(OUTCOME, application=application)
+
+
+def test_every_line_arrives_in_the_order_of_the_record_down_to_its_last(
+    reaper: Reaper, archive: Archive, clients: Clients, app: Role
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    service = shipping(reaper, archive)
+    for number in range(3):
+        reaped(reaper, clients, app, f"web-{number}")
+    until(lambda: archive.lines() == lines_of(reaper))
+    assert service.ask("readyz").body == '{"ok":true,"reasons":{}}'
+    service.shows(0, "reaper_record_table_lag_bytes")
+    done = service.life.end()
+
+    assert done.code == 0
+    assert archive.lines() == lines_of(reaper)
+    (opened, *_, closed) = archive.rows("event, application, outcome, role")
+    assert (opened[0], closed[0]) == (OPENED, CLOSED)
+    assert (OUTCOME, "web-2", "terminated", app.name) in archive.rows("event, application, outcome, role")
+    assert {source for (source,) in archive.rows("source")} == {
+        (f"{reaper.record()[0]['host']}:{reaper.folder / 'audit.jsonl'}")
+    }
+    assert not [line for line in done.log if line["level"] in {"warning", "error"}]
+
+
+def test_a_table_that_is_away_stands_in_nobodys_way_and_gets_everything_when_it_is_back(
+    reaper: Reaper, archive: Archive, clients: Clients, app: Role
+) -> None:
+    archive.server.kill_immediate()
+    reaper.write(FILE, policy_file(leaked(app)))
+    service = shipping(reaper, archive)
+    service.life.logged("table.away")
+    reaped(reaper, clients, app, "while-away")
+    until(lambda: (service.number("reaper_record_table_failures_total", kind="away") or 0) >= 2)
+
+    assert service.ask("readyz").status == 200
+    assert service.ask("readyz").reasons["record table"].startswith("away: ")
+    assert service.number("reaper_record_table_connected") == 0
+    assert (service.number("reaper_record_table_lag_seconds") or 0) > 0
+    assert (service.number("reaper_record_table_lag_bytes") or 0) > 0
+    archive.server.start()
+    service.life.logged("table.reached")
+    until(lambda: archive.lines() == lines_of(reaper))
+    service.shows(0, "reaper_record_table_lag_seconds")
+    archive.server.restart("immediate")
+    reaped(reaper, clients, app, "after-a-restart")
+    until(lambda: archive.lines() == lines_of(reaper))
+    assert len(events(service.life, "table.away")) == 2, "told once each time"
+
+
+def test_after_any_number_of_crashes_the_table_holds_the_lines_of_the_file_and_each_once(
+    reaper: Reaper, archive: Archive, clients: Clients, app: Role
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    for life in range(LIVES):
+        service = shipping(reaper, archive)
+        reaped(reaper, clients, app, f"life-{life}")
+        if life % 2:
+            until(lambda: f'"life-{life}"' in "".join(archive.lines()))  # noqa: B023 (called at once)
+        service.life.end(signal.SIGKILL)
+    service = shipping(reaper, archive)
+    service.life.logged("cycle.quiet")
+    service.life.end()
+
+    assert archive.lines() == lines_of(reaper)
+
+
+def test_a_record_that_is_rotated_and_compressed_while_the_table_is_away_arrives_whole(
+    reaper: Reaper, archive: Archive, clients: Clients, app: Role
+) -> None:
+    archive.server.kill_immediate()
+    reaper.write(FILE, policy_file(leaked(app)))
+    service = shipping(reaper, archive)
+    service.life.logged("table.away")
+    current = reaper.folder / "audit.jsonl"
+    for day in range(3):
+        reaped(reaper, clients, app, f"day-{day}")
+        copy = current.rename(current.with_name(f"audit.jsonl.{3 - day}"))
+        if day < 2:
+            packed = copy.with_name(f"{copy.name}.gz")
+            packed.write_bytes(gzip.compress(copy.read_bytes()))
+            copy.unlink()
+    reaped(reaper, clients, app, "today")
+    archive.server.start()
+    until(lambda: '"today"' in "".join(archive.lines()))
+    service.life.end()
+
+    volumes = ("audit.jsonl.3.gz", "audit.jsonl.2.gz", "audit.jsonl.1", "audit.jsonl")
+    assert sorted(archive.lines()) == sorted(lines_of(reaper, *volumes))
+
+
+@pytest.mark.parametrize("lacks", ["the table", "the right"])
+def test_what_is_missing_there_is_a_sentence_and_all_goes_on_and_arrives_when_it_is_mended(
+    reaper: Reaper, other_server: EmbeddedServer, clients: Clients, app: Role, lacks: str
+) -> None:
+    archive = Archive(other_server, table=lacks == "the right")
+    if lacks == "the right":
+        archive.run("REVOKE INSERT ON reaper.record FROM reaper_record")
+    reaper.write(FILE, policy_file(leaked(app)))
+    service = shipping(reaper, archive)
+    told = service.life.logged("table.refused")
+    reaped(reaper, clients, app, "meanwhile")
+
+    assert "deploy/sql/record_table.sql" in told["why"]
+    assert service.ask("readyz").status == 200
+    assert service.ask("readyz").reasons["record table"] == f"refused: {told['why']}"
+    with archive.admin() as admin:
+        admin.execute(TABLE)
+    until(lambda: archive.lines() == lines_of(reaper))
+    assert service.ask("readyz").reasons == {}
+
+
+def test_a_table_that_is_locked_or_takes_few_lines_at_a_time_gets_them_all(
+    reaper: Reaper, archive: Archive, clients: Clients, app: Role
+) -> None:
+    archive.run("""
+        CREATE FUNCTION reaper.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF (SELECT count(*) FROM fresh) > 4 THEN RAISE 'too slow' USING ERRCODE = '57014'; END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER slow AFTER INSERT ON reaper.record REFERENCING NEW TABLE AS fresh
+            FOR EACH STATEMENT EXECUTE FUNCTION reaper.slow();
+    """)
+    reaper.write(FILE, policy_file(leaked(app)))
+    with archive.admin() as admin, admin.transaction():
+        admin.execute("LOCK reaper.record")
+        service = shipping(reaper, archive)
+        assert "SQLSTATE 55P03" in service.life.logged("table.away")["why"]
+        for number in range(3):
+            reaped(reaper, clients, app, f"web-{number}")
+    until(lambda: archive.lines() == lines_of(reaper))
+
+
+def test_a_server_whose_slots_are_full_is_waited_for(
+    reaper: Reaper, start_server: StartServer, clients: Clients, app: Role
+) -> None:
+    archive = Archive(start_server(max_connections="6", superuser_reserved_connections="2"))
+    reaper.write(FILE, policy_file(leaked(app)))
+    with ExitStack() as slots:
+        for _ in range(4):
+            slots.enter_context(psycopg.connect(archive.dsn))
+        service = shipping(reaper, archive)
+        assert "connection" in service.life.logged("table.away")["why"]
+        reaped(reaper, clients, app, "while-full")
+    until(lambda: archive.lines() == lines_of(reaper))
+
+
+@pytest.fixture
+def way_there(archive: Archive) -> Iterator[Proxy]:
+    with Proxy(archive.server.dsn) as proxy:
+        yield proxy
+
+
+def test_a_server_that_goes_deaf_delays_neither_a_termination_nor_the_end(
+    reaper: Reaper, archive: Archive, way_there: Proxy, clients: Clients, app: Role
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    service = shipping(reaper, archive, dsn=way_there.dsn(archive.dsn))
+    service.life.logged("table.reached")
+    until(lambda: archive.lines() == lines_of(reaper))
+    way_there.go_deaf()
+    reaped(reaper, clients, app, "while-deaf")
+    done = service.life.end()
+
+    assert done.code == 0
+    (behind,) = (line for line in done.log if line["event"] == "table.behind")
+    assert behind["bytes_waiting"] > 0
+    way_there.restore()
+    again = shipping(reaper, archive)
+    again.life.logged("cycle.quiet")
+    again.life.end()
+    assert archive.lines() == lines_of(reaper)
+
+
+def test_without_its_notes_it_sends_everything_again_and_nothing_stands_there_twice(
+    reaper: Reaper, archive: Archive, clients: Clients, app: Role
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    for _ in range(2):
+        service = shipping(reaper, archive)
+        reaped(reaper, clients, app, "web")
+        service.life.end()
+        (reaper.folder / "audit.jsonl.shipped").unlink()
+
+    assert archive.lines() == lines_of(reaper)
+
+
+def test_two_reapers_fill_one_table(reaper: Reaper, archive: Archive, clients: Clients, app: Role) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    one = shipping(reaper, archive)
+    one.life.logged("leader.acquired")
+    two = reaper.start(
+        "run", "--listen", "off", "--audit-log", "two.jsonl", "--dry-run", REAPER_AUDIT_TABLE=archive.dsn
+    )
+    two.logged("leader.acquired")
+    reaped(reaper, clients, app, "web")
+    one.life.end()
+    two.end()
+
+    assert sorted(archive.lines()) == sorted(lines_of(reaper, "audit.jsonl", "two.jsonl"))
+    assert len(set(archive.rows("source"))) == 2
+
+
+def test_names_that_the_other_server_cannot_store_arrive_escaped(
+    reaper: Reaper, start_server: StartServer, clients: Clients, app: Role
+) -> None:
+    archive = Archive(start_server(encoding="LATIN1"))
+    reaper.write(FILE, policy_file(leaked(app)))
+    service = shipping(reaper, archive)
+    until(clients.open(role=app, application="\u65e5\u672c \u00fc").left)
+    service.life.end()
+
+    assert archive.lines() == lines_of(reaper)
+    seen = {name for (name,) in archive.rows("application") if name}
+    assert len(seen) == 1
+    assert all(str(name).isascii() for name in seen)
+
+
+def test_a_role_that_could_change_the_copy_is_told_of(reaper: Reaper, archive: Archive, app: Role) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    life = shipping(reaper, archive, dsn=archive.server.dsn).life
+
+    assert "may change" in life.logged("table.trouble")["why"]
+    until(lambda: len(archive.lines()) == 1)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "options", "told"),
+    [
+        ("host=db-2", (), "--audit-table copies the record from its file: name one with --audit-log FILE"),
+        ("host=db-2 password=a-secret", RECORD, "--audit-table carries a password"),
+        ("postgresql://u:a-secret@db-2/x", RECORD, "REAPER_AUDIT_TABLE"),
+        ("hots=a-secret", RECORD, "the connection string cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_ends_the_start_with_2(
+    offline: Reaper, app: Role, dsn: str, options: tuple[str, ...], told: str
+) -> None:
+    offline.write(FILE, policy_file(leaked(app)))
+    done = offline("run", "--audit-table", dsn, *options)
+
+    assert done.code == 2
+    assert told in done.err
+    assert "a-secret" not in done.err
+    assert not (offline.folder / "audit.jsonl").exists()
