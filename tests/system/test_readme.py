@@ -51,6 +51,7 @@ def prepared() -> Iterator[Mapping[str, str]]:
     """A server on which README's SQL was run, and libpq's variables for the role that it made."""
     with EmbeddedServer() as server:
         with psycopg.connect(server.dsn, autocommit=True) as admin:
+            admin.execute((HERE / "deploy/sql/record_table.sql").read_bytes())
             for block in BLOCKS:
                 if block.language == "sql":
                     admin.execute(block.text.encode())
