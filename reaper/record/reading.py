@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from reaper.record.marks import Mark
-from reaper.record.reader import LONGEST_LINE
-from reaper.record.volumes import Volume, opened
+from reaper.record.reader import LONGEST_LINE, opened
+from reaper.record.volumes import Volume
 
 _BLOCK: Final = 128 * 1024
 _BLOCKS_TO_SKIP: Final = 64
@@ -44,7 +44,7 @@ class Reading:
         self._rest = b""
         self._passing_over = False
         with ExitStack() as stack:
-            self._stream = _same(stack.enter_context(opened(volume.path))[0], volume)
+            self._stream = _same(stack.enter_context(opened(volume.path)), volume)
             self._open = stack.pop_all()
 
     def piece(self) -> Piece | None:

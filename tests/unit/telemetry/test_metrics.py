@@ -19,6 +19,7 @@ from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, Snapsho
 from reaper.policy.spans import SECOND, Instant, parse_span
 from reaper.policy.verdict import Outcome, Plan, Reap, Result
 from reaper.telemetry.catalogue import CATALOGUE, NAMES, Kind
+from reaper.telemetry.copying import CopyGauges
 from reaper.telemetry.exposition import OPENMETRICS, TEXT
 from reaper.telemetry.metrics import Metrics, ServerGauges
 from reaper.telemetry.readings import OTHER, TOP_APPLICATIONS
@@ -145,6 +146,7 @@ def test_every_sample_has_the_labels_of_the_catalogue() -> None:
     here = Watched(policy(), DRY)
     here.metrics.put_in_force(digest="abc", interval_seconds=10)
     here.metrics.notifications.update({("ops", "sent"): 1, ("ops", "dropped"): 2})
+    here.metrics.copy = CopyGauges()
     here.cycle(snapshot(*sessions(3)))
     wanted = {name: set(family.labels) for family in CATALOGUE for name in family.series}
     seen = {name: {label for label, _ in labels} - {"le"} for name, labels in numbers(here.metrics)}
