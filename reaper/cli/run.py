@@ -140,15 +140,18 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
             listening=_listening(listen, log, asked=asked),
             shipment=shipment,
         )
-        tallies = _run(parts, log)
+        daemon = Daemon(parts)
+        tallies = _run(daemon, log)
         for name, tally in tallies.items():
             counts = {"cycles": tally.cycles, "failed": tally.failures, "brakes": tally.brakes}
             log.info(events.STOPPED, server=name, **counts, **tally.by_result)
+        if daemon.record_failed:
+            raise daemon.record_failed
 
 
-def _run(parts: Parts, log: Log) -> Mapping[str, Tally]:
+def _run(daemon: Daemon, log: Log) -> Mapping[str, Tally]:
     try:
-        return asyncio.run(Daemon(parts).run())
+        return asyncio.run(daemon.run())
     except ExceptionGroup as broken:
         for error in broken.exceptions:
             log.exception(events.BROKEN, why=f"{type(error).__name__}: {sentence(error)}", exc_info=error)

@@ -66,6 +66,8 @@ class Daemon:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self.record_failed: RecordFailed | None = None
+        """What kept the end of the record from being written."""
         settings = self._settings
         common = Surroundings(settings=settings, manner=parts.manner, ledger=parts.ledger)
         self._notifier = Notifier(log=parts.log, counts=parts.metrics.notifications)
@@ -100,10 +102,8 @@ class Daemon:
             self._fleet.stop()
             await self._fleet.ended()
             # Now, so that its last line is carried into the table as well.
-            failed = self._close_record()
+            self._close_record()
             last.set()
-        if failed:
-            raise failed
         return self._fleet.tallies
 
     async def _watch(self, flags: Flags, start: Callable[[ServerLoop], None]) -> None:
@@ -153,12 +153,11 @@ class Daemon:
         else:
             self._parts.log.info(events.RECORD_REOPENED)
 
-    def _close_record(self) -> RecordFailed | None:
+    def _close_record(self) -> None:
         try:
             self._parts.ledger.close()
         except RecordFailed as failed:
-            return failed
-        return None
+            self.record_failed = failed
 
     def _shipper_of(self, parts: Parts) -> Shipper | None:
         if parts.shipment is None:
