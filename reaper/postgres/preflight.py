@@ -22,6 +22,9 @@ _NEWEST: Final = 18
 _SIXTEEN: Final = 16
 """GRANT ... WITH INHERIT and reserved_connections came with it."""
 _FEWEST_RESERVED: Final = 2
+_LEAST_ROLE: Final = (
+    "CREATE ROLE reaper LOGIN CONNECTION LIMIT 3; GRANT pg_read_all_stats, pg_signal_backend TO reaper;"
+)
 _CLOCK_TOLERANCE: Final = Span(5_000_000)
 
 
@@ -37,7 +40,8 @@ class Probe:
     superuser: bool
     reads_all: bool
     signals: bool
-    needless_power: bool
+    needless_attributes: str
+    needless_groups: list[str]
     connection_limit: int
     tracks_activities: bool
     unreadable: int
@@ -167,19 +171,23 @@ def _rights(seen: Probe, *, acts: bool) -> Finding:
 
 
 def _power(seen: Probe) -> Finding:
-    mend = (
-        "CREATE ROLE reaper LOGIN CONNECTION LIMIT 3; GRANT pg_read_all_stats, pg_signal_backend TO reaper;"
-    )
     if seen.superuser:
         said = f"role {seen.role} is a superuser: superusers' sessions are no longer out of its reach"
-        return Finding(check="power", level=Level.WARNING, finding=said, mend=mend)
-    if seen.needless_power:
-        said = f"role {seen.role} has more rights than it needs"
-        mend = f"ALTER ROLE {_role(seen)} NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;"
-        return Finding(check="power", level=Level.WARNING, finding=said, mend=mend)
-    return Finding(
-        check="power", level=Level.FINE, finding=f"role {seen.role} has no more rights than it needs"
-    )
+        return Finding(check="power", level=Level.WARNING, finding=said, mend=_LEAST_ROLE)
+    too_much = [*seen.needless_attributes.split(), *(f"member of {group}" for group in seen.needless_groups)]
+    if not too_much:
+        said = f"role {seen.role} has no more rights than it needs"
+        return Finding(check="power", level=Level.FINE, finding=said)
+    said = f"role {seen.role} has more rights than it needs ({', '.join(too_much)}), for whoever steals it"
+    return Finding(check="power", level=Level.WARNING, finding=said, mend=" ".join(_less(seen)))
+
+
+def _less(seen: Probe) -> Iterator[str]:
+    if seen.needless_attributes:
+        yield f"ALTER ROLE {_role(seen)} {' '.join(f'NO{one}' for one in seen.needless_attributes.split())};"
+    if seen.needless_groups:
+        groups = ", ".join(Identifier(group).as_string() for group in seen.needless_groups)
+        yield f"REVOKE {groups} FROM {_role(seen)};"
 
 
 def _standby(seen: Probe) -> Finding:

@@ -39,9 +39,7 @@ class Bulletin:
         """There is a connection, and it was looked at."""
         self._gauges.connect()
         self._last_trouble = None
-        for found in at.findings:
-            if found.level is Level.WARNING:
-                self._log.warning(events.SERVER_FINDING, finding=found.finding, mend=found.mend)
+        warn(at, self._log)
         slots = f"{at.probe.max_connections} slots"
         self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major, slots=slots)
 
@@ -139,6 +137,13 @@ class Bulletin:
 
 
 _WORTH_TELLING: Final = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
+
+
+def warn(at: Opened, log: Log) -> None:
+    """Say what the first look at a server has found that should not be so, each with its cure."""
+    for found in at.findings:
+        if found.level is Level.WARNING:
+            log.warning(events.SERVER_FINDING, finding=found.finding, mend=found.mend)
 
 
 def report(cycle: Cycle, log: Log) -> None:

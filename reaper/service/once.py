@@ -7,7 +7,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.spans import seconds
 from reaper.postgres.leadership import Holder, Leadership
 from reaper.record.ledger import Ledger
-from reaper.service.bulletin import report
+from reaper.service.bulletin import report, warn
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, run_cycle
 from reaper.service.pause import pause
@@ -24,6 +24,7 @@ async def run_once(
     log = log.bind(server=server.name)
     async with opened(server, rules, manner, lease=lease_of(settings)) as at:
         post = station(server, at, rules, manner, ledger, clock=ClockWatch())
+        warn(at, log)
         leadership = Leadership(at.link, office=office_of(manner), role=at.probe.role)
         if not await leadership.seek():
             holder = await leadership.holder()

@@ -108,6 +108,50 @@ def test_a_needless_attribute_is_found_and_its_cure_cures_it(stage: Stage, attri
     found = findings(stage.open_reaper(role))["power"]
 
     assert found.level is Level.WARNING
+    assert f"({attribute})" in found.finding
+    mend(stage, found)
+    assert level(stage, role, "power") is Level.FINE
+
+
+@pytest.mark.parametrize(
+    "group",
+    ["pg_read_server_files", "pg_write_server_files", "pg_execute_server_program", "pg_write_all_data"],
+)
+@pytest.mark.parametrize("options", ["INHERIT", "NOINHERIT"])
+def test_a_needless_membership_is_found_and_its_cure_cures_it(
+    stage: Stage, group: str, options: LiteralString
+) -> None:
+    if group == "pg_write_all_data" and stage.server.major < 14:
+        group = "pg_write_server_files"
+    role = stage.sandbox.role("mighty", member_of=[STATS, SIGNAL, group], options=options)
+
+    found = findings(stage.open_reaper(role))["power"]
+
+    assert found.level is Level.WARNING
+    assert f"(member of {group})" in found.finding
+    mend(stage, found)
+    assert level(stage, role, "power") is Level.FINE
+
+
+def test_a_managed_services_own_kind_of_superuser_is_needless_power(stage: Stage) -> None:
+    almighty = stage.sandbox.role("almighty", name="rds_superuser")
+    role = stage.sandbox.role("member", member_of=[STATS, SIGNAL, almighty.name])
+
+    assert "(member of rds_superuser)" in findings(stage.open_reaper(role))["power"].finding
+
+
+@pytest.mark.parametrize("options", ["SUPERUSER", "CREATEROLE", "IN ROLE pg_read_server_files"])
+def test_power_that_is_reached_over_another_role_is_found_and_its_cure_cures_it(
+    stage: Stage, options: LiteralString
+) -> None:
+    mighty = stage.sandbox.role("mighty", options=options)
+    between = stage.sandbox.role("between", member_of=[mighty.name])
+    role = stage.sandbox.role("member", member_of=[STATS, SIGNAL, between.name])
+
+    found = findings(stage.open_reaper(role))["power"]
+
+    assert found.level is Level.WARNING
+    assert f"(member of {between.name})" in found.finding
     mend(stage, found)
     assert level(stage, role, "power") is Level.FINE
 

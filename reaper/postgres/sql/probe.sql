@@ -6,8 +6,25 @@ SELECT pg_catalog.current_setting('server_version_num')::int4,
        pg_catalog.current_setting('is_superuser') = 'on',
        pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'),
        pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'),
-       (SELECT r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls
+       (SELECT pg_catalog.concat_ws(' ',
+                 CASE WHEN r.rolcreatedb THEN 'CREATEDB' END,
+                 CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END,
+                 CASE WHEN r.rolreplication THEN 'REPLICATION' END,
+                 CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END)
           FROM pg_catalog.pg_roles r WHERE r.rolname = session_user),
+       -- What was granted to it, and leads to more, be it over other roles and by SET ROLE.
+       ARRAY(SELECT DISTINCT g.rolname::text
+               FROM pg_catalog.pg_auth_members m
+               JOIN pg_catalog.pg_roles r ON r.oid = m.member AND r.rolname = session_user
+               JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+               JOIN pg_catalog.pg_roles mighty ON pg_catalog.pg_has_role(g.oid, mighty.oid, 'MEMBER')
+              WHERE mighty.rolsuper OR mighty.rolcreatedb OR mighty.rolcreaterole
+                 OR mighty.rolreplication OR mighty.rolbypassrls
+                 OR mighty.rolname = ANY ('{pg_read_all_data, pg_write_all_data, pg_read_server_files,
+                        pg_write_server_files, pg_execute_server_program, pg_maintain, pg_checkpoint,
+                        pg_create_subscription, rds_superuser, rds_replication, cloudsqlsuperuser,
+                        alloydbsuperuser, azure_pg_admin, azure_superuser, neon_superuser}'::name[])
+              ORDER BY 1),
        (SELECT r.rolconnlimit FROM pg_catalog.pg_roles r WHERE r.rolname = session_user),
        pg_catalog.current_setting('track_activities') = 'on',
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL) s WHERE s.backend_type IS NULL),
