@@ -15,7 +15,7 @@ WHERE_SECRETS_BELONG: Final = (
 )
 # Also in what libpq cannot read, so that the sentence about the password comes before the one about syntax.
 _LOOKS_SECRET: Final = re.compile(
-    r"\b(?:ssl)?pass(?:word|wd|phrase)?\s*=|\bpwd\s*=|_secret\s*=|\bscram_\w+\s*=|//[^/@?]*:[^/@?]+@",
+    r"\b(?:ssl)?pass(?:word|wd|phrase)?\s*=|\bpwd\s*=|_secret\s*=|\bscram_\w+\s*=|//[^@?]*:[^@?]+@",
     re.IGNORECASE,
 )
 _UNKNOWN_OPTION: Final = re.compile(r'invalid (?:connection option|URI query parameter:?) "([a-z_]{1,40})"')

@@ -18,7 +18,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.spans import Span
 from reaper.postgres.decoding import adapt
-from reaper.postgres.errors import Lost, Refused, ServerError, Unreachable, is_lost, sentence
+from reaper.postgres.errors import Lost, ServerError, Unreachable, is_lost, sentence
+from reaper.postgres.tls import Way
+from reaper.postgres.trouble import explained, read
 
 # As startup options they beat whatever ALTER ROLE or ALTER DATABASE says. The tcp_* ones are for the server's
 # side: with them it frees our lock and slot some 10 s after our host has vanished, not after two hours.
@@ -60,7 +62,6 @@ _LEASE: Final = "SELECT pg_catalog.set_config('idle_session_timeout', %s, false)
 _LEASE_SINCE: Final = 14_00_00
 _LONGEST_LEASE_MS: Final = 2**31 - 1
 _MEETING_PLACE: Final = "postgres"
-_UNREADABLE: Final = "it is neither `key=value ...` nor a postgresql:// URI"
 
 
 _Params = Mapping[str, object] | tuple[object, ...]
@@ -84,14 +85,17 @@ class Link:
                 connection = await AsyncConnection.connect(
                     _conninfo(dsn, writes=writes), autocommit=True, prepare_threshold=None
                 )
+        except TimeoutError:
+            message = f"no answer within {_CONNECT_SECONDS:g}s"
+            raise Unreachable(message) from None
         except (psycopg.Error, OSError, ValueError) as error:  # ValueError: a host that no name can be
-            raise _explained(error) from None
+            raise await explained(error) from None
         link = cls(connection)
         try:
             await link._settle_in(lease or Span(0))
         except psycopg.Error as error:
             await link.close()
-            raise _explained(error) from None
+            raise await explained(error) from None
         adapt(connection)
         return link
 
@@ -110,6 +114,11 @@ class Link:
         """Whether every character can be stored there."""
         info = self._connection.info
         return info.parameter_status("server_encoding") == "UTF8" and info.encoding == "utf-8"
+
+    @property
+    def way(self) -> Way:
+        """How it reaches the server."""
+        return Way.of(self._connection.pgconn)
 
     @property
     def lost(self) -> bool:
@@ -177,11 +186,7 @@ class Link:
 
 def name_of(dsn: str) -> str:
     """What to call a server that the policy file does not name: its host and port."""
-    try:
-        given = conninfo_to_dict(dsn)
-    except psycopg.Error:
-        # libpq repeats the part that it stumbles over, and a password may stand there.
-        raise ValueError(_UNREADABLE) from None
+    given = read(dsn)
     host = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "localhost"
     return f"{host}:{given.get('port') or os.environ.get('PGPORT') or 5432}"
 
@@ -196,7 +201,7 @@ def has_password(dsn: str) -> bool:
 
 
 def _conninfo(dsn: str, *, writes: bool = False) -> str:
-    given = conninfo_to_dict(dsn)
+    given = read(dsn)
     if not (given.keys() & {"dbname", "service"} or os.environ.keys() & {"PGDATABASE", "PGSERVICE"}):
         # libpq would take the role's name; this one is there, and is where replicas meet at the same lock.
         dsn = make_conninfo(dsn, dbname=_MEETING_PLACE)
@@ -205,20 +210,3 @@ def _conninfo(dsn: str, *, writes: bool = False) -> str:
     settings = {name: value for name, value in _NETWORK.items() if name not in given}
     options = f"{given.get('options') or ''}{ours}".strip()
     return make_conninfo(dsn, **settings, options=options, application_name=REAPER_APPLICATION)
-
-
-def _explained(error: BaseException) -> ServerError:
-    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        # As in `name_of`: what libpq stumbles over may be a part of the password.
-        return Unreachable(f"the connection string cannot be read: {_UNREADABLE}")
-    if isinstance(error, ValueError):
-        return Unreachable("the host's name is none that can be looked up")
-    said = (
-        sentence(error) if not isinstance(error, TimeoutError) else f"no answer within {_CONNECT_SECONDS:g}s"
-    )
-    if "unsupported startup parameter" in said:
-        message = (
-            f"{said}; this is a pooler: connect to PostgreSQL itself, for the reaper must see real sessions"
-        )
-        return Refused(message)
-    return Unreachable(said)

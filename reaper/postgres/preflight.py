@@ -15,6 +15,7 @@ from reaper.policy.spans import Instant, Span, as_datetime, from_datetime, isofo
 from reaper.postgres.errors import Refused, sentence
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
+from reaper.postgres.tls import VERIFY, Way
 
 _PROBE: Final = statement("probe")
 _OLDEST: Final = 13
@@ -95,6 +96,7 @@ def inspect(link: Link, seen: Probe, rules: Rules | None, *, dry_run: bool) -> t
     acts = bool(rules and rules.enforcing) and not dry_run
     return (
         _pooler(link, seen),
+        _way(link.way),
         _version(seen),
         _visibility(seen),
         _rights(seen, acts=acts),
@@ -124,6 +126,13 @@ def _pooler(link: Link, seen: Probe) -> Finding:
         finding="there is a pooler between the reaper and the server",
         mend="connect to PostgreSQL's own port: a pooler mixes sessions, and two reapers could both lead",
     )
+
+
+def _way(way: Way) -> Finding:
+    if exposed := way.exposed:
+        return Finding(check="way", level=Level.WARNING, finding=exposed, mend=VERIFY)
+    said = "the connection does not leave this host" if way.local else "nobody can stand in between"
+    return Finding(check="way", level=Level.FINE, finding=said)
 
 
 def _version(seen: Probe) -> Finding:

@@ -129,6 +129,8 @@ policies: [{name: a, match: {state: [idle], idle_for: 1m}}]
         "dbname='postgres://u:hunter2@db/x'",
         "host=db passwd=hunter2",
         "host=db password=hunter2 nonsense",
+        "postgresql://reaper:7/hunter2@db/postgres",
+        "postgresql://reaper:7@hunter2@db/postgres",
         "host=db password hunter2",
         "host=db hunter2",
     ],
