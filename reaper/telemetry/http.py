@@ -28,6 +28,11 @@ from reaper.telemetry.plain import plain
 _PATIENCE_SECONDS: Final = 5.0
 _MOST_CONNECTIONS: Final = 64
 _LARGEST_REQUEST: Final = 16_384
+_NEWCOMERS_AT_ONCE: Final = 8
+"""In one turn of the loop; a crowd that came in whole would take every file that the process may open, and be
+counted among the places before a single request is read."""
+_LONGEST_QUEUE: Final = 4_096
+"""Of those who wait at the door: a probe that is turned away by a full one comes back after a second only."""
 _HEADERS: Final = [
     # One request a connection: nobody comes back on one that is about to be closed.
     ("connection", "close"),
@@ -93,6 +98,7 @@ async def serve(
             proxy_headers=False,
             headers=_HEADERS,
             h11_max_incomplete_event_size=_LARGEST_REQUEST,
+            backlog=_NEWCOMERS_AT_ONCE,
             timeout_graceful_shutdown=1,
         )
     )
@@ -105,7 +111,13 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to the service."""
+    """Leaves the signals to the service, and lets a crowd in slowly."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin; asyncio takes the backlog for the queue's length too, and that is set right here."""
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(_LONGEST_QUEUE)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -137,7 +149,9 @@ class _Visitor(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 (uvicorn's own type is a union of two)
         """Make room, and count the seconds."""
-        others = [other for other in self.connections if isinstance(other, _Visitor)]
+        here = (other for other in self.connections if isinstance(other, _Visitor))
+        # One who was shown out is still counted for a moment: newcomers must not all evict the same one.
+        others = [other for other in here if not other.transport.is_closing()]
         if len(others) >= _MOST_CONNECTIONS:
             min(others, key=lambda other: other._came).transport.abort()  # noqa: SLF001 (our own class)
         super().connection_made(transport)
