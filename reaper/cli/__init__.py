@@ -1,5 +1,6 @@
 """The commands people type."""
 
+import resource
 import sys
 from contextlib import suppress
 
@@ -16,6 +17,9 @@ def main() -> None:
         # Whatever is opened next gets the free number, and is written to as if it were the output.
         print("stdout or stderr is closed: redirect it, to /dev/null if need be", file=sys.stderr)  # noqa: T201
         sys.exit(Exit.USAGE)
+    with suppress(OSError, ValueError):
+        # A dump of our memory would hold passwords. systemd-coredump, handed one all the same, heeds it.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         with ending_unread():
             sys.exit(_ended())
