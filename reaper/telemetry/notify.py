@@ -184,7 +184,7 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 def opener() -> OpenerDirector:
-    """What posts: it follows nobody, believes no certificate that the host does not, and knows proxies."""
+    """What posts: it follows nobody, believes the certificates that the host does, and heeds https_proxy."""
     return build_opener(_NoRedirect, HTTPSHandler(context=ssl.create_default_context()))
 
 

@@ -204,6 +204,63 @@ def test_a_redirect_is_not_followed(away: Webhook, status: int) -> None:
     assert desk.counts["ops", "failed"] == 1
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_leads_to_nobody_else(away: Webhook, status: int) -> None:
+    with webhook() as elsewhere:
+        away.location = elsewhere.url
+
+        async def scene(desk: Desk) -> None:
+            desk.notifier.use([hook_to(away)])
+            away.answers.append(status)
+            desk.notifier.tell(BRAKES, "orders", "one")
+            await desk.send(now=100)
+
+        desk = play(scene)
+
+    assert elsewhere.paths == []
+    assert f"it answers {status}" in desk.logged.getvalue()
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_answer_without_end_is_not_listened_to(away: Webhook, status: int) -> None:
+    away.gushes = True
+    away.answers.append(status)
+
+    async def scene(desk: Desk) -> None:
+        desk.notifier.use([hook_to(away)])
+        desk.notifier.tell(BRAKES, "orders", "one")
+        await desk.send(now=100)
+
+    desk = play(scene)
+
+    assert desk.counts == {
+        ("ops", "sent"): int(status == 200),
+        ("ops", "failed"): int(status != 200),
+        ("ops", "dropped"): 0,
+    }
+
+
+def test_a_proxy_is_one_that_the_environment_names_and_no_proxy_goes_past_it(
+    away: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with webhook() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+
+        async def scene(desk: Desk) -> None:
+            desk.notifier.use([hook_to(away, every=0)])
+            monkeypatch.setenv("no_proxy", "")
+            desk.notifier.tell(BRAKES, "orders", "one")
+            await desk.send(now=100)
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            desk.notifier.tell(BRAKES, "orders", "two")
+            await desk.send(now=200)
+
+        play(scene)
+
+        assert proxy.lines == [["orders: one"]]
+    assert away.lines == [["orders: two"]]
+
+
 @pytest.mark.parametrize(
     "url",
     [

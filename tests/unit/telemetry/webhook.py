@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +22,10 @@ class Webhook:
     """Set when the first body has come."""
     opened: threading.Event = field(default_factory=threading.Event)
     """Nothing is answered before it is set."""
+    location: str = "/elsewhere"
+    """Where a redirect leads."""
+    gushes: bool = False
+    """What it answers with has no end."""
     drips: bool = False
     """Until then, letter after letter comes of a header that has no end."""
 
@@ -33,6 +37,13 @@ class Webhook:
     def lines(self) -> list[list[str]]:
         """The lines of each message, without the fences."""
         return [text.split("\n")[1:-1] for text in self.texts]
+
+
+def gush(write: Callable[[bytes], object]) -> None:
+    """Say without end, until nobody listens."""
+    with suppress(ConnectionError):
+        while True:
+            write(b"x" * 65_536)
 
 
 @contextmanager
@@ -52,9 +63,11 @@ def webhook() -> Iterator[Webhook]:
             hook.opened.wait()
             status = hook.answers.pop(0) if hook.answers else 200
             self.send_response(status)
-            if status in {301, 302, 307, 308}:
-                self.send_header("location", "/elsewhere")
+            if status in {301, 302, 303, 307, 308}:
+                self.send_header("location", hook.location)
             self.end_headers()
+            if hook.gushes:
+                gush(self.wfile.write)
 
         def drip(self) -> None:
             with suppress(ConnectionError):
