@@ -11,12 +11,12 @@ PATIENCE: Final = 90.0
 _POLL: Final = 0.002
 
 
-def until(condition: Callable[[], T], *, within: float = PATIENCE) -> T:
+def until(condition: Callable[[], T], *, within: float = PATIENCE, every: float = _POLL) -> T:
     """The first true answer of the condition; a TimeoutError when there is none within so many seconds."""
     deadline = time.monotonic() + within
     while not (answer := condition()):
         if time.monotonic() > deadline:
             message = f"still {answer!r} after {within:g} s"
             raise TimeoutError(message)
-        time.sleep(_POLL)
+        time.sleep(every)
     return answer

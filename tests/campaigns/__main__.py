@@ -1,0 +1,62 @@
+"""`python -m tests.campaigns NAME`: run one campaign, print what it counted, end with 1 when it is bad."""
+
+import subprocess
+import sys
+from signal import SIGTERM, signal
+from typing import Final
+
+import click
+
+from reaper.demo.binaries import DEFAULT_MAJOR
+from tests.benchmarks.machine import Machine
+
+from .race import race as run_race
+from .report import Report
+from .reuse import own_namespace
+from .reuse import reuse as run_reuse
+
+_TERMINATED: Final = 143
+_SEED: Final = 20261120
+
+seed_option = click.option("--seed", type=int, default=_SEED, show_default=True)
+major_option = click.option(
+    "--major", type=int, default=DEFAULT_MAJOR, show_default=True, help="Which PostgreSQL."
+)
+
+
+@click.group()
+def main() -> None:
+    """Try the promises many thousand times."""
+    signal(SIGTERM, lambda *_: sys.exit(_TERMINATED))  # what was started is ended on the way out
+
+
+@main.command()
+@click.option("--acts", type=int, default=100_000, show_default=True)
+@seed_option
+@major_option
+def race(acts: int, seed: int, major: int) -> None:
+    """Terminate sessions that wake up at random."""
+    machine = Machine()
+    _tell(run_race(acts=acts, seed=seed, major=major), machine, major)
+
+
+@main.command()
+@click.option("--pids", type=int, default=2_000, show_default=True)
+@major_option
+@click.option("--inside", is_flag=True, hidden=True)
+def reuse(pids: int, major: int, *, inside: bool) -> None:
+    """Give the pid of whoever has just left to a newcomer, in a pid namespace of its own."""
+    if not inside:
+        again = (sys.executable, "-m", __package__ or "", *sys.argv[1:], "--inside")
+        sys.exit(subprocess.run(own_namespace(*again), check=False).returncode)
+    machine = Machine()
+    _tell(run_reuse(pids=pids, major=major), machine, major)
+
+
+def _tell(report: Report, machine: Machine, major: int) -> None:
+    click.echo(f"\n{report.text}\n\n{machine.described(major)}")
+    sys.exit(bool(report.broken))
+
+
+if __name__ == "__main__":
+    main()
