@@ -18,6 +18,7 @@ from tests.system.policies import FILE
 from .journal import Event, Journal
 
 REAPER: Final = "reaper"
+_COPIES_EITHER_WAY_SINCE: Final = 15
 CYCLED: Final = (events.CYCLE_QUIET, events.CYCLE_ACTED)
 
 _ROLE: Final[tuple[LiteralString, ...]] = (
@@ -55,11 +56,12 @@ class Ground:
             self.admin.execute(statement.format(Identifier(name), Identifier(setting), Literal(value)))
         return name
 
-    def database(self, name: str) -> str:
+    def database(self, name: str, *, user: str = REAPER) -> str:
         """Another database, where a reaper can lead beside the others; the reaper's way in."""
         # Copied as files: through the write-ahead log it would cost the disk twice as much.
-        self.admin.execute(SQL("CREATE DATABASE {} STRATEGY FILE_COPY").format(Identifier(name)))
-        return make_conninfo(self.server.dsn, user=REAPER, dbname=name)
+        how = SQL("STRATEGY FILE_COPY" if self.server.major >= _COPIES_EITHER_WAY_SINCE else "")
+        self.admin.execute(SQL("CREATE DATABASE {} {}").format(Identifier(name), how))
+        return make_conninfo(self.server.dsn, user=user, dbname=name)
 
     def backend(self, database: str) -> int:
         """The pid of the backend that serves the reaper there."""
@@ -72,11 +74,13 @@ class Ground:
 class Daemon:
     """`reaper run` in a folder of its own; its log and its record are files there."""
 
-    def __init__(self, folder: Path, policies: str, *options: str, level: str = "info") -> None:
+    def __init__(
+        self, folder: Path, policies: str, *options: str, level: str = "info", record: str = "audit.jsonl"
+    ) -> None:
         folder.mkdir()
         self._log = folder / "log.jsonl"
         self._log.touch()
-        self._options = ("--log-level", level, "--audit-log", "audit.jsonl", *options)
+        self._options = ("--log-level", level, "--audit-log", record, *options)
         self._reaper = Reaper(folder)
         self._reaper.write(FILE, policies)
         self.journal = Journal(self._log)

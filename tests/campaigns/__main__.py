@@ -10,10 +10,13 @@ import click
 from reaper.demo.binaries import DEFAULT_MAJOR
 from tests.benchmarks.machine import Machine
 
+from .crash import crash as run_crash
+from .disk import disk as run_disk
 from .race import race as run_race
 from .report import Report
 from .reuse import own_namespace
 from .reuse import reuse as run_reuse
+from .rotation import rotation as run_rotation
 
 _TERMINATED: Final = 143
 _SEED: Final = 20261120
@@ -41,13 +44,43 @@ def race(acts: int, seed: int, major: int) -> None:
 
 
 @main.command()
+@click.option("--crashes", type=int, default=1_000, show_default=True)
+@seed_option
+@major_option
+def crash(crashes: int, seed: int, major: int) -> None:
+    """End the reaper by SIGKILL at random instants, again and again."""
+    machine = Machine()
+    _tell(run_crash(crashes=crashes, seed=seed, major=major), machine, major)
+
+
+@main.command()
+@click.option("--rotations", type=int, default=300, show_default=True)
+@seed_option
+@major_option
+def rotation(rotations: int, seed: int, major: int) -> None:
+    """Move the record aside while the reaper works."""
+    machine = Machine()
+    _tell(run_rotation(rotations=rotations, seed=seed, major=major), machine, major)
+
+
+@main.command()
+@click.option("--fillings", type=int, default=50, show_default=True)
+@seed_option
+@major_option
+def disk(fillings: int, seed: int, major: int) -> None:
+    """Fill the disk under the record while the reaper works."""
+    machine = Machine()
+    _tell(run_disk(fillings=fillings, seed=seed, major=major), machine, major)
+
+
+@main.command()
 @click.option("--pids", type=int, default=2_000, show_default=True)
 @major_option
 @click.option("--inside", is_flag=True, hidden=True)
 def reuse(pids: int, major: int, *, inside: bool) -> None:
     """Give the pid of whoever has just left to a newcomer, in a pid namespace of its own."""
     if not inside:
-        again = (sys.executable, "-m", __package__ or "", *sys.argv[1:], "--inside")
+        again = (sys.executable, "-m", "tests.campaigns", *sys.argv[1:], "--inside")
         sys.exit(subprocess.run(own_namespace(*again), check=False).returncode)
     machine = Machine()
     _tell(run_reuse(pids=pids, major=major), machine, major)

@@ -22,7 +22,7 @@ class Crowds:
 
     def __enter__(self) -> Self:
         for habits in self._habits:
-            command = [sys.executable, "-m", f"{__package__}.sleepers", habits.as_argument]
+            command = [sys.executable, "-m", "tests.campaigns.sleepers", habits.as_argument]
             program = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
             )
@@ -38,6 +38,10 @@ class Crowds:
             for stream in (program.stdin, program.stdout):
                 assert stream
                 stream.close()
+
+    def check(self) -> None:
+        """See that all of them are still there."""
+        assert all(program.poll() is None for program in self._programs), "a crowd has ended by itself"
 
     def told(self) -> Mapping[str, Told]:
         """End them all; what the sessions of each crowd went through."""

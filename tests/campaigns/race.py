@@ -6,22 +6,20 @@ that the share of statements hit is the time between look and signal, divided by
 """
 
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from psycopg.conninfo import make_conninfo
 
-from reaper.record.events import INTENT, OUTCOME, Event
-from reaper.record.reader import read_events
 from tests.benchmarks.ground import REAPER, Daemon, Ground
 from tests.benchmarks.table import table
 from tests.postgres.waiting import until
 from tests.system.policies import policy_file
 
+from .account import Account
 from .bounds import at_most
 from .crowds import Crowds
 from .report import Report
@@ -39,6 +37,8 @@ _TITLES: Final[Mapping[str, str]] = {
     "bypid": "select pid from ..., then pg_terminate_backend(pid)",
     _TIMEOUT: "the server's own idle_session_timeout",
 }
+_BYSTANDER: Final = "bystander"
+_TIMES_OUT_SINCE: Final = 14
 _IDLE_FOR: Final = 0.02
 _WAKES_AFTER: Final = 0.1
 _WORKS_FOR: Final = 0.02
@@ -83,23 +83,14 @@ class Toll:
         )
 
 
-@dataclass(slots=True)
-class Ours:
-    """What the record says."""
-
-    intended: set[str] = field(default_factory=set)
-    terminated: set[str] = field(default_factory=set)
-    uncertain: set[str] = field(default_factory=set)
-    results: Counter[str] = field(default_factory=Counter)
-
-
 def race(*, acts: int, seed: int, major: int) -> Report:
     """Let the reaper terminate so many sessions, and the rivals what they get meanwhile."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ground = stack.enter_context(Ground(major, max_connections="400"))
         ground.role("app")
-        ground.role(_TIMEOUT, idle_session_timeout=f"{_IDLE_FOR * 1_000:.0f}ms")
+        timeout = {"idle_session_timeout": f"{_IDLE_FOR * 1_000:.0f}ms"} if major >= _TIMES_OUT_SINCE else {}
+        ground.role(_TIMEOUT, **timeout)
         dsn = ground.server.dsn
         crowds = stack.enter_context(Crowds(*_habits(ground, seed)))
         daemon = stack.enter_context(_daemon(folder, make_conninfo(dsn, user=REAPER)))
@@ -111,10 +102,16 @@ def race(*, acts: int, seed: int, major: int) -> Report:
                 for name, way in _WAYS.items()
             }
             tail = Tail(folder / "reaper" / "audit.jsonl", _DONE)
-            until(lambda: tail.count() >= acts, within=_PATIENCE, every=_LOOK)
+
+            def done() -> bool:
+                crowds.check()
+                assert daemon.running, "the reaper has ended by itself"
+                return tail.count() >= acts
+
+            until(done, within=_PATIENCE, every=_LOOK)
         daemon.stop()
         told = crowds.told()
-        ours = _read(read_events(tail.path))
+        account = Account.of([tail.path])
         tolls = {name: Toll() for name in _TITLES}
         died = dict[str, bool]()
         for death in deaths(ground.server.log_path):
@@ -122,13 +119,17 @@ def race(*, acts: int, seed: int, major: int) -> Report:
             died[death.application] = death.executing
         for name, toll in tolls.items():
             toll.crossed = sum(not died.get(each) for each in told[name].in_flight)
-        tolls[_OURS].acts = len(ours.terminated | ours.uncertain)
-        tolls[_OURS].spared = ours.results["woke"]
+        tolls[_OURS].acts = len(account.terminated | account.uncertain)
+        tolls[_OURS].spared = account.results["woke"]
         for name, rival in rivals.items():
             tolls[name].acts = rival.acts
         tolls[_TIMEOUT].acts = told[_TIMEOUT].ends.get(TIMED_OUT, 0)
         statements = sum(each.statements for each in told.values())
-        return Report(tables=[_shown(tolls, statements)], broken=_broken(ours, set(died)))
+        return Report(
+            tables=[_shown(tolls, statements)],
+            counted=asdict(tolls[_OURS]),
+            broken=_broken(account, died),
+        )
 
 
 def _habits(ground: Ground, seed: int) -> list[Habits]:
@@ -148,7 +149,7 @@ def _habits(ground: Ground, seed: int) -> list[Habits]:
     ]
     # The server is so quick that most of the machine would go into new sessions, were there no pause.
     timed = replace(alike, name=_TIMEOUT, role=_TIMEOUT, count=2, comes_back_after=_EVERY)
-    return [alike, *theirs, timed, replace(alike, name="bystander", count=_BYSTANDERS, works_for=0)]
+    return [alike, *theirs, timed, replace(alike, name=_BYSTANDER, count=_BYSTANDERS, works_for=0)]
 
 
 def _daemon(folder: Path, dsn: str) -> Daemon:
@@ -169,34 +170,10 @@ def _crowd_of(application: str) -> str:
     return application.partition(".")[0]
 
 
-def _read(events: Iterable[object]) -> Ours:
-    ours = Ours()
-    for event in events:
-        if not isinstance(event, Event) or event.name not in {INTENT, OUTCOME}:
-            continue
-        who, outcome = str(event.text("application")), event.text("outcome")
-        if event.name == INTENT:
-            ours.intended.add(who)
-            continue
-        ours.results[str(outcome)] += 1
-        if outcome == "terminated":
-            ours.terminated.add(who)
-        elif outcome in {"unknown", "signalled"}:
-            ours.uncertain.add(who)
-    return ours
-
-
-def _broken(ours: Ours, died: set[str]) -> list[str]:
-    deaths_of_ours = {name for name in died if _crowd_of(name) == _OURS}
-    found = {
-        "terminated without an intent": deaths_of_ours - ours.intended,
-        "terminated by the server's log, and not by the record": deaths_of_ours
-        - ours.terminated
-        - ours.uncertain,
-        "terminated by the record, and not by the server's log": ours.terminated - deaths_of_ours,
-        "bystanders terminated": {name for name in died if _crowd_of(name) == "bystander"},
-    }
-    return [f"{len(names)} {what}: {sorted(names)[:5]}" for what, names in found.items() if names]
+def _broken(account: Account, died: Collection[str]) -> list[str]:
+    ours = {name for name in died if _crowd_of(name) == _OURS}
+    bystanders = sum(_crowd_of(name) == _BYSTANDER for name in died)
+    return [*account.disagreements(ours), *([f"{bystanders} bystanders terminated"] if bystanders else [])]
 
 
 def _shown(tolls: Mapping[str, Toll], statements: int) -> str:

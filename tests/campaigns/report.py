@@ -1,6 +1,6 @@
 """What a campaign has to say in the end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.benchmarks.table import table
@@ -11,6 +11,8 @@ class Report:
     """Tables for people, and every promise that was broken, in words."""
 
     tables: Sequence[str]
+    counted: Mapping[str, int]
+    """The figures that a test looks at."""
     broken: Sequence[str]
 
     @property
@@ -20,6 +22,6 @@ class Report:
         return "\n\n".join([*self.tables, "\n".join(verdict)])
 
 
-def figures(title: str, counted: dict[str, int]) -> str:
+def figures(title: str, counted: Mapping[str, int]) -> str:
     """A table of names and whole numbers."""
     return table(title, ("", ""), [(name, f"{count:,}") for name, count in counted.items()])

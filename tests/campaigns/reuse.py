@@ -94,6 +94,7 @@ def reuse(*, pids: int, major: int) -> Report:
             table("Pids that are used again between look and act", head, rows),
             f"The reaper's outcomes: {told}",
         ],
+        counted={name: toll.terminated for name, toll in tolls.items()},
         broken=[f"{ours} newcomers were terminated by the reaper"] if ours else [],
     )
 
