@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from signal import SIGTERM, signal
 from typing import Final
 
@@ -47,10 +48,11 @@ def race(acts: int, seed: int, major: int) -> None:
 @click.option("--crashes", type=int, default=1_000, show_default=True)
 @seed_option
 @major_option
-def crash(crashes: int, seed: int, major: int) -> None:
+@click.option("--keep", type=click.Path(path_type=Path, exists=True), help="An empty folder for the records.")
+def crash(crashes: int, seed: int, major: int, keep: Path | None) -> None:
     """End the reaper by SIGKILL at random instants, again and again."""
     machine = Machine()
-    _tell(run_crash(crashes=crashes, seed=seed, major=major), machine, major)
+    _tell(run_crash(crashes=crashes, seed=seed, major=major, keep=keep), machine, major)
 
 
 @main.command()

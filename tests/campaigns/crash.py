@@ -127,11 +127,11 @@ class _Lane:
         )
 
 
-def crash(*, crashes: int, seed: int, major: int) -> Report:
+def crash(*, crashes: int, seed: int, major: int, keep: Path | None = None) -> Report:
     """Let so many lives of the reaper end by SIGKILL, and compare its record with what the server says."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ground = stack.enter_context(Ground(major))
+        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        ground = stack.enter_context(Ground(major, max_connections="200"))
         ground.role("app")
         lanes = [_Lane(Patrol(ground, folder, f"lane{n}"), seed) for n in range(min(_LANES, crashes))]
         other = LogAfter(ground.database(_OTHER, user="postgres"), _OTHER, folder / _OTHER, seed)

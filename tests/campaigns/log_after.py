@@ -24,7 +24,7 @@ _IDLE: Final[LiteralString] = """
 """
 _BY_PID: Final[LiteralString] = "SELECT pg_terminate_backend(%s)"
 _PATIENCE: Final = 120.0
-_SPIN: Final = 0.0001
+_SPIN: Final = 0.0005
 _MOST_LINES: Final = 12
 _LATER: Final = 0.008
 

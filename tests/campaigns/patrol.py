@@ -24,7 +24,7 @@ OUTCOME_LINE: Final = b'"event": "session.outcome"'
 
 _IDLE_FOR: Final = "20ms"
 _COUNTS_SINCE: Final = 14
-_SPIN: Final = 0.0001
+_SPIN: Final = 0.0005
 _PATIENCE: Final = 120.0
 
 

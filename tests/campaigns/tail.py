@@ -14,7 +14,7 @@ class Tail:
 
     def count(self) -> int:
         """How many there are by now, in lines that are whole."""
-        if self.path.exists():
+        if self._size() > self._read:
             with self.path.open("rb") as file:
                 file.seek(self._read)
                 chunk = file.read()
@@ -22,3 +22,9 @@ class Tail:
             self._count += chunk.count(self._wanted, 0, whole)
             self._read += whole
         return self._count
+
+    def _size(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
