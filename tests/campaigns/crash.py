@@ -97,7 +97,8 @@ class _Lane:
         self.patrol.retire()
 
     def _live_and_crash(self) -> None:
-        patrol, began, before = self.patrol, time.time(), self.patrol.size()
+        patrol, began = self.patrol, time.time()
+        before = patrol.record.stat().st_size if patrol.record.exists() else 0
         patrol.daemon.start()
         self._await_the_moment()
         patrol.crash()

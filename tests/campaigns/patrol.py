@@ -63,6 +63,7 @@ class Patrol:
         self._ground = ground
         self.name = name
         self.crowds: Crowds | None = None
+        self.rotations = 0
         self.folder = folder / name
         self.record = record or self.folder / "audit.jsonl"
         match = {"state": ["idle"], "idle_for": _IDLE_FOR, "application": [f"{name}.*"]}
@@ -74,16 +75,11 @@ class Patrol:
     @property
     def records(self) -> list[Path]:
         """The record, the oldest file first."""
-        old = sorted(self.folder.glob("old-*.jsonl"))
-        return [*old, *(each for each in (self._last_one, self.record) if each.exists())]
+        beside = self._copies(self.record.parent) if self.record.parent != self.folder else []
+        return [*self._copies(self.folder), *beside, *([self.record] if self.record.exists() else [])]
 
-    @property
-    def _last_one(self) -> Path:
-        return self.record.with_name(f"{self.record.name}.1")
-
-    def size(self) -> int:
-        """How long the record is by now."""
-        return self.record.stat().st_size if self.record.exists() else 0
+    def _copies(self, folder: Path) -> list[Path]:
+        return sorted(folder.glob(f"{self.record.name}-*"))
 
     def awaits(self, wanted: bytes, times: int = 1) -> None:
         """Return as soon as such lines were seen to be written for so many times from now on."""
@@ -92,11 +88,12 @@ class Patrol:
             until(partial(self._more, tail, tail.count()), within=_PATIENCE, every=_SPIN)
 
     def rotate(self) -> None:
-        """Move the record aside as logrotate does, and the one before out of the way."""
-        if self._last_one.exists():
-            number = len(list(self.folder.glob("old-*.jsonl")))
-            shutil.move(self._last_one, self.folder / f"old-{number:06}.jsonl")
-        self.record.rename(self._last_one)
+        """Move the record aside as logrotate does; from another disk the copy before goes home."""
+        if self.record.parent != self.folder:
+            for copy in self._copies(self.record.parent):
+                shutil.move(copy, self.folder / copy.name)
+        self.rotations += 1
+        self.record.rename(self.record.with_name(f"{self.record.name}-{self.rotations:08}"))
 
     def crash(self) -> None:
         """SIGKILL, whatever it is doing."""
