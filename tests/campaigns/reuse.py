@@ -120,13 +120,14 @@ def _tried(look: Look, way_in: str, pids: int, admin: psycopg.Connection) -> Tol
     sitting = psycopg.connect(way_in, autocommit=True)
     while toll.newcomers < pids:
         pid = sitting.info.backend_pid
+        until(lambda: _one_sits_idle(admin))
         act = look()
         sitting.close()
         sitting = _newcomer(way_in, pid)
         if sitting.info.backend_pid != pid:
             toll.elsewhere += 1
             continue
-        until(lambda: _tempts(admin))
+        until(lambda: _one_sits_idle(admin))
         act()
         toll.newcomers += 1
         if not _lives(sitting):
@@ -146,10 +147,9 @@ def _newcomer(way_in: str, pid: int) -> psycopg.Connection:
     return newcomer
 
 
-def _tempts(admin: psycopg.Connection) -> bool:
-    """Whether whoever sits there now looks as idle as the one who has left."""
-    row = admin.execute(_WAITING, (_APPLICATION,)).fetchone()
-    return bool(row and row[0])
+def _one_sits_idle(admin: psycopg.Connection) -> bool:
+    """Whether there is one session, as idle as anybody who deserves it: a newcomer must be a temptation."""
+    return admin.execute(_WAITING, (_APPLICATION,)).fetchall() == [(True,)]
 
 
 def _lives(connection: psycopg.Connection) -> bool:
