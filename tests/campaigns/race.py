@@ -48,6 +48,9 @@ _OUR_CROWD: Final = 32
 _THEIR_CROWD: Final = 8
 _BYSTANDERS: Final = 100
 _DONE: Final = b'"outcome": "terminated"'
+_TOLERATED: Final = 0.001
+_CHANCE: Final = 3
+"""What is left are the microseconds between look and signal, a ten-thousandth of the time that they sleep."""
 _LOOK: Final = 0.1
 _PATIENCE: Final = 6 * 3600.0
 _MICROSECONDS: Final = 1e6
@@ -128,7 +131,7 @@ def race(*, acts: int, seed: int, major: int) -> Report:
         return Report(
             tables=[_shown(tolls, statements)],
             counted=asdict(tolls[_OURS]),
-            broken=_broken(account, died),
+            broken=_broken(account, tolls[_OURS], died),
         )
 
 
@@ -170,10 +173,13 @@ def _crowd_of(application: str) -> str:
     return application.partition(".")[0]
 
 
-def _broken(account: Account, died: Collection[str]) -> list[str]:
-    ours = {name for name in died if _crowd_of(name) == _OURS}
-    bystanders = sum(_crowd_of(name) == _BYSTANDER for name in died)
-    return [*account.disagreements(ours), *([f"{bystanders} bystanders terminated"] if bystanders else [])]
+def _broken(account: Account, toll: Toll, died: Collection[str]) -> list[str]:
+    told = account.disagreements({name for name in died if _crowd_of(name) == _OURS})
+    if bystanders := sum(_crowd_of(name) == _BYSTANDER for name in died):
+        told.append(f"{bystanders} bystanders terminated")
+    if toll.executing > _CHANCE + toll.acts * _TOLERATED:
+        told.append(f"{toll.executing} of {toll.acts} hit a statement: that is more than the microseconds")
+    return told
 
 
 def _shown(tolls: Mapping[str, Toll], statements: int) -> str:

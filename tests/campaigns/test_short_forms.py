@@ -23,8 +23,6 @@ def test_no_session_that_wakes_up_is_taken_but_in_the_microseconds_between_look_
     print(report.text)  # noqa: T201 (shown when it fails)
     assert not report.broken
     assert report.counted["acts"] >= 300
-    # What is left are the microseconds between look and signal.
-    assert report.counted["executing"] <= report.counted["acts"] * 0.02
 
 
 def test_a_newcomer_on_the_pid_of_somebody_who_was_about_to_be_terminated_lives(major: int) -> None:
