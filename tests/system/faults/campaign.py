@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ from typing import Final
 
 from .contract import Excuse, Fault
 from .load import PROBE
+from .patience import until
 from .replica import Replica
 from .server_log import Who
-from .wire import NOW, NotServed
+from .wire import NOW, Deposition, NotServed
 from .world import World
 
 PATIENCE: Final = 180.0
@@ -58,6 +60,7 @@ async def rounds(world: World, kinds: Sequence[NewFault], dice: Random) -> Async
     await _settled(world, Round(number=0, faults=()))
     while True:
         for chosen in draws(kinds, dice):
+            world.check()
             number += 1
             yield await _round(world, number, [new() for new in chosen], dice)
 
@@ -79,7 +82,8 @@ async def _round(world: World, number: int, faults: Sequence[Fault], dice: Rando
             replica.excused = max(0, replica.excused - excused)
     for replica in world.reapers:
         this.troubles += _ends(replica, before.get(replica.name, 0))
-        await replica.sample()
+        if replica.in_service:
+            await replica.sample()
     this.ended = time.time()
     return this
 
@@ -99,8 +103,11 @@ async def _settled(world: World, this: Round) -> None:
     this.back_after = await _back_after(world, mended)
     if this.back_after is None:
         this.troubles.append(f"a fresh leak was still there {PATIENCE:g} s after the mending")
+    if left := await _left_over(world):
+        kinds = Counter(each.kind for each in left)
+        this.troubles.append(f"overdue, and left alone for {PATIENCE:g} s: {dict(kinds)}")
     for replica in world.reapers:
-        if trouble := await _unwell(replica):
+        if replica.in_service and (trouble := await _unwell(replica)):
             this.troubles.append(trouble)
 
 
@@ -126,6 +133,23 @@ async def _back_after(world: World, since: float) -> float | None:
                     overdue = (said.ended_at or 0.0) - idle_since - (PROBE.limit or 0.0)
                     return idle_since - since + overdue
     return None
+
+
+async def _left_over(world: World) -> list[Deposition]:
+    """Who is overdue now and still is, unused, after a long time."""
+    now = time.monotonic()
+    overdue = {
+        id(each): each.told_at
+        for each in world.load.present
+        if each.limit is not None and now - each.told_at > each.limit
+    }
+
+    def left() -> list[Deposition]:
+        return [each for each in world.load.present if overdue.get(id(each)) == each.told_at]
+
+    with suppress(TimeoutError):
+        await until(lambda: not left(), within=PATIENCE)
+    return left()
 
 
 async def _unwell(replica: Replica) -> str:

@@ -26,8 +26,8 @@ class Fault(Protocol):
     """What it has to itself: `server`, `reaper`, `role`, `line`, `policies`, `record`, `slots`, `clock`."""
     excuse: Excuse
 
-    async def inflict(self, world: World) -> None:
+    async def inflict(self, world: World, /) -> None:
         """Let it go wrong; return when it has."""
 
-    async def mend(self, world: World) -> None:
+    async def mend(self, world: World, /) -> None:
         """Put it right."""

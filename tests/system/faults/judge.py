@@ -51,6 +51,10 @@ class Findings:
     losses: int
     """How many sessions the clients say that an administrator's command took from them."""
     open_intents: Sequence[Deed]
+    orphans: Sequence[Deed]
+    """Intents that the end of a life left open, and a later one settled as unknown."""
+    orphans_gone: int
+    """How many of them were terminated all the same."""
     rivals: Sequence[tuple[Deed, Deed]]
     """Acts of two reapers that overlap."""
 
@@ -75,11 +79,15 @@ def judge(
     told = {Who(each.began, each.pid): each for each in depositions if each.pid}
     intended = {deed.who for deed in deeds}
     seen = list(terminations)
+    orphans = [deed for deed in deeds if deed.orphaned]
+    gone = {each.who for each in seen}
     return Findings(
         cases=[_case(each, told, intended) for each in seen if each.who not in by_others],
         by_others=sum(each.who in by_others for each in seen),
         losses=_losses(told, seen),
         open_intents=[deed for deed in deeds if deed.outcome is None],
+        orphans=orphans,
+        orphans_gone=sum(deed.who in gone for deed in orphans),
         rivals=_rivals(deeds),
     )
 

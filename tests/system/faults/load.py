@@ -132,6 +132,9 @@ KINDS: Final[Mapping[str, Kind]] = {
 PROBE: Final = Kind(application="probe", behave=_leaked, limit=LIMIT)
 """One that is leaked on purpose, to see whether it is still being looked after."""
 
+CROWD: Final = Kind(application="crowd", behave=_leaked, role="other")
+"""One that only takes up room."""
+
 
 class Load:
     """Keeps so many clients of each kind alive, and everything that they have to say."""
@@ -140,6 +143,11 @@ class Load:
         self._port = port
         self._dice = dice
         self.depositions: list[Deposition] = []
+
+    @property
+    def present(self) -> list[Deposition]:
+        """What the clients say whose sessions have not ended, as far as they know."""
+        return [each for each in self.depositions if each.began and each.ended_at is None and not each.left]
 
     async def run(self, numbers: Mapping[str, int]) -> None:
         """Run until cancelled."""

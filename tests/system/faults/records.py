@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reaper.record.events import INTENT, OUTCOME, Event
 from reaper.record.reader import Torn, read_events
+from reaper.record.recovery import ENDED
 
 from .server_log import Who
 
@@ -22,6 +23,8 @@ class Deed:
     since: datetime
     """When its cycle looked, by the server's clock."""
     outcome: str | None = None
+    orphaned: bool = False
+    """Whether its life ended before its outcome was known."""
     until: datetime | None = None
     """When its outcome was seen, by the server's clock; nothing when nobody saw it."""
 
@@ -62,6 +65,7 @@ def _deed(event: Event) -> Deed:
 def _settle(deed: Deed, event: Event) -> None:
     if deed.outcome in {None, "unknown"}:  # one that is known counts more
         deed.outcome = event.text("outcome")
+        deed.orphaned = event.text("detail") == ENDED
         deed.until = _instant(event, "outcome_at") or deed.until
 
 

@@ -54,6 +54,8 @@ class Replica:
         self.daemon = Daemon(folder, policies, *_OPTIONS, *options, level="debug")
         self.ends: list[End] = []
         self.samples: list[Sample] = []
+        self.started_at = 0.0
+        """When this life began, by the clock of this host."""
         self.excused = 0
         """How many faults excuse its end at this moment."""
         self._sent: set[int] = set()
@@ -86,7 +88,7 @@ class Replica:
 
     def start(self) -> None:
         """Begin the first life, and the supervision."""
-        self.daemon.start()
+        self._begin()
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervisor of {self.name}")
 
     async def stop(self) -> None:
@@ -117,6 +119,16 @@ class Replica:
         said = self.daemon.journal.named(*words)
         return self.daemon.running and bool(said) and said[-1].name == events.LEADS
 
+    async def up(self) -> None:
+        """Wait until this life has met the server, or has found that it cannot."""
+        said = (events.LEADS, events.STANDS_BY, events.SERVER_AWAY, events.SERVER_REFUSED)
+        await self.logged(*said, since=self.started_at)
+
+    @property
+    def in_service(self) -> bool:
+        """Whether it is meant to run."""
+        return self._supervisor is not None
+
     async def page(self, path: str) -> tuple[int, str]:
         """Get a page; status 0 when there is nobody to answer."""
         return await asyncio.to_thread(self._page, path)
@@ -146,6 +158,10 @@ class Replica:
         except OSError as error:
             return 0, str(error)
 
+    def _begin(self) -> None:
+        self.started_at = time.time()
+        self.daemon.start()
+
     async def _supervise(self) -> None:
         while True:
             life = self.daemon.life
@@ -153,7 +169,7 @@ class Replica:
                 expected = self.excused > 0 or life.pid in self._sent
                 self.ends.append(End(at=time.time(), code=life.program.returncode, expected=expected))
                 await asyncio.sleep(RESTART_SECONDS)
-                self.daemon.start()
+                self._begin()
             await asyncio.sleep(_POLL)
 
 

@@ -84,6 +84,8 @@ def _invariants(done: Sequence[Round], found: Findings) -> str:
         ("  without an intent", str(len(found.unannounced))),
         ("terminated by the campaign itself", str(found.by_others)),
         ("losses that clients heard of themselves", str(found.losses)),
+        ("intents that an end left open, settled as unknown", str(len(found.orphans))),
+        ("  terminated all the same", str(found.orphans_gone)),
         ("intents without an outcome", str(len(found.open_intents))),
         ("two reapers acting at once", str(len(found.rivals))),
         ("rounds in which something did not go on by itself", str(sum(bool(each.troubles) for each in done))),

@@ -29,7 +29,12 @@ from .server_log import PREFIX, Who
 ROLE: Final = "reaper"
 LEASE: Final = 15.0
 """Seconds: three intervals, but at least so many."""
-_SERVER: Final = {"max_connections": "60", "log_line_prefix": PREFIX, "max_wal_senders": "4"}
+SETTINGS: Final[Mapping[str, str]] = {
+    "max_connections": "60",
+    "log_line_prefix": PREFIX,
+    "max_wal_senders": "4",
+}
+"""Of every server that there is in a campaign."""
 _ROLES: Final = (
     "CREATE ROLE app LOGIN",
     "CREATE ROLE other LOGIN",
@@ -63,7 +68,7 @@ class World:
     def __init__(self, *, major: int, seed: int, load: Mapping[str, int], folder: Path) -> None:
         self.dice = Random(seed)  # noqa: S311 (a repeatable choice)
         self.folder = folder
-        self.server = EmbeddedServer(binaries=installation(major), settings=_SERVER)
+        self.server = EmbeddedServer(binaries=installation(major), settings=SETTINGS)
         """The server that is in charge now."""
         self.load = Load(lambda: self.server.port, Random(seed + 1))  # noqa: S311 (as above)
         self.reapers: list[Replica] = []
@@ -89,8 +94,8 @@ class World:
             self.witness = self.add_reaper("witness", "--dry-run")
             """Rehearses beside the others, and is never struck itself."""
             self.reaper = self.add_reaper("first")
-            task = asyncio.create_task(self.load.run(self._numbers), name="load")
-            stack.push_async_callback(_cancelled, task)
+            self._clients = asyncio.create_task(self.load.run(self._numbers), name="load")
+            stack.push_async_callback(_cancelled, self._clients)
             self._stack = stack.pop_all()
         return self
 
@@ -108,10 +113,12 @@ class World:
             for statement in _ROLES:
                 await admin.execute(statement.encode())
 
+    def adopt(self, server: EmbeddedServer) -> None:
+        """Remember a server that was started elsewhere: its log counts, and it is stopped at the end."""
+        self._servers.append(server)
+
     def follow(self, server: EmbeddedServer) -> None:
         """From now on this one is the server, for the load and for the reapers' line."""
-        if server not in self._servers:
-            self._servers.append(server)
         self.server = server
         self.line.point_at(server.dsn)
 
@@ -221,15 +228,42 @@ class World:
         replica.start()
         return replica
 
+    async def join(self, name: str) -> Replica:
+        """Let another reaper of this name take part, the first time or again."""
+        for replica in self.reapers:
+            if replica.name == name:
+                replica.start()
+                break
+        else:
+            replica = self.add_reaper(name)
+        await replica.up()
+        return replica
+
+    async def leave(self, name: str) -> None:
+        """End the reaper of this name politely, if it takes part."""
+        for replica in self.reapers:
+            if replica.name == name:
+                await replica.stop()
+
     @property
     def acting(self) -> list[Replica]:
         """The reapers that may act, as far as they are up."""
-        return [each for each in self.reapers if each is not self.witness and each.daemon.running]
+        return [
+            each
+            for each in self.reapers
+            if each is not self.witness and each.in_service and each.daemon.running
+        ]
 
     @property
     def leader(self) -> Replica:
         """The one that says that it leads, or the first one when none does."""
         return next((each for each in self.acting if each.leads), self.reaper)
+
+    @property
+    def postmaster(self) -> int:
+        """The pid of the server's first process."""
+        postmaster = self.server._postmaster
+        return postmaster.pid if postmaster else 0
 
     def lost(self, replica: Replica, how: str) -> None:
         """Note that a leader is being lost, when somebody stands by to take over."""
@@ -240,6 +274,11 @@ class World:
         ]
         if replica.leads and standing_by:
             self.losses.append(Loss(at=time.time(), how=how, lost=replica))
+
+    def check(self) -> None:
+        """Raise whatever has ended the load, which only the end of the campaign may do."""
+        if self._clients.done():
+            self._clients.result()
 
     def count(self, what: str, by: int = 1) -> None:
         """Count something that the table is to show."""
