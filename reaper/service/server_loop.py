@@ -14,7 +14,7 @@ from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Rules
 from reaper.policy.spans import Span, seconds
-from reaper.policy.verdict import Spared
+from reaper.policy.verdict import Result, Spared
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.leadership import Leadership
 from reaper.postgres.observer import ObservingFailed
@@ -155,6 +155,10 @@ class ServerLoop:
                 memory = cycle.remembered
                 # Counted from the look, which the server dated a moment earlier: no deadline is met too soon.
                 rest = seconds(self._rest(cycle, rules)) - self._clock.seconds_since_look + _AFTER_DEADLINE
+                if cycle.results[Result.DENIED]:
+                    # Was a right revoked, we leave with its cure in words, and begin anew when it is back:
+                    # whoever was denied meanwhile is not among those that were tried in vain.
+                    rules, post = await self._take_post(at)
             await self._rest_for(rest)
 
     async def _take_post(self, at: Opened) -> tuple[Rules, Station]:

@@ -54,6 +54,27 @@ def test_a_server_that_is_away_is_not_ready_but_live_until_it_is_back(
         assert service.number("reaper_connected") == 1
 
 
+def test_a_right_that_is_revoked_meanwhile_is_told_with_its_cure_and_who_was_denied_goes_when_it_is_back(
+    reaper: Reaper, app: Role, reaper_role: Role, admin: psycopg.Connection, clients: Clients
+) -> None:
+    role = Identifier(reaper_role.name)
+    reaper.write(FILE, policy_file(leaked(app, brake={"share": "100%"})))
+    service = started(reaper)
+    service.life.logged("cycle.quiet")
+    admin.execute(SQL("REVOKE pg_signal_backend FROM {}").format(role))
+    leaks = [clients.open(role=app, application="leak") for _ in range(2)]
+
+    told = service.life.logged("server.refused", times=2)
+    assert "GRANT pg_signal_backend TO" in told["why"]
+    assert service.ask("readyz").status == 503
+    assert all(leak.present() for leak in leaks)
+
+    admin.execute(SQL("GRANT pg_signal_backend TO {}").format(role))
+    for leak in leaks:
+        until(leak.left)
+    until(lambda: service.ask("readyz").status == 200)
+
+
 def test_a_server_that_refuses_is_not_ready_and_says_what_to_mend(
     reaper: Reaper, app: Role, reaper_role: Role, admin: psycopg.Connection
 ) -> None:
