@@ -53,7 +53,6 @@ _RIGHTS: Final = (
     _Change(
         "its connections", f"ALTER ROLE {ROLE} CONNECTION LIMIT 0", f"ALTER ROLE {ROLE} CONNECTION LIMIT -1"
     ),
-    _Change("INHERIT", f"ALTER ROLE {ROLE} NOINHERIT", f"ALTER ROLE {ROLE} INHERIT"),
     _Change(
         "CONNECT",
         "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; GRANT CONNECT ON DATABASE postgres TO app, other",
