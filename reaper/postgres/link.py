@@ -28,7 +28,6 @@ _SETTINGS: Final = {
     "statement_timeout": "5s",
     "lock_timeout": "1s",
     "search_path": "",
-    "default_transaction_read_only": "on",
     "default_transaction_isolation": r"read\ committed",
     "default_transaction_deferrable": "off",
     "timezone": "UTC",
@@ -53,9 +52,12 @@ _NETWORK: Final[Mapping[str, str | int]] = {
 _WATCHDOG_SECONDS: Final = 12.0
 _CONNECT_SECONDS: Final = 20.0
 # Whatever PGCLIENTENCODING or ALTER ROLE says: nothing is converted, so that no name can fail a fetch.
-_ENCODING: Final = (
-    "SELECT pg_catalog.set_config('client_encoding', pg_catalog.current_setting('server_encoding'), false)"
-)
+# And nothing is written: said at the login, libpq would take a primary for a server that only reads, and
+# refuse it where `target_session_attrs` asks for one that writes.
+_HABITS: Final = """
+    SELECT pg_catalog.set_config('client_encoding', pg_catalog.current_setting('server_encoding'), false),
+           pg_catalog.set_config('default_transaction_read_only', 'on', false)
+"""
 _OWN_PID: Final = "SELECT pg_catalog.pg_backend_pid()"
 _PREPARE_AT_ONCE: Final = 0
 _LEASE: Final = "SELECT pg_catalog.set_config('idle_session_timeout', %s, false)"
@@ -166,7 +168,7 @@ class Link:
             # A pooler, which the preflight refuses: its sessions are lent to others, and stay as they were.
             return
         self._connection.prepare_threshold = _PREPARE_AT_ONCE
-        await self.rows(_ENCODING)
+        await self.rows(_HABITS)
         await self._take_lease(lease)
 
     async def _take_lease(self, lease: Span) -> None:

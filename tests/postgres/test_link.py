@@ -107,6 +107,20 @@ def test_its_settings_are_in_force_whatever_the_environment_and_the_dsn_say(
         assert settings(reaper) == IN_FORCE
 
 
+@pytest.mark.parametrize("wanted", ["any", "read-write", "primary", "prefer-standby"])
+def test_a_primary_is_found_whatever_kind_of_server_is_asked_for_and_nothing_is_written_there(
+    stage: Stage, wanted: str
+) -> None:
+    with Reaper(make_conninfo(stage.role.dsn, target_session_attrs=wanted)) as reaper:
+        assert reaper.rows("SHOW default_transaction_read_only") == [("on",)]
+
+
+@pytest.mark.parametrize("wanted", ["read-only", "standby"])
+def test_a_primary_is_none_of_the_servers_that_only_read(stage: Stage, wanted: str) -> None:
+    with pytest.raises(Unreachable):
+        Reaper(make_conninfo(stage.role.dsn, target_session_attrs=wanted))
+
+
 def test_through_the_servers_own_socket_it_works_as_well(stage: Stage) -> None:
     if stage.server.embedded is None:
         pytest.skip("where a given server's socket lies is not known")
