@@ -22,22 +22,28 @@ from .records import deeds
 from .registry import FAULTS
 from .report import shown, tables, violations
 from .server_log import terminations
-from .world import World
+from .world import Size, World
 
-_LOADS: Final[Mapping[str, Mapping[str, int]]] = {
-    "smoke": {
-        **dict.fromkeys(("pooled", "leaked", "napping"), 2),
-        **dict.fromkeys(("forgotten", "visiting", "allowlisted", "protected", "listening"), 1),
-        **dict.fromkeys(("locking", "backup", "console", "outsider"), 1),
-    },
-    "full": {
-        "pooled": 6,
-        "leaked": 3,
-        "napping": 8,
-        "visiting": 3,
-        **dict.fromkeys(("forgotten", "allowlisted", "listening", "locking"), 2),
-        **dict.fromkeys(("protected", "backup", "console", "outsider"), 1),
-    },
+_SIZES: Final[Mapping[str, Size]] = {
+    "smoke": Size(
+        clients={
+            **dict.fromkeys(("pooled", "leaked", "napping"), 2),
+            **dict.fromkeys(("forgotten", "visiting", "allowlisted", "protected", "listening"), 1),
+            **dict.fromkeys(("locking", "backup", "console", "outsider"), 1),
+        },
+        blows=2,
+    ),
+    "full": Size(
+        clients={
+            "pooled": 6,
+            "leaked": 3,
+            "napping": 8,
+            "visiting": 3,
+            **dict.fromkeys(("forgotten", "allowlisted", "listening", "locking"), 2),
+            **dict.fromkeys(("protected", "backup", "console", "outsider"), 1),
+        },
+        blows=6,
+    ),
 }
 _MINUTE: Final = 60
 _TERMINATED: Final = 143
@@ -48,7 +54,7 @@ _TERMINATED: Final = 143
 @click.option("--rounds", "most", type=int, help="So many rounds (default: each fault once).")
 @click.option("--minutes", type=float, help="As many rounds as begin within so many minutes.")
 @click.option("--only", default="", help="Only faults whose names contain one of these, separated by commas.")
-@click.option("--scale", type=click.Choice(tuple(_LOADS)), default="full", show_default=True)
+@click.option("--scale", type=click.Choice(tuple(_SIZES)), default="full", show_default=True)
 @click.option("--major", type=int, default=DEFAULT_MAJOR, show_default=True, help="Which PostgreSQL.")
 @click.option("--keep", is_flag=True, help="Keep the reapers' logs and records.")
 @click.option("--list", "listing", is_flag=True, help="Name the faults, and do nothing.")
@@ -88,7 +94,7 @@ async def _campaign(
         most = len(kinds)
     done: list[Round] = []
     deadline = time.monotonic() + minutes * _MINUTE if minutes else float("inf")
-    async with World(major=major, seed=seed, load=_LOADS[scale], folder=folder) as world:
+    async with World(major=major, seed=seed, size=_SIZES[scale], folder=folder) as world:
         async for each in rounds(world, kinds, Random(seed)):  # noqa: S311 (a repeatable choice)
             done.append(each)
             _tell(each)

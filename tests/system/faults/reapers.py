@@ -14,7 +14,6 @@ from .world import LEASE, World
 
 _BRIEFLY: Final = (0.1, 3.0)
 _SOON: Final = 20.0
-_BLOWS: Final = 3
 
 
 class _Blow:
@@ -26,11 +25,11 @@ class _Blow:
     number: Signals
 
     async def inflict(self, world: World) -> None:
-        for step in world.dice.sample(tuple(Step), _BLOWS):
+        for step in world.dice.sample(tuple(Step), world.size.blows):
             replica = world.leader
             async with halted(world, replica, step) as reached:
                 await self._strike(world, replica)
-                world.count(f"{self.number.name} of a reaper that was {reached}")
+                world.blows[self.number.name, reached] += 1
             await self._get_up(world, replica)
 
     async def mend(self, _: World) -> None:
@@ -118,7 +117,7 @@ class _Several:
             world.lost(leader, number.name)
             leader.send(number)
             self._frozen = leader if number is SIGSTOP else None
-            world.count(f"{number.name} of a leader that was {reached}")
+            world.blows[number.name, reached] += 1
         # Who comes back first leads: the one that was ended, or one that stood by.
         everybody = others if number is SIGSTOP else [leader, *others]
         await until(lambda: any(each.leads for each in everybody), within=LEASE + _SOON)

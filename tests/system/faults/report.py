@@ -11,6 +11,7 @@ from tests.benchmarks.table import NOTHING, figure, table
 from .campaign import Round
 from .judge import Case, Findings, Judgement
 from .replica import Replica, Sample
+from .steps import Step
 from .world import LEASE, World
 
 _MOST_SHOWN: Final = 20
@@ -45,6 +46,8 @@ def tables(world: World, done: Sequence[Round], found: Findings) -> Iterator[str
     yield _resources(world.reapers)
     if world.losses:
         yield _take_overs(world)
+    if world.blows:
+        yield _blows(world.blows)
     if world.notes:
         rows = [(what, str(number)) for what, number in sorted(world.notes.items())]
         yield table("How the faults struck", ("", "times"), rows)
@@ -147,6 +150,12 @@ def _take_overs(world: World) -> str:
     ]
     title = f"Take-over by a standby, as a share of the lease of {LEASE:g} s"
     return table(title, ("the leader was lost by", "times", "median", "max"), rows)
+
+
+def _blows(blows: Counter[tuple[str, str]]) -> str:
+    signals = sorted({number for number, _ in blows})
+    rows = [(step.value, *(str(blows[number, step]) for number in signals)) for step in Step]
+    return table("Signals to a reaper, by what it was doing", ("", *signals), rows)
 
 
 def _in(each: Round, case: Case) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -54,6 +55,16 @@ _SESSIONS: Final = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much goes on in a campaign."""
+
+    clients: Mapping[str, int]
+    """Of each kind."""
+    blows: int
+    """At so many steps of its cycle a reaper is struck in one round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
     """The moment at which a leader was lost, and what happened to it."""
 
@@ -65,7 +76,7 @@ class Loss:
 class World:
     """Everything that a fault can lay hands on."""
 
-    def __init__(self, *, major: int, seed: int, load: Mapping[str, int], folder: Path) -> None:
+    def __init__(self, *, major: int, seed: int, size: Size, folder: Path) -> None:
         self.dice = Random(seed)  # noqa: S311 (a repeatable choice)
         self.folder = folder
         self.server = EmbeddedServer(binaries=installation(major), settings=SETTINGS)
@@ -75,9 +86,11 @@ class World:
         self.losses: list[Loss] = []
         self.by_others: set[Who] = set()
         """Sessions that the campaign itself has terminated."""
+        self.blows = Counter[tuple[str, str]]()
+        """Signals to a reaper, by the step at which it was."""
         self.notes: dict[str, int] = {}
         """Figures that faults count, by their name."""
-        self._numbers = load
+        self.size = size
         self._logs = tempfile.TemporaryDirectory(prefix="reaper-faults-logs-")
         self._kept_logs: list[Path] = []
         self._servers: list[EmbeddedServer] = []
@@ -94,7 +107,7 @@ class World:
             self.witness = self.add_reaper("witness", "--dry-run")
             """Rehearses beside the others, and is never struck itself."""
             self.reaper = self.add_reaper("first")
-            self._clients = asyncio.create_task(self.load.run(self._numbers), name="load")
+            self._clients = asyncio.create_task(self.load.run(self.size.clients), name="load")
             stack.push_async_callback(_cancelled, self._clients)
             self._stack = stack.pop_all()
         return self
