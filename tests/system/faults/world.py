@@ -20,11 +20,11 @@ from reaper.demo.embedded import EmbeddedServer
 from reaper.telemetry import events
 from tests.postgres.majors import installation
 from tests.postgres.proxy import Proxy
-from tests.system.policies import policy_file
 
 from .load import LIMIT, Load
 from .patience import LONG
 from .replica import Replica
+from .rules import rules
 from .server_log import PREFIX, Who
 
 ROLE: Final = "reaper"
@@ -115,8 +115,6 @@ class World:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    # -- the server
-
     async def serve(self, server: EmbeddedServer) -> None:
         """Start a server, with what the campaign needs on it."""
         self._servers.append(server)
@@ -201,33 +199,9 @@ class World:
             )
         )
 
-    # -- the reapers
-
     def policies(self, *, dsn: str | None = None, limit: float = LIMIT) -> str:
         """The policy file of every reaper; through the line unless told otherwise."""
-        server = {"name": "server", "dsn": dsn or self.way_in}
-        idle = f"{round(limit * 1000)}ms"
-        policies = [
-            {
-                "name": name,
-                "mode": "enforce",
-                "match": {"state": states, "idle_for": idle, "role": ["app", "postgres"]},
-                "allowlist": {"application": ["metabase"]},
-                "brake": {"share": "100%"},
-                "pace": {"per_cycle": 20},
-            }
-            for name, states in (
-                ("leaked", ["idle"]),
-                ("forgotten", ["idle in transaction", "idle in transaction (aborted)"]),
-            )
-        ]
-        return policy_file(
-            *policies,
-            interval="1s",
-            precision="50ms",
-            servers=[server],
-            protect={"application": ["nightly-*"]},
-        )
+        return rules(dsn or self.way_in, limit=limit)
 
     @property
     def way_in(self) -> str:
