@@ -77,12 +77,12 @@ def judge(
 ) -> Findings:
     """Hear everybody, and find."""
     told = {Who(each.began, each.pid): each for each in depositions if each.pid}
-    intended = {deed.who for deed in deeds}
+    announced = _announced(deeds)
     seen = list(terminations)
     orphans = [deed for deed in deeds if deed.orphaned]
     gone = {each.who for each in seen}
     return Findings(
-        cases=[_case(each, told, intended) for each in seen if each.who not in by_others],
+        cases=[_case(each, told, announced) for each in seen if each.who not in by_others],
         by_others=sum(each.who in by_others for each in seen),
         losses=_losses(told, seen),
         open_intents=[deed for deed in deeds if deed.outcome is None],
@@ -92,10 +92,19 @@ def judge(
     )
 
 
-def _case(each: Termination, told: Mapping[Who, Deposition], intended: Collection[Who]) -> Case:
+def _case(each: Termination, told: Mapping[Who, Deposition], announced: Mapping[Who, int]) -> Case:
     deposition = told.get(each.who)
     judgement, why = _judged(each, deposition)
-    return Case(each, deposition, judgement, why, each.who in intended)
+    return Case(each, deposition, judgement, why, announced.get(each.who, each.at) < each.at)
+
+
+def _announced(deeds: Iterable[Deed]) -> dict[Who, int]:
+    """When each session was first intended for, in microseconds by the server's clock."""
+    announced = dict[Who, int]()
+    for deed in deeds:
+        at = int(deed.since.timestamp() * _MICROSECONDS)
+        announced[deed.who] = min(at, announced.get(deed.who, at))
+    return announced
 
 
 def _judged(each: Termination, said: Deposition | None) -> tuple[Judgement, str]:

@@ -16,7 +16,7 @@ WHO: Final = Who(1_700_000_000, 4711)
 TOLD: Final = 1_700_000_010_000_000
 AFTER: Final = 2_000_000
 TERMINATION: Final = Termination(who=WHO, at=TOLD + AFTER, application="web")
-SINCE: Final = datetime(2026, 11, 20, 12, tzinfo=UTC)
+SINCE: Final = datetime.fromtimestamp(1_700_000_011.5, tz=UTC)
 DEED: Final = Deed(
     run="one",
     cycle="1",
@@ -90,6 +90,8 @@ def test_when_the_servers_clock_was_stepped_only_the_client_is_believed() -> Non
 def test_a_termination_that_no_record_announced_is_found_unless_it_was_our_own() -> None:
     stranger = replace(DEED, who=Who(1_700_000_000, 4712))
     assert [case.termination.who for case in found(TERMINATION, said(), stranger).unannounced] == [WHO]
+    afterwards = replace(DEED, since=DEED.since + timedelta(seconds=1))
+    assert [case.termination.who for case in found(TERMINATION, said(), afterwards).unannounced] == [WHO]
     own = found(TERMINATION, said(), stranger, ours=True)
     assert (own.cases, own.by_others) == ([], 1)
 
