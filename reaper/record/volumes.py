@@ -56,14 +56,14 @@ class Shelf:
         """What is new and wrong, in sentences."""
 
     def volumes(self) -> list[Volume]:
-        """Oldest first; each once, even while a copy is being compressed; OSError without its folder."""
+        """Oldest first, each once though somebody has copied it; OSError without its folder."""
         found = list(self._files())
         self._known = dict(self._looks(found))
         best = dict[str, Volume]()
         for path, signature in found:
             if about := self._known.get(signature):
                 volume = Volume(path=path, identity=about[0], signature=signature, packed=about[1])
-                best[volume.identity] = min(best.get(volume.identity, volume), volume, key=_completest)
+                best[volume.identity] = max(best.get(volume.identity, volume), volume, key=_size)
         return list(best.values())
 
     def _files(self) -> Iterator[tuple[Path, Signature]]:
@@ -102,6 +102,5 @@ def reason(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def _completest(volume: Volume) -> tuple[bool, int]:
-    """A plain one before the packed one that is being made of it, the longest of several copies."""
-    return volume.packed, -volume.signature.size
+def _size(volume: Volume) -> int:
+    return volume.signature.size

@@ -35,7 +35,9 @@ _REST_SECONDS: Final = 0.02
 _QUIET_SECONDS: Final = 30.0
 """After so long without a line the table is asked whether it would take one."""
 
-_MOST_ROWS: Final = 200
+_MOST_ROWS: Final = 50
+"""In one statement: to put so many into its form takes the loop a millisecond."""
+
 _LONGEST_BACKOFF: Final = 60.0
 _LAST_SECONDS: Final = 2.0
 """For so long the rest is carried there at the end."""

@@ -17,7 +17,7 @@ from tests.postgres import majors
 from tests.postgres.clients import Clients
 from tests.postgres.conftest import StartServer
 from tests.postgres.proxy import Proxy
-from tests.postgres.sandbox import Role
+from tests.postgres.sandbox import Role, Sandbox
 from tests.postgres.waiting import until
 
 from .command import Reaper
@@ -292,19 +292,25 @@ def test_two_reapers_fill_one_table(reaper: Reaper, archive: Archive, clients: C
     assert len(set(archive.rows("source"))) == 2
 
 
-def test_names_that_the_other_server_cannot_store_arrive_escaped(
-    reaper: Reaper, start_server: StartServer, clients: Clients, app: Role
+HOSTILE: Final = "\u65e5\u00fc \\ \"{,}'"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("UTF8", HOSTILE), ("LATIN1", HOSTILE.encode("ascii", "backslashreplace").decode())],
+)
+def test_hostile_names_arrive_and_what_the_other_server_cannot_store_is_shown_by_its_number(
+    reaper: Reaper, start_server: StartServer, clients: Clients, sandbox: Sandbox, encoding: str, shown: str
 ) -> None:
-    archive = Archive(start_server(encoding="LATIN1"))
-    reaper.write(FILE, policy_file(leaked(app)))
+    archive = Archive(start_server(encoding=encoding))
+    hostile = sandbox.role(name=sandbox.name(HOSTILE))
+    reaper.write(FILE, policy_file(leaked(hostile)))
     service = shipping(reaper, archive)
-    until(clients.open(role=app, application="\u65e5\u672c \u00fc").left)
+    reaped(reaper, clients, hostile, "NULL")
     service.life.end()
 
     assert archive.lines() == lines_of(reaper)
-    seen = {name for (name,) in archive.rows("application") if name}
-    assert len(seen) == 1
-    assert all(str(name).isascii() for name in seen)
+    assert (sandbox.name(shown), "NULL") in archive.rows("role, application")
 
 
 def test_a_role_that_could_change_the_copy_is_told_of(reaper: Reaper, archive: Archive, app: Role) -> None:

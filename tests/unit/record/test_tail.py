@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import secrets
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -149,6 +150,30 @@ def test_what_a_crash_has_not_saved_is_read_again_and_nothing_is_left_out(record
     record.fetch()
 
     assert record.arrived == [*record.written[:3], *record.written]
+
+
+def test_a_piece_is_bounded_however_short_the_lines_are(record: Follower) -> None:
+    for _ in range(1_200):
+        record.write()
+    pieces = record.fetch()
+
+    assert record.arrived == record.written
+    assert max(len(piece.lines) for piece in pieces) == 500
+
+
+def test_a_copy_that_is_being_compressed_is_read_as_long_as_it_is_plain(record: Follower) -> None:
+    for _ in range(3):
+        record.write()
+        with record.path.open("ab") as file:
+            file.write(secrets.token_hex(100_000).encode() + b"\n")
+    record.rotate()
+    record.compress(1, finished=False)
+    packed = record.copy(1, ".gz")
+    packed.write_bytes(packed.read_bytes()[:200_000])
+    record.fetch()
+
+    assert [line for line in record.arrived if line.startswith(b"{")] == record.written
+    assert record.tail.troubles() == []
 
 
 def test_copies_are_read_in_the_order_in_which_they_were_written(record: Follower) -> None:
