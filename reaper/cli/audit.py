@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 import click
-from click.core import ParameterSource
 
+from reaper.cli.audit_files import record_files
+from reaper.cli.audit_questions import WithQuestions
 from reaper.cli.exits import Exit, Misconfigured
 from reaper.cli.options import output_option
 from reaper.cli.show import Output, Row, print_document, print_table, show
@@ -44,16 +45,6 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime
         raise click.BadParameter(message) from None
 
 
-def _files(context: click.Context, parameter: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
-    """The files to read; in the environment, where `reaper run` finds its sinks too, - is its stdout."""
-    told = context.get_parameter_source(parameter.name or "") is ParameterSource.ENVIRONMENT
-    found = tuple(file for file in files if not (told and file == "-"))
-    if not found:
-        message = "Which record? Name its file, or set REAPER_AUDIT_LOG."
-        raise click.UsageError(message)
-    return found
-
-
 def _filters(command: _Command) -> _Command:
     for key in reversed(_GLOBS):
         option = click.option(
@@ -85,8 +76,8 @@ class _Asked(TypedDict):
     output: Output
 
 
-@click.command(short_help="Read the record: who was terminated, when and why.")
-@click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=_files)
+@click.command(cls=WithQuestions, short_help="Read the record: who was terminated, when and why.")
+@click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=record_files)
 @_filters
 @click.option(
     "--pid",

@@ -18,6 +18,7 @@ from reaper.record.file import FileSink
 from reaper.record.ledger import Ledger
 from reaper.record.recovery import settle_open_intents
 from reaper.record.writer import Finding, RecordFailed, Sink, StreamSink
+from reaper.service.heads import Heads
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 from reaper.telemetry.plain import plain
@@ -49,10 +50,13 @@ def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
         for target in targets:
             if target != STDOUT and (count := settle_open_intents(Path(target), ledger)):
                 log.warning(events.RECORD_RECOVERED, file=target, open_intents=count, settled_as="unknown")
+        heads = Heads(ledger, log)
+        heads.tell()
         try:
             yield ledger
         finally:
             ledger.close()
+            heads.tell()
     except RecordFailed as failed:
         raise Misconfigured(str(failed)) from None
 

@@ -22,8 +22,10 @@ class _Digest(Protocol):
 class Chain:
     """Follows the lines in their order, and knows the digest that the next one has to carry."""
 
-    def __init__(self, digest: _Digest | None = None) -> None:
+    def __init__(self, digest: _Digest | None = None, *, loose: bool = False) -> None:
         self._digest = digest
+        self.ends_loose = loose
+        """Whether something stands behind the last whole line."""
 
     @property
     def head(self) -> str | None:
@@ -33,6 +35,7 @@ class Chain:
     def whole(self, line: bytes) -> None:
         """A whole line, without its end: from here on nothing before it is needed."""
         self._digest = sha256(line)
+        self.ends_loose = False
 
     def loose(self, line: bytes) -> None:
         """What is no whole line, without its end; it may be several, with the ends between."""
@@ -42,10 +45,11 @@ class Chain:
         """The next piece of what is too long to be held at once."""
         self._digest = self._digest or sha256()
         self._digest.update(piece)
+        self.ends_loose = True
 
     def copy(self) -> "Chain":
         """Another that goes on from here."""
-        return Chain(self._digest.copy() if self._digest else None)
+        return Chain(self._digest.copy() if self._digest else None, loose=self.ends_loose)
 
     def carry_on(self, lines: Iterable[bytes]) -> list[bytes]:
         """These lines of the pen, each with the digest of the one before it."""

@@ -1,12 +1,12 @@
 """The chain up to the end of a file, read from that end: nothing before the last whole line counts."""
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from reaper.record.chain import Chain
+from reaper.record.lock import locked
 from reaper.record.reader import LONGEST_LINE, is_packed, opened, parsed
 from reaper.record.walk import walk
 
@@ -30,8 +30,8 @@ def chain_of_copies(copies: list[Path]) -> Chain:
     if not copies:
         return Chain()
     *older, last = copies
-    with last.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # another reaper may not have seen yet that it was renamed
+    # Locked, for another reaper may not have seen yet that it was renamed.
+    with last.open("rb") as file, locked(file.fileno()):
         size = os.fstat(file.fileno()).st_size
         if size == 0:
             return chain_of_copies(older)
@@ -39,8 +39,9 @@ def chain_of_copies(copies: list[Path]) -> Chain:
             return chain_at_end(file.fileno(), size, before=lambda: chain_of_copies(older))
     chain = chain_of_copies(older)
     with opened(last) as stream:
-        for _ in walk(stream, chain):
-            pass
+        for line in walk(stream, chain):
+            if line.fields is not None:
+                chain.whole(line.data)
     return chain
 
 

@@ -22,6 +22,8 @@ BRAKED: Final = "policy.braked"
 
 PREV: Final = "prev"
 """The field by which each line holds on to the one before it."""
+AT_THE_TOP: Final = "at 0 bytes"
+"""How the detail of the line that opens an empty file begins."""
 A_STREAM: Final = "a stream"
 """The detail of the line that opens a stream, whose chain is of one life and begins there."""
 

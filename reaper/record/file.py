@@ -1,19 +1,17 @@
 """The record as a file, which others write too, rotate, truncate and fill the disk of."""
 
 import errno
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from reaper.record.chain import Chain
 from reaper.record.ending import chain_at_end
 from reaper.record.events import OPENED, TORN, TRUNCATED
+from reaper.record.lock import locked
 from reaper.record.predecessor import Predecessor
 from reaper.record.writer import Finding, NotReady, RecordFailed
 
@@ -52,6 +50,9 @@ class FileSink:
             found, self._findings = self._findings, []
             if self._known.torn:
                 found.append(Finding(TORN, f"the last line is torn at byte {size}"))
+            elif self._known.chain.ends_loose:
+                where = f"before byte {size}" if size else "at the end of what was rotated"
+                found.append(Finding(TORN, f"what stands {where} is no whole line"))
             return found
 
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
@@ -118,7 +119,7 @@ class FileSink:
             if self._closed:
                 raise OSError(errno.EBADF, "it was closed")
             fd = self._fd = self._open() if self._fd is None else self._fd
-            with _locked(fd):
+            with locked(fd):
                 # Asked behind the lock: whoever has seen a rename reads the end of the old file behind it
                 # too, and nothing may be added to that end any more.
                 if not self._was_rotated(fd):
@@ -132,7 +133,7 @@ class FileSink:
         fd = self._fd
         if fd is None:
             raise NotReady
-        with _locked(fd):
+        with locked(fd):
             if self._was_rotated(fd) or os.fstat(fd).st_size < self._known.size:
                 raise NotReady
             told = self._known.torn
@@ -176,7 +177,7 @@ class FileSink:
         if self._fd is None:
             return
         self._sync()
-        with _locked(self._fd):
+        with locked(self._fd):
             self._catch_up(self._fd)
         self._forget()
 
@@ -214,31 +215,6 @@ class _Known:
     chain: Chain = field(default_factory=Chain)
     beginning: bytes = b""
     torn: bool = False
-
-
-_PATIENCE: Final = 1_000
-"""Milliseconds, many thousand times as long as a write takes."""
-
-
-@contextmanager
-def _locked(fd: int) -> Iterator[None]:
-    """Keep other reapers from writing.
-
-    One append never tears another, but it is seen growing: without the lock a line in the making looks torn.
-    Whoever holds the lock too long must not hang us: that is a record that cannot be written.
-    """
-    for _ in range(_PATIENCE):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            time.sleep(0.001)
-    else:
-        raise BlockingIOError(errno.EAGAIN, "another process keeps it locked")
-    try:
-        yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def _is_torn(fd: int, size: int) -> bool:

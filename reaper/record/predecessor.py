@@ -31,6 +31,8 @@ class Predecessor:
             if self._left is not None and not (copies and _is_later(copies[-1].stat(), self._left)):
                 return self._chain.copy()
             return chain_of_copies(copies)
+        except BlockingIOError:
+            raise  # somebody keeps it locked: that is a matter of time
         except (OSError, Damaged) as error:
             why = getattr(error, "strerror", None) or error
             self.trouble = f"the chain begins anew, for what was rotated cannot be read: {why}"

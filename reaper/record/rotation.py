@@ -1,32 +1,41 @@
 """The copies that rotation leaves beside a record: `audit.jsonl.1`, `audit.jsonl-20250618.gz`, and so on."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-_COPY: Final = re.compile(r"(?P<record>.+?)[.-](?P<stamp>[0-9][0-9T_:.-]*?)(?:\.gz)?")
+_STAMP: Final = r"[.-](?P<stamp>[0-9][0-9T_:.-]*?)(?:\.gz)?"
+_ENDING: Final = re.compile(_STAMP)
+_COPY: Final = re.compile(f"(?P<record>.+?){_STAMP}")
 _LONGEST_NUMBER: Final = 5
 """Digits; a stamp of more is a date."""
 
 
 def rotated_copies(path: Path) -> list[Path]:
     """The copies beside this record, the oldest first; raises OSError when the folder cannot be read."""
-    beside = {file.name: file for file in path.parent.iterdir() if record_of(file) == path and file != path}
+    beside = {file.name: file for file in path.parent.iterdir() if _stamp(path, file)}
     # While one is being compressed both are there, and the compressed one is not whole yet.
     packing = {f"{name}.gz" for name in beside}
-    return in_order(file for name, file in beside.items() if name not in packing and file.is_file())
+    whole = [file for name, file in beside.items() if name not in packing and file.is_file()]
+    return _in_order(path, whole)
 
 
-def record_of(file: Path) -> Path:
-    """The path that a copy was written at, by its name; the file itself when it is no copy."""
-    found = _COPY.fullmatch(file.name)
-    return file.with_name(found["record"]) if found else file
+def records_of(files: Iterable[Path]) -> list[Sequence[Path]]:
+    """The files of each record, the oldest first, with the copies beside a file that is none itself."""
+    records = dict[Path, dict[Path, None]]()
+    for file in files:
+        found = _COPY.fullmatch(file.name)
+        path = file.with_name(found["record"]) if found else file
+        copies = [] if found else rotated_copies(file)
+        # Renamed a moment ago, it is made anew by the next event.
+        given = [] if copies and not file.exists() else [file]
+        records.setdefault(path, {}).update(dict.fromkeys([*copies, *given]))
+    return [_in_order(path, copies) for path, copies in records.items()]
 
 
-def in_order(copies: Iterable[Path]) -> list[Path]:
-    """Copies of one record, and itself, the oldest first."""
-    stamps = {file: _stamp(file) for file in copies}
+def _in_order(path: Path, copies: Iterable[Path]) -> list[Path]:
+    stamps = {file: _stamp(path, file) for file in copies}
     numbered = [_is_number(stamp) for stamp in stamps.values() if stamp]
     if all(numbered):
         return sorted(stamps, key=lambda file: -int(stamps[file] or 0))
@@ -37,8 +46,11 @@ def in_order(copies: Iterable[Path]) -> list[Path]:
     return sorted(stamps, key=lambda file: (stamps[file] == "", file.stat().st_mtime_ns))
 
 
-def _stamp(file: Path) -> str:
-    found = _COPY.fullmatch(file.name)
+def _stamp(path: Path, file: Path) -> str:
+    """What rotation put behind the name of the record; nothing when the file is no copy of it."""
+    if not file.name.startswith(path.name):
+        return ""
+    found = _ENDING.fullmatch(file.name.removeprefix(path.name))
     return found["stamp"] if found else ""
 
 

@@ -4,7 +4,7 @@ import gzip
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 from reaper.record.chain import Chain
 from reaper.record.reader import LONGEST_LINE, parsed
@@ -15,6 +15,10 @@ class Line:
     """One line as it stands there."""
 
     number: int
+    data: bytes
+    """Without its end; nothing when it is too long to be held."""
+    ended: bool
+    """Whether its end stands there too."""
     fields: Mapping[str, object] | None
     """What it says, when it is a whole line of a record."""
     why: str = ""
@@ -25,35 +29,42 @@ class Damaged(Exception):
     """A compressed file cannot be read on from here."""
 
 
-def walk(stream: BinaryIO, chain: Chain) -> Iterator[Line]:
-    """Each line; the chain follows when the next one is asked for. Raises Damaged."""
+class Readable(Protocol):
+    """What can be read line by line."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """The next line, or so much of it."""
+
+
+def walk(stream: Readable, chain: Chain) -> Iterator[Line]:
+    """Each line; one that is not whole is added to the chain when the next is asked for. Raises Damaged."""
     number = 0
     while data := _next(stream, LONGEST_LINE):
         number += 1
         if len(data) == LONGEST_LINE and not data.endswith(b"\n"):
-            _follow_endless(data, stream, chain)
-            yield Line(number=number, fields=None, why=f"longer than {LONGEST_LINE} bytes")
+            ended = _follow_endless(data, stream, chain)
+            why = f"longer than {LONGEST_LINE} bytes"
+            yield Line(number=number, data=b"", ended=ended, fields=None, why=why)
             continue
-        line = data.removesuffix(b"\n")
+        line, ended = data.removesuffix(b"\n"), data.endswith(b"\n")
         fields = parsed(line)
         if isinstance(fields, str):
-            yield Line(number=number, fields=None, why=fields)
+            yield Line(number=number, data=line, ended=ended, fields=None, why=fields)
             chain.loose(line)
         else:
-            yield Line(number=number, fields=fields)
-            chain.whole(line)
+            yield Line(number=number, data=line, ended=ended, fields=fields)
 
 
-def _follow_endless(piece: bytes, stream: BinaryIO, chain: Chain) -> None:
+def _follow_endless(piece: bytes, stream: Readable, chain: Chain) -> bool:
     chain.loose(b"")
-    while piece:
-        chain.more(piece.removesuffix(b"\n"))
-        if piece.endswith(b"\n"):
-            break
+    while piece and not piece.endswith(b"\n"):
+        chain.more(piece)
         piece = _next(stream, LONGEST_LINE)
+    chain.more(piece.removesuffix(b"\n"))
+    return piece.endswith(b"\n")
 
 
-def _next(stream: BinaryIO, limit: int) -> bytes:
+def _next(stream: Readable, limit: int) -> bytes:
     try:
         return stream.readline(limit)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -16,6 +16,7 @@ from reaper.policy.spans import seconds
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.fleet import Fleet
+from reaper.service.heads import Heads
 from reaper.service.pause import pause
 from reaper.service.rulebook import Rulebook
 from reaper.service.server_loop import ServerLoop, Surroundings
@@ -35,6 +36,9 @@ from reaper.telemetry.systemd import Systemd
 _BEAT_SECONDS: Final = 1.0
 _BEATS_A_LOOK: Final = 5
 """How often the content of the policy file is looked at."""
+
+_BEATS_A_HEAD: Final = 3_600
+"""How often the head of the record is told: what was written since then could be taken away unseen."""
 
 _MOST_NAMES: Final = 256
 """So many names may hang in the resolver before other servers, and the pages, wait for a thread."""
@@ -112,7 +116,7 @@ class Daemon:
         self._muster(start)
         # A manager that waits for less than two beats is fed in time all the same.
         beat = min(_BEAT_SECONDS, (parts.systemd.watchdog_seconds or math.inf) / 2)
-        announced, beats = False, 0
+        announced, beats, heads = False, 0, Heads(parts.ledger, parts.log)
         while not flags.stop.is_set():
             if not announced and self._vitals.started():
                 parts.systemd.ready()
@@ -124,6 +128,8 @@ class Daemon:
                 await self._reload_as_asked(start)
             elif (beats := beats + 1) % _BEATS_A_LOOK == 0 and await parts.rulebook.look():
                 self._muster(start)
+            if beats % _BEATS_A_HEAD == 0:
+                heads.tell()
 
     async def _reload_as_asked(self, start: Callable[[ServerLoop], None]) -> None:
         self._parts.systemd.reloading()

@@ -33,6 +33,7 @@ CLOCK_STEPPED: Final = "clock.stepped"
 RECORD_FAILED: Final = "record.failed"
 RECORD_NOT_KEPT: Final = "record.not_kept"
 RECORD_REOPENED: Final = "record.reopened"
+RECORD_HEAD: Final = "record.head"
 RECORD_RECOVERED: Final = "record.recovered"
 
 TABLE_REACHED: Final = "table.reached"

@@ -1,5 +1,6 @@
 """The record under SIGKILL and under two writers: real interpreters, real files."""
 
+import gzip
 import random
 import signal
 import subprocess
@@ -11,11 +12,16 @@ from typing import Final
 
 import pytest
 
+from reaper.record.damage import Damage
 from reaper.record.events import INTENT, OUTCOME, TORN, TRUNCATED, Event
 from reaper.record.file import FileSink
 from reaper.record.ledger import Ledger
 from reaper.record.reader import open_intents, read_events
 from reaper.record.recovery import ENDED, settle_open_intents
+from reaper.record.rotation import records_of
+from reaper.record.settled import opened_as_it_stands
+from reaper.record.verification import Verification
+from tests.postgres.waiting import until
 
 WRITER: Final = """
 import os, sys, uuid
@@ -108,6 +114,7 @@ def test_after_a_sigkill_at_any_instant_everything_done_was_intended_and_the_res
     assert set(acted) <= set(intended)
     assert Counter(settled) == Counter(intended), "every intent has exactly one outcome"
     assert sum(event.text("detail") == ENDED for event in events) == left_open
+    assert not [damage for damage in damages_of(path) if not damage.explained]
 
 
 @pytest.mark.parametrize("each", [1, 40])
@@ -126,3 +133,50 @@ def test_two_interpreters_that_append_to_one_file_tear_no_line(tmp_path: Path, e
     assert b"\n\n" not in path.read_bytes()
     assert Counter(intents_of(whole, INTENT)) == Counter(intents_of(whole, OUTCOME)) == Counter(acted)
     assert len(acted) == 2 * cycles * each
+    assert damages_of(path) == []
+
+
+def test_while_somebody_rotates_and_compresses_two_interpreters_write_one_chain(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    writers = [started(path, cycles=60, each=2) for _ in range(2)]
+    for writer in writers:
+        go(writer)
+    rotated = 0
+    while any(writer.poll() is None for writer in writers):
+        until(lambda: has_lines(path) or all(writer.poll() is not None for writer in writers))
+        if not path.exists():
+            break
+        rotated += 1
+        copy = path.rename(tmp_path / f"audit.jsonl-{10_000_000 + rotated}")
+        before = tmp_path / f"audit.jsonl-{10_000_000 + rotated - 1}"
+        if before.exists():  # as delaycompress does it
+            before.with_name(f"{before.name}.gz").write_bytes(gzip.compress(before.read_bytes()))
+            before.unlink()
+        assert copy.exists()
+    acted = [line for writer in writers for line in writer.communicate()[0].splitlines()]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert len(acted) == 240
+    assert rotated > 3
+    assert damages_of(path) == []
+    events = [event for file in copies_of(path) for event in read_events(file)]
+    assert len([event for event in events if isinstance(event, Event) and event.name == OUTCOME]) == 240
+
+
+def has_lines(path: Path) -> bool:
+    return path.exists() and path.read_bytes().count(b"\n") > 3
+
+
+def copies_of(path: Path) -> list[Path]:
+    (files,) = records_of([path])
+    return list(files)
+
+
+def damages_of(path: Path) -> list[Damage]:
+    verification = Verification(anchors=set())
+    found = list[Damage]()
+    for file in copies_of(path):
+        with opened_as_it_stands(file) as stream:
+            found.extend(verification.read(str(file), stream))
+    found.extend(verification.finish())
+    assert verification.follows is None
+    return found
