@@ -1,14 +1,13 @@
 """`reaper audit`: read the record."""
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 import click
 
+from reaper.cli.audit_events import events_of
 from reaper.cli.audit_files import record_files
 from reaper.cli.audit_questions import WithQuestions
 from reaper.cli.exits import Exit, Misconfigured
@@ -20,14 +19,12 @@ from reaper.policy.spans import parse_span
 from reaper.policy.verdict import Result
 from reaper.record.events import BRAKED, Event
 from reaper.record.inquiry import GROUPS, Inquiry, moment, outcomes, summary
-from reaper.record.reader import Torn, open_intents, parse_time, read_events
+from reaper.record.reader import open_intents, parse_time
 from reaper.telemetry.plain import plain
 
 _GLOBS: Final = ("policy", "application", "role", "database", "server", "outcome", "mode")
 _COLUMNS: Final = ("server", "policy", "mode", "pid", "role", "application", "client", "reason")
 _NOTHING: Final = {"outcome": "No outcomes.", "intent": "No open intents."}
-_MOST_TORN: Final = 10
-"""So many unreadable lines of one file are named; of the rest only the number is told."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -125,7 +122,7 @@ def audit(**asked: Unpack[_Asked]) -> None:
     Without FILES the file is read that REAPER_AUDIT_LOG names.
     """
     inquiry = _inquiry(asked)
-    events = _events(asked["files"])
+    events = events_of(asked["files"])
     if asked["open_"]:
         _show_open(filter(inquiry.wants, open_intents(events)), asked["output"])
         return
@@ -217,27 +214,3 @@ def _line(event: Event, last: str, *, several_servers: bool) -> Row:
         "session": whose(Identity(*map(event.text, Identity._fields))),
         "reason": event.text("reason"),
     }
-
-
-def _events(files: Iterable[str]) -> Iterator[Event]:
-    """Every event of every file; what is none is told on standard error."""
-    torn = Counter[str]()
-    for file in files:
-        try:
-            for event in read_events(sys.stdin.buffer if file == "-" else Path(file)):
-                if isinstance(event, Event):
-                    yield event
-                else:
-                    torn[event.file] += 1
-                    _tell(event, torn[event.file])
-        except OSError as error:
-            message = f"The record {plain(file)} cannot be read: {error.strerror or error}."
-            raise Misconfigured(message) from error
-    for name, count in torn.items():
-        if count > _MOST_TORN:
-            click.echo(f"{plain(name)}: {count - _MOST_TORN} more lines that are no events", err=True)
-
-
-def _tell(torn: Torn, number: int) -> None:
-    if number <= _MOST_TORN:
-        click.echo(plain(torn), err=True)

@@ -8,6 +8,7 @@ from click.shell_completion import CompletionItem
 
 _QUESTIONS: Final = {
     "verify": "reaper.cli.audit_verify",
+    "reconcile": "reaper.cli.audit_reconcile",
 }
 
 

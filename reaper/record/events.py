@@ -19,6 +19,7 @@ CLOSED: Final = "record.closed"
 INTENT: Final = "session.intent"
 OUTCOME: Final = "session.outcome"
 BRAKED: Final = "policy.braked"
+COUNTERS: Final = "server.counters"
 
 PREV: Final = "prev"
 """The field by which each line holds on to the one before it."""
@@ -104,6 +105,18 @@ _BRAKE: Final = (
     Field("clients", "integer", "of how many client sessions"),
 )
 
+_COUNTERS: Final = (
+    Field("server", "text", "the server's name in the policy file"),
+    Field("by", "text", "the role that the reaper logged in as"),
+    Field("server_time", "instant", "when it was counted, by the server's clock"),
+    Field("server_started", "instant", "when the server was started"),
+    Field("databases", "integer", "how many databases the count is of"),
+    Field(
+        "terminations", "integer?", "sessions that were terminated, by whomever, as the server counts them"
+    ),
+    Field("counters_reset", "instant?", "when a count was last set to zero"),
+)
+
 EVENTS: Final[Mapping[str, tuple[Field, ...]]] = {
     OPENED: (*_EVERY, *_ABOUT_THE_RECORD),
     TORN: (*_EVERY, *_ABOUT_THE_RECORD),
@@ -112,6 +125,7 @@ EVENTS: Final[Mapping[str, tuple[Field, ...]]] = {
     INTENT: (*_EVERY, *_CYCLE, *_SESSION),
     OUTCOME: (*_EVERY, *_CYCLE, *_SESSION, *_OUTCOME),
     BRAKED: (*_EVERY, *_CYCLE, *_BRAKE),
+    COUNTERS: (*_EVERY, *_COUNTERS),
 }
 OPTIONAL: Final = frozenset({"query"})
 WRITTEN_BY_THE_PEN: Final = frozenset({"schema", "event", "time", "seq", "run", PREV})

@@ -10,7 +10,16 @@ from reaper.policy.session import Session, Snapshot
 from reaper.policy.spans import Instant, isoformat, seconds, since
 from reaper.policy.verdict import BrakeTrip, Outcome, Reap, Result
 from reaper.record.copies import Clock, Copy, Head
-from reaper.record.events import BRAKED, EVENTS, INTENT, OPTIONAL, OUTCOME, WRITTEN_BY_THE_PEN, Event
+from reaper.record.events import (
+    BRAKED,
+    COUNTERS,
+    EVENTS,
+    INTENT,
+    OPTIONAL,
+    OUTCOME,
+    WRITTEN_BY_THE_PEN,
+    Event,
+)
 from reaper.record.writer import RecordFailed, Sink
 
 
@@ -27,6 +36,17 @@ class Author:
     """The digest of the policy file."""
     dry_run: bool
     """Whether the whole run is a rehearsal, whatever the policies' modes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tallied:
+    """What a server has counted by itself."""
+
+    at: Instant
+    started: Instant
+    databases: int
+    terminations: int | None
+    reset: Instant | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +120,23 @@ class Ledger:
         with self._lock:
             events = [self._event(BRAKED, _brake(author, cycle, snapshot, trip)) for trip in trips]
             self._each(lambda copy: copy.write(events, durable=True))
+
+    def tallied(self, author: Author, tallied: Tallied) -> None:
+        """Record, to last, what the server has counted by now."""
+        fields = {
+            "server": author.server,
+            "by": author.by,
+            "version": author.version,
+            "host": author.host,
+            "server_time": isoformat(tallied.at),
+            "server_started": isoformat(tallied.started),
+            "databases": tallied.databases,
+            "terminations": tallied.terminations,
+            "counters_reset": isoformat(tallied.reset),
+        }
+        with self._lock:
+            event = self._event(COUNTERS, fields)
+            self._each(lambda copy: copy.write([event], durable=True))
 
     def heads(self) -> Sequence[Head]:
         """Where the chain of each sink stands now."""

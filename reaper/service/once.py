@@ -1,12 +1,15 @@
 """One cycle, for cron and CI: it looks twice, for nobody is terminated on first sight."""
 
 import asyncio
+from typing import Final
 
 from reaper.config import Server, Settings
 from reaper.policy.memory import Memory
 from reaper.policy.spans import seconds
+from reaper.policy.verdict import Result
 from reaper.postgres.leadership import Holder, Leadership
 from reaper.record.ledger import Ledger
+from reaper.service.accounts import Account
 from reaper.service.bulletin import report, warn
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, run_cycle
@@ -14,6 +17,8 @@ from reaper.service.pause import pause
 from reaper.service.station import Manner, lease_of, office_of, opened, station
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
+
+_MAYBE_TERMINATED: Final = {Result.TERMINATED, Result.SIGNALLED, Result.UNKNOWN}
 
 
 async def run_once(
@@ -35,5 +40,8 @@ async def run_once(
         post.clock.step(first.at)
         await pause(seconds(settings.precision), stop)
         cycle = await run_cycle(post, "1", rules=rules, memory=Memory().after(first), stopping=stop.is_set)
+        if _MAYBE_TERMINATED & cycle.results.keys():
+            # Not in quiet cycles, of which cron has one a minute: the last count holds on.
+            await Account(at.link, post.author, ledger).note_last()
     report(cycle, log)
     return cycle

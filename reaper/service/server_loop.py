@@ -20,6 +20,7 @@ from reaper.postgres.leadership import Leadership
 from reaper.postgres.observer import ObservingFailed
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
+from reaper.service.accounts import Account
 from reaper.service.bulletin import Bulletin
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
@@ -142,6 +143,8 @@ class ServerLoop:
     async def _cycle_until_stop(self, at: Opened) -> None:
         memory = Memory()
         rules, post = await self._take_post(at)
+        account = Account(at.link, post.author, post.ledger)
+        await account.note()
         while not self.stop.is_set():
             while self._rules != rules:
                 rules, post = await self._take_post(at)
@@ -159,7 +162,9 @@ class ServerLoop:
                     # Was a right revoked, we leave with its cure in words, and begin anew when it is back:
                     # whoever was denied meanwhile is not among those that were tried in vain.
                     rules, post = await self._take_post(at)
+            await account.note_daily()
             await self._rest_for(rest)
+        await account.note_last()
 
     async def _take_post(self, at: Opened) -> tuple[Rules, Station]:
         """Work by the rules that hold now, with the rights that we have now and a lease for this interval."""

@@ -1,0 +1,172 @@
+"""`reaper audit reconcile` beside a real server that logs in every format it has, and counts by itself."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from reaper.demo.embedded import EmbeddedServer
+from tests.postgres.clients import Clients
+from tests.postgres.conftest import StartServer
+from tests.postgres.sandbox import Role
+from tests.postgres.waiting import until
+
+from .command import Fields, Reaper
+from .policies import FILE, leaked, policy_file
+
+JSON_SINCE = 15
+COUNTS_SINCE = 14
+
+
+class Scene(NamedTuple):
+    """A server that logs everywhere, and a record of what happened there."""
+
+    server: EmbeddedServer
+    reaper: Reaper
+    logs: dict[str, Path]
+
+
+@pytest.fixture
+def scene(tmp_path: Path, start_server: StartServer, major: int) -> Iterator[Scene]:
+    """Two were terminated by the reaper, then one by somebody else; then the reaper ended."""
+    formats = ["stderr", "csvlog", *(["jsonlog"] if major >= JSON_SINCE else [])]
+    server = start_server(
+        logging_collector="on",
+        log_directory="log",
+        log_filename="postgresql.log",
+        log_destination=",".join(formats),
+        log_timezone="America/St_Johns",
+    )
+    with psycopg.connect(server.dsn, autocommit=True) as admin:
+        admin.execute("CREATE ROLE app LOGIN")
+        admin.execute("CREATE ROLE reaper LOGIN IN ROLE pg_read_all_stats, pg_signal_backend")
+    app = Role(name="app", dsn=make_conninfo(server.dsn, user="app"))
+    with (
+        Reaper(tmp_path, REAPER_DSN=make_conninfo(server.dsn, user="reaper")) as reaper,
+        Clients(server.dsn) as clients,
+    ):
+        reaper.write(FILE, policy_file({**leaked(app), "brake": "off"}, protect={"application": ["spared"]}))
+        life = reaper.start("run", "--audit-log", "audit.jsonl", "--listen", "off")
+        reaper.recorded("server.counters")
+        leaks = [clients.open(role=app, application=f"web-{number}") for number in range(2)]
+        spared = clients.open(role=app, application="spared")
+        for leak in leaks:
+            until(leak.left)
+        with psycopg.connect(server.dsn, autocommit=True) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s)", [spared.pid])
+        until(spared.left)
+        if major >= COUNTS_SINCE:
+            until(lambda: counted(server) == 3)
+        assert life.end().code == 0
+        folder = server.data / "log"
+        logs = {
+            name: folder / f"postgresql.{ending}"
+            for name, ending in (("stderr", "log"), ("csvlog", "csv"), ("jsonlog", "json"))
+            if name in formats
+        }
+        yield Scene(server, reaper, logs)
+
+
+def counted(server: EmbeddedServer) -> int:
+    with psycopg.connect(server.dsn) as connection:
+        row = connection.execute("SELECT sum(sessions_killed) FROM pg_stat_database").fetchone()
+    return int(row[0]) if row else 0
+
+
+def reconciled(scene: Scene, log: str, *options: str, code: int = 0) -> Any:  # noqa: ANN401 (a document)
+    zone = ("--log-timezone", "America/St_Johns") if log == "stderr" else ()
+    given = ("--server-log", str(scene.logs[log]), *zone, *options)
+    done = scene.reaper("audit", "reconcile", "audit.jsonl", *given, "--output", "json")
+    assert done.code == code, done.err
+    return done.document
+
+
+def rewritten(scene: Scene, change: Callable[[list[Fields]], list[Fields]]) -> None:
+    events = change(scene.reaper.record())
+    scene.reaper.write("audit.jsonl", "".join(f"{json.dumps(event)}\n" for event in events))
+
+
+def test_the_record_the_log_and_the_count_agree_and_who_else_terminated_is_named(
+    scene: Scene, major: int
+) -> None:
+    answers = [reconciled(scene, log) for log in scene.logs]
+    for answer in answers:
+        assert answer["agrees"] is True
+        assert answer["log"]["agreed"] == 2
+        assert len(answer["log"]["in_the_log_not_by_us"]) == 1
+        assert answer["log"]["terminated_by_us_not_in_the_log"] == []
+    (count,) = answers[0]["counts"]
+    if major >= COUNTS_SINCE:
+        assert (count["server_counts"], count["record_may_have"]) == (3, 2)
+        assert (count["others_at_least"], count["others_at_most"]) == (1, 3 - count["record_has"])
+    else:
+        assert count["not_compared"] == "this server does not count (before 14)"
+    said = scene.reaper("audit", "reconcile", "audit.jsonl", "--server-log", str(scene.logs["csvlog"]))
+    assert said.code == 0
+    assert said.out.splitlines()[-1] == "They agree."
+    assert [
+        line for line in said.out.splitlines() if line.startswith("in the log, not by us, somebody else: ")
+    ]
+
+
+def test_what_a_crash_left_open_is_told_by_the_log(scene: Scene) -> None:
+    def crashed(events: list[Fields]) -> list[Fields]:
+        """As if it had ended between a signal and its outcome, and before another signal."""
+        *_, last = (event for event in events if event["event"] == "session.outcome")
+        left = [event for event in events if event is not last]
+        intent = next(event for event in events if event.get("intent") == last["intent"])
+        return [*left, {**intent, "intent": "never/1", "pid": 1}]
+
+    last = [event for event in scene.reaper.record() if event["event"] == "session.outcome"][-1]
+    rewritten(scene, crashed)
+    for log in scene.logs:
+        answer = reconciled(scene, log)["log"]
+        assert [act["intent"] for act in answer["resolved_as_terminated"]] == [last["intent"]]
+        assert [act["intent"] for act in answer["resolved_as_not_terminated"]] == ["never/1"]
+    said = scene.reaper("audit", "reconcile", "audit.jsonl", "--server-log", str(scene.logs["csvlog"])).out
+    assert f"pid {last['pid']}, " in said
+    assert "has no outcome in the record, the log says: it was terminated: " in said
+    assert "has no outcome in the record, the log says: it was not" in said
+
+
+def test_terminations_that_the_server_knows_nothing_of_are_the_alarm(scene: Scene) -> None:
+    def boasted(events: list[Fields]) -> list[Fields]:
+        outcome = next(event for event in events if event["event"] == "session.outcome")
+        return [*events, *({**outcome, "intent": f"never/{pid}", "pid": pid} for pid in (1, 2, 3, 4))]
+
+    rewritten(scene, boasted)
+    for log in scene.logs:
+        answer = reconciled(scene, log, code=1)
+        assert [act["pid"] for act in answer["log"]["terminated_by_us_not_in_the_log"]] == [1, 2, 3, 4]
+    said = scene.reaper("audit", "reconcile", "audit.jsonl", "--server-log", str(scene.logs["csvlog"]))
+    assert said.out.splitlines()[-1] == "They do not agree."
+    assert "terminated by us, not in the log: intent never/1, pid 1, seen at " in said.out
+
+
+def test_the_server_can_be_asked_for_its_count_of_now(scene: Scene, major: int) -> None:
+    done = scene.reaper("audit", "reconcile", "audit.jsonl", "--live", "-o", "json")
+    assert done.code == 0, done.err
+    assert len(done.document["counts"]) == 2
+    assert done.document["counts"][1]["server_counts"] == (0 if major >= COUNTS_SINCE else None)
+    scene.server.stop()
+    away = scene.reaper("audit", "reconcile", "audit.jsonl", "--live")
+    assert (away.code, "Traceback" in away.err) == (3, False)
+
+
+def test_what_is_no_log_is_a_sentence(scene: Scene) -> None:
+    def asked(log: str, *options: str) -> str:
+        done = scene.reaper("audit", "reconcile", "audit.jsonl", "--server-log", log, *options)
+        assert done.code == 2
+        assert "Traceback" not in done.err
+        return done.err
+
+    scene.reaper.write("strange.log", "hello\n")
+    assert "strange.log begins with no log_line_prefix that is known here: say with" in asked("strange.log")
+    assert "the log's times are in N" in asked(str(scene.logs["stderr"]))
+    assert "cannot be read: No such file or directory." in asked("nothing.log")
+    assert "tells no pid (%p), or no time" in asked("strange.log", "--log-line-prefix", "%a ")
+    assert "is no time zone" in asked("strange.log", "--log-timezone", "../Nowhere")
