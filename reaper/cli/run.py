@@ -1,7 +1,8 @@
 """`reaper run`: the daemon."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -121,7 +122,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     metrics = Metrics(__version__)
     asked = ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
     choose = partial(choose_servers, dsn=dsn, name=server, shard=_shard(shard))
-    with opened_ledger(audit_log, log) as ledger:
+    with _told_at_the_end(log) as tallies, opened_ledger(audit_log, log) as ledger:
         say_what_will_be_done(log, settings, manner, [each.name for each in choose(settings)])
         parts = Parts(
             rulebook=Rulebook(
@@ -141,12 +142,21 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
             shipment=shipment,
         )
         daemon = Daemon(parts)
-        tallies = _run(daemon, log)
+        tallies.update(_run(daemon, log))
+        if daemon.record_failed:
+            raise daemon.record_failed
+
+
+@contextmanager
+def _told_at_the_end(log: Log) -> Iterator[dict[str, Tally]]:
+    """What was done at each server: the last that is said, also when the record cannot be closed."""
+    tallies = dict[str, Tally]()
+    try:
+        yield tallies
+    finally:
         for name, tally in tallies.items():
             counts = {"cycles": tally.cycles, "failed": tally.failures, "brakes": tally.brakes}
             log.info(events.STOPPED, server=name, **counts, **tally.by_result)
-        if daemon.record_failed:
-            raise daemon.record_failed
 
 
 def _run(daemon: Daemon, log: Log) -> Mapping[str, Tally]:

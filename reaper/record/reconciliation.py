@@ -44,7 +44,7 @@ class Act:
 
 
 def acts(events: Iterable[Event]) -> list[Act]:
-    """What the record says that was done or may have been done, one an intent, in the order of time."""
+    """The sessions that were terminated, or may have been, says the record; in the order of time."""
     last = dict[str, Event]()
     for event in events:
         intent = event.text("intent")
@@ -53,8 +53,13 @@ def acts(events: Iterable[Event]) -> list[Act]:
             continue
         if known is None or known.name == INTENT or known.text("outcome") == "unknown":
             last[intent] = event if event.name == OUTCOME or known is None else known
-    found = [act for event in last.values() if (act := _act(event))]
-    return sorted(found, key=lambda act: act.seen)
+    sessions = dict[tuple[str, int, datetime], Act]()
+    for act in filter(None, map(_act, last.values())):
+        # One that was tried again, maybe by a later life, goes only once.
+        known_act = sessions.setdefault((act.server, act.pid, act.started), act)
+        if act.sure and not known_act.sure:
+            sessions[act.server, act.pid, act.started] = act
+    return sorted(sessions.values(), key=lambda act: act.seen)
 
 
 def _act(event: Event) -> Act | None:

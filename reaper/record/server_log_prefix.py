@@ -36,7 +36,8 @@ _ESCAPES: Final = {
     "q": "",
 }
 _ESCAPE: Final = re.compile(r"%-?\d*([A-Za-z%])")
-_MESSAGE: Final = r"(?P<severity>[^\s:]{1,20}):\s+(?P<message>.*)"
+# In capitals, in every language that has them: a client's name before it may hold a colon too.
+_MESSAGE: Final = r"(?P<severity>[^\s:a-z]{1,20}):\s+(?P<message>.*)"
 
 
 class BadPrefix(ValueError):

@@ -39,6 +39,7 @@ def test_log_and_record_are_json_where_nobody_watches(reaper: Reaper, app: Role,
     assert [event["seq"] for event in done.events] == list(range(1, len(done.events) + 1))
     assert {event["event"] for event in done.events} == {
         "record.opened",
+        "server.counters",
         "session.intent",
         "session.outcome",
         "record.closed",

@@ -117,6 +117,14 @@ def test_after_any_number_of_crashes_nobody_was_terminated_without_an_intent(
     )
     assert open_intents(events) == []
     assert sum(isinstance(each, Torn) for each in read) <= sum(event.name == TORN for event in events)
+    witness = ("--server-log", str(own_server.log_path), "--log-line-prefix", "%m [%p] %a ")
+    reconciled = reaper("audit", "reconcile", "audit.jsonl", *witness, "-o", "json")
+    assert reconciled.code == 0, reconciled.out
+    known = reconciled.document["log"]
+    assert known["agreed"] == len(gone)
+    assert known["in_the_log_not_by_us"] == []
+    verified = reaper("audit", "verify", "audit.jsonl")
+    assert verified.code == 0, verified.out
     assert own_server.major < 14 or until(lambda: sessions_killed(own_server) == len(gone))
     assert len(gone) > LIVES
 

@@ -27,7 +27,12 @@ def test_it_takes_what_both_of_its_looks_condemn_and_ends_with_0(
     until(leak.left)
     assert done.code == 0
     assert became(done) == ["terminated"]
-    assert [line["event"] for line in done.log] == ["reaper.started", "cycle.acted"]
+    assert [line["event"] for line in done.log] == [
+        "record.head",
+        "reaper.started",
+        "cycle.acted",
+        "record.head",
+    ]
 
 
 def test_a_session_that_comes_between_its_looks_is_left_alone(
