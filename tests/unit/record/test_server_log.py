@@ -26,7 +26,8 @@ def csv_line(
     hour = {"CEST": 14, "UTC": 12}[zone]
     return (
         f'2025-06-18 {hour}:10:00.123 {zone},"app","shop",4711,"10.2.0.7:50000",{SESSION},3,"idle",'
-        f'2025-06-18 {hour}:00:00 {zone},3/0,0,FATAL,{state},"{message}",,,,,,"SELECT\n1",,,"web-1","{kind}",,0\n'
+        f'2025-06-18 {hour}:00:00 {zone},3/0,0,FATAL,{state},"{message}",,,,,,"SELECT\n1",,,"web-1",'
+        f'"{kind}",,0\n'
     )
 
 
