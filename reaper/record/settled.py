@@ -1,6 +1,7 @@
 """A file up to the end that it has now, so that a line in the making does not look torn."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -32,8 +33,10 @@ def opened_as_it_stands(path: Path) -> Iterator[Readable]:
         if is_packed(file):
             with opened(path) as stream:
                 yield stream
-        else:
+        elif stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             yield _UpTo(file, _settled_size(file))
+        else:
+            yield file
 
 
 def _settled_size(file: BufferedReader) -> int:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,16 @@ def test_a_removed_end_is_found_by_a_head_that_was_noted(record: Path) -> None:
 def test_standard_input_is_followed(record: Path) -> None:
     assert verify("-", stdin=record.read_bytes()).exit_code == 0
     assert verify("-", stdin=b"\x00" * 1_000).exit_code == 1
+
+
+def test_a_pipe_that_has_a_path_is_followed_to_its_end(record: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, record.read_bytes())
+    os.close(writing)
+    done = verify(f"/dev/fd/{reading}")
+    os.close(reading)
+    assert "4 lines in the chain" in done.stdout
+    assert done.exit_code == 0
 
 
 def test_intents_without_an_outcome_are_listed_and_no_damage(path: Path) -> None:
