@@ -8,14 +8,18 @@ from reaper.policy.spans import Instant, Span
 
 def next_due(snapshot: Snapshot, rules: Rules) -> Instant | None:
     """The earliest moment after this snapshot at which any session now seen could fall under a policy."""
-    moments = (
-        due
-        for session in snapshot.sessions
-        if not unknown(session)
-        for policy in rules.selecting(session.identity)
-        if (due := policy.match.due(session)) is not None and due > snapshot.at
-    )
-    return min(moments, default=None)
+    earliest: Instant | None = None
+    for session in snapshot.sessions:
+        if unknown(session) or session.state_change is None:
+            continue
+        policies, soonest, _ = rules.meaning(session)
+        if earliest is not None and session.state_change + soonest >= earliest:
+            continue  # without asking each policy: it would not be the first
+        for policy in policies:
+            due = policy.match.due(session)
+            if due is not None and due > snapshot.at and (earliest is None or due < earliest):
+                earliest = due
+    return earliest
 
 
 def rest_after(snapshot: Snapshot, rules: Rules, *, interval: Span, precision: Span) -> Span:

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeGuard
 
 from reaper.policy.memory import Memory
-from reaper.policy.protections import BUILT_IN, NEEDS_LOCKS, SELF, shield
+from reaper.policy.protections import BUILT_IN, NEEDS_LOCKS, SELF, Shield, shield
 from reaper.policy.restraint import restrain
-from reaper.policy.rules import Mode, Policy, Rules
+from reaper.policy.rules import Meant, Mode, Policy, Rules
+from reaper.policy.selector import Hit
 from reaper.policy.session import KINDS, STATES, Session, SessionId, Snapshot
+from reaper.policy.spans import Instant
 from reaper.policy.verdict import BrakeTrip, Plan, Reap, Spare, Spared, Verdict, longest_idle_first
 
 
@@ -40,19 +42,24 @@ class Questions(NamedTuple):
 
     advisory_locks: bool = False
     blocking: bool = False
+    everybody: bool = False
+    """Whether a look that leaves out the young will not do."""
 
 
 def questions(snapshot: Snapshot, rules: Rules) -> Questions:
     """Look for candidates, and say what must be known of them; quiet servers are asked nothing."""
-    locks = blocking = False
+    locks = blocking = everybody = False
     for session in snapshot.sessions:
         if unknown(session):
             continue
-        for policy in rules.selecting(session.identity):
+        for policy in _worth_asking(rules.meaning(session), session, snapshot.at):
             if policy.match.holds_but_for_facts(session, snapshot.at):
                 locks = locks or NEEDS_LOCKS not in policy.despite
                 blocking = blocking or policy.match.blocking
-    return Questions(advisory_locks=locks, blocking=blocking)
+                # A cap counts the young as well; and where a clock was set back, one may pass for young.
+                cut_off = not rules.cutoffs.reached(session, snapshot.at)
+                everybody = everybody or policy.cap is not None or cut_off
+    return Questions(advisory_locks=locks, blocking=blocking, everybody=everybody)
 
 
 def unknown(session: Session) -> str | None:
@@ -66,6 +73,12 @@ def unknown(session: Session) -> str | None:
     if session.state not in STATES:
         return f"state {session.state!r} is none that a policy can name"
     return "the age of its state is not known" if session.state_change is None else None
+
+
+def _worth_asking(meant: Meant, session: Session, now: Instant) -> tuple[Policy, ...]:
+    """None of them, as a rule: most sessions are too young for any."""
+    began = session.state_change
+    return meant.policies if began is not None and now - began >= meant.soonest else ()
 
 
 class _Judged(NamedTuple):
@@ -82,6 +95,7 @@ class _Lane:
         self._memory = memory
         self._mode = mode
         self._policies = rules.enforcing if mode is Mode.ENFORCE else rules.awake
+        self._shields: dict[tuple[SessionId, frozenset[str]], Shield | None] = {}
         self._rests: dict[str, tuple[str, str] | None] = {}
 
     def judge(self, sessions: list[Session]) -> _Judged:
@@ -107,31 +121,39 @@ class _Lane:
             reason = "rehearsed before: a real run would be rid of it"
             return Spare(session=session, by=Spared.REHEARSED, reason=reason)
         spare: Spare | None = None
-        for policy in self._rules.selecting(session.identity):
+        meant = self._rules.meaning(session)
+        for policy in _worth_asking(meant, session, self._snapshot.at):
             known_here = self._mode is Mode.DRY_RUN or policy.mode is Mode.ENFORCE
             if not known_here or not policy.match.holds(session, self._snapshot):
                 continue
-            found = self._veto(policy, session)
+            found = self._veto(policy, session, meant.allowed.get(policy.name))
             if found is None:
                 return policy
             spare = spare or found
         return spare or Spare(session=session, by=Spared.UNMATCHED, reason="no policy matches")
 
-    def _veto(self, policy: Policy, session: Session) -> Spare | None:
+    def _veto(self, policy: Policy, session: Session, allowed: Hit | None) -> Spare | None:
         """Why a policy that matches does not decide: a protection, its allowlist, or that it rests."""
-        if found := shield(session, self._snapshot, self._rules.protect, policy.despite):
+        if found := self._shield(session, policy.despite):
             reason = f"protected: {found.reason}"
             return Spare(
                 session=session, by=Spared.PROTECTION, reason=reason, policy=policy, protection=found.name
             )
-        if hit := policy.allowlist.first_hit(session.identity):
-            return Spare(session=session, by=Spared.ALLOWLIST, reason=f"allowlist {hit}", policy=policy)
+        if allowed:
+            return Spare(session=session, by=Spared.ALLOWLIST, reason=f"allowlist {allowed}", policy=policy)
         if policy.name not in self._rests:
             self._rests[policy.name] = policy.rests(self._snapshot)
         if rests := self._rests[policy.name]:
             by, reason = rests
             return Spare(session=session, by=Spared(by), reason=reason, policy=policy)
         return None
+
+    def _shield(self, session: Session, despite: frozenset[str]) -> Shield | None:
+        """The same for all policies that set aside the same; they ask about one session after the other."""
+        key = (session.id, despite)
+        if key not in self._shields:
+            self._shields = {key: shield(session, self._snapshot, self._rules.protect, despite)}
+        return self._shields[key]
 
     def _restrain(
         self, condemned: Mapping[str, list[Session]], verdicts: dict[SessionId, Verdict]

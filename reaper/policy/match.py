@@ -58,28 +58,38 @@ class Match:
 
     def holds_but_for_facts(self, session: Session, now: Instant) -> bool:
         """Whether state, ages and horizon hold: what can be said before asking for facts."""
+        if not self._in_state(session, now):
+            return False
         ages = tuple(self.ages(session))
         return (
-            self._in_state(session, now)
             # Without an age nobody is meant, not everybody.
-            and bool(ages)
+            bool(ages)
             and all(age.reached(now) for age in ages)
             and (self.holds_back_vacuum is None or self._holds_back(session))
         )
 
+    @property
+    def in_state_for(self) -> Span:
+        """Who has been in its state for a shorter time is not meant."""
+        return Span(max(self.idle_for or 0, 0))
+
     def ages(self, session: Session) -> Iterator[Age]:
         """Each age that is asked for."""
         # Who is at work is not idle, and the start of the last query is the age of nothing once it is over.
-        active = session.state == ACTIVE
-        asked = (
-            ("idle_for", "idle", None if active else session.state_change, self.idle_for),
-            ("transaction_for", "in transaction", session.xact_start, self.transaction_for),
-            ("connected_for", "connected", session.id.backend_start, self.connected_for),
-            ("running_for", "running", session.query_start if active else None, self.running_for),
-        )
-        for key, word, began, limit in asked:
-            if limit is not None:
-                yield Age(key, word, _believed(began, session.counted_from), limit)
+        active, since_when = session.state == ACTIVE, session.counted_from
+        # One after the other and not in a table: this is what a cycle does most often.
+        if self.idle_for is not None:
+            began = None if active else session.state_change
+            yield Age("idle_for", "idle", _believed(began, since_when), self.idle_for)
+        if self.transaction_for is not None:
+            began = _believed(session.xact_start, since_when)
+            yield Age("transaction_for", "in transaction", began, self.transaction_for)
+        if self.connected_for is not None:
+            began = _believed(session.id.backend_start, since_when)
+            yield Age("connected_for", "connected", began, self.connected_for)
+        if self.running_for is not None:
+            began = session.query_start if active else None
+            yield Age("running_for", "running", _believed(began, since_when), self.running_for)
 
     def answers(self, session: Session, snapshot: Snapshot) -> Iterator[Answer]:
         """What each criterion says of this session, for a person."""

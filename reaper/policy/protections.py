@@ -5,6 +5,7 @@ aside only by saying that name under `despite:`; `self` cannot be set aside at a
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from reaper.policy.selector import Glob, Selector
@@ -12,6 +13,10 @@ from reaper.policy.session import WALSENDER, Session, Snapshot
 
 REAPER_APPLICATION: Final = "pg-reaper"
 """The application name of every connection of ours."""
+
+
+_MOST_NAMES: Final = 16_384
+"""So many answers are remembered: a client may call itself by another name each time."""
 
 
 class Shield(NamedTuple):
@@ -60,11 +65,16 @@ _BACKUP_TOOLS: Final = tuple(
 )
 
 
+@lru_cache(maxsize=_MOST_NAMES)
+def _is_backup_tool(application: str | None) -> bool:
+    return any(tool.matches(application) for tool in _BACKUP_TOOLS)
+
+
 def _backups(session: Session, _: Snapshot) -> str | None:
     if session.last_query_starts_backup:
         return "its last query started a backup"
     application = session.identity.application
-    if any(tool.matches(application) for tool in _BACKUP_TOOLS):
+    if _is_backup_tool(application):
         return f"backup tool {application!r}"
     return None
 
@@ -85,9 +95,14 @@ _MANAGED_ROLES: Final = tuple(
 )
 
 
+@lru_cache(maxsize=_MOST_NAMES)
+def _is_managed(role: str | None) -> bool:
+    return any(glob.matches(role) for glob in _MANAGED_ROLES)
+
+
 def _managed_service_roles(session: Session, _: Snapshot) -> str | None:
     role = session.identity.role
-    return f"managed-service role {role!r}" if any(glob.matches(role) for glob in _MANAGED_ROLES) else None
+    return f"managed-service role {role!r}" if _is_managed(role) else None
 
 
 _POOLERS: Final = tuple(
@@ -99,9 +114,14 @@ _POOLERS: Final = tuple(
 )
 
 
+@lru_cache(maxsize=_MOST_NAMES)
+def _is_pooler(application: str | None) -> bool:
+    return any(glob.matches(application) for glob in _POOLERS)
+
+
 def _poolers(session: Session, _: Snapshot) -> str | None:
     application = session.identity.application
-    return f"pooler {application!r}" if any(glob.matches(application) for glob in _POOLERS) else None
+    return f"pooler {application!r}" if _is_pooler(application) else None
 
 
 SELF: Final = "self"

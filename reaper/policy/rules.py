@@ -1,14 +1,16 @@
 """The rules: policies and protections as the policy file states them, immutable."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
+from reaper.policy.cutoffs import Cutoffs
 from reaper.policy.match import Match
-from reaper.policy.selector import NO_KEYS, Selector
-from reaper.policy.session import Identity, Slots, Snapshot
-from reaper.policy.spans import Instant, as_datetime
+from reaper.policy.selector import NO_KEYS, Hit, Selector
+from reaper.policy.session import Identity, Session, Slots, Snapshot
+from reaper.policy.spans import Instant, Span, as_datetime
 
 
 def percent(share: float) -> str:
@@ -140,15 +142,18 @@ class Rules:
     protect: Selector = NO_KEYS
     digest: str = ""
     """SHA-256 of the bytes that were read; every record carries it."""
-    _selected: "_Selected" = field(init=False, repr=False, compare=False)
+    cutoffs: Cutoffs = field(init=False, repr=False, compare=False)
+    """Who has reached none of them is meant by no policy that is not off."""
+    _meant: "_MeantBefore" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Remember whom the selectors fit for as long as these rules live."""
-        object.__setattr__(self, "_selected", _Selected(self.awake))
+        """Work out once what is asked for in every cycle."""
+        object.__setattr__(self, "cutoffs", Cutoffs.of(policy.match for policy in self.awake))
+        object.__setattr__(self, "_meant", _MeantBefore(self.awake))
 
-    def selecting(self, identity: Identity) -> tuple[Policy, ...]:
-        """The policies that are not off and whose selector fits an identity, in their order."""
-        return self._selected[identity]
+    def meaning(self, session: Session) -> "Meant":
+        """The policies that are not off and mean sessions of this identity, in this state."""
+        return self._meant[session.identity, session.state]
 
     @property
     def enforcing(self) -> tuple[Policy, ...]:
@@ -166,21 +171,40 @@ class Rules:
         return tuple(policy for policy in self.policies if policy.mode is not Mode.OFF)
 
 
+class Meant(NamedTuple):
+    """The policies that mean an identity in a state, in their order."""
+
+    policies: tuple[Policy, ...]
+    soonest: Span
+    """Who has been in this state for a shorter time is taken by none of them."""
+    allowed: Mapping[str, Hit]
+    """The allowlist's hit, by the policy's name, where it has one."""
+
+
 MOST_IDENTITIES: Final = 16_384
-"""So many identities are remembered: a client may call itself by another name each time."""
+"""So many are remembered: a client may call itself by another name each time."""
 
 
-class _Selected(dict[Identity, tuple[Policy, ...]]):
-    """The policies whose selector fits an identity, worked out once for each identity."""
+class _MeantBefore(dict[tuple[Identity, str | None], Meant]):
+    """Who is meant by whom, worked out once for each identity and state."""
 
     def __init__(self, policies: tuple[Policy, ...]) -> None:
         super().__init__()
         self._policies = policies
 
-    def __missing__(self, identity: Identity) -> tuple[Policy, ...]:
-        """Ask every selector, the first time that an identity is met."""
+    def __missing__(self, key: tuple[Identity, str | None]) -> Meant:
+        """Ask every selector, the first time that they are met."""
         if len(self) >= MOST_IDENTITIES:
             self.clear()
-        fitting = tuple(policy for policy in self._policies if policy.match.selector.selects(identity))
-        self[identity] = fitting
-        return fitting
+        identity, state = key
+        found = tuple(
+            each
+            for each in self._policies
+            if state in each.match.states and each.match.selector.selects(identity)
+        )
+        self[key] = meant = Meant(
+            policies=found,
+            soonest=min((each.match.in_state_for for each in found), default=Span(0)),
+            allowed={each.name: hit for each in found if (hit := each.allowlist.first_hit(identity))},
+        )
+        return meant

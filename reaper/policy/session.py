@@ -117,6 +117,8 @@ class Snapshot:
     slots: Slots
     watcher: Watcher
     sessions: tuple[Session, ...]
+    young: int | None = None
+    """Client sessions that were only counted, for no policy can mean them yet; None when all are shown."""
     unreadable: int = 0
     """Rows whose state or age the server hid from us: nobody there is ever touched."""
     facts: Facts = Facts()
@@ -127,5 +129,5 @@ class Snapshot:
 
     @property
     def clients(self) -> int:
-        """How many client sessions were seen; walsenders are none."""
-        return sum(session.kind == CLIENT_BACKEND for session in self.sessions)
+        """How many client sessions there are; walsenders are none."""
+        return sum(session.kind == CLIENT_BACKEND for session in self.sessions) + (self.young or 0)

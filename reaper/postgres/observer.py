@@ -3,11 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from datetime import timedelta
+from typing import Final, NamedTuple
 
 import psycopg
 
-from reaper.policy.decide import questions
+from reaper.policy.cutoffs import Cutoffs
+from reaper.policy.decide import Questions, questions
 from reaper.policy.rules import Rules
 from reaper.policy.session import (
     CLIENT_BACKEND,
@@ -19,7 +21,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.spans import Instant
+from reaper.policy.spans import SECOND, Instant, Span
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.link import Link
 from reaper.postgres.preflight import Probe
@@ -29,6 +31,9 @@ from reaper.postgres.sql import statement
 _OBSERVE: Final = statement("observe")
 _ADVISORY_LOCKS: Final = statement("advisory_locks")
 _WAITERS: Final = statement("waiters")
+_NOBODY_CUT: Final = Cutoffs()
+_EVERY_FACT: Final = Questions(advisory_locks=True, blocking=True)
+_CENTURY: Final = 36_525 * 86_400 * SECOND
 
 
 class _Row(NamedTuple):
@@ -54,6 +59,26 @@ class _Row(NamedTuple):
     starts_backup: bool | None
     query: str | None
     at: Instant
+    everybody: bool
+    clients: int | None
+    """Walsenders too, who all have a row of their own."""
+    unreadable: int | None
+
+
+_WHOLE_EVERY: Final = Span(300 * SECOND)
+"""So often everybody is looked at, for the counts by state, and lest a clock that was set hides somebody."""
+
+
+class Thrift(NamedTuple):
+    """When it pays to leave out the young, and to ask for the others one by one."""
+
+    backends: int = 200
+    """With fewer of them everybody is shown."""
+    share: float = 0.1
+    """So many of them are asked for one by one, and more all at once."""
+
+
+_THRIFT: Final = Thrift()
 
 
 class ObservingFailed(ServerError):
@@ -64,44 +89,80 @@ class Observer:
     """Looks at one server."""
 
     def __init__(
-        self, link: Link, probe: Probe, *, server: str, query_text: QueryText = QueryText.NONE
+        self,
+        link: Link,
+        probe: Probe,
+        *,
+        server: str,
+        query_text: QueryText = QueryText.NONE,
+        thrift: Thrift = _THRIFT,
     ) -> None:
         self._link = link
         self._probe = probe
         self._server = server
         self._query_text = query_text
+        self._thrift = thrift
+        self._whole = _WholeLooks()
 
-    async def observe(self, rules: Rules | None) -> Snapshot:
-        """Take a snapshot, with the facts that these rules need; with every fact when there are no rules."""
+    async def observe(self, rules: Rules | None, *, ahead: Span | None = None) -> Snapshot:
+        """Take a snapshot, with the facts that these rules need; with every fact when there are no rules.
+
+        With `ahead` it may leave out client sessions that no policy can mean within this time.
+        """
         try:
-            snapshot = self._snapshot(
-                await self._link.rows(_OBSERVE, {"with_query": self._query_text.wanted})
-            )
-            locks, blocking = questions(snapshot, rules) if rules else (True, True)
+            snapshot, asked = await self._enough(rules, ahead)
             facts = Facts(
-                advisory_lock_holders=await self._lock_holders() if locks else None,
-                waiters=await self._waiters() if blocking else None,
+                advisory_lock_holders=await self._lock_holders() if asked.advisory_locks else None,
+                waiters=await self._waiters() if asked.blocking else None,
             )
         except psycopg.Error as error:
             message = f"could not observe: {sentence(error)}"
             raise ObservingFailed(message) from None
         return replace(snapshot, facts=facts)
 
-    def _snapshot(self, rows: list[tuple[Any, ...]]) -> Snapshot:
-        seen = [_Row._make(row) for row in rows]
-        sessions = tuple(session for row in seen if (session := self._session(row)))
+    async def _enough(self, rules: Rules | None, ahead: Span | None) -> tuple[Snapshot, Questions]:
+        """One look, or a second one at everybody when the first has shown that it takes all of them."""
+        if rules is None:
+            return await self._look(_NOBODY_CUT, everybody=True), _EVERY_FACT
+        cutoffs = _NOBODY_CUT if ahead is None else rules.cutoffs.sooner(ahead)
+        snapshot = await self._look(cutoffs, everybody=ahead is None or self._whole.due(rules))
+        asked = questions(snapshot, rules)
+        if asked.everybody and snapshot.young is not None:
+            snapshot = await self._look(cutoffs, everybody=True)
+            asked = questions(snapshot, rules)
+        self._whole.note(snapshot, rules, again=asked.everybody)
+        return snapshot, asked
+
+    async def _look(self, cutoffs: Cutoffs, *, everybody: bool) -> Snapshot:
+        params = {
+            "with_query": self._query_text.wanted,
+            "everybody": everybody,
+            "quiet": _interval(cutoffs.quiet),
+            "aborted": _interval(cutoffs.aborted),
+            "transaction": _interval(cutoffs.transaction),
+            "connected": _interval(cutoffs.connected),
+            **self._thrift._asdict(),
+        }
+        return self._snapshot([_Row._make(row) for row in await self._link.rows(_OBSERVE, params)])
+
+    def _snapshot(self, rows: list[_Row]) -> Snapshot:
+        sessions = tuple(session for row in rows if (session := self._session(row)))
         probe = self._probe
+        first = rows[0]  # our own session is always among them
+        young = None if first.everybody else (first.clients or 0) - len(sessions)
+        clients = sum(session.kind == CLIENT_BACKEND for session in sessions)
         return Snapshot(
             server=self._server,
-            at=seen[0].at,
+            at=first.at,
             slots=Slots(
                 total=probe.max_connections,
                 reserved=probe.superuser_reserved + probe.reserved,
-                used=sum(session.kind == CLIENT_BACKEND for session in sessions),
+                used=clients + (young or 0),
             ),
             watcher=Watcher(pid=self._link.pid, role=probe.role, superuser=probe.superuser),
             sessions=sessions,
-            unreadable=len(seen) - len(sessions),
+            young=young,
+            unreadable=len(rows) - len(sessions) if young is None else first.unreadable or 0,
         )
 
     def _session(self, row: _Row) -> Session | None:
@@ -131,6 +192,31 @@ class Observer:
 
     async def _waiters(self) -> Mapping[int, int]:
         return count_waiters({waiter: set(blockers) for waiter, blockers in await self._link.rows(_WAITERS)})
+
+
+class _WholeLooks:
+    """When it has to be everybody: under new rules, from time to time, and as long as the young matter."""
+
+    def __init__(self) -> None:
+        self._rules: Rules | None = None
+        self._at: Instant | None = None
+
+    def due(self, rules: Rules) -> bool:
+        """Whether the next look has to be one."""
+        return rules is not self._rules or self._at is None
+
+    def note(self, snapshot: Snapshot, rules: Rules, *, again: bool) -> None:
+        """Remember a look."""
+        self._rules = rules
+        if snapshot.young is None:
+            self._at = None if again else snapshot.at
+        elif self._at is not None and not 0 <= snapshot.at - self._at < _WHOLE_EVERY:
+            self._at = None
+
+
+def _interval(span: Span | None) -> timedelta | None:
+    """At most a hundred years, for the server's calendar has a beginning."""
+    return None if span is None else timedelta(microseconds=min(span, _CENTURY))
 
 
 def count_waiters(blockers_of: Mapping[int, set[int]]) -> Mapping[int, int]:

@@ -160,4 +160,6 @@ def report(cycle: Cycle, log: Log) -> None:
     event = events.CYCLE_ACTED if cycle.settled else events.CYCLE_QUIET
     slots = cycle.snapshot.slots
     counts = {result.value: count for result, count in cycle.results.items()}
-    say(event, cycle=cycle.name, **counts, slots=f"{slots.used}/{slots.total}")
+    # How many were looked at: all, or without those that are too young for any policy.
+    looked_at = len(cycle.snapshot.sessions)
+    say(event, cycle=cycle.name, **counts, slots=f"{slots.used}/{slots.total}", looked_at=looked_at)

@@ -19,8 +19,8 @@ from reaper.service.clock_watch import ClockWatch
 class Observing(Protocol):
     """Looks at a server."""
 
-    async def observe(self, rules: Rules) -> Snapshot:
-        """Take a snapshot, with the facts that these rules need."""
+    async def observe(self, rules: Rules, *, ahead: Span | None = None) -> Snapshot:
+        """Take a snapshot, with the facts that these rules need; `ahead` lets it leave out the young."""
 
 
 class Terminating(Protocol):
@@ -95,6 +95,8 @@ class Station:
     ledger: Ledger
     author: Author
     clock: ClockWatch
+    ahead: Span | None = None
+    """Whoever can fall due within this time is looked at in each cycle; None is everybody."""
 
 
 async def run_cycle(
@@ -102,7 +104,7 @@ async def run_cycle(
 ) -> Cycle:
     """Go once through the five steps; RecordFailed is raised before the first signal or not at all."""
     station.clock.begin()
-    snapshot = await station.observer.observe(rules)
+    snapshot = await station.observer.observe(rules, ahead=station.ahead)
     clock_step = station.clock.step(snapshot.at)
     if clock_step is not None:
         memory = Memory()  # everybody is seen for the first time

@@ -26,7 +26,16 @@ from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.pause import pause, unless
 from reaper.service.standing import Standing, State
-from reaper.service.station import Manner, Opened, lease_of, looked_again, office_of, opened, station
+from reaper.service.station import (
+    Manner,
+    Opened,
+    foresight,
+    lease_of,
+    looked_again,
+    office_of,
+    opened,
+    station,
+)
 
 _LONGEST_BACKOFF: Final = 60.0
 _AFTER_DEADLINE: Final = 0.002
@@ -193,7 +202,8 @@ class ServerLoop:
     def _station(self, at: Opened, rules: Rules) -> Station:
         self._bulletin.judges_by(rules)
         common = self._common
-        return station(self.server, at, rules, common.manner, common.ledger, clock=self._clock)
+        ahead = foresight(common.settings())
+        return station(self.server, at, rules, common.manner, common.ledger, clock=self._clock, ahead=ahead)
 
     def _rest(self, cycle: Cycle, rules: Rules) -> Span:
         settings = self._common.settings()

@@ -20,6 +20,7 @@ from reaper.record.ledger import Author, Ledger
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Hands, Station
 
+_FORESIGHT_INTERVALS: Final = 2
 _LEASE_INTERVALS: Final = 3
 _SHORTEST_LEASE: Final = Span(15 * SECOND)
 
@@ -67,7 +68,14 @@ async def looked_again(at: Opened, rules: Rules, manner: Manner) -> Opened:
 
 
 def station(
-    server: Server, at: Opened, rules: Rules, manner: Manner, ledger: Ledger, *, clock: ClockWatch
+    server: Server,
+    at: Opened,
+    rules: Rules,
+    manner: Manner,
+    ledger: Ledger,
+    *,
+    clock: ClockWatch,
+    ahead: Span | None = None,
 ) -> Station:
     """Take post, or raise Refused with what has to be mended first."""
     refuse(at.findings)
@@ -85,7 +93,13 @@ def station(
             dry_run=manner.dry_run,
         ),
         clock=clock,
+        ahead=ahead,
     )
+
+
+def foresight(settings: Settings) -> Span:
+    """How far a cycle looks ahead: beyond the next one, which may come late and has to find nobody new."""
+    return Span(_FORESIGHT_INTERVALS * settings.interval)
 
 
 def lease_of(settings: Settings) -> Span:

@@ -19,7 +19,7 @@ from reaper.telemetry.copying import CopyGauges
 from reaper.telemetry.counts import ServerCounts
 from reaper.telemetry.exposition import Page, Sample, expose
 from reaper.telemetry.lateness import lateness
-from reaper.telemetry.readings import readings
+from reaper.telemetry.readings import census, readings
 
 
 @dataclass(slots=True)
@@ -32,6 +32,8 @@ class ServerGauges:
     last_success: float = 0.0
     rules: Rules | None = None
     snapshot: Snapshot | None = None
+    everybody: Snapshot | None = None
+    """The last look that left nobody out: some leave out the young."""
     plan: Plan | None = None
     watched_since: Instant | None = None
     """When, by the server's clock, we began to look by these rules, and without a pause."""
@@ -43,7 +45,7 @@ class ServerGauges:
     def disconnect(self) -> None:
         """There is none any more: what was seen last is no longer so."""
         self.connected = self.leads = False
-        self.snapshot = self.plan = self.watched_since = None
+        self.snapshot = self.everybody = self.plan = self.watched_since = None
 
     def judge_by(self, rules: Rules) -> None:
         """From now on these rules hold."""
@@ -54,6 +56,7 @@ class ServerGauges:
         """A cycle has ended well."""
         if clock_stepped or self.watched_since is None:
             self.watched_since = snapshot.at
+        self.everybody = snapshot if snapshot.young is None else self.everybody
         self.snapshot, self.plan, self.last_success = snapshot, plan, time.time()
 
 
@@ -170,12 +173,14 @@ def _of_gauges(gauges: ServerGauges) -> Iterator[tuple[str, tuple[str, ...], flo
     yield "refused", (), float(gauges.refused)
     yield "leader", (), float(gauges.leads)
     yield "last_success_timestamp_seconds", (), gauges.last_success
-    rules, snapshot, plan = gauges.rules, gauges.snapshot, gauges.plan
+    rules, snapshot, plan, everybody = gauges.rules, gauges.snapshot, gauges.plan, gauges.everybody
     if rules:
         for mode in Mode:
             yield "policies", (mode.value,), sum(policy.mode is mode for policy in rules.policies)
     if rules and snapshot and plan:
         yield from readings(snapshot, plan, rules)
+    if everybody:
+        yield from census(everybody)
 
 
 def _of_counts(counts: ServerCounts) -> Iterator[Sample]:

@@ -43,15 +43,19 @@ def readings(snapshot: Snapshot, plan: Plan, rules: Rules) -> Iterator[Reading]:
     yield "slots_reserved", (), slots.reserved
     yield "slots_used", (), slots.used
     yield "unreadable_sessions", (), snapshot.unreadable
+    for labels, count in _candidates(plan, rules).items():
+        yield "candidates", labels, count
+    for by, count in _spared(plan).items():
+        yield "spared", (by,), count
+
+
+def census(snapshot: Snapshot) -> Iterator[Reading]:
+    """Every gauge that wants everybody to be seen."""
     idle = (session.state_change for session in snapshot.sessions if session.state == IDLE)
     yield "oldest_idle_seconds", (), _oldest(idle, snapshot.at)
     yield "oldest_transaction_seconds", (), _oldest((s.xact_start for s in snapshot.sessions), snapshot.at)
     for labels, count in _by_state_and_application(snapshot).items():
         yield "sessions", labels, count
-    for labels, count in _candidates(plan, rules).items():
-        yield "candidates", labels, count
-    for by, count in _spared(plan).items():
-        yield "spared", (by,), count
 
 
 def _oldest(began: Iterator[Instant | None], now: Instant) -> float:

@@ -9,13 +9,14 @@ import click
 
 from reaper.demo.binaries import DEFAULT_MAJOR
 
-from . import fleet, lateness, takeover
+from . import cycle, fleet, lateness, takeover
 from .machine import Machine
 from .scale import Scale
 
 Benchmark = Callable[[Scale, int], Iterator[str]]
 
 _BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "cycle": cycle.run,
     "lateness": lateness.run,
     "takeover": takeover.run,
     "fleet": fleet.run,

@@ -1,5 +1,6 @@
 """What the kernel says of a process: its CPU, its memory, its threads."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,6 +26,12 @@ def cpu_seconds(pid: int) -> float:
         with suppress(FileNotFoundError, ProcessLookupError):
             total += int((task / "schedstat").read_text(encoding="ascii").split()[0])
     return total / _NANOSECONDS
+
+
+def cpu_seconds_of_children(pid: int) -> float:
+    """The time on a CPU of all its children that have ended, in ticks: for many of them together."""
+    *_, user, system = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[:15]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> Memory:

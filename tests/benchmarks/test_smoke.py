@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("name", "title"), [("lateness", "Lateness"), ("takeover", "Take-over"), ("fleet", "Fleet")]
+    ("name", "title"),
+    [("cycle", "Cycle"), ("lateness", "Lateness"), ("takeover", "Take-over"), ("fleet", "Fleet")],
 )
 def test_a_benchmark_runs_at_the_smallest_scale(name: str, title: str) -> None:
     command = (sys.executable, "-m", "tests.benchmarks", name, "--scale", "smoke")

@@ -1,5 +1,39 @@
 -- One look at the server. Query text stays there unless it was asked for; what we need of it is worked out in place.
 -- A row without backend_type is one that we may not read: it is counted, and judged by nobody.
+--
+-- A row of pg_stat_get_activity() costs a search through all backends; what pg_stat_get_backend_*() tell costs next to
+-- nothing. So they go first, and count; then only those are asked for who have reached a cutoff, beside our own session
+-- and the walsenders, whom nothing cheaper tells from clients. Asked for one pid the function goes through all backends
+-- too: when there are many, it is asked for all of them at once (by NULL), and still shows only those who are old.
+WITH cutoff AS MATERIALIZED (
+  SELECT pg_catalog.statement_timestamp() - %(quiet)s::interval AS quiet,
+         pg_catalog.statement_timestamp() - %(aborted)s::interval AS aborted,
+         pg_catalog.statement_timestamp() - %(transaction)s::interval AS transaction,
+         pg_catalog.statement_timestamp() - %(connected)s::interval AS connected
+), counted AS MATERIALIZED (
+  SELECT pg_catalog.count(*) AS present,
+         pg_catalog.count(pg_catalog.pg_stat_get_backend_client_port(b)) AS clients,
+         pg_catalog.count(*) - pg_catalog.count(pg_catalog.pg_stat_get_backend_start(b)) AS unreadable,
+         -- A session that has run no query has no activity_start.
+         pg_catalog.array_agg(pg_catalog.pg_stat_get_backend_pid(b)) FILTER (WHERE
+           coalesce(pg_catalog.pg_stat_get_backend_activity_start(b), pg_catalog.pg_stat_get_backend_start(b))
+             <= (SELECT greatest(quiet, aborted) FROM cutoff)
+           OR pg_catalog.pg_stat_get_backend_xact_start(b) <= (SELECT transaction FROM cutoff)
+           OR pg_catalog.pg_stat_get_backend_start(b) <= (SELECT connected FROM cutoff)
+           OR pg_catalog.pg_stat_get_backend_pid(b) = ANY (ARRAY(
+                SELECT w.pid FROM pg_catalog.pg_stat_get_wal_senders() w UNION ALL SELECT pg_catalog.pg_backend_pid()))
+         ) AS pids
+    FROM (SELECT pg_catalog.pg_stat_get_backend_idset() AS b) present
+   WHERE NOT %(everybody)s
+), asked AS MATERIALIZED (
+  SELECT clients,
+         unreadable,
+         %(everybody)s OR present < %(backends)s AS everybody,
+         CASE WHEN present >= %(backends)s AND pg_catalog.cardinality(pids) <= present * %(share)s
+              THEN pids
+              ELSE ARRAY[NULL::int4] END AS pids
+    FROM counted
+)
 SELECT s.pid,
        s.backend_start,
        d.datname,
@@ -19,9 +53,20 @@ SELECT s.pid,
        s.query COLLATE "C" ~* '(^|;|\*/|--[^\n\r]*[\n\r])\s*listen\M',
        s.query COLLATE "C" ~* 'pg_(backup_start|start_backup)\s*\(',
        CASE WHEN %(with_query)s THEN s.query END,
-       pg_catalog.statement_timestamp()
-  FROM pg_catalog.pg_stat_get_activity(NULL) s
+       pg_catalog.statement_timestamp(),
+       asked.everybody,
+       asked.clients,
+       asked.unreadable
+  FROM asked
+ CROSS JOIN LATERAL pg_catalog.unnest(asked.pids) AS one(pid)
+ CROSS JOIN LATERAL pg_catalog.pg_stat_get_activity(one.pid) s
   LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.usesysid
   LEFT JOIN pg_catalog.pg_database d ON d.oid = s.datid
- WHERE s.backend_type IN ('client backend', 'walsender')
-    OR s.backend_type IS NULL
+ WHERE (s.backend_type IN ('client backend', 'walsender') OR s.backend_type IS NULL)
+   AND (asked.everybody
+        OR s.pid = pg_catalog.pg_backend_pid()
+        OR s.backend_type = 'walsender'
+        OR least(s.state_change, s.query_start) <= (SELECT quiet FROM cutoff)
+        OR s.state = 'idle in transaction (aborted)' AND s.state_change <= (SELECT aborted FROM cutoff)
+        OR s.xact_start <= (SELECT transaction FROM cutoff)
+        OR s.backend_start <= (SELECT connected FROM cutoff))

@@ -135,6 +135,17 @@ def test_a_scraper_gets_openmetrics_only_when_it_names_it(accept: str, form: str
     assert Metrics("1.2.3").exposition(accept).content_type == form
 
 
+def test_a_look_that_left_out_the_young_changes_no_count_of_everybody() -> None:
+    here = Watched(policy())
+    here.cycle(snapshot(*sessions(3), session(900, state=IN_TRANSACTION, idle="1h", in_transaction="2h")))
+
+    here.cycle(replace(snapshot(*sessions(1)), young=3))
+
+    assert here.number("reaper_slots_used") == snapshot(*sessions(1)).slots.used
+    assert here.number("reaper_sessions", state=IDLE, application="web-1") == 3
+    assert here.number("reaper_oldest_transaction_seconds") == 7_200
+
+
 def test_every_family_of_the_catalogue_is_on_the_page_with_its_kind_and_words() -> None:
     page = Metrics("1.2.3").exposition().body.decode()
     for family in CATALOGUE:

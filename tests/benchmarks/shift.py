@@ -1,0 +1,68 @@
+"""The reaper's cycles on a connection of this process, from look to metrics, without the rests between."""
+
+import io
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Self
+
+from reaper import __version__
+from reaper.config import Server, Settings, read
+from reaper.policy.deadline import rest_after
+from reaper.policy.memory import Memory
+from reaper.record.file import FileSink
+from reaper.record.ledger import Ledger
+from reaper.service.bulletin import Bulletin
+from reaper.service.clock_watch import ClockWatch
+from reaper.service.cycle import Cycle, run_cycle
+from reaper.service.station import Manner, foresight, opened, station
+from reaper.telemetry.log import LogFormat, LogLevel, make_log
+from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.notify import Notifier
+
+_MANNER: Final = Manner()
+
+
+class Shift:
+    """One connection under one policy file."""
+
+    def __init__(self, dsn: str, policies: str, record: Path, *, everybody: bool = False) -> None:
+        self._server = Server(name=record.stem, dsn=dsn)
+        self._settings: Settings = read(policies.encode(), file="policies.yaml")
+        self._record = record
+        self._everybody = everybody
+        self._stack = AsyncExitStack()
+        self._memory = Memory()
+        self._log = make_log(LogFormat.JSON, LogLevel.INFO, to=io.StringIO())
+
+    async def __aenter__(self) -> Self:
+        rules = self._settings.rules
+        async with AsyncExitStack() as stack:
+            at = await stack.enter_async_context(opened(self._server, rules, _MANNER))
+            ledger = Ledger([FileSink(self._record)], clock=lambda: datetime.now(UTC), run="benchmark")
+            stack.callback(ledger.close)
+            ahead = None if self._everybody else foresight(self._settings)
+            self._post = station(self._server, at, rules, _MANNER, ledger, clock=ClockWatch(), ahead=ahead)
+            notifier = Notifier(log=self._log)
+            self._bulletin = Bulletin(
+                "server", log=self._log, metrics=Metrics(__version__), notifier=notifier
+            )
+            self._bulletin.connected(at)
+            self._bulletin.judges_by(rules)
+            self.backend = at.link.pid
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def cycle(self) -> Cycle:
+        """One whole cycle, and when the next would be due."""
+        settings = self._settings
+        cycle = await run_cycle(
+            self._post, "1", rules=settings.rules, memory=self._memory, stopping=lambda: False
+        )
+        self._memory = cycle.remembered
+        self._bulletin.cycled(cycle, took=0.0)
+        rest_after(cycle.snapshot, settings.rules, interval=settings.interval, precision=settings.precision)
+        return cycle

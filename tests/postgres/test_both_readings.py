@@ -1,0 +1,214 @@
+"""A look that leaves out the young decides as a look at everybody does, and knows the same deadline."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reaper.policy.deadline import rest_after
+from reaper.policy.decide import decide, questions
+from reaper.policy.match import Match
+from reaper.policy.memory import Memory
+from reaper.policy.protections import SETTABLE
+from reaper.policy.rules import Brake, Cap, Keep, Mode, Policy, Rules, When
+from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, STATES, Snapshot
+from reaper.policy.spans import SECOND, Span
+from reaper.policy.verdict import Plan
+from reaper.postgres.observer import Observer, Thrift
+
+from .clients import Client
+from .server import Server
+from .stage import Stage
+
+ONE_BY_ONE: Final = Thrift(backends=0, share=1.0)
+ALL_AT_ONCE: Final = Thrift(backends=0, share=0.0)
+INTERVAL: Final = Span(10 * SECOND)
+MOVABLE: Final = 8
+MOVES: Final = ("query", "begin", "fail", "end")
+
+
+class Cast(NamedTuple):
+    """A server with sessions in every state, of which none moves by itself."""
+
+    stage: Stage
+    movable: list[Client]
+    observers: Mapping[Thrift, Observer]
+
+    def both(self, rules: Rules, ahead: Span, thrift: Thrift) -> tuple[Snapshot, Snapshot]:
+        """What a look shows that may leave out the young, and what one at everybody showed at that moment."""
+        reaper, thrifty = self.stage.reaper, self.observers[thrift]
+        reaper.do(thrifty.observe(rules, ahead=ahead))  # the first under these rules is at everybody
+        some = reaper.do(thrifty.observe(rules, ahead=ahead))
+        everybody = reaper.look()
+        # Nobody has moved meanwhile: at the earlier moment the same would have been seen.
+        return replace(some, facts=everybody.facts), replace(everybody, at=some.at)
+
+
+@pytest.fixture(scope="module")
+def cast(server: Server) -> Iterator[Cast]:
+    """Sessions that have slept, spoken, failed, never said a word, or replicate."""
+    with Stage(server) as stage:
+        role = stage.sandbox.role("standby", options="REPLICATION")
+        stage.open(dsn=f"{role.dsn} replication=database")
+        stage.open(state="active")
+        stage.open(application="pgbouncer")
+        stage.open().listen()
+        stage.open().hold_advisory_lock(7)
+        stage.open_superuser()
+        if stage.server.embedded:
+            stage.open(dsn=stage.server.embedded.socket_dsn)
+        silent = [psycopg.connect(stage.app.dsn, application_name=stage.application) for _ in range(2)]
+        movable = stage.open_many(MOVABLE)
+        reaper = stage.reaper
+        for client in stage.sessions:
+            reaper.rest(client)
+        untracked = stage.sandbox.role("untracked")
+        stage.set(untracked, "track_activities", "off")
+        stage.open(role=untracked)
+        observers = {
+            thrift: Observer(reaper.link, reaper.probe, server="test", thrift=thrift)
+            for thrift in (ONE_BY_ONE, ALL_AT_ONCE)
+        }
+        yield Cast(stage, movable, observers)
+        for connection in silent:
+            connection.close()
+
+
+def move(client: Client, how: str) -> None:
+    """Let a session do something, and be idle in one way or another."""
+    if how == "end":
+        client.run("ROLLBACK")
+    elif how == "fail":
+        client.run("ROLLBACK")
+        client.enter(ABORTED)
+    elif how == "begin":
+        client.run("ROLLBACK")
+        client.enter(IN_TRANSACTION)
+    else:
+        client.wake()
+
+
+class Limit(NamedTuple):
+    """So much more than the age of somebody, whom nobody knows before the server is asked."""
+
+    rank: int
+    more: int
+
+    def resolved(self, ages: Sequence[Span]) -> Span:
+        """The limit by these ages."""
+        return Span(max(ages[self.rank % len(ages)] + self.more, 0))
+
+
+limits = st.builds(
+    Limit, st.integers(min_value=0, max_value=60), st.sampled_from([-SECOND, -20_000, 0, 20_000, SECOND])
+)
+matches = st.one_of(
+    st.fixed_dictionaries({"states": st.just((IDLE,)), "idle_for": limits}),
+    st.fixed_dictionaries(
+        {
+            "states": st.sampled_from([(IN_TRANSACTION,), (ABORTED,), (IN_TRANSACTION, ABORTED)]),
+            "idle_for": limits,
+        }
+    ),
+    st.fixed_dictionaries({"states": st.just((ACTIVE,)), "running_for": limits}),
+    st.fixed_dictionaries(
+        {
+            "states": st.lists(st.sampled_from(STATES), min_size=1, max_size=3, unique=True).map(tuple),
+            "idle_for": st.none() | limits,
+            "transaction_for": st.none() | limits,
+            "connected_for": st.none() | limits,
+            "running_for": st.none() | limits,
+        }
+    ),
+)
+policies = st.fixed_dictionaries(
+    {
+        "match": matches,
+        "mode": st.sampled_from(Mode),
+        "despite": st.sampled_from([frozenset[str](), frozenset(SETTABLE)]),
+        "when": st.sampled_from([None, None, When(0.1), When(0.4), When(0.9)]),
+        "keep": st.sampled_from([None, None, Keep(newest=2, per=("application",))]),
+        "cap": st.sampled_from([None, None, None, None, Cap(most=3, per=("application",))]),
+        "pace": st.sampled_from([1, 3, 100]),
+        "brake": st.sampled_from([None, Brake(share=0.2, above=1), Brake(share=0.5, above=5)]),
+    }
+)
+
+
+def ages(snapshot: Snapshot) -> Sequence[Span]:
+    """How long everything has lasted that a policy could ask for."""
+    moments = {
+        moment
+        for each in snapshot.sessions
+        for moment in (each.state_change, each.query_start, each.xact_start, each.id.backend_start)
+        if moment is not None
+    }
+    return [Span(max(snapshot.at - moment, 0)) for moment in sorted(moments)]
+
+
+def written(chosen: Sequence[dict[str, Any]], by: Sequence[Span]) -> Rules:
+    """The rules that come of what was drawn, with limits where the sessions are."""
+
+    def match(criteria: dict[str, Any]) -> Match:
+        given: dict[str, Any] = {
+            key: value.resolved(by) if isinstance(value, Limit) else value for key, value in criteria.items()
+        }
+        return Match(**given)
+
+    return Rules(
+        policies=tuple(
+            Policy(**{**keys, "name": f"policy-{rank}", "match": match(keys["match"])})
+            for rank, keys in enumerate(chosen)
+        )
+    )
+
+
+def told(plan: Plan) -> object:
+    """All of a plan that anybody acts on, records or counts."""
+    matched = [spare for spare in plan.spares if spare.policy]
+    return plan.reaps, plan.rehearsals, plan.rehearsed_beside, plan.brakes, matched
+
+
+def counts(snapshot: Snapshot) -> object:
+    return snapshot.slots, snapshot.clients, snapshot.unreadable
+
+
+def without_watcher(snapshot: Snapshot) -> Snapshot:
+    """Its own session moves with every look."""
+    others = (each for each in snapshot.sessions if each.id.pid != snapshot.watcher.pid)
+    return replace(snapshot, sessions=tuple(others))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    moves=st.lists(st.tuples(st.integers(0, MOVABLE - 1), st.sampled_from(MOVES)), max_size=3),
+    chosen=st.lists(policies, min_size=1, max_size=4),
+    ahead=st.sampled_from([Span(0), Span(50_000), INTERVAL]),
+    thrift=st.sampled_from([ONE_BY_ONE, ALL_AT_ONCE]),
+)
+def test_a_look_that_leaves_out_the_young_comes_to_the_same_plan_and_the_same_deadline(
+    cast: Cast, moves: list[tuple[int, str]], chosen: list[dict[str, Any]], ahead: Span, thrift: Thrift
+) -> None:
+    for number, how in moves:
+        move(cast.movable[number], how)
+        cast.stage.reaper.rest(cast.movable[number])
+    rules = written(chosen, ages(cast.stage.reaper.look()))
+
+    some, everybody = cast.both(rules, ahead, thrift)
+
+    assert some.young is not None or any(each.cap for each in rules.awake)
+    assert counts(some) == counts(everybody)
+    assert questions(some, rules) == questions(everybody, rules)
+    memory = Memory.of(everybody)
+    assert told(decide(snapshot=some, rules=rules, memory=memory)) == told(
+        decide(snapshot=everybody, rules=rules, memory=memory)
+    )
+    soon, sure = (
+        rest_after(without_watcher(each), rules, interval=ahead, precision=Span(0))
+        for each in (some, everybody)
+    )
+    assert soon == sure
