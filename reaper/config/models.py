@@ -223,7 +223,7 @@ class Head(Part):
     """The version of this schema."""
     interval: keys.Interval | None = Field(None, json_schema_extra={"default": "10s"})
     """A cycle runs at least this often; 1s to 1h."""
-    precision: keys.Precision | None = Field(None, json_schema_extra={"default": "1s"})
+    precision: keys.Precision | None = Field(None, json_schema_extra={"default": "250ms"})
     """How soon a cycle may follow the last one when a session falls due; from 10ms to the interval."""
     servers: list[Server] | None = Field(None, min_length=1, max_length=MOST_SERVERS)
     """The servers to watch; without it and `servers_from`, the one that the environment names."""

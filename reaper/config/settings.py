@@ -10,7 +10,7 @@ from reaper.policy.rules import Rules
 from reaper.policy.spans import SECOND, Span
 
 DEFAULT_INTERVAL: Final = Span(10 * SECOND)
-DEFAULT_PRECISION: Final = Span(SECOND)
+DEFAULT_PRECISION: Final = Span(SECOND // 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.QUICK: _Size(sessions=50, begin_within=10, interval=2, limit=3),
     Scale.SMOKE: _Size(sessions=3, begin_within=0.5, interval=1, limit=1.5),
 }
-_PRECISIONS: Final = {"reaper, precision 1s": "1s", "reaper, precision 20ms": "20ms"}
+_PRECISIONS: Final = {f"reaper, precision {each}": each for each in ("1s", "250ms", "20ms")}
 _NATIVE: Final = "idle_session_timeout"
 _POLL: Final = "polling"
 _CONDEMNED: Final = """
@@ -68,7 +68,7 @@ class _Cost:
 
 
 def run(scale: Scale, major: int) -> Iterator[str]:
-    """Three ways to end idle sessions, side by side."""
+    """The ways to end idle sessions, side by side."""
     size = _SIZES[scale]
     room = (len(_PRECISIONS) + 2) * size.sessions + size.bystanders + 20
     with Ground(major, max_connections=str(room)) as ground, ExitStack() as stack:

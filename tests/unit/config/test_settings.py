@@ -85,7 +85,7 @@ def minutes(count: int) -> Span:
 def test_a_file_that_says_the_least_gets_every_default() -> None:
     settings = read(LEAST, file="x")
     assert settings.interval == 10 * SECOND
-    assert settings.precision == SECOND
+    assert settings.precision == SECOND // 4
     assert (settings.servers, settings.servers_from, settings.notify, settings.only) == ((), (), (), ())
     assert settings.warnings == ()
     assert settings.rules.protect == NO_KEYS
