@@ -3,10 +3,16 @@
 import errno
 import fnmatch
 import os
+import select
 import stat
+import time
 from pathlib import Path
+from typing import Final
 
 from reaper.config.syntax import LARGEST
+
+_PATIENCE_SECONDS: Final = 5.0
+_CHUNK: Final = 65_536
 
 
 class Unreadable(Exception):
@@ -27,6 +33,17 @@ def contents(file: str) -> bytes:
         raise _unreadable(error) from error
 
 
+def piped(file: str) -> bytes:
+    """The same, and what comes through a pipe at once: `-p <(make-policies)`; nobody is waited for longer."""
+    try:
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as opened:
+            if stat.S_ISFIFO(os.fstat(opened.fileno()).st_mode):
+                return _from_a_pipe(opened.fileno())
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from error
+    return contents(file)
+
+
 def found(pattern: str) -> list[str]:
     """The files that this pattern finds now, not the hidden ones, and its folder to the letter."""
     last = Path(pattern).name
@@ -43,6 +60,20 @@ def found(pattern: str) -> list[str]:
 def reason(error: OSError | ValueError) -> str:
     """What the system says, without the name of the file."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def _from_a_pipe(descriptor: int) -> bytes:
+    data = bytearray()
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while len(data) <= LARGEST:
+        ready, _, _ = select.select([descriptor], [], [], max(end - time.monotonic(), 0))
+        if not ready:
+            told = f"It is a pipe, and nobody has written all of it within {_PATIENCE_SECONDS:g} seconds"
+            raise OSError(errno.ETIMEDOUT, told)
+        if not (chunk := os.read(descriptor, _CHUNK)):
+            break
+        data += chunk
+    return bytes(data)
 
 
 def _size(descriptor: int) -> int:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from reaper.config import compile as compiled
 from reaper.config import pages
 from reaper.config.addresses import webhooks
-from reaper.config.contents import reason
+from reaper.config.contents import Unreadable, piped
 from reaper.config.document import Document
 from reaper.config.doubts import doubts
 from reaper.config.lists import Lists, lists
@@ -20,7 +20,6 @@ from reaper.config.reachability import unreachable
 from reaper.config.sense import nonsense
 from reaper.config.settings import DEFAULT_INTERVAL, DEFAULT_PRECISION, Settings
 from reaper.config.shapes import Shape, shape
-from reaper.config.syntax import LARGEST
 from reaper.config.webhooks import Webhook
 from reaper.policy.rules import GROUP_KEYS, Rules
 
@@ -38,10 +37,9 @@ class _Beside(NamedTuple):
 def load(path: pathlib.Path) -> Settings:
     """Read a policy file, once, and what it names: the digest is of the very bytes that were understood."""
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
-    except (OSError, ValueError) as error:
-        what = f"the file cannot be read: {reason(error)}"
+        data = piped(str(path))
+    except Unreadable as error:
+        what = f"the file cannot be read: {error}"
         raise BadPolicyFile(
             at_top(str(path), what, "name a readable one with --policies or REAPER_POLICIES")
         ) from error
