@@ -17,9 +17,11 @@ def doubts(head: Head, policies: Mapping[int, Policy], servers: Sequence[Server]
     placed = list(selectors(head, policies))
     yield from every_address(placed)
     yield from repeated(placed)
+    labels = {server.labels for server in servers}
     for number, policy in policies.items():
         yield from _repeated_words(number, policy)
-        if servers and not any(compiled.only(policy).fits(server.labels) for server in servers):
+        only = compiled.only(policy)
+        if labels and not any(only.fits(carried) for carried in labels):
             what = "no server known now has these labels"
             yield Finding(("policies", number, "only"), what, "give them to a server, or ask for others")
         if policy.mode == Mode.ENFORCE and policy.brake is None and policy.when is None:

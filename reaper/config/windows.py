@@ -27,6 +27,8 @@ _WINDOW: Final = re.compile(_PATTERN)
 EDITOR_PATTERN: Final = f"^{re.sub(r'[?]P<[a-z]+>', '', _PATTERN)}$"
 """The same for editors, whose regular expressions name no groups in this way."""
 
+_LONGEST: Final = 500
+
 _FOR_EXAMPLE: Final = (
     "write for example Mon-Fri 20:00-06:00 Europe/Berlin, or 22:00-24:00 for every day in UTC"
 )
@@ -35,6 +37,8 @@ _FOR_EXAMPLE: Final = (
 def window(value: object) -> Window:
     """Days, hours and a time zone; every day and UTC when they are not said."""
     written = text(value)
+    if len(written) > _LONGEST:
+        refuse(f"{shown(written)} is longer than {_LONGEST} characters", "write several, in a list")
     found = _WINDOW.fullmatch(written)
     if _ONLY_DAYS.fullmatch(written):
         what = f"{shown(written)} names days and no hours"

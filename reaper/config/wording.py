@@ -43,7 +43,7 @@ def shown(value: object) -> str:
             return "nothing"
         case Plain(text=text):
             # Only letters, digits and a few signs ever look like a number, a date or a truth value.
-            return text if len(text) <= _LONGEST_GUESS else quoted(text)
+            return text if len(text) <= _LONGEST_GUESS and text.isprintable() else quoted(text)
         case str():
             return quoted(value)
         case dict():
