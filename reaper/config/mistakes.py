@@ -1,7 +1,7 @@
 """What is wrong with a policy file, each mistake where it stands and with what to write instead."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 Path = tuple[str | int, ...]
@@ -9,6 +9,8 @@ Path = tuple[str | int, ...]
 
 TOP: Final[Path] = ()
 LONGEST_QUOTE: Final = 60
+MOST_TOLD: Final = 1_500
+"""A file has so many mistakes when it is something else, or was made by a broken machine."""
 
 _SCHEME: Final = re.compile("//")
 
@@ -35,11 +37,20 @@ class BadPolicyFile(Exception):
 
     def __init__(self, *mistakes: Mistake) -> None:
         super().__init__(*mistakes)
-        self.mistakes = tuple(sorted(mistakes))
+        self.mistakes = _told(sorted(mistakes))
 
     def __str__(self) -> str:
         """One line per mistake, in the order of the file."""
         return "\n".join(map(str, self.mistakes))
+
+
+def _told(mistakes: list[Mistake]) -> tuple[Mistake, ...]:
+    """All of them, unless nobody would read so many."""
+    if len(mistakes) <= MOST_TOLD:
+        return tuple(mistakes)
+    rest = f"{len(mistakes) - MOST_TOLD:,} more mistakes, here and below"
+    next_one = replace(mistakes[MOST_TOLD], where="file", what=rest, instead="mend those above first")
+    return (*mistakes[:MOST_TOLD], next_one)
 
 
 class Place(NamedTuple):

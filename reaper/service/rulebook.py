@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from reaper.config import BadPolicyFile, Settings, Stamp, load, stamp
 from reaper.telemetry import events
@@ -12,6 +12,8 @@ from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import ReloadGauges
 
 T = TypeVar("T")
+
+_MOST_LOGGED: Final = 100
 
 
 class Rulebook:
@@ -51,8 +53,11 @@ class Rulebook:
             settings = await self._beside(lambda: load(self._path))
         except BadPolicyFile as bad:
             self._gauges.failed()
-            for mistake in bad.mistakes:
-                self._log.error(events.RELOAD_REFUSED, mistake=str(mistake), in_force=self._digest)
+            told = list(map(str, bad.mistakes[:_MOST_LOGGED]))
+            if len(bad.mistakes) > _MOST_LOGGED:
+                told.append(f"and {len(bad.mistakes) - _MOST_LOGGED} more: `reaper check` tells them")
+            for mistake in told:
+                self._log.error(events.RELOAD_REFUSED, mistake=mistake, in_force=self._digest)
             return False
         if wrong := self._objection(settings):
             self._gauges.failed()
