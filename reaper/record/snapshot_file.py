@@ -1,10 +1,20 @@
 """The format of a saved snapshot: what may stand where, and the sentence for what may not."""
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Final, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PlainValidator, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from reaper.policy.session import (
@@ -22,6 +32,10 @@ from reaper.record.reader import parse_time
 
 FORMAT: Final = 1
 
+_MOST_BACKENDS: Final = 262_143
+"""No server has more; what counts them is not read beyond, for every mistake in it takes memory."""
+_MOST_KEYS: Final = 100
+
 
 class BadSnapshot(Exception):
     """A file is no snapshot; every problem is a line that says where, what, and what to write instead."""
@@ -32,6 +46,8 @@ class BadSnapshot(Exception):
 
 
 _NO_INSTANT: Final = "instant"
+_CROWD: Final = "crowd"
+_LITTER: Final = "litter"
 _BEYOND_THE_CALENDAR: Final = re.compile(r"(-?\d{1,20})us", re.ASCII)
 
 
@@ -43,16 +59,33 @@ def _instant(value: object) -> Instant:
     raise PydanticCustomError(_NO_INSTANT, "not an instant")
 
 
+def _of_backends(value: object) -> object:
+    if isinstance(value, list | dict) and len(value) > _MOST_BACKENDS:
+        raise PydanticCustomError(_CROWD, "too many", {"most": _MOST_BACKENDS})
+    return value
+
+
 # Not pydantic's own str: it refuses lone surrogates, and a client may have put one into its name.
 _Text = InstanceOf[str]
 _Moment = Annotated[Instant, PlainValidator(_instant)]
 _Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
-_Pid = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
+_Pid = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_keys(cls, value: Any) -> Any:  # noqa: ANN401 (whatever the file holds)
+        """Refuse at once what would be refused key by key."""
+        if isinstance(value, dict) and len(value) > _MOST_KEYS:
+            raise PydanticCustomError(_LITTER, "too many", {"most": _MOST_KEYS})
+        return value
+
+
+_P = TypeVar("_P", bound=_Part)
 
 
 class _Slots(_Part):
@@ -68,8 +101,8 @@ class _Watcher(_Part):
 
 
 class _Facts(_Part):
-    advisory_lock_holders: list[_Count] | None = None
-    waiters: dict[_Pid, _Count] | None = None
+    advisory_lock_holders: Annotated[list[_Count] | None, BeforeValidator(_of_backends)] = None
+    waiters: Annotated[dict[_Pid, _Count] | None, BeforeValidator(_of_backends)] = None
 
     def value(self) -> Facts:
         holders, waiters = self.advisory_lock_holders, self.waiters
@@ -117,15 +150,16 @@ class _Document(_Part):
     watcher: _Watcher
     unreadable: _Count = 0
     facts: _Facts = _Facts()
-    sessions: list[_Session]
+    sessions: Annotated[list[object], BeforeValidator(_of_backends)]
+    """Read one by one, and no further than somebody would mend them at once."""
 
-    def value(self) -> Snapshot:
+    def value(self, sessions: Iterable[_Session]) -> Snapshot:
         return Snapshot(
             server=self.server,
             at=self.at,
             slots=Slots(total=self.slots.total, reserved=self.slots.reserved, used=self.slots.used),
             watcher=Watcher(**dict(self.watcher)),
-            sessions=tuple(session.value() for session in self.sessions),
+            sessions=tuple(session.value() for session in sessions),
             unreadable=self.unreadable,
             facts=self.facts.value(),
         )
@@ -133,19 +167,61 @@ class _Document(_Part):
 
 def read_document(document: object, file: str) -> Snapshot:
     """The snapshot that this JSON value stands for; BadSnapshot says everything that is wrong with it."""
-    try:
-        return _Document.model_validate(document).value()
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        told = [f"{file}: {_where(problem['loc'])}{_sentence(problem)}" for problem in found[:_MOST_PROBLEMS]]
-        if len(found) > _MOST_PROBLEMS:
-            told.append(f"{file}: and {len(found) - _MOST_PROBLEMS} more of this kind")
-        raise BadSnapshot(told) from None
+    problems = _Problems(file)
+    head = problems.read(_Document, document, ())
+    sessions = [
+        problems.read(_Session, session, ("sessions", number))
+        for number, session in enumerate(_sessions(document))
+        if not problems.are_enough
+    ]
+    if head is None or problems:
+        raise BadSnapshot(problems.told())
+    return head.value(session for session in sessions if session)
+
+
+def _sessions(document: object) -> Sequence[object]:
+    sessions = document.get("sessions") if isinstance(document, dict) else None
+    return sessions if isinstance(sessions, list) and len(sessions) <= _MOST_BACKENDS else ()
+
+
+class _Problems:
+    """Collects what is wrong, each mistake with its place."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._found: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether there are more than are told."""
+        return len(self._found) > _MOST_PROBLEMS
+
+    def read(self, model: type[_P], value: object, place: tuple[int | str, ...]) -> _P | None:
+        """A part of the file, or nothing."""
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            for problem in islice(error.errors(include_url=False), _MOST_PROBLEMS + 1):
+                where = _where((*place, *problem["loc"]))
+                self._found.append(f"{self._file}: {where}{_sentence(problem)}")
+        return None
+
+    def told(self) -> Iterator[str]:
+        """A line for each, but not for thousands."""
+        yield from self._found[:_MOST_PROBLEMS]
+        if self.are_enough:
+            yield f"{self._file}: and more of this kind"
 
 
 _MOST_PROBLEMS: Final = 20
 _SENTENCES: Final = {
     "missing": "it is missing; write it as `reaper snapshot` does",
+    _CROWD: "it holds more than {most} entries, and no server has so many backends; take them out",
+    _LITTER: "it holds more than {most} keys, and a snapshot has few; remove those that it does not know",
+    "string_unicode": "it has a key that is no text; remove it",
     "extra_forbidden": "a snapshot has no such key; remove it",
     "int_type": "{value} is no whole number; write one",
     "bool_type": "{value} is neither true nor false; write one of them",

@@ -9,8 +9,10 @@ from reaper.policy.session import Facts, Session, SessionId, Snapshot
 from reaper.policy.spans import isoformat
 from reaper.record.snapshot_file import FORMAT, BadSnapshot, read_document
 
-MOST_BYTES: Final = 100_000_000
-"""The longest file that is read: many times what the largest server could show."""
+MOST_BYTES: Final = 32 * 1024 * 1024
+"""The longest file that is read: tens of thousands of sessions, many times what most servers ever show."""
+
+_MOST_DIGITS: Final = 40
 
 
 def dump_snapshot(snapshot: Snapshot) -> bytes:
@@ -33,7 +35,7 @@ def dump_snapshot(snapshot: Snapshot) -> bytes:
 def parse_snapshot(data: bytes, *, file: str) -> Snapshot:
     """Read a snapshot back, whole or not at all; BadSnapshot says everything that is wrong with it."""
     if len(data) > MOST_BYTES:
-        told = f"it has {len(data)} bytes; a snapshot has at most {MOST_BYTES}"
+        told = f"it has more than {MOST_BYTES} bytes, and no snapshot is so large; name another file"
         raise BadSnapshot([f"{file}: {told}"])
     snapshot = read_document(_json(data, file), file)
     seen = set[SessionId]()
@@ -71,7 +73,7 @@ def _session(session: Session) -> dict[str, object]:
 
 def _json(data: bytes, file: str) -> object:
     try:
-        return json.loads(data.decode(), object_pairs_hook=_once)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once, parse_int=_whole)
     except json.JSONDecodeError as error:
         told = f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}"
     except UnicodeDecodeError as error:
@@ -81,6 +83,13 @@ def _json(data: bytes, file: str) -> object:
     except ValueError as error:
         told = f"{file}: {error}"
     raise BadSnapshot([told])
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        message = f"the number {digits[:_MOST_DIGITS]}... has {len(digits)} digits; write a whole number"
+        raise ValueError(message)
+    return int(digits)
 
 
 def _once(pairs: list[tuple[str, object]]) -> Mapping[str, object]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Snapshot, Watcher
 from reaper.policy.spans import Instant
-from reaper.record import snapshots
+from reaper.record import snapshot_file, snapshots
 from reaper.record.snapshot_file import BadSnapshot
 from reaper.record.snapshots import dump_snapshot, parse_snapshot
 
@@ -106,6 +106,8 @@ def one(**session: Any) -> list[dict[str, Any]]:  # noqa: ANN401
         (b'"\xff"', "s.json: not UTF-8 at byte 1; write what `reaper snapshot` wrote"),
         (b"[" * 100_000, "s.json: nested too deeply; a snapshot has three levels"),
         (b'{"a": 1, "a": 2}', "s.json: the key 'a' stands twice in one object; remove one of them"),
+        (b'{"a": 123%s}' % (b"0" * 5_000), "has 5003 digits; write a whole number"),
+        (b'{"\\ud800": 1}', "s.json: it has a key that is no text; remove it"),
         (b"[]", "s.json: a list is no object; write one in { }"),
         (changed(snapshot=2), "s.json: snapshot: 2 is no version of this format; write 1"),
         (
@@ -157,7 +159,46 @@ def test_every_mistake_is_told_at_once_but_not_thousands() -> None:
     with pytest.raises(BadSnapshot) as bad:
         parse_snapshot(changed(sessions=[{}] * 1_000), file="s.json")
     assert len(bad.value.problems) == 21
-    assert bad.value.problems[-1] == "s.json: and 1980 more of this kind"
+    assert bad.value.problems[-1] == "s.json: and more of this kind"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (changed(sessions=[1] * 262_144), "s.json: sessions: it holds more than 262143 entries"),
+        (changed(sessions=[1] * 262_143), "s.json: sessions[0]: 1 is no object"),
+        (changed(facts={"waiters": {str(pid): "x" for pid in range(262_144)}}), "s.json: facts.waiters: it"),
+        (
+            changed(facts={"advisory_lock_holders": ["x"] * 262_144}),
+            "s.json: facts.advisory_lock_holders: it",
+        ),
+        (changed(**{f"k{number}": 1 for number in range(101)}), "s.json: it holds more than 100 keys"),
+        (changed(facts={"waiters": {"01": 1}}), "s.json: facts.waiters.'01': '01' is no pid"),
+    ],
+)
+def test_a_crowd_of_mistakes_is_refused_by_its_number(data: bytes, told: str) -> None:
+    with pytest.raises(BadSnapshot) as bad:
+        parse_snapshot(data, file="s.json")
+    assert bad.value.problems[0].startswith(told)
+    assert len(bad.value.problems) <= 21
+
+
+def test_no_more_of_a_broken_file_is_looked_at_than_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[object]()
+    read = snapshot_file._Problems.read
+
+    def seen(problems: Any, model: Any, value: object, place: Any) -> object:  # noqa: ANN401
+        looked.append(place)
+        return read(problems, model, value, place)
+
+    monkeypatch.setattr(snapshot_file._Problems, "read", seen)
+    with pytest.raises(BadSnapshot):
+        parse_snapshot(changed(sessions=[{}] * 1_000), file="s.json")
+    assert len(looked) == 12
+
+
+def test_a_mark_of_byte_order_is_no_part_of_it() -> None:
+    assert parse_snapshot(b"\xef\xbb\xbf" + dump_snapshot(SNAPSHOT), file="s.json") == SNAPSHOT
 
 
 def test_a_long_value_is_told_short() -> None:
@@ -168,7 +209,7 @@ def test_a_long_value_is_told_short() -> None:
 
 def test_a_file_beyond_measure_is_not_even_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "MOST_BYTES", 10)
-    with pytest.raises(BadSnapshot, match="it has 11 bytes; a snapshot has at most 10"):
+    with pytest.raises(BadSnapshot, match="it has more than 10 bytes"):
         parse_snapshot(b"not JSON !!", file="s.json")
 
 
