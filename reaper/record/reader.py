@@ -1,7 +1,10 @@
 """Reads a record back: whatever stands in the file, no line of it stops the reading."""
 
+import errno
 import gzip
 import json
+import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -68,6 +71,8 @@ def opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
         yield source
         return
     with source.open("rb") as file:
+        if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "It is a device, and may have no end")
         if is_packed(file):
             yield cast("BinaryIO", gzip.GzipFile(fileobj=file))
         else:

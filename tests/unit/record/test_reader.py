@@ -120,3 +120,8 @@ def test_an_intent_is_open_until_its_outcome_is_read(
         b"".join(line(name, intent=intent) for name, intent in written) + line(INTENT, intent=7) + b"{"
     )
     assert [event.text("intent") for event in open_intents(events)] == still_open
+
+
+def test_a_device_is_not_read_for_it_may_have_no_end() -> None:
+    with pytest.raises(OSError, match="It is a device"):
+        list(read_events(Path("/dev/zero")))
