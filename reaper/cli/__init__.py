@@ -3,6 +3,7 @@
 import resource
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 
 import click
 
@@ -20,6 +21,10 @@ def main() -> None:
     with suppress(OSError, ValueError):
         # A dump of our memory would hold passwords. systemd-coredump, handed one all the same, heeds it.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for stream in (sys.stdout, sys.stderr):
+        # Where a terminal or a log is not of UTF-8, a name must not end the command that shows it.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with ending_unread():
             sys.exit(_ended())

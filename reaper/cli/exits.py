@@ -7,6 +7,8 @@ from typing import IO, Any
 
 import click
 
+from reaper.telemetry.plain import plain
+
 
 class Exit(IntEnum):
     """What the shell is told."""
@@ -23,8 +25,9 @@ class _Sentence(click.ClickException):
     """An error for a person; printed as it stands, so that editors can follow its file:line:column."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the sentence."""
-        click.echo(self.format_message(), file=file or sys.stderr)
+        """Print the sentence, line by line: what it repeats may come from a file, a server or a client."""
+        lines = map(plain, self.format_message().split("\n"))
+        click.echo("\n".join(lines), file=file or sys.stderr)
 
 
 class No(_Sentence):

@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from typing import Final
 
+from reaper.telemetry.plain import plain
+
 _MICRO: Final = 1_000_000
 
 
@@ -38,7 +40,7 @@ class Systemd:
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
-        self._say(f"STATUS={' '.join(text.split())}")
+        self._say(f"STATUS={plain(' '.join(text.split()))}")
 
     def alive(self) -> None:
         """Feed the watchdog."""

@@ -101,3 +101,8 @@ def test_what_the_manager_said_is_not_for_our_children(monkeypatch: pytest.Monke
     Systemd.from_environment()
 
     assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & set(os.environ)
+
+
+def test_a_status_is_one_harmless_line_whatever_stands_in_it(manager: socket.socket) -> None:
+    Systemd(manager.getsockname()).status("3 servers\nREADY=0\x1b[2J \ud800\u202e")
+    assert heard(manager) == [r"STATUS=3 servers READY=0\x1b[2J \ud800\u202e"]
