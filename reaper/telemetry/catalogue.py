@@ -55,7 +55,7 @@ CATALOGUE: Final = (
         "reaper_sessions",
         Kind.GAUGE,
         ("server", "state", "application"),
-        "Sessions; the ten largest applications by name, the rest as `other`",
+        "Sessions; the ten largest applications by name, at most a hundred names a day, the rest as `other`",
     ),
     Family("reaper_unreadable_sessions", Kind.GAUGE, _SERVER, "Sessions that hide their state from us"),
     Family("reaper_oldest_idle_seconds", Kind.GAUGE, _SERVER, "The age of the longest idle session"),

@@ -11,6 +11,7 @@ from typing import Final
 
 from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.verdict import Result
+from reaper.telemetry.applications import Applications
 
 CYCLE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 LATENESS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -48,6 +49,8 @@ class ServerCounts:
     """By policy and mode."""
     failures: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(FAILURES, 0)))
     clock_steps: int = 0
+    applications: Applications = field(default_factory=Applications)
+    """Those that have a label of their own."""
     cycles: Histogram = field(default_factory=lambda: Histogram(CYCLE_SECONDS))
     lateness: Histogram = field(default_factory=lambda: Histogram(LATENESS_SECONDS))
 

@@ -15,6 +15,7 @@ from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import Instant
 from reaper.policy.verdict import Outcome, Plan, Reap
+from reaper.telemetry.applications import Applications
 from reaper.telemetry.copying import CopyGauges
 from reaper.telemetry.counts import ServerCounts
 from reaper.telemetry.exposition import Page, Sample, expose
@@ -161,14 +162,16 @@ class Metrics:
             yield from self.copy.samples()
         # Copies, here and below: the service goes on while a page is made.
         for server, gauges in self.servers.copy().items():
-            for name, labels, value in _of_gauges(gauges):
+            for name, labels, value in _of_gauges(gauges, self._of(server).applications):
                 yield name, (server, *labels), value
         for server, counts in self._counts.copy().items():
             for name, labels, counted in _of_counts(counts):
                 yield name, (server, *labels), counted
 
 
-def _of_gauges(gauges: ServerGauges) -> Iterator[tuple[str, tuple[str, ...], float]]:
+def _of_gauges(
+    gauges: ServerGauges, applications: Applications
+) -> Iterator[tuple[str, tuple[str, ...], float]]:
     yield "connected", (), float(gauges.connected)
     yield "refused", (), float(gauges.refused)
     yield "leader", (), float(gauges.leads)
@@ -180,7 +183,8 @@ def _of_gauges(gauges: ServerGauges) -> Iterator[tuple[str, tuple[str, ...], flo
     if rules and snapshot and plan:
         yield from readings(snapshot, plan, rules)
     if everybody:
-        yield from census(everybody)
+        now = time.monotonic()
+        yield from census(everybody, admit=lambda names: applications.admit(names, now))
 
 
 def _of_counts(counts: ServerCounts) -> Iterator[Sample]:

@@ -1,7 +1,7 @@
 """What one look at a server comes to in numbers; pure, and bounded whatever clients call themselves."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from reaper.policy.protections import BUILT_IN
@@ -32,6 +32,12 @@ SPARED_BY: Final = (
 )
 """By what a session that a policy matches can be spared: a protection, an allowlist, a rest, a restraint."""
 
+_LONGEST_NAME: Final = 100
+"""Characters; names that differ behind them only are one."""
+
+Admit = Callable[[Sequence[str]], Collection[str]]
+"""Of the largest applications, those that may have a label of their own."""
+
 Reading = tuple[str, tuple[str, ...], float]
 """A metric without its prefix, its labels after the server's, and its value."""
 
@@ -49,12 +55,12 @@ def readings(snapshot: Snapshot, plan: Plan, rules: Rules) -> Iterator[Reading]:
         yield "spared", (by,), count
 
 
-def census(snapshot: Snapshot) -> Iterator[Reading]:
+def census(snapshot: Snapshot, *, admit: Admit = lambda names: names) -> Iterator[Reading]:
     """Every gauge that wants everybody to be seen."""
     idle = (session.state_change for session in snapshot.sessions if session.state == IDLE)
     yield "oldest_idle_seconds", (), _oldest(idle, snapshot.at)
     yield "oldest_transaction_seconds", (), _oldest((s.xact_start for s in snapshot.sessions), snapshot.at)
-    for labels, count in _by_state_and_application(snapshot).items():
+    for labels, count in _by_state_and_application(snapshot, admit).items():
         yield "sessions", labels, count
 
 
@@ -63,11 +69,11 @@ def _oldest(began: Iterator[Instant | None], now: Instant) -> float:
     return max((seconds(age) for age in ages if age is not None and age > 0), default=0.0)
 
 
-def _by_state_and_application(snapshot: Snapshot) -> Counter[tuple[str, str]]:
+def _by_state_and_application(snapshot: Snapshot, admit: Admit) -> Counter[tuple[str, str]]:
     named = Counter(map(_application, snapshot.sessions))
     # By name where counts are equal: the same names at every look, and not whoever came first.
     ranked = sorted(named.items(), key=lambda item: (-item[1], item[0]))
-    top = {name for name, _ in ranked[:TOP_APPLICATIONS]}
+    top = admit([name for name, _ in ranked[:TOP_APPLICATIONS]])
     counts = Counter[tuple[str, str]]()
     for session in snapshot.sessions:
         name = _application(session)
@@ -76,7 +82,7 @@ def _by_state_and_application(snapshot: Snapshot) -> Counter[tuple[str, str]]:
 
 
 def _application(session: Session) -> str:
-    return plain(session.identity.application) or UNNAMED
+    return plain(session.identity.application)[:_LONGEST_NAME] or UNNAMED
 
 
 def _candidates(plan: Plan, rules: Rules) -> Counter[tuple[str, str]]:
