@@ -1,0 +1,33 @@
+"""Rules that have an answer for nearly everybody, so that deciding goes its longest ways."""
+
+from typing import Final
+
+from reaper.config import read
+from reaper.policy.rules import Rules
+
+_FILE: Final = b"""\
+version: 1
+protect: {application: ["*protected*"], client: [10.9.0.0/16, "2001:db8::/32"]}
+policies:
+  - name: leaked
+    mode: enforce
+    match: {state: [idle], idle_for: 1ms, role: ["*[!q]*"], client: [local, 10.0.0.0/8, "::/0"]}
+    allowlist: {application: ["[a-f]*z?"], role: ["?*q"]}
+  - name: kept
+    mode: enforce
+    match: {state: [idle, idle in transaction], connected_for: 1ms}
+    despite: [superusers, listeners, backups, poolers, advisory-locks, replication]
+    during: ["00:00-24:00", Mon-Fri 20:00-06:00 Europe/Berlin]
+    when: {connections_used: 1%}
+    keep: {newest: 1, per: [application]}
+    brake: off
+  - name: capped
+    match: {state: [idle in transaction (aborted)], idle_for: 1s}
+    cap: {most: 1, per: [role, client]}
+  - name: cancelled
+    match: {state: [active], running_for: 1s, blocking: true}
+    action: cancel
+  - name: vacuum
+    match: {state: [idle], idle_for: 1s, holds_back_vacuum: 5}
+"""
+RULES: Final[Rules] = read(_FILE, file="rules").rules
