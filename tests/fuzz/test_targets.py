@@ -1,0 +1,28 @@
+"""The short form of every search: the seeds, what was once found, and small changes of both."""
+
+from random import Random
+from typing import Final
+
+import pytest
+
+from .mutate import mutated
+from .target import NAMES, target
+
+_CHANGES: Final = 80
+_SLOW: Final = {"http_requests": 12}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_seed_and_nothing_that_was_found_breaks_a_promise(name: str) -> None:
+    chosen = target(name)
+    assert chosen.seeds
+    for data in (*chosen.seeds, *chosen.finds()):
+        chosen.check(data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_small_change_breaks_a_promise(name: str) -> None:
+    chosen = target(name)
+    random = Random(name)  # noqa: S311 (the same changes in every run)
+    for _ in range(_SLOW.get(name, _CHANGES)):
+        chosen.check(mutated(random.choice((*chosen.seeds, *chosen.finds())), chosen.words, random))
