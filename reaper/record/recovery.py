@@ -13,8 +13,6 @@ from reaper.record.writer import RecordFailed
 
 ENDED: Final = "an earlier life of the reaper ended between intent and outcome"
 
-_IN_VAIN: Final = "open intents cannot be looked for"
-
 
 def settle_open_intents(path: Path, ledger: Ledger) -> int:
     """Settle the open intents of earlier lives as unknown, durably, and say how many there were.
@@ -32,11 +30,8 @@ def _both(path: Path) -> Iterator[Event | Torn]:
     looked_at = path
     try:
         for looked_at in (*rotated_copies(path)[-1:], path):
-            if looked_at.is_fifo():
-                # Whoever opens a pipe waits for a writer, and this is the start of the service.
-                raise RecordFailed(where=str(looked_at), why=f"{_IN_VAIN}: it is a pipe")
             with suppress(FileNotFoundError):
                 yield from read_events(looked_at)
     except OSError as error:
-        why = f"{_IN_VAIN}: {error.strerror or error}"
+        why = f"open intents cannot be looked for: {error.strerror or error}"
         raise RecordFailed(where=str(looked_at), why=why) from error

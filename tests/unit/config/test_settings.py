@@ -1,6 +1,5 @@
 import hashlib
 from datetime import UTC
-from io import BytesIO
 from ipaddress import ip_network
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -180,8 +179,8 @@ def test_the_digest_is_of_the_bytes_that_were_read() -> None:
 def test_a_file_is_read_once_so_that_the_digest_and_the_rules_cannot_disagree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = [BytesIO(LEAST), BytesIO(b"changed meanwhile")]
-    monkeypatch.setattr(Path, "open", lambda *_: answers.pop(0))
+    answers = [LEAST, b"changed meanwhile"]
+    monkeypatch.setattr("reaper.config.load.piped", lambda _: answers.pop(0))
     assert load(tmp_path / "policies.yaml").rules.digest == hashlib.sha256(LEAST).hexdigest()
     assert len(answers) == 1
 

@@ -1,6 +1,5 @@
 """A new life settles what an earlier one left open, once."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -97,10 +96,3 @@ def test_nothing_that_stands_in_the_file_stops_the_start(tmp_path: Path) -> None
 def test_a_folder_in_place_of_the_file_is_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(RecordFailed, match="open intents cannot be looked for: Is a directory"):
         settle_open_intents(tmp_path, ledger(Shelf()))
-
-
-def test_a_pipe_in_place_of_a_rotated_record_keeps_nobody_waiting(tmp_path: Path) -> None:
-    path = tmp_path / "audit.jsonl"
-    os.mkfifo(tmp_path / "audit.jsonl.1")
-    with pytest.raises(RecordFailed, match="open intents cannot be looked for: it is a pipe"):
-        settle_open_intents(path, ledger(FileSink(path)))
