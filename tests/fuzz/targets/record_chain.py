@@ -26,6 +26,8 @@ def check(data: bytes) -> None:
     for number, line in enumerate(walk(io.BytesIO(data), forwards), start=1):
         assert line.number == number
         assert line.fields is not None or line.why
+        if line.fields is not None:
+            forwards.whole(line.data)
     memory = os.memfd_create("record")
     try:
         os.write(memory, data)

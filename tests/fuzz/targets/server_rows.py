@@ -76,6 +76,9 @@ def _row(feed: Feed) -> _Row:
         listens=feed.pick((None, True, False)),
         starts_backup=feed.pick((None, True, False)),
         query=_text(feed),
+        everybody=True,
+        clients=None,
+        unreadable=None,
         at=start or _instant(feed) or ExactInstant(0).load(_EPOCH[0]),
     )
 

@@ -1,5 +1,6 @@
 import hashlib
 from datetime import UTC
+from importlib import import_module
 from ipaddress import ip_network
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -180,7 +181,7 @@ def test_a_file_is_read_once_so_that_the_digest_and_the_rules_cannot_disagree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [LEAST, b"changed meanwhile"]
-    monkeypatch.setattr("reaper.config.load.piped", lambda _: answers.pop(0))
+    monkeypatch.setattr(import_module("reaper.config.load"), "piped", lambda _: answers.pop(0))
     assert load(tmp_path / "policies.yaml").rules.digest == hashlib.sha256(LEAST).hexdigest()
     assert len(answers) == 1
 
