@@ -138,8 +138,7 @@ def _take_overs(world: World) -> str:
     for loss in world.losses:
         heirs = [
             event.at
-            for replica in world.reapers
-            if replica is not loss.lost
+            for replica in world.reapers  # the lost one too: it may be back before a standby asks
             for event in replica.daemon.journal.named(events.LEADS, since=loss.at)
         ]
         if heirs:
@@ -148,7 +147,7 @@ def _take_overs(world: World) -> str:
         (how, str(len(shares)), figure(100 * median(shares), "%"), figure(100 * max(shares), "%"))
         for how, shares in sorted(gaps.items())
     ]
-    title = f"Take-over by a standby, as a share of the lease of {LEASE:g} s"
+    title = f"From the loss of a leader to the next one, as a share of the lease of {LEASE:g} s"
     return table(title, ("the leader was lost by", "times", "median", "max"), rows)
 
 

@@ -70,7 +70,6 @@ class Loss:
 
     at: float
     how: str
-    lost: Replica
 
 
 class World:
@@ -260,7 +259,7 @@ class World:
             if each is not replica and each.daemon.journal.named(events.STANDS_BY)
         ]
         if replica.leads and standing_by:
-            self.losses.append(Loss(at=time.time(), how=how, lost=replica))
+            self.losses.append(Loss(at=time.time(), how=how))
 
     def check(self) -> None:
         """Raise whatever has ended the load, which only the end of the campaign may do."""
