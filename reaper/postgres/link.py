@@ -52,11 +52,11 @@ _NETWORK: Final[Mapping[str, str | int]] = {
 _WATCHDOG_SECONDS: Final = 12.0
 _CONNECT_SECONDS: Final = 20.0
 # Whatever PGCLIENTENCODING or ALTER ROLE says: nothing is converted, so that no name can fail a fetch.
-# And nothing is written: said at the login, libpq would take a primary for a server that only reads, and
-# refuse it where `target_session_attrs` asks for one that writes.
+# And nothing is written, unless a link is there to write: said at the login, libpq would take a primary for a
+# server that only reads, and refuse it where `target_session_attrs` asks for one that writes.
 _HABITS: Final = """
     SELECT pg_catalog.set_config('client_encoding', pg_catalog.current_setting('server_encoding'), false),
-           pg_catalog.set_config('default_transaction_read_only', 'on', false)
+           pg_catalog.set_config('default_transaction_read_only', %s, false)
 """
 _OWN_PID: Final = "SELECT pg_catalog.pg_backend_pid()"
 _PREPARE_AT_ONCE: Final = 0
@@ -94,7 +94,7 @@ class Link:
             raise await explained(error) from None
         link = cls(connection)
         try:
-            await link._settle_in(lease or Span(0))
+            await link._settle_in(lease or Span(0), writes=writes)
         except psycopg.Error as error:
             await link.close()
             raise await explained(error) from None
@@ -162,13 +162,13 @@ class Link:
         with socket.socket(fileno=os.dup(self._connection.fileno())) as ours, suppress(OSError):
             ours.shutdown(socket.SHUT_RDWR)
 
-    async def _settle_in(self, lease: Span) -> None:
+    async def _settle_in(self, lease: Span, *, writes: bool) -> None:
         ((pid,),) = await self.rows(_OWN_PID)
         if pid != self.pid:
             # A pooler, which the preflight refuses: its sessions are lent to others, and stay as they were.
             return
         self._connection.prepare_threshold = _PREPARE_AT_ONCE
-        await self.rows(_HABITS)
+        await self.rows(_HABITS, ("off" if writes else "on",))
         await self._take_lease(lease)
 
     async def _take_lease(self, lease: Span) -> None:
