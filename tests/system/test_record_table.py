@@ -105,6 +105,9 @@ def test_every_line_arrives_in_the_order_of_the_record_down_to_its_last(
 
     assert done.code == 0
     assert archive.lines() == lines_of(reaper)
+    dump = "".join(f"{line}\n" for line in archive.lines())
+    assert reaper("audit", "verify", "-", stdin=dump).code == 0, "the copy proves what the file does"
+    assert reaper("audit", "verify", "-", stdin=dump.replace("web-1", "web-9")).code == 1
     (opened, *_, closed) = archive.rows("event, application, outcome, role")
     assert (opened[0], closed[0]) == (OPENED, CLOSED)
     assert (OUTCOME, "web-2", "terminated", app.name) in archive.rows("event, application, outcome, role")
