@@ -102,6 +102,8 @@ async def serve(
             timeout_graceful_shutdown=1,
         )
     )
+    # The program's own logger, which would print beside our log; what matters here comes to `_Complaints`.
+    logging.getLogger("uvicorn.error").disabled = True
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http requests")
     stopped = asyncio.create_task(stop.wait(), name="http until the stop")
     await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -187,4 +189,6 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Pass it on."""
         error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, asyncio.CancelledError):
+            return  # whom the end found here
         self._log.error(events.HTTP_FAILED, why=record.getMessage().strip(), exc_info=error)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from threading import Event
 
 import pytest
 
@@ -11,7 +12,7 @@ from reaper.telemetry.health import Health
 from reaper.telemetry.http import listen
 from reaper.telemetry.metrics import Metrics
 
-from .pages import AT_ONCE, LOOPBACK, Answer, Pages, visit
+from .pages import AT_ONCE, LOOPBACK, Answer, Pages, serving, visit
 
 REQUEST = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
 
@@ -253,6 +254,32 @@ def test_a_page_that_fails_is_a_500_and_a_line_in_our_own_log(
     monkeypatch.setattr(metrics, "exposition", broken)
     visit(scene, metrics=metrics)
     assert capfd.readouterr().err == ""
+
+
+def test_a_visitor_who_is_still_there_at_the_end_is_no_line_in_any_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, answered = Event(), Event()
+
+    def slow(*_: object) -> Page:
+        asked.set()
+        answered.wait()
+        return Page(b"", TEXT)
+
+    async def play() -> None:
+        metrics = Metrics("1.2.3")
+        monkeypatch.setattr(metrics, "exposition", slow)
+        try:
+            async with serving(metrics=metrics) as pages:
+                visitor = asyncio.create_task(pages.say(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n"))
+                await asyncio.to_thread(asked.wait)
+            assert pages.logged.getvalue() == ""
+        finally:
+            answered.set()
+        await visitor
+
+    asyncio.run(play())
+    assert caplog.messages == []
 
 
 def test_a_port_that_is_taken_is_an_oserror_in_words() -> None:
