@@ -7,7 +7,8 @@ from typing import Final
 
 _STAMP: Final = r"[.-](?P<stamp>[0-9][0-9T_:.-]*?)(?:\.gz)?"
 _ENDING: Final = re.compile(_STAMP)
-_COPY: Final = re.compile(f"(?P<record>.+?){_STAMP}")
+_COPY: Final = re.compile(f"(?P<record>.*?[^.].*?){_STAMP}")
+"""Dots alone are no name: a folder holds a `..1` where Kubernetes has mounted it."""
 _LONGEST_NUMBER: Final = 5
 """Digits; a stamp of more is a date."""
 

@@ -31,6 +31,16 @@ Lines = list[tuple[int, bytes]]
 """Each with the number of the file that it stands in."""
 
 
+@pytest.mark.parametrize("name", ["..1", "...2", "..2026_01_31", ".1"])
+def test_a_file_whose_name_has_nothing_before_its_numbers_is_no_copy_of_another(
+    tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / name
+    file.touch()
+
+    assert records_of([file]) == [[file]]
+
+
 def act(book: Ledger, pid: int = 1) -> None:
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid)])
     book.settle(intent, TERMINATED)
