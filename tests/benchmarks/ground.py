@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from reaper.demo.embedded import EmbeddedServer
 from reaper.telemetry import events
 from tests.postgres.majors import installation
-from tests.system.command import Life, Reaper
+from tests.system.command import Done, Life, Reaper
 from tests.system.policies import FILE
 
 from .journal import Event, Journal
@@ -112,6 +112,10 @@ class Daemon:
     def running(self) -> bool:
         """Whether it was started and has not ended."""
         return self.life is not None and self.life.running
+
+    def ask(self, *arguments: str) -> Done:
+        """Run another command in its folder."""
+        return self._reaper(*arguments)
 
     def stop(self) -> int:
         """Ask it to end; how many cycles it has run."""

@@ -17,7 +17,7 @@ from .account import Account
 from .crowds import Crowds
 from .sleepers import Habits
 from .tail import Tail
-from .witness import deaths, sessions_killed
+from .witness import LOG_LINE_PREFIX, deaths, sessions_killed
 
 INTENT_LINE: Final = b'"event": "session.intent"'
 OUTCOME_LINE: Final = b'"event": "session.outcome"'
@@ -121,7 +121,7 @@ class Patrol:
     def judged(self, *, gaps: bool = False) -> tuple[Account, list[str]]:
         """The record, and everything in which the server disagrees with it, with or without gaps in it."""
         account, died = Account.of(self.records), self.died()
-        told = [*account.disagreements(died), *self._objections(len(died))]
+        told = [*account.disagreements(died), *self._objections(len(died)), *self._answers()]
         if account.missing and not gaps:
             told.append(f"{account.missing} lines are missing")
         return account, [f"{self.name}: {what}" for what in told]
@@ -135,6 +135,19 @@ class Patrol:
         except TimeoutError:
             return [f"the server counts {self._killed()} sessions killed, and logged {died}"]
         return []
+
+    def _answers(self) -> list[str]:
+        """What `reaper audit` itself finds wrong, in the evidence that a person would give it."""
+        log = ("--server-log", str(self._ground.server.log_path), "--log-line-prefix", LOG_LINE_PREFIX)
+        record = str(self.folder / self.record.name)
+        for copy in (*self._copies(self.record.parent), self.record):
+            if copy.parent != self.folder:
+                shutil.move(copy, self.folder / copy.name)
+        answers = {
+            "verify": self.daemon.ask("audit", "verify", record),
+            "reconcile": self.daemon.ask("audit", "reconcile", record, *log),
+        }
+        return [f"reaper audit {name}: {done.out}{done.err}" for name, done in answers.items() if done.code]
 
     def _killed(self) -> int:
         return sessions_killed(self._ground.server.dsn, self.name)
