@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from reaper.record import recovery, rotation
 from reaper.record.events import EVENTS, INTENT, OUTCOME, WRITTEN_BY_THE_PEN
 from reaper.record.file import FileSink
 from reaper.record.recovery import ENDED, settle_open_intents
@@ -12,9 +13,9 @@ from reaper.record.writer import RecordFailed
 from .build import AUTHOR, SNAPSHOT, TERMINATED, Shelf, events, ledger, reap
 
 
-def left_open(path: Path, *pids: int) -> None:
+def left_open(path: Path, *pids: int, run: str = "earlier") -> None:
     """An earlier life: the first session was settled, then it ended."""
-    book = ledger(FileSink(path), run="earlier")
+    book = ledger(FileSink(path), run=run)
     first, *_ = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid) for pid in pids])
     book.settle(first, TERMINATED)
 
@@ -56,6 +57,24 @@ def test_what_was_rotated_meanwhile_is_settled_too(tmp_path: Path) -> None:
     path.rename(tmp_path / "audit.jsonl.1")
     assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
     assert settle_open_intents(path, ledger(FileSink(path), run="latest")) == 0
+
+
+@pytest.mark.parametrize("moment", ["before the copies are listed", "afterwards"])
+def test_what_is_rotated_while_the_next_life_looks_for_it_is_settled_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    left_open(path, 1, 2)
+    path.rename(tmp_path / "audit.jsonl-20250618")
+    left_open(path, 3, 4, 5, run="not so early")
+
+    def listed(record: Path) -> list[Path]:
+        before = rotation.rotated_copies(record)
+        record.rename(tmp_path / "audit.jsonl-20250619")
+        return before if moment == "afterwards" else rotation.rotated_copies(record)
+
+    monkeypatch.setattr(recovery, "rotated_copies", listed)
+    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 3
 
 
 def test_our_own_intents_are_not_an_earlier_life(tmp_path: Path) -> None:
