@@ -57,7 +57,7 @@ class LogAfter:
             self.crashes += 1
 
     def _awaits(self, lines: int) -> None:
-        tail = Tail(self.log, b"\n")
+        tail = Tail(self.log, b"", ending=b"")
         goal = tail.count() + lines
         until(lambda: tail.count() >= goal, within=_PATIENCE, every=_SPIN)
 
