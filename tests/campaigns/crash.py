@@ -29,6 +29,8 @@ from .report import Report, figures
 from .witness import deaths
 
 _LANES: Final = 4
+_LIVES: Final = 10
+"""Fewer are not worth a lane of their own."""
 _OTHER: Final = "logafter"
 _OTHERS_SHARE: Final = 5
 _START: Final = 0.8
@@ -134,7 +136,9 @@ def crash(*, crashes: int, seed: int, major: int, keep: Path | None = None) -> R
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ground = stack.enter_context(Ground(major, max_connections="200"))
         ground.role("app")
-        lanes = [_Lane(Patrol(ground, folder, f"lane{n}"), seed) for n in range(min(_LANES, crashes))]
+        lanes = [
+            _Lane(Patrol(ground, folder, f"lane{n}"), seed) for n in range(min(_LANES, -(-crashes // _LIVES)))
+        ]
         other = LogAfter(ground.database(_OTHER, user="postgres"), _OTHER, folder / _OTHER, seed)
         crowd = Crowds(
             *(crowd_of(ground, name, seed) for name in (*(lane.patrol.name for lane in lanes), _OTHER))

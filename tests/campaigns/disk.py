@@ -13,7 +13,7 @@ from typing import Final
 from reaper.telemetry.events import RECORD_FAILED
 from tests.postgres.waiting import until
 
-from .patrol import OUTCOME_LINE, Patrol, patrolled
+from .patrol import INTENT_LINE, OUTCOME_LINE, Patrol, patrolled
 from .report import Report, figures
 
 _NAME: Final = "disk"
@@ -64,7 +64,7 @@ def disk(*, fillings: int, seed: int, major: int) -> Report:
                 patrol.daemon.start()
             patrol.awaits(OUTCOME_LINE)
             patrol.rotate()
-        patrol.awaits(OUTCOME_LINE)
+        patrol.awaits(INTENT_LINE)
         patrol.end()
         patrol.retire()
         # What a full disk did not take leaves a gap in the numbers, and is told afterwards.

@@ -104,7 +104,7 @@ class Patrol:
     def retire(self) -> None:
         """A last life, which works a little and ends as it should."""
         self.daemon.start()
-        self.awaits(OUTCOME_LINE, 5)
+        self.awaits(INTENT_LINE)  # by then it has settled what was left open, and listens to signals
         self.end()
 
     def end(self) -> None:

@@ -9,7 +9,7 @@ from random import Random
 from signal import SIGHUP
 from typing import Final
 
-from .patrol import INTENT_LINE, OUTCOME_LINE, Patrol, patrolled
+from .patrol import INTENT_LINE, Patrol, patrolled
 from .report import Report, figures
 
 _NAME: Final = "rotated"
@@ -31,7 +31,7 @@ def rotation(*, rotations: int, seed: int, major: int) -> Report:
             patrol.awaits(INTENT_LINE)
             time.sleep(dice.expovariate(1 / _LATER))
             told[_moved(dice, patrol)] += 1
-        patrol.awaits(OUTCOME_LINE)
+        patrol.awaits(INTENT_LINE)
         patrol.end()
         patrol.retire()
         account, broken = patrol.judged()
