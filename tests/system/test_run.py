@@ -110,10 +110,10 @@ def test_a_signal_ends_it_with_a_summary_and_exit_code_0(
     done = life.end(number)
 
     assert done.code == 0
-    told = [line["event"] for line in done.log if line["event"] != "record.head"]
-    assert told[-2:] == ["reaper.stopping", "reaper.stopped"]
-    assert done.log[-2]["signal"] == number.name
-    assert done.log[-1]["cycles"] == 1
+    stopping, stopped = [line for line in done.log if line["event"] != "record.head"][-2:]
+    assert (stopping["event"], stopped["event"]) == ("reaper.stopping", "reaper.stopped")
+    assert stopping["signal"] == number.name
+    assert stopped["cycles"] == 1
     assert "Traceback" not in done.err
 
 
