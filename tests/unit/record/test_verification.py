@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from reaper.record.damage import Damage, Kind
@@ -186,6 +186,7 @@ def test_what_its_writers_did_to_a_record_leaves_it_intact(steps: list[str]) -> 
 
 @pytest.mark.parametrize("meddle", MEDDLING)
 @given(steps=st.lists(STEPS, max_size=8), seed=st.integers(0, 2**32))
+@example(steps=["rotate"], seed=15596384)
 @OFTEN
 def test_a_single_line_that_somebody_meddled_with_is_found_and_located(
     meddle: Callable[[Lines, int, random.Random], Done], steps: list[str], seed: int
@@ -199,7 +200,9 @@ def test_a_single_line_that_somebody_meddled_with_is_found_and_located(
     for _ in range(10):
         done = meddle(before, chosen.randrange(len(before)), chosen)
         after = files_of(done.lines, len(files))
-        if after == files or (files[0] and not after[0]):
+        if [data.splitlines() for data in after] == [data.splitlines() for data in files]:
+            continue  # no line differs: at most the end of a file's last one is missing
+        if files[0] and not after[0]:
             continue  # a whole copy that is not here was rotated away
         damages, _verification, unmet = followed(after, head.digest)
         found = unexplained(damages)
