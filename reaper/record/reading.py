@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 
 from reaper.record.marks import Mark
 from reaper.record.reader import LONGEST_LINE, opened
-from reaper.record.volumes import Volume
+from reaper.record.volumes import Volume, identity_of
 
 _BLOCK: Final = 128 * 1024
 _BLOCKS_TO_SKIP: Final = 64
@@ -105,8 +105,11 @@ class Reading:
 
 
 def _same(stream: BinaryIO, volume: Volume) -> BinaryIO:
-    if os.fstat(stream.fileno()).st_ino != volume.signature.inode:
+    # A number that was given back is soon another file's: only how it begins tells for sure.
+    first = stream.readline(LONGEST_LINE)
+    if os.fstat(stream.fileno()).st_ino != volume.signature.inode or identity_of(first) != volume.identity:
         raise FileNotFoundError
+    stream.seek(0)
     return stream
 
 

@@ -94,7 +94,12 @@ class Shelf:
         if not first.isascii():
             self.troubles.append(f"{path} cannot be read: it is no record, neither plain nor gzipped")
             return None
-        return (hashlib.sha256(first).hexdigest(), packed) if first.endswith(b"\n") else None
+        return (identity_of(first), packed) if first.endswith(b"\n") else None
+
+
+def identity_of(first: bytes) -> str:
+    """The identity of a volume that begins with this line."""
+    return hashlib.sha256(first).hexdigest()
 
 
 def reason(error: BaseException) -> str:
