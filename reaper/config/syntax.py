@@ -51,8 +51,11 @@ def events(text: str) -> Iterator[yaml.Event]:
 
 def _unreadable_character(error: yaml.reader.ReaderError, text: str) -> NotYaml:
     line, column = _position(text[: error.position])
-    what = f"the character {quoted(text[error.position])} cannot stand in YAML"
-    return NotYaml(line=line, column=column, what=what, instead="delete it")
+    character = text[error.position]
+    what = f"the character {quoted(character)} cannot stand in YAML"
+    # NUL between letters is how another encoding looks.
+    instead = "delete it" if character != "\0" else "delete it, or save the file as UTF-8"
+    return NotYaml(line=line, column=column, what=what, instead=instead)
 
 
 def _bad_syntax(error: yaml.MarkedYAMLError) -> NotYaml:

@@ -64,6 +64,10 @@ POLICIES: Final[Mapping[str, tuple[Make, str]]] = {
         ":3:11: interval: the tag '!!python/object/apply:os.system' is not read",
     ),
     "another encoding": (text(LEAST.encode("utf-16")), ":1:1: file: the byte 0xff is not UTF-8"),
+    "another encoding without a mark": (
+        text(LEAST.encode("utf-16-be")),
+        ":1:1: file: the character '\\x00' cannot stand in YAML; delete it, or save the file as UTF-8",
+    ),
     "an escape sequence": (text(f"{LEAST}\x1b[2J: 1"), "the character '\\x1b' cannot stand in YAML"),
     "a number without end": (text(f"{LEAST}interval: {'9' * 1_000_000}s\n"), ":3:11: interval: '99999999"),
     "a way out of the zones": (
