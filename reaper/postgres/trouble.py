@@ -76,8 +76,14 @@ async def _explained(error: psycopg.Error) -> ServerError:
             f"{said}; this is a pooler: connect to PostgreSQL itself, for the reaper must see real sessions"
         )
         return Refused(message)
-    what = await cure(said, Way.of(failed), int(failed.port or 0))
+    what = await cure(said, Way.of(failed), _port(failed))
     return Unreachable(f"{said}; {what}" if what else said)
+
+
+def _port(failed: PGconn) -> int:
+    """The environment and a service file may name one that is none, and that is why it failed."""
+    digits = failed.port.decode(errors="replace")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _scrubbed(said: str, failed: PGconn) -> str:

@@ -1,6 +1,7 @@
 """The connection: its own limits whatever the role was given, and it answers in time or is lost."""
 
 import asyncio
+from pathlib import Path
 from typing import Final
 
 import psycopg
@@ -217,3 +218,21 @@ def test_a_connection_string_that_carries_a_secret_is_known_as_such(dsn: str, *,
 def test_a_host_that_no_name_can_be_is_unreachable_in_a_sentence(host: str) -> None:
     with pytest.raises(Unreachable, match="the host's name is none that can be looked up"):
         asyncio.run(Link.open(f"host={host} dbname=postgres"))
+
+
+def test_a_port_of_the_environment_that_is_no_number_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGPORT", "abc")
+    with pytest.raises(Unreachable, match="abc"):
+        asyncio.run(Link.open("host=127.0.0.1 dbname=postgres"))
+
+
+def test_a_port_of_a_service_file_that_is_no_number_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = tmp_path / "services.conf"
+    services.write_text("[orders]\nhost=127.0.0.1\nport=abc\n", encoding="ascii")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    with pytest.raises(Unreachable, match="abc"):
+        asyncio.run(Link.open("service=orders"))
