@@ -38,7 +38,9 @@ class Reading:
     def __init__(self, volume: Volume, mark: Mark) -> None:
         """Open it; FileNotFoundError also when another file has taken its place by now."""
         self.volume = volume
-        self._mark: Mark | None = mark
+        # What is kept beside the record may be strange: behind the end there is no place to go on from.
+        beyond = not volume.packed and mark.offset > volume.signature.size
+        self._mark: Mark | None = Mark() if beyond else mark
         self._at = 0
         self._before = b""
         self._rest = b""

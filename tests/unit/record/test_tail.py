@@ -4,6 +4,7 @@ import gzip
 import os
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -332,6 +333,23 @@ def test_marks_that_are_strange_are_none(record: Follower, text: str) -> None:
     record.marks.path.write_text(text, encoding="latin-1")
 
     assert Marks(record.path, "there").by_identity == {}
+
+
+@pytest.mark.parametrize("offset", [1_000, 2**62, 2**63 - 1, 2**70])
+def test_a_mark_behind_the_end_of_its_volume_is_none(record: Follower, offset: int) -> None:
+    record.write()
+    record.fetch()
+    record.marks.by_identity = {
+        identity: replace(mark, offset=offset, done=None)
+        for identity, mark in record.marks.by_identity.items()
+    }
+    record.restart()
+    record.arrived.clear()
+
+    record.fetch()
+
+    assert record.arrived == record.written
+    assert record.tail.troubles() == []
 
 
 def test_marks_are_for_one_target(record: Follower) -> None:
