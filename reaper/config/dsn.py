@@ -15,7 +15,7 @@ WHERE_SECRETS_BELONG: Final = (
 )
 # Also in what libpq cannot read, so that the sentence about the password comes before the one about syntax.
 _LOOKS_SECRET: Final = re.compile(
-    r"\b(?:ssl)?pass(?:word|wd|phrase)?\s*=|\bpwd\s*=|_secret\s*=|\bscram_\w+\s*=|//[^@?]*:[^@?]+@",
+    r"\b(?:ssl)?pass(?:word|wd|phrase)?\s*=|\bpwd\s*=|_secret\s*=|\bscram_\w+\s*=",
     re.IGNORECASE,
 )
 _UNKNOWN_OPTION: Final = re.compile(r'invalid (?:connection option|URI query parameter:?) "([a-z_]{1,40})"')
@@ -24,7 +24,7 @@ _UNKNOWN_OPTION: Final = re.compile(r'invalid (?:connection option|URI query par
 def dsn(value: object) -> str:
     """A DSN without a password; no message of ours ever repeats what stands in it."""
     written = text(value)
-    if _LOOKS_SECRET.search(written) or _LOOKS_SECRET.search(unquote(written)):
+    if _looks_secret(written) or _looks_secret(unquote(written)):
         _refuse_secret()
     options = _options(written)
     if SECRETS & options.keys():
@@ -32,6 +32,15 @@ def dsn(value: object) -> str:
     if "application_name" in options:
         refuse("the DSN holds an application_name", "delete it: the reaper names itself")
     return written
+
+
+def _looks_secret(written: str) -> bool:
+    if _LOOKS_SECRET.search(written):
+        return True
+    # `//user:password@`, cut in pieces and not searched for: a long line of slashes would take forever.
+    *pieces, _ = written.split("@")
+    authorities = (piece.rpartition("?")[2].partition("//")[2] for piece in pieces)
+    return any(":" in authority[:-1] for authority in authorities)
 
 
 def _refuse_secret() -> NoReturn:

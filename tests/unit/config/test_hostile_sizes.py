@@ -86,3 +86,10 @@ def test_a_window_of_a_thousand_days_is_refused_by_its_length() -> None:
     text = LEAST.replace("1m}", f"1m}}, during: '{'Mon,' * 1_000}Tue'")
     with pytest.raises(BadPolicyFile, match=r"policies\[0\].during: .* is longer than 500 characters"):
         read(text.encode(), file="x")
+
+
+@pytest.mark.parametrize("piece", ["//:", "//:a?", "://", "//a:b"])
+def test_a_connection_string_of_slashes_and_colons_is_looked_through_at_once(piece: str) -> None:
+    server = f'servers: [{{name: a, dsn: "{piece * 100_000}"}}]\n'
+    with pytest.raises(BadPolicyFile, match=r"libpq cannot read this DSN"):
+        read(f"{LEAST}{server}".encode(), file="x")
