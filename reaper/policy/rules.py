@@ -181,8 +181,9 @@ class Meant(NamedTuple):
     """The allowlist's hit, by the policy's name, where it has one."""
 
 
-MOST_IDENTITIES: Final = 16_384
-"""So many are remembered: a client may call itself by another name each time."""
+MOST_IDENTITIES: Final = 4_096
+"""So many are remembered, in 3 MB: a client may call itself by another name each time, and each server whose
+policies are its own has a memory of its own."""
 
 
 class _MeantBefore(dict[tuple[Identity, str | None], Meant]):
