@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from reaper.record.chain import Chain
 from reaper.record.ending import chain_at_end
@@ -14,6 +15,9 @@ from reaper.record.events import OPENED, TORN, TRUNCATED
 from reaper.record.lock import locked
 from reaper.record.predecessor import Predecessor
 from reaper.record.writer import Finding, NotReady, RecordFailed
+
+_MOST_ROTATIONS: Final = 100
+"""So often the path is looked at again, at once: where files have no lasting numbers it would be forever."""
 
 
 class FileSink:
@@ -115,7 +119,7 @@ class FileSink:
     @contextmanager
     def _alone(self) -> Iterator[int]:
         """Keep other reapers from the file at the path, which may be another one than a moment ago."""
-        while True:
+        for _ in range(_MOST_ROTATIONS):
             if self._closed:
                 raise OSError(errno.EBADF, "it was closed")
             fd = self._fd = self._open() if self._fd is None else self._fd
@@ -126,6 +130,7 @@ class FileSink:
                     yield fd
                     return
             self._let_go()
+        raise OSError(errno.ESTALE, "at every look there is another file at its path")
 
     @contextmanager
     def _alone_as_ready(self) -> Iterator[int]:

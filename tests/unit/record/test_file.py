@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import time
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -237,3 +238,18 @@ def test_a_closed_ledger_writes_nothing_any_more(book: Ledger) -> None:
     book.close()
     with pytest.raises(RecordFailed, match="it was closed"):
         act(book)
+
+
+def test_a_place_where_files_have_no_lasting_number_is_a_failure_and_no_endless_search(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, numbers = os.fstat, count(1)
+
+    def numbered(fd: int) -> os.stat_result:
+        fields = list(real(fd))
+        fields[1] += next(numbers)
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", numbered)
+    with pytest.raises(RecordFailed, match="another file at its path"):
+        ledger(FileSink(path)).open()
