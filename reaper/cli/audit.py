@@ -73,7 +73,7 @@ class _Asked(TypedDict):
     output: Output
 
 
-@click.command(cls=WithQuestions, short_help="Read the record: who was terminated, when and why.")
+@click.command(cls=WithQuestions)
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=record_files)
 @_filters
 @click.option(

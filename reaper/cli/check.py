@@ -17,14 +17,13 @@ from reaper.cli.show import Output, Row, console, print_document
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
 from reaper.postgres.errors import ServerError
-from reaper.postgres.preflight import Finding, Level
-from reaper.service.station import Manner, opened
+from reaper.postgres.findings import Finding, Level
 from reaper.telemetry.plain import plain
 
 _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDATABASE")
 
 
-@click.command(short_help="Check the policy file, and whether a server lets us work.")
+@click.command
 @policies_option
 @dsn_option
 @server_option
@@ -74,6 +73,9 @@ def check(
 
 
 async def _preflight(server: Server, settings: Settings) -> Sequence[Finding]:
+    # Here, because checking a file alone should not cost the loading of what works at a server.
+    from reaper.service.station import Manner, opened  # noqa: PLC0415
+
     async with opened(server, settings.rules_for(server), Manner()) as at:
         return at.findings
 

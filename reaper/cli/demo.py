@@ -21,7 +21,7 @@ _SECONDS_FOR_PROGRAMS = 10
 _SIGNALLED = 128
 
 
-@click.command(short_help="Watch the reaper at work on a PostgreSQL of its own.")
+@click.command
 @click.option(
     "--seconds",
     type=click.IntRange(5, 300),

@@ -19,7 +19,7 @@ from reaper.policy.verdict import Reap
 from reaper.telemetry.plain import plain
 
 
-@click.command(short_help="Explain every policy's answer for one session.")
+@click.command
 @policies_option
 @dsn_option
 @server_option

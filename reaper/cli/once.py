@@ -23,7 +23,7 @@ from reaper.service.station import Manner
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 
 
-@click.command(short_help="Run one cycle and end, for cron and CI.")
+@click.command
 @acting_options
 def once(  # noqa: PLR0913 (click hands every option over by name)
     *,

@@ -17,7 +17,7 @@ from reaper.policy.verdict import Plan, Spare, Verdict
 from reaper.telemetry.plain import plain
 
 
-@click.command(short_help="Show what would be done now, and what spares the others.")
+@click.command
 @policies_option
 @dsn_option
 @server_option

@@ -1,24 +1,35 @@
-"""`reaper`: each command is imported when it is typed, so that help and completion answer at once."""
+"""`reaper`: a command is loaded when it is typed, no sooner: help and completion answer at once."""
 
+import gc
 from importlib import import_module
-from typing import Any, Final
+from types import ModuleType
+from typing import Any, Final, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from reaper import __version__
 from reaper.cli.unread import ending_unread
 
+
+class _Command(NamedTuple):
+    """Where a command lives, and what the list of commands says of it."""
+
+    module: str
+    says: str
+
+
 _COMMANDS: Final = {
-    "run": "reaper.cli.run",
-    "once": "reaper.cli.once",
-    "plan": "reaper.cli.plan",
-    "explain": "reaper.cli.explain",
-    "check": "reaper.cli.check",
-    "snapshot": "reaper.cli.snapshot",
-    "audit": "reaper.cli.audit",
-    "schema": "reaper.cli.schema",
-    "demo": "reaper.cli.demo",
-    "completion": "reaper.cli.completion",
+    "run": _Command("reaper.cli.run", "Watch the servers and carry the policies out."),
+    "once": _Command("reaper.cli.once", "Run one cycle and end, for cron and CI."),
+    "plan": _Command("reaper.cli.plan", "Show what would be done now, and what spares the others."),
+    "explain": _Command("reaper.cli.explain", "Explain every policy's answer for one session."),
+    "check": _Command("reaper.cli.check", "Check the policy file, and whether a server lets us work."),
+    "snapshot": _Command("reaper.cli.snapshot", "Save one look at a server, to judge it elsewhere."),
+    "audit": _Command("reaper.cli.audit", "Read the record: who was terminated, when and why."),
+    "schema": _Command("reaper.cli.schema", "Print the JSON Schema of the policy file."),
+    "demo": _Command("reaper.cli.demo", "Watch the reaper at work on a PostgreSQL of its own."),
+    "completion": _Command("reaper.cli.completion", "Print the completion script for SHELL."),
 }
 
 
@@ -31,8 +42,19 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command of that name, if there is one."""
-        module = _COMMANDS.get(cmd_name)
-        return None if module is None else getattr(import_module(module), cmd_name)
+        known = _COMMANDS.get(cmd_name)
+        return None if known is None else getattr(_loaded(known.module), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands, without loading any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.says) for name, command in _COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command, or an option."""
+        names = (name for name in _COMMANDS if name.startswith(incomplete))
+        commands = [CompletionItem(name, help=_COMMANDS[name].says) for name in names]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def make_context(
         self,
@@ -49,6 +71,16 @@ class _Commands(click.Group):
         """Run the command."""
         with ending_unread():
             return super().invoke(ctx)
+
+
+def _loaded(module: str) -> ModuleType:
+    """Load it without the collector: what comes with it stays, and need not be looked at, now or later."""
+    gc.disable()
+    try:
+        return import_module(module)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @click.group(

@@ -62,7 +62,7 @@ def say_what_will_be_done(log: Log, settings: Settings, manner: Manner, servers:
     )
 
 
-@click.command(short_help="Watch the servers and carry the policies out.")
+@click.command
 @acting_options
 @click.option(
     "--listen",

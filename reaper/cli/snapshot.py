@@ -12,7 +12,7 @@ from reaper.cli.targets import pick_server, read_settings
 from reaper.record.snapshots import dump_snapshot
 
 
-@click.command(short_help="Save one look at a server, to judge it elsewhere.")
+@click.command
 @policies_option
 @dsn_option
 @server_option

@@ -1,4 +1,7 @@
-"""From options to settings and servers, or a sentence."""
+"""From options to settings and servers, or a sentence.
+
+What needs libpq is loaded where it is needed: checking a file that names no server should not cost that.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +10,6 @@ import click
 
 from reaper.cli.exits import Misconfigured
 from reaper.config import BadPolicyFile, Server, Settings, load
-from reaper.postgres.link import has_password
-from reaper.service.roster import from_dsn
 
 
 def read_settings(policies: Path) -> Settings:
@@ -49,6 +50,8 @@ def pick_server(settings: Settings | None, dsn: str | None, name: str | None) ->
 
 def refuse_password(parameter: str, dsn: str) -> None:
     """Raise Misconfigured when a connection string from the command line carries a secret."""
+    from reaper.postgres.link import has_password  # noqa: PLC0415
+
     option = f"--{parameter.replace('_', '-')}"
     source = click.get_current_context().get_parameter_source(parameter)
     if source is click.core.ParameterSource.COMMANDLINE and has_password(dsn):
@@ -64,6 +67,8 @@ def _names(servers: Sequence[Server]) -> str:
 
 
 def _from_dsn(dsn: str) -> Server:
+    from reaper.service.roster import from_dsn  # noqa: PLC0415
+
     refuse_password("dsn", dsn)
     try:
         return from_dsn(dsn)

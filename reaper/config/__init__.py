@@ -6,7 +6,6 @@ shapes (models), lists and addresses (what the file names beside itself), sense 
 sees), compile (the rules of the policy floor).
 """
 
-from reaper.config.editors import schema
 from reaper.config.load import load, read
 from reaper.config.mistakes import BadPolicyFile, Mistake
 from reaper.config.settings import Server, Settings
@@ -23,6 +22,5 @@ __all__ = [
     "Webhook",
     "load",
     "read",
-    "schema",
     "stamp",
 ]

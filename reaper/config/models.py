@@ -31,7 +31,7 @@ _DESPITE: Final = "Built-in protections that this policy sets aside. " + " ".joi
 class Part(BaseModel):
     """One map of the file; keys that it does not know are mistakes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _off_is_none(value: object) -> object:

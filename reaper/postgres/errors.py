@@ -1,7 +1,5 @@
 """What can go wrong with a server, in sentences without secrets."""
 
-import psycopg
-
 
 class ServerError(Exception):
     """The server could not be reached, was lost, or refuses."""
@@ -27,9 +25,3 @@ def sentence(error: BaseException) -> str:
     said = " ".join(str(error).split()) or type(error).__name__
     state = getattr(error, "sqlstate", None)
     return f"{said} (SQLSTATE {state})" if state else said
-
-
-def is_lost(error: psycopg.Error, *, closed: bool) -> bool:
-    """Whether this error means that the connection is gone rather than that a statement failed."""
-    fatal = error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
-    return closed or fatal or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)

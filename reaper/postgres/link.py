@@ -18,9 +18,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.spans import Span
 from reaper.postgres.decoding import adapt
-from reaper.postgres.errors import Lost, ServerError, Unreachable, is_lost, sentence
+from reaper.postgres.errors import Lost, ServerError, Unreachable, sentence
 from reaper.postgres.tls import Way
-from reaper.postgres.trouble import explained, read
+from reaper.postgres.trouble import explained, is_lost, read
 
 # As startup options they beat whatever ALTER ROLE or ALTER DATABASE says. The tcp_* ones are for the server's
 # side: with them it frees our lock and slot some 10 s after our host has vanished, not after two hours.

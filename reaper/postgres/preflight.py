@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Final
 
 import psycopg
@@ -13,6 +12,7 @@ from reaper.policy.protections import BUILT_IN, DESCRIPTIONS
 from reaper.policy.rules import Rules
 from reaper.policy.spans import Instant, Span, as_datetime, from_datetime, isoformat, words
 from reaper.postgres.errors import Refused, sentence
+from reaper.postgres.findings import Finding, Level
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
 from reaper.postgres.tls import VERIFY, Way
@@ -57,26 +57,6 @@ class Probe:
     def major(self) -> int:
         """The major version."""
         return self.version // 10_000
-
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    FINE = "fine"
-    NOTE = "note"
-    WARNING = "warning"
-    REFUSAL = "refusal"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One answer of the preflight."""
-
-    check: str
-    level: Level
-    finding: str
-    mend: str = ""
-    """SQL or a setting that cures it."""
 
 
 async def probe(link: Link) -> Probe:

@@ -96,3 +96,9 @@ def _scrubbed(said: str, failed: PGconn) -> str:
 
 def _without(secret: str, said: str) -> str:
     return said.replace(secret, _HIDDEN) if len(secret) >= _SHORTEST else said
+
+
+def is_lost(error: psycopg.Error, *, closed: bool) -> bool:
+    """Whether this error means that the connection is gone rather than that a statement failed."""
+    fatal = error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
+    return closed or fatal or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)

@@ -8,8 +8,8 @@ from reaper.policy.rules import Rules
 from reaper.policy.session import whose
 from reaper.policy.spans import words
 from reaper.policy.verdict import Result
+from reaper.postgres.findings import Level
 from reaper.postgres.leadership import Holder
-from reaper.postgres.preflight import Level
 from reaper.record.writer import RecordFailed
 from reaper.service.cycle import Cycle
 from reaper.service.station import Opened

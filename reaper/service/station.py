@@ -10,10 +10,11 @@ from reaper import __version__
 from reaper.config import Server, Settings
 from reaper.policy.rules import Rules
 from reaper.policy.spans import SECOND, Span
+from reaper.postgres.findings import Finding
 from reaper.postgres.leadership import Office
 from reaper.postgres.link import Link
 from reaper.postgres.observer import Observer
-from reaper.postgres.preflight import Finding, Probe, inspect, probe, refuse
+from reaper.postgres.preflight import Probe, inspect, probe, refuse
 from reaper.postgres.query_text import QueryText
 from reaper.postgres.terminator import GuardedTerminator, Rehearsal
 from reaper.record.ledger import Author, Ledger

@@ -9,7 +9,7 @@ import click
 
 from reaper.demo.binaries import DEFAULT_MAJOR
 
-from . import cycle, fleet, lateness, takeover
+from . import cycle, fleet, lateness, start, takeover
 from .machine import Machine
 from .scale import Scale
 
@@ -20,6 +20,7 @@ _BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "lateness": lateness.run,
     "takeover": takeover.run,
     "fleet": fleet.run,
+    "start": start.run,
 }
 _TERMINATED: Final = 143
 

@@ -11,7 +11,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     ("name", "title"),
-    [("cycle", "Cycle"), ("lateness", "Lateness"), ("takeover", "Take-over"), ("fleet", "Fleet")],
+    [
+        ("cycle", "Cycle"),
+        ("lateness", "Lateness"),
+        ("takeover", "Take-over"),
+        ("fleet", "Fleet"),
+        ("start", "Start"),
+    ],
 )
 def test_a_benchmark_runs_at_the_smallest_scale(name: str, title: str) -> None:
     command = (sys.executable, "-m", "tests.benchmarks", name, "--scale", "smoke")

@@ -10,7 +10,8 @@ from psycopg.conninfo import make_conninfo
 
 from reaper.demo.embedded import EmbeddedServer
 from reaper.policy.rules import Rules
-from reaper.postgres.preflight import Level, inspect
+from reaper.postgres.findings import Level
+from reaper.postgres.preflight import inspect
 
 from .conftest import StartServer
 from .reaping import Reaper, policy

@@ -13,8 +13,9 @@ from reaper.demo.embedded import EmbeddedServer
 from reaper.policy.spans import SECOND, Span
 from reaper.policy.verdict import Result, Spared
 from reaper.postgres.errors import Unreachable
+from reaper.postgres.findings import Level
 from reaper.postgres.leadership import Leadership, Office
-from reaper.postgres.preflight import Level, inspect
+from reaper.postgres.preflight import inspect
 
 from . import majors
 from .clients import Client, Clients

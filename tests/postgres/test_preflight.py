@@ -14,7 +14,8 @@ from reaper.policy.protections import BUILT_IN
 from reaper.policy.rules import Rules
 from reaper.policy.spans import Instant
 from reaper.postgres.errors import Refused
-from reaper.postgres.preflight import Finding, Level, inspect, refuse
+from reaper.postgres.findings import Finding, Level
+from reaper.postgres.preflight import inspect, refuse
 
 from .conftest import StartServer, StartStage
 from .reaping import Reaper, policy

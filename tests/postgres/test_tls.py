@@ -10,7 +10,8 @@ import trustme
 
 from reaper.demo.embedded import EmbeddedServer
 from reaper.postgres.errors import Unreachable
-from reaper.postgres.preflight import Finding, Level, inspect
+from reaper.postgres.findings import Finding, Level
+from reaper.postgres.preflight import inspect
 from reaper.postgres.tls import Way
 
 from .reaping import Reaper

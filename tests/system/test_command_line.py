@@ -68,6 +68,25 @@ def test_the_list_of_commands_shows_each_purpose_whole(offline: Reaper) -> None:
     assert "Exit codes: 0 fine, 1 the answer is no, 2 usage or configuration" in done.out
 
 
+@pytest.mark.parametrize(
+    ("words", "without"),
+    [
+        (["--help"], {"reaper.cli.run", "psycopg", "pydantic", "rich", "yaml"}),
+        (["check", "--offline"], {"reaper.service", "psycopg", "starlette", "structlog"}),
+    ],
+)
+def test_what_a_command_does_not_need_is_not_loaded(
+    offline: Reaper, words: list[str], without: set[str]
+) -> None:
+    offline.write(FILE, policy_file(leaked(Role("app", ""))))
+
+    done = offline(*words, PYTHONPROFILEIMPORTTIME="1")
+
+    loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert (done.code, "reaper.cli" in loaded) == (0, True)
+    assert without & loaded == set()
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_has_help_and_an_environment_variable_and_shows_it(option: click.Option) -> None:
     assert option.help

@@ -7,7 +7,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from reaper.config import schema
+from reaper.config.editors import schema
 from reaper.policy.protections import SETTABLE
 
 HERE = Path(__file__).parent

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from reaper.config import Settings, load, schema
+from reaper.config import Settings, load
+from reaper.config.editors import schema
 from reaper.policy.rules import Mode
 
 SHIPPED = Path(__file__).parents[3] / "policies.yaml"
