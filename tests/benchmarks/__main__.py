@@ -9,7 +9,7 @@ import click
 
 from reaper.demo.binaries import DEFAULT_MAJOR
 
-from . import cycle, fleet, lateness, start, takeover
+from . import cycle, fleet, lateness, start, takeover, terminations
 from .machine import Machine
 from .scale import Scale
 
@@ -17,6 +17,7 @@ Benchmark = Callable[[Scale, int], Iterator[str]]
 
 _BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "cycle": cycle.run,
+    "terminations": terminations.run,
     "lateness": lateness.run,
     "takeover": takeover.run,
     "fleet": fleet.run,

@@ -56,6 +56,10 @@ class Shift:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
+    async def sight(self) -> None:
+        """See everybody once, so that the next cycle may act."""
+        self._memory = Memory.of(await self._post.observer.observe(self._settings.rules))
+
     async def cycle(self) -> Cycle:
         """One whole cycle, and when the next would be due."""
         settings = self._settings

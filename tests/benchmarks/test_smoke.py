@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
     ("name", "title"),
     [
         ("cycle", "Cycle"),
+        ("terminations", "Terminations"),
         ("lateness", "Lateness"),
         ("takeover", "Take-over"),
         ("fleet", "Fleet"),
