@@ -1,5 +1,6 @@
 """How values of the server become ours: no byte that a client chose can fail a fetch."""
 
+import struct
 from typing import Final
 
 from psycopg import AsyncConnection
@@ -9,6 +10,7 @@ from psycopg.pq import Format
 
 from reaper.policy.spans import Instant
 
+_INTEGER: Final = struct.Struct("!q")
 _POSTGRES_EPOCH: Final = 946_684_800_000_000
 
 
@@ -35,7 +37,8 @@ class ExactInstant(Loader):
 
     def load(self, data: Buffer) -> Instant:
         """Shift the server's epoch of the year 2000 to 1970."""
-        return Instant(int.from_bytes(data, "big", signed=True) + _POSTGRES_EPOCH)
+        (microseconds,) = _INTEGER.unpack(data)
+        return Instant(microseconds + _POSTGRES_EPOCH)
 
 
 def adapt(connection: AsyncConnection[tuple[object, ...]]) -> None:

@@ -97,6 +97,7 @@ async def _measured(sessions: int, size: _Size, major: int) -> str:
         async with AsyncExitStack() as held:
             ways = [way async for way in _ways(ground, folder, size, held)]
             costs = await _rounds(ways, crowd, old, size)
+        until(lambda: not any(Path(f"/proc/{way.backend}").exists() for way in ways))
         cron = _cron(ground, major, size)
     return _shown(sessions, old, costs, cron, size)
 
