@@ -15,34 +15,57 @@ _PIECE: Final = 64 * 1024
 
 def chain_at_end(fd: int, size: int, *, before: Callable[[], Chain]) -> Chain:
     """The chain behind all bytes of an open file; `before` is asked when no whole line stands in it."""
-    end = size - 1 if os.pread(fd, 1, size - 1) == b"\n" else size
+    return _chain_within(fd, size) or _behind(before(), fd, 0, _end(fd, size))
+
+
+def chain_of_copies(copies: list[Path]) -> Chain:
+    """The chain behind the last of these files, the oldest first; raises OSError when it cannot be read."""
+    loose, chain = list[Path](), None
+    # None before the last whole line is opened: there may be a thousand, and each takes a while.
+    for copy in reversed(copies):
+        chain = _chain_behind(copy, None)
+        if chain:
+            break
+        loose.append(copy)
+    for copy in reversed(loose):
+        chain = _chain_behind(copy, chain or Chain())
+    return chain or Chain()
+
+
+def _chain_behind(copy: Path, before: Chain | None) -> Chain | None:
+    """The chain behind a file; nothing when that is not known and no whole line stands in it."""
+    # Locked, for another reaper may not have seen yet that it was renamed.
+    with copy.open("rb") as file, locked(file.fileno()):
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return before
+        if not is_packed(file):
+            chain = _chain_within(file.fileno(), size)
+            return chain or (before and _behind(before, file.fileno(), 0, _end(file.fileno(), size)))
+    chain, found = before or Chain(), before is not None
+    with opened(copy) as stream:
+        for line in walk(stream, chain):
+            if line.fields is not None:
+                chain.whole(line.data)
+                found = True
+    return chain if found else None
+
+
+def _chain_within(fd: int, size: int) -> Chain | None:
+    """The chain behind all bytes of an open file; nothing when no whole line stands in it."""
+    end = _end(fd, size)
     for start, stop in _lines_backwards(fd, end):
         line = os.pread(fd, stop - start, start) if stop - start < LONGEST_LINE else b""
         if isinstance(parsed(line), dict):
             chain = Chain()
             chain.whole(line)
             return _behind(chain, fd, stop + 1, end) if stop < end else chain
-    return _behind(before(), fd, 0, end)
+    return None
 
 
-def chain_of_copies(copies: list[Path]) -> Chain:
-    """The chain behind the last of these files, the oldest first; raises OSError when it cannot be read."""
-    if not copies:
-        return Chain()
-    *older, last = copies
-    # Locked, for another reaper may not have seen yet that it was renamed.
-    with last.open("rb") as file, locked(file.fileno()):
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            return chain_of_copies(older)
-        if not is_packed(file):
-            return chain_at_end(file.fileno(), size, before=lambda: chain_of_copies(older))
-    chain = chain_of_copies(older)
-    with opened(last) as stream:
-        for line in walk(stream, chain):
-            if line.fields is not None:
-                chain.whole(line.data)
-    return chain
+def _end(fd: int, size: int) -> int:
+    """Where the last line stops."""
+    return size - 1 if os.pread(fd, 1, size - 1) == b"\n" else size
 
 
 def _lines_backwards(fd: int, end: int) -> Iterator[tuple[int, int]]:

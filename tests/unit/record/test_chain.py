@@ -303,3 +303,33 @@ def test_every_sink_has_a_chain_of_its_own_and_tells_its_head(path: Path) -> Non
         str(path): digest(path.read_bytes().splitlines()[-1]),
         "shelf": digest(shelf.taken[-1].rstrip()),
     }
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_thousand_rotated_copies_are_not_too_many_to_find_the_last_line(
+    path: Path, *, packing: bool
+) -> None:
+    book = ledger(FileSink(path))
+    act(book)
+    book.close()
+    oldest = path.rename(path.with_name(f"{path.name}.1500"))
+    for number in range(1, 1_500):
+        copy = path.with_name(f"{path.name}.{number}{'.gz' if packing else ''}")
+        copy.write_bytes(gzip.compress(b"") if packing else b"")
+    book = ledger(FileSink(path))
+    act(book)
+    book.close()
+    assert is_one_chain(oldest, path)
+
+
+def test_what_stands_before_the_last_whole_line_is_not_read(path: Path) -> None:
+    for number in (2, 1):
+        book = ledger(FileSink(path))
+        act(book)
+        book.close()
+        copy = packed(path.rename(path.with_name(f"{path.name}.{number}")))
+    path.with_name(f"{path.name}.2.gz").write_bytes(b"\x1f\x8b and no more")
+    book = ledger(FileSink(path))
+    act(book)
+    book.close()
+    assert parsed(path.read_bytes())[0]["prev"] == digest(content(copy).splitlines()[-1])
