@@ -80,7 +80,7 @@ def test_no_name_can_forge_a_line_of_the_record_or_the_log(reaper: Reaper, hosti
     assert done.code == 0
     for text in (done.out, (reaper.folder / "audit.jsonl").read_text(encoding="ascii")):
         assert harmless(text)
-        assert len(parsed(text.splitlines())) == len(text.splitlines()) == 4
+        assert len(parsed(text.splitlines())) == len(text.splitlines()) == 5
     (outcome,) = [event for event in done.events if event["event"] == "session.outcome"]
     assert (outcome["role"], outcome["outcome"]) == (hostile.name, "terminated")
     assert len(done.log) == len(done.err.splitlines())
