@@ -62,6 +62,13 @@ class _Answer:
     def agrees(self) -> bool:
         return all(stretch.agrees for stretch in self.stretches) and not (self.log and self.log.missing)
 
+    @property
+    def compared(self) -> bool:
+        """Whether anything of the record could be held against what the server tells."""
+        log = self.log
+        looked_up = log is not None and (log.agreed or log.missing or log.spared or not log.uncovered)
+        return bool(looked_up) or any(stretch.counted is not None for stretch in self.stretches)
+
 
 @click.command(short_help="Compare the record with the server's own log and count.")
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=record_files)
@@ -196,7 +203,8 @@ def _tell(answer: _Answer) -> None:
         click.echo("The record holds no two counts of a server to compare with.")
     if answer.log:
         _tell_log(answer.log)
-    click.echo("They agree." if answer.agrees else "They do not agree.")
+    agree = "They agree." if answer.compared else "Nothing could be compared."
+    click.echo(agree if answer.agrees else "They do not agree.")
 
 
 def _sentence(stretch: Stretch) -> str:
@@ -246,6 +254,7 @@ def _who(act: Act) -> str:
 def _document(answer: _Answer) -> object:
     return {
         "agrees": answer.agrees,
+        "compared": answer.compared,
         "counts": [_stretch(stretch) for stretch in answer.stretches],
         "log": answer.log and _log(answer.log),
     }

@@ -170,3 +170,13 @@ def test_what_is_no_log_is_a_sentence(scene: Scene) -> None:
     assert "cannot be read: No such file or directory." in asked("nothing.log")
     assert "tells no pid (%p), or no time" in asked("strange.log", "--log-line-prefix", "%a ")
     assert "is no time zone" in asked("strange.log", "--log-timezone", "../Nowhere")
+
+
+def test_where_nothing_can_be_compared_nothing_is_said_to_agree(tmp_path: Path) -> None:
+    with Reaper(tmp_path) as reaper:
+        reaper.write("audit.jsonl", "")
+        said = reaper("audit", "reconcile", "audit.jsonl")
+        document = reaper("audit", "reconcile", "audit.jsonl", "--output", "json").document
+    assert said.code == 0
+    assert said.out.splitlines()[-1] == "Nothing could be compared."
+    assert document["compared"] is False
