@@ -17,12 +17,15 @@ from reaper.demo.binaries import DEFAULT_MAJOR
 from tests.benchmarks.machine import Machine
 
 from .campaign import NewFault, Round, rounds
+from .contract import Choosy, Fetching
 from .judge import Findings, judge
+from .notes import Size
+from .place import Place, moved_in
 from .records import deeds
 from .registry import FAULTS
 from .report import shown, tables, violations
 from .server_log import terminations
-from .world import Size, World
+from .world import World
 
 _SIZES: Final[Mapping[str, Size]] = {
     "smoke": Size(
@@ -46,6 +49,7 @@ _SIZES: Final[Mapping[str, Size]] = {
     ),
 }
 _MINUTE: Final = 60
+_NOTHING_TO_DO: Final = 2
 _TERMINATED: Final = 143
 
 
@@ -63,13 +67,14 @@ def main(*, listing: bool, keep: bool, only: str, **options: Any) -> None:  # no
     kinds = [each for each in FAULTS if any(word in each().name for word in only.split(","))]
     if listing or not kinds:
         click.echo("\n".join(each().name for each in kinds or FAULTS))
-        sys.exit(0 if kinds else 2)
+        sys.exit(0 if kinds else _NOTHING_TO_DO)
     signal(SIGTERM, lambda *_: sys.exit(_TERMINATED))  # what was started is ended on the way out
     folder = Path(tempfile.mkdtemp(prefix="reaper-faults-"))
     machine = Machine()
     broken: list[str] = []
     try:
-        broken = asyncio.run(_campaign(folder, kinds, **options))
+        place = _entered(folder, kinds)
+        broken = asyncio.run(_campaign(place, _possible(kinds, place), **options))
     finally:
         if keep:
             click.echo(f"\nkept: {folder}")
@@ -80,8 +85,31 @@ def main(*, listing: bool, keep: bool, only: str, **options: Any) -> None:  # no
     sys.exit(1 if broken else 0)
 
 
+def _entered(folder: Path, kinds: Sequence[NewFault]) -> Place:
+    for kind in kinds:
+        fault = kind()
+        if isinstance(fault, Fetching):
+            fault.fetch()
+    return moved_in(folder)
+
+
+def _possible(kinds: Sequence[NewFault], place: Place) -> list[NewFault]:
+    """Those that this machine allows for; the others are named with what they lack."""
+    possible = []
+    for kind in kinds:
+        fault = kind()
+        lacks = fault.missing(place) if isinstance(fault, Choosy) else ""
+        if lacks:
+            click.echo(f"     {fault.name}: not available: {lacks}")
+        else:
+            possible.append(kind)
+    if not possible:
+        sys.exit(_NOTHING_TO_DO)
+    return possible
+
+
 async def _campaign(
-    folder: Path,
+    place: Place,
     kinds: Sequence[NewFault],
     *,
     seed: int,
@@ -94,7 +122,7 @@ async def _campaign(
         most = len(kinds)
     done: list[Round] = []
     deadline = time.monotonic() + minutes * _MINUTE if minutes else float("inf")
-    async with World(major=major, seed=seed, size=_SIZES[scale], folder=folder) as world:
+    async with World(major=major, seed=seed, size=_SIZES[scale], place=place) as world:
         async for each in rounds(world, kinds, Random(seed)):  # noqa: S311 (a repeatable choice)
             done.append(each)
             _tell(each)

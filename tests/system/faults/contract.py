@@ -1,8 +1,9 @@
 """What a fault is."""
 
 from enum import Flag, auto
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from .place import Place
 from .world import World
 
 
@@ -31,3 +32,19 @@ class Fault(Protocol):
 
     async def mend(self, world: World, /) -> None:
         """Put it right."""
+
+
+@runtime_checkable
+class Choosy(Protocol):
+    """A fault that needs something that not every machine has."""
+
+    def missing(self, place: Place, /) -> str:
+        """What it lacks here; nothing when it can strike."""
+
+
+@runtime_checkable
+class Fetching(Protocol):
+    """A fault that needs something from elsewhere."""
+
+    def fetch(self) -> None:
+        """Get it, while the network of the host is still there."""

@@ -7,21 +7,21 @@ from typing import Final
 import psycopg
 
 from reaper.demo.binaries import EmbeddedServerError
-from reaper.demo.embedded import EmbeddedServer
 from tests.conftest import MAJORS
 from tests.postgres.majors import installation, tool
 
 from .campaign import NewFault
 from .contract import Excuse
+from .servers import Server
 from .world import SETTINGS, World
 
 _HELD: Final = (0.0, 3.0)
 
 
-class Standby(EmbeddedServer):
+class Standby(Server):
     """A server that begins as a copy of another one, and follows it."""
 
-    def __init__(self, primary: EmbeddedServer) -> None:
+    def __init__(self, primary: Server) -> None:
         super().__init__(binaries=primary.binaries, settings=SETTINGS)
         self._primary = primary
 
@@ -57,7 +57,7 @@ class Promotion:
     excuse = Excuse.NOTHING
 
     def __init__(self) -> None:
-        self._old: EmbeddedServer | None = None
+        self._old: Server | None = None
 
     async def inflict(self, world: World) -> None:
         old, standby = world.server, Standby(world.server)
@@ -84,13 +84,18 @@ class OtherMajor:
     excuse = Excuse.NOTHING
 
     def __init__(self) -> None:
-        self._old: EmbeddedServer | None = None
-        self._new: EmbeddedServer | None = None
+        self._old: Server | None = None
+        self._new: Server | None = None
+
+    def fetch(self) -> None:
+        """All of them, for who knows which one it will be."""
+        for major in MAJORS:
+            installation(major)
 
     async def inflict(self, world: World) -> None:
         self._old = world.server
         major = world.dice.choice([each for each in MAJORS if each != self._old.major])
-        self._new = EmbeddedServer(binaries=await asyncio.to_thread(installation, major), settings=SETTINGS)
+        self._new = Server(binaries=await asyncio.to_thread(installation, major), settings=SETTINGS)
         self._new._port = self._old.port
         await asyncio.to_thread(self._old._end, "fast", "immediate")
         await world.serve(self._new)

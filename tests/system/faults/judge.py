@@ -4,6 +4,7 @@ It believes the clients about their sessions, the servers' logs about the ends, 
 but its own intents and outcomes.
 """
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,6 +39,8 @@ class Case(NamedTuple):
     judgement: Judgement
     why: str
     intended: bool
+    at: float
+    """When, by the clock of this host if its client can tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,19 +95,27 @@ def judge(
     )
 
 
-def _case(each: Termination, told: Mapping[Who, Deposition], announced: Mapping[Who, int]) -> Case:
-    deposition = told.get(each.who)
-    judgement, why = _judged(each, deposition)
-    return Case(each, deposition, judgement, why, announced.get(each.who, each.at) < each.at)
+def _case(each: Termination, told: Mapping[Who, Deposition], announced: Mapping[Who, Deed]) -> Case:
+    said = told.get(each.who)
+    judgement, why = _judged(each, said)
+    at = each.at / _MICROSECONDS if said is None or said.ended_at is None else _by_wall(said.ended_at)
+    deed = announced.get(each.who)
+    return Case(each, said, judgement, why, deed is not None and _was_first(deed, each, said), at)
 
 
-def _announced(deeds: Iterable[Deed]) -> dict[Who, int]:
-    """When each session was first intended for, in microseconds by the server's clock."""
-    announced = dict[Who, int]()
-    for deed in deeds:
-        at = int(deed.since.timestamp() * _MICROSECONDS)
-        announced[deed.who] = min(at, announced.get(deed.who, at))
+def _announced(deeds: Iterable[Deed]) -> dict[Who, Deed]:
+    """What first announced the end of each session."""
+    announced = dict[Who, Deed]()
+    for deed in sorted(deeds, key=attrgetter("written")):
+        announced.setdefault(deed.who, deed)
     return announced
+
+
+def _was_first(deed: Deed, each: Termination, said: Deposition | None) -> bool:
+    """Whether the intent stood there before the act."""
+    if said and said.ended_at is not None and _stepped(each, said):
+        return deed.written < _by_wall(said.ended_at)
+    return deed.since.timestamp() * _MICROSECONDS < each.at
 
 
 def _judged(each: Termination, said: Deposition | None) -> tuple[Judgement, str]:
@@ -122,12 +133,24 @@ def _judged(each: Termination, said: Deposition | None) -> tuple[Judgement, str]
 
 def _unused(each: Termination, said: Deposition) -> float:
     """For how long, at the most, the client had left it alone."""
-    by_server = (each.at - said.told) / _MICROSECONDS
-    if said.ended_at is None:
-        return by_server
-    by_client = said.ended_at - said.told_at
+    if said.ended_at is None or not _stepped(each, said):
+        return _by_server(each, said)
     # By the server's clock it is exact; once that was stepped, only the client can say.
-    return by_server if abs(by_server - by_client) < _STEP else by_client
+    return said.ended_at - said.told_at
+
+
+def _stepped(each: Termination, said: Deposition) -> bool:
+    """Whether the server's clock was stepped between the last answer and the end."""
+    by_client = (said.ended_at or 0.0) - said.told_at
+    return abs(_by_server(each, said) - by_client) >= _STEP
+
+
+def _by_server(each: Termination, said: Deposition) -> float:
+    return (each.at - said.told) / _MICROSECONDS
+
+
+def _by_wall(monotonic: float) -> float:
+    return monotonic + time.time() - time.monotonic()
 
 
 def _losses(told: Mapping[Who, Deposition], seen: Sequence[Termination]) -> int:

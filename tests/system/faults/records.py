@@ -22,6 +22,8 @@ class Deed:
     application: str
     since: datetime
     """When its cycle looked, by the server's clock."""
+    written: float = 0.0
+    """When its intent was written, by the clock of this host."""
     outcome: str | None = None
     orphaned: bool = False
     """Whether its life ended before its outcome was known."""
@@ -32,15 +34,20 @@ class Deed:
 def deeds(paths: Iterable[Path]) -> list[Deed]:
     """Every intent to act, rehearsals left out, with its best outcome."""
     known = dict[str, Deed]()
-    for event in _events(paths):
-        intent = event.text("intent")
-        if intent is None or event.text("mode") != "enforce" or event.fields.get("dry_run"):
-            continue
+    events = [event for event in _events(paths) if _is_act(event)]
+    # Intents first: what was cut off a record, or moved away with it, is read in any order.
+    for event in sorted(events, key=lambda event: event.name != INTENT):
+        intent = str(event.text("intent"))
         if event.name == INTENT:
             known.setdefault(intent, _deed(event))
         elif event.name == OUTCOME and intent in known:
             _settle(known[intent], event)
     return list(known.values())
+
+
+def _is_act(event: Event) -> bool:
+    enforced = event.text("mode") == "enforce" and not event.fields.get("dry_run")
+    return event.text("intent") is not None and enforced
 
 
 def _events(paths: Iterable[Path]) -> list[Event]:
@@ -59,6 +66,7 @@ def _deed(event: Event) -> Deed:
         who=Who(int(began.timestamp()), int(str(event.fields["pid"]))),
         application=str(event.text("application")),
         since=since,
+        written=event.time.timestamp(),
     )
 
 

@@ -3,7 +3,19 @@
 from collections.abc import Sequence
 from typing import Final
 
-from . import failover, freezes, reapers, restarts, rights, slots
+from . import (
+    admission,
+    clocks,
+    failover,
+    freezes,
+    papers,
+    policy_files,
+    reapers,
+    restarts,
+    rights,
+    routes,
+    slots,
+)
 from .campaign import NewFault
 
 FAULTS: Final[Sequence[NewFault]] = (
@@ -13,4 +25,9 @@ FAULTS: Final[Sequence[NewFault]] = (
     *rights.FAULTS,
     *failover.FAULTS,
     *reapers.FAULTS,
+    *routes.FAULTS,
+    *admission.FAULTS,
+    *clocks.FAULTS,
+    *papers.FAULTS,
+    *policy_files.FAULTS,
 )

@@ -1,10 +1,12 @@
 """One reaper of a campaign: the real command, started again when it ends, as a service manager would."""
 
 import asyncio
+import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGCONT, Signals
+from signal import SIGCONT, SIGHUP, Signals
 from typing import Final
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -17,10 +19,17 @@ from tests.benchmarks.journal import Event
 from tests.benchmarks.proc import cpu_seconds, memory
 
 from .patience import until
+from .place import mount, unmount
 
 RESTART_SECONDS: Final = 0.5
 """As RestartSec of the unit."""
 _POLL: Final = 0.02
+_DISK: Final = "disk"
+_RECORD: Final = "record"
+_DISK_SIZE: Final = "size=64m"
+_SOON: Final = 10.0
+_HEEDS: Final = (events.LEADS, events.STANDS_BY, events.SERVER_AWAY, events.SERVER_REFUSED)
+"""What it says only after it has begun to heed signals."""
 _OPTIONS: Final = ("--listen", "127.0.0.1:0")
 
 
@@ -49,9 +58,13 @@ class Sample:
 class Replica:
     """A reaper under supervision: `Restart=always`."""
 
-    def __init__(self, folder: Path, policies: str, *options: str) -> None:
+    def __init__(self, folder: Path, policies: str, *options: str, own_disk: bool = False) -> None:
         self.folder = folder
-        self.daemon = Daemon(folder, policies, *_OPTIONS, *options, level="debug")
+        record = f"{_DISK}/{_RECORD}/audit.jsonl"
+        self.daemon = Daemon(folder, policies, *_OPTIONS, *options, level="debug", record=record)
+        self.disk.mkdir()
+        self._own_disk = own_disk and mount("-t", "tmpfs", "-o", _DISK_SIZE, "tmpfs", str(self.disk))
+        self.record.parent.mkdir()
         self.ends: list[End] = []
         self.samples: list[Sample] = []
         self.started_at = 0.0
@@ -67,14 +80,19 @@ class Replica:
         return self.folder.name
 
     @property
+    def disk(self) -> Path:
+        """Where the folder of its record is; a small disk of its own where one can be had."""
+        return self.folder / _DISK
+
+    @property
     def record(self) -> Path:
         """Its record."""
-        return self.folder / "audit.jsonl"
+        return self.disk / _RECORD / "audit.jsonl"
 
     @property
     def records(self) -> list[Path]:
-        """Its record and whatever was rotated away from it, the oldest first."""
-        return [*sorted(self.folder.glob("audit.jsonl.*"), key=_age, reverse=True), self.record]
+        """Its record and whatever was rotated, cut off or moved away from it."""
+        return sorted(self.disk.rglob("audit.jsonl*"))
 
     @property
     def pid(self) -> int:
@@ -107,6 +125,24 @@ class Replica:
                 self._sent.add(self.pid)
             self.daemon.life.send(number)
 
+    async def hang_up(self) -> None:
+        """Ask it to read and open everything anew, as soon as it heeds signals; nothing when it is down."""
+        with suppress(TimeoutError):
+            await self.logged(*_HEEDS, since=self.started_at, within=_SOON)
+            if self.daemon.running and self.daemon.life:
+                self.daemon.life.send(SIGHUP)
+
+    def dismantle(self) -> None:
+        """End it for good, and keep its record where its disk was."""
+        self.daemon.__exit__()
+        if self._own_disk:
+            kept = self.folder / "kept"
+            shutil.copytree(self.disk, kept)
+            unmount(self.disk)
+            self.disk.rmdir()
+            kept.rename(self.disk)
+            self._own_disk = False
+
     async def logged(self, *names: str, since: float = 0.0, within: float = 60.0) -> Event:
         """The first event of these names since then; a TimeoutError when it does not come."""
         await until(lambda: self.daemon.journal.named(*names, since=since), within=within)
@@ -121,8 +157,7 @@ class Replica:
 
     async def up(self) -> None:
         """Wait until this life has met the server, or has found that it cannot."""
-        said = (events.LEADS, events.STANDS_BY, events.SERVER_AWAY, events.SERVER_REFUSED)
-        await self.logged(*said, since=self.started_at)
+        await self.logged(*_HEEDS, since=self.started_at)
 
     @property
     def in_service(self) -> bool:
@@ -171,11 +206,6 @@ class Replica:
                 await asyncio.sleep(RESTART_SECONDS)
                 self._begin()
             await asyncio.sleep(_POLL)
-
-
-def _age(path: Path) -> tuple[int, str]:
-    number = path.name.removeprefix("audit.jsonl.").split(".", maxsplit=1)[0]
-    return (int(number) if number.isdecimal() else 0, path.name)
 
 
 def _number(body: str, name: str) -> float:

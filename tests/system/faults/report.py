@@ -10,6 +10,7 @@ from tests.benchmarks.table import NOTHING, figure, table
 
 from .campaign import Round
 from .judge import Case, Findings, Judgement
+from .notes import Truce
 from .replica import Replica, Sample
 from .steps import Step
 from .world import LEASE, World
@@ -31,6 +32,8 @@ def violations(world: World, done: Sequence[Round], found: Findings) -> list[str
         *(f"{_when(done, case)}: no intent: {case.termination.who}" for case in found.unannounced),
         *(f"an intent without an outcome: {deed}" for deed in found.open_intents),
         *(f"two acted at once: {one} and {other}" for one, other in found.rivals),
+        *(f"terminated {truce.why}: {case.termination.who}" for truce, case in _breaches(world, found)),
+        *(f"{what}: no reaper has ever said so" for what in _unfelt(world, done)),
         *(
             f"{replica.name} grew by {growth:.0f} MiB in {len(life)} rounds"
             for replica, life in _lives(world.reapers)
@@ -41,8 +44,8 @@ def violations(world: World, done: Sequence[Round], found: Findings) -> list[str
 
 def tables(world: World, done: Sequence[Round], found: Findings) -> Iterator[str]:
     """Everything worth knowing."""
-    yield _faults(done, found)
-    yield _invariants(done, found)
+    yield _faults(world, done, found)
+    yield _invariants(world, done, found)
     yield _resources(world.reapers)
     if world.losses:
         yield _take_overs(world)
@@ -53,23 +56,24 @@ def tables(world: World, done: Sequence[Round], found: Findings) -> Iterator[str
         yield table("How the faults struck", ("", "times"), rows)
 
 
-def _faults(done: Sequence[Round], found: Findings) -> str:
+def _faults(world: World, done: Sequence[Round], found: Findings) -> str:
     by_name = defaultdict[str, list[Round]](list)
     for each in done:
         for name in each.faults:
             by_name[name].append(each)
-    head = ("", "struck", "in pairs", "back after, median", "max", "terminated", "wrong", "stuck")
-    rows = [_row(name, struck, found.cases) for name, struck in sorted(by_name.items())]
+    head = ("", "struck", "in pairs", "felt", "back after, median", "max", "terminated", "wrong", "stuck")
+    rows = [_row(name, _felt(world, name), struck, found.cases) for name, struck in sorted(by_name.items())]
     return table("Faults", head, rows)
 
 
-def _row(name: str, struck: Sequence[Round], cases: Iterable[Case]) -> Sequence[str]:
+def _row(name: str, felt: str, struck: Sequence[Round], cases: Iterable[Case]) -> Sequence[str]:
     back = [each.back_after for each in struck if each.back_after is not None]
     during = [case for case in cases if any(_in(each, case) for each in struck)]
     return (
         name,
         str(len(struck)),
         str(sum(len(each.faults) > 1 for each in struck)),
+        felt,
         figure(median(back), "s") if back else NOTHING,
         figure(max(back), "s") if back else NOTHING,
         str(len(during)),
@@ -78,7 +82,24 @@ def _row(name: str, struck: Sequence[Round], cases: Iterable[Case]) -> Sequence[
     )
 
 
-def _invariants(done: Sequence[Round], found: Findings) -> str:
+def _felt(world: World, name: str) -> str:
+    awaited = world.felt[name, True] + world.felt[name, False]
+    return f"{world.felt[name, True]} of {awaited}" if awaited else NOTHING
+
+
+def _unfelt(world: World, done: Sequence[Round]) -> list[str]:
+    """What was never felt, though nothing else was in the way at least once."""
+    alone = {each.faults[0] for each in done if len(each.faults) == 1}
+    never = {what for what, _ in world.felt if not world.felt[what, True]}
+    return sorted(what for what in never if what.split(":")[0] in alone)
+
+
+def _breaches(world: World, found: Findings) -> Iterator[tuple[Truce, Case]]:
+    for truce in world.truces:
+        yield from ((truce, case) for case in found.cases if truce.since <= case.at < truce.until)
+
+
+def _invariants(world: World, done: Sequence[Round], found: Findings) -> str:
     counted = Counter(case.judgement for case in found.cases)
     rows = [
         ("rounds", str(len(done))),
@@ -90,6 +111,8 @@ def _invariants(done: Sequence[Round], found: Findings) -> str:
         ("intents that an end left open, settled as unknown", str(len(found.orphans))),
         ("  terminated all the same", str(found.orphans_gone)),
         ("intents without an outcome", str(len(found.open_intents))),
+        ("times in which nobody may be terminated", str(len(world.truces))),
+        ("  terminated all the same", str(len(list(_breaches(world, found))))),
         ("two reapers acting at once", str(len(found.rivals))),
         ("rounds in which something did not go on by itself", str(sum(bool(each.troubles) for each in done))),
     ]
@@ -158,7 +181,7 @@ def _blows(blows: Counter[tuple[str, str]]) -> str:
 
 
 def _in(each: Round, case: Case) -> bool:
-    return each.began <= case.termination.at / 1_000_000 < each.ended
+    return each.began <= case.at < each.ended
 
 
 def _when(done: Sequence[Round], case: Case) -> str:

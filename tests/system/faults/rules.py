@@ -10,12 +10,12 @@ _POLICIES: Final = (
 )
 
 
-def rules(dsn: str, *, limit: float) -> str:
+def rules(dsn: str, *, limit: float, mode: str = "enforce") -> str:
     """Take what is idle for so many seconds; an allowlist and the protections spare some of it."""
     policies = [
         {
             "name": name,
-            "mode": "enforce",
+            "mode": mode,
             "match": {"state": states, "idle_for": f"{round(limit * 1000)}ms", "role": ["app", "postgres"]},
             "allowlist": {"application": ["metabase"]},
             # Leaks pile up while nobody looks, and that is no mistake in a glob.

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from signal import Signals
@@ -16,16 +15,18 @@ from typing import Final, Self
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from reaper.demo.embedded import EmbeddedServer
 from reaper.telemetry import events
 from tests.postgres.majors import installation
 from tests.postgres.proxy import Proxy
 
 from .load import LIMIT, Load
+from .notes import Loss, Size, Truce
 from .patience import LONG
+from .place import Place
 from .replica import Replica
 from .rules import rules
 from .server_log import PREFIX, Who
+from .servers import Server
 
 ROLE: Final = "reaper"
 LEASE: Final = 15.0
@@ -54,31 +55,14 @@ _SESSIONS: Final = """
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much goes on in a campaign."""
-
-    clients: Mapping[str, int]
-    """Of each kind."""
-    blows: int
-    """At so many steps of its cycle a reaper is struck in one round."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
-    """The moment at which a leader was lost, and what happened to it."""
-
-    at: float
-    how: str
-
-
 class World:
     """Everything that a fault can lay hands on."""
 
-    def __init__(self, *, major: int, seed: int, size: Size, folder: Path) -> None:
+    def __init__(self, *, major: int, seed: int, size: Size, place: Place) -> None:
         self.dice = Random(seed)  # noqa: S311 (a repeatable choice)
-        self.folder = folder
-        self.server = EmbeddedServer(binaries=installation(major), settings=SETTINGS)
+        self.folder = place.folder
+        self.place = place
+        self.server = Server(binaries=installation(major), settings=SETTINGS)
         """The server that is in charge now."""
         self.load = Load(lambda: self.server.port, Random(seed + 1))  # noqa: S311 (as above)
         self.reapers: list[Replica] = []
@@ -89,10 +73,15 @@ class World:
         """Signals to a reaper, by the step at which it was."""
         self.notes: dict[str, int] = {}
         """Figures that faults count, by their name."""
+        self.felt = Counter[tuple[str, bool]]()
+        """How often a reaper has said that it felt a fault, and how often none has, by the fault's name."""
+        self.truces: list[Truce] = []
+        self.decreed = ""
+        """The policy file for all that may act, when it is not the ordinary one."""
         self.size = size
         self._logs = tempfile.TemporaryDirectory(prefix="reaper-faults-logs-")
         self._kept_logs: list[Path] = []
-        self._servers: list[EmbeddedServer] = []
+        self._servers: list[Server] = []
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -114,7 +103,7 @@ class World:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def serve(self, server: EmbeddedServer) -> None:
+    async def serve(self, server: Server) -> None:
         """Start a server, with what the campaign needs on it."""
         self._servers.append(server)
         await asyncio.to_thread(server.start)
@@ -123,11 +112,11 @@ class World:
             for statement in _ROLES:
                 await admin.execute(statement.encode())
 
-    def adopt(self, server: EmbeddedServer) -> None:
+    def adopt(self, server: Server) -> None:
         """Remember a server that was started elsewhere: its log counts, and it is stopped at the end."""
         self._servers.append(server)
 
-    def follow(self, server: EmbeddedServer) -> None:
+    def follow(self, server: Server) -> None:
         """From now on this one is the server, for the load and for the reapers' line."""
         self.server = server
         self.line.point_at(server.dsn)
@@ -137,7 +126,7 @@ class World:
         """The logs of all servers that there ever were."""
         return [*self._kept_logs, *(server.log_path for server in self._servers if server._folder)]
 
-    def retire(self, server: EmbeddedServer) -> None:
+    def retire(self, server: Server) -> None:
         """Remove a server for good, and keep its log."""
         kept = Path(self._logs.name, f"{len(self._kept_logs)}.log")
         kept.write_bytes(server.log_path.read_bytes())
@@ -198,9 +187,9 @@ class World:
             )
         )
 
-    def policies(self, *, dsn: str | None = None, limit: float = LIMIT) -> str:
-        """The policy file of every reaper; through the line unless told otherwise."""
-        return rules(dsn or self.way_in, limit=limit)
+    def policies(self) -> str:
+        """The policy file of every reaper that begins now."""
+        return self.decreed or rules(self.way_in, limit=LIMIT)
 
     @property
     def way_in(self) -> str:
@@ -209,7 +198,7 @@ class World:
 
     def add_reaper(self, name: str, *options: str) -> Replica:
         """Start another reaper."""
-        replica = Replica(self.folder / name, self.policies(), *options)
+        replica = Replica(self.folder / name, self.policies(), *options, own_disk=self.place.own_mounts)
         self.reapers.append(replica)
         replica.start()
         return replica
@@ -278,7 +267,7 @@ class World:
     async def _stop_reapers(self) -> None:
         await self.end()
         for replica in self.reapers:
-            replica.daemon.__exit__()
+            replica.dismantle()
 
     def _stop_servers(self) -> None:
         for server in self._servers:
