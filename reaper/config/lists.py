@@ -66,7 +66,8 @@ class _Reading:
     def read(self, file: str) -> None:
         """Add what one file says."""
         try:
-            page = pages.servers(contents(file), file)
+            data = contents(file)
+            page = pages.servers(data, file)
         except Vanished:
             # Gone since it was listed; but of a link that stays, and leads nowhere, a person should hear.
             if Path(file).is_symlink():
@@ -78,6 +79,7 @@ class _Reading:
         except BadPolicyFile as bad:
             self.result.mistakes.extend(bad.mistakes)
         else:
+            self.result.mistakes.extend(pages.unended(data, file))
             self._understand(page)
 
     def _understand(self, page: Page) -> None:

@@ -52,7 +52,7 @@ def read(data: bytes, *, file: str) -> Settings:
     found = shape(page.document)
     beside = _beside(found.head, file)
     findings = [*page.document.findings, *found.findings, *_untold(found, page.document, beside)]
-    mistakes = [*page.mistakes(findings), *beside.lists.mistakes]
+    mistakes = [*page.mistakes(findings), *pages.unended(data, file), *beside.lists.mistakes]
     if mistakes or found.head is None:
         raise BadPolicyFile(*mistakes)
     return _settings(found.head, found, beside, page, hashlib.sha256(data).hexdigest())

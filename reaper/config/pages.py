@@ -35,6 +35,24 @@ def servers(data: bytes, file: str) -> Page:
     return Page(file, document(Mapping(place=_TOP, tag=None, pairs=[(key, root)])))
 
 
+def unended(data: bytes, file: str) -> list[Mistake]:
+    """The last line, when it stops in its middle: half of a file may say less than it should."""
+    text = decode(data)
+    # Brackets around all of it show as well whether it is whole.
+    if text.endswith("\n") or text.lstrip().startswith(("{", "[")):
+        return []
+    return [
+        Mistake(
+            file=file,
+            line=text.count("\n") + 1,
+            column=len(text) - text.rfind("\n"),
+            where="file",
+            what="the last line has no end, as in a file that is half-written",
+            instead="end it with a line break once all of it is there",
+        )
+    ]
+
+
 def _tree(data: bytes, file: str, instead: str) -> Node:
     try:
         root = compose(decode(data))

@@ -278,7 +278,7 @@ def test_a_list_made_by_a_machine_is_refused_by_its_length() -> None:
 
 
 def test_a_thousand_unknown_keys_are_a_thousand_lines() -> None:
-    keys = "\n".join(f"key{n}: 1" for n in range(1_000))
+    keys = "".join(f"key{n}: 1\n" for n in range(1_000))
     assert len(answer(keys.encode()).splitlines()) == 1_002
 
 
