@@ -68,6 +68,7 @@ async def rounds(world: World, kinds: Sequence[NewFault], dice: Random) -> Async
 async def _round(world: World, number: int, faults: Sequence[Fault], dice: Random) -> Round:
     this = Round(number=number, faults=[fault.name for fault in faults])
     before = {replica.name: len(replica.ends) for replica in world.reapers}
+    unfelt_before = _unfelt(world)
     excused = any(Excuse.ENDS_REAPERS in fault.excuse for fault in faults)
     for replica in world.reapers:
         replica.excused += excused
@@ -80,12 +81,18 @@ async def _round(world: World, number: int, faults: Sequence[Fault], dice: Rando
     finally:
         for replica in world.reapers:
             replica.excused = max(0, replica.excused - excused)
+    if len(faults) == 1:  # another one may have been in the way
+        this.troubles += [f"{what}: no reaper has said so" for what in _unfelt(world) - unfelt_before]
     for replica in world.reapers:
         this.troubles += _ends(replica, before.get(replica.name, 0))
         if replica.in_service:
             await replica.sample()
     this.ended = time.time()
     return this
+
+
+def _unfelt(world: World) -> Counter[str]:
+    return Counter({what: number for (what, felt), number in world.felt.items() if not felt})
 
 
 async def _strike(world: World, fault: Fault, offset: float, held: float) -> None:

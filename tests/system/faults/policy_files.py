@@ -15,6 +15,8 @@ from .watch import Bite, truce
 from .world import World
 
 _HELD: Final = (0.0, 4.0)
+_WORST: Final = 0.5
+_SPARED: Final = "metabase"
 _LIMITS: Final = 4.0
 _NONSENSE: Final = (
     "version: 1\npolicies: [",
@@ -115,6 +117,8 @@ class Rehearsed:
 
 
 def _middle_of_a_line(text: str, dice: Random) -> int:
+    if dice.random() < _WORST:
+        return text.index(_SPARED) + dice.randrange(1, len(_SPARED))  # an allowlist that spares nobody
     while True:
         at = dice.randrange(1, len(text))
         if "\n" not in text[at - 1 : at]:

@@ -33,7 +33,6 @@ def violations(world: World, done: Sequence[Round], found: Findings) -> list[str
         *(f"an intent without an outcome: {deed}" for deed in found.open_intents),
         *(f"two acted at once: {one} and {other}" for one, other in found.rivals),
         *(f"terminated {truce.why}: {case.termination.who}" for truce, case in _breaches(world, found)),
-        *(f"{what}: no reaper has ever said so" for what in _unfelt(world, done)),
         *(
             f"{replica.name} grew by {growth:.0f} MiB in {len(life)} rounds"
             for replica, life in _lives(world.reapers)
@@ -85,13 +84,6 @@ def _row(name: str, felt: str, struck: Sequence[Round], cases: Iterable[Case]) -
 def _felt(world: World, name: str) -> str:
     awaited = world.felt[name, True] + world.felt[name, False]
     return f"{world.felt[name, True]} of {awaited}" if awaited else NOTHING
-
-
-def _unfelt(world: World, done: Sequence[Round]) -> list[str]:
-    """What was never felt, though nothing else was in the way at least once."""
-    alone = {each.faults[0] for each in done if len(each.faults) == 1}
-    never = {what for what, _ in world.felt if not world.felt[what, True]}
-    return sorted(what for what in never if what.split(":")[0] in alone)
 
 
 def _breaches(world: World, found: Findings) -> Iterator[tuple[Truce, Case]]:
