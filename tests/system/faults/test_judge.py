@@ -1,5 +1,6 @@
 """The judge itself: it must find what it is there to find."""
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -107,6 +108,22 @@ def test_two_lives_that_act_at_once_are_found_and_two_that_follow_each_other_are
     assert found(TERMINATION, said(), DEED, overlapping).rivals == [(DEED, overlapping)]
     assert found(TERMINATION, said(), DEED, later).rivals == []
     assert found(TERMINATION, said(), DEED, replace(overlapping, run="one")).rivals == []
+
+
+def test_when_the_servers_clock_was_set_back_before_the_act_the_clock_of_the_host_is_believed() -> None:
+    now, at = time.time(), time.monotonic()
+    back = replace(TERMINATION, at=TERMINATION.at - 7_200_000_000)
+    heard = replace(said(), told_at=at - 3, ended_at=at)
+    before, after = (replace(DEED, written=now + seconds) for seconds in (-1, 1))
+    assert found(back, heard, before).unannounced == []
+    assert [case.termination.who for case in found(back, heard, after).unannounced] == [WHO]
+
+
+def test_when_the_clock_of_the_server_is_wrong_a_case_is_dated_by_its_client() -> None:
+    before = time.time() - 1
+    heard = replace(said(), told_at=time.monotonic() - 3, ended_at=time.monotonic())
+    (case,) = found(replace(TERMINATION, at=TERMINATION.at + 86_400_000_000), heard).cases
+    assert before < case.at < time.time() + 1
 
 
 def test_the_log_tells_who_was_terminated_and_a_shutdown_is_nobodys_act(tmp_path: Path) -> None:
