@@ -39,9 +39,7 @@ def _pen_stopped(record: Path) -> Iterator[None]:
 def _set_aside(replica: Replica) -> None:
     """Keep what is about to be lost, for the judge; not where the reaper looks for rotated copies."""
     free = (replica.disk / f"lost-{number}" for number in count())
-    folder = next(each for each in free if not each.exists())
-    folder.mkdir()
-    shutil.copy2(replica.record, folder)
+    shutil.copytree(replica.record.parent, next(each for each in free if not each.exists()))
 
 
 class _Ruined:
