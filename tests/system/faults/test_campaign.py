@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[3]
+FAULTS: Final = "crash,SIGKILL,of leaks,pg_authid,link cut,audit truncated"
 COMMAND: Final = (sys.executable, "-m", "tests.system.faults", "--scale", "smoke")
 
 
 def test_whatever_goes_wrong_nobody_is_terminated_who_did_not_deserve_it_and_all_goes_on_by_itself() -> None:
     done = subprocess.run(
-        [*COMMAND, "--rounds", "3", "--only", "crash,SIGKILL,of leaks,pg_authid"],
+        [*COMMAND, "--rounds", "5", "--only", FAULTS],
         cwd=ROOT,
         capture_output=True,
         text=True,
