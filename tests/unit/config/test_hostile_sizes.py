@@ -39,7 +39,7 @@ def test_a_pipe_that_nobody_writes_is_not_waited_for(tmp_path: Path, monkeypatch
 
 
 def test_what_comes_through_a_pipe_is_read_to_its_end() -> None:
-    reading = written(LEAST.encode() + b"#" * 1_000_000)
+    reading = written(LEAST.encode() + b"#" * 1_000_000 + b"\n")
     assert load(Path(f"/dev/fd/{reading}")).rules.policies[0].name == "a"
     os.close(reading)
 
