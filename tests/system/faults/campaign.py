@@ -100,6 +100,9 @@ async def _strike(world: World, fault: Fault, offset: float, held: float) -> Non
     try:
         await fault.inflict(world)
         await asyncio.sleep(held)
+    except TimeoutError:
+        # What it waited for did not come. Held against the reaper, unless another fault was in the way.
+        world.felt[f"{fault.name}: struck to its end", False] += 1
     finally:
         await fault.mend(world)
 
