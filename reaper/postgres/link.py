@@ -7,8 +7,8 @@ inside. Autocommit: in a transaction `pg_stat_activity` would stand still, and a
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, Self
 
 import psycopg
@@ -132,8 +132,9 @@ class Link:
 
         A statement that fails raises the driver's own error, whose SQLSTATE tells what it was.
         """
+        bite = asyncio.get_running_loop().call_later(_WATCHDOG_SECONDS, self.cut)
         try:
-            async with self._watched(), self._connection.cursor(binary=True) as cursor:
+            async with self._connection.cursor(binary=True) as cursor:
                 await cursor.execute(sql, params)
                 return await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
@@ -142,6 +143,8 @@ class Link:
                 message = f"the connection was lost: {sentence(error)}"
                 raise Lost(message) from None
             raise
+        finally:
+            bite.cancel()
 
     async def lease(self, lease: Span) -> None:
         """From now on, let the server end our session when we are silent for so long (from 14 on)."""
@@ -175,15 +178,6 @@ class Link:
         if self._connection.info.server_version >= _LEASE_SINCE:
             # Without a lease it is 0, for the role may have been given a limit by ALTER ROLE.
             await self.rows(_LEASE, (str(min(lease // 1_000, _LONGEST_LEASE_MS)),))
-
-    @asynccontextmanager
-    async def _watched(self) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        bite = loop.call_later(_WATCHDOG_SECONDS, self.cut)
-        try:
-            yield
-        finally:
-            bite.cancel()
 
 
 def name_of(dsn: str) -> str:

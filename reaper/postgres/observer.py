@@ -65,6 +65,9 @@ class _Row(NamedTuple):
     unreadable: int | None
 
 
+_TOLD: Final = _Row._fields.index("at")
+"""So many of the columns are about one session; the others are the same in every row."""
+
 _WHOLE_EVERY: Final = Span(300 * SECOND)
 """So often everybody is looked at, for the counts by state, and lest a clock that was set hides somebody."""
 
@@ -103,6 +106,8 @@ class Observer:
         self._query_text = query_text
         self._thrift = thrift
         self._whole = _WholeLooks()
+        self._known: dict[tuple[object, ...], Session | None] = {}
+        """Of the last look, by all that the server told of each: most have not changed in the next."""
 
     async def observe(self, rules: Rules | None, *, ahead: Span | None = None) -> Snapshot:
         """Take a snapshot, with the facts that these rules need; with every fact when there are no rules.
@@ -146,7 +151,9 @@ class Observer:
         return self._snapshot([_Row._make(row) for row in await self._link.rows(_OBSERVE, params)])
 
     def _snapshot(self, rows: list[_Row]) -> Snapshot:
-        sessions = tuple(session for row in rows if (session := self._session(row)))
+        known = self._known
+        self._known = {told: known.get(told) or self._session(row) for row in rows for told in (row[:_TOLD],)}
+        sessions = tuple(session for session in self._known.values() if session)
         probe = self._probe
         first = rows[0]  # our own session is always among them
         young = None if first.everybody else (first.clients or 0) - len(sessions)

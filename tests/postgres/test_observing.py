@@ -232,6 +232,20 @@ def test_a_session_that_waits_is_seen_with_what_it_waits_for(stage: Stage) -> No
     until(lambda: stage.reaper.see(active).wait_event == "PgSleep")
 
 
+def test_a_session_is_seen_as_it_is_and_not_as_it_was_in_the_look_before(stage: Stage) -> None:
+    client = stage.open()
+    was = stage.reaper.see(client)
+
+    client.run("SELECT 1")
+
+    moments = stage.admin.execute(MOMENTS, (client.pid,)).fetchone()
+    assert moments
+    session = stage.reaper.see(client)
+    assert session.id == was.id
+    assert session.state_change == exactly(moments[1]) != was.state_change
+    assert session.query_start == exactly(moments[2]) != was.query_start
+
+
 def test_superusers_are_seen_as_such(stage: Stage) -> None:
     assert stage.reaper.see(stage.open_superuser()).superuser
     assert not stage.reaper.see(stage.open()).superuser
