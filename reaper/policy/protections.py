@@ -15,7 +15,7 @@ REAPER_APPLICATION: Final = "pg-reaper"
 """The application name of every connection of ours."""
 
 
-_MOST_NAMES: Final = 16_384
+_MOST_NAMES: Final = 2_048
 """So many answers are remembered: a client may call itself by another name each time."""
 
 

@@ -54,7 +54,7 @@ class From:
         return LOCAL if self.network is None else str(self.network)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=2_048)
 def _addresses(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
     """The address, and an IPv4 one that came as IPv6 in both its forms; text that is no address has none."""
     try:
