@@ -9,7 +9,7 @@ import click
 
 from reaper.demo.binaries import DEFAULT_MAJOR
 
-from . import cycle, fleet, lateness, start, takeover, terminations
+from . import cycle, fleet, lateness, memory, start, takeover, terminations
 from .machine import Machine
 from .scale import Scale
 
@@ -22,6 +22,7 @@ _BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "takeover": takeover.run,
     "fleet": fleet.run,
     "start": start.run,
+    "memory": memory.run,
 }
 _TERMINATED: Final = 143
 

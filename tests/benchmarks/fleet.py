@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -10,8 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
-
-import yaml
 
 from reaper.demo.places import free_ports
 from reaper.telemetry import events
@@ -23,8 +22,9 @@ from .bare import bare_cpu
 from .ground import CYCLED, Daemon
 from .pages import Pages
 from .park import Park
-from .proc import Memory, cpu_seconds, memory, threads
+from .proc import Memory, cpu_seconds, memory
 from .scale import Scale
+from .shards import sharded
 from .table import NOTHING, figure, table, tail
 
 
@@ -38,13 +38,15 @@ class _Size:
     hung_interval: int
     hung_window: float
     """Longer than a hung connection is waited for."""
+    processes: Sequence[int]
     rounds: int = 2
     on_each: int = 25
 
 
 _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.FULL: _Size(
-        servers=(1, 50, 200, 500),
+        servers=(1, 50, 500),
+        processes=(1, 2, 4),
         interval=10,
         window=20,
         beside_a_hung_one=50,
@@ -52,10 +54,17 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
         hung_window=20,
     ),
     Scale.QUICK: _Size(
-        servers=(1, 50), interval=5, window=10, beside_a_hung_one=20, hung_interval=2, hung_window=15
+        servers=(1, 50),
+        processes=(1, 2),
+        interval=5,
+        window=10,
+        beside_a_hung_one=20,
+        hung_interval=2,
+        hung_window=15,
     ),
     Scale.SMOKE: _Size(
         servers=(2,),
+        processes=(2,),
         interval=1,
         window=1,
         beside_a_hung_one=1,
@@ -66,14 +75,12 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
     ),
 }
 _POLICIES: Final = 5
-_MANY_POLICIES: Final = 20
 _PATIENCE: Final = 120.0
 _HUNG: Final = "hung"
-_SCRAPES: Final = 20
 
 
 def run(scale: Scale, major: int) -> Iterator[str]:
-    """A table of sizes, one of memory, one of a hung server."""
+    """A table of sizes, one of several processes, one of a hung server."""
     size = _SIZES[scale]
     with (
         Park(major, servers=max(*size.servers, size.beside_a_hung_one + 1), on_each=size.on_each) as park,
@@ -81,7 +88,7 @@ def run(scale: Scale, major: int) -> Iterator[str]:
     ):
         folder = Path(scratch)
         yield _sizes(park, folder, size)
-        yield _everything(park, folder)
+        yield _sharded(park, folder, size)
         yield _beside_a_hung_one(park, folder, size)
 
 
@@ -95,7 +102,8 @@ class _Taken(NamedTuple):
     cpu: float
     memory: Memory
     bare: float
-    threads: int
+    logins: Sequence[float]
+    """When each server was logged in to for the first time."""
     delays: Sequence[float]
 
 
@@ -116,7 +124,8 @@ def _sizes(park: Park, folder: Path, size: _Size) -> str:
         "RSS",
         "PSS",
         "RSS/server",
-        "threads",
+        "logins/s",
+        "most",
         "/livez median",
         "p95",
         "max",
@@ -136,9 +145,14 @@ def _row(taken: _Taken, first: _Taken, size: _Size) -> Sequence[str]:
         figure(taken.memory.rss, "MiB", 0),
         figure(taken.memory.pss, "MiB", 0),
         each,
-        str(taken.threads),
+        f"{len(taken.logins) / max(taken.logins[-1] - taken.logins[0], 1):.0f}",
+        str(_most_in_a_second(taken.logins)),
         *tail([1000 * delay for delay in taken.delays], "ms"),
     )
+
+
+def _most_in_a_second(moments: Sequence[float]) -> int:
+    return max(bisect_left(moments, moment + 1) - number for number, moment in enumerate(moments))
 
 
 def _per_cycle(taken: _Taken, first: _Taken) -> tuple[str, str]:
@@ -163,7 +177,7 @@ def _measure(park: Park, folder: Path, count: int, size: _Size) -> _Taken:
         cycles, spent = pages.cycles(), cpu_seconds(daemon.pid)
         time.sleep(size.window)
         spent, cycles = cpu_seconds(daemon.pid) - spent, pages.cycles() - cycles
-        held, parts = memory(daemon.pid), threads(daemon.pid)
+        held = memory(daemon.pid)
         delays = list(pages.delays(seconds=size.window))
         stack.close()  # its connections go, and those of the yardstick take their place
         bare = bare_cpu(dsns, rounds=round(size.window / size.interval), pause=size.interval)
@@ -175,37 +189,21 @@ def _measure(park: Park, folder: Path, count: int, size: _Size) -> _Taken:
             cpu=spent,
             memory=held,
             bare=asyncio.run(bare),
-            threads=parts,
+            logins=[event.at for event in daemon.journal.named(events.SERVER_CONNECTED)],
             delays=delays,
         )
 
 
-def _everything(park: Park, folder: Path) -> str:
-    """Memory of one server's reaper with as little as possible, and with all that can be switched on."""
+def _sharded(park: Park, folder: Path, size: _Size) -> str:
+    servers = max(size.servers)
     with ExitStack() as stack:
-        servers = _servers(park.some(1, stack))
-        little = policy_file(*_policies(1), servers=servers)
-        bare = stack.enter_context(Daemon(folder / "bare", little, "--listen", "off", level="debug"))
-        bare.wait(*CYCLED)
-        alone = memory(bare.pid)
-    with ExitStack() as stack:
-        servers = _servers(park.some(1, stack))
-        notify = yaml.safe_dump({"notify": [{"name": "nobody", "webhook": f"http://127.0.0.1:{_port()}"}]})
-        much = policy_file(*_policies(_MANY_POLICIES, role="bystander"), servers=servers) + notify
-        daemon, pages = _watched(folder / "everything", much, stack)
-        daemon.wait(events.CYCLE_ACTED)
-        for _ in range(_SCRAPES):
-            pages.cycles()
-        all_on = memory(daemon.pid)
-    rows = [
-        ("1 policy, no HTTP", *_figures(alone)),
-        (f"{_MANY_POLICIES} policies, HTTP scraped, record, webhook, terminations", *_figures(all_on)),
-    ]
-    return table("Memory: one server, the record in a file", ("", "RSS", "PSS"), rows)
-
-
-def _figures(held: Memory) -> tuple[str, str]:
-    return figure(held.rss, "MiB", 1), figure(held.pss, "MiB", 1)
+        dsns = park.some(servers, stack)
+    policies = policy_file(
+        *_policies(_POLICIES), interval=f"{size.interval}s", precision="1s", servers=_servers(dsns)
+    )
+    return sharded(
+        park, folder, servers=servers, processes=size.processes, policies=policies, window=size.window
+    )
 
 
 def _beside_a_hung_one(park: Park, folder: Path, size: _Size) -> str:
@@ -269,8 +267,8 @@ def _servers(dsns: Sequence[str]) -> list[Keys]:
     return [{"name": f"server-{number}", "dsn": dsn} for number, dsn in enumerate(dsns)]
 
 
-def _policies(count: int, *, role: str = "app") -> list[Keys]:
+def _policies(count: int) -> list[Keys]:
     """Policies of which the last one alone is ever due, soon; the others wait for a day."""
-    far = leaked(Role(role, ""), idle_for="1d")
+    far = leaked(Role("app", ""), idle_for="1d")
     waiting = [{**far, "name": f"waits-{number}"} for number in range(count - 1)]
-    return [*waiting, leaked(Role(role, ""), idle_for="1s")]
+    return [*waiting, leaked(Role("app", ""), idle_for="1s")]

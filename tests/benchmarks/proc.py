@@ -40,11 +40,6 @@ def memory(pid: int) -> Memory:
     return Memory(rss=rss / _MIB, pss=_kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") / _MIB)
 
 
-def threads(pid: int) -> int:
-    """How many threads it has."""
-    return _kib(Path(f"/proc/{pid}/status"), "Threads:")
-
-
 def _kib(path: Path, name: str) -> int:
     lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
         ("takeover", "Take-over"),
         ("fleet", "Fleet"),
         ("start", "Start"),
+        ("memory", "Memory"),
     ],
 )
 def test_a_benchmark_runs_at_the_smallest_scale(name: str, title: str) -> None:
