@@ -200,7 +200,7 @@ def _tell(answer: _Answer) -> None:
     for stretch in answer.stretches:
         click.echo(plain(_sentence(stretch)))
     if not answer.stretches:
-        click.echo("The record holds no two counts of a server to compare with.")
+        click.echo("The record holds no two counts of a server to compare; --live asks for the one of now.")
     if answer.log:
         _tell_log(answer.log)
     agree = "They agree." if answer.compared else "Nothing could be compared."

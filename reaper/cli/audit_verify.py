@@ -125,7 +125,13 @@ def _tell(told: Sequence[Damage], more: int, followed: Sequence[Followed], serio
         click.echo(f"... and {more} more")
     for name, verification in followed:
         _tell_of(name, verification)
-    click.echo("Intact." if not serious else f"Not intact: {serious} that nothing in the record explains.")
+    if serious:
+        places = "1 place" if serious == 1 else f"{serious} places"
+        click.echo(f"Not intact: {places} that nothing in the record explains.")
+    elif any(verification.lines for _, verification in followed):
+        click.echo("Intact.")
+    else:
+        click.echo("Nothing to verify: no line is in the chain.")
 
 
 def _both(damage: Damage) -> tuple[str | None, str | None]:

@@ -87,7 +87,7 @@ class ServerLog:
         if prefix is None:
             if any(line.strip() for line in head):
                 message = (
-                    f"{file} begins with no log_line_prefix that is known here: say with --log-line-prefix"
+                    f"{file} begins with no log_line_prefix that is known here: say it with --log-line-prefix"
                 )
                 raise NotALog(message)
             return

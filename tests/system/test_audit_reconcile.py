@@ -165,7 +165,7 @@ def test_what_is_no_log_is_a_sentence(scene: Scene) -> None:
         return done.err
 
     scene.reaper.write("strange.log", "hello\n")
-    assert "strange.log begins with no log_line_prefix that is known here: say with" in asked("strange.log")
+    assert "strange.log begins with no log_line_prefix that is known here: say it" in asked("strange.log")
     assert "the log's times are in N" in asked(str(scene.logs["stderr"]))
     assert "cannot be read: No such file or directory." in asked("nothing.log")
     assert "tells no pid (%p), or no time" in asked("strange.log", "--log-line-prefix", "%a ")

@@ -67,7 +67,13 @@ def test_a_changed_line_of_a_rotated_copy_is_the_answer_no_with_its_place(record
     assert done.exit_code == 1
     assert done.stdout.splitlines()[0].startswith(f"{copy}:2: changed: {copy}:3 follows this line as it was")
     assert done.stdout.splitlines()[1].startswith("  expected ")
-    assert done.stdout.splitlines()[-1] == "Not intact: 1 that nothing in the record explains."
+    assert done.stdout.splitlines()[-1] == "Not intact: 1 place that nothing in the record explains."
+
+
+def test_a_file_without_a_line_is_not_called_intact(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.touch()
+    assert verify(path).stdout.splitlines()[-1] == "Nothing to verify: no line is in the chain."
 
 
 def test_files_named_in_any_order_are_followed_in_theirs(record: Path) -> None:
@@ -137,7 +143,7 @@ def test_of_many_damages_only_the_first_are_told_and_all_are_counted(path: Path)
     path.write_bytes(lines[0] + lines[2] * 500)
     done = verify(path)
     assert "... and 400 more" in done.stdout.splitlines()
-    assert done.stdout.splitlines()[-1] == "Not intact: 500 that nothing in the record explains."
+    assert done.stdout.splitlines()[-1] == "Not intact: 500 places that nothing in the record explains."
 
 
 @pytest.mark.parametrize(
