@@ -93,7 +93,8 @@ def refuse(findings: tuple[Finding, ...]) -> None:
     """Raise Refused with every refusal, each with its cure."""
     refusals = [found for found in findings if found.level is Level.REFUSAL]
     if refusals:
-        message = "; ".join(f"{found.finding}: {found.mend}" for found in refusals)
+        # A cure that is SQL ends with a semicolon of its own, so that it can be copied.
+        message = "; ".join(f"{found.finding}: {found.mend}" for found in refusals).replace(";; ", "; ")
         raise Refused(message)
 
 

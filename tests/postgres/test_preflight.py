@@ -83,6 +83,7 @@ def test_every_refusal_is_told_at_once_with_its_cure(stage: Stage) -> None:
     assert "is blind" in str(refusal.value)
     assert "GRANT pg_read_all_stats TO" in str(refusal.value)
     assert "GRANT pg_signal_backend TO" in str(refusal.value)
+    assert ";;" not in str(refusal.value)
 
 
 def test_who_only_rehearses_needs_no_right_to_signal(stage: Stage) -> None:
