@@ -236,9 +236,10 @@ class Customer(Client):
     role = "app_shop"
     habit = "connects, orders and leaves, again and again"
 
-    async def shop(self, pause: float, tell: Callable[[str | None], None]) -> None:
-        """Try until cancelled; tell of each try the server's words when it refused."""
+    async def shop(self, pause: float, trying: Callable[[], Callable[[str | None], None]]) -> None:
+        """Try until cancelled; tell when each try begins, and then the server's words when it refused."""
         while True:
+            tell = trying()
             tell(await self._try())
             await asyncio.sleep(pause)
 

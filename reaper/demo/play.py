@@ -111,7 +111,7 @@ async def _played(story: Story) -> str:
     scene = story.scene
     try:
         await story.arrive()
-        async with _beside(scene.work(), scene.leak(), scene.shop(story.score.tried)):
+        async with _beside(scene.work(), scene.leak(), scene.shop(story.score.trying)):
             await story.fill_up()
             await story.enforce()
             return await story.ask()

@@ -46,9 +46,9 @@ class Scene:
         """The leaky pool's life."""
         await self.leaky.leak(lambda: self._tempo.seconds(self._leak_every))
 
-    async def shop(self, tell: Callable[[str | None], None]) -> None:
+    async def shop(self, trying: Callable[[], Callable[[str | None], None]]) -> None:
         """The customer's life."""
-        await self.customer.shop(self._tempo.seconds(_SHOP_EVERY), tell)
+        await self.customer.shop(self._tempo.seconds(_SHOP_EVERY), trying)
 
     def calm_down(self) -> None:
         """The rush is over: from now on it leaks more slowly, and goes on leaking."""

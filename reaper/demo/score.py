@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from reaper.demo.clients import Proof
@@ -127,9 +128,12 @@ class Score:
         for spare in cycle.plan.spares:
             self._spare(spare)
 
-    def tried(self, refusal: str | None) -> None:
+    def trying(self) -> Callable[[str | None], None]:
+        """The customer tries; a try that began before the first termination is not one after it."""
+        return partial(self._tried, self.after if self.count(Result.TERMINATED) else self.before)
+
+    def _tried(self, luck: Luck, refusal: str | None) -> None:
         """The customer has tried; told when the luck turns."""
-        luck = self.after if self.count(Result.TERMINATED) else self.before
         luck.count(refused=refusal is not None)
         turned = (refusal is None) != (self.refusal is None)
         first = self.before.tries + self.after.tries == 1
