@@ -44,7 +44,8 @@ def _set_aside(replica: Replica) -> None:
 
 class _Ruined:
     touches = frozenset({"record"})
-    excuse = Excuse.NOTHING
+    # One that begins now has nowhere to write, and refuses to.
+    excuse = Excuse.ENDS_REAPERS
     name: str
 
     def __init__(self) -> None:
