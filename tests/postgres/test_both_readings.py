@@ -183,7 +183,7 @@ def without_watcher(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, sessions=tuple(others))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     moves=st.lists(st.tuples(st.integers(0, MOVABLE - 1), st.sampled_from(MOVES)), max_size=3),
     chosen=st.lists(policies, min_size=1, max_size=4),

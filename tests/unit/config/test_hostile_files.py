@@ -5,13 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reaper.config import BadPolicyFile, Mistake, load, read
-
-PROPERTY = settings(deadline=None)
-"""A busy machine is no defect."""
 
 LEAST = "version: 1\npolicies: [{name: a, match: {state: [idle], idle_for: 1m}}]\n"
 VALID = """\
@@ -77,7 +74,6 @@ def answer(data: bytes) -> str:
     return "\n".join(map(str, mistakes))
 
 
-@PROPERTY
 @given(st.binary(max_size=300))
 @example(b"\xff\xfev\x00e\x00")
 @example(b"%YAML " + b"9" * 5000 + b".1\n---\n")
@@ -91,7 +87,6 @@ def test_any_bytes_get_an_answer(data: bytes) -> None:
     answer(data)
 
 
-@PROPERTY
 @given(st.text(max_size=300))
 def test_any_text_gets_an_answer(text: str) -> None:
     answer(text.encode("utf-8", "surrogatepass"))
@@ -107,13 +102,11 @@ def spoilt(draw: st.DrawFn) -> str:
     return text
 
 
-@PROPERTY
 @given(spoilt())
 def test_a_good_file_spoilt_anywhere_gets_an_answer(text: str) -> None:
     answer(text.encode("utf-8", "surrogatepass"))
 
 
-@PROPERTY
 @given(st.lists(st.sampled_from(VALID.splitlines()), max_size=20))
 def test_lines_of_a_good_file_in_any_order_get_an_answer(lines: list[str]) -> None:
     answer("\n".join(lines).encode())
@@ -172,13 +165,11 @@ trees = st.recursive(
 )
 
 
-@PROPERTY
 @given(trees)
 def test_any_shape_gets_an_answer(tree: object) -> None:
     answer(json.dumps(tree).encode())
 
 
-@PROPERTY
 @given(
     st.fixed_dictionaries(
         {
@@ -191,7 +182,6 @@ def test_any_policy_gets_an_answer(tree: object) -> None:
     answer(json.dumps(tree).encode())
 
 
-@PROPERTY
 @given(trees)
 def test_any_list_of_servers_gets_an_answer(tree: object) -> None:
     with TemporaryDirectory() as folder:
@@ -234,7 +224,6 @@ def test_no_message_repeats_a_url_wherever_it_came_to_stand(slip: str, instead: 
     assert "hunter2" not in told
 
 
-@PROPERTY
 @given(st.text(alphabet=st.sampled_from("[]!^-:.=&|~*?\\a9z"), max_size=12))
 def test_any_pattern_gets_an_answer_and_no_warning_of_python(pattern: str) -> None:
     match = f"{{state: [idle], idle_for: 1m, role: [{json.dumps(pattern)}]}}"

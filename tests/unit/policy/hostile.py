@@ -61,7 +61,7 @@ def mostly_none(rare: st.SearchStrategy[T]) -> st.SearchStrategy[T | None]:
     return mostly(st.none(), rare)
 
 
-PROPERTY: Final = settings(deadline=None, max_examples=60)
+PROPERTY: Final = settings(max_examples=60)
 
 HUGE: Final = 10**30
 LIMITS: Final = [Span(0), Span(1), *map(parse_span, ("10m", "1h", "2d"))]

@@ -29,7 +29,7 @@ def decided(world: World) -> Plan:
     return decide(snapshot=world.snapshot, rules=world.rules, memory=world.memory)
 
 
-SEARCH: Final = settings(deadline=None, database=None, max_examples=20_000, phases=[Phase.generate])
+SEARCH: Final = settings(database=None, max_examples=20_000, phases=[Phase.generate])
 
 
 def everything_condemned(plan: Plan) -> tuple[Reap, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reaper.record.server_log import Ended, NotALog, ServerLog
@@ -139,7 +139,6 @@ def test_what_is_no_log_is_a_sentence(tmp_path: Path) -> None:
         | st.sampled_from([csv_line(), json_line(), "{\n", '"', "[" * 10_000, "\0", "{}\n"])
     ).map("".join)
 )
-@settings(deadline=None)
 def test_no_text_stops_the_reading(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     for first in ("", csv_line(), json_line(), f"2025-06-18 12:10:00 UTC [1] {FATAL}\n"):
         with suppress(NotALog):

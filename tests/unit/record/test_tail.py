@@ -131,7 +131,7 @@ STEPS: Final[dict[str, Callable[[Follower], object]]] = {
 @given(steps=st.lists(st.sampled_from(sorted(STEPS)), max_size=_MOST_STEPS))
 @example(steps=["write", "rotate", "tear", "rotate", "rotate", "rotate"])
 @example(steps=["write", "rotate", "write", "fetch one", "rotate", "rotate", "compress 2", "write"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_happens_to_the_record_every_whole_line_is_read_once(
     tmp_path_factory: pytest.TempPathFactory, block: int, steps: list[str]
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reaper.record.damage import Damage, Kind
@@ -165,7 +165,7 @@ def torn(lines: Lines, at: int, chosen: random.Random) -> Done:
 
 
 MEDDLING: Final = [edited, removed, inserted, repeated, swapped, torn]
-OFTEN: Final = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+OFTEN: Final = settings(max_examples=25)
 
 
 def places_of(damages: Sequence[Damage], files: Sequence[bytes]) -> list[int]:
