@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from reaper.policy.rules import Action, Mode, Policy
 from reaper.policy.session import Session
@@ -131,6 +132,13 @@ class Result(StrEnum):
     """A dry run: nothing was done."""
 
 
+class Act(NamedTuple):
+    """When the act looked once more and when it had signalled: between the two a session may wake unseen."""
+
+    looked: Instant
+    signalled: Instant
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of one reap, and when by the server's clock."""
@@ -138,3 +146,5 @@ class Outcome:
     result: Result
     detail: str | None = None
     at: Instant | None = None
+    act: Act | None = None
+    """Only of sessions that were signalled."""

@@ -15,7 +15,7 @@ from reaper.policy.protections import NEEDS_LOCKS, SYNC_REPLICATION
 from reaper.policy.rules import Action
 from reaper.policy.session import ACTIVE, SessionId
 from reaper.policy.spans import Instant, Span, as_datetime
-from reaper.policy.verdict import Outcome, Reap, Result
+from reaper.policy.verdict import Act, Outcome, Reap, Result
 from reaper.postgres.errors import Refused, ServerError, sentence
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
@@ -30,9 +30,6 @@ _HOLDS_UP_OTHERS: Final = statement("holds_up_others")
 _HOLDS_ADVISORY_LOCK: Final = statement("holds_advisory_lock")
 _PAUSES: Final = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, *(0.1 for _ in range(19)))
 """Half of all backends are gone after a millisecond; after two seconds it is something else."""
-
-SENT: Final = Outcome(result=Result.SIGNALLED)
-"""The signal is on its way; `confirm` tells what came of it."""
 
 
 class GuardedTerminator:
@@ -63,10 +60,10 @@ class GuardedTerminator:
         answer = await self._link.rows(_SIGNALS[reap.action], _guarded(reap))
         if not answer:
             return await self._missed(reap, "it changed before the act")
-        ((sent, at),) = answer
-        return (
-            SENT if sent else Outcome(result=Result.GONE, detail="it left at the moment of the signal", at=at)
-        )
+        ((looked, sent, at),) = answer
+        if not sent:
+            return Outcome(result=Result.GONE, detail="it left at the moment of the signal", at=at)
+        return Outcome(result=Result.SIGNALLED, at=at, act=Act(looked, at))
 
     async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[tuple[Reap, Outcome]]:
         """Watch the signalled sessions go, each as soon as it is seen; then name those still there."""

@@ -99,6 +99,8 @@ _OUTCOME: Final = (
     Field("outcome", "text", "what became of it"),
     Field("detail", "text?", "what the server said, or why it was not attempted"),
     Field("outcome_at", "instant?", "when that was seen, by the server's clock"),
+    Field("looked_again_at", "instant?", "when the act looked once more; null when nothing was signalled"),
+    Field("signalled_at", "instant?", "when it had signalled; in between the session may have woken unseen"),
 )
 _BRAKE: Final = (
     Field("condemned", "integer", "how many sessions the policy would have taken"),

@@ -186,7 +186,14 @@ class Ledger:
         return Event(name=name, time=self._clock(), fields=fields)
 
     def _outcome(self, intended: Mapping[str, object], outcome: Outcome) -> Event:
-        became = {"outcome": outcome.result, "detail": outcome.detail, "outcome_at": isoformat(outcome.at)}
+        looked, signalled = outcome.act or (None, None)
+        became = {
+            "outcome": outcome.result,
+            "detail": outcome.detail,
+            "outcome_at": isoformat(outcome.at),
+            "looked_again_at": isoformat(looked),
+            "signalled_at": isoformat(signalled),
+        }
         return self._event(OUTCOME, {**intended, **became})
 
     def _intent(self, author: Author, cycle: str, snapshot: Snapshot, reap: Reap) -> Intent:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from reaper.policy.decide import decide
@@ -133,16 +133,17 @@ def new_brakes(plan: Plan, memory: Memory) -> tuple[BrakeTrip, ...]:
 async def _carry_out(intents: Sequence[Intent], station: Station, stopping: Callable[[], bool]) -> "_Book":
     """Signal one after the other, then watch them go; every outcome is written as soon as it is known."""
     book = _Book(station.ledger)
-    sent: dict[int, Intent] = {}
+    sent: dict[int, tuple[Intent, Outcome]] = {}
     for intent in intents:
         veto = _STOPPING if stopping() else book.veto
         outcome = veto or await station.hands.of(intent.reap).signal(intent.reap)
         if outcome.result is Result.SIGNALLED:
-            sent[id(intent.reap)] = intent
+            sent[id(intent.reap)] = intent, outcome
         else:
             book.settle(intent, outcome)
-    async for reap, outcome in station.hands.enforce.confirm([intent.reap for intent in sent.values()]):
-        book.settle(sent[id(reap)], outcome)
+    async for reap, outcome in station.hands.enforce.confirm([intent.reap for intent, _ in sent.values()]):
+        intent, signal = sent[id(reap)]
+        book.settle(intent, replace(outcome, act=signal.act))
     book.flush()
     return book
 

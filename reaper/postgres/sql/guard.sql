@@ -28,4 +28,4 @@ WITH target AS MATERIALIZED (
      AND (%(holds_back_vacuum)s::int4 IS NULL
           OR greatest(pg_catalog.age(s.backend_xid), pg_catalog.age(s.backend_xmin)) >= %(holds_back_vacuum)s::int4)
 )
-SELECT pg_catalog.{signal}(target.pid), pg_catalog.clock_timestamp() FROM target
+SELECT pg_catalog.statement_timestamp(), pg_catalog.{signal}(target.pid), pg_catalog.clock_timestamp() FROM target

@@ -7,6 +7,7 @@ but its own intents and outcomes.
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -25,7 +26,7 @@ class Judgement(StrEnum):
 
     DESERVED = "deserved"
     OVERTAKEN = "overtaken"
-    """Deserved when it was signalled; its client's next statement was on its way, and not begun."""
+    """Deserved when the act looked; its client's next statement was on its way or came before the signal."""
     AT_WORK = "at work"
     """Overdue, and its next statement had just begun: the microseconds that no guard can close."""
     WRONG = "wrong"
@@ -81,11 +82,12 @@ def judge(
     """Hear everybody, and find."""
     told = {Who(each.began, each.pid): each for each in depositions if each.pid}
     announced = _announced(deeds)
+    looked = {deed.who: deed.looked_again for deed in deeds if deed.looked_again}
     seen = list(terminations)
     orphans = [deed for deed in deeds if deed.orphaned]
     gone = {each.who for each in seen}
     return Findings(
-        cases=[_case(each, told, announced) for each in seen if each.who not in by_others],
+        cases=[_case(each, told, announced, looked) for each in seen if each.who not in by_others],
         by_others=sum(each.who in by_others for each in seen),
         losses=_losses(told, seen),
         open_intents=[deed for deed in deeds if deed.outcome is None],
@@ -95,9 +97,14 @@ def judge(
     )
 
 
-def _case(each: Termination, told: Mapping[Who, Deposition], announced: Mapping[Who, Deed]) -> Case:
+def _case(
+    each: Termination,
+    told: Mapping[Who, Deposition],
+    announced: Mapping[Who, Deed],
+    looked: Mapping[Who, datetime],
+) -> Case:
     said = told.get(each.who)
-    judgement, why = _judged(each, said)
+    judgement, why = _judged(each, said, looked.get(each.who))
     at = each.at / _MICROSECONDS if said is None or said.ended_at is None else _by_wall(said.ended_at)
     deed = announced.get(each.who)
     return Case(each, said, judgement, why, deed is not None and _was_first(deed, each, said), at)
@@ -118,17 +125,24 @@ def _was_first(deed: Deed, each: Termination, said: Deposition | None) -> bool:
     return deed.since.timestamp() * _MICROSECONDS < each.at
 
 
-def _judged(each: Termination, said: Deposition | None) -> tuple[Judgement, str]:
+def _judged(each: Termination, said: Deposition | None, looked: datetime | None) -> tuple[Judgement, str]:
     if said is None:
         return Judgement.WRONG, f"a session that no client of ours had: {each.application!r}"
     if said.limit is None:
         return Judgement.WRONG, f"{said.kind} must never be terminated"
     age = _unused(each, said)
+    if age < said.limit and _woke_unseen(said, said.limit, looked):
+        return Judgement.OVERTAKEN, ""
     if age < said.limit:
         return Judgement.WRONG, f"{said.kind} was used {age:.6f} s before, and may rest for {said.limit} s"
     if each.at_work:
         return Judgement.AT_WORK, f"{said.kind} woke up {age - said.limit:.6f} s too late"
     return (Judgement.OVERTAKEN if said.at_work else Judgement.DESERVED), ""
+
+
+def _woke_unseen(said: Deposition, limit: float, looked: datetime | None) -> bool:
+    """Whether it was overdue until the act had looked, and was used between that look and the signal."""
+    return looked is not None and said.rested >= limit and said.told >= looked.timestamp() * _MICROSECONDS
 
 
 def _unused(each: Termination, said: Deposition) -> float:

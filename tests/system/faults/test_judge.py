@@ -82,6 +82,20 @@ def test_one_whose_next_statement_was_on_its_way_was_overtaken_and_one_that_had_
     assert judged(replace(TERMINATION, at_work=True), said(at_work=True)) is Judgement.AT_WORK
 
 
+def test_one_that_was_overdue_until_the_act_had_looked_and_woke_before_the_signal_was_overtaken() -> None:
+    heard = replace(said(limit=2.5), rested=2.6)
+    told = datetime.fromtimestamp(TOLD / 1_000_000, tz=UTC)
+    assert _overtaken(heard, told) is Judgement.OVERTAKEN
+    assert _overtaken(heard, told + timedelta(microseconds=1)) is Judgement.WRONG
+    assert _overtaken(replace(heard, rested=2.4), told) is Judgement.WRONG
+    assert _overtaken(heard, None) is Judgement.WRONG
+
+
+def _overtaken(heard: Deposition, looked: datetime | None) -> Judgement:
+    (case,) = found(TERMINATION, heard, replace(DEED, looked_again=looked)).cases
+    return case.judgement
+
+
 def test_when_the_servers_clock_was_stepped_only_the_client_is_believed() -> None:
     stepped = replace(TERMINATION, at=TERMINATION.at + 7_200_000_000)
     assert judged(stepped, said(ended_at=10.5)) is Judgement.WRONG

@@ -36,6 +36,8 @@ class Deposition:
     """The second in which the session began, by the server's clock; 0 when it was never told."""
     told: int = 0
     """The server's clock, in microseconds, within the last statement that was answered."""
+    rested: float = 0.0
+    """For how many seconds the session had been unused when that statement came."""
     told_at: float = 0.0
     """When that answer came, by the monotonic clock of this host."""
     sent_at: float = 0.0
@@ -84,7 +86,8 @@ class Line:
     async def ask(self, sql: str) -> None:
         """Run statements; the last one must begin its row with the server's clock."""
         await self.tell(sql)
-        self.deposition.told = int(self._row[0])
+        before, self.deposition.told = self.deposition.told, int(self._row[0])
+        self.deposition.rested = (self.deposition.told - before) / _MICROSECONDS if before else 0.0
         self.deposition.told_at = time.monotonic()
 
     async def tell(self, sql: str) -> None:
