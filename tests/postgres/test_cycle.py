@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,19 @@ def test_what_a_cycle_did_is_in_the_record_intents_before_outcomes(post: Post) -
     assert sorted(post.outcomes()) == sorted((client.pid, "terminated") for client in clients)
     assert open_intents(post.record()) == []
     assert all(client.left() for client in clients)
+
+
+def test_an_outcome_tells_when_the_act_looked_once_more_and_when_it_had_signalled(post: Post) -> None:
+    post.stage.open()
+    post.sight()
+
+    post.cycle(policy(post.stage.application))
+
+    (outcome,) = [event for event in post.record() if event.name == OUTCOME]
+    moments = ("server_time", "looked_again_at", "signalled_at", "outcome_at")
+    told = [datetime.fromisoformat(str(outcome.text(moment))) for moment in moments]
+    assert told == sorted(told)
+    assert told[0] < told[1] < told[2]
 
 
 class Witness(FileSink):
