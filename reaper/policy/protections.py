@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from reaper.policy.poolers import pooler
 from reaper.policy.selector import Glob, Selector
 from reaper.policy.session import WALSENDER, Session, Snapshot
 
@@ -105,23 +106,9 @@ def _managed_service_roles(session: Session, _: Snapshot) -> str | None:
     return f"managed-service role {role!r}" if _is_managed(role) else None
 
 
-_POOLERS: Final = tuple(
-    Glob(text)
-    for text in (
-        *("[pP]g[bB]ouncer*", "[oO]dyssey*", "[pP]g[cC]at*", "[pP]g[pP]ool*", "[sS]upavisor*"),
-        *("pgagroal*", "pgdog*"),
-    )
-)
-
-
-@lru_cache(maxsize=_MOST_NAMES)
-def _is_pooler(application: str | None) -> bool:
-    return any(glob.matches(application) for glob in _POOLERS)
-
-
 def _poolers(session: Session, _: Snapshot) -> str | None:
     application = session.identity.application
-    return f"pooler {application!r}" if _is_pooler(application) else None
+    return f"pooler {application!r}" if pooler(application) else None
 
 
 SELF: Final = "self"

@@ -78,6 +78,8 @@ class Slots:
     reserved: int
     """Slots that ordinary roles cannot use."""
     used: int
+    superuser_reserved: int | None = None
+    """Of those reserved, for superusers alone; None is not known."""
 
     @property
     def usable(self) -> int:
@@ -106,6 +108,8 @@ class Facts:
     advisory_lock_holders: frozenset[int] | None = None
     waiters: Mapping[int, int] | None = None
     """For each pid that holds up others, how many sessions wait for it, directly or in a queue."""
+    blockers: Mapping[int, frozenset[int]] | None = None
+    """For each pid that waits for a lock, who holds it up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

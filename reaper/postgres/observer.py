@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -116,9 +117,11 @@ class Observer:
         """
         try:
             snapshot, asked = await self._enough(rules, ahead)
+            blockers = await self._blockers() if asked.blocking else None
             facts = Facts(
                 advisory_lock_holders=await self._lock_holders() if asked.advisory_locks else None,
-                waiters=await self._waiters() if asked.blocking else None,
+                waiters=None if blockers is None else count_waiters(blockers),
+                blockers=blockers,
             )
         except psycopg.Error as error:
             message = f"could not observe: {sentence(error)}"
@@ -165,6 +168,7 @@ class Observer:
                 total=probe.max_connections,
                 reserved=probe.superuser_reserved + probe.reserved,
                 used=clients + (young or 0),
+                superuser_reserved=probe.superuser_reserved,
             ),
             watcher=Watcher(pid=self._link.pid, role=probe.role, superuser=probe.superuser),
             sessions=sessions,
@@ -197,8 +201,8 @@ class Observer:
     async def _lock_holders(self) -> frozenset[int]:
         return frozenset(pid for (pid,) in await self._link.rows(_ADVISORY_LOCKS))
 
-    async def _waiters(self) -> Mapping[int, int]:
-        return count_waiters({waiter: set(blockers) for waiter, blockers in await self._link.rows(_WAITERS)})
+    async def _blockers(self) -> Mapping[int, frozenset[int]]:
+        return {waiter: frozenset(blockers) for waiter, blockers in await self._link.rows(_WAITERS)}
 
 
 class _WholeLooks:
@@ -226,7 +230,7 @@ def _interval(span: Span | None) -> timedelta | None:
     return None if span is None else timedelta(microseconds=min(span, _CENTURY))
 
 
-def count_waiters(blockers_of: Mapping[int, set[int]]) -> Mapping[int, int]:
+def count_waiters(blockers_of: Mapping[int, AbstractSet[int]]) -> Mapping[int, int]:
     """How many wait for each: for one that does not wait itself, everybody in the queue behind it."""
     behind = defaultdict[int, set[int]](set)
     for waiter, blockers in blockers_of.items():

@@ -70,6 +70,7 @@ _Text = InstanceOf[str]
 _Moment = Annotated[Instant, PlainValidator(_instant)]
 _Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
+_Pids = Annotated[list[_Count], BeforeValidator(_of_backends)]
 _Pid = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
 
 
@@ -92,6 +93,7 @@ class _Slots(_Part):
     total: _Count
     reserved: _Count
     used: _Count
+    superuser_reserved: _Count | None = None
 
 
 class _Watcher(_Part):
@@ -103,12 +105,16 @@ class _Watcher(_Part):
 class _Facts(_Part):
     advisory_lock_holders: Annotated[list[_Count] | None, BeforeValidator(_of_backends)] = None
     waiters: Annotated[dict[_Pid, _Count] | None, BeforeValidator(_of_backends)] = None
+    blockers: Annotated[dict[_Pid, _Pids] | None, BeforeValidator(_of_backends)] = None
 
     def value(self) -> Facts:
-        holders, waiters = self.advisory_lock_holders, self.waiters
+        holders, waiters, blockers = self.advisory_lock_holders, self.waiters, self.blockers
         return Facts(
             advisory_lock_holders=None if holders is None else frozenset(holders),
             waiters=None if waiters is None else {int(pid): count for pid, count in waiters.items()},
+            blockers=None
+            if blockers is None
+            else {int(pid): frozenset(them) for pid, them in blockers.items()},
         )
 
 
@@ -157,7 +163,7 @@ class _Document(_Part):
         return Snapshot(
             server=self.server,
             at=self.at,
-            slots=Slots(total=self.slots.total, reserved=self.slots.reserved, used=self.slots.used),
+            slots=Slots(**dict(self.slots)),
             watcher=Watcher(**dict(self.watcher)),
             sessions=tuple(session.value() for session in sessions),
             unreadable=self.unreadable,

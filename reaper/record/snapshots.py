@@ -52,10 +52,11 @@ _NOT_FIELDS: Final = {"id", "identity", "counted_from"}
 
 
 def _facts(facts: Facts) -> dict[str, object]:
-    holders, waiters = facts.advisory_lock_holders, facts.waiters
+    holders, waiters, blockers = facts.advisory_lock_holders, facts.waiters, facts.blockers
     return {
         "advisory_lock_holders": None if holders is None else sorted(holders),
         "waiters": None if waiters is None else {str(pid): count for pid, count in waiters.items()},
+        "blockers": None if blockers is None else {str(pid): sorted(them) for pid, them in blockers.items()},
     }
 
 

@@ -79,12 +79,15 @@ def test_the_root_of_a_queue_holds_up_everybody_behind_it(stage: Stage, table: T
     second = table.awaited_by(table.open(), "ACCESS SHARE")
     third = table.awaited_by(table.open(), "ROW SHARE")
 
-    waiters = stage.reaper.look().facts.waiters
+    facts = stage.reaper.look().facts
+    waiters, blockers = facts.waiters, facts.blockers
 
     assert waiters is not None
+    assert blockers is not None
     assert waiters[root.pid] == 3
     assert waiters[first.pid] == 2
     assert {second.pid, third.pid}.isdisjoint(waiters)
+    assert blockers[first.pid] == {root.pid}
     reap = stage.reaper.condemn(root, policy(stage.application, BLOCKING))
     assert reap.reason.endswith("holds up 3 sessions")
     assert stage.reaper.act(reap).result is Result.TERMINATED

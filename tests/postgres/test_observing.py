@@ -117,7 +117,7 @@ def test_reserved_slots_are_those_that_ordinary_roles_cannot_use(start_stage: St
 
     slots = stage.reaper.look().slots
 
-    assert slots == Slots(total=20, reserved=4, used=slots.used)
+    assert slots == Slots(total=20, reserved=4, used=slots.used, superuser_reserved=4)
     assert slots.usable == 16
 
 

@@ -53,7 +53,7 @@ def reap(pid: int = 4711, *, application: str | None = "web-1", query: str | Non
 SNAPSHOT: Final = Snapshot(
     server="orders",
     at=AT,
-    slots=Slots(total=100, reserved=3, used=40),
+    slots=Slots(total=100, reserved=3, used=40, superuser_reserved=3),
     watcher=Watcher(pid=1, role="reaper", superuser=False),
     sessions=(session(),),
 )

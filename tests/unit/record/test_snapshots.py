@@ -41,7 +41,7 @@ any_snapshot = st.builds(
     Snapshot,
     server=texts,
     at=instants,
-    slots=st.builds(Slots, total=counts, reserved=counts, used=counts),
+    slots=st.builds(Slots, total=counts, reserved=counts, used=counts, superuser_reserved=st.none() | counts),
     watcher=st.builds(Watcher, pid=counts, role=texts, superuser=st.booleans()),
     sessions=st.lists(sessions, max_size=3, unique_by=lambda session: session.id).map(tuple),
     unreadable=counts,
@@ -49,6 +49,7 @@ any_snapshot = st.builds(
         Facts,
         advisory_lock_holders=st.none() | st.frozensets(counts),
         waiters=st.none() | st.dictionaries(counts, counts),
+        blockers=st.none() | st.dictionaries(counts, st.frozensets(counts)),
     ),
 )
 
@@ -66,10 +67,11 @@ def test_people_can_read_it_a_session_a_line() -> None:
         '  "snapshot": 1,\n'
         '  "server": "orders",\n'
         '  "at": "2025-06-18T12:00:00.000000Z",\n'
-        '  "slots": {\n    "total": 100,\n    "reserved": 3,\n    "used": 40\n  },\n'
+        '  "slots": {\n    "total": 100,\n    "reserved": 3,\n    "used": 40,\n'
+        '    "superuser_reserved": 3\n  },\n'
         '  "watcher": {\n    "pid": 1,\n    "role": "reaper",\n    "superuser": false\n  },\n'
         '  "unreadable": 0,\n'
-        '  "facts": {\n    "advisory_lock_holders": null,\n    "waiters": null\n  },\n'
+        '  "facts": {\n    "advisory_lock_holders": null,\n    "waiters": null,\n    "blockers": null\n  },\n'
         '  "sessions": [\n'
         '    {"pid": 4711, "backend_start": "2025-06-18T11:00:00.000000Z", "database": "shop",'
         ' "role": "app_web", "application": "web-1", "client": "10.2.0.7", "kind": "client backend",'

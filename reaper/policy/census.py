@@ -1,0 +1,215 @@
+"""Who holds the slots: one look at a server, counted. Pure, and bounded whatever clients call themselves.
+
+Ages are in seconds and the moment is a text, so that a census is the same as JSON and on a page.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from reaper.policy.openings import Openings, openings
+from reaper.policy.poolers import Pooler, probable_poolers
+from reaper.policy.session import (
+    ABORTED,
+    ACTIVE,
+    CLIENT_BACKEND,
+    IDLE,
+    IN_TRANSACTION,
+    Identity,
+    Session,
+    Snapshot,
+)
+from reaper.policy.spans import Instant, isoformat, seconds, since
+
+UNKNOWN: Final = "unknown"
+"""The state of a session that hides it."""
+
+IDLING: Final = (IDLE, IN_TRANSACTION, ABORTED)
+_IN_ORDER: Final = (ACTIVE, *IDLING)
+_MOST_STATES: Final = 8
+_MOST_WAITERS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Sessions that have a name in common."""
+
+    name: str | None
+    count: int
+    states: Mapping[str, int]
+    oldest_idle_s: float | None
+    """Of those that do nothing now, in a transaction or not; nothing when all work."""
+
+    @property
+    def idling(self) -> int:
+        """How many of them do nothing now."""
+        return sum(self.states.get(state, 0) for state in IDLING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """The largest groups, and how much the rest comes to."""
+
+    groups: tuple[Group, ...]
+    more_groups: int = 0
+    more_sessions: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiter:
+    """A session that waits for another one."""
+
+    pid: int
+    session: Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """An open transaction that does nothing, holds others up, or holds vacuum back."""
+
+    pid: int
+    session: Identity
+    state: str | None
+    open_s: float | None
+    state_s: float | None
+    waiting: int | None
+    """How many wait for it, directly or in a queue; None is not known."""
+    waiters: tuple[Waiter, ...] = ()
+    """The first few of those who wait directly."""
+    xid_age: int | None = None
+    """Transactions since the oldest one that it keeps from vacuum."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """Who holds the slots of one server at one moment."""
+
+    server: str
+    at: str | None
+    openings: Openings
+    sessions: int
+    """Client sessions, walsenders not among them."""
+    walsenders: int
+    unreadable: int
+    uncounted: int
+    """Sessions that this look has only counted: they stand in no group."""
+    states: Mapping[str, int]
+    applications: Ranking
+    roles: Ranking
+    databases: Ranking
+    clients: Ranking
+    transactions: tuple[Transaction, ...]
+    more_transactions: int
+    poolers: tuple[Pooler, ...]
+
+
+def census(snapshot: Snapshot, *, top: int) -> Census:
+    """Count one look; every list has at most so many entries."""
+    sessions = [session for session in snapshot.sessions if session.kind == CLIENT_BACKEND]
+    transactions = _transactions(sessions, snapshot)
+
+    def ranking(name: Callable[[Identity], str | None]) -> Ranking:
+        return _ranking(sessions, name, snapshot.at, top)
+
+    return Census(
+        server=snapshot.server,
+        at=isoformat(snapshot.at),
+        openings=openings(snapshot.slots, sessions),
+        sessions=len(sessions),
+        walsenders=len(snapshot.sessions) - len(sessions),
+        unreadable=snapshot.unreadable,
+        uncounted=snapshot.young or 0,
+        states=_states(sessions),
+        applications=ranking(lambda who: who.application or None),
+        roles=ranking(lambda who: who.role),
+        databases=ranking(lambda who: who.database),
+        clients=ranking(lambda who: who.client),
+        transactions=tuple(transactions[:top]),
+        more_transactions=max(len(transactions) - top, 0),
+        poolers=probable_poolers(sessions, top=top),
+    )
+
+
+def as_document(counted: Census) -> dict[str, Any]:
+    """The census as JSON knows it."""
+    return asdict(counted) | {
+        "transactions": [
+            asdict(each)
+            | {
+                "session": each.session._asdict(),
+                "waiters": [{"pid": one.pid, "session": one.session._asdict()} for one in each.waiters],
+            }
+            for each in counted.transactions
+        ],
+    }
+
+
+def _states(sessions: Iterable[Session]) -> Mapping[str, int]:
+    """At work first, then by how much it hurts; whatever else a server may say comes last."""
+    counts = Counter(session.state or UNKNOWN for session in sessions)
+    ours = {state: counts.pop(state) for state in _IN_ORDER if state in counts}
+    return ours | dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_STATES])
+
+
+def _ranking(
+    sessions: Iterable[Session], name: Callable[[Identity], str | None], now: Instant, top: int
+) -> Ranking:
+    members = defaultdict[str | None, list[Session]](list)
+    for session in sessions:
+        members[name(session.identity)].append(session)
+    # By name where counts are equal: the same order at every look.
+    ranked = sorted(members.items(), key=lambda item: (-len(item[1]), item[0] is None, item[0] or ""))
+    return Ranking(
+        groups=tuple(
+            Group(name=key, count=len(them), states=_states(them), oldest_idle_s=_oldest_idle(them, now))
+            for key, them in ranked[:top]
+        ),
+        more_groups=len(ranked[top:]),
+        more_sessions=sum(len(them) for _, them in ranked[top:]),
+    )
+
+
+def _oldest_idle(sessions: Iterable[Session], now: Instant) -> float | None:
+    ages = (_age(session.state_change, now) for session in sessions if session.state in IDLING)
+    return max((age for age in ages if age is not None), default=None)
+
+
+def _age(then: Instant | None, now: Instant) -> float | None:
+    """In seconds; nothing of what lies ahead, which only a clock that was set can make of it."""
+    age = since(then, now)
+    return None if age is None else max(seconds(age), 0.0)
+
+
+def _transactions(sessions: Sequence[Session], snapshot: Snapshot) -> list[Transaction]:
+    """Whoever holds others up first, then the longest open."""
+    waiters = snapshot.facts.waiters
+    furthest = max((session.xid_age or 0 for session in sessions), default=0)
+    queues = _queues(snapshot, sessions)
+    found = [
+        Transaction(
+            pid=session.id.pid,
+            session=session.identity,
+            state=session.state,
+            open_s=_age(session.xact_start, snapshot.at),
+            state_s=_age(session.state_change, snapshot.at),
+            waiting=None if waiters is None else waiters.get(session.id.pid, 0),
+            waiters=tuple(queues[session.id.pid][:_MOST_WAITERS]),
+            xid_age=session.xid_age,
+        )
+        for session in sessions
+        if session.state in {IN_TRANSACTION, ABORTED}
+        or (waiters or {}).get(session.id.pid)
+        or (furthest > 1 and session.xid_age == furthest)
+    ]
+    return sorted(found, key=lambda each: (not each.waiting, -(each.open_s or 0), each.pid))
+
+
+def _queues(snapshot: Snapshot, sessions: Iterable[Session]) -> Mapping[int, list[Waiter]]:
+    """Who waits directly for each."""
+    names = {session.id.pid: session.identity for session in sessions}
+    queues = defaultdict[int, list[Waiter]](list)
+    for pid, blockers in sorted((snapshot.facts.blockers or {}).items()):
+        for blocker in blockers if pid in names else ():
+            queues[blocker].append(Waiter(pid=pid, session=names[pid]))
+    return queues
