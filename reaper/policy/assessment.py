@@ -1,0 +1,125 @@
+"""Whether a rehearsed policy may be enforced, by what became of those that it would have terminated."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from reaper.policy.fates import Fate
+from reaper.policy.regret import FEW, Freed, Limit, Regret, Trial, freed, limit_under, middle
+from reaper.policy.spans import Span, exact_words
+
+ENOUGH: Final = 35
+"""Of so many none was used again: with 95 % confidence it is less than every tenth."""
+
+
+class Advice(StrEnum):
+    """The answer to whoever would like to enforce it."""
+
+    SAFE = "safe"
+    NOT_YET = "not yet"
+    TOO_LITTLE = "too little seen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """What a rehearsal has shown of one policy."""
+
+    policy: str
+    regret: Regret
+    applications: tuple[tuple[str, Regret], ...]
+    """Those with the most acts first."""
+    servers: int
+    freed: Freed
+    revived_after: Span | None
+    """The median of those that were used again, from the act on."""
+    limit: Limit | None
+    """The idle limit at which less than one in a hundred would have been regretted, if there is one."""
+    at_work: bool
+    """Its limit is `running_for`."""
+    advice: Advice
+    said: str
+    """The advice as a sentence."""
+
+
+def assess(trials: Iterable[Trial]) -> tuple[Assessment, ...]:
+    """Assess every policy of these, by name."""
+    by_policy = defaultdict[str, list[Trial]](list)
+    for trial in trials:
+        by_policy[trial.policy].append(trial)
+    return tuple(_assess(policy, by_policy[policy]) for policy in sorted(by_policy))
+
+
+def _assess(policy: str, trials: Sequence[Trial]) -> Assessment:
+    regret = Regret.of(trials)
+    limit = limit_under(trials)
+    advice = _advice(regret)
+    return Assessment(
+        policy=policy,
+        regret=regret,
+        applications=_by_application(trials),
+        servers=len({trial.server for trial in trials}),
+        freed=freed(trials),
+        revived_after=middle([trial.after for trial in trials if trial.fate is Fate.REVIVED]),
+        limit=limit,
+        at_work=any(trial.at_work for trial in trials),
+        advice=advice,
+        said=_said(advice, regret, trials, limit),
+    )
+
+
+def _by_application(trials: Sequence[Trial]) -> tuple[tuple[str, Regret], ...]:
+    groups = defaultdict[str, list[Trial]](list)
+    for trial in trials:
+        groups[trial.identity.application or ""].append(trial)
+    counted = [(name, Regret.of(group)) for name, group in groups.items()]
+    return tuple(sorted(counted, key=lambda each: (-each[1].acts, each[0])))
+
+
+def _advice(regret: Regret) -> Advice:
+    if regret.rate is not None and regret.rate >= FEW:
+        return Advice.NOT_YET
+    return Advice.SAFE if regret.judged >= ENOUGH else Advice.TOO_LITTLE
+
+
+def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit | None) -> str:
+    if advice is Advice.NOT_YET:
+        hit = f"{regret.revived} of {regret.judged} were used again, {_mostly(trials)}"
+        return f"not yet: {hit}; {_instead(trials, limit)}"
+    if advice is Advice.TOO_LITTLE:
+        none = "none was used again so far; " if regret.judged else ""
+        return f"too little seen: {none}{regret.judged} of {regret.acts} can be judged, {ENOUGH} are needed"
+    some = "none" if not regret.revived else f"{regret.revived}"
+    closed = f"; {regret.left} left by themselves, maybe after a last use" if regret.left else ""
+    return (
+        f"safe to enforce by what was seen: {some} of {regret.judged} used again, "
+        f"less than {100 * regret.upper:.1f} % with 95 % confidence{closed}"
+    )
+
+
+def _mostly(trials: Sequence[Trial]) -> str:
+    """Whose sessions came back: `mostly checkout-*`, or how many applications'."""
+    families = Counter(_family(trial.identity.application) for trial in trials if trial.fate is Fate.REVIVED)
+    ((family, count),) = families.most_common(1)
+    if len(families) == 1:
+        return f"all of {family}"
+    if 2 * count > families.total():
+        return f"mostly {family}"
+    return f"of {len(families)} kinds of application"
+
+
+def _family(application: str | None) -> str:
+    """`checkout-*` for `checkout-17`: pods and workers number themselves."""
+    if not application:
+        return "(unnamed)"
+    stem = application.rstrip("0123456789")
+    return f"{stem}*" if stem and stem != application else application
+
+
+def _instead(trials: Sequence[Trial], limit: Limit | None) -> str:
+    if limit is None:
+        return "no longer limit that was seen would do"
+    key = "running_for" if any(trial.at_work for trial in trials) else "idle_for"
+    met = f"{limit.revived or 'none'} of {limit.judged}"
+    return f"at {key}: {exact_words(limit.span)} it would have been {met}"

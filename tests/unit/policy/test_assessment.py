@@ -1,0 +1,84 @@
+"""The answer to whoever would like to enforce a policy, in one sentence."""
+
+import pytest
+
+from reaper.policy.assessment import ENOUGH, Advice, Assessment, assess
+from reaper.policy.fates import Fate
+from reaper.policy.regret import Trial, upper_bound
+from reaper.policy.spans import parse_span
+
+from .trials import trial, trials
+
+UNUSED, LEFT, REVIVED = Fate.UNUSED, Fate.LEFT, Fate.REVIVED
+
+
+def assessed(*seen: Trial) -> Assessment:
+    (one,) = assess(seen)
+    return one
+
+
+def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
+    one = assessed(*trials(50, UNUSED), *trials(10, LEFT))
+    assert one.advice is Advice.SAFE
+    assert one.said == (
+        "safe to enforce by what was seen: none of 60 used again, less than 6.0 % with 95 % confidence; "
+        "10 left by themselves, maybe after a last use"
+    )
+
+
+def test_few_are_too_few_to_say_that_it_is_safe() -> None:
+    one = assessed(*trials(12, UNUSED), *trials(3, None, after="1s"))
+    assert one.advice is Advice.TOO_LITTLE
+    assert one.said == ("too little seen: none was used again so far; 12 of 15 can be judged, 35 are needed")
+    assert upper_bound(0, ENOUGH) < 0.1 < upper_bound(0, ENOUGH - 1)
+
+
+def test_few_are_enough_to_say_no() -> None:
+    one = assessed(*trials(2, REVIVED, after="5m", application="checkout-1"), *trials(10, UNUSED))
+    assert one.advice is Advice.NOT_YET
+    assert one.said == (
+        "not yet: 2 of 12 were used again, all of checkout-*; at idle_for: 16m it would have been none of 10"
+    )
+
+
+def test_more_than_a_few_that_may_be_borne_are_a_no() -> None:
+    assert assessed(trial(REVIVED), *trials(100, UNUSED)).advice is Advice.SAFE
+    assert assessed(trial(REVIVED), *trials(99, UNUSED)).advice is Advice.NOT_YET
+
+
+def test_when_no_limit_would_do_it_says_so() -> None:
+    one = assessed(trial(REVIVED, after="2h"), *trials(10, UNUSED))
+    assert one.said.endswith("no longer limit that was seen would do")
+
+
+def test_what_runs_is_told_the_limit_of_what_runs() -> None:
+    one = assessed(*(each._replace(at_work=True) for each in [trial(REVIVED, after="5m"), *trials(9, LEFT)]))
+    assert "at running_for: 16m" in one.said
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["checkout-1", "checkout-2", "metabase"], "mostly checkout-*"),
+        (["metabase"], "all of metabase"),
+        ([""], "all of (unnamed)"),
+        (["17"], "all of 17"),
+        (["a", "b"], "of 2 kinds of application"),
+    ],
+)
+def test_it_says_whose_sessions_came_back(names: list[str], said: str) -> None:
+    assert f", {said};" in assessed(*(trial(REVIVED, application=name) for name in names)).said
+
+
+def test_every_policy_and_every_application_is_counted_for_itself() -> None:
+    other = trial(REVIVED)._replace(policy="other", server="billing")
+    dry, another = assess(
+        [other, *trials(3, UNUSED, application="b"), trial(REVIVED, application="a", after="5m")]
+    )
+    assert (dry.policy, another.policy) == ("dry", "other")
+    assert [(name, regret.acts, regret.revived) for name, regret in dry.applications] == [
+        ("b", 3, 0),
+        ("a", 1, 1),
+    ]
+    assert dry.servers == 1
+    assert dry.revived_after == parse_span("5m")
