@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from reaper import __version__
+from reaper.cli.prelude import end_at_once_when_asked
 from reaper.cli.unread import ending_unread
 
 
@@ -17,10 +18,12 @@ class _Command(NamedTuple):
 
     module: str
     says: str
+    serves: bool = False
+    """Whether it goes on until it is asked to end."""
 
 
 _COMMANDS: Final = {
-    "run": _Command("reaper.cli.run", "Watch the servers and carry the policies out."),
+    "run": _Command("reaper.cli.run", "Watch the servers and carry the policies out.", serves=True),
     "once": _Command("reaper.cli.once", "Run one cycle and end, for cron and CI."),
     "plan": _Command("reaper.cli.plan", "Show what would be done now, and what spares the others."),
     "explain": _Command("reaper.cli.explain", "Explain every policy's answer for one session."),
@@ -43,7 +46,12 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command of that name, if there is one."""
         known = _COMMANDS.get(cmd_name)
-        return None if known is None else getattr(_loaded(known.module), cmd_name)
+        if known is None:
+            return None
+        if known.serves:
+            end_at_once_when_asked()
+        command: click.Command = getattr(_loaded(known.module), cmd_name)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands, without loading any of them."""

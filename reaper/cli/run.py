@@ -1,8 +1,9 @@
 """`reaper run`: the daemon."""
 
 import asyncio
+import resource
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -26,15 +27,18 @@ from reaper.service.roster import choose_servers
 from reaper.service.rulebook import Rulebook
 from reaper.service.sharding import Shard
 from reaper.service.shipper import Shipment
+from reaper.service.signals import Early, heed_no_more
 from reaper.service.station import Manner
 from reaper.service.tally import Tally
 from reaper.telemetry import events
 from reaper.telemetry.http import listen as listen_on
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.strays import strays_told
 from reaper.telemetry.systemd import Systemd
 
 _LISTEN: Final = "127.0.0.1:9432"
+_MOST_FILES: Final = 65_536
 
 
 def manner_of(*, dry_run: bool, with_query_text: bool, with_query_literals: bool) -> Manner:
@@ -111,6 +115,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     content changes, and on SIGHUP, it is read anew; a bad one never replaces a good one. SIGHUP reopens the
     record as well.
     """
+    _take_more_files()
     systemd = Systemd.from_environment()
     settings = read_settings(policies)
     pick_servers(settings, dsn, server)
@@ -122,7 +127,8 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     metrics = Metrics(__version__)
     asked = ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
     choose = partial(choose_servers, dsn=dsn, name=server, shard=_shard(shard))
-    with _told_at_the_end(log) as tallies, opened_ledger(audit_log, log) as ledger:
+    early = Early()
+    with strays_told(log), _told_at_the_end(log) as tallies, opened_ledger(audit_log, log) as ledger:
         say_what_will_be_done(log, settings, manner, [each.name for each in choose(settings)])
         parts = Parts(
             rulebook=Rulebook(
@@ -139,6 +145,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
             metrics=metrics,
             systemd=systemd,
             listening=_listening(listen, log, asked=asked),
+            early=early,
             shipment=shipment,
         )
         daemon = Daemon(parts)
@@ -167,6 +174,8 @@ def _run(daemon: Daemon, log: Log) -> Mapping[str, Tally]:
             log.exception(events.BROKEN, why=f"{type(error).__name__}: {sentence(error)}", exc_info=error)
         message = "a part of the service has ended that never should: this is a defect of the reaper"
         raise Defect(message) from None
+    finally:
+        heed_no_more()
 
 
 def _objection(settings: Settings, dsn: str | None, server: str | None) -> str | None:
@@ -200,6 +209,14 @@ def _shipment(dsn: str | None, targets: Sequence[str]) -> Shipment | None:
         message = f"--audit-table: the connection string cannot be read: {error}"
         raise Misconfigured(message) from None
     return Shipment(record=Path(files[0]), dsn=dsn)
+
+
+def _take_more_files() -> None:
+    """As many as the host grants: each server is one, and the ordinary limit is meant for programs that select."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, most))
 
 
 def _listening(where: str, log: Log, *, asked: bool) -> socket | None:

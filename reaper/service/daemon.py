@@ -21,7 +21,7 @@ from reaper.service.pause import pause
 from reaper.service.rulebook import Rulebook
 from reaper.service.server_loop import ServerLoop, Surroundings
 from reaper.service.shipper import Shipment, Shipper
-from reaper.service.signals import Flags, heed_signals
+from reaper.service.signals import Early, Flags, heed_signals
 from reaper.service.station import Manner
 from reaper.service.tally import Tally
 from reaper.service.vitals import Vitals
@@ -61,6 +61,7 @@ class Parts:
     metrics: Metrics
     systemd: Systemd
     listening: socket | None
+    early: Early | None = None
     shipment: Shipment | None = None
     """The record on its way into a table."""
 
@@ -88,7 +89,7 @@ class Daemon:
     async def run(self) -> Mapping[str, Tally]:
         """Begin everywhere, keep watch, end everywhere; returns what was done at each server."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MOST_NAMES, "names"))
-        flags = heed_signals(self._parts.log)
+        flags = heed_signals(self._parts.log, self._parts.early)
         last = asyncio.Event()
         async with asyncio.TaskGroup() as group:
 

@@ -10,6 +10,7 @@ import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tests.postgres.clients import Client
 from tests.postgres.sandbox import Role
 from tests.postgres.waiting import PATIENCE, until
 
@@ -72,6 +73,15 @@ def events(life: Life, name: str) -> list[Fields]:
 def outcomes(events: list[Fields]) -> dict[str, str]:
     """What became of each application's session."""
     return {event["application"]: event["outcome"] for event in events if event["event"] == "session.outcome"}
+
+
+def is_overdue(admin: psycopg.Connection, client: Client) -> bool:
+    """Whether the policies of these tests already condemn it, by the server's clock."""
+    question = """
+        SELECT clock_timestamp() - state_change > interval '100 ms' FROM pg_stat_activity WHERE pid = %s
+    """
+    row = admin.execute(question, (client.pid,)).fetchone()
+    return bool(row and row[0])
 
 
 def as_server(name: str, role: Role, **keys: Any) -> Keys:  # noqa: ANN401 (whatever a policy file may say)

@@ -10,6 +10,7 @@ from tests.postgres.waiting import until
 
 from .command import Done, Reaper
 from .policies import FILE, leaked, policy_file
+from .service import is_overdue, outcomes
 
 
 def became(done: Done) -> list[str]:
@@ -38,23 +39,24 @@ def test_it_takes_what_both_of_its_looks_condemn_and_ends_with_0(
 def test_a_session_that_comes_between_its_looks_is_left_alone(
     reaper: Reaper, reaper_role: Role, app: Role, clients: Clients, admin: psycopg.Connection
 ) -> None:
+    early = clients.open(role=app, application="early")
+    until(lambda: is_overdue(admin, early))
     reaper.write(FILE, policy_file(leaked(app), precision="2s", interval="2s"))
     life = reaper.start("once")
     until(lambda: looked(admin, reaper_role))
-    late = clients.open(role=app)
+    late = clients.open(role=app, application="late")
 
     done = life.ended()
 
     assert done.code == 0
-    assert became(done) == []
+    assert outcomes(done.events) == {"early": "terminated"}
     assert late.present()
 
 
 def looked(admin: psycopg.Connection, role: Role) -> bool:
-    """Whether the reaper of this role has taken its first look, and waits for its second."""
+    """Whether the reaper of this role has taken its first look, and asks what it needs to know beside it."""
     question = """
-        SELECT 1 FROM pg_stat_activity
-         WHERE usename = %s AND state = 'idle' AND query LIKE '%%One look at the server%%'
+        SELECT 1 FROM pg_stat_activity WHERE usename = %s AND query LIKE '%%A prepared transaction holds%%'
     """
     return admin.execute(question, (role.name,)).fetchone() is not None
 

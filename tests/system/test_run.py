@@ -18,13 +18,9 @@ from tests.postgres.waiting import until
 
 from .command import Fields, Reaper
 from .policies import FILE, leaked, policy_file
+from .service import is_overdue, outcomes
 
 RECORD: Final = ("--audit-log", "audit.jsonl")
-
-
-def outcomes(events: list[Fields]) -> dict[str, str]:
-    """What became of each application's session."""
-    return {event["application"]: event["outcome"] for event in events if event["event"] == "session.outcome"}
 
 
 def test_the_first_cycle_runs_at_once(reaper: Reaper, app: Role) -> None:
@@ -49,15 +45,6 @@ def test_a_leaked_session_goes_on_its_second_sighting_and_not_before(
     assert life.logged("cycle.quiet")["cycle"] == "1"
     assert (acted["cycle"], acted["terminated"]) == ("2", 1)
     assert outcomes(reaper.record()) == {"leak": "terminated"}
-
-
-def is_overdue(admin: psycopg.Connection, client: Client) -> bool:
-    """Whether the policies of these tests already condemn it, by the server's clock."""
-    question = """
-        SELECT clock_timestamp() - state_change > interval '100 ms' FROM pg_stat_activity WHERE pid = %s
-    """
-    row = admin.execute(question, (client.pid,)).fetchone()
-    return bool(row and row[0])
 
 
 def test_a_session_goes_when_it_falls_due_and_not_at_the_end_of_the_interval(
