@@ -21,6 +21,7 @@ from reaper.service.once import run_once
 from reaper.service.signals import heed_signals
 from reaper.service.station import Manner
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
+from reaper.telemetry.strays import strays_told
 
 
 @click.command
@@ -48,7 +49,7 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
         dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals
     )
     log = make_log(LogFormat(log_format), LogLevel(log_level))
-    with opened_ledger(audit_log, log) as ledger:
+    with strays_told(log), opened_ledger(audit_log, log) as ledger:
         say_what_will_be_done(log, settings, manner, [each.name for each in servers])
         cycles = asyncio.run(_everywhere(servers, settings, manner, ledger, log))
     unrecorded = [result for result in cycles if isinstance(result, RecordFailed)]

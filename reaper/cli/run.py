@@ -212,7 +212,7 @@ def _shipment(dsn: str | None, targets: Sequence[str]) -> Shipment | None:
 
 
 def _take_more_files() -> None:
-    """As many as the host grants: each server is one, and the ordinary limit is meant for programs that select."""
+    """As many as the host grants: each server is one, and the usual limit is for programs that select."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     granted = _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
     with suppress(OSError, ValueError):

@@ -6,6 +6,7 @@ STARTED: Final = "reaper.started"
 STOPPING: Final = "reaper.stopping"
 STOPPED: Final = "reaper.stopped"
 BROKEN: Final = "reaper.broken"
+STRAY: Final = "library.complaint"
 POLICY_WARNING: Final = "policy.warning"
 POLICY_BRAKED: Final = "policy.braked"
 

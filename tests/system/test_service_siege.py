@@ -67,3 +67,27 @@ def answers(service: Service) -> bool:
         return service.ask("livez").status == 200
     except (URLError, ConnectionError, TimeoutError):
         return False
+
+
+def test_out_of_files_it_says_so_in_its_log_and_in_no_other_words(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    service = Service(
+        reaper.start("run", *ANYWHERE, *RECORD, "--log-level", "debug", before=hardly_any_files)
+    )
+    service.life.logged("cycle.quiet")
+
+    with Siege(service.life.logged("http.listening")["at"], *ATTACKS.values()):
+        complaint = service.life.logged("library.complaint")
+        leak = clients.open(role=app)
+        until(leak.left)
+        done = service.life.end()
+
+    assert "Too many open files" in complaint["why"]
+    assert done.code == 0
+    assert len(done.log) == len(done.err.splitlines())
+
+
+def hardly_any_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_CONNECTIONS, _MOST_CONNECTIONS))

@@ -1,0 +1,107 @@
+"""Whatever the event loop, a library or the interpreter has to say is a line of the log."""
+
+import asyncio
+import io
+import json
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from errno import EMFILE
+from typing import Any
+
+import pytest
+
+from reaper.telemetry.log import LogFormat, LogLevel, make_log
+from reaper.telemetry.strays import strays_told
+
+LIBRARY = "some.library"
+
+
+def told(happens: Callable[[], object]) -> list[Mapping[str, Any]]:
+    stream = io.StringIO()
+    with strays_told(make_log(LogFormat.JSON, LogLevel.INFO, to=stream)):
+        happens()
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def a_library_warns() -> None:
+    logging.getLogger(LIBRARY).warning("of %s\nand its details", "something")
+
+
+def a_warning_is_given() -> None:
+    warnings.warn("of something", ResourceWarning, stacklevel=1)
+
+
+def a_thread_fails() -> None:
+    thread = threading.Thread(target=_fail)
+    thread.start()
+    thread.join()
+
+
+def a_callback_fails() -> None:
+    async def scene() -> None:
+        asyncio.get_running_loop().call_soon(_fail)
+        await asyncio.sleep(0)
+
+    asyncio.run(scene())
+
+
+def a_finalizer_fails() -> None:
+    class Failing:
+        def __del__(self) -> None:
+            _fail()
+
+    Failing()
+
+
+def _fail() -> None:
+    message = "of something"
+    raise LookupError(message)
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize(
+    ("happens", "level", "by"),
+    [
+        (a_library_warns, "warning", LIBRARY),
+        (a_warning_is_given, "warning", "py.warnings"),
+        (a_thread_fails, "error", "python"),
+        (a_callback_fails, "error", "asyncio"),
+        (a_finalizer_fails, "error", "python"),
+    ],
+)
+def test_it_is_one_line_of_the_log_and_nothing_else(
+    happens: Callable[[], object], level: str, by: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = told(happens)
+
+    assert (line["event"], line["level"], line["by"]) == ("library.complaint", level, by)
+    assert "of something" in line["why"]
+    assert "\n" not in line["why"]
+    assert ("LookupError" in line.get("exception", "")) == (level == "error")
+    assert capsys.readouterr().err == ""
+
+
+def test_the_same_words_are_told_once_a_minute_and_others_at_once() -> None:
+    def happens() -> None:
+        for number in (1, 2, 1, 2, 1):
+            logging.getLogger(LIBRARY).warning("number %s", number)
+
+    assert [line["why"] for line in told(happens)] == ["number 1", "number 2"]
+
+
+def test_a_host_that_is_short_of_something_is_no_defect_and_shows_no_traceback() -> None:
+    def happens() -> None:
+        shortage = OSError(EMFILE, "Too many open files")
+        logging.getLogger(LIBRARY).error("no more visitors", exc_info=shortage)
+
+    (line,) = told(happens)
+    assert line["why"] == "no more visitors: OSError: [Errno 24] Too many open files"
+    assert "exception" not in line
+
+
+def test_afterwards_all_is_as_before() -> None:
+    handlers, hook = list(logging.getLogger().handlers), threading.excepthook
+    told(lambda: None)
+    assert (logging.getLogger().handlers, threading.excepthook) == (handlers, hook)
