@@ -1,15 +1,21 @@
 """The commands people type."""
 
+import errno
+import os
 import resource
 import sys
+import traceback
 from contextlib import suppress
 from io import TextIOWrapper
+from typing import Final
 
 import click
 
-from reaper.cli.exits import Exit
+from reaper.cli.exits import Defect, Exit, Misconfigured
 from reaper.cli.root import reaper
 from reaper.cli.unread import ending_unread, let_go
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main() -> None:
@@ -37,10 +43,27 @@ def _ended() -> int:
     try:
         return int(reaper.main(prog_name="reaper", standalone_mode=False) or Exit.FINE)
     except click.ClickException as error:
-        with suppress(BrokenPipeError):
-            error.show()
-        return error.exit_code
+        return _told(error)
     except click.Abort:
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             click.echo("Aborted!", err=True)
         return Exit.NO
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            return _told(_defect(error))
+        return _told(Misconfigured(f"the output cannot be written: {os.strerror(error.errno)}"))
+    except Exception as error:  # noqa: BLE001 (left alone it would end with 1, which is a no)
+        return _told(_defect(error))
+
+
+def _told(error: click.ClickException) -> int:
+    with suppress(OSError):
+        error.show()
+    return error.exit_code
+
+
+def _defect(error: Exception) -> Defect:
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    return Defect(f"{trace}\nthis is a defect of the reaper: please report the lines above")

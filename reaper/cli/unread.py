@@ -18,9 +18,9 @@ def ending_unread() -> Iterator[None]:
 
 
 def let_go() -> None:
-    """Forget what nobody will read: the interpreter would try once more, and complain."""
+    """Forget what nobody will read, or has no room: the interpreter would try once more, and complain."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

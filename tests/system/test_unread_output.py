@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,31 @@ def test_a_record_that_nobody_reads_is_a_record_that_cannot_be_written(reaper: R
 
     assert done.code == 2
     assert "the audit record stdout cannot be written: Broken pipe" in done.err
+
+
+FULL = "/dev/full"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("schema",), OFFLINE, (*OFFLINE, "-o", "json"), ("audit", "audit.jsonl", "-o", "json")],
+    ids=" ".join,
+)
+def test_an_output_that_there_is_no_room_for_is_told_in_a_sentence(
+    reaper: Reaper, arguments: tuple[str, ...]
+) -> None:
+    with Path(FULL).open("w") as full:
+        done = reaper.start(*arguments, stdout=full.fileno()).ended()
+
+    assert done.err == "the output cannot be written: No space left on device\n"
+    assert done.code == 2
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(OFFLINE, 0), (("nonsense",), 2)], ids=str)
+def test_the_exit_code_counts_even_if_there_is_no_room_to_say_why(
+    reaper: Reaper, arguments: tuple[str, ...], code: int
+) -> None:
+    with Path(FULL).open("w") as full:
+        done = reaper.start(*arguments, stderr=full.fileno()).ended()
+
+    assert done.code == code
