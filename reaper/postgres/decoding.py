@@ -11,7 +11,7 @@ from psycopg.pq import Format
 from reaper.policy.spans import Instant
 
 _INTEGER: Final = struct.Struct("!q")
-_POSTGRES_EPOCH: Final = 946_684_800_000_000
+POSTGRES_EPOCH: Final = 946_684_800_000_000
 
 
 class TolerantText(Loader):
@@ -37,8 +37,21 @@ class ExactInstant(Loader):
 
     def load(self, data: Buffer) -> Instant:
         """Shift the server's epoch of the year 2000 to 1970."""
-        (microseconds,) = _INTEGER.unpack(data)
-        return Instant(microseconds + _POSTGRES_EPOCH)
+        return as_instant(data)
+
+
+def as_instant(data: Buffer | None) -> Instant:
+    """A moment from the wire, which must be there."""
+    if data is None:
+        message = "the server did not say when"
+        raise ValueError(message)
+    (microseconds,) = _INTEGER.unpack(data)
+    return Instant(microseconds + POSTGRES_EPOCH)
+
+
+def as_flag(data: Buffer | None) -> bool:
+    """Yes or no from the wire; what is not known is no."""
+    return data is not None and bytes(data) == b"\x01"
 
 
 def adapt(connection: AsyncConnection[tuple[object, ...]]) -> None:

@@ -7,8 +7,8 @@ inside. Autocommit: in a transaction `pg_stat_activity` would stand still, and a
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Self
 
 import psycopg
@@ -19,6 +19,7 @@ from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.spans import Span
 from reaper.postgres.decoding import adapt
 from reaper.postgres.errors import Lost, ServerError, Unreachable, sentence
+from reaper.postgres.flight import Ask, Row, fly, prepare
 from reaper.postgres.tls import Way
 from reaper.postgres.trouble import explained, is_lost, read
 
@@ -74,6 +75,7 @@ class Link:
 
     def __init__(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
         self._connection = connection
+        self._prepared = set[bytes]()
 
     @classmethod
     async def open(cls, dsn: str, *, lease: Span | None = None, writes: bool = False) -> Self:
@@ -132,19 +134,23 @@ class Link:
 
         A statement that fails raises the driver's own error, whose SQLSTATE tells what it was.
         """
-        bite = asyncio.get_running_loop().call_later(_WATCHDOG_SECONDS, self.cut)
-        try:
-            async with self._connection.cursor(binary=True) as cursor:
-                await cursor.execute(sql, params)
-                return await cursor.fetchall() if cursor.description else []
-        except psycopg.Error as error:
-            if is_lost(error, closed=self._connection.closed):
-                await self.close()
-                message = f"the connection was lost: {sentence(error)}"
-                raise Lost(message) from None
-            raise
-        finally:
-            bite.cancel()
+        with self._watched():
+            try:
+                async with self._connection.cursor(binary=True) as cursor:
+                    await cursor.execute(sql, params)
+                    return await cursor.fetchall() if cursor.description else []
+            except psycopg.Error as error:
+                raise await self._read(error) from None
+
+    async def fly(self, asks: Sequence[Ask]) -> Sequence[Sequence[Row] | psycopg.Error | Lost]:
+        """Run several statements, each by itself; Lost stands for every answer that did not come."""
+        with self._watched():
+            try:
+                await self._prepare(asks)
+            except psycopg.Error as error:
+                return [await self._read(error)] * len(asks)
+            answers = await fly(self._connection, asks)
+        return [await self._read(each) if isinstance(each, psycopg.Error) else each for each in answers]
 
     async def lease(self, lease: Span) -> None:
         """From now on, let the server end our session when we are silent for so long (from 14 on)."""
@@ -164,6 +170,28 @@ class Link:
             return
         with socket.socket(fileno=os.dup(self._connection.fileno())) as ours, suppress(OSError):
             ours.shutdown(socket.SHUT_RDWR)
+
+    async def _prepare(self, asks: Sequence[Ask]) -> None:
+        for statement, _ in asks:
+            if statement.name not in self._prepared:
+                await prepare(self._connection, statement)
+                self._prepared.add(statement.name)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        bite = asyncio.get_running_loop().call_later(_WATCHDOG_SECONDS, self.cut)
+        try:
+            yield
+        finally:
+            bite.cancel()
+
+    async def _read(self, error: psycopg.Error) -> psycopg.Error | Lost:
+        """What an error means: that the connection is lost, which is closed then, or just what it says."""
+        if not is_lost(error, closed=self._connection.closed):
+            return error
+        await self.close()
+        message = f"the connection was lost: {sentence(error)}"
+        return Lost(message)
 
     async def _settle_in(self, lease: Span, *, writes: bool) -> None:
         ((pid,),) = await self.rows(_OWN_PID)

@@ -4,32 +4,36 @@ A dry run is the other terminator.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import groupby
 from typing import Any, Final
 
 import psycopg
 from psycopg import errors
 
-from reaper.policy.protections import NEEDS_LOCKS, SYNC_REPLICATION
+from reaper.policy.protections import NEEDS_LOCKS
 from reaper.policy.rules import Action
 from reaper.policy.session import ACTIVE, SessionId
-from reaper.policy.spans import Instant, Span, as_datetime
+from reaper.policy.spans import Instant
 from reaper.policy.verdict import Act, Outcome, Reap, Result
-from reaper.postgres.errors import Refused, ServerError, sentence
+from reaper.postgres.decoding import as_flag, as_instant
+from reaper.postgres.errors import Lost, Refused, ServerError, sentence
+from reaper.postgres.flight import Row
+from reaper.postgres.guard import guarded
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
 
-_GUARD: Final = statement("guard")
-_SIGNALS: Final = {
-    Action.TERMINATE: _GUARD.replace("{signal}", "pg_terminate_backend"),
-    Action.CANCEL: _GUARD.replace("{signal}", "pg_cancel_backend"),
-}
 _STILL_THERE: Final = statement("still_there")
 _HOLDS_UP_OTHERS: Final = statement("holds_up_others")
 _HOLDS_ADVISORY_LOCK: Final = statement("holds_advisory_lock")
-_PAUSES: Final = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, *(0.1 for _ in range(19)))
-"""Half of all backends are gone after a millisecond; after two seconds it is something else."""
+_SHORTEST_PAUSE: Final = 0.001
+"""Half of all backends are gone after so long."""
+_LONGEST_PAUSE: Final = 0.1
+_PATIENCE: Final = 2.0
+"""Whoever is still there so long after the last one has left will not leave: it is something else."""
+_LONGEST_PATIENCE: Final = 10.0
+
+Settled = Sequence[tuple[Reap, Outcome]]
 
 
 class GuardedTerminator:
@@ -38,64 +42,81 @@ class GuardedTerminator:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def signal(self, reap: Reap) -> Outcome:
-        """Look again and signal in one statement; SIGNALLED is not the end, and wants to be confirmed.
+    async def signal(self, reaps: Sequence[Reap]) -> Sequence[Outcome]:
+        """Look again and signal, each in one statement; SIGNALLED is not the end, and wants to be confirmed.
 
+        All of them are on their way before the first answer: who asks for it stands by so many acts.
         Whatever goes wrong here is an outcome, never a reason to try again.
         """
+        outcomes: list[Outcome] = []
+        for flight in _flights(reaps):
+            outcomes += await self._flown(flight)
+        return outcomes
+
+    async def _flown(self, flight: Sequence[Reap]) -> Sequence[Outcome]:
         if self._link.lost:
-            return Outcome(result=Result.WITHDRAWN, detail="the connection was lost before")
+            return [Outcome(result=Result.WITHDRAWN, detail="the connection was lost before")] * len(flight)
         try:
-            return await self._signal(reap)
-        except errors.InsufficientPrivilege as refusal:
-            return Outcome(result=Result.DENIED, detail=sentence(refusal))
+            if veto := await self._veto(flight[0]):
+                return await self._missed(flight, veto)
+            answers = await self._link.fly([guarded(reap) for reap in flight])
         except (ServerError, psycopg.Error) as error:
-            return Outcome(result=Result.UNKNOWN, detail=sentence(error))
+            return [_failed(error)] * len(flight)
+        missed = [reap for reap, answer in zip(flight, answers, strict=True) if answer == []]
+        why = dict(zip(map(id, missed), await self._told_apart(missed), strict=True))
+        pairs = zip(flight, answers, strict=True)
+        return [_answered(answer) if answer else why[id(reap)] for reap, answer in pairs]
 
-    async def _signal(self, reap: Reap) -> Outcome:
+    async def _veto(self, reap: Reap) -> str | None:
+        """What has changed that the guard cannot see."""
         if reap.policy.match.blocking and not await self._holds(_HOLDS_UP_OTHERS, reap):
-            return await self._missed(reap, "it no longer holds up anybody")
+            return "it no longer holds up anybody"
         if _may_lock_meanwhile(reap) and await self._holds(_HOLDS_ADVISORY_LOCK, reap):
-            return await self._missed(reap, "it holds an advisory lock by now")
-        answer = await self._link.rows(_SIGNALS[reap.action], _guarded(reap))
-        if not answer:
-            return await self._missed(reap, "it changed before the act")
-        ((looked, sent, at),) = answer
-        if not sent:
-            return Outcome(result=Result.GONE, detail="it left at the moment of the signal", at=at)
-        return Outcome(result=Result.SIGNALLED, at=at, act=Act(looked, at))
+            return "it holds an advisory lock by now"
+        return None
 
-    async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[tuple[Reap, Outcome]]:
-        """Watch the signalled sessions go, each as soon as it is seen; then name those still there."""
+    async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[Settled]:
+        """Watch the signalled sessions go, at each look those seen gone; then name who is still there."""
         waiting = {reap.session.id: reap for reap in reaps}
-        for pause in _PAUSES:
-            if not waiting:
-                return
+        now = asyncio.get_running_loop().time
+        began = progressed = now()
+        pause = _SHORTEST_PAUSE
+        while waiting and now() < min(progressed + _PATIENCE, began + _LONGEST_PATIENCE):
             await asyncio.sleep(pause)
             try:
-                present, now = await self._present(list(waiting))
+                present, at = await self._present(list(waiting))
             except (ServerError, psycopg.Error) as error:
-                for reap in waiting.values():
-                    yield reap, Outcome(result=Result.UNKNOWN, detail=f"signalled, then {sentence(error)}")
+                detail = f"signalled, then {sentence(error)}"
+                yield [(reap, Outcome(result=Result.UNKNOWN, detail=detail)) for reap in waiting.values()]
                 return
-            for who, reap in list(waiting.items()):
-                if outcome := _seen(reap, present.get(who), now):
-                    del waiting[who]
-                    yield reap, outcome
-        for reap in waiting.values():
-            detail = f"signalled, and still there {sum(_PAUSES):.0f}s later"
-            yield reap, Outcome(result=Result.SIGNALLED, detail=detail)
+            seen = [(reap, _seen(reap, present.get(who), at)) for who, reap in waiting.items()]
+            settled = [(reap, outcome) for reap, outcome in seen if outcome]
+            pause = next_pause(pause, gone=len(settled), left=len(waiting) - len(settled))
+            if settled:
+                progressed = now()
+                waiting = {reap.session.id: reap for reap, outcome in seen if not outcome}
+                yield settled
+        detail = f"signalled, and still there {now() - began:.0f}s later"
+        yield [(reap, Outcome(result=Result.SIGNALLED, detail=detail)) for reap in waiting.values()]
 
     async def _holds(self, question: str, reap: Reap) -> bool:
         ((holds,),) = await self._link.rows(question, {"pid": reap.session.id.pid})
         return bool(holds)
 
-    async def _missed(self, reap: Reap, changed: str) -> Outcome:
-        """Tell whether a session that is no longer as it was has left or has changed."""
-        present, now = await self._present([reap.session.id])
-        if reap.session.id in present:
-            return Outcome(result=Result.WOKE, detail=changed, at=now)
-        return Outcome(result=Result.GONE, detail="it had left by itself", at=now)
+    async def _told_apart(self, missed: Sequence[Reap]) -> Sequence[Outcome]:
+        if not missed:
+            return ()
+        try:
+            return await self._missed(missed, "it changed before the act")
+        except (ServerError, psycopg.Error) as error:
+            return [_failed(error)] * len(missed)
+
+    async def _missed(self, reaps: Sequence[Reap], changed: str) -> Sequence[Outcome]:
+        """Tell of each session that is no longer as it was whether it has left or has changed."""
+        present, now = await self._present([reap.session.id for reap in reaps])
+        woke = Outcome(result=Result.WOKE, detail=changed, at=now)
+        gone = Outcome(result=Result.GONE, detail="it had left by itself", at=now)
+        return [woke if reap.session.id in present else gone for reap in reaps]
 
     async def _present(self, ids: Sequence[SessionId]) -> tuple[dict[SessionId, tuple[Any, ...]], Instant]:
         rows = await self._link.rows(_STILL_THERE, {"pids": [who.pid for who in ids]})
@@ -110,14 +131,23 @@ class GuardedTerminator:
 class Rehearsal:
     """A dry run: takes every decision, and touches nobody."""
 
-    async def signal(self, reap: Reap) -> Outcome:
+    async def signal(self, reaps: Sequence[Reap]) -> Sequence[Outcome]:
         """Say what would have been done."""
-        return Outcome(result=Result.REHEARSED, detail=f"dry run: would {reap.action}")
+        said = (f"dry run: would {reap.action}" for reap in reaps)
+        return [Outcome(result=Result.REHEARSED, detail=detail) for detail in said]
 
-    async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[tuple[Reap, Outcome]]:
+    async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[Settled]:
         """Nothing was signalled, nothing is to be confirmed."""
-        for reap in reaps:
-            yield reap, Outcome(result=Result.REHEARSED)
+        yield [(reap, Outcome(result=Result.REHEARSED)) for reap in reaps]
+
+
+def next_pause(last: float, *, gone: int, left: int) -> float:
+    """Until the rest should have left, at the pace of those who left in the last pause.
+
+    Each look takes CPU from those who are leaving; each moment too long they are gone, and nobody knows.
+    """
+    expected = last * left / gone if gone else 2 * last
+    return min(max(expected, _SHORTEST_PAUSE), _LONGEST_PAUSE)
 
 
 def _seen(reap: Reap, present: tuple[Any, ...] | None, now: Instant) -> Outcome | None:
@@ -135,30 +165,28 @@ def _may_lock_meanwhile(reap: Reap) -> bool:
     return reap.session.state == ACTIVE and NEEDS_LOCKS not in reap.policy.despite
 
 
-def _guarded(reap: Reap) -> dict[str, object]:
-    """Everything that the decision relied on, for the guard to find unchanged."""
-    session, match = reap.session, reap.policy.match
-    return {
-        "pid": session.id.pid,
-        "kind": session.kind,
-        "backend_start": as_datetime(session.id.backend_start),
-        "role_oid": session.role_oid,
-        "state": session.state,
-        "state_change": _moment(session.state_change),
-        "query_start": _moment(session.query_start),
-        "xact_start": _moment(session.xact_start),
-        "idle_for": _interval(match.idle_for),
-        "transaction_for": _interval(match.transaction_for),
-        "connected_for": _interval(match.connected_for),
-        "running_for": _interval(match.running_for),
-        "holds_back_vacuum": match.holds_back_vacuum,
-        "sync_aside": SYNC_REPLICATION in reap.policy.despite,
-    }
+def _asked_first(reap: Reap) -> bool:
+    """Whether the guard does not see everything that the decision relied on."""
+    return reap.policy.match.blocking or _may_lock_meanwhile(reap)
 
 
-def _moment(instant: Instant | None) -> datetime | None:
-    return None if instant is None else as_datetime(instant)
+def _answered(answer: Sequence[Row] | psycopg.Error | Lost) -> Outcome:
+    if isinstance(answer, Exception):
+        return _failed(answer)
+    ((looked, sent, signalled),) = answer
+    at = as_instant(signalled)
+    if not as_flag(sent):
+        return Outcome(result=Result.GONE, detail="it left at the moment of the signal", at=at)
+    return Outcome(result=Result.SIGNALLED, at=at, act=Act(as_instant(looked), at))
 
 
-def _interval(span: Span | None) -> timedelta | None:
-    return None if span is None else timedelta(microseconds=span)
+def _flights(reaps: Sequence[Reap]) -> Iterator[Sequence[Reap]]:
+    """Those who can be under way together, for nothing is to be asked just before any of them."""
+    for asked_first, each in groupby(reaps, key=_asked_first):
+        together = list(each)
+        yield from ([reap] for reap in together) if asked_first else [together]
+
+
+def _failed(error: Exception) -> Outcome:
+    refused = isinstance(error, errors.InsufficientPrivilege)
+    return Outcome(result=Result.DENIED if refused else Result.UNKNOWN, detail=sentence(error))

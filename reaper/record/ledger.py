@@ -96,9 +96,13 @@ class Ledger:
 
     def settle(self, intent: Intent, outcome: Outcome) -> None:
         """Record what became of an intent; what a sink cannot take now it gets before anything else."""
+        self.settle_all([(intent, outcome)])
+
+    def settle_all(self, settled: Sequence[tuple[Intent, Outcome]]) -> None:
+        """The same for what became known at one moment."""
         with self._lock:
-            event = self._outcome(intent.fields, outcome)
-            self._each(lambda copy: copy.deliver([event]))
+            events = [self._outcome(intent.fields, outcome) for intent, outcome in settled]
+            self._each(lambda copy: copy.deliver(events))
 
     def settle_earlier(self, intents: Sequence[Event], detail: str) -> None:
         """Record, to last, that nobody knows what became of the intents of an earlier life."""

@@ -1,8 +1,9 @@
 """One cycle: observe, decide, intend, terminate, settle."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Final, Protocol
 
 from reaper.policy.decide import decide
@@ -15,6 +16,9 @@ from reaper.record.ledger import Author, Intent, Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.clock_watch import ClockWatch
 
+FLIGHT: Final = 8
+"""So many acts are under way at once, and cannot be called back when the reaper is to stop."""
+
 
 class Observing(Protocol):
     """Looks at a server."""
@@ -26,11 +30,11 @@ class Observing(Protocol):
 class Terminating(Protocol):
     """Acts on a server, or only says that it would."""
 
-    async def signal(self, reap: Reap) -> Outcome:
-        """Look again, and signal; SIGNALLED wants to be confirmed."""
+    async def signal(self, reaps: Sequence[Reap]) -> Sequence[Outcome]:
+        """Look again at each, and signal; SIGNALLED wants to be confirmed."""
 
-    def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[tuple[Reap, Outcome]]:
-        """Watch what comes of the signals."""
+    def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[Sequence[tuple[Reap, Outcome]]]:
+        """Watch what comes of the signals, and tell at each look of those whose end was seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,21 +135,29 @@ def new_brakes(plan: Plan, memory: Memory) -> tuple[BrakeTrip, ...]:
 
 
 async def _carry_out(intents: Sequence[Intent], station: Station, stopping: Callable[[], bool]) -> "_Book":
-    """Signal one after the other, then watch them go; every outcome is written as soon as it is known."""
+    """Signal flight by flight, then watch them go; every outcome is written as soon as it is known."""
     book = _Book(station.ledger)
     sent: dict[int, tuple[Intent, Outcome]] = {}
-    for intent in intents:
+    for hand, flight in _flights(intents, station.hands):
         veto = _STOPPING if stopping() else book.veto
-        outcome = veto or await station.hands.of(intent.reap).signal(intent.reap)
-        if outcome.result is Result.SIGNALLED:
-            sent[id(intent.reap)] = intent, outcome
-        else:
-            book.settle(intent, outcome)
-    async for reap, outcome in station.hands.enforce.confirm([intent.reap for intent, _ in sent.values()]):
-        intent, signal = sent[id(reap)]
-        book.settle(intent, replace(outcome, act=signal.act))
+        outcomes = [veto] * len(flight) if veto else await hand.signal([intent.reap for intent in flight])
+        known = list(zip(flight, outcomes, strict=True))
+        sent |= {id(each[0].reap): each for each in known if each[1].result is Result.SIGNALLED}
+        book.settle([each for each in known if each[1].result is not Result.SIGNALLED])
+    async for ends in station.hands.enforce.confirm([intent.reap for intent, _ in sent.values()]):
+        told = [(*sent[id(reap)], end) for reap, end in ends]
+        book.settle([(intent, replace(end, act=signal.act)) for intent, signal, end in told])
     book.flush()
     return book
+
+
+def _flights(intents: Sequence[Intent], hands: Hands) -> Iterator[tuple[Terminating, Sequence[Intent]]]:
+    """So many intents at a time, and whose they are."""
+    for hand, theirs in groupby(intents, key=lambda intent: hands.of(intent.reap)):
+        rest = list(theirs)
+        while rest:
+            flight, rest = rest[:FLIGHT], rest[FLIGHT:]
+            yield hand, flight
 
 
 class _Book:
@@ -160,9 +172,11 @@ class _Book:
     def veto(self) -> Outcome | None:
         return _UNRECORDED if self.failure else None
 
-    def settle(self, intent: Intent, outcome: Outcome) -> None:
-        self.settled.append((intent.reap, outcome))
-        self._try(lambda: self._ledger.settle(intent, outcome))
+    def settle(self, ends: Sequence[tuple[Intent, Outcome]]) -> None:
+        if not ends:
+            return
+        self.settled += [(intent.reap, outcome) for intent, outcome in ends]
+        self._try(lambda: self._ledger.settle_all(ends))
 
     def flush(self) -> None:
         self._try(self._ledger.flush)

@@ -55,16 +55,14 @@ class InventedNames:
             facts=Facts(advisory_lock_holders=frozenset(), waiters={}),
         )
 
-    async def signal(self, reap: Reap) -> Outcome:  # noqa: ARG002
-        """It is gone at once."""
-        return Outcome(
-            result=Result.TERMINATED, detail="gone", at=Instant(_BEGAN + self._looks * self._every)
-        )
+    async def signal(self, reaps: Sequence[Reap]) -> Sequence[Outcome]:
+        """They are gone at once."""
+        at = Instant(_BEGAN + self._looks * self._every)
+        return [Outcome(result=Result.TERMINATED, detail="gone", at=at) for _ in reaps]
 
-    async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[tuple[Reap, Outcome]]:
+    async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[Sequence[tuple[Reap, Outcome]]]:
         """Nothing is left to be confirmed."""
-        for reap in reaps:
-            yield reap, await self.signal(reap)
+        yield list(zip(reaps, await self.signal(reaps), strict=True))
 
     def _newcomer(self, now: Instant) -> Session:
         self.names += 1

@@ -87,14 +87,14 @@ def spared_by(cycle: Cycle, client: Client) -> Spared:
 
 
 class Meddler:
-    """Acts as the real one does; something happens before each act."""
+    """Acts as the real one does; something happens before each flight."""
 
     def __init__(self, terminator: GuardedTerminator, *before: Callable[[], object]) -> None:
         self._terminator = terminator
         self._before = list(before)
         self.confirm = terminator.confirm
 
-    async def signal(self, reap: Reap) -> Outcome:
+    async def signal(self, reaps: Sequence[Reap]) -> Sequence[Outcome]:
         if self._before:
             self._before.pop(0)()
-        return await self._terminator.signal(reap)
+        return await self._terminator.signal(reaps)

@@ -13,6 +13,7 @@ from reaper.policy.selector import NO_KEYS, Glob, Selector
 from reaper.policy.session import ACTIVE, IDLE, Session, SessionId, Snapshot
 from reaper.policy.spans import Span, from_datetime
 from reaper.policy.verdict import Outcome, Plan, Reap, Result, Spare, Verdict
+from reaper.postgres.flight import Ask, Row
 from reaper.postgres.link import Link
 from reaper.postgres.observer import Observer
 from reaper.postgres.preflight import Probe, probe
@@ -62,6 +63,13 @@ class Reaper:
         """Ask the server on the reaper's own connection."""
         return self.do(self.link.rows(sql, params))
 
+    def fly(self, *asks: Ask) -> Sequence[Sequence[Row]]:
+        """Ask all of this at once, each by itself; nothing of it may fail."""
+        answers = self.do(self.link.fly(asks))
+        rows = [answer for answer in answers if not isinstance(answer, Exception)]
+        assert len(rows) == len(asks), answers
+        return rows
+
     def look(self, *policies: Policy) -> Snapshot:
         """Take a snapshot, with the facts that these policies need; with every fact when there are none."""
         return self.do(self.observer.observe(Rules(policies=policies) if policies else None))
@@ -109,13 +117,14 @@ class Reaper:
 
     def signal(self, reap: Reap) -> Outcome:
         """Look again and signal; nothing is confirmed yet."""
-        return self.do(self.terminator.signal(reap))
+        (outcome,) = self.do(self.terminator.signal([reap]))
+        return outcome
 
     def confirm(self, *reaps: Reap) -> list[Outcome]:
         """What came of the signals, in the order in which it showed."""
 
         async def outcomes() -> list[Outcome]:
-            return [outcome async for _, outcome in self.terminator.confirm(reaps)]
+            return [outcome async for ends in self.terminator.confirm(reaps) for _, outcome in ends]
 
         return self.do(outcomes())
 

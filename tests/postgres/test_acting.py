@@ -203,7 +203,7 @@ def test_a_rehearsal_says_what_it_would_do_and_touches_nobody(stage: Stage) -> N
         stage.reaper.condemn(active, cancelling(stage.sandbox.name("batch"))),
     ]
 
-    outcomes = [stage.reaper.do(rehearsal.signal(reap)) for reap in reaps]
+    outcomes = stage.reaper.do(rehearsal.signal(reaps))
 
     assert [(outcome.result, outcome.detail) for outcome in outcomes] == [
         (Result.REHEARSED, "dry run: would terminate"),

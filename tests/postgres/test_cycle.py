@@ -17,7 +17,7 @@ from reaper.record.file import FileSink
 from reaper.record.reader import open_intents
 from reaper.record.writer import RecordFailed
 from reaper.service.clock_watch import ClockWatch
-from reaper.service.cycle import Cycle
+from reaper.service.cycle import FLIGHT, Cycle
 
 from .clients import Client
 from .post import Meddler, Post, ids, reaped, spared_by
@@ -97,7 +97,8 @@ def test_when_the_record_cannot_be_written_nobody_is_touched(stage: Stage, tmp_p
 
 
 def test_when_the_record_fails_in_the_middle_the_rest_is_withdrawn(post: Post) -> None:
-    first, *rest = post.stage.open_many(3)
+    first, *others = post.stage.open_many(FLIGHT + 2)
+    rest = others[FLIGHT - 1 :]
     post.sight()
     folder = post.path.parent
 
@@ -108,30 +109,31 @@ def test_when_the_record_fails_in_the_middle_the_rest_is_withdrawn(post: Post) -
     post.enforce = Meddler(post.stage.reaper.terminator, wake_and_break)
     cycle = post.cycle(policy(post.stage.application))
 
-    assert [outcome.result for _, outcome in cycle.settled] == [Result.WOKE, *[Result.WITHDRAWN] * 2]
+    assert cycle.results == {Result.WOKE: 1, Result.TERMINATED: FLIGHT - 1, Result.WITHDRAWN: 2}
     assert cycle.record_failed
     assert cycle.left_undone
     assert all(client.alive() for client in rest)
     folder.with_name("moved").rename(folder)
     post.ledger.flush()
     assert open_intents(post.record()) == []
-    assert {outcome for _, outcome in post.outcomes()} == {"woke", "withdrawn"}
+    assert {outcome for _, outcome in post.outcomes()} == {"woke", "terminated", "withdrawn"}
 
 
 def test_when_the_reaper_is_stopped_in_the_middle_the_rest_is_withdrawn(post: Post) -> None:
-    first, *rest = post.stage.open_many(3)
+    clients = post.stage.open_many(FLIGHT + 2)
+    under_way, rest = clients[:FLIGHT], clients[FLIGHT:]
     post.sight()
     asked = iter([False])
 
     cycle = post.cycle(policy(post.stage.application), stopping=lambda: next(asked, True))
 
     assert {reap.session.id: outcome.result for reap, outcome in cycle.settled} == {
-        identity(first): Result.TERMINATED,
+        **dict.fromkeys(ids(under_way), Result.TERMINATED),
         **dict.fromkeys(ids(rest), Result.WITHDRAWN),
     }
     told = {outcome.detail for _, outcome in cycle.settled}
     assert told == {None, "the reaper was stopping, or its policies have changed"}
-    assert first.left()
+    assert all(client.left() for client in under_way)
     assert all(client.alive() for client in rest)
     assert open_intents(post.record()) == []
 

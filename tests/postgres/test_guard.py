@@ -11,7 +11,8 @@ from reaper.policy.match import Match
 from reaper.policy.session import ACTIVE, CLIENT_BACKEND, IDLE, IN_TRANSACTION, Session
 from reaper.policy.spans import Instant
 from reaper.policy.verdict import Reap, Result
-from reaper.postgres.terminator import _SIGNALS, _guarded
+from reaper.postgres.flight import Ask
+from reaper.postgres.guard import SIGNALS, guarded
 
 from .reaping import AT_ONCE, DAY, NOW, Reaper, policy
 from .stage import Stage
@@ -125,8 +126,8 @@ def test_the_reapers_own_session_survives_even_a_decision_against_it(stage: Stag
 
 def test_the_signal_stands_above_a_materialized_look_at_one_pid(stage: Stage) -> None:
     reap = stage.reaper.condemn(stage.open(), policy(stage.application))
-    for guard in _SIGNALS.values():
-        plan = explained(stage.reaper, guard, _guarded(reap))
+    for action in SIGNALS:
+        plan = explained(stage.reaper, guarded(replace(reap, policy=replace(reap.policy, action=action))))
 
         assert plan[0].startswith("CTE Scan on target")
         assert "pg_terminate_backend" in plan[1] or "pg_cancel_backend" in plan[1]
@@ -138,8 +139,11 @@ def test_the_signal_stands_above_a_materialized_look_at_one_pid(stage: Stage) ->
         assert "(s.pid = " in plan[-1]
 
 
-def explained(reaper: Reaper, guard: str, params: Mapping[str, object]) -> list[str]:
-    return [str(line) for (line,) in reaper.rows(f"EXPLAIN (VERBOSE, COSTS OFF) {guard}", params)]
+def explained(reaper: Reaper, ask: Ask) -> list[str]:
+    guard, values = ask
+    explain = replace(guard, name=b"explain_" + guard.name, sql=b"EXPLAIN (VERBOSE, COSTS OFF) " + guard.sql)
+    (answer,) = reaper.fly(Ask(explain, values))
+    return [bytes(line or b"").decode() for (line,) in answer]
 
 
 @pytest.mark.parametrize("times", [1, 12])

@@ -1,7 +1,7 @@
 """Acts whose end is not seen, and those that no longer come about: unknown, still there, withdrawn."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -53,11 +53,12 @@ def test_a_connection_cut_while_signalling_leaves_the_outcome_unknown(stage: Sta
         reap = reaper.condemn(client, policy(stage.application))
         proxy.go_deaf()
 
-        async def signal_while_cut() -> Outcome:
-            outcome, _ = await asyncio.gather(reaper.terminator.signal(reap), asyncio.to_thread(proxy.cut))
-            return outcome
+        async def signal_while_cut() -> Sequence[Outcome]:
+            signalling = reaper.terminator.signal([reap])
+            outcomes, _ = await asyncio.gather(signalling, asyncio.to_thread(proxy.cut))
+            return outcomes
 
-        outcome = reaper.do(signal_while_cut())
+        (outcome,) = reaper.do(signal_while_cut())
 
         assert outcome.result is Result.UNKNOWN
         assert str(outcome.detail).startswith("the connection was lost: ")

@@ -1,0 +1,1 @@
+"""What of the way to the server needs none."""
