@@ -27,6 +27,10 @@ class Assessment:
     """What a rehearsal has shown of one policy."""
 
     policy: str
+    rules: str
+    """The digest of the policy file by which these were judged."""
+    earlier: int
+    """Acts by other policy files, which are left out: its limits may have been others."""
     regret: Regret
     applications: tuple[tuple[str, Regret], ...]
     """Those with the most acts first."""
@@ -43,20 +47,26 @@ class Assessment:
     """The advice as a sentence."""
 
 
-def assess(trials: Iterable[Trial]) -> tuple[Assessment, ...]:
-    """Assess every policy of these, by name."""
+def assess(trials: Iterable[Trial], *, by_any_rules: bool = False) -> tuple[Assessment, ...]:
+    """Assess every policy of these, by name: by its newest policy file, unless any is wanted."""
     by_policy = defaultdict[str, list[Trial]](list)
     for trial in trials:
         by_policy[trial.policy].append(trial)
-    return tuple(_assess(policy, by_policy[policy]) for policy in sorted(by_policy))
+    return tuple(
+        _assess(policy, by_policy[policy], by_any_rules=by_any_rules) for policy in sorted(by_policy)
+    )
 
 
-def _assess(policy: str, trials: Sequence[Trial]) -> Assessment:
+def _assess(policy: str, every: Sequence[Trial], *, by_any_rules: bool) -> Assessment:
+    newest = max(every, key=lambda trial: trial.at).rules
+    trials = [trial for trial in every if by_any_rules or trial.rules == newest]
     regret = Regret.of(trials)
     limit = limit_under(trials)
     advice = _advice(regret)
     return Assessment(
         policy=policy,
+        rules=newest,
+        earlier=len(every) - len(trials),
         regret=regret,
         applications=_by_application(trials),
         servers=len({trial.server for trial in trials}),

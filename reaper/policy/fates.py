@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from reaper.policy.session import ACTIVE, Session, SessionId, Snapshot
-from reaper.policy.spans import Instant, Span, words
+from reaper.policy.spans import SECOND, Instant, Span, words
 from reaper.policy.verdict import Reap
 
 
@@ -43,6 +43,9 @@ class Watched:
     reap: Reap
     at: Instant
     """When it would have been terminated."""
+    cycle: str
+    rules: str
+    """The digest of the policy file by which it was judged."""
 
     @property
     def id(self) -> SessionId:
@@ -119,10 +122,18 @@ def fates(watched: Iterable[Watched], seen: Mapping[SessionId, Standing | None],
 _NOT: Final = Span(0)
 
 
-def unused(one: Watched, at: Instant, why: str) -> Fated:
-    """Nothing became of it until now, and it is watched no longer."""
-    reason = f"never used again in {words(Span(max(at - one.at, 0)))}; {why}"
+def unused(one: Watched, at: Instant) -> Fated:
+    """Nothing has become of it until now."""
+    reason = f"not used again in {words(_after(one, at))}"
     return Fated(watched=one, fate=Fate.UNUSED, seen=at, after=_after(one, at), unseen=_NOT, reason=reason)
+
+
+def tells_by_now(one: Watched, at: Instant, told: Span) -> bool:
+    """Whether it is worth telling that it is unused so far.
+
+    First when it has been watched as long as it had been idle at the act, then whenever that has doubled.
+    """
+    return _after(one, at) >= max(one.idle, 2 * told, SECOND)
 
 
 def unknown(one: Watched, at: Instant, why: str) -> Fated:

@@ -39,6 +39,8 @@ class Trial(NamedTuple):
     """From the act until it was used again, had left, or was looked at last."""
     at_work: bool = False
     """It was running a statement, and what is called idle here is how long that ran."""
+    rules: str = ""
+    """The digest of the policy file by which it was judged."""
 
     @classmethod
     def of(cls, fated: Fated, server: str) -> "Trial":
@@ -54,6 +56,7 @@ class Trial(NamedTuple):
             watched.idle,
             fated.after,
             session.state == ACTIVE,
+            watched.rules,
         )
 
     @property

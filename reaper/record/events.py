@@ -20,6 +20,7 @@ INTENT: Final = "session.intent"
 OUTCOME: Final = "session.outcome"
 BRAKED: Final = "policy.braked"
 COUNTERS: Final = "server.counters"
+FATE: Final = "session.fate"
 
 PREV: Final = "prev"
 """The field by which each line holds on to the one before it."""
@@ -102,6 +103,14 @@ _OUTCOME: Final = (
     Field("looked_again_at", "instant?", "when the act looked once more; null when nothing was signalled"),
     Field("signalled_at", "instant?", "when it had signalled; in between the session may have woken unseen"),
 )
+_FATE: Final = (
+    Field("fate", "text", "what became of it after its rehearsal: unused so far, left, revived or unknown"),
+    Field("detail", "text", "the same in words"),
+    Field("fate_at", "instant", "when that was seen, by the server's clock"),
+    Field("used_at", "instant?", "when it was used again, by the server's clock"),
+    Field("after_s", "number", "seconds from the rehearsal until it was used, was gone, or until now"),
+    Field("unseen_s", "number", "seconds before that in which nobody looked"),
+)
 _BRAKE: Final = (
     Field("condemned", "integer", "how many sessions the policy would have taken"),
     Field("clients", "integer", "of how many client sessions"),
@@ -128,6 +137,7 @@ EVENTS: Final[Mapping[str, tuple[Field, ...]]] = {
     OUTCOME: (*_EVERY, *_CYCLE, *_SESSION, *_OUTCOME),
     BRAKED: (*_EVERY, *_CYCLE, *_BRAKE),
     COUNTERS: (*_EVERY, *_COUNTERS),
+    FATE: (*_EVERY, *_CYCLE, *_SESSION, *_FATE),
 }
 OPTIONAL: Final = frozenset({"query"})
 WRITTEN_BY_THE_PEN: Final = frozenset({"schema", "event", "time", "seq", "run", PREV})

@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 from itertools import count
 from threading import Lock
 
-from reaper.policy.session import Session, Snapshot
-from reaper.policy.spans import Instant, isoformat, seconds, since
+from reaper.policy.fates import Fated
+from reaper.policy.session import Snapshot
+from reaper.policy.spans import Instant, isoformat
 from reaper.policy.verdict import BrakeTrip, Outcome, Reap, Result
+from reaper.record.contents import fate, only, reaped
 from reaper.record.copies import Clock, Copy, Head
 from reaper.record.events import (
     BRAKED,
     COUNTERS,
     EVENTS,
+    FATE,
     INTENT,
-    OPTIONAL,
     OUTCOME,
     WRITTEN_BY_THE_PEN,
     Event,
@@ -109,7 +111,7 @@ class Ledger:
         unknown = Outcome(result=Result.UNKNOWN, detail=detail)
         names = [name for name, *_ in EVENTS[INTENT] if name not in WRITTEN_BY_THE_PEN]
         with self._lock:
-            events = [self._outcome(_only(names, intent.fields), unknown) for intent in intents]
+            events = [self._outcome(only(names, intent.fields), unknown) for intent in intents]
             self._each(lambda copy: copy.write(events, durable=True))
 
     def flush(self) -> None:
@@ -124,6 +126,16 @@ class Ledger:
         with self._lock:
             events = [self._event(BRAKED, _brake(author, cycle, snapshot, trip)) for trip in trips]
             self._each(lambda copy: copy.write(events, durable=True))
+
+    def fated(self, author: Author, became: Sequence[Fated]) -> None:
+        """Record what became of sessions after their rehearsal, now or before anything else."""
+        if not became:
+            return
+        with self._lock:
+            events = [
+                self._event(FATE, {**_authored(author, each.watched.cycle), **fate(each)}) for each in became
+            ]
+            self._each(lambda copy: copy.deliver(events))
 
     def tallied(self, author: Author, tallied: Tallied) -> None:
         """Record, to last, what the server has counted by now."""
@@ -202,15 +214,7 @@ class Ledger:
 
     def _intent(self, author: Author, cycle: str, snapshot: Snapshot, reap: Reap) -> Intent:
         number = f"{self._run}/{next(self._numbers)}"
-        fields = {
-            "intent": number,
-            **_authored(author, cycle),
-            "policy": reap.policy.name,
-            "mode": reap.mode,
-            "action": reap.action,
-            **_seen(reap.session, snapshot.at),
-            "reason": reap.reason,
-        }
+        fields = {"intent": number, **_authored(author, cycle), **reaped(reap, snapshot.at)}
         return Intent(id=number, reap=reap, fields=fields)
 
 
@@ -237,31 +241,3 @@ def _brake(author: Author, cycle: str, snapshot: Snapshot, trip: BrakeTrip) -> d
         "clients": trip.clients,
         "reason": trip.reason,
     }
-
-
-def _seen(session: Session, now: Instant) -> dict[str, object]:
-    def age(then: Instant | None) -> float | None:
-        span = since(then, now)
-        return None if span is None else seconds(span)
-
-    return {
-        "pid": session.id.pid,
-        "backend_start": isoformat(session.id.backend_start),
-        **session.identity._asdict(),
-        "client_port": session.client_port,
-        "state": session.state,
-        "state_change": isoformat(session.state_change),
-        "query_start": isoformat(session.query_start),
-        "xact_start": isoformat(session.xact_start),
-        "idle_s": age(session.state_change),
-        "transaction_s": age(session.xact_start),
-        "connected_s": age(session.id.backend_start),
-        "server_time": isoformat(now),
-        **({} if session.query is None else {"query": session.query}),
-    }
-
-
-def _only(names: Sequence[str], fields: Mapping[str, object]) -> dict[str, object]:
-    # They come from a file that anybody may have written to: nothing but plain values is repeated.
-    plain = {name: value for name, value in fields.items() if isinstance(value, str | int | float)}
-    return {name: plain.get(name) for name in names if name in fields or name not in OPTIONAL}

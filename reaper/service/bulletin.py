@@ -1,9 +1,10 @@
 """What one server's loop tells the world: the log, the metrics, the tally; each event once, in one place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from reaper.config import Occasion
+from reaper.policy.fates import Fate, Fated
 from reaper.policy.rules import Rules
 from reaper.policy.session import whose
 from reaper.policy.spans import words
@@ -112,6 +113,15 @@ class Bulletin:
             self._last_failure = None
         report(cycle, self._log)
         self._notify(cycle)
+
+    def fated(self, became: Iterable[Fated]) -> None:
+        """Something has become of sessions after their rehearsal."""
+        for one in became:
+            reap = one.watched.reap
+            self._metrics.fated(self._server, reap.policy, one.fate)
+            say: Callable[..., None] = self._log.info if one.fate is Fate.REVIVED else self._log.debug
+            who = f"pid {one.watched.id.pid} {whose(reap.session.identity)}"
+            say(events.REHEARSAL_FATE, policy=reap.policy.name, fate=one.fate.value, who=who, why=one.reason)
 
     def _notify(self, cycle: Cycle) -> None:
         for reap, outcome in cycle.settled:

@@ -57,6 +57,8 @@ class Cycle:
     snapshot: Snapshot
     plan: Plan
     settled: tuple[tuple[Reap, Outcome], ...]
+    rehearsed: tuple[tuple[str, Reap], ...] = ()
+    """Whom it would have acted on, by the intents' ids."""
     memory: Memory
     """What it was judged with."""
     clock_step: Span | None = None
@@ -123,6 +125,7 @@ async def run_cycle(
         snapshot=snapshot,
         plan=plan,
         settled=tuple(book.settled),
+        rehearsed=tuple(book.rehearsed),
         memory=memory,
         clock_step=clock_step,
         record_failed=book.failure,
@@ -166,6 +169,7 @@ class _Book:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.settled: list[tuple[Reap, Outcome]] = []
+        self.rehearsed: list[tuple[str, Reap]] = []
         self.failure: RecordFailed | None = None
 
     @property
@@ -176,6 +180,7 @@ class _Book:
         if not ends:
             return
         self.settled += [(intent.reap, outcome) for intent, outcome in ends]
+        self.rehearsed += [(each.id, each.reap) for each, end in ends if end.result is Result.REHEARSED]
         self._try(lambda: self._ledger.settle_all(ends))
 
     def flush(self) -> None:

@@ -10,6 +10,8 @@ from reaper.service.clock_watch import ClockWatch
 from reaper.service.server_loop import ServerLoop, Surroundings
 from reaper.service.standing import Standing
 from reaper.service.tally import Tally
+from reaper.service.trials import Trials
+from reaper.service.watch import Watch
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.notify import Notifier
@@ -29,6 +31,8 @@ class Fleet:
         self._loops: dict[Server, ServerLoop] = {}
         self._all: list[ServerLoop] = []
         self._clocks: dict[str, ClockWatch] = {}
+        self._watches: dict[str, Watch] = {}
+        self._trials = Trials()
         self.tallies: dict[str, Tally] = {}
 
     @property
@@ -68,6 +72,20 @@ class Fleet:
         bulletin.tally = self.tallies.setdefault(server.name, bulletin.tally)
         # What is known of a server's clock outlives a change of its labels or its connection string.
         clock = self._clocks.setdefault(server.name, ClockWatch())
-        loop = ServerLoop(server, self._common, bulletin, Standing(), clock=clock, begin_after=begin_after)
+        loop = ServerLoop(
+            server,
+            self._common,
+            bulletin,
+            Standing(),
+            clock=clock,
+            watch=self._watch(server.name),
+            begin_after=begin_after,
+        )
         self._all = [other for other in self._all if not other.ended.is_set()] + [loop]
         return loop
+
+    def _watch(self, server: str) -> Watch:
+        """Those that are watched at a server stay so when it changes its labels or its connection string."""
+        watch = self._watches.get(server) or Watch(server, self._common.ledger, self._trials)
+        self._watches[server] = watch
+        return watch

@@ -18,6 +18,7 @@ from reaper.policy.verdict import Result, Spared
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.leadership import Leadership
 from reaper.postgres.observer import ObservingFailed
+from reaper.postgres.onlooker import Onlooker
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.accounts import Account
@@ -36,6 +37,7 @@ from reaper.service.station import (
     opened,
     station,
 )
+from reaper.service.watch import Watch
 
 _LONGEST_BACKOFF: Final = 60.0
 _AFTER_DEADLINE: Final = 0.002
@@ -64,6 +66,7 @@ class ServerLoop:
         standing: Standing,
         *,
         clock: ClockWatch,
+        watch: Watch,
         begin_after: float = 0.0,
     ) -> None:
         self.server = server
@@ -79,6 +82,7 @@ class ServerLoop:
         self._cycles = 0
         self._served = False
         self._clock = clock  # of longer life than a connection: it may jump while there is none
+        self._watch = watch
 
     async def run(self) -> None:
         """Connect, cycle, and connect again when the server was lost: one that is away is no crash."""
@@ -96,6 +100,7 @@ class ServerLoop:
                 # A fresh round after each connection that served: the back-off starts small again.
                 await attempts(self._serve)
         finally:
+            self._bulletin.fated(self._watch.end())
             self.ended.set()
 
     @property
@@ -124,6 +129,7 @@ class ServerLoop:
                 raise  # it was of no use: back off
             self._away(lost, "at once")
         finally:
+            self._watch.interrupted()
             self._bulletin.disconnected()
 
     async def _led(self, at: Opened) -> bool:
@@ -153,6 +159,7 @@ class ServerLoop:
         memory = Memory()
         rules, post = await self._take_post(at)
         account = Account(at.link, post.author, post.ledger)
+        onlooker = Onlooker(at.link)
         await account.note()
         while not self.stop.is_set():
             while self._rules != rules:
@@ -165,6 +172,7 @@ class ServerLoop:
                 self.standing.set(State.FAILING, str(failed))
             else:
                 memory = cycle.remembered
+                await self._see_what_became(cycle, post, onlooker)
                 # Counted from the look, which the server dated a moment earlier: no deadline is met too soon.
                 rest = seconds(self._rest(cycle, rules)) - self._clock.seconds_since_look + _AFTER_DEADLINE
                 if cycle.results[Result.DENIED]:
@@ -198,6 +206,10 @@ class ServerLoop:
         self.standing.set(State.FAILING if failed else State.WORKING, str(failed or ""))
         self._bulletin.cycled(cycle, took=time.monotonic() - started)
         return cycle
+
+    async def _see_what_became(self, cycle: Cycle, post: Station, onlooker: Onlooker) -> None:
+        interval = self._common.settings().interval
+        self._bulletin.fated(await self._watch.cycled(cycle, onlooker, post.author, interval=interval))
 
     def _station(self, at: Opened, rules: Rules) -> Station:
         self._bulletin.judges_by(rules)

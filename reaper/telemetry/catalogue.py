@@ -77,6 +77,12 @@ CATALOGUE: Final = (
     ),
     Family("reaper_brake_trips_total", Kind.COUNTER, _POLICY, "Plans that took too many, not carried out"),
     Family(
+        "reaper_rehearsal_fates_total",
+        Kind.COUNTER,
+        (*_POLICY, "fate"),
+        "What became of rehearsed sessions: unused for as long as they had been idle, left, revived, unknown",
+    ),
+    Family(
         "reaper_failures_total",
         Kind.COUNTER,
         ("server", "kind"),

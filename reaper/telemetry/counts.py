@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from reaper.policy.fates import Fate
 from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.verdict import Result
 from reaper.telemetry.applications import Applications
@@ -47,6 +48,8 @@ class ServerCounts:
     """By policy, mode and outcome."""
     brakes: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By policy and mode."""
+    fates: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By policy, mode and fate; only of policies that were rehearsed."""
     failures: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(FAILURES, 0)))
     clock_steps: int = 0
     applications: Applications = field(default_factory=Applications)
@@ -60,6 +63,9 @@ class ServerCounts:
             self.brakes[policy.name, policy.mode.value] += 0
             for result in _possible(policy):
                 self.outcomes[policy.name, policy.mode.value, result.value] += 0
+            if policy.mode is Mode.DRY_RUN:
+                for fate in Fate:
+                    self.fates[policy.name, policy.mode.value, fate.value] += 0
 
 
 def _possible(policy: Policy) -> tuple[Result, ...]:

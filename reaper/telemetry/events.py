@@ -26,6 +26,7 @@ SERVER_AWAY: Final = "server.away"
 SERVER_REFUSED: Final = "server.refused"
 SERVER_BLIND: Final = "server.blind"
 
+REHEARSAL_FATE: Final = "rehearsal.fate"
 CYCLE_ACTED: Final = "cycle.acted"
 CYCLE_QUIET: Final = "cycle.quiet"
 CYCLE_FAILED: Final = "cycle.failed"

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from reaper.policy.rules import Mode, Rules
+from reaper.policy.fates import Fate
+from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import Instant
 from reaper.policy.verdict import Outcome, Plan, Reap
@@ -132,6 +133,10 @@ class Metrics:
         for late in lateness(settled, before=gauges.plan, watched_since=since):
             counts.lateness.observe(late)
 
+    def fated(self, server: str, policy: Policy, fate: Fate) -> None:
+        """Count what became of a session after its rehearsal."""
+        self._of(server).fates[policy.name, policy.mode.value, fate.value] += 1
+
     def failed(self, server: str, kind: str) -> None:
         """Count what went wrong: `away`, `refused`, `cycle` or `record`."""
         self._of(server).failures[kind] += 1
@@ -192,6 +197,8 @@ def _of_counts(counts: ServerCounts) -> Iterator[Sample]:
         yield "outcomes_total", labels, count
     for (policy, mode), count in counts.brakes.copy().items():
         yield "brake_trips_total", (policy, mode), count
+    for labels, count in counts.fates.copy().items():
+        yield "rehearsal_fates_total", labels, count
     for kind, count in counts.failures.copy().items():
         yield "failures_total", (kind,), count
     yield "clock_steps_total", (), counts.clock_steps

@@ -5,8 +5,9 @@ import pytest
 from reaper.policy.assessment import ENOUGH, Advice, Assessment, assess
 from reaper.policy.fates import Fate
 from reaper.policy.regret import Trial, upper_bound
-from reaper.policy.spans import parse_span
+from reaper.policy.spans import Instant, parse_span
 
+from .build import NOW
 from .trials import trial, trials
 
 UNUSED, LEFT, REVIVED = Fate.UNUSED, Fate.LEFT, Fate.REVIVED
@@ -82,3 +83,12 @@ def test_every_policy_and_every_application_is_counted_for_itself() -> None:
     ]
     assert dry.servers == 1
     assert dry.revived_after == parse_span("5m")
+
+
+def test_acts_by_an_earlier_policy_file_are_left_out_for_its_limits_may_have_been_others() -> None:
+    before = [each._replace(rules="old", at=Instant(NOW - 1)) for each in trials(4, REVIVED)]
+    now = [each._replace(rules="new") for each in trials(50, UNUSED)]
+    one = assessed(*before, *now)
+    assert (one.rules, one.earlier, one.regret.acts, one.advice) == ("new", 4, 50, Advice.SAFE)
+    (both,) = assess([*before, *now], by_any_rules=True)
+    assert (both.earlier, both.regret.acts, both.advice) == (0, 54, Advice.NOT_YET)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from reaper.policy.fates import Fate, Fated, Look, Standing, Watched, fates, shown, unused
+from reaper.policy.fates import Fate, Fated, Look, Standing, Watched, fates, shown, tells_by_now, unused
 from reaper.policy.session import ACTIVE, Session, SessionId
 from reaper.policy.spans import Instant, Span, parse_span
 
@@ -107,10 +107,19 @@ def test_who_is_shown_need_not_be_asked_for() -> None:
     assert shown([watched()], thrifty) == {watched().id: Standing.of(session())}
 
 
-def test_the_end_of_the_watch_leaves_who_was_not_used_unused_for_so_long() -> None:
-    found = unused(watched(), after(NOW, "2h"), "the reaper ended")
+def test_who_was_not_used_until_now_is_unused_for_so_long() -> None:
+    found = unused(watched(), after(NOW, "2h"))
     assert (found.fate, found.after) == (Fate.UNUSED, parse_span("2h"))
-    assert found.reason == "never used again in 2h; the reaper ended"
+    assert found.reason == "not used again in 2h"
+
+
+@pytest.mark.parametrize(("told", "when"), [("0s", "1h"), ("1h", "2h"), ("2h", "4h"), ("5h", "10h")])
+def test_that_it_is_unused_is_told_when_it_means_something_and_whenever_that_has_doubled(
+    told: str, when: str
+) -> None:
+    due = after(NOW, when)
+    assert tells_by_now(watched(), due, parse_span(told))
+    assert not tells_by_now(watched(), Instant(due - 1), parse_span(told))
 
 
 def test_a_clock_that_was_set_back_makes_nothing_shorter_than_nothing() -> None:
@@ -119,4 +128,4 @@ def test_a_clock_that_was_set_back_makes_nothing_shorter_than_nothing() -> None:
     assert found
     assert found.fate is Fate.REVIVED
     assert found.after == parse_span("10s")
-    assert unused(one, Instant(NOW - 1), "x").after == Span(0)
+    assert unused(one, Instant(NOW - 1)).after == Span(0)

@@ -17,7 +17,7 @@ DRY = policy("dry", mode=Mode.DRY_RUN)
 def watched(seen: Session | None = None, *, at: Instant = NOW) -> Watched:
     """A web worker that a rehearsal took after an hour, unless told otherwise."""
     reap = Reap(session=session() if seen is None else seen, policy=DRY, reason="idle 1h, limit 10m")
-    return Watched(intent="life/1", reap=reap, at=at)
+    return Watched(intent="life/1", reap=reap, at=at, cycle="7", rules="d1gest")
 
 
 def trial(fate: Fate | None, *, idle: str = "10m", after: str = "1h", application: str = "web-1") -> Trial:

@@ -1,0 +1,13 @@
+-- How the sessions stand that a rehearsal took and that the cycle's own look left out. A row for every pid that was
+-- asked for, so that there is always a moment to tell. Asked for one pid the function goes through all backends: when
+-- there are several, it is asked for all of them at once (by NULL).
+SELECT asked.pid, seen.pid, seen.backend_start, seen.state_change, seen.query_start, seen.xact_start,
+       pg_catalog.statement_timestamp()
+  FROM pg_catalog.unnest(%(pids)s::int4[]) AS asked(pid)
+  LEFT JOIN (
+    SELECT s.pid, s.backend_start, s.state_change, s.query_start, s.xact_start
+      FROM pg_catalog.unnest(CASE WHEN pg_catalog.cardinality(%(pids)s::int4[]) > %(one_by_one)s
+                                  THEN ARRAY[NULL::int4]
+                                  ELSE %(pids)s::int4[] END) AS one(pid)
+     CROSS JOIN LATERAL pg_catalog.pg_stat_get_activity(one.pid) s
+  ) seen ON seen.pid = asked.pid
