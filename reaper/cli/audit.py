@@ -2,24 +2,24 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 import click
 
 from reaper.cli.audit_events import events_of
 from reaper.cli.audit_files import record_files
+from reaper.cli.audit_moments import moment_option
 from reaper.cli.audit_questions import WithQuestions
 from reaper.cli.exits import Exit, Misconfigured
 from reaper.cli.options import output_option
 from reaper.cli.show import Output, Row, print_document, print_table, show
 from reaper.policy.selector import Glob
 from reaper.policy.session import Identity, whose
-from reaper.policy.spans import parse_span
 from reaper.policy.verdict import Result
 from reaper.record.events import BRAKED, Event
 from reaper.record.inquiry import GROUPS, Inquiry, moment, outcomes, summary
-from reaper.record.reader import open_intents, parse_time
+from reaper.record.reader import open_intents
 from reaper.telemetry.plain import plain
 
 _GLOBS: Final = ("policy", "application", "role", "database", "server", "outcome", "mode")
@@ -27,19 +27,6 @@ _COLUMNS: Final = ("server", "policy", "mode", "pid", "role", "application", "cl
 _NOTHING: Final = {"outcome": "No outcomes.", "intent": "No open intents."}
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    """An ISO time, or a duration back from now."""
-    if text is None:
-        return None
-    if time := parse_time(text):
-        return time
-    try:
-        return datetime.now(UTC) - timedelta(microseconds=parse_span(text))
-    except (ValueError, OverflowError):
-        message = f"{text!r} is no time; write 2026-01-31T23:59Z, or 2h for two hours ago."
-        raise click.BadParameter(message) from None
 
 
 def _filters(command: _Command) -> _Command:
@@ -87,7 +74,7 @@ class _Asked(TypedDict):
 @click.option(
     "--since",
     metavar="TIME|DURATION",
-    callback=_moment,
+    callback=moment_option,
     envvar="REAPER_AUDIT_SINCE",
     show_envvar=True,
     help="From this time on: 2026-01-31T23:59Z (without an offset UTC), or 2h for two hours ago.",
@@ -95,7 +82,7 @@ class _Asked(TypedDict):
 @click.option(
     "--until",
     metavar="TIME|DURATION",
-    callback=_moment,
+    callback=moment_option,
     envvar="REAPER_AUDIT_UNTIL",
     show_envvar=True,
     help="Before this time.",

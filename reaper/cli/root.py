@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "check": _Command("reaper.cli.check", "Check the policy file, and whether a server lets us work."),
     "snapshot": _Command("reaper.cli.snapshot", "Save one look at a server, to judge it elsewhere."),
     "audit": _Command("reaper.cli.audit", "Read the record: who was terminated, when and why."),
+    "rehearsal": _Command("reaper.cli.rehearsal", "Judge what was rehearsed: would it be safe to enforce."),
     "schema": _Command("reaper.cli.schema", "Print the JSON Schema of the policy file."),
     "demo": _Command("reaper.cli.demo", "Watch the reaper at work on a PostgreSQL of its own."),
     "completion": _Command("reaper.cli.completion", "Print the completion script for SHELL."),

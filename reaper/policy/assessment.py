@@ -8,10 +8,14 @@ from typing import Final
 
 from reaper.policy.fates import Fate
 from reaper.policy.regret import FEW, Freed, Limit, Regret, Trial, freed, limit_under, middle
-from reaper.policy.spans import Span, exact_words
+from reaper.policy.spans import Span, exact_words, seconds
 
 ENOUGH: Final = 35
 """Of so many none was used again: with 95 % confidence it is less than every tenth."""
+
+
+MOST_SHOWN: Final = 100
+"""Applications, in a document."""
 
 
 class Advice(StrEnum):
@@ -79,6 +83,50 @@ def _assess(policy: str, every: Sequence[Trial], *, by_any_rules: bool) -> Asses
     )
 
 
+def as_document(one: Assessment) -> dict[str, object]:
+    """The same as JSON: for programs, and for whoever shows it."""
+    return {
+        "policy": one.policy,
+        "advice": one.advice.value,
+        "said": one.said,
+        "acts": one.regret.acts,
+        "earlier_acts": one.earlier,
+        "rules": one.rules,
+        "servers": one.servers,
+        "slots_at_once": one.freed.slots,
+        "session_hours": round(one.freed.hours, 2),
+        **_counts(one.regret),
+        "revived_after_s": None if one.revived_after is None else seconds(one.revived_after),
+        "limit": _limit(one),
+        "applications": [
+            {"application": name, **_counts(each)} for name, each in one.applications[:MOST_SHOWN]
+        ],
+        "more_applications": max(len(one.applications) - MOST_SHOWN, 0),
+    }
+
+
+def _counts(regret: Regret) -> dict[str, object]:
+    return {
+        "judged": regret.judged,
+        "unused": regret.unused,
+        "left": regret.left,
+        "revived": regret.revived,
+        "unknown": regret.unknown,
+        "too_soon": regret.too_soon,
+        "regret": regret.rate,
+        "regret_up_to": regret.upper,
+        "regret_if_all_who_left_were_used": regret.at_most,
+    }
+
+
+def _limit(one: Assessment) -> dict[str, object] | None:
+    if one.limit is None:
+        return None
+    key = "running_for" if one.at_work else "idle_for"
+    span, revived, judged = one.limit
+    return {"key": key, "limit": exact_words(span), "revived": revived, "judged": judged}
+
+
 def _by_application(trials: Sequence[Trial]) -> tuple[tuple[str, Regret], ...]:
     groups = defaultdict[str, list[Trial]](list)
     for trial in trials:
@@ -95,7 +143,7 @@ def _advice(regret: Regret) -> Advice:
 
 def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit | None) -> str:
     if advice is Advice.NOT_YET:
-        hit = f"{regret.revived} of {regret.judged} were used again, {_mostly(trials)}"
+        hit = f"{regret.revived} of {regret.judged} used again, {_mostly(trials)}"
         return f"not yet: {hit}; {_instead(trials, limit)}"
     if advice is Advice.TOO_LITTLE:
         none = "none was used again so far; " if regret.judged else ""

@@ -28,9 +28,10 @@ class Fate(StrEnum):
 
 
 class Key(NamedTuple):
-    """One act of a rehearsal: who stays as it was is one, however often it is rehearsed."""
+    """One act of a rehearsal: who stays as it was is one, however often the same rules rehearse it."""
 
     policy: str
+    rules: str
     id: SessionId
     state_change: Instant | None
 
@@ -55,7 +56,7 @@ class Watched:
     @property
     def key(self) -> Key:
         """The act."""
-        return Key(self.reap.policy.name, self.id, self.reap.session.state_change)
+        return Key(self.reap.policy.name, self.rules, self.id, self.reap.session.state_change)
 
     @property
     def idle(self) -> Span:

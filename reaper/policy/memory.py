@@ -55,6 +55,10 @@ class Memory:
         """Take everybody in this snapshot for seen: what a look at a single snapshot does."""
         return cls(seen=frozenset(session.id for session in snapshot.sessions))
 
+    def without_rehearsals(self) -> "Memory":
+        """What is left when the rules have changed: the new ones are rehearsed from the beginning."""
+        return replace(self, rehearsed=frozenset())
+
     def has_rehearsed(self, session: Session, mode: Mode) -> bool:
         """Whether a dry run has already taken this session, and nothing has changed since."""
         return bool(self.rehearsed) and any(self._was_rehearsed(session, mode, action) for action in Action)

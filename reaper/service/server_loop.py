@@ -164,6 +164,7 @@ class ServerLoop:
         while not self.stop.is_set():
             while self._rules != rules:
                 rules, post = await self._take_post(at)
+                memory = memory.without_rehearsals()
             rest = seconds(self._common.settings().interval)
             try:
                 cycle = await self._cycle(post, rules, memory)

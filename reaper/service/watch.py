@@ -86,7 +86,7 @@ class Watch:
         became: list[Fated] = []
         old = self._told_before
         if self._open:
-            became += self._set_aside(cycle)
+            became += self._set_aside(cycle, author)
             became += await self._looked_at(cycle, onlooker, interval)
             became += self._grown_old(cycle.snapshot.at)
         else:
@@ -114,18 +114,18 @@ class Watch:
     def _told_before(self) -> set[Key]:
         return {key for key, case in self._open.items() if case.told}
 
-    def _set_aside(self, cycle: Cycle) -> list[Fated]:
-        """Those of whom nothing can be learnt any more."""
+    def _set_aside(self, cycle: Cycle, author: Author) -> list[Fated]:
+        """Those of whom nothing can be learnt any more: what new rules take is rehearsed anew."""
         now = cycle.snapshot.at
+        earlier = [case for case in self._open.values() if case.watched.rules != author.rules]
+        ended = self._closed(unused(case.watched, self._looked) for case in earlier)
         if cycle.clock_step is not None:
-            return self._closed(
-                unknown(case.watched, now, "the server's clock was set") for case in self._open.values()
-            )
+            why = "the server's clock was set"
+            return ended + self._closed(unknown(case.watched, now, why) for case in self._open.values())
         ours = {reap.session.id for reap, outcome in cycle.settled if outcome.result in _ENDED_BY_US}
         why = "a policy that enforces has acted on it"
-        return self._closed(
-            unknown(case.watched, now, why) for case in self._open.values() if case.watched.id in ours
-        )
+        acted_on = [case.watched for case in self._open.values() if case.watched.id in ours]
+        return ended + self._closed(unknown(one, now, why) for one in acted_on)
 
     async def _looked_at(self, cycle: Cycle, onlooker: Looking, interval: Span) -> list[Fated]:
         snapshot = cycle.snapshot

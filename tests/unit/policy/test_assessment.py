@@ -38,7 +38,7 @@ def test_few_are_enough_to_say_no() -> None:
     one = assessed(*trials(2, REVIVED, after="5m", application="checkout-1"), *trials(10, UNUSED))
     assert one.advice is Advice.NOT_YET
     assert one.said == (
-        "not yet: 2 of 12 were used again, all of checkout-*; at idle_for: 16m it would have been none of 10"
+        "not yet: 2 of 12 used again, all of checkout-*; at idle_for: 16m it would have been none of 10"
     )
 
 

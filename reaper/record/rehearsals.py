@@ -1,0 +1,114 @@
+"""What a record says of rehearsals: each act once, with what became of it.
+
+Who is rehearsed again without having changed, after a restart or by every `reaper once`, is still the same
+act. Without a word about it, it is watched as long as the life that rehearsed it last is the server's newest;
+after that nobody knows.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from typing import Final, NamedTuple
+
+from reaper.policy.fates import Fate
+from reaper.policy.regret import Trial
+from reaper.policy.session import ACTIVE, Identity
+from reaper.policy.spans import Instant, Span, from_datetime
+from reaper.policy.verdict import Result
+from reaper.record.events import FATE, OUTCOME, Event
+from reaper.record.reader import parse_time
+
+_FATES: Final[Mapping[str | None, Fate]] = {fate.value: fate for fate in Fate}
+
+
+class _Key(NamedTuple):
+    server: str
+    policy: str
+    rules: str
+    pid: object
+    backend_start: str | None
+    state_change: str | None
+
+
+@dataclass(slots=True)
+class _Act:
+    """One act, as far as it was told."""
+
+    identity: Identity
+    at: Instant
+    idle: Span
+    at_work: bool
+    life: str | None
+    fate: Fate | None = None
+    until: Instant = Instant(0)  # noqa: RUF009 (a number)
+
+
+class Rehearsals:
+    """Collects the acts of a record, whatever the order of its files."""
+
+    def __init__(self, *, since: datetime | None = None) -> None:
+        self._since = since
+        self._acts: dict[_Key, _Act] = {}
+        self._newest: dict[str, tuple[datetime, str | None]] = {}
+
+    def note(self, event: Event) -> None:
+        """Take what an event says of a rehearsal; most say nothing."""
+        server, life = event.text("server"), event.text("run")
+        if server and (server not in self._newest or self._newest[server][0] <= event.time):
+            self._newest[server] = event.time, life
+        rehearsed = event.name == OUTCOME and event.text("outcome") == Result.REHEARSED
+        told = _FATES.get(event.text("fate")) if event.name == FATE else None
+        if not server or not (rehearsed or told) or (self._since and event.time < self._since):
+            return
+        act = self._act(server, event)
+        if act is None:
+            return
+        seen = _instant(event.fields.get("used_at")) or _instant(
+            event.fields.get("fate_at" if told else "server_time")
+        )
+        if seen is not None and seen >= act.until:
+            act.until, act.life = seen, life
+            act.fate = told or act.fate
+
+    def trials(self) -> Iterable[Trial]:
+        """Every act, and what has become of it."""
+        for key, act in self._acts.items():
+            forgotten = act.fate is None and self._newest[key.server][1] != act.life
+            fate = Fate.UNKNOWN if forgotten else act.fate
+            after = Span(max(act.until - act.at, 0))
+            yield Trial(
+                key.server, key.policy, act.identity, fate, act.at, act.idle, after, act.at_work, key.rules
+            )
+
+    def _act(self, server: str, event: Event) -> _Act | None:
+        """The act that an event is about; its beginning is the earliest that was told."""
+        at, idle = _instant(event.fields.get("server_time")), event.fields.get("idle_s")
+        if at is None or not isinstance(idle, int | float) or not isfinite(idle):
+            return None
+        key = _Key(
+            server,
+            event.text("policy") or "",
+            event.text("rules") or "",
+            event.fields.get("pid") if isinstance(event.fields.get("pid"), int) else None,
+            event.text("backend_start"),
+            event.text("state_change"),
+        )
+        act = self._acts.get(key)
+        if act is None or at < act.at:
+            known = act
+            act = self._acts[key] = _Act(
+                identity=Identity(*map(event.text, Identity._fields)),
+                at=at,
+                idle=Span(round(idle * 1_000_000)),
+                at_work=event.text("state") == ACTIVE,
+                life=known.life if known else None,
+                fate=known.fate if known else None,
+                until=known.until if known else Instant(0),
+            )
+        return act
+
+
+def _instant(text: object) -> Instant | None:
+    time = parse_time(text)
+    return from_datetime(time) if time else None
