@@ -17,6 +17,7 @@ from reaper.demo.binaries import DEFAULT_MAJOR
 from tests.benchmarks.machine import Machine
 
 from .campaign import NewFault, Round, rounds
+from .chains import verified
 from .contract import Choosy, Fetching
 from .judge import Findings, judge
 from .notes import Size
@@ -129,19 +130,20 @@ async def _campaign(
             if len(done) == most or time.monotonic() > deadline:
                 break
         await world.end()
-        found = _found(world)
+        found = await _found(world)
     for table in tables(world, done, found):
         click.echo(f"\n{table}")
     return violations(world, done, found)
 
 
-def _found(world: World) -> Findings:
+async def _found(world: World) -> Findings:
     records = [path for replica in world.reapers for path in replica.records]
     return judge(
         terminations(world.server_logs),
         world.load.depositions,
         deeds(records),
         by_others=world.by_others,
+        chains=await verified(world.reapers),
     )
 
 

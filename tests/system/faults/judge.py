@@ -12,6 +12,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Final, NamedTuple
 
+from .chains import Verified
 from .records import Deed
 from .server_log import Termination, Who
 from .wire import Deposition
@@ -61,6 +62,8 @@ class Findings:
     """How many of them were terminated all the same."""
     rivals: Sequence[tuple[Deed, Deed]]
     """Acts of two reapers that overlap."""
+    chains: Sequence[Verified] = ()
+    """What the chains of the records say."""
 
     def of(self, judgement: Judgement) -> list[Case]:
         """The cases of one kind."""
@@ -78,6 +81,7 @@ def judge(
     deeds: Sequence[Deed],
     *,
     by_others: Collection[Who],
+    chains: Sequence[Verified] = (),
 ) -> Findings:
     """Hear everybody, and find."""
     told = {Who(each.began, each.pid): each for each in depositions if each.pid}
@@ -94,6 +98,7 @@ def judge(
         orphans=orphans,
         orphans_gone=sum(deed.who in gone for deed in orphans),
         rivals=_rivals(deeds),
+        chains=chains,
     )
 
 

@@ -128,6 +128,7 @@ class RemovedFolder(_Ruined):
         with _pen_stopped(replica.record):
             _set_aside(replica)
             shutil.rmtree(replica.record.parent)
+            replica.cuts = 0  # gone with all else
 
     def _repair(self, replica: Replica) -> None:
         replica.record.parent.mkdir(exist_ok=True)
@@ -189,7 +190,10 @@ class TruncatedRecord:
             await asyncio.sleep(world.dice.uniform(*_BRIEF))
             with _pen_stopped(replica.record):
                 _set_aside(replica)
-                _cut(replica.record, world.dice.randrange(replica.record.stat().st_size + 1))
+                size = replica.record.stat().st_size
+                rest = world.dice.randrange(size + 1)
+                _cut(replica.record, rest)
+                replica.cuts += rest < size
         bite = Bite(world, events.CYCLE_ACTED)
         await bite.awaited(self.name)
 

@@ -71,6 +71,8 @@ class Replica:
         """When this life began, by the clock of this host."""
         self.excused = 0
         """How many faults excuse its end at this moment."""
+        self.cuts = 0
+        """How often something was cut off the end of the record that is there."""
         self._sent: set[int] = set()
         self._supervisor: asyncio.Task[None] | None = None
 

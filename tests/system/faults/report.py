@@ -32,6 +32,7 @@ def violations(world: World, done: Sequence[Round], found: Findings) -> list[str
         *(f"{_when(done, case)}: no intent: {case.termination.who}" for case in found.unannounced),
         *(f"an intent without an outcome: {deed}" for deed in found.open_intents),
         *(f"two acted at once: {one} and {other}" for one, other in found.rivals),
+        *(f"the record of {chain.name}: {what}" for chain in found.chains for what in chain.wrong),
         *(f"terminated {truce.why}: {case.termination.who}" for truce, case in _breaches(world, found)),
         *(
             f"{replica.name} grew by {growth:.0f} MiB in {len(life)} rounds"
@@ -106,6 +107,11 @@ def _invariants(world: World, done: Sequence[Round], found: Findings) -> str:
         ("times in which nobody may be terminated", str(len(world.truces))),
         ("  terminated all the same", str(len(list(_breaches(world, found))))),
         ("two reapers acting at once", str(len(found.rivals))),
+        ("lines in the chains of the records", str(sum(chain.lines for chain in found.chains))),
+        ("  torn or cut by a blow, and told of there", str(sum(chain.told for chain in found.chains))),
+        ("  cut off the end by the campaign, times", str(sum(chain.cuts for chain in found.chains))),
+        ("  found by audit verify", str(sum(len(chain.untold) for chain in found.chains))),
+        ("  of them not done by the campaign", str(sum(len(chain.wrong) for chain in found.chains))),
         ("rounds in which something did not go on by itself", str(sum(bool(each.troubles) for each in done))),
     ]
     return table("Invariants", ("", ""), rows)
