@@ -110,6 +110,10 @@ class Observer:
         self._known: dict[tuple[object, ...], Session | None] = {}
         """Of the last look, by all that the server told of each: most have not changed in the next."""
 
+    def know(self, probe: Probe) -> None:
+        """Go by what the server says now of itself and of our rights."""
+        self._probe = probe
+
     async def observe(self, rules: Rules | None, *, ahead: Span | None = None) -> Snapshot:
         """Take a snapshot, with the facts that these rules need; with every fact when there are no rules.
 

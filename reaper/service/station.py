@@ -63,8 +63,9 @@ async def opened(
 
 
 async def looked_again(at: Opened, rules: Rules, manner: Manner) -> Opened:
-    """The same connection under rules that are new to it, and may ask for rights that nobody missed."""
+    """The same connection under rules that are new to it, or with rights that are no longer the same."""
     seen = await probe(at.link)
+    at.observer.know(seen)
     return replace(at, probe=seen, findings=inspect(at.link, seen, rules, dry_run=manner.dry_run))
 
 

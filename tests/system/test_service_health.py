@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Identifier
 
 from reaper.demo.embedded import EmbeddedServer
 from tests.postgres.clients import Clients
-from tests.postgres.sandbox import Role
+from tests.postgres.sandbox import Role, Sandbox
 from tests.postgres.waiting import until
 
 from .command import Reaper
@@ -73,6 +73,31 @@ def test_a_right_that_is_revoked_meanwhile_is_told_with_its_cure_and_who_was_den
     for leak in leaks:
         until(leak.left)
     until(lambda: service.ask("readyz").status == 200)
+
+
+def test_a_reaper_that_loses_superuser_meanwhile_tries_a_superuser_once_and_then_knows(
+    reaper: Reaper,
+    app: Role,
+    reaper_role: Role,
+    admin: psycopg.Connection,
+    sandbox: Sandbox,
+    clients: Clients,
+) -> None:
+    root, role = sandbox.role("root", options="SUPERUSER"), Identifier(reaper_role.name)
+    admin.execute(SQL("ALTER ROLE {} SUPERUSER").format(role))
+    reaper.write(FILE, policy_file(leaked(app), {**leaked(root), "name": "roots"}))
+    service = started(reaper)
+    service.life.logged("cycle.quiet")
+    admin.execute(SQL("ALTER ROLE {} NOSUPERUSER").format(role))
+
+    superuser = clients.open(role=root)
+    reaper.recorded("session.outcome", outcome="denied")
+    for _ in range(3):
+        leak = clients.open(role=app)
+        until(leak.left)
+
+    assert superuser.present()
+    assert [each["pid"] for each in reaper.record() if each.get("outcome") == "denied"] == [superuser.pid]
 
 
 def test_a_server_that_refuses_is_not_ready_and_says_what_to_mend(
