@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from reaper.config import load
+from reaper.config import Settings, load
+from reaper.service import rulebook
 from reaper.service.rulebook import Rulebook
 
 from .build import Ears
@@ -33,8 +34,12 @@ class Book:
     def write(self, text: str) -> None:
         self.path.write_text(text, encoding="utf-8")
 
-    def look(self) -> bool:
+    def glance(self) -> bool:
         return asyncio.run(self.rulebook.look())
+
+    def look(self) -> bool:
+        """Twice, so that whatever has changed rests in between."""
+        return any(self.glance() for _ in range(2))
 
     def reload(self) -> bool:
         return asyncio.run(self.rulebook.reload())
@@ -51,6 +56,41 @@ class Book:
 @pytest.fixture
 def book(tmp_path: Path) -> Book:
     return Book(tmp_path)
+
+
+def test_a_file_is_taken_when_it_is_the_same_at_two_looks_and_not_while_it_is_being_written(
+    book: Book,
+) -> None:
+    book.write(OTHER)
+    assert book.glance() is False
+    book.write(OTHER + "# more\n")
+    assert book.glance() is False
+    assert book.in_force == ["a"]
+    assert book.glance() is True
+    assert book.in_force == ["b"]
+
+
+@pytest.mark.parametrize("text", [OTHER, BAD])
+def test_a_file_that_is_written_between_two_looks_at_it_and_its_reading_is_left_to_the_next_ones(
+    book: Book, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def written_meanwhile(path: Path) -> Settings:
+        book.write(text)
+        return load(path)
+
+    book.write(OTHER + "# more\n")
+    book.glance()
+    with monkeypatch.context() as patch:
+        patch.setattr(rulebook, "load", written_meanwhile)
+        assert book.glance() is False
+    assert (book.in_force, book.refused) == (["a"], [])
+    assert book.look() is (text == OTHER)
+
+
+def test_a_signal_says_that_a_file_is_ready_and_it_is_taken_at_once(book: Book) -> None:
+    book.write(OTHER)
+    assert book.reload() is True
+    assert book.in_force == ["b"]
 
 
 def test_nothing_changes_and_nothing_is_said_as_long_as_the_content_is_the_same(book: Book) -> None:
@@ -168,17 +208,17 @@ def test_what_changed_between_the_start_and_the_first_look_is_found(tmp_path: Pa
     settings = load(path)
     path.write_text(OTHER, encoding="utf-8")
     ears = Ears()
-    rulebook = Rulebook(path, settings, gauges=ears.metrics.reload, log=ears.log)
+    found = Rulebook(path, settings, gauges=ears.metrics.reload, log=ears.log)
 
-    assert asyncio.run(rulebook.look()) is True
-    assert [policy.name for policy in rulebook.settings.rules.policies] == ["b"]
+    assert [asyncio.run(found.look()) for _ in range(2)] == [False, True]
+    assert [policy.name for policy in found.settings.rules.policies] == ["b"]
 
 
 def test_settings_that_would_not_have_been_started_with_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "policies.yaml"
     path.write_text(GOOD, encoding="utf-8")
     ears = Ears()
-    rulebook = Rulebook(
+    strict = Rulebook(
         path,
         load(path),
         gauges=ears.metrics.reload,
@@ -187,8 +227,8 @@ def test_settings_that_would_not_have_been_started_with_are_refused(tmp_path: Pa
     )
     path.write_text(OTHER, encoding="utf-8")
 
-    assert asyncio.run(rulebook.look()) is False
-    assert [policy.name for policy in rulebook.settings.rules.policies] == ["a"]
+    assert [asyncio.run(strict.look()) for _ in range(2)] == [False, False]
+    assert [policy.name for policy in strict.settings.rules.policies] == ["a"]
     assert [line["mistake"] for line in ears.lines("policy.refused")] == ["not b"]
     assert not ears.metrics.reload.succeeded
 
@@ -199,6 +239,7 @@ def test_files_are_read_even_when_all_threads_of_the_loop_wait_for_names(book: B
     async def scene() -> bool:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(_Full(1))
+        await book.rulebook.look()
         return await book.rulebook.look()
 
     assert asyncio.run(scene()) is True
