@@ -21,6 +21,7 @@ LONGEST_LINE: Final = 16 * 1024 * 1024
 """Bytes; far more than the longest query text that a server keeps, every character of it escaped."""
 
 _GZIP: Final = b"\x1f\x8b"
+_BEGINNING: Final = b'{"schema": '
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +116,14 @@ def parsed(line: bytes) -> dict[str, object] | str:
     try:
         fields = json.loads(line.decode(), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
-        return "not JSON, so probably torn"
+        return "not JSON, so probably torn" if looks_torn(line) else "no line of this record"
     whole = isinstance(fields, dict) and "schema" in fields
     return fields if whole else "not an event of this record"
+
+
+def looks_torn(line: bytes) -> bool:
+    """Whether it may be the beginning of a line of ours, or what a disk leaves in its place."""
+    return _BEGINNING.startswith(line[: len(_BEGINNING)]) or not line.strip(b"\0")
 
 
 def _finite(text: str) -> float:

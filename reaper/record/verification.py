@@ -11,6 +11,7 @@ from reaper.record.chain import Chain
 from reaper.record.damage import Damage, Kind, Place
 from reaper.record.diagnosis import Loose, Seen, diagnosis
 from reaper.record.events import A_STREAM, AT_THE_TOP, INTENT, OPENED, OUTCOME, TORN, TRUNCATED
+from reaper.record.reader import looks_torn
 from reaper.record.walk import Damaged, Line, Readable, walk
 
 _REMEMBERED: Final = 1_000
@@ -21,9 +22,9 @@ _MOST_STREAMS: Final = 1_000
 _MOST_OPEN: Final = 10_000
 """So many intents without an outcome are known by name."""
 _UNCHAINED: Final = "somebody inserted it, or a reaper wrote it that knew no chain yet"
+_ANOTHER_FILE: Final = "nor is any other line here: it is another file"
 _STILL_TORN: Final = "the next life of the reaper will tell of it"
 _LONGEST_FRAGMENT: Final = 1024 * 1024
-_BEGINNING: Final = b'{"schema": '
 
 
 class Verification:
@@ -70,9 +71,14 @@ class Verification:
         """What is left to say when nothing more comes."""
         yield from (damage for _, damage in self._untold)
         if self._loose and not self._streams:
-            yield self._loose.damage(_STILL_TORN if self._loose.looks_torn else "")
+            yield self._loose.damage(self._left_over(self._loose))
         elif self._loose:
             self.foreign += self._loose.count
+
+    def _left_over(self, loose: Loose) -> str:
+        if loose.looks_torn:
+            return _STILL_TORN
+        return "" if self.lines or self.before else _ANOTHER_FILE
 
     def _follow(self, seen: Seen) -> Iterator[Damage]:
         if seen.event == OPENED and seen.detail == A_STREAM and seen.linked and seen.prev is None:
@@ -164,8 +170,7 @@ class Verification:
 
     def _note_loose(self, place: Place, line: Line) -> None:
         self._fragment = line.data if len(line.data) <= _LONGEST_FRAGMENT else b""
-        cut_off = _BEGINNING.startswith(line.data[: len(_BEGINNING)]) or not line.data.strip(b"\0")
-        torn = line.data != b"" and cut_off
+        torn = line.data != b"" and looks_torn(line.data)
         if self._loose is None:
             self._loose = Loose(first=place, why=line.why, looks_torn=torn)
         else:

@@ -90,7 +90,7 @@ RECORDS: Final[Mapping[str, tuple[Make, str, int]]] = {
         2,
     ),
     "a bomb": (lambda path: path.write_bytes(gzip.compress(bytes(60_000_000), 1)), "file:1: longer than", 0),
-    "depth": (text("[" * 1_000_000), "file:1: not JSON, so probably torn", 0),
+    "depth": (text("[" * 1_000_000), "file:1: no line of this record", 0),
     "thousands of torn lines": (text("\x1b[2J\n" * 20_000), "file: 19990 more lines that are no events", 0),
     "a folder": (lambda path: path.mkdir(), "The record file cannot be read: Is a directory.", 2),
 }

@@ -93,6 +93,9 @@ def written(steps: Sequence[str], folder: Path) -> list[bytes]:
     ]
 
 
+ANOTHER: Final = "nor is any other line here: it is another file"
+
+
 def followed(files: Sequence[bytes], *heads: str) -> tuple[list[Damage], Verification, set[str]]:
     anchors = set(heads)
     verification = Verification(anchors=anchors)
@@ -281,13 +284,13 @@ WHOLE: Final = act_in("a", "b")
             [*WHOLE, WHOLE[0][:50]],
             "0:9: torn: not JSON, so probably torn; the next life of the reaper will tell of it",
         ),
-        ([*WHOLE, b"hello\n"], "0:9: foreign: not JSON, so probably torn"),
+        ([*WHOLE, b"hello\n"], "0:9: foreign: no line of this record"),
         (
             [*WHOLE[:4], *act_in("c")],
             "0:5: broken off: a new chain begins here, although lines stand before it (at 0 bytes)",
         ),
-        ([b"\x00\xff\n"], "0:1: foreign: not JSON, so probably torn"),
-        ([b"[" * 100_000], "0:1: foreign: not JSON, so probably torn"),
+        ([b"\x00\xff\n"], f"0:1: foreign: no line of this record; {ANOTHER}"),
+        ([b"[" * 100_000], f"0:1: foreign: no line of this record; {ANOTHER}"),
     ],
 )
 def test_each_damage_is_a_sentence_with_its_place(lines: list[bytes], told: str) -> None:
@@ -395,7 +398,7 @@ def test_an_endless_line_is_followed_without_being_kept() -> None:
     damages = [*verification.read("0", Endless()), *verification.finish()]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [damage.sentence for damage in damages] == [f"longer than {LONGEST_LINE} bytes"]
+    assert [damage.sentence for damage in damages] == [f"longer than {LONGEST_LINE} bytes; {ANOTHER}"]
     assert peak < 3 * LONGEST_LINE
 
 
