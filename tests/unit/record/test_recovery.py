@@ -7,6 +7,7 @@ import pytest
 from reaper.record import recovery, rotation
 from reaper.record.events import EVENTS, INTENT, OUTCOME, WRITTEN_BY_THE_PEN
 from reaper.record.file import FileSink
+from reaper.record.reader import open_intents, read_events
 from reaper.record.recovery import ENDED, settle_open_intents
 from reaper.record.writer import RecordFailed
 
@@ -59,14 +60,66 @@ def test_what_was_rotated_meanwhile_is_settled_too(tmp_path: Path) -> None:
     assert settle_open_intents(path, ledger(FileSink(path), run="latest")) == 0
 
 
+def test_what_another_reaper_of_the_same_file_has_rotated_away_again_and_again_is_settled_too(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    other = ledger(FileSink(path), run="other")
+    left_open(path, 1, 2)
+    for number in reversed(range(1, 6)):
+        (intent,) = other.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
+        other.settle(intent, TERMINATED)
+        path.rename(tmp_path / f"audit.jsonl.{number}")
+    (tmp_path / "audit.jsonl.1").write_bytes(b"")
+    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
+    assert settle_open_intents(path, ledger(FileSink(path), run="latest")) == 0
+
+
+def test_it_is_looked_for_no_further_back_than_where_a_life_had_begun_and_gone_to_work(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    left_open(path, 1, 2)
+    path.rename(tmp_path / "audit.jsonl.2")
+    left_open(path, 3, 4, run="settled what was before")
+    path.rename(tmp_path / "audit.jsonl.1")
+    left_open(path, 5, 6, run="the last")
+    for copy in (1, 2):
+        assert open_intents(read_events(tmp_path / f"audit.jsonl.{copy}"))
+    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
+
+
+def test_a_life_that_ended_before_it_could_settle_anything_hides_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    left_open(path, 1, 2)
+    path.rename(tmp_path / "audit.jsonl.2")
+    for number in (1, 0):
+        ledger(FileSink(path), run=f"ended at once {number}").open()
+        path.rename(tmp_path / f"audit.jsonl.{number}")
+    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
+
+
+@pytest.mark.parametrize(("copies", "found"), [(10, 1), (11, 0)])
+def test_it_is_looked_for_in_so_many_copies_and_no_more(tmp_path: Path, copies: int, found: int) -> None:
+    path = tmp_path / "audit.jsonl"
+    other = ledger(FileSink(path), run="other")
+    left_open(path, 1, 2)
+    path.rename(tmp_path / f"audit.jsonl.{copies}")
+    for number in range(1, copies):
+        other.flush()
+        path.rename(tmp_path / f"audit.jsonl.{number}")
+    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == found
+
+
 @pytest.mark.parametrize("moment", ["before the copies are listed", "afterwards"])
 def test_what_is_rotated_while_the_next_life_looks_for_it_is_settled_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     path = tmp_path / "audit.jsonl"
-    left_open(path, 1, 2)
+    book = ledger(FileSink(path), run="earlier")
+    book.intend(AUTHOR, "c1", SNAPSHOT, [reap(1)])
     path.rename(tmp_path / "audit.jsonl-20250618")
-    left_open(path, 3, 4, 5, run="not so early")
+    book.intend(AUTHOR, "c2", SNAPSHOT, [reap(2), reap(3)])
 
     def listed(record: Path) -> list[Path]:
         before = rotation.rotated_copies(record)
