@@ -7,9 +7,9 @@ but its own intents and outcomes.
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Final, NamedTuple
 
 from .chains import Verified
@@ -18,6 +18,8 @@ from .server_log import Termination, Who
 from .wire import Deposition
 
 _MICROSECONDS: Final = 1_000_000
+_LONGEST_ACT: Final = timedelta(hours=1)
+"""Longer than any fault lasts, and shorter than any clock is stepped by."""
 _STEP: Final = 5.0
 """Seconds; a server's clock that is further ahead of ours than before has been stepped."""
 
@@ -179,12 +181,23 @@ def _losses(told: Mapping[Who, Deposition], seen: Sequence[Termination]) -> int:
 
 def _rivals(deeds: Sequence[Deed]) -> list[tuple[Deed, Deed]]:
     """Cycles of two lives that act on the same server at the same time, by the server's clock."""
-    acting = sorted((deed for deed in deeds if deed.until), key=attrgetter("since"))
+    acting = sorted(((_began(deed), deed) for deed in deeds if deed.until), key=itemgetter(0))
     found = []
-    for number, deed in enumerate(acting):
-        for later in acting[number + 1 :]:
-            if deed.until is None or later.since >= deed.until:
+    for number, (_, deed) in enumerate(acting):
+        for began, later in acting[number + 1 :]:
+            if deed.until is None or began >= deed.until:
                 break
             if later.run != deed.run:
                 found.append((deed, later))
     return found
+
+
+def _began(deed: Deed) -> datetime:
+    """When its cycle looked, by the clock by which it was done: a step in between makes no long act."""
+    until = deed.until or deed.since
+    by_one_clock = (each for each in (deed.since, deed.looked_again) if each and _is_near(each, until))
+    return next(by_one_clock, until)
+
+
+def _is_near(one: datetime, other: datetime) -> bool:
+    return timedelta(0) <= other - one < _LONGEST_ACT

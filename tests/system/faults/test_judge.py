@@ -124,6 +124,20 @@ def test_two_lives_that_act_at_once_are_found_and_two_that_follow_each_other_are
     assert found(TERMINATION, said(), DEED, replace(overlapping, run="one")).rivals == []
 
 
+@pytest.mark.parametrize("step", [timedelta(days=1), timedelta(hours=-2)])
+def test_an_act_in_which_the_servers_clock_was_stepped_is_no_long_one(step: timedelta) -> None:
+    until = SINCE + step + timedelta(seconds=1)
+    stepped = replace(DEED, until=until, looked_again=SINCE + step)
+    afterwards = replace(
+        DEED, run="two", since=SINCE + timedelta(minutes=9), until=SINCE + timedelta(minutes=9)
+    )
+    assert found(TERMINATION, said(), stepped, afterwards).rivals == []
+    meanwhile = replace(DEED, run="two", since=until, until=until)
+    assert found(TERMINATION, said(), stepped, meanwhile).rivals == []
+    meanwhile = replace(meanwhile, since=until - timedelta(seconds=0.5))
+    assert found(TERMINATION, said(), stepped, meanwhile).rivals == [(stepped, meanwhile)]
+
+
 def test_when_the_servers_clock_was_set_back_before_the_act_the_clock_of_the_host_is_believed() -> None:
     now, at = time.time(), time.monotonic()
     back = replace(TERMINATION, at=TERMINATION.at - 7_200_000_000)
