@@ -5,8 +5,8 @@ Ages are in seconds and the moment is a text, so that a census is the same as JS
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from reaper.policy.openings import Openings, openings
 from reaper.policy.poolers import Pooler, probable_poolers
@@ -129,20 +129,6 @@ def census(snapshot: Snapshot, *, top: int) -> Census:
         more_transactions=max(len(transactions) - top, 0),
         poolers=probable_poolers(sessions, top=top),
     )
-
-
-def as_document(counted: Census) -> dict[str, Any]:
-    """The census as JSON knows it."""
-    return asdict(counted) | {
-        "transactions": [
-            asdict(each)
-            | {
-                "session": each.session._asdict(),
-                "waiters": [{"pid": one.pid, "session": one.session._asdict()} for one in each.waiters],
-            }
-            for each in counted.transactions
-        ],
-    }
 
 
 def _states(sessions: Iterable[Session]) -> Mapping[str, int]:

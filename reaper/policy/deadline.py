@@ -1,8 +1,14 @@
 """When the next session falls due."""
 
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
 from reaper.policy.decide import unknown
-from reaper.policy.rules import Rules
-from reaper.policy.session import Snapshot
+from reaper.policy.protections import NEEDS_LOCKS, shield
+from reaper.policy.rules import Policy, Rules
+from reaper.policy.session import Session, Snapshot
 from reaper.policy.spans import Instant, Span
 
 
@@ -28,3 +34,43 @@ def rest_after(snapshot: Snapshot, rules: Rules, *, interval: Span, precision: S
     if due is None:
         return interval
     return Span(min(max(due - snapshot.at, precision), interval))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A session that falls under a policy at that moment if it stays as it is."""
+
+    session: Session
+    policy: Policy
+    at: Instant
+
+
+def soonest(snapshot: Snapshot, rules: Rules, *, most: int) -> tuple[Due, ...]:
+    """The first few sessions that will fall under a policy, or already do; each session once.
+
+    Who is protected or allowed is not among them, but holders of advisory locks may be: nobody has asked.
+    """
+    return tuple(islice(_in_turn(snapshot, rules), most))
+
+
+def _in_turn(snapshot: Snapshot, rules: Rules) -> Iterator[Due]:
+    queue = [
+        (due, number, rank)
+        for number, session in enumerate(snapshot.sessions)
+        if not unknown(session)
+        for rank, policy in enumerate(rules.meaning(session).policies)
+        if (due := policy.match.due(session)) is not None
+    ]
+    heapq.heapify(queue)
+    taken = set[int]()
+    while queue:
+        due, number, rank = heapq.heappop(queue)
+        session = snapshot.sessions[number]
+        meant = rules.meaning(session)
+        policy = meant.policies[rank]
+        despite = policy.despite | {NEEDS_LOCKS}
+        if number in taken or policy.name in meant.allowed:
+            continue
+        if not shield(session, snapshot, rules.protect, despite):
+            taken.add(number)
+            yield Due(session=session, policy=policy, at=due)

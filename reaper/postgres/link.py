@@ -7,8 +7,8 @@ inside. Autocommit: in a transaction `pg_stat_activity` would stand still, and a
 import asyncio
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, Self
 
 import psycopg
@@ -59,6 +59,7 @@ _HABITS: Final = """
     SELECT pg_catalog.set_config('client_encoding', pg_catalog.current_setting('server_encoding'), false),
            pg_catalog.set_config('default_transaction_read_only', %s, false)
 """
+_STATEMENT_TIMEOUT: Final = "SELECT pg_catalog.set_config('statement_timeout', %s, false)"
 _OWN_PID: Final = "SELECT pg_catalog.pg_backend_pid()"
 _PREPARE_AT_ONCE: Final = 0
 _LEASE: Final = "SELECT pg_catalog.set_config('idle_session_timeout', %s, false)"
@@ -152,6 +153,17 @@ class Link:
             answers = await fly(self._connection, asks)
         return [await self._read(each) if isinstance(each, psycopg.Error) else each for each in answers]
 
+    @asynccontextmanager
+    async def hurrying(self, seconds: float) -> AsyncIterator[None]:
+        """In this block no statement may take longer; Lost when it could not be left as it was entered."""
+        await self._limit(f"{max(int(seconds * 1_000), 1)}ms")
+        try:
+            yield
+        finally:
+            if not self.lost:
+                # The limit of the block holds for this one too, and must not stay on for an act.
+                await self._limit(_SETTINGS["statement_timeout"])
+
     async def lease(self, lease: Span) -> None:
         """From now on, let the server end our session when we are silent for so long (from 14 on)."""
         try:
@@ -201,6 +213,14 @@ class Link:
         self._connection.prepare_threshold = _PREPARE_AT_ONCE
         await self.rows(_HABITS, ("off" if writes else "on",))
         await self._take_lease(lease)
+
+    async def _limit(self, statement_timeout: str) -> None:
+        try:
+            await self.rows(_STATEMENT_TIMEOUT, (statement_timeout,))
+        except psycopg.Error as error:
+            await self.close()
+            message = f"the connection was given up, for its limits could not be set: {sentence(error)}"
+            raise Lost(message) from None
 
     async def _take_lease(self, lease: Span) -> None:
         if self._connection.info.server_version >= _LEASE_SINCE:

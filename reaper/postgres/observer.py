@@ -132,6 +132,16 @@ class Observer:
             raise ObservingFailed(message) from None
         return replace(snapshot, facts=facts)
 
+    async def everybody(self) -> Snapshot:
+        """Take a snapshot of everybody, with who waits for whom and no other fact."""
+        try:
+            snapshot = await self._look(_NOBODY_CUT, everybody=True)
+            blockers = await self._blockers()
+        except psycopg.Error as error:
+            message = f"could not observe: {sentence(error)}"
+            raise ObservingFailed(message) from None
+        return replace(snapshot, facts=Facts(waiters=count_waiters(blockers), blockers=blockers))
+
     async def _enough(self, rules: Rules | None, ahead: Span | None) -> tuple[Snapshot, Questions]:
         """One look, or a second one at everybody when the first has shown that it takes all of them."""
         if rules is None:

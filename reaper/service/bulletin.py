@@ -12,6 +12,7 @@ from reaper.policy.verdict import Result
 from reaper.postgres.findings import Level
 from reaper.postgres.leadership import Holder
 from reaper.record.writer import RecordFailed
+from reaper.service.chronicle import Chronicle
 from reaper.service.cycle import Cycle
 from reaper.service.station import Opened
 from reaper.service.tally import Tally
@@ -24,8 +25,17 @@ from reaper.telemetry.notify import Notifier
 class Bulletin:
     """Tells what happens at one server."""
 
-    def __init__(self, server: str, *, log: Log, metrics: Metrics, notifier: Notifier) -> None:
+    def __init__(
+        self,
+        server: str,
+        *,
+        log: Log,
+        metrics: Metrics,
+        notifier: Notifier,
+        chronicle: Chronicle | None = None,
+    ) -> None:
         self._server = server
+        self._chronicle = chronicle or Chronicle()
         self._notifier = notifier
         self._log = log.bind(server=server)
         self._metrics = metrics
@@ -96,6 +106,7 @@ class Bulletin:
     def cycled(self, cycle: Cycle, *, took: float) -> None:
         """A cycle has come to its end."""
         self.tally.add(cycle)
+        self._chronicle.add(self._server, cycle)
         clock_stepped = cycle.clock_step is not None
         self._metrics.cycle(
             self._server,

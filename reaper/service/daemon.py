@@ -15,8 +15,10 @@ from reaper.config import Occasion, Server, Settings, Webhook
 from reaper.policy.spans import seconds
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
+from reaper.service.chronicle import Chronicle
 from reaper.service.fleet import Fleet
 from reaper.service.heads import Heads
+from reaper.service.outlook import Outlook
 from reaper.service.pause import pause
 from reaper.service.rulebook import Rulebook
 from reaper.service.server_loop import ServerLoop, Surroundings
@@ -76,7 +78,14 @@ class Daemon:
         settings = self._settings
         common = Surroundings(settings=settings, manner=parts.manner, ledger=parts.ledger)
         self._notifier = Notifier(log=parts.log, counts=parts.metrics.notifications)
-        self._fleet = Fleet(common, log=parts.log, metrics=parts.metrics, notifier=self._notifier)
+        self._chronicle = Chronicle()
+        self._fleet = Fleet(
+            common,
+            log=parts.log,
+            metrics=parts.metrics,
+            notifier=self._notifier,
+            chronicle=self._chronicle,
+        )
         self._shipper = self._shipper_of(parts)
         self._vitals = Vitals(
             fleet=self._fleet,
@@ -177,7 +186,19 @@ class Daemon:
         return self._parts.rulebook.settings
 
     def _pages(self) -> Starlette:
-        return application(metrics=self._parts.metrics, livez=self._vitals.live, readyz=self._vitals.ready)
+        outlook = Outlook(
+            fleet=self._fleet,
+            settings=self._settings,
+            metrics=self._parts.metrics,
+            chronicle=self._chronicle,
+            dry_run=self._parts.manner.dry_run,
+        )
+        return application(
+            metrics=self._parts.metrics,
+            livez=self._vitals.live,
+            readyz=self._vitals.ready,
+            overview=outlook.overview,
+        )
 
 
 def _hook(webhook: Webhook) -> Hook:

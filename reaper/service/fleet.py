@@ -6,6 +6,7 @@ from typing import Final
 
 from reaper.config import Server
 from reaper.service.bulletin import Bulletin
+from reaper.service.chronicle import Chronicle
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.server_loop import ServerLoop, Surroundings
 from reaper.service.standing import Standing
@@ -23,11 +24,20 @@ _APART_SECONDS: Final = 0.005
 class Fleet:
     """The loops of all servers that are ours."""
 
-    def __init__(self, common: Surroundings, *, log: Log, metrics: Metrics, notifier: Notifier) -> None:
+    def __init__(
+        self,
+        common: Surroundings,
+        *,
+        log: Log,
+        metrics: Metrics,
+        notifier: Notifier,
+        chronicle: Chronicle | None = None,
+    ) -> None:
         self._common = common
         self._log = log
         self._metrics = metrics
         self._notifier = notifier
+        self._chronicle = chronicle or Chronicle()
         self._loops: dict[Server, ServerLoop] = {}
         self._all: list[ServerLoop] = []
         self._clocks: dict[str, ClockWatch] = {}
@@ -39,6 +49,11 @@ class Fleet:
     def standings(self) -> Mapping[str, Standing]:
         """Where each loop stands."""
         return {server.name: loop.standing for server, loop in self._loops.items()}
+
+    @property
+    def loops(self) -> Iterable[ServerLoop]:
+        """The loops themselves."""
+        return self._loops.values()
 
     def muster(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
         """Begin at servers that are new, end at those that are gone; one that has changed is both.
@@ -67,7 +82,13 @@ class Fleet:
         await asyncio.gather(*(loop.ended.wait() for loop in self._all))
 
     def _loop(self, server: Server, *, begin_after: float) -> ServerLoop:
-        bulletin = Bulletin(server.name, log=self._log, metrics=self._metrics, notifier=self._notifier)
+        bulletin = Bulletin(
+            server.name,
+            log=self._log,
+            metrics=self._metrics,
+            notifier=self._notifier,
+            chronicle=self._chronicle,
+        )
         # One that comes back, or whose connection string has changed, goes on counting.
         bulletin.tally = self.tallies.setdefault(server.name, bulletin.tally)
         # What is known of a server's clock outlives a change of its labels or its connection string.

@@ -25,6 +25,7 @@ from reaper.service.accounts import Account
 from reaper.service.bulletin import Bulletin
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
+from reaper.service.lookout import Lookout
 from reaper.service.pause import pause, unless
 from reaper.service.standing import Standing, State
 from reaper.service.station import (
@@ -81,6 +82,7 @@ class ServerLoop:
         self._begin_after = begin_after
         self._cycles = 0
         self._served = False
+        self.lookout = Lookout(server.name, clock)
         self._clock = clock  # of longer life than a connection: it may jump while there is none
         self._watch = watch
 
@@ -122,6 +124,7 @@ class ServerLoop:
                     return
                 self._station(at, self._rules)  # a missing right shows now, and not with the first candidate
                 self._bulletin.connected(at)
+                self.lookout.attend(attended=True)
                 if await self._led(at):
                     await self._cycle_until_stop(at)
         except ServerError as lost:
@@ -130,6 +133,7 @@ class ServerLoop:
             self._away(lost, "at once")
         finally:
             self._watch.interrupted()
+            self.lookout.attend(attended=False)
             self._bulletin.disconnected()
 
     async def _led(self, at: Opened) -> bool:
@@ -144,7 +148,7 @@ class ServerLoop:
             self.standing.set(State.STANDBY, str(holder or "another reaper leads"))
             self._bulletin.stands_by(holder)
             share = seconds(self._common.settings().interval) / _STANDBY_SHARE
-            await pause(min(share, _STANDBY_SECONDS), self.stop)
+            await self.lookout.rest(at, self._rules, min(share, _STANDBY_SECONDS), self.stop)
         return False
 
     async def _sought(self, leadership: Leadership) -> bool:
@@ -181,7 +185,9 @@ class ServerLoop:
                     # whoever was denied meanwhile is not among those that were tried in vain.
                     rules, post = await self._take_post(at)
             await account.note_daily()
-            await self._rest_for(rest)
+            self.standing.rests(rest)
+            await self.lookout.rest(at, rules, rest, self.stop, self.wake)
+            self.wake.clear()
         await account.note_last()
 
     async def _take_post(self, at: Opened) -> tuple[Rules, Station]:
@@ -203,6 +209,7 @@ class ServerLoop:
         self._cycles += 1
         self._served = True
         self.standing.slots = cycle.snapshot.slots
+        self.lookout.cycled(cycle.snapshot, rules)
         failed = cycle.record_failed
         self.standing.set(State.FAILING if failed else State.WORKING, str(failed or ""))
         self._bulletin.cycled(cycle, took=time.monotonic() - started)

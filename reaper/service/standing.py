@@ -27,6 +27,8 @@ class Standing:
     state: State = State.CONNECTING
     why: str = ""
     slots: Slots | None = None
+    next_cycle: float | None = None
+    """When the next cycle is due, by this clock."""
     _last_sign: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -36,7 +38,12 @@ class Standing:
     def set(self, state: State, why: str = "") -> None:
         """Say where the loop stands; that is a sign of life."""
         self.state, self.why = state, why
+        self.next_cycle = None
         self.sign()
+
+    def rests(self, seconds: float) -> None:
+        """The next cycle is due after so long."""
+        self.next_cycle = self.clock() + seconds
 
     def sign(self) -> None:
         """The loop has come round."""

@@ -24,6 +24,7 @@ from reaper.telemetry.health import Probe
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.plain import plain
+from reaper.telemetry.status import Look, status_routes
 
 _PATIENCE_SECONDS: Final = 5.0
 _MOST_CONNECTIONS: Final = 64
@@ -43,8 +44,8 @@ _HEADERS: Final = [
 ]
 
 
-def application(*, metrics: Metrics, livez: Probe, readyz: Probe) -> Starlette:
-    """The pages."""
+def application(*, metrics: Metrics, livez: Probe, readyz: Probe, overview: Look | None = None) -> Starlette:
+    """The pages; with somebody who looks round, those for people too."""
     one_at_a_time = asyncio.Lock()
 
     async def scrape(request: Request) -> Response:
@@ -59,7 +60,8 @@ def application(*, metrics: Metrics, livez: Probe, readyz: Probe) -> Starlette:
     async def ready(_: Request) -> Response:
         return _answer(readyz)
 
-    pages = Starlette(routes=[Route("/metrics", scrape), Route("/livez", live), Route("/readyz", ready)])
+    routes = [Route("/metrics", scrape), Route("/livez", live), Route("/readyz", ready)]
+    pages = Starlette(routes=[*routes, *(status_routes(overview) if overview else ())])
     pages.router.redirect_slashes = False
     return pages
 

@@ -49,7 +49,7 @@ def readings(snapshot: Snapshot, plan: Plan, rules: Rules) -> Iterator[Reading]:
     yield "slots_reserved", (), slots.reserved
     yield "slots_used", (), slots.used
     yield "unreadable_sessions", (), snapshot.unreadable
-    for labels, count in _candidates(plan, rules).items():
+    for labels, count in candidates(plan, rules).items():
         yield "candidates", labels, count
     for by, count in _spared(plan).items():
         yield "spared", (by,), count
@@ -85,7 +85,8 @@ def _application(session: Session) -> str:
     return plain(session.identity.application)[:_LONGEST_NAME] or UNNAMED
 
 
-def _candidates(plan: Plan, rules: Rules) -> Counter[tuple[str, str]]:
+def candidates(plan: Plan, rules: Rules) -> Counter[tuple[str, str]]:
+    """How many sessions each policy condemns before restraints, by its name and mode."""
     counts = Counter({(policy.name, policy.mode.value): 0 for policy in rules.awake})
     condemned = [reap.policy for reap in (*plan.reaps, *plan.rehearsals)]
     condemned += [spare.policy for spare in plan.spares if spare.policy and spare.by in _RESTRAINTS]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.policy.census import Census, Ranking, as_document, census
+from reaper.policy.census import Census, Ranking, census
+from reaper.policy.documents import as_document
 from reaper.policy.poolers import CROWD
 from reaper.policy.session import (
     ABORTED,

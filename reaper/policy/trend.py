@@ -1,0 +1,55 @@
+"""A count over the last minutes, at an even beat and in the same little memory however long it goes on."""
+
+from array import array
+from typing import Final
+
+BEAT_SECONDS: Final = 10.0
+BEATS: Final = 60
+_HOLDS: Final = 6
+"""A count holds for so many beats when nobody looks again: longer, and it is not known what was there."""
+_NOTHING: Final = -1
+_MOST: Final = 2**31 - 1
+
+Values = tuple[int | None, ...]
+"""The highest of each beat, the latest last; None where nobody has looked."""
+
+
+class Trend:
+    """Remembers the highest count of each beat."""
+
+    __slots__ = ("_last", "_values")
+
+    def __init__(self) -> None:
+        self._values = array("i", [_NOTHING] * BEATS)
+        self._last: int | None = None
+
+    def note(self, now: float, count: int) -> None:
+        """There are so many now, by a clock that only goes forward."""
+        beat = int(now // BEAT_SECONDS)
+        if self._last is not None and beat <= self._last - BEATS:
+            return
+        for passed in self._passed(beat):
+            self._values[passed % BEATS] = _NOTHING
+        self._last = max(beat, self._last or beat)
+        self._values[beat % BEATS] = max(self._values[beat % BEATS], min(count, _MOST))
+
+    def values(self, now: float) -> Values:
+        """The counts until now, each held until the next look, but not for long."""
+        current = int(now // BEAT_SECONDS)
+        found: list[int | None] = []
+        held, since = _NOTHING, 0
+        for beat in range(current - BEATS + 1, current + 1):
+            seen = self._seen(beat)
+            held, since = (seen, beat) if seen != _NOTHING else (held, since)
+            found.append(held if held != _NOTHING and beat - since <= _HOLDS else None)
+        return tuple(found)
+
+    def _seen(self, beat: int) -> int:
+        known = self._last is not None and self._last - BEATS < beat <= self._last
+        return self._values[beat % BEATS] if known else _NOTHING
+
+    def _passed(self, beat: int) -> range:
+        """The beats that have begun since the last note, and have nothing in them yet."""
+        if self._last is None:
+            return range(0)
+        return range(max(self._last + 1, beat - BEATS + 1), beat + 1)
