@@ -23,6 +23,7 @@ class _Command(NamedTuple):
 
 
 _COMMANDS: Final = {
+    "usage": _Command("reaper.cli.usage", "Show who holds the connections, also when all are taken."),
     "run": _Command("reaper.cli.run", "Watch the servers and carry the policies out.", serves=True),
     "once": _Command("reaper.cli.once", "Run one cycle and end, for cron and CI."),
     "plan": _Command("reaper.cli.plan", "Show what would be done now, and what spares the others."),

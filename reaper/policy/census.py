@@ -170,7 +170,7 @@ def _age(then: Instant | None, now: Instant) -> float | None:
 def _transactions(sessions: Sequence[Session], snapshot: Snapshot) -> list[Transaction]:
     """Whoever holds others up first, then the longest open."""
     waiters = snapshot.facts.waiters
-    furthest = max((session.xid_age or 0 for session in sessions), default=0)
+    furthest = _furthest_back(sessions)
     queues = _queues(snapshot, sessions)
     found = [
         Transaction(
@@ -186,9 +186,21 @@ def _transactions(sessions: Sequence[Session], snapshot: Snapshot) -> list[Trans
         for session in sessions
         if session.state in {IN_TRANSACTION, ABORTED}
         or (waiters or {}).get(session.id.pid)
-        or (furthest > 1 and session.xid_age == furthest)
+        or session is furthest
     ]
     return sorted(found, key=lambda each: (not each.waiting, -(each.open_s or 0), each.pid))
+
+
+def _furthest_back(sessions: Iterable[Session]) -> Session | None:
+    """Of those who hold vacuum back the furthest, the one that has been at it for the longest.
+
+    The others share its horizon: whoever looks at the data sees who else is at work, and holds the same.
+    """
+    holding = [session for session in sessions if (session.xid_age or 0) > 1]
+    began = sorted(
+        holding, key=lambda session: (-(session.xid_age or 0), session.xact_start or 0, session.id)
+    )
+    return began[0] if began else None
 
 
 def _queues(snapshot: Snapshot, sessions: Iterable[Session]) -> Mapping[int, list[Waiter]]:

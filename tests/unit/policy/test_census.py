@@ -171,8 +171,9 @@ def test_whether_others_wait_is_not_known_when_nobody_asked() -> None:
 
 def test_a_session_at_work_is_among_them_only_when_it_holds_others_up_or_vacuum_back() -> None:
     seen = snapshot(
-        session(1, state=ACTIVE, xid_age=900),
-        session(2, state=ACTIVE, xid_age=2),
+        session(1, state=ACTIVE, xid_age=900, in_transaction="2m"),
+        session(2, state=ACTIVE, xid_age=900, in_transaction="1m"),
+        session(3, state=ACTIVE, xid_age=2, in_transaction="3m"),
         session(100, state=ACTIVE),
         facts=HOLDING,
     )

@@ -1,0 +1,231 @@
+"""Who holds the connections, on a terminal: readable in 80 columns, without colours, and in ASCII."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from reaper.cli.usage_sources import Seen
+from reaper.policy.census import Census, Ranking
+from reaper.policy.openings import Openings
+from reaper.policy.phrases import ago, horizon, openings_words, pooler_words, waiting_words
+from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, LOCAL, whose
+from reaper.policy.trend import Values
+from reaper.policy.usage import Usage, ranking_of
+from reaper.telemetry.plain import plain
+from reaper.telemetry.views import Overview
+
+_WIDEST: Final = 110
+_TREND: Final = 12
+_RANKED: Final = (
+    ("applications", "application", "(unnamed)"),
+    ("clients", "client", LOCAL),
+    ("roles", "role", "(none)"),
+    ("databases", "database", "(none)"),
+)
+_COLUMNS: Final = (ACTIVE, IDLE, IN_TRANSACTION)
+
+
+class Glyphs(NamedTuple):
+    """The signs of a terminal that knows more than ASCII, or of one that does not."""
+
+    used: str
+    free: str
+    kept: str
+    rising: str
+
+    @classmethod
+    def of(cls, encoding: str) -> "Glyphs":
+        """The signs that an encoding can write."""
+        if encoding.lower().startswith("utf"):
+            return cls("█", "░", "▒", "▁▂▃▄▅▆▇█")
+        return cls("#", ".", "r", "_.,-~=+#")
+
+
+class Screen:
+    """One look, from the slots down to who holds them."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw from top to bottom, the answer first."""
+        glyphs = Glyphs.of(console.encoding)
+        width = min(options.max_width, _WIDEST)
+        if self._seen.usage:
+            yield from _drawn(self._seen.usage, glyphs, width)
+        if self._seen.reaper:
+            yield from _reaper(self._seen, self._seen.reaper, glyphs)
+
+
+def _drawn(usage: Usage, glyphs: Glyphs, width: int) -> Iterator[RenderableType]:
+    counted = usage.census
+    openings = counted.openings
+    yield _headline(counted, width)
+    yield _bar(openings, glyphs, width)
+    yield from map(_sentence, openings_words(openings))
+    if any(usage.used[:-1]):
+        trend = sparkline(usage.used, glyphs, cells=3 * _TREND, top=openings.total)
+        yield Text.assemble(("last 10 minutes  ", "dim"), (trend, "cyan"))
+    yield Text()
+    yield _states(counted)
+    for ranking, title, nameless in _RANKED:
+        yield Text()
+        yield _table(ranking_of(counted, ranking), usage.trends.get(ranking, ()), title, nameless, glyphs)
+    yield from _transactions(counted)
+    yield from _notes(counted)
+
+
+def _headline(counted: Census, width: int) -> Text:
+    openings = counted.openings
+    left = Text(plain(counted.server), style="bold")
+    at = (counted.at or "").replace("T", " ")[:19]
+    full = Text("  FULL  ", style="bold reverse red") if openings.full else Text()
+    right = Text.assemble(full, "  ", (f"{at} UTC", "dim"))
+    left.append(" " * max(width - left.cell_len - right.cell_len, 1))
+    return _one_line(left.append_text(right))
+
+
+def _bar(openings: Openings, glyphs: Glyphs, width: int) -> Text:
+    """All slots: used, free for anybody, and those that are kept back."""
+    kept = openings.for_superusers - openings.for_anybody
+    cells = _shared_out((openings.used, openings.for_anybody, kept), min(width, 80))
+    styles = ("bold red" if openings.full else "bold blue", "dim", "yellow")
+    signs = (glyphs.used, glyphs.free, glyphs.kept)
+    return Text.assemble(*((sign * n, style) for sign, n, style in zip(signs, cells, styles, strict=True)))
+
+
+def _shared_out(parts: Sequence[int], cells: int) -> list[int]:
+    """So many cells in proportion, and at least one for what is there at all."""
+    total = max(sum(parts), 1)
+    shares = [max(round(part * cells / total), 1 if part else 0) for part in parts]
+    shares[shares.index(max(shares))] += cells - sum(shares)
+    return shares
+
+
+def _states(counted: Census) -> Text:
+    said = [f"{count} {state}" for state, count in counted.states.items()]
+    said += [f"{counted.uncounted} only counted"] if counted.uncounted else []
+    said += [f"{counted.unreadable} that cannot be read"] if counted.unreadable else []
+    said += [f"beside them {counted.walsenders} walsenders"] if counted.walsenders else []
+    return Text.assemble((f"{counted.openings.used} sessions: ", "bold"), plain(", ".join(said)))
+
+
+def _table(
+    ranking: Ranking, trends: Sequence[Values], title: str, nameless: str, glyphs: Glyphs
+) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", show_edge=False)
+    table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=18, max_width=34)
+    for column in ("sessions", "active", "idle", "in tx", "oldest idle"):
+        table.add_column(column, justify="right", no_wrap=True)
+    shows_trend = any(any(values[:-1]) for values in trends)
+    if shows_trend:
+        table.add_column("last 10 min", no_wrap=True)
+    top = max((max((value or 0 for value in values), default=0) for values in trends), default=0)
+    for number, group in enumerate(ranking.groups):
+        in_transaction = group.states.get(IN_TRANSACTION, 0) + group.states.get(ABORTED, 0)
+        row = [
+            Text(plain(group.name) if group.name else nameless, style="bold"),
+            Text(str(group.count), style="bold"),
+            _count(group.states.get(ACTIVE, 0)),
+            _count(group.states.get(IDLE, 0)),
+            _count(in_transaction, style="yellow"),
+            Text(ago(group.oldest_idle_s)),
+        ]
+        if shows_trend:
+            row.append(Text(sparkline(trends[number], glyphs, cells=_TREND, top=top), style="cyan"))
+        table.add_row(*row)
+    if ranking.more_groups:
+        table.add_row(
+            Text(f"{ranking.more_groups} more", style="dim"), Text(str(ranking.more_sessions), style="dim")
+        )
+    return table
+
+
+def _count(number: int, *, style: str = "") -> Text:
+    return Text(str(number), style=style) if number else Text("·", style="dim")
+
+
+def _transactions(counted: Census) -> Iterator[Text]:
+    if not counted.transactions:
+        return
+    yield Text()
+    yield Text("open transactions", style="dim")
+    for each in counted.transactions:
+        state = each.state or "state hidden"
+        line = Text.assemble((f"pid {each.pid} ", "bold"), plain(whose(each.session)))
+        line.append(f": {state}" + (f", open for {ago(each.open_s)}" if each.open_s is not None else ""))
+        for said, style in ((waiting_words(each), "bold red"), (horizon(each), "yellow")):
+            if said:
+                line.append("; ").append(plain(said), style=style)
+        yield line
+    if counted.more_transactions:
+        yield Text(f"and {counted.more_transactions} more", style="dim")
+
+
+def _notes(counted: Census) -> Iterator[Text]:
+    said = [pooler_words(each) for each in counted.poolers]
+    if said:
+        yield Text()
+        yield from (Text(plain(line)) for line in said)
+
+
+def _reaper(seen: Seen, overview: Overview, glyphs: Glyphs) -> Iterator[RenderableType]:
+    if seen.usage:
+        yield Text()
+    if seen.why:
+        yield Text(plain(f"The server itself was not asked: {seen.why}"), style="dim")
+    yield from (Text(plain(line), style="dim") for line in _by(overview, seen.url or ""))
+    if not seen.usage and not overview.shown:
+        yield Text()
+        yield _fleet(overview, glyphs)
+
+
+def _by(overview: Overview, url: str) -> Iterator[str]:
+    """Who told it, and what it is about to do."""
+    shown = overview.shown
+    seen = f", seen {shown.seen_s_ago:g}s ago" if shown and shown.seen_s_ago is not None else ""
+    harmless = ", in a dry run" if overview.dry_run else ""
+    running = f"it has run for {ago(overview.up_s)}{harmless}"
+    yield f"Told by the reaper {overview.version} at {url}{seen}; {running}."
+    for policy in shown.policies if shown else ():
+        if policy.matching:
+            yield f"Its policy {policy.name} ({policy.mode}) condemns {policy.matching} of these now."
+
+
+def _fleet(overview: Overview, glyphs: Glyphs) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", show_edge=False)
+    for column in ("server", "state", "slots used", "last 10 min"):
+        table.add_column(column, no_wrap=True, overflow="ellipsis")
+    for line in overview.servers:
+        used = "" if line.used is None else f"{line.used} of {line.usable}"
+        trend = sparkline(line.trend, glyphs, cells=_TREND, top=line.total or 0)
+        table.add_row(*map(Text, (plain(line.name), line.state, used, trend)))
+    return table
+
+
+def sparkline(values: Values, glyphs: Glyphs, *, cells: int, top: int) -> str:
+    """The values as so many signs, the latest last; a blank where nobody has looked."""
+    size = max(len(values) // cells, 1)
+    drawn = [_highest(values[start : start + size]) for start in range(0, len(values), size)][-cells:]
+    steps = len(glyphs.rising) - 1
+    return "".join(
+        " " if value is None else glyphs.rising[min(round(value * steps / max(top, 1)), steps)]
+        for value in drawn
+    )
+
+
+def _highest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _sentence(said: str) -> Text:
+    return Text(said)
+
+
+def _one_line(text: Text) -> Text:
+    text.no_wrap = True
+    text.overflow = "ellipsis"
+    return text
