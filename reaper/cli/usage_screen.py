@@ -192,7 +192,8 @@ def _by(overview: Overview, url: str) -> Iterator[str]:
     yield f"Told by the reaper {overview.version} at {url}{seen}; {running}."
     for policy in shown.policies if shown else ():
         if policy.matching:
-            yield f"Its policy {policy.name} ({policy.mode}) condemns {policy.matching} of these now."
+            held = ", and its brake holds" if policy.braked else ""
+            yield f"Its policy {policy.name} ({policy.mode}) matches {policy.matching} of these now{held}."
 
 
 def _fleet(overview: Overview, glyphs: Glyphs) -> Table:

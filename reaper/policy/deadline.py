@@ -46,7 +46,7 @@ class Due:
 
 
 def soonest(snapshot: Snapshot, rules: Rules, *, most: int) -> tuple[Due, ...]:
-    """The first few sessions that will fall under a policy, or already do; each session once.
+    """The first few sessions that will fall under a policy, each once; of those that already do, none.
 
     Who is protected or allowed is not among them, but holders of advisory locks may be: nobody has asked.
     """
@@ -59,7 +59,7 @@ def _in_turn(snapshot: Snapshot, rules: Rules) -> Iterator[Due]:
         for number, session in enumerate(snapshot.sessions)
         if not unknown(session)
         for rank, policy in enumerate(rules.meaning(session).policies)
-        if (due := policy.match.due(session)) is not None
+        if (due := policy.match.due(session)) is not None and due > snapshot.at
     ]
     heapq.heapify(queue)
     taken = set[int]()

@@ -100,6 +100,7 @@ class Outlook:
         gauges = self.metrics.servers.get(server)
         plan = gauges and gauges.plan
         matching = candidates(plan, rules) if plan else None
+        braked = {trip.policy.name for trip in plan.brakes} if plan else set()
         tally = self.fleet.tallies.get(server) or Tally()
         for policy in rules.policies[:_MOST_POLICIES]:
             yield PolicyLine(
@@ -107,6 +108,7 @@ class Outlook:
                 mode=self._mode(policy.mode.value),
                 description=policy.description or None,
                 matching=matching[policy.name, policy.mode.value] if matching else None,
+                braked=policy.name in braked,
                 outcomes={
                     result.value: count for (of, result), count in tally.results.items() if of == policy.name
                 },

@@ -34,13 +34,18 @@ _NEWCOMERS_AT_ONCE: Final = 8
 counted among the places before a single request is read."""
 _LONGEST_QUEUE: Final = 4_096
 """Of those who wait at the door: a probe that is turned away by a full one comes back after a second only."""
+_NOTHING_BUT_OURS: Final = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _HEADERS: Final = [
     # One request a connection: nobody comes back on one that is about to be closed.
     ("connection", "close"),
     ("cache-control", "no-store"),
     # What clients call themselves stands on these pages: a browser must take it for text.
-    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("content-security-policy", _NOTHING_BUT_OURS),
     ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
 ]
 
 

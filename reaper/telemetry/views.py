@@ -30,7 +30,9 @@ class PolicyLine:
     mode: str
     description: str | None
     matching: int | None
-    """Sessions that it condemns now, before restraints; None where nobody has looked."""
+    """Sessions that it matches now, before restraints; None where nobody has looked."""
+    braked: bool
+    """Whether its brake holds."""
     outcomes: Mapping[str, int]
 
 
