@@ -31,7 +31,14 @@ _MOST: Final = 1_000
 @dsn_option
 @server_option
 @output_option
-@click.option("--json", "as_json", is_flag=True, help="The same as --output json.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="REAPER_JSON",
+    show_envvar=True,
+    help="The same as --output json.",
+)
 @click.option(
     "--url",
     metavar="URL",
@@ -55,12 +62,20 @@ _MOST: Final = 1_000
     show_envvar=True,
     help="So many applications, clients, roles and databases.",
 )
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    envvar="REAPER_WATCH",
+    show_envvar=True,
+    help="Look again and again, until Ctrl-C.",
+)
 @click.option(
     "--every",
     type=click.FloatRange(0.5, 3_600),
     default=2.0,
     show_default=True,
+    envvar="REAPER_EVERY",
+    show_envvar=True,
     help="With --watch, seconds between two looks.",
 )
 def usage(  # noqa: PLR0913 (click hands every option over by name)

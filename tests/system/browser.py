@@ -1,4 +1,4 @@
-"""A real browser without a window, spoken to through a pipe: Chromium's own DevTools protocol, and nothing else."""
+"""A real browser without a window, spoken to through a pipe in Chromium's own DevTools protocol."""
 
 import base64
 import json
@@ -32,6 +32,7 @@ _QUIET: Final = (
     "--mute-audio",
 )
 _END: Final = b"\0"
+_PHONE: Final = 500
 
 Message = Mapping[str, Any]
 
@@ -118,11 +119,8 @@ class Browser:
     def heard(self, session: str, *methods: str) -> Sequence[Message]:
         """What was told of this page by now."""
         with self._news:
-            return [
-                m["params"]
-                for m in self._heard
-                if m.get("sessionId") == session and m.get("method") in methods
-            ]
+            told = [each for each in self._heard if each.get("sessionId") == session]
+        return [each["params"] for each in told if each.get("method") in methods]
 
     def _listen(self) -> None:
         rest = b""
@@ -148,13 +146,8 @@ class Page:
         """Be a window of this size, on a host of this taste."""
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
             self._call(f"{domain}.enable")
-        self._call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=width < 500,
-        )
+        window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < _PHONE}
+        self._call("Emulation.setDeviceMetricsOverride", **window)
         wants = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[wants])
         if not scripts:
