@@ -9,8 +9,7 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 
 from pydantic import TypeAdapter, ValidationError
 
-from reaper.telemetry.status import FORMAT
-from reaper.telemetry.views import Overview
+from reaper.telemetry.views import FORMAT, Overview
 
 _PATIENCE: Final = 6.0
 _MOST_BYTES: Final = 16 * 1024 * 1024

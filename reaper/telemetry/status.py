@@ -1,6 +1,7 @@
 """The status page for people and /usage for programs: who holds the connections, what the reaper is about."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -10,14 +11,13 @@ from starlette.routing import Route
 
 from reaper.policy.documents import as_document
 from reaper.telemetry.answers import Answers
-from reaper.telemetry.views import Overview
+from reaper.telemetry.views import FORMAT, Overview
 
 Look = Callable[[str | None], Awaitable[Overview | None]]
 """Looks round: the fleet, and the server of this name in full; None when there is no such server."""
 
 _KEPT_SECONDS: Final = 2.0
 _LONGEST_NAME: Final = 200
-FORMAT: Final = 1
 _NO_SUCH: Final = "no such server"
 
 _Question = tuple[str | None, bool]
@@ -45,7 +45,9 @@ def status_routes(look: Look) -> list[Route]:
         seen = await views.to(_asked(request))
         if seen is None:
             return JSONResponse({"error": _NO_SUCH}, status_code=404)
-        return JSONResponse({"usage": FORMAT, "overview": as_document(seen)})
+        # ASCII: whoever fetches it with curl has a terminal, and names in it are as clients wrote them.
+        told = json.dumps({"usage": FORMAT, "overview": as_document(seen)})
+        return Response(told, media_type="application/json")
 
     return [
         Route("/", page),

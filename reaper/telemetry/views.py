@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from reaper.policy.session import Identity
 from reaper.policy.trend import Values
 from reaper.policy.usage import Usage
+
+FORMAT: Final = 1
+"""The version of these values as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """A real browser without a window, spoken to through a pipe in Chromium's own DevTools protocol."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -49,12 +50,12 @@ class Browser:
 
     def __enter__(self) -> Self:
         self._folder = TemporaryDirectory(ignore_cleanup_errors=True)
-        told, self._say = os.pipe()
-        self._hear, tells = os.pipe()
+        told, self._say = _pipe()
+        self._hear, tells = _pipe()
         # It reads from its file 3 and writes to its file 4.
         shell = f'exec "$0" "$@" 3<&{told} 4>&{tells}'
         self._life = subprocess.Popen(
-            ["/bin/sh", "-c", shell, self._program, *_QUIET, f"--user-data-dir={self._folder.name}"],
+            ["/bin/bash", "-c", shell, self._program, *_QUIET, f"--user-data-dir={self._folder.name}"],
             pass_fds=(told, tells),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -132,6 +133,15 @@ class Browser:
         with self._news:
             self._ended = True
             self._news.notify_all()
+
+
+def _pipe() -> tuple[int, int]:
+    """Both ends, beyond the numbers that the browser expects its own at."""
+    ends = os.pipe()
+    hear, say = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
+    for end in ends:
+        os.close(end)
+    return hear, say
 
 
 class Page:

@@ -52,9 +52,9 @@ PLANTED: Final[Mapping[str, str]] = {
 CUT: Final = "é" * 31
 """Where there is no encoding the server cuts a name in the middle of a letter."""
 
-SHOWN: Final = {"run", "once", "plan", "explain", "check", "snapshot", "audit"}
+SHOWN: Final = {"usage", "run", "once", "plan", "explain", "check", "snapshot", "audit"}
 SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion"}
-PAGES: Final = {"/metrics", "/livez", "/readyz"}
+PAGES: Final = {"/metrics", "/livez", "/readyz", "/", "/usage", "/style.css", "/icon.svg"}
 
 
 def test_every_command_page_and_occasion_is_tried_here() -> None:
@@ -63,7 +63,10 @@ def test_every_command_page_and_occasion_is_tried_here() -> None:
     def well() -> Health:
         return Health(good=True, reasons={})
 
-    pages = application(metrics=Metrics("1"), livez=well, readyz=well)
+    async def nothing(_: str | None) -> None:
+        pass
+
+    pages = application(metrics=Metrics("1"), livez=well, readyz=well, overview=nothing)
     assert {getattr(route, "path", None) for route in pages.routes} == PAGES
     assert set(Occasion) == {"brakes", "blindness", "failures", "terminations"}
 
@@ -179,6 +182,9 @@ def test_no_name_does_anything_in_what_the_commands_show(
     for name in (CUT, PLANTED["a link of rich"]):
         explained = ask(reaper, shown, "explain", str(planted[name].pid), "--snapshot", "seen.json")
         assert explained["role"] == roles[planted[name].pid]
+    usage = ask(reaper, shown, "usage", "--snapshot", "seen.json", "--top", "100")
+    told = {group["name"] for group in usage["usage"]["census"]["roles"]["groups"]}
+    assert {roles[client.pid] for client in planted.values()} <= told
     shown.text("check", reaper("check").out)
 
 
@@ -195,6 +201,9 @@ def test_no_name_does_anything_in_what_the_service_tells(
     manager = Manager(reaper.folder)
     reaper.environment["NOTIFY_SOCKET"] = str(manager.path)
     service = started(reaper, "--with-query-text")
+    for page in ("", "usage"):
+        shown.text(page, service.ask(page).body)
+    ask(reaper, shown, "usage", "--url", f"http://{service.life.logged('http.listening')['at']}")
     for client in planted.values():
         until(client.left)
     until(lambda: sum(len(lines) for lines in chat.lines) >= len(planted))

@@ -1,6 +1,7 @@
 """The status page: a template, its style and its icon; loaded with the first visitor, for it costs memory."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -50,6 +51,7 @@ def _template() -> Template:
         "told": _told,
         "counted": _told,
         "clock": _clock,
+        "states": _states,
     }
     environment.globals |= {
         "board": drawing.board,
@@ -62,7 +64,11 @@ def _template() -> Template:
 
 
 def _told(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in counts.items())
+    return ", ".join(f"{count} {plain(what)}" for what, count in counts.items())
+
+
+def _states(servers: Iterable[ServerLine]) -> str:
+    return _told(Counter(server.state for server in servers))
 
 
 def _clock(at: str | None) -> str:

@@ -12,6 +12,7 @@ from reaper.telemetry.health import Health, Probe
 from reaper.telemetry.http import application, listen, serve
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.status import Look
 
 FOREVER: Final = 600.0
 """A patience that no test waits for."""
@@ -80,13 +81,14 @@ async def serving(
     metrics: Metrics | None = None,
     livez: Probe = well,
     readyz: Probe = well,
+    overview: Look | None = None,
     patience: float = FOREVER,
 ) -> AsyncIterator[Pages]:
     """The pages, as long as the block lasts."""
     listening = listen(LOOPBACK, 0)
     stop = asyncio.Event()
     logged = io.StringIO()
-    pages = application(metrics=metrics or Metrics("1.2.3"), livez=livez, readyz=readyz)
+    pages = application(metrics=metrics or Metrics("1.2.3"), livez=livez, readyz=readyz, overview=overview)
     log = make_log(LogFormat.JSON, LogLevel.DEBUG, to=logged)
     running = asyncio.create_task(serve(pages, listening, stop, log=log, patience=patience))
     try:

@@ -1,0 +1,293 @@
+"""`reaper usage`: who holds the connections, from the server, a reaper that is inside, or a file."""
+
+import json
+import os
+import pty
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.postgres.clients import Client, Clients
+from tests.postgres.conftest import StartServer
+from tests.postgres.sandbox import Role, Sandbox
+from tests.postgres.server import Server, ours
+from tests.postgres.waiting import until
+
+from .command import Done, Reaper
+from .policies import FILE, leaked, policy_file
+from .service import started
+from .test_audit_log import heard
+
+SLOTS: Final = 12
+MANY: Final = ("--top", "1000")
+
+
+def group(done: Done, ranking: str, name: str | None) -> dict[str, Any]:
+    """One group of what was shown as JSON."""
+    groups: Sequence[dict[str, Any]] = done.document["usage"]["census"][ranking]["groups"]
+    (found,) = [each for each in groups if each["name"] == name]
+    return found
+
+
+def test_it_counts_sessions_by_what_they_do_and_who_they_are(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    clients.open(role=app, application="web-7")
+    clients.open(role=app, application="web-7", state="idle in transaction")
+    clients.open(role=app, application="web-7", state="active")
+
+    done = reaper("usage", "--json", *MANY)
+
+    assert done.code == 0
+    web = group(done, "applications", "web-7")
+    assert (web["count"], web["states"]) == (3, {"active": 1, "idle": 1, "idle in transaction": 1})
+    assert web["oldest_idle_s"] > 0
+    assert group(done, "roles", app.name)["count"] == 3
+    assert done.document["told_by"] is None
+
+
+def test_an_open_transaction_comes_with_whom_it_holds_up(reaper: Reaper, clients: Clients) -> None:
+    holder = clients.open(application="forgotten")
+    holder.run("BEGIN")
+    holder.run("SELECT pg_advisory_xact_lock(%s)", holder.pid)
+    waiter = clients.open(application="held-up")
+    waiter.start(f"SELECT pg_advisory_lock({holder.pid})")
+    told = until(lambda: holds_up(reaper, holder), every=0.1)
+
+    shown = reaper("usage", *MANY)
+
+    assert told
+    assert (told["waiting"], told["state"]) == (1, "idle in transaction")
+    assert told["waiters"][0]["pid"] == waiter.pid
+    assert f"1 waits for it: held-up (pid {waiter.pid})" in " ".join(shown.out.split())
+
+
+def holds_up(reaper: Reaper, holder: Client) -> dict[str, Any] | None:
+    """What is told of a session that others wait for."""
+    seen = reaper("usage", "--json", *MANY).document["usage"]["census"]["transactions"]
+    return next((each for each in seen if each["pid"] == holder.pid and each["waiting"]), None)
+
+
+def test_people_read_it_in_eighty_columns_without_colours_and_in_ascii(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    clients.open(role=app, application="web-7")
+    reaper.environment |= {"COLUMNS": "80", "LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}
+    ours, theirs = pty.openpty()
+    life = reaper.start("usage", stdout=theirs)
+    os.close(theirs)
+    on_a_terminal = heard(ours)
+    assert life.ended().code == 0
+
+    piped = reaper("usage").out
+
+    assert on_a_terminal.isascii()
+    assert piped.isascii()
+    assert "\x1b" not in piped
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal).splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    for told in (piped, "\n".join(lines)):
+        assert re.search(r"\d+ of \d+ slots used; \d+ free for anybody, \d+ kept back\.", told)
+        assert re.search(r"^web-7 +1 ", told, re.MULTILINE)
+
+
+def test_a_saved_snapshot_is_shown_with_no_server(
+    reaper: Reaper, app: Role, clients: Clients, tmp_path: Path
+) -> None:
+    clients.open(role=app, application="web-7")
+    reaper("snapshot", "seen.json")
+
+    done = reaper("usage", "--snapshot", "seen.json", "--json", *MANY, REAPER_DSN=f"host={tmp_path}")
+
+    assert done.code == 0
+    assert group(done, "applications", "web-7")["count"] == 1
+    assert done.document["usage"]["census"]["openings"]["superuser_reserved"] == 3
+
+
+def test_watching_looks_again_over_one_connection_and_sees_what_has_changed(
+    reaper: Reaper, app: Role, clients: Clients, reaper_role: Role, admin: psycopg.Connection
+) -> None:
+    life = reaper.start("usage", "--watch", "--every", "0.5", "--json", *MANY)
+    looks: Callable[[], list[Any]] = lambda: [json.loads(line) for line in list(life.out)]  # noqa: E731
+    until(looks)
+    clients.open(role=app, application="newcomer")
+
+    def seen() -> bool:
+        found = [each["usage"]["census"]["applications"]["groups"] for each in looks()]
+        return any(one["name"] == "newcomer" for one in found[-1])
+
+    until(seen)
+    ((connections,),) = admin.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", (reaper_role.name,)
+    ).fetchall()
+    assert connections == 1
+    assert looks()[-1]["usage"]["used"][-1] is not None
+
+
+class Full:
+    """A server whose slots an application has taken."""
+
+    def __init__(self, server: Server, clients: Clients, role: Role) -> None:
+        self.server = server
+        self.role = role
+        self.leaks: list[Client] = []
+        with suppress(psycopg.OperationalError):
+            for _ in range(SLOTS):
+                self.leaks.append(clients.open(role=role, application="leaky"))
+
+    def dsn(self, role: Role) -> str:
+        """The way in as this role."""
+        return make_conninfo(role.dsn, connect_timeout=10)
+
+
+@pytest.fixture
+def reserved(major: int) -> int:
+    """Slots for roles with pg_use_reserved_connections, which came with 16."""
+    return 2 if major >= 16 else 0
+
+
+@pytest.fixture
+def place(start_server: StartServer, reserved: int) -> Iterator[tuple[Server, Sandbox, Clients]]:
+    """A small server of the test's own."""
+    settings = {"max_connections": str(SLOTS), "superuser_reserved_connections": "3"}
+    settings |= {"reserved_connections": str(reserved)} if reserved else {}
+    server = ours(start_server(**settings))
+    with Sandbox(server) as sandbox, Clients(server.dsn) as clients:
+        yield server, sandbox, clients
+
+
+def test_when_the_slots_are_full_an_ordinary_role_is_told_what_is_missing_and_what_to_do(
+    offline: Reaper, place: tuple[Server, Sandbox, Clients]
+) -> None:
+    server, sandbox, clients = place
+    role = sandbox.role("reaper", member_of=["pg_read_all_stats", "pg_signal_backend"])
+    Full(server, clients, sandbox.role("app"))
+
+    done = offline("usage", REAPER_DSN=role.dsn, REAPER_LISTEN="127.0.0.1:1")
+
+    assert (done.code, done.out) == (3, "")
+    assert "connection slots are reserved" in done.err
+    assert "no reaper answers at http://127.0.0.1:1" in done.err
+    assert "reaper usage --url" in done.err
+    assert "pg_use_reserved_connections" in done.err
+
+
+def test_when_the_slots_are_full_a_superuser_sees_who_took_them_and_who_could_still_get_in(
+    offline: Reaper, place: tuple[Server, Sandbox, Clients], reserved: int
+) -> None:
+    server, sandbox, clients = place
+    full = Full(server, clients, sandbox.role("app"))
+
+    done = offline("usage", "--json", *MANY, REAPER_DSN=server.dsn)
+    shown = offline("usage", REAPER_DSN=server.dsn)
+
+    assert done.code == 0
+    assert group(done, "applications", "leaky")["count"] == len(full.leaks)
+    openings = done.document["usage"]["census"]["openings"]
+    assert openings["for_anybody"] == 0
+    assert (openings["total"], openings["reserved"], openings["superuser_reserved"]) == (
+        SLOTS,
+        3 + reserved,
+        3,
+    )
+    assert openings["for_superusers"] == SLOTS - openings["used"]
+    assert openings["for_reserved"] == max(SLOTS - 3 - openings["used"], 0)
+    assert "Ordinary roles are refused. " in shown.out
+
+
+def test_from_16_on_a_role_with_reserved_slots_gets_in(
+    offline: Reaper, place: tuple[Server, Sandbox, Clients], major: int
+) -> None:
+    server, sandbox, clients = place
+    groups = ["pg_read_all_stats", *(["pg_use_reserved_connections"] if major >= 16 else [])]
+    role = sandbox.role("oncall", member_of=groups)
+    Full(server, clients, sandbox.role("app"))
+
+    done = offline("usage", REAPER_DSN=role.dsn, REAPER_LISTEN="off")
+
+    assert done.code == (0 if major >= 16 else 3)
+
+
+def test_when_the_slots_are_full_the_reaper_that_is_inside_tells_who_took_them(
+    offline: Reaper, place: tuple[Server, Sandbox, Clients]
+) -> None:
+    server, sandbox, clients = place
+    role = sandbox.role("reaper", member_of=["pg_read_all_stats", "pg_signal_backend"])
+    app = sandbox.role("app")
+    offline.environment["REAPER_DSN"] = role.dsn
+    offline.write(FILE, policy_file(leaked(app, idle_for="1h", mode="dry-run")))
+    service = started(offline)
+    service.life.logged("cycle.quiet")
+    where = service.life.logged("http.listening")["at"]
+    full = Full(server, clients, app)
+
+    asked = offline("usage", "--json", "--url", where)
+    found = offline("usage", "--json", REAPER_LISTEN=where)
+    shown = offline("usage", REAPER_LISTEN=where)
+
+    for done in (asked, found):
+        assert done.code == 0
+        assert group(done, "applications", "leaky")["count"] == len(full.leaks)
+    assert asked.document["told_by"]["instead_because"] is None
+    assert "connection slots are reserved" in found.document["told_by"]["instead_because"]
+    assert "The server itself was not asked: " in shown.out
+    assert f"at http://{where}" in shown.out
+
+
+def test_a_reaper_that_looks_after_other_servers_is_not_taken_for_this_ones(
+    reaper: Reaper, app: Role, tmp_path: Path
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app, idle_for="1h")))
+    service = started(reaper)
+    service.life.logged("cycle.quiet")
+    where = service.life.logged("http.listening")["at"]
+
+    done = reaper("usage", REAPER_DSN=f"host={tmp_path} port=1", REAPER_LISTEN=where)
+
+    assert (done.code, done.out) == (3, "")
+    assert re.search(r"the reaper at http://\S+ looks after \S+, and not after ", done.err)
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "http://", "http://user@host:1", "http://host:port"])
+def test_an_address_that_is_none_is_refused_in_a_sentence(offline: Reaper, url: str) -> None:
+    done = offline("usage", "--url", url)
+
+    assert (done.code, done.out) == (2, "")
+    assert "write http://HOST:PORT" in done.err
+
+
+def test_what_answers_and_is_no_reaper_is_told(offline: Reaper, server: Server) -> None:
+    info = psycopg.conninfo.conninfo_to_dict(server.dsn)
+
+    done = offline("usage", "--url", f"http://{info['host']}:{info['port']}")
+
+    assert (done.code, done.out) == (3, "")
+    assert "no reaper answers at" in done.err
+
+
+def test_a_fleet_is_shown_in_short_and_one_of_it_in_full(
+    reaper: Reaper, app: Role, reaper_role: Role, clients: Clients
+) -> None:
+    clients.open(role=app, application="web-7")
+    servers = [{"name": name, "dsn": reaper_role.dsn} for name in ("orders", "billing")]
+    reaper.environment.pop("REAPER_DSN")
+    reaper.write(FILE, policy_file(leaked(app, idle_for="1h", mode="dry-run"), servers=servers))
+    service = started(reaper)
+    service.life.logged("cycle.quiet")
+    where = service.life.logged("http.listening")["at"]
+
+    fleet = reaper("usage", "--url", where)
+    one = reaper("usage", "--url", where, "--server", "orders", "--json")
+    nobody = reaper("usage", "--url", where, "--server", "payroll")
+
+    assert (fleet.code, one.code, nobody.code) == (0, 0, 3)
+    assert "orders" in fleet.out
+    assert "billing" in fleet.out
+    assert group(one, "applications", "web-7")["count"] == 1
+    assert "and not after payroll" in nobody.err

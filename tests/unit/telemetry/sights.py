@@ -1,0 +1,168 @@
+"""What a page could have to show: a usual day, full slots, a fleet, nothing, names that mean harm."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from reaper.policy.census import census
+from reaper.policy.session import ACTIVE, IN_TRANSACTION, Facts, Identity, Session, Slots
+from reaper.policy.trend import BEAT_SECONDS, BEATS
+from reaper.policy.usage import Trends, Usage
+from reaper.telemetry.views import DueLine, Happening, Overview, PolicyLine, ServerLine, ServerView
+from tests.unit.policy.build import session, sessions, snapshot
+
+TOP: Final = 12
+HOSTILE: Final = (
+    "<script>document.title='owned'</script>",
+    "<img src=x onerror=document.title='owned'>",
+    "\"><svg onload=alert(1)>'`",
+    "{{ 7 * 7 }}{% raw %}",
+    "\x1b[2J\x1b]0;owned\x07",
+    "\u202eevil\u2066\u2028",
+    "two\nlines\r\n",
+    "</td></tr></table></body>",
+    "&lt;b&gt;",
+    "javascript:alert(1)",
+    "é" * 31 + r"\xc3",
+    "W" * 63,
+)
+
+
+def usage(*seen: Session, total: int = 100, used: int | None = None, name: str = "orders") -> Usage:
+    """A census of these sessions, and ten minutes in which they came one by one."""
+    held = Slots(total=total, reserved=5, used=len(seen) if used is None else used, superuser_reserved=3)
+    waiting = [one.id.pid for one in seen if one.state == ACTIVE][:2]
+    holders = [one.id.pid for one in seen if one.state == IN_TRANSACTION][:1]
+    blockers = {pid: frozenset(holders) for pid in waiting if holders}
+    facts = Facts(waiters={holders[0]: len(blockers)} if blockers else {}, blockers=blockers)
+    looks = [replace(snapshot(*seen[: 1 + beat * len(seen) // BEATS]), server=name) for beat in range(BEATS)]
+    trends = Trends()
+    for beat, look in enumerate(looks):
+        grown = replace(held, used=held.used * (beat + 1) // BEATS)
+        trends.note(census(replace(look, slots=grown), top=TOP), beat * BEAT_SECONDS)
+    last = replace(snapshot(*seen, facts=facts), slots=held, server=name)
+    return trends.usage(census(last, top=TOP), (BEATS - 1) * BEAT_SECONDS)
+
+
+def a_day_like_any_other(count: int = 40) -> tuple[Session, ...]:
+    """Web workers, some at work, somebody's forgotten transaction, and a pooler."""
+    return (
+        *sessions(count, application="web-1"),
+        *(session(300 + n, application="web-2", state=ACTIVE, client="10.2.0.8") for n in range(6)),
+        session(400, application="nightly", state=IN_TRANSACTION, in_transaction="2h", xid_age=1_234_567),
+        *(session(500 + n, application="pgbouncer", client="10.9.0.1", database="billing") for n in range(4)),
+        session(600, application="", role="analyst", client=None, idle="3d"),
+    )
+
+
+def named(names: Sequence[str]) -> tuple[Session, ...]:
+    """Sessions that bear each of these names everywhere."""
+    return tuple(
+        replace(
+            session(100 + number, state=IN_TRANSACTION, in_transaction="1h"),
+            identity=Identity(database=name, role=name, application=name, client="10.2.0.7"),
+        )
+        for number, name in enumerate(names)
+    )
+
+
+def line(name: str = "orders", *, used: int | None = 52, state: str = "working", why: str = "") -> ServerLine:
+    """One server in short."""
+    trend = tuple(None if used is None or n < 20 else used * n // 60 for n in range(BEATS))
+    total = None if used is None else 100
+    usable = None if used is None else 95
+    return ServerLine(name=name, state=state, why=why, total=total, usable=usable, used=used, trend=trend)
+
+
+def view(of: Usage | None, *, name: str = "orders", policy: str = "leaked", reason: str = "") -> ServerView:
+    """One server in full."""
+    whom = Identity("shop", "app_web", reason or "web-1", "10.2.0.7")
+    return ServerView(
+        name=name,
+        usage=of,
+        seen_s_ago=None if of is None else 0.4,
+        next_cycle_s=3.2,
+        soonest=(
+            DueLine(pid=4711, session=whom, state="idle", policy=policy, mode="enforce", due_in_s=1.5),
+            DueLine(pid=4712, session=whom, state="idle", policy=policy, mode="enforce", due_in_s=90.0),
+        ),
+        policies=(
+            PolicyLine(
+                name=policy,
+                mode="enforce",
+                description=None,
+                matching=3,
+                braked=False,
+                outcomes={"terminated": 12, "woke": 1},
+            ),
+            PolicyLine(
+                name="consoles", mode="dry-run", description=None, matching=None, braked=True, outcomes={}
+            ),
+        ),
+    )
+
+
+def happening(text: str = "idle 12m31s, limit 10m", *, outcome: str = "terminated") -> Happening:
+    """Something that was done."""
+    return Happening(
+        at="2025-06-18T11:59:07.123456Z",
+        server="orders",
+        policy="leaked",
+        mode="enforce",
+        outcome=outcome,
+        pid=4711,
+        session=Identity("shop", "app_web", text, "10.2.0.7"),
+        reason=text,
+    )
+
+
+def overview(
+    shown: ServerView | None,
+    *servers: ServerLine,
+    happenings: Sequence[Happening] = (),
+    dry_run: bool = False,
+    reloaded: bool = True,
+) -> Overview:
+    """All of it."""
+    return Overview(
+        version="1.2.3",
+        up_s=93_784,
+        dry_run=dry_run,
+        rules="0123456789ab",
+        reloaded=reloaded,
+        servers=servers or (line(),),
+        more_servers=0,
+        shown=shown,
+        happenings=tuple(happenings),
+    )
+
+
+def usual() -> Overview:
+    """One server, nothing special."""
+    return overview(view(usage(*a_day_like_any_other())), happenings=[happening()])
+
+
+def full() -> Overview:
+    """One server whose slots are taken."""
+    seen = usage(*a_day_like_any_other(83))
+    return overview(view(seen), line(used=95), happenings=[happening(), happening(outcome="denied")])
+
+
+def empty() -> Overview:
+    """A server that nobody could look at, by a reaper in a dry run whose policy file is bad."""
+    away = line(used=None, state="away", why="connection refused")
+    return overview(view(None), away, dry_run=True, reloaded=False)
+
+
+def hostile() -> Overview:
+    """Names that mean harm, wherever a name can stand."""
+    seen = view(usage(*named(HOSTILE)), name=HOSTILE[0], policy=HOSTILE[1], reason=HOSTILE[2])
+    servers = (line(HOSTILE[0], why=HOSTILE[1], state="failing"), line(HOSTILE[9]))
+    return overview(seen, *servers, happenings=[happening(name) for name in HOSTILE])
+
+
+def fleet(count: int = 20) -> Overview:
+    """Many servers, one of them full, one away."""
+    servers = [line(f"orders-{number:02}.internal", used=4 * number) for number in range(count - 2)]
+    away = line("payroll", used=None, state="away", why="connection to 10.0.0.9 failed: timeout expired")
+    return overview(None, away, line("billing", used=96), *reversed(servers), happenings=[happening()])
