@@ -67,7 +67,8 @@ _BACKUP_TOOLS: Final = tuple(
 
 
 @lru_cache(maxsize=_MOST_NAMES)
-def _is_backup_tool(application: str | None) -> bool:
+def is_backup_tool(application: str | None) -> bool:
+    """Whether an application calls itself like a tool that makes backups."""
     return any(tool.matches(application) for tool in _BACKUP_TOOLS)
 
 
@@ -75,7 +76,7 @@ def _backups(session: Session, _: Snapshot) -> str | None:
     if session.last_query_starts_backup:
         return "its last query started a backup"
     application = session.identity.application
-    if _is_backup_tool(application):
+    if is_backup_tool(application):
         return f"backup tool {application!r}"
     return None
 

@@ -35,6 +35,8 @@ _SETTINGS: Final = {
     "client_min_messages": "error",
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
+}
+_SOCKET: Final = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
@@ -79,16 +81,19 @@ class Link:
         self._prepared = set[bytes]()
 
     @classmethod
-    async def open(cls, dsn: str, *, lease: Span | None = None, writes: bool = False) -> Self:
+    async def open(
+        cls, dsn: str, *, lease: Span | None = None, writes: bool = False, tuned: bool = True
+    ) -> Self:
         """Connect; with a lease, the server ends our session when we are silent for so long (from 14 on).
 
-        A session that does not say that it writes cannot.
+        A session that does not say that it writes cannot. One that is not tuned leaves the server's side of
+        the socket as it is for others, so that it can be read.
         """
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 # Nothing is prepared before it is known whose session this is.
                 connection = await AsyncConnection.connect(
-                    _conninfo(dsn, writes=writes), autocommit=True, prepare_threshold=None
+                    _conninfo(dsn, writes=writes, tuned=tuned), autocommit=True, prepare_threshold=None
                 )
         except TimeoutError:
             message = f"no answer within {_CONNECT_SECONDS:g}s"
@@ -244,12 +249,12 @@ def has_password(dsn: str) -> bool:
     return bool(given.get("password") or given.get("sslpassword"))
 
 
-def _conninfo(dsn: str, *, writes: bool = False) -> str:
+def _conninfo(dsn: str, *, writes: bool = False, tuned: bool = True) -> str:
     given = read(dsn)
     if not (given.keys() & {"dbname", "service"} or os.environ.keys() & {"PGDATABASE", "PGSERVICE"}):
         # libpq would take the role's name; this one is there, and is where replicas meet at the same lock.
         dsn = make_conninfo(dsn, dbname=_MEETING_PLACE)
-    chosen = {**_SETTINGS, **(_WRITING if writes else {})}
+    chosen = {**_SETTINGS, **(_SOCKET if tuned else {}), **(_WRITING if writes else {})}
     ours = "".join(f" -c {name}={value}" for name, value in chosen.items())
     settings = {name: value for name, value in _NETWORK.items() if name not in given}
     options = f"{given.get('options') or ''}{ours}".strip()

@@ -32,6 +32,8 @@ class Manner:
 
     dry_run: bool = False
     query_text: QueryText = QueryText.NONE
+    tuned: bool = True
+    """Whether our connection has keepalives of its own; those of everybody else can only be read without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ async def opened(
     server: Server, rules: Rules | None, manner: Manner, *, lease: Span | None = None
 ) -> AsyncIterator[Opened]:
     """Connect, probe and judge; the caller decides what a refusal means."""
-    link = await Link.open(server.dsn, lease=lease)
+    link = await Link.open(server.dsn, lease=lease, tuned=manner.tuned)
     try:
         seen = await probe(link)
         yield Opened(

@@ -1,0 +1,91 @@
+"""What advice needs to know of a server beside its sessions."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import psycopg
+
+from reaper.policy.advice.ground import Given, Ground, Prepared, ReplicationSlot, Role
+from reaper.policy.spans import Instant
+from reaper.postgres.errors import ServerError, sentence
+from reaper.postgres.link import Link
+from reaper.postgres.preflight import Probe
+from reaper.postgres.sql import statement
+
+_GROUND: Final = statement("ground")
+_EVERYBODYS: Final = frozenset({"default", "configuration file", "command line", "environment variable", "global"})
+"""Where a value comes from that others begin with as well, unless they were given another one."""
+_LEASED: Final = "idle_session_timeout"
+"""Our own connection has one; what it began with is still told."""
+
+
+class _Row(NamedTuple):
+    """The columns of ground.sql."""
+
+    kind: str
+    name: str | None
+    second: str | None
+    third: str | None
+    number: int | None
+    other: int | None
+    at: Instant | None
+
+
+async def read_ground(link: Link, probe: Probe) -> Ground:
+    """Ask for all of it at once; ServerError when the server does not tell. Raises Lost."""
+    try:
+        rows = [_Row._make(row) for row in await link.rows(_GROUND)]
+    except psycopg.Error as error:
+        message = f"could not read the server's settings: {sentence(error)}"
+        raise ServerError(message) from None
+    return _ground(rows, probe)
+
+
+def _ground(rows: Sequence[_Row], probe: Probe) -> Ground:
+    kinds = defaultdict[str, list[_Row]](list)
+    for row in rows:
+        kinds[row.kind].append(row)
+    (opened,) = kinds["opened"]
+    given = tuple(map(_given, kinds["given"]))
+    ours = {each.name for each in given if each.role in {None, probe.role}}
+    return Ground(
+        at=opened.at or Instant(0),
+        major=probe.major,
+        settings={
+            row.name: row.second or ""
+            for row in kinds["setting"]
+            if row.name and (row.third in _EVERYBODYS or (row.name == _LEASED and _LEASED not in ours))
+        },
+        roles={row.name: _role(row) for row in kinds["role"] if row.name},
+        given=given,
+        prepared=tuple(map(_prepared, kinds["prepared"])),
+        idle_slots=tuple(map(_slot, kinds["slot"])),
+        opened=opened.number,
+        uses_reserved=probe.uses_reserved or probe.superuser,
+    )
+
+
+def _role(row: _Row) -> Role:
+    return Role(name=row.name or "", limit=row.number or 0, superuser=bool(row.other))
+
+
+def _prepared(row: _Row) -> Prepared:
+    return Prepared(
+        gid=row.name or "",
+        database=row.second or "",
+        owner=row.third or "",
+        at=row.at or Instant(0),
+        xid_age=row.number,
+    )
+
+
+def _slot(row: _Row) -> ReplicationSlot:
+    return ReplicationSlot(
+        name=row.name or "", kind=row.second or "", xid_age=row.number, retained=row.other
+    )
+
+
+def _given(row: _Row) -> Given:
+    name, _, value = (row.third or "").partition("=")
+    return Given(role=row.name, database=row.second, name=name, value=value)
