@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import Final
 
 from reaper.cli.exits import ServerTrouble
 from reaper.cli.saved import read_snapshot
@@ -13,10 +12,8 @@ from reaper.policy.session import Snapshot
 from reaper.postgres.errors import ServerError
 from reaper.postgres.preflight import refuse
 from reaper.postgres.query_text import QueryText
+from reaper.service.looking import MISLEADING
 from reaper.service.station import Manner, opened
-
-_MISLEADING: Final = {"pooler", "visibility", "version"}
-"""Through a pooler or half blind, what we show would look true and be wrong."""
 
 
 def look(
@@ -44,5 +41,5 @@ def look_at(server: Server, rules: Rules | None, *, query_text: QueryText = Quer
 async def _look_at(server: Server, rules: Rules | None, query_text: QueryText) -> Snapshot:
     manner = Manner(dry_run=True, query_text=query_text)
     async with opened(server, rules, manner) as at:
-        refuse(tuple(found for found in at.findings if found.check in _MISLEADING))
+        refuse(tuple(found for found in at.findings if found.check in MISLEADING))
         return await at.observer.observe(rules)

@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "explain": _Command("reaper.cli.explain", "Explain every policy's answer for one session."),
     "check": _Command("reaper.cli.check", "Check the policy file, and whether a server lets us work."),
     "snapshot": _Command("reaper.cli.snapshot", "Save one look at a server, to judge it elsewhere."),
+    "advise": _Command("reaper.cli.advise", "Say what is wrong with connections, and what would cure it."),
     "audit": _Command("reaper.cli.audit", "Read the record: who was terminated, when and why."),
     "rehearsal": _Command("reaper.cli.rehearsal", "Judge what was rehearsed: would it be safe to enforce."),
     "schema": _Command("reaper.cli.schema", "Print the JSON Schema of the policy file."),

@@ -98,13 +98,14 @@ _MANAGED_ROLES: Final = tuple(
 
 
 @lru_cache(maxsize=_MOST_NAMES)
-def _is_managed(role: str | None) -> bool:
+def is_managed(role: str | None) -> bool:
+    """Whether a managed service looks after the server by a role of this name."""
     return any(glob.matches(role) for glob in _MANAGED_ROLES)
 
 
 def _managed_service_roles(session: Session, _: Snapshot) -> str | None:
     role = session.identity.role
-    return f"managed-service role {role!r}" if _is_managed(role) else None
+    return f"managed-service role {role!r}" if is_managed(role) else None
 
 
 def _poolers(session: Session, _: Snapshot) -> str | None:

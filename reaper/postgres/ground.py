@@ -14,7 +14,9 @@ from reaper.postgres.preflight import Probe
 from reaper.postgres.sql import statement
 
 _GROUND: Final = statement("ground")
-_EVERYBODYS: Final = frozenset({"default", "configuration file", "command line", "environment variable", "global"})
+_EVERYBODYS: Final = frozenset(
+    {"default", "configuration file", "command line", "environment variable", "global"}
+)
 """Where a value comes from that others begin with as well, unless they were given another one."""
 _LEASED: Final = "idle_session_timeout"
 """Our own connection has one; what it began with is still told."""
@@ -81,9 +83,7 @@ def _prepared(row: _Row) -> Prepared:
 
 
 def _slot(row: _Row) -> ReplicationSlot:
-    return ReplicationSlot(
-        name=row.name or "", kind=row.second or "", xid_age=row.number, retained=row.other
-    )
+    return ReplicationSlot(name=row.name or "", kind=row.second or "", xid_age=row.number, retained=row.other)
 
 
 def _given(row: _Row) -> Given:

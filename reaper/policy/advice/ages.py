@@ -33,3 +33,10 @@ class Ages:
             if left <= 0:
                 return Span(min(math.ceil(math.exp(bucket * _STEP)), self.longest))
         return self.longest
+
+    def join(self, others: "Ages") -> None:
+        """Count those too."""
+        self.count += others.count
+        self.longest = max(self.longest, others.longest)
+        for bucket, count in others._buckets.items():  # noqa: SLF001 (it is one of us)
+            self._buckets[bucket] = self._buckets.get(bucket, 0) + count

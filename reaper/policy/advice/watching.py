@@ -67,10 +67,11 @@ class Watching:
         self._last = look
         self._looks += 1
 
-    def evidence(self, *, before: Ground | None = None, ground: Ground | None = None) -> Evidence | None:
-        """What it comes to; nothing before the first look."""
+    def evidence(self, *, before: Ground | None = None, ground: Ground | None = None) -> Evidence:
+        """What it comes to."""
         if self._began is None or self._last is None:
-            return None
+            message = "nobody has looked yet"
+            raise ValueError(message)
         crowds = self._crowds(self._known.values())
         return Evidence(
             began=self._began,

@@ -1,0 +1,105 @@
+"""`reaper advise`: what is wrong with a server's connections, how sure that is, and what would cure it."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from reaper.cli.advice import as_document, print_advice
+from reaper.cli.advise_options import Asked, asking_options
+from reaper.cli.exits import Exit, ServerTrouble
+from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.saved import read_snapshot
+from reaper.cli.show import Output, print_document
+from reaper.cli.starting_file import STDOUT, write_policy
+from reaper.cli.targets import pick_server, read_settings
+from reaper.config import Server
+from reaper.policy.advice.advise import advise as ask
+from reaper.policy.advice.advise import untold
+from reaper.policy.advice.evidence import Evidence
+from reaper.policy.advice.watching import Watching
+from reaper.policy.spans import SECOND, Span
+from reaper.postgres.errors import ServerError
+from reaper.service.looking import look_for
+
+_FULL: Final = ("too many clients", "remaining connection slots")
+"""How the server says it, if it speaks English; its code the driver does not hand on."""
+_WAYS_IN: Final = (
+    "the slots are gone, and this needs one. A superuser gets in (superuser_reserved_connections); from "
+    "PostgreSQL 16 on so does a role with pg_use_reserved_connections, where reserved_connections was set "
+    "before; and --snapshot looks at what was saved before"
+)
+
+
+class _From(NamedTuple):
+    """Where to look."""
+
+    policies: Path
+    dsn: str | None
+    server: str | None
+
+
+@click.command
+@policies_option
+@dsn_option
+@server_option
+@output_option
+@asking_options
+def advise(*, policies: Path, dsn: str | None, server: str | None, output: Output, **options: object) -> None:
+    """Say what is wrong with a server's connections, how sure that is, and the SQL or setting that cures it.
+
+    Nothing is applied. Exit code 1: something needs somebody to act; 2: usage; 3: the server cannot be
+    reached. The policy file is needed only when it names the servers.
+    """
+    asked = Asked.of(options)
+    evidence = _seen(asked, _From(policies, dsn, server))
+    findings = ask(evidence)
+    if asked.policy is not None:
+        write_policy(evidence, asked.policy, overwrite=asked.overwrite)
+    if asked.policy == STDOUT:
+        return
+    left_out = tuple(untold(evidence))
+    if output is Output.TABLE:
+        print_advice(findings, evidence, left_out)
+    else:
+        print_document(as_document(findings, evidence, left_out), output=output)
+    if any(found.urgency.acts for found in findings):
+        raise click.exceptions.Exit(Exit.NO)
+
+
+def _seen(asked: Asked, where: _From) -> Evidence:
+    watching = Watching(quiet=asked.idle_for)
+    if asked.snapshot is not None:
+        watching.add(read_snapshot(asked.snapshot))
+        return watching.evidence()
+    settings = read_settings(where.policies) if where.policies.exists() else None
+    return _look(pick_server(settings, where.dsn, where.server), watching, asked.span)
+
+
+def _look(server: Server, watching: Watching, span: Span) -> Evidence:
+    try:
+        with _progress() as progress:
+            task = progress.add_task(f"looking at {server.name}", total=span / SECOND or None)
+            return asyncio.run(
+                look_for(server, watching, span, told=lambda gone: progress.update(task, completed=gone))
+            )
+    except ServerError as error:
+        hint = f"; {_WAYS_IN}" if any(sign in str(error) for sign in _FULL) else ""
+        message = f"{server.name}: {error}{hint}"
+        raise ServerTrouble(message) from None
+
+
+def _progress() -> Progress:
+    """On a terminal, and gone when it is over; stdout is for the advice."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}s", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )

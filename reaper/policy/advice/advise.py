@@ -1,0 +1,82 @@
+"""All findings, the most urgent first, and what could not be told."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from reaper.policy.advice.dead_clients import dead_clients, orphaned_statements
+from reaper.policy.advice.evidence import Evidence
+from reaper.policy.advice.finding import Finding, Urgency
+from reaper.policy.advice.held_open import idle_in_transaction, long_transactions
+from reaper.policy.advice.leaks import is_suspect, leaks
+from reaper.policy.advice.leftovers import idle_slots, prepared_transactions
+from reaper.policy.advice.limits import connection_limits, near_limits
+from reaper.policy.advice.monitoring import monitoring
+from reaper.policy.advice.names import names
+from reaper.policy.advice.ordinary import ordinary
+from reaper.policy.advice.pools import busy_pools, large_pools, pool_sizes
+from reaper.policy.advice.raising import raising
+from reaper.policy.advice.reserved import kept_for_roles, kept_for_superusers
+from reaper.policy.advice.slots import slots
+from reaper.policy.advice.superusers import superusers
+from reaper.policy.advice.timeouts import IDLE_SESSION, SINCE
+from reaper.policy.advice.transaction_pooling import transaction_pooling
+from reaper.policy.advice.transactions import blockers, vacuum
+from reaper.policy.advice.wording import many
+
+FAMILIES: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
+    slots,
+    blockers,
+    near_limits,
+    leaks,
+    idle_in_transaction,
+    vacuum,
+    prepared_transactions,
+    idle_slots,
+    kept_for_superusers,
+    connection_limits,
+    large_pools,
+    busy_pools,
+    pool_sizes,
+    transaction_pooling,
+    raising,
+    monitoring,
+    superusers,
+    names,
+    long_transactions,
+    dead_clients,
+    orphaned_statements,
+    kept_for_roles,
+)
+"""In the order in which findings of one urgency are told."""
+
+_ORDER: Final = tuple(Urgency)
+
+
+def advise(evidence: Evidence) -> tuple[Finding, ...]:
+    """Every finding, the most urgent first."""
+    told = [
+        (_ORDER.index(found.urgency), rank, -found.weight, number, found)
+        for rank, family in enumerate(FAMILIES)
+        for number, found in enumerate(family(evidence))
+    ]
+    return tuple(found for *_, found in sorted(told, key=lambda each: each[:4]))
+
+
+def untold(evidence: Evidence) -> Iterator[str]:
+    """What nobody should believe to have been looked at."""
+    last, ground = evidence.last, evidence.ground
+    if last.unreadable:
+        hidden = many(last.unreadable, "session hides", "sessions hide")
+        yield f"{hidden} what they do: GRANT pg_read_all_stats to the role that looks"
+    if evidence.looks == 1:
+        yield "one look shows no growth, no churn, and nobody who came back to life"
+    if ground is None:
+        yield "a saved snapshot has no settings, limits of roles, replication slots or prepared transactions"
+    elif "tcp_keepalives_idle" not in ground.settings:
+        yield "keepalives: through the server's own socket they cannot be read"
+    if ground and ground.major < SINCE[IDLE_SESSION] and any(map(is_suspect, ordinary(evidence))):
+        yield f"{IDLE_SESSION} came with PostgreSQL {SINCE[IDLE_SESSION]}; this is {ground.major}"
+    if last.facts.waiters is None:
+        yield "who waits for whom"
+    if evidence.uncounted:
+        yield f"{evidence.uncounted:,} sessions under more names than are told apart"

@@ -1,0 +1,165 @@
+"""Pools: which are too large, which are busy, and how large all may be so that they fit into the slots."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from reaper.policy.advice.evidence import Crowd, Evidence
+from reaper.policy.advice.finding import Cure, Finding, Sure, Urgency
+from reaper.policy.advice.leaks import FEWEST, MOSTLY, is_suspect
+from reaper.policy.advice.ordinary import ordinary
+from reaper.policy.advice.slots import SCARCE
+from reaper.policy.advice.wording import about, listed, many, percent, short, watched, who
+
+_LARGE: Final = 0.1
+"""Of the slots: a pool that keeps fewer idle than this harms nobody as long as there are slots."""
+_BUSY: Final = 0.25
+_TO_SHARE: Final = 0.9
+"""Of the slots; the rest is for people, jobs and what was not seen."""
+_TIGHT: Final = 0.7
+_SMALLEST: Final = 2
+_MOST: Final = 5
+
+
+def large_pools(evidence: Evidence) -> Iterator[Finding]:
+    """Pools that keep many more connections than they use."""
+    found = _large(evidence)
+    if not found:
+        return
+    scarce = evidence.pressure >= SCARCE
+    yield Finding(
+        topic="large pool",
+        urgency=Urgency.SOON if scarce else Urgency.WORTH,
+        sure=Sure.LIKELY,
+        says=(
+            f"{who(found[0].key)} keeps more connections than it uses"
+            if len(found) == 1
+            else f"{many(len(found), 'application')} keep more connections than they use"
+        ),
+        evidence=tuple(_too_many(found, evidence)),
+        cures=(
+            Cure(
+                does="make these pools smaller, and let them give back what is idle",
+                setting="\n".join(_line(each, _needs(each)) for each in found[:_MOST]),
+                costs="at a peak that we have not seen, callers wait in the pool instead of on the server",
+            ),
+        ),
+        role=found[0].key.role if len(found) == 1 else None,
+        application=found[0].key.application if len(found) == 1 else None,
+        weight=sum(len(each.quiet) for each in found),
+    )
+
+
+def _large(evidence: Evidence) -> list[Crowd]:
+    scarce = evidence.pressure >= SCARCE
+    fewest = max(FEWEST, 0 if scarce else evidence.usable * _LARGE)
+    found = [
+        crowd
+        for crowd in ordinary(evidence)
+        if len(crowd.quiet) >= fewest
+        and len(crowd.quiet) >= crowd.count * MOSTLY
+        and not is_suspect(crowd)
+        and _needs(crowd) < max(crowd.instances.values())
+    ]
+    return sorted(found, key=lambda each: -len(each.quiet))
+
+
+def _needs(crowd: Crowd) -> int:
+    """What an instance seems to need: a quarter more than was used lately."""
+    used = crowd.count - len(crowd.quiet)
+    return max(-(-(used + used // 4) // len(crowd.instances)), _SMALLEST)
+
+
+def _too_many(found: list[Crowd], evidence: Evidence) -> Iterator[str]:
+    for each in found[:_MOST]:
+        yield (
+            f"{short(each.key)}: {len(each.quiet):,} of {many(each.count, 'session')} idle for more than "
+            f"{about(evidence.quiet)}, {each.count - len(each.quiet):,} used since"
+        )
+    if len(found) > _MOST:
+        yield f"and {many(len(found) - _MOST, 'more application')} of the kind"
+    grown = sum(each.opened - each.closed for each in found)
+    if evidence.looks > 1:
+        sign = "" if grown > 0 or any(each.in_vain for each in found) else ": no sign of a leak"
+        yield f"{watched(evidence)} they grew by {max(grown, 0):,}{sign}"
+
+
+def busy_pools(evidence: Evidence) -> Iterator[Finding]:
+    """Where slots are scarce: who holds many of them, and does use them."""
+    if evidence.pressure < SCARCE or evidence.looks == 1:
+        return
+    for crowd in ordinary(evidence):
+        if crowd.count < evidence.usable * _BUSY or crowd.used < crowd.count * MOSTLY:
+            continue
+        yield Finding(
+            topic="busy pool",
+            urgency=Urgency.WORTH,
+            sure=Sure.COUNTED,
+            says=f"{who(crowd.key)} holds many slots and uses them: that is load, and no leak",
+            evidence=(
+                f"{crowd.used:,} of its {many(crowd.count, 'session')} did something {watched(evidence)}",
+                f"at one look {crowd.working:,} were at work or in a transaction at the most",
+            ),
+            cures=(
+                Cure(
+                    does=(
+                        "share connections out: a pooler in transaction mode, or smaller pools whose "
+                        "callers wait"
+                    ),
+                    costs="ending these sessions helps nobody",
+                ),
+            ),
+            role=crowd.key.role,
+            application=crowd.key.application,
+            weight=crowd.count,
+        )
+
+
+def pool_sizes(evidence: Evidence) -> Iterator[Finding]:
+    """Where pools are used and slots are tight: a maximum for each instance, so that all of them fit."""
+    crowds = [each for each in ordinary(evidence) if each.count >= _SMALLEST and not is_suspect(each)]
+    others = evidence.last.slots.used - sum(crowd.count for crowd in crowds)
+    to_share = int(evidence.usable * _TO_SHARE) - others
+    could = sum(max(each.instances.values()) * (len(each.instances) + 1) for each in crowds)
+    tight = evidence.pressure >= _TIGHT and could > to_share >= len(crowds)
+    if not (crowds and tight) or _large(evidence):
+        return
+    every = sum(each.count for each in crowds)
+    held = [f"{short(each.key)} {each.count:,} from {len(each.instances):,}" for each in crowds]
+    lines = [_line(each, int(to_share * each.count / every / (len(each.instances) + 1))) for each in crowds]
+    yield Finding(
+        topic="pool sizes",
+        urgency=Urgency.WORTH,
+        sure=Sure.POSSIBLE,
+        says="one instance more of each application, as during a release, does not fit into the slots",
+        evidence=(
+            (
+                f"{many(len(crowds), 'application')} could hold {could:,} with one instance more each: "
+                f"{listed(held)}"
+            ),
+            (
+                f"{evidence.usable:,} slots, {percent(1 - _TO_SHARE)} of them kept back and {others:,} used "
+                f"by others, leave {to_share:,}"
+            ),
+            "an instance is a client address here: several behind one address look like one",
+        ),
+        cures=(
+            Cure(
+                does=(
+                    "a maximum for the pool of each instance, by what they hold now, so that one more of "
+                    "each fits"
+                ),
+                setting="\n".join(lines[:_MOST]),
+                costs="callers wait in the pool when it is used up; measure that wait before you go lower",
+            ),
+        ),
+        weight=every,
+    )
+
+
+def _line(crowd: Crowd, size: int) -> str:
+    largest = max(crowd.instances.values())
+    instances = many(len(crowd.instances), "instance")
+    return (
+        f"{short(crowd.key)}: at most {max(min(size, largest), 1):,} for each of {instances} (now up to "
+        f"{largest:,})"
+    )
