@@ -7,7 +7,9 @@ from reaper.policy.advice.evidence import Crowd, Evidence
 from reaper.policy.advice.finding import Cure, Finding, Sure, Urgency
 from reaper.policy.advice.timeouts import (
     IDLE_IN_TRANSACTION,
+    PAUSES,
     TRANSACTION,
+    TRANSACTIONS,
     Limit,
     limit_above,
     set_for_role,
@@ -34,7 +36,7 @@ def idle_in_transaction(evidence: Evidence) -> Iterator[Finding]:
         forgotten = _forgotten(crowds)
         longest = max(since(session.state_change, evidence.last.at) or 0 for session in forgotten)
         limit = limit_above(
-            together(crowd.pauses for crowd in crowds), least=crowds[0].patience, what="wait in a transaction"
+            together(crowd.pauses for crowd in crowds), least=crowds[0].patience, what=PAUSES
         )
         names = sorted({crowd.key.application for crowd in crowds if crowd.forgotten})
         yield Finding(
@@ -109,7 +111,7 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
     least = Span(evidence.quiet * _LONG)
     for role, crowds in _by_role(evidence):
         running = [s for crowd in crowds for s in crowd.sessions if _works_for(s, least, evidence)]
-        limit = limit_above(together(crowd.transactions for crowd in crowds), least=least, what="transaction")
+        limit = limit_above(together(crowd.transactions for crowd in crowds), least=least, what=TRANSACTIONS)
         if not running or limit is None or not settable(TRANSACTION, role, evidence):
             continue
         longest = max(since(session.xact_start, evidence.last.at) or 0 for session in running)

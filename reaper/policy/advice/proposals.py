@@ -10,7 +10,7 @@ from reaper.policy.advice.leaks import is_suspect
 from reaper.policy.advice.ordinary import ordinary
 from reaper.policy.advice.round import round_span
 from reaper.policy.advice.slots import SCARCE
-from reaper.policy.advice.timeouts import Limit, limit_above
+from reaper.policy.advice.timeouts import IDLE_WAITS, PAUSES, Limit, limit_above
 from reaper.policy.advice.tools import is_console, is_monitoring
 from reaper.policy.advice.wording import about, many, percent, who
 from reaper.policy.poolers import pooler
@@ -74,10 +74,10 @@ def proposals(evidence: Evidence) -> Proposals:
 def _policies(evidence: Evidence) -> Iterator[Proposal]:
     named = [crowd for crowd in ordinary(evidence) if crowd.key.role and not crowd.superuser]
     for crowd in [crowd for crowd in named if is_suspect(crowd)][:_MOST]:
-        if limit := limit_above(crowd.revived, least=evidence.quiet, what="idle wait"):
+        if limit := limit_above(crowd.revived, least=evidence.quiet, what=IDLE_WAITS):
             yield _leak(crowd, limit, evidence)
     for crowd in [crowd for crowd in named if crowd.forgotten][:_MOST]:
-        if limit := limit_above(crowd.pauses, least=crowd.patience, what="wait in a transaction"):
+        if limit := limit_above(crowd.pauses, least=crowd.patience, what=PAUSES):
             yield _in_transaction(crowd, limit, evidence)
     yield from _anybody(evidence)
 

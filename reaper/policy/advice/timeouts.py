@@ -26,6 +26,18 @@ _MARGIN: Final = 3
 _WIDE_MARGIN: Final = 10
 
 
+class Waits(NamedTuple):
+    """What is waited for, in words."""
+
+    one: str
+    several: str
+
+
+IDLE_WAITS: Final = Waits("idle wait", "idle waits")
+PAUSES: Final = Waits("wait in a transaction", "waits in a transaction")
+TRANSACTIONS: Final = Waits("transaction", "transactions")
+
+
 class Limit(NamedTuple):
     """A limit that those who came back would have kept, and why we believe it."""
 
@@ -34,20 +46,20 @@ class Limit(NamedTuple):
     because: str
 
 
-def limit_above(waits: Ages, *, least: Span, what: str) -> Limit | None:
+def limit_above(waits: Ages, *, least: Span, what: Waits) -> Limit | None:
     """A round limit well above how long those waited that went on; nothing when none is round enough."""
     if waits.count < ENOUGH:
         # As far above the longest as it must be that a few say little.
         span = round_span(max(least * _MARGIN, waits.longest * _WIDE_MARGIN))
         seen = (
-            f"only {many(waits.count, what)} ended while we looked, the longest after {about(waits.longest)}"
+            f"only {many(waits.count, *what)} ended while we looked, the longest after {about(waits.longest)}"
         )
-        because = f"{seen if waits.count else f'no {what} ended while we looked'}: too little to be sure"
+        because = f"{seen if waits.count else f'no {what.one} ended while we looked'}: too little to be sure"
     else:
         usual = waits.percentile(_MOST_OF_THEM)
         span = round_span(max(least, usual * _MARGIN, waits.longest))
         because = (
-            f"{many(waits.count, what)} ended while we looked, {percent(_MOST_OF_THEM)} of them within "
+            f"{many(waits.count, *what)} ended while we looked, {percent(_MOST_OF_THEM)} of them within "
             f"{about(usual)}, the longest after {about(waits.longest)}"
         )
     return Limit(span, waits.count >= ENOUGH, because) if span else None
@@ -76,7 +88,7 @@ def idle_session_cure(crowd: Crowd, evidence: Evidence) -> Iterator[Cure]:
         yield Cure(does=f"no {IDLE_SESSION} here: a pooler uses the role too, and would lose its connections")
         return
     waits = together(each.revived for each in evidence.crowds if each.key.role == role)
-    limit = limit_above(waits, least=evidence.quiet, what="idle wait")
+    limit = limit_above(waits, least=evidence.quiet, what=IDLE_WAITS)
     if limit is None or not would_end(crowd.quiet, limit.span, evidence):
         return
     others = sum(each.count for each in evidence.crowds if each.key.role == role) - crowd.count

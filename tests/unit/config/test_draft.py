@@ -1,0 +1,156 @@
+"""A drafted policy file: `reaper check` has nothing against it, and it means exactly those who were meant."""
+
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reaper.cli.starting_file import starting_file
+from reaper.config import read
+from reaper.config.draft import exactly
+from reaper.policy.advice.evidence import Evidence
+from reaper.policy.advice.leaks import is_suspect
+from reaper.policy.advice.ordinary import ordinary
+from reaper.policy.advice.proposals import proposals
+from reaper.policy.rules import Mode, Policy
+from reaper.policy.selector import Glob
+from tests.unit.policy.advice.scenes import evidence, leak, look, pool
+from tests.unit.policy.advice.test_any_server import evidences
+from tests.unit.policy.build import session
+from tests.unit.policy.hostile import NAMES, PROPERTY
+
+LIKE_YAML: Final = [
+    "null",
+    "yes",
+    "~",
+    "- a",
+    "a: b",
+    "#x",
+    "{a}",
+    "1e3",
+    "&a",
+    "*a",
+    "!t",
+    "|",
+    "[a",
+    "a]",
+    "%T",
+]
+LIKE_GLOBS: Final = ["*", "?", "web-*", "[!a]", "[[]", "[", "]", "a[b]c", "**?", "[:alpha:]", "[z-a]"]
+texts: Final = (
+    st.sampled_from([*NAMES, *LIKE_YAML, *LIKE_GLOBS])
+    | st.text(max_size=20)
+    | st.text("*?[]!-ab", max_size=8)
+)
+
+
+def policies(seen: Evidence) -> tuple[Policy, ...]:
+    """What the drafted file says, read by whoever would run it."""
+    settings = read(starting_file(seen).encode(), file="policies.yaml")
+    assert settings.warnings == ()
+    return settings.rules.policies
+
+
+@given(texts, texts)
+def test_a_pattern_fits_the_name_that_is_meant_and_no_other(name: str, other: str) -> None:
+    pattern = exactly(name)
+
+    if pattern is not None:
+        assert Glob(pattern).matches(name)
+        assert Glob(pattern).matches(other) is (name == other)
+
+
+@pytest.mark.parametrize(
+    "name", [*LIKE_YAML, *LIKE_GLOBS, "", "two\nlines", "x" * 63, "*" * 63, "\u202egnp", "é" * 31]
+)
+def test_every_name_that_a_server_shows_can_be_meant(name: str) -> None:
+    (leaked, *_) = policies(evidence(look(leak(20, application=name))))
+
+    assert leaked.match.selector.selects(session(application=name).identity)
+    assert not leaked.match.selector.selects(session(application=name + "x").identity)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", "x" * 64])
+def test_a_name_that_no_policy_file_can_spell_is_left_out_and_said(name: str) -> None:
+    seen = evidence(look(leak(20, application=name)))
+
+    assert "cannot spell" in starting_file(seen)
+    assert [each.name for each in policies(seen)] == ["forgotten-transactions"]
+
+
+@PROPERTY
+@given(evidences())
+def test_whatever_was_seen_the_file_is_in_order_and_only_rehearses(seen: Evidence) -> None:
+    drafted = policies(seen)
+
+    assert drafted
+    assert {policy.mode for policy in drafted} == {Mode.DRY_RUN}
+
+
+@PROPERTY
+@given(evidences())
+def test_each_policy_of_a_suspect_means_its_sessions_and_nobody_elses(seen: Evidence) -> None:
+    suspects = {crowd.key for crowd in ordinary(seen) if is_suspect(crowd)}
+    drafted = {policy.name: policy for policy in policies(seen)}
+
+    for proposed in proposals(seen).policies:
+        policy = drafted.get(proposed.name)
+        if policy is None or proposed.application is None:
+            continue
+        for one in seen.last.sessions:
+            who = (one.identity.role, one.identity.application)
+            assert policy.match.selector.selects(one.identity) is (
+                who == (proposed.role, proposed.application)
+            )
+        if proposed.name.startswith("leak-"):
+            assert (proposed.role, proposed.application) in suspects
+
+
+def test_limits_lie_above_the_waits_that_ended_and_are_round() -> None:
+    (leaked, *_) = policies(evidence(look(leak(20))))
+
+    assert leaked.match.idle_for == 30 * 60 * 1_000_000
+
+
+def test_what_watches_the_server_is_protected_by_name() -> None:
+    seen = evidence(look([*leak(20), *pool(2, application="grafana [x]*", idle="1s")]))
+
+    settings = read(starting_file(seen).encode(), file="policies.yaml")
+
+    hit = settings.rules.protect.first_hit(session(application="grafana [x]*").identity)
+    assert hit is not None
+    assert settings.rules.protect.first_hit(session(application="grafana x1").identity) is None
+
+
+def test_consoles_are_spared_by_what_means_anybody() -> None:
+    drafted = policies(evidence(look([session(7, application="psql", idle="1s")])))
+
+    spared = drafted[-1].allowlist.first_hit(session(application="psql").identity)
+    assert drafted[-1].name == "forgotten-transactions"
+    assert spared is not None
+
+
+def test_a_brake_that_would_hold_it_back_is_said() -> None:
+    assert "its brake will hold it back" in starting_file(evidence(look(leak(20))))
+    assert "its brake" not in starting_file(
+        evidence(look([*leak(20), *pool(60, application="b", idle="1s")]))
+    )
+
+
+def test_the_emergency_has_a_policy_only_where_it_was_near() -> None:
+    near = policies(evidence(look([*pool(50), *pool(35, first=5_000, application="b", idle="1s")])))
+    calm = policies(evidence(look(pool(50))))
+
+    assert [each.name for each in near] == ["last-slots", "forgotten-transactions"]
+    assert near[0].when is not None
+    assert near[0].when.connections_used == pytest.approx(0.9)
+    assert [each.name for each in calm] == ["forgotten-transactions"]
+
+
+def test_policies_of_one_slug_have_names_of_their_own() -> None:
+    both = [*leak(20, application="web_1"), *leak(20, first=5_000, application="web.1")]
+
+    names = [each.name for each in policies(evidence(look(both)))]
+
+    assert names[:2] == ["leak-web-1", "leak-web-1-2"]

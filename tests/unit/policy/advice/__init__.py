@@ -1,0 +1,1 @@
+"""The promises of the pure heart, in tables and properties."""
