@@ -36,11 +36,16 @@ class Reaper:
     """One connection of the reaper, with everything that observes and acts through it."""
 
     def __init__(
-        self, dsn: str, *, query_text: QueryText = QueryText.NONE, lease: Span | None = None
+        self,
+        dsn: str,
+        *,
+        query_text: QueryText = QueryText.NONE,
+        lease: Span | None = None,
+        tuned: bool = True,
     ) -> None:
         self._runner = asyncio.Runner()
         try:
-            self.link: Link = self.do(Link.open(dsn, lease=lease))
+            self.link: Link = self.do(Link.open(dsn, lease=lease, tuned=tuned))
             self.probe: Probe = self.do(probe(self.link))
         except BaseException:
             self._runner.close()

@@ -52,7 +52,7 @@ PLANTED: Final[Mapping[str, str]] = {
 CUT: Final = "é" * 31
 """Where there is no encoding the server cuts a name in the middle of a letter."""
 
-SHOWN: Final = {"usage", "run", "once", "plan", "explain", "check", "snapshot", "audit"}
+SHOWN: Final = {"usage", "advise", "run", "once", "plan", "explain", "check", "snapshot", "audit"}
 SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion"}
 PAGES: Final = {"/metrics", "/livez", "/readyz", "/", "/usage", "/style.css", "/icon.svg"}
 
@@ -186,6 +186,14 @@ def test_no_name_does_anything_in_what_the_commands_show(
     told = {group["name"] for group in usage["usage"]["census"]["roles"]["groups"]}
     assert {roles[client.pid] for client in planted.values()} <= told
     shown.text("check", reaper("check").out)
+
+    advice = ask(reaper, shown, "advise", "--snapshot", "seen.json", "--idle-for", "100ms")
+    assert advice["not_told"]
+    shown.text("advise, live", reaper("advise", "--for", "1s", "--idle-for", "100ms").out)
+    drafted = reaper("advise", "--once", "--idle-for", "100ms", "--policy")
+    shown.text("the drafted file", drafted.out)
+    reaper.write("drafted.yaml", drafted.out)
+    assert reaper("check", "-p", "drafted.yaml", "--offline", "--strict").code == 0
 
 
 def test_no_name_does_anything_in_what_the_service_tells(

@@ -35,7 +35,7 @@ class Cure:
 
     does: str
     sql: str = ""
-    """Statements that can be copied as they stand: every name in them is quoted."""
+    """Statements to copy as they stand, each on a line of its own; every name in them is quoted."""
     setting: str = ""
     """A line for the configuration of something that is not the server."""
     costs: str = ""

@@ -35,9 +35,7 @@ def idle_in_transaction(evidence: Evidence) -> Iterator[Finding]:
     for role, crowds in roles[:_MOST]:
         forgotten = _forgotten(crowds)
         longest = max(since(session.state_change, evidence.last.at) or 0 for session in forgotten)
-        limit = limit_above(
-            together(crowd.pauses for crowd in crowds), least=crowds[0].patience, what=PAUSES
-        )
+        limit = limit_above(together(crowd.pauses for crowd in crowds), least=crowds[0].patience, what=PAUSES)
         names = sorted({crowd.key.application for crowd in crowds if crowd.forgotten})
         yield Finding(
             topic="idle in transaction",

@@ -1,18 +1,22 @@
 """Applications that log in as a superuser."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from reaper.policy.advice.evidence import Evidence
 from reaper.policy.advice.finding import Cure, Finding, Sure, Urgency
 from reaper.policy.advice.ordinary import ordinary
 from reaper.policy.advice.wording import listed, many, short
 
+_FEWEST: Final = 3
+"""As many as the slots that are usually kept for administrators."""
+
 
 def superusers(evidence: Evidence) -> Iterator[Finding]:
     """No limit holds for them, and they take the last slots."""
     found = [crowd for crowd in ordinary(evidence) if crowd.superuser]
     count = sum(crowd.count for crowd in found)
-    if not found:
+    if count < _FEWEST:
         return
     yield Finding(
         topic="superusers",

@@ -105,12 +105,12 @@ def _since(session: Session, evidence: Evidence) -> str:
 
 
 def _ending(session: Session) -> Cure:
+    pid = session.id.pid
     begun = literal(isoformat(session.id.backend_start) or "")
-    chosen = (
-        f"pid = {session.id.pid} AND backend_start = {begun} \n  AND state = {literal(session.state or '')}"
-    )
+    chosen = f"pid = {pid} AND backend_start = {begun} AND state = {literal(session.state or '')}"
     return Cure(
         does="ask whoever it belongs to; if nobody answers, end it",
-        sql=f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity\n  WHERE {chosen};",  # noqa: S608
+        # The pid stands in the call too: who copies half of this ends nobody else.
+        sql=f"SELECT pg_terminate_backend({pid}) FROM pg_stat_activity WHERE {chosen};",  # noqa: S608
         costs="its transaction is rolled back, and its client sees an error",
     )

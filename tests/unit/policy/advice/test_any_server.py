@@ -33,7 +33,7 @@ grounds: Final = st.builds(
         roles={each: Role(name=each, limit=limit) for each in (name or "", *_HOSTILE)},
         given=(Given(role=name, database=None, name="idle_session_timeout", value=text),),
         prepared=(Prepared(gid=text, database=text, owner=text, at=Instant(0), xid_age=number),),
-        idle_slots=(ReplicationSlot(name=text, kind=text, xid_age=number, retained=number),),
+        idle_slots=(ReplicationSlot(name=text, kind="logical", xid_age=number, retained=number),),
         opened=number,
     ),
     st.integers(min_value=13, max_value=18),

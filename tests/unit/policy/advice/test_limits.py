@@ -3,7 +3,6 @@
 import pytest
 
 from reaper.policy.advice.finding import Urgency
-from tests.unit.policy.build import session
 
 from .scenes import evidence, findings, ground, leak, look, pool, role, sql, topics
 
@@ -70,8 +69,9 @@ def test_a_role_that_may_not_connect_at_all_is_near_no_limit() -> None:
 
 
 def test_applications_that_are_superusers_are_told_and_consoles_are_not() -> None:
-    app = evidence(look([session(7, role="postgres", superuser=True, idle="1s")]))
-    console = evidence(look([session(7, role="postgres", superuser=True, idle="1s", application="psql")]))
+    apps = pool(3, role="postgres", superuser=True, idle="1s")
+    consoles = pool(3, role="postgres", superuser=True, idle="1s", application="psql")
 
-    assert topics(app) == {"superusers"}
-    assert topics(console) == set()
+    assert topics(evidence(look(apps))) == {"superusers"}
+    assert topics(evidence(look(apps[:2]))) == set()
+    assert topics(evidence(look(consoles))) == set()

@@ -1,0 +1,312 @@
+"""`reaper advise` at a real server: what is staged is found, and each cure that it proposes works."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from reaper.demo.embedded import EmbeddedServer
+from tests.postgres import server as servers
+from tests.postgres.clients import Client, Clients
+from tests.postgres.conftest import StartServer
+from tests.postgres.sandbox import Role, Sandbox
+from tests.postgres.waiting import until
+
+from .command import Done, Reaper
+from .test_hostile_names import harmless
+
+LOOK: Final = ("--for", "2s", "--idle-for", "300ms")
+Row = Mapping[str, Any]
+
+
+class Scene:
+    """A server of the test's own, with the least role and clients on it."""
+
+    def __init__(self, server: EmbeddedServer, stack: ExitStack, folder: Path) -> None:
+        self.server = server
+        self.sandbox = stack.enter_context(Sandbox(servers.ours(server)))
+        self.clients = stack.enter_context(Clients(server.dsn))
+        self.role = self.sandbox.role("reaper", member_of=["pg_read_all_stats"])
+        self.reaper = stack.enter_context(Reaper(folder, REAPER_DSN=self.role.dsn))
+
+    @property
+    def admin(self) -> psycopg.Connection:
+        """The superuser's autocommit connection."""
+        return self.sandbox.admin
+
+    def open(self, role: Role, application: str, **told: Any) -> Client:  # noqa: ANN401 (whatever a client takes)
+        """A session, which has come to rest."""
+        return self.clients.open(role=role, application=application, **told)
+
+    def leak(self, role: Role, count: int) -> None:
+        """Open one connection after the other, and forget each."""
+        for _ in range(count):
+            self._rest(self.open(role, "leaky"))
+
+    def _rest(self, client: Client) -> None:
+        until(lambda: self._idle_for(client) > 0.02)
+
+    def _idle_for(self, client: Client) -> float:
+        row = self.admin.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - state_change) FROM pg_stat_activity"
+            " WHERE pid = %s AND state = 'idle'",
+            (client.pid,),
+        ).fetchone()
+        return float(row[0]) if row else 0.0
+
+    def advise(self, *options: str) -> tuple[Done, list[Row]]:
+        """What is found."""
+        done = self.reaper("advise", *LOOK, "-o", "json", *options)
+        return done, done.document["findings"]
+
+    def apply(self, found: Row) -> None:
+        """Run what it proposes, as a person would."""
+        for cure in found["cures"]:
+            for statement in filter(None, cure["sql"].split("\n")):
+                self.admin.execute(statement.encode())
+
+
+class StartScene:
+    """Starts servers of the test's own."""
+
+    def __init__(self, start: StartServer, stack: ExitStack, folder: Path) -> None:
+        self._start, self._stack, self._folder = start, stack, folder
+
+    def __call__(self, **settings: str) -> Scene:
+        return Scene(self._start(**settings), self._stack, self._folder)
+
+
+@pytest.fixture
+def start_scene(start_server: StartServer, tmp_path: Path) -> Iterator[StartScene]:
+    with ExitStack() as stack:
+        yield StartScene(start_server, stack, tmp_path)
+
+
+def about(found: list[Row], topic: str, **wanted: object) -> Row:
+    """The finding of this topic."""
+    (one,) = [
+        row
+        for row in found
+        if row["topic"] == topic and all(row[key] == value for key, value in wanted.items())
+    ]
+    return one
+
+
+def sql(found: Row) -> list[str]:
+    return [cure["sql"] for cure in found["cures"] if cure["sql"]]
+
+
+def refused_with(dsn: str, clients: ExitStack, *, after: int) -> str | None:
+    """The SQLSTATE with which a new connection is refused, once so many more are there."""
+    for _ in range(after + 1):
+        try:
+            clients.enter_context(psycopg.connect(dsn))
+        except psycopg.OperationalError as error:
+            return str(error)
+    return None
+
+
+def test_a_healthy_server_gets_no_advice_and_0(start_scene: StartScene) -> None:
+    scene = start_scene()
+    app = scene.sandbox.role("app")
+    for _ in range(3):
+        scene.open(app, "web")
+
+    done = scene.reaper("advise", "--for", "1s")
+
+    assert done.code == 0
+    assert "Nothing to advise" in done.out
+    assert done.err == ""
+
+
+def test_what_is_wrong_is_found_with_1_and_each_cure_works(start_scene: StartScene) -> None:
+    scene = start_scene(max_connections="100")
+    hostile = scene.sandbox.role('le"ak; --')
+    waits, watch, plain = (scene.sandbox.role(name) for name in ("waits", "watch", "plain"))
+    scene.leak(hostile, 8)
+    forgotten = scene.open(waits, "jobs", state="idle in transaction")
+    for _ in range(6):
+        scene.open(watch, "postgres_exporter")
+    for rank in range(6):
+        way = make_conninfo(scene.server.socket_dsn, user=plain.name) if rank % 2 else plain.dsn
+        scene.open(plain, "", dsn=way)
+
+    done, found = scene.advise()
+
+    assert done.code == 1
+    assert {row["topic"] for row in found} == {
+        *("leak", "connection limit", "idle in transaction", "monitoring", "names"),
+    }
+    limit = about(found, "connection limit")
+    monitoring = about(found, "monitoring")
+    (named,) = sql(about(found, "names"))
+    waiting = about(found, "idle in transaction", role=waits.name)
+    leak = about(found, "leak")
+    assert leak["role"] == hostile.name
+    assert leak["sure"] == "possible"
+    assert forgotten.present()  # nothing is applied by us
+
+    scene.apply(waiting)
+    until(scene.open(waits, "jobs", state="idle in transaction").left)
+    assert forgotten.present()  # it holds for sessions that begin later
+    scene.apply(monitoring)
+    with ExitStack() as more:
+        assert "too many connections for role" in str(refused_with(watch.dsn, more, after=0))
+    scene.apply(limit)
+    with ExitStack() as more:
+        assert "too many connections for role" in str(refused_with(hostile.dsn, more, after=15 - 8))
+    assert f'ALTER ROLE "{plain.name}" SET application_name' in named
+    scene.admin.execute(f"ALTER ROLE \"{plain.name}\" SET application_name = '{plain.name}'".encode())
+    with psycopg.connect(plain.dsn) as fresh:
+        assert fresh.execute("SHOW application_name").fetchone() == (plain.name,)
+    if scene.server.major >= 14:
+        scene.admin.execute(b"ALTER ROLE %s CONNECTION LIMIT -1" % quoted(hostile))
+        scene.apply(leak)
+        until(scene.open(hostile, "leaky").left)
+    else:
+        assert sql(leak) == []
+
+
+def quoted(role: Role) -> bytes:
+    return b'"' + role.name.replace('"', '""').encode() + b'"'
+
+
+def test_growth_while_it_looks_makes_a_leak_likely(start_scene: StartScene) -> None:
+    scene = start_scene()
+    app = scene.sandbox.role("app")
+    scene.leak(app, 8)
+    life = scene.reaper.start("advise", *LOOK, "--for", "4s", "-o", "json")
+    until(
+        lambda: (
+            scene.admin.execute(
+                "SELECT FROM pg_stat_activity WHERE usename = %s", (scene.role.name,)
+            ).rowcount
+        )
+    )
+    scene.leak(app, 3)
+
+    ended = life.ended()
+
+    leak = about(json.loads(ended.out)["findings"], "leak")
+    assert leak["sure"] == "likely"
+    assert leak["cures"][1]["setting"] == "reaper advise --policy starting.yaml"
+
+
+def test_who_holds_up_others_is_urgent_and_the_statement_ends_that_session_alone(
+    start_scene: StartScene,
+) -> None:
+    scene = start_scene()
+    app = scene.sandbox.role("app")
+    scene.admin.execute(
+        "CREATE TABLE stock (n int); GRANT ALL ON stock TO PUBLIC; INSERT INTO stock VALUES (1)"
+    )
+    holder, waiter = scene.open(app, "holder"), scene.open(app, "waiter")
+    holder.run("BEGIN")
+    holder.run("UPDATE stock SET n = 2")
+    waiter.start("UPDATE stock SET n = 3")
+
+    _, found = scene.advise()
+
+    blocking = about(found, "blocking")
+    assert (blocking["urgency"], blocking["application"]) == ("now", "holder")
+    scene.apply(blocking)
+    until(holder.left)
+    assert waiter.finish() is None
+
+
+def test_when_the_slots_are_gone_it_says_who_still_gets_in(start_scene: StartScene) -> None:
+    scene = start_scene(max_connections="20")
+    app = scene.sandbox.role("app")
+    with ExitStack() as everybody:
+        assert refused_with(app.dsn, everybody, after=20)
+
+        shut_out = scene.reaper("advise", "--once")
+        inside = scene.reaper("advise", "--once", REAPER_DSN=scene.server.dsn)
+
+    assert shut_out.code == 3
+    assert "superuser_reserved_connections" in shut_out.err
+    assert (inside.code, "ACT NOW" in inside.out) == (1, True)
+    assert "ordinary roles can use are taken: new clients are refused" in inside.out
+
+
+def test_a_role_that_sees_nothing_is_told_what_is_missing(start_scene: StartScene) -> None:
+    scene = start_scene()
+    blind = scene.sandbox.role("blind")
+
+    done = scene.reaper("advise", "--once", REAPER_DSN=blind.dsn)
+
+    assert done.code == 3
+    assert "GRANT pg_read_all_stats" in done.err
+
+
+@pytest.fixture
+def leaking(start_scene: StartScene) -> Scene:
+    scene = start_scene()
+    scene.leak(scene.sandbox.role("app[x]*"), 8)
+    return scene
+
+
+def test_the_drafted_file_is_in_order_and_means_those_who_leak(leaking: Scene) -> None:
+    written = leaking.reaper("advise", *LOOK, "--policy", "policies.yaml")
+    strict = leaking.reaper("check", "--offline", "--strict")
+    plan = leaking.reaper("plan", "-o", "json").document
+
+    assert (written.code, strict.code) == (1, 0)
+    assert "every policy in it is a dry run" in written.err
+    assert "leak connections" in written.out
+    meant = [row for row in plan["verdicts"] if row["policy"] == "leak-leaky"]
+    assert len(meant) == 8
+    assert {row["application"] for row in meant} == {"leaky"}
+    assert "terminate" not in {row["verdict"] for row in plan["verdicts"]}
+
+
+def test_a_file_that_is_there_is_never_overwritten_unasked(leaking: Scene) -> None:
+    path = leaking.reaper.write("policies.yaml", "mine")
+
+    refused = leaking.reaper("advise", *LOOK, "--once", "--policy", "policies.yaml", "-p", "none.yaml")
+    kept = path.read_text(encoding="utf-8")
+    asked = leaking.reaper(
+        *("advise", *LOOK, "--once", "--policy", "policies.yaml", "--overwrite", "-p", "none.yaml")
+    )
+
+    assert (refused.code, kept) == (2, "mine")
+    assert refused.err == (
+        "policies.yaml: is there already, and is left as it is; name another file, or say --overwrite\n"
+    )
+    assert asked.code == 1
+    assert "mode: dry-run" in path.read_text(encoding="utf-8")
+
+
+def test_without_a_file_the_draft_goes_to_stdout_and_nothing_else_does(leaking: Scene) -> None:
+    done = leaking.reaper("advise", *LOOK, "--policy")
+    leaking.reaper.write("policies.yaml", done.out)
+
+    assert (done.code, done.err) == (0, "")
+    assert leaking.reaper("check", "--offline", "--strict").code == 0
+
+
+def test_a_saved_snapshot_is_advised_about_with_no_server(leaking: Scene) -> None:
+    until(lambda: leaking.advise("--once")[1])
+    leaking.reaper("snapshot", "seen.json")
+
+    done = leaking.reaper(
+        "advise", *LOOK, "--snapshot", "seen.json", "-o", "json", REAPER_DSN="host=nowhere.invalid"
+    )
+
+    assert done.code == 1
+    leak = about(done.document["findings"], "leak")
+    assert sql(leak) == []
+    assert any("a saved snapshot has no settings" in said for said in done.document["not_told"])
+
+
+@pytest.mark.parametrize("given", ["soon", "99ms"])
+def test_a_duration_that_is_none_is_2(offline: Reaper, given: str) -> None:
+    done = offline("advise", "--idle-for", given)
+
+    assert done.code == 2
+    assert harmless(done.err)
