@@ -21,13 +21,27 @@ class TolerantText(Loader):
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
-        encoding = self.connection.info.encoding if self.connection else "ascii"
-        # SQL_ASCII is the absence of an encoding, and most of what stands there is UTF-8.
-        self._encoding = "utf-8" if encoding == "ascii" else encoding
+        self._encoding = tolerable(self.connection.info.encoding if self.connection else "ascii")
 
     def load(self, data: Buffer) -> str:
         """Decode as the database is encoded, and show every byte that does not fit by its number."""
-        return bytes(data).decode(self._encoding, "backslashreplace")
+        return as_text(bytes(data), self._encoding)
+
+
+def tolerable(encoding: str) -> str:
+    """How to read the text of a connection of this encoding."""
+    # SQL_ASCII is the absence of an encoding, and most of what stands there is UTF-8.
+    return "utf-8" if encoding == "ascii" else encoding
+
+
+def as_text(data: bytes, encoding: str) -> str:
+    """Text from the wire, whatever its bytes."""
+    return data.decode(encoding, "backslashreplace")
+
+
+def as_number(data: bytes) -> int:
+    """A whole number from the wire, of whatever size."""
+    return int.from_bytes(data, "big", signed=True)
 
 
 class ExactInstant(Loader):

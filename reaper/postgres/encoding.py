@@ -10,6 +10,7 @@ _DAY: Final = 86_400 * SECOND
 _INT4: Final = struct.Struct("!i")
 _OID: Final = struct.Struct("!I")
 _INT8: Final = struct.Struct("!q")
+_FLOAT8: Final = struct.Struct("!d")
 _INTERVAL: Final = struct.Struct("!qii")
 _MOST_INT4: Final = 2**31 - 1
 _MOST_DAYS: Final = 999_999_999
@@ -18,6 +19,11 @@ _MOST_DAYS: Final = 999_999_999
 def int4(number: int | None) -> bytes | None:
     """A whole number; one that is too large for the server is the largest that it knows."""
     return None if number is None else _INT4.pack(min(number, _MOST_INT4))
+
+
+def float8(number: float) -> bytes:
+    """A number with a fraction."""
+    return _FLOAT8.pack(number)
 
 
 def oid(number: int | None) -> bytes | None:

@@ -126,5 +126,5 @@ def _failure(result: PGresult) -> psycopg.Error | None:
 
 
 def _rows(result: PGresult) -> Sequence[Row]:
-    columns = range(result.nfields)
-    return [tuple(result.get_value(row, column) for column in columns) for row in range(result.ntuples)]
+    value, columns = result.get_value, range(result.nfields)
+    return [tuple([value(row, column) for column in columns]) for row in range(result.ntuples)]

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.spans import Span
-from reaper.postgres.decoding import adapt
+from reaper.postgres.decoding import adapt, tolerable
 from reaper.postgres.errors import Lost, ServerError, Unreachable, sentence
 from reaper.postgres.flight import Ask, Row, fly, prepare
 from reaper.postgres.tls import Way
@@ -126,6 +126,11 @@ class Link:
         return info.parameter_status("server_encoding") == "UTF8" and info.encoding == "utf-8"
 
     @property
+    def encoding(self) -> str:
+        """How its text is to be read."""
+        return tolerable(self._connection.info.encoding)
+
+    @property
     def way(self) -> Way:
         """How it reaches the server."""
         return Way.of(self._connection.pgconn)
@@ -168,6 +173,15 @@ class Link:
             if not self.lost:
                 # The limit of the block holds for this one too, and must not stay on for an act.
                 await self._limit(_SETTINGS["statement_timeout"])
+
+    async def ask(self, *asks: Ask) -> Sequence[Sequence[Row]]:
+        """The rows of several statements, each run by itself; raises the first error among them."""
+        answers = []
+        for answer in await self.fly(asks):
+            if isinstance(answer, Exception):
+                raise answer
+            answers.append(answer)
+        return answers
 
     async def lease(self, lease: Span) -> None:
         """From now on, let the server end our session when we are silent for so long (from 14 on)."""

@@ -1,10 +1,9 @@
 """Observing: one statement a cycle, and the dearer facts only when a candidate needs them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from datetime import timedelta
 from typing import Final, NamedTuple
 
 import psycopg
@@ -15,59 +14,29 @@ from reaper.policy.rules import Rules
 from reaper.policy.session import (
     CLIENT_BACKEND,
     Facts,
-    Identity,
     Session,
-    SessionId,
     Slots,
     Snapshot,
     Watcher,
 )
 from reaper.policy.spans import SECOND, Instant, Span
+from reaper.postgres.decoding import as_flag, as_instant, as_number
+from reaper.postgres.encoding import flag, float8, int4, interval
 from reaper.postgres.errors import ServerError, sentence
+from reaper.postgres.flight import Prepared, Row
 from reaper.postgres.link import Link
 from reaper.postgres.preflight import Probe
 from reaper.postgres.query_text import QueryText
+from reaper.postgres.rows import OF_THE_SESSION, Columns, Decoder
 from reaper.postgres.sql import statement
 
-_OBSERVE: Final = statement("observe")
-_ADVISORY_LOCKS: Final = statement("advisory_locks")
+_OBSERVE: Final = Prepared.of(statement("observe"))
+_ADVISORY_LOCKS: Final = Prepared.of(statement("advisory_locks"))
 _WAITERS: Final = statement("waiters")
 _NOBODY_CUT: Final = Cutoffs()
 _EVERY_FACT: Final = Questions(advisory_locks=True, blocking=True)
 _CENTURY: Final = 36_525 * 86_400 * SECOND
 
-
-class _Row(NamedTuple):
-    """The columns of observe.sql."""
-
-    pid: int
-    backend_start: Instant | None
-    database: str | None
-    role: str | None
-    application: str | None
-    client: str | None
-    kind: str | None
-    role_oid: int | None
-    superuser: bool | None
-    client_port: int | None
-    state: str | None
-    state_change: Instant | None
-    query_start: Instant | None
-    xact_start: Instant | None
-    wait_event: str | None
-    xid_age: int | None
-    listens: bool | None
-    starts_backup: bool | None
-    query: str | None
-    at: Instant
-    everybody: bool
-    clients: int | None
-    """Walsenders too, who all have a row of their own."""
-    unreadable: int | None
-
-
-_TOLD: Final = _Row._fields.index("at")
-"""So many of the columns are about one session; the others are the same in every row."""
 
 _WHOLE_EVERY: Final = Span(300 * SECOND)
 """So often everybody is looked at, for the counts by state, and lest a clock that was set hides somebody."""
@@ -83,6 +52,13 @@ class Thrift(NamedTuple):
 
 
 _THRIFT: Final = Thrift()
+
+
+class _Seen(NamedTuple):
+    """A look, and who held advisory locks a moment later if that was asked for at once."""
+
+    snapshot: Snapshot
+    lock_holders: frozenset[int] | None
 
 
 class ObservingFailed(ServerError):
@@ -107,7 +83,10 @@ class Observer:
         self._query_text = query_text
         self._thrift = thrift
         self._whole = _WholeLooks()
-        self._known: dict[tuple[object, ...], Session | None] = {}
+        self._asks_for_locks = False
+        """Together with the next look, when the last one had to ask for them: it will have to again."""
+        self._decoder = Decoder(encoding=link.encoding, query_text=query_text)
+        self._known: dict[Row, Session | None] = {}
         """Of the last look, by all that the server told of each: most have not changed in the next."""
 
     def know(self, probe: Probe) -> None:
@@ -120,64 +99,75 @@ class Observer:
         With `ahead` it may leave out client sessions that no policy can mean within this time.
         """
         try:
-            snapshot, asked = await self._enough(rules, ahead)
+            seen, asked = await self._enough(rules, ahead)
+            holders = seen.lock_holders
+            if asked.advisory_locks and holders is None:
+                holders = _holders(*await self._link.ask(_ADVISORY_LOCKS.asked()))
             blockers = await self._blockers() if asked.blocking else None
             facts = Facts(
-                advisory_lock_holders=await self._lock_holders() if asked.advisory_locks else None,
+                advisory_lock_holders=holders if asked.advisory_locks else None,
                 waiters=None if blockers is None else count_waiters(blockers),
                 blockers=blockers,
             )
         except psycopg.Error as error:
             message = f"could not observe: {sentence(error)}"
             raise ObservingFailed(message) from None
-        return replace(snapshot, facts=facts)
+        self._asks_for_locks = asked.advisory_locks
+        return replace(seen.snapshot, facts=facts)
 
     async def everybody(self) -> Snapshot:
         """Take a snapshot of everybody, with who waits for whom and no other fact."""
         try:
-            snapshot = await self._look(_NOBODY_CUT, everybody=True)
+            seen = await self._look(_NOBODY_CUT, everybody=True)
             blockers = await self._blockers()
         except psycopg.Error as error:
             message = f"could not observe: {sentence(error)}"
             raise ObservingFailed(message) from None
-        return replace(snapshot, facts=Facts(waiters=count_waiters(blockers), blockers=blockers))
+        return replace(seen.snapshot, facts=Facts(waiters=count_waiters(blockers), blockers=blockers))
 
-    async def _enough(self, rules: Rules | None, ahead: Span | None) -> tuple[Snapshot, Questions]:
+    async def _enough(self, rules: Rules | None, ahead: Span | None) -> tuple[_Seen, Questions]:
         """One look, or a second one at everybody when the first has shown that it takes all of them."""
         if rules is None:
             return await self._look(_NOBODY_CUT, everybody=True), _EVERY_FACT
         cutoffs = _NOBODY_CUT if ahead is None else rules.cutoffs.sooner(ahead)
-        snapshot = await self._look(cutoffs, everybody=ahead is None or self._whole.due(rules))
-        asked = questions(snapshot, rules)
-        if asked.everybody and snapshot.young is not None:
-            snapshot = await self._look(cutoffs, everybody=True)
-            asked = questions(snapshot, rules)
-        self._whole.note(snapshot, rules, again=asked.everybody)
-        return snapshot, asked
+        seen = await self._look(cutoffs, everybody=ahead is None or self._whole.due(rules))
+        asked = questions(seen.snapshot, rules)
+        if asked.everybody and seen.snapshot.young is not None:
+            seen = await self._look(cutoffs, everybody=True)
+            asked = questions(seen.snapshot, rules)
+        self._whole.note(seen.snapshot, rules, again=asked.everybody)
+        return seen, asked
 
-    async def _look(self, cutoffs: Cutoffs, *, everybody: bool) -> Snapshot:
-        params = {
-            "with_query": self._query_text.wanted,
-            "everybody": everybody,
-            "quiet": _interval(cutoffs.quiet),
-            "aborted": _interval(cutoffs.aborted),
-            "transaction": _interval(cutoffs.transaction),
-            "connected": _interval(cutoffs.connected),
-            **self._thrift._asdict(),
+    async def _look(self, cutoffs: Cutoffs, *, everybody: bool) -> _Seen:
+        look = _OBSERVE.asked(
+            with_query=flag(is_set=self._query_text.wanted),
+            everybody=flag(is_set=everybody),
+            quiet=_interval(cutoffs.quiet),
+            aborted=_interval(cutoffs.aborted),
+            transaction=_interval(cutoffs.transaction),
+            connected=_interval(cutoffs.connected),
+            backends=int4(self._thrift.backends),
+            share=float8(self._thrift.share),
+        )
+        locks = [_ADVISORY_LOCKS.asked()] if self._asks_for_locks else []
+        rows, *holders = await self._link.ask(look, *locks)
+        return _Seen(self._snapshot(rows), _holders(*holders) if holders else None)
+
+    def _snapshot(self, rows: Sequence[Row]) -> Snapshot:
+        known, decode = self._known, self._decoder.session
+        self._known = {
+            told: known[told] if told in known else decode(Columns._make(row))
+            for row in rows
+            for told in (row[:OF_THE_SESSION],)
         }
-        return self._snapshot([_Row._make(row) for row in await self._link.rows(_OBSERVE, params)])
-
-    def _snapshot(self, rows: list[_Row]) -> Snapshot:
-        known = self._known
-        self._known = {told: known.get(told) or self._session(row) for row in rows for told in (row[:_TOLD],)}
         sessions = tuple(session for session in self._known.values() if session)
         probe = self._probe
-        first = rows[0]  # our own session is always among them
-        young = None if first.everybody else (first.clients or 0) - len(sessions)
+        first = Columns._make(rows[0])  # our own session is always among them
+        young = None if as_flag(first.everybody) else as_number(first.clients or b"") - len(sessions)
         clients = sum(session.kind == CLIENT_BACKEND for session in sessions)
         return Snapshot(
             server=self._server,
-            at=first.at,
+            at=as_instant(first.at),
             slots=Slots(
                 total=probe.max_connections,
                 reserved=probe.superuser_reserved + probe.reserved,
@@ -187,33 +177,8 @@ class Observer:
             watcher=Watcher(pid=self._link.pid, role=probe.role, superuser=probe.superuser),
             sessions=sessions,
             young=young,
-            unreadable=len(rows) - len(sessions) if young is None else first.unreadable or 0,
+            unreadable=len(rows) - len(sessions) if young is None else as_number(first.unreadable or b""),
         )
-
-    def _session(self, row: _Row) -> Session | None:
-        """What the server told of a session; nothing when it hides what it is or since when."""
-        if row.kind is None or row.backend_start is None:
-            return None
-        return Session(
-            id=SessionId(row.pid, row.backend_start),
-            identity=Identity(row.database, row.role, row.application, row.client),
-            kind=row.kind,
-            role_oid=row.role_oid,
-            superuser=bool(row.superuser),
-            client_port=row.client_port,
-            state=row.state,
-            state_change=row.state_change,
-            query_start=row.query_start,
-            xact_start=row.xact_start,
-            wait_event=row.wait_event,
-            xid_age=row.xid_age,
-            last_query_listens=bool(row.listens),
-            last_query_starts_backup=bool(row.starts_backup),
-            query=self._query_text.shown(row.query),
-        )
-
-    async def _lock_holders(self) -> frozenset[int]:
-        return frozenset(pid for (pid,) in await self._link.rows(_ADVISORY_LOCKS))
 
     async def _blockers(self) -> Mapping[int, frozenset[int]]:
         return {waiter: frozenset(blockers) for waiter, blockers in await self._link.rows(_WAITERS)}
@@ -239,9 +204,13 @@ class _WholeLooks:
             self._at = None
 
 
-def _interval(span: Span | None) -> timedelta | None:
+def _holders(rows: Sequence[Row]) -> frozenset[int]:
+    return frozenset(as_number(pid) for (pid,) in rows if pid is not None)
+
+
+def _interval(span: Span | None) -> bytes | None:
     """At most a hundred years, for the server's calendar has a beginning."""
-    return None if span is None else timedelta(microseconds=min(span, _CENTURY))
+    return None if span is None else interval(Span(min(span, _CENTURY)))
 
 
 def count_waiters(blockers_of: Mapping[int, AbstractSet[int]]) -> Mapping[int, int]:

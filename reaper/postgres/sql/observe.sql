@@ -24,12 +24,12 @@ WITH cutoff AS MATERIALIZED (
                 SELECT w.pid FROM pg_catalog.pg_stat_get_wal_senders() w UNION ALL SELECT pg_catalog.pg_backend_pid()))
          ) AS pids
     FROM (SELECT pg_catalog.pg_stat_get_backend_idset() AS b) present
-   WHERE NOT %(everybody)s
+   WHERE NOT %(everybody)s::bool
 ), asked AS MATERIALIZED (
   SELECT clients,
          unreadable,
-         %(everybody)s OR present < %(backends)s AS everybody,
-         CASE WHEN present >= %(backends)s AND pg_catalog.cardinality(pids) <= present * %(share)s
+         %(everybody)s::bool OR present < %(backends)s::int4 AS everybody,
+         CASE WHEN present >= %(backends)s::int4 AND pg_catalog.cardinality(pids) <= present * %(share)s::float8
               THEN pids
               ELSE ARRAY[NULL::int4] END AS pids
     FROM counted
@@ -52,7 +52,7 @@ SELECT s.pid,
        greatest(pg_catalog.age(s.backend_xid), pg_catalog.age(s.backend_xmin)),
        s.query COLLATE "C" ~* '(^|;|\*/|--[^\n\r]*[\n\r])\s*listen\M',
        s.query COLLATE "C" ~* 'pg_(backup_start|start_backup)\s*\(',
-       CASE WHEN %(with_query)s THEN s.query END,
+       CASE WHEN %(with_query)s::bool THEN s.query END,
        pg_catalog.statement_timestamp(),
        asked.everybody,
        asked.clients,

@@ -10,11 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.session import STATES, Facts, Session, Slots, Snapshot, Watcher
-from reaper.policy.spans import Instant
 from reaper.policy.verdict import Outcome, Plan, Result
-from reaper.postgres.decoding import ExactInstant, TolerantText
-from reaper.postgres.observer import Observer, _Row, count_waiters
+from reaper.postgres.decoding import as_instant, as_text
+from reaper.postgres.observer import count_waiters
 from reaper.postgres.query_text import QueryText
+from reaper.postgres.rows import Columns, Decoder
 from reaper.record.snapshots import dump_snapshot, parse_snapshot
 from reaper.telemetry.exposition import OPENMETRICS
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
@@ -26,6 +26,8 @@ from tests.unit.record.build import AUTHOR, Shelf, ledger
 
 _EPOCH: Final = (b"\0\x02\xdb\x7f\xae\x90\x40\0", b"\x7f" + b"\xff" * 7, b"\x80" + b"\0" * 7)
 _KINDS: Final = (b"client backend", b"walsender", b"", None)
+_FLAGS: Final = (b"\0", b"\1", None)
+_ENCODING: Final = "utf-8"
 _MOST_ROWS: Final = 6
 
 _ROW: Final = b"\0\1\0\0\4shop\0\7app_web\0\5web-1\1\0\0\0\0\0\0\0\0\0"
@@ -42,9 +44,8 @@ def check(data: bytes) -> None:
     rows = [_row(feed)]
     while feed and len(rows) < _MOST_ROWS:
         rows.append(_row(feed))
-    observer = Observer.__new__(Observer)  # what turns rows into sessions needs no server
-    observer._query_text = feed.pick(tuple(QueryText))
-    sessions = {one.id: one for row in rows if (one := observer._session(row))}
+    decoder = Decoder(encoding=_ENCODING, query_text=feed.pick(tuple(QueryText)))
+    sessions = {one.id: one for row in rows if (one := decoder.session(row))}
     seen = _snapshot(feed, rows[0], tuple(sessions.values()), unreadable=len(rows) - len(sessions))
     assert parse_snapshot(dump_snapshot(seen), file="s.json") == seen
     plan = decide(snapshot=seen, rules=RULES, memory=Memory.of(seen))
@@ -54,55 +55,54 @@ def check(data: bytes) -> None:
     _log(seen, plan)
 
 
-def _row(feed: Feed) -> _Row:
-    start = _instant(feed)
-    return _Row(
-        pid=feed.number(),
+def _row(feed: Feed) -> Columns:
+    start = _moment(feed)
+    return Columns(
+        pid=bytes([0, 0, 0, feed.number()]),
         backend_start=start,
-        database=_text(feed),
-        role=_text(feed),
-        application=_text(feed),
-        client=_text(feed),
-        kind=_decoded(feed.pick(_KINDS)),
-        role_oid=feed.number(),
-        superuser=feed.pick((False, True, None)),
-        client_port=feed.number(2),
-        state=feed.pick((*STATES, "starting", None)),
-        state_change=_instant(feed),
-        query_start=_instant(feed),
-        xact_start=_instant(feed),
-        wait_event=feed.pick((None, "SyncRep")),
-        xid_age=feed.pick((None, 1, 5, -1, 2**31 - 1)),
-        listens=feed.pick((None, True, False)),
-        starts_backup=feed.pick((None, True, False)),
-        query=_text(feed),
-        everybody=True,
+        database=_name(feed),
+        role=_name(feed),
+        application=_name(feed),
+        client=_name(feed),
+        kind=feed.pick(_KINDS),
+        role_oid=feed.take(4).rjust(4, b"\0"),
+        superuser=feed.pick(_FLAGS),
+        client_port=feed.take(4).rjust(4, b"\0"),
+        state=feed.pick((*(state.encode() for state in STATES), b"starting", None)),
+        state_change=_moment(feed),
+        query_start=_moment(feed),
+        xact_start=_moment(feed),
+        wait_event=feed.pick((None, b"SyncRep")),
+        xid_age=feed.pick((None, b"\0\0\0\1", b"\0\0\0\5", b"\xff" * 4, b"\x7f\xff\xff\xff")),
+        listens=feed.pick(_FLAGS),
+        starts_backup=feed.pick(_FLAGS),
+        query=_name(feed),
+        at=start or _moment(feed) or _EPOCH[0],
+        everybody=b"\1",
         clients=None,
         unreadable=None,
-        at=start or _instant(feed) or ExactInstant(0).load(_EPOCH[0]),
     )
 
 
-def _instant(feed: Feed) -> Instant | None:
+def _moment(feed: Feed) -> bytes | None:
     drawn = feed.pick((*_EPOCH, b"", None))
-    if drawn is None:
-        return None
-    return ExactInstant(0).load(drawn or feed.take(8).rjust(8, b"\0"))
+    return None if drawn is None else drawn or feed.take(8).rjust(8, b"\0")
+
+
+def _name(feed: Feed) -> bytes | None:
+    return None if feed.number() % 4 == 1 else feed.piece().replace(b"\0", b"")
 
 
 def _text(feed: Feed) -> str | None:
-    return None if feed.number() % 4 == 1 else _decoded(feed.piece())
+    data = _name(feed)
+    return None if data is None else as_text(data, _ENCODING)
 
 
-def _decoded(data: bytes | None) -> str | None:
-    return None if data is None else TolerantText(0).load(data.replace(b"\0", b""))
-
-
-def _snapshot(feed: Feed, row: _Row, sessions: tuple[Session, ...], *, unreadable: int) -> Snapshot:
+def _snapshot(feed: Feed, row: Columns, sessions: tuple[Session, ...], *, unreadable: int) -> Snapshot:
     blockers = {feed.number(): set(feed.take(3)) for _ in range(feed.number() % 4)}
     return Snapshot(
         server="orders",
-        at=row.at,
+        at=as_instant(row.at),
         slots=Slots(total=feed.number(2), reserved=feed.number(), used=feed.number(2)),
         watcher=Watcher(pid=feed.number(), role=_text(feed) or "", superuser=False),
         sessions=sessions,

@@ -1,0 +1,82 @@
+"""A row of observe.sql, and the session that it tells of."""
+
+from typing import Final, NamedTuple
+
+from reaper.policy.session import Identity, Session, SessionId
+from reaper.policy.spans import Instant
+from reaper.postgres.decoding import as_flag, as_instant, as_number, as_text
+from reaper.postgres.query_text import QueryText
+
+
+class Columns(NamedTuple):
+    """What each column holds, as it came over the wire."""
+
+    pid: bytes
+    backend_start: bytes | None
+    database: bytes | None
+    role: bytes | None
+    application: bytes | None
+    client: bytes | None
+    kind: bytes | None
+    role_oid: bytes | None
+    superuser: bytes | None
+    client_port: bytes | None
+    state: bytes | None
+    state_change: bytes | None
+    query_start: bytes | None
+    xact_start: bytes | None
+    wait_event: bytes | None
+    xid_age: bytes | None
+    listens: bytes | None
+    starts_backup: bytes | None
+    query: bytes | None
+    at: bytes
+    everybody: bytes
+    clients: bytes | None
+    """Walsenders too, who all have a row of their own."""
+    unreadable: bytes | None
+
+
+OF_THE_SESSION: Final = Columns._fields.index("at")
+"""So many of the columns are about one session; the others are the same in every row."""
+
+
+class Decoder:
+    """Makes sessions of rows."""
+
+    def __init__(self, *, encoding: str, query_text: QueryText) -> None:
+        self._encoding = encoding
+        self._query_text = query_text
+
+    def session(self, row: Columns) -> Session | None:
+        """The session; nothing when the server hides what it is or since when."""
+        if row.kind is None or row.backend_start is None:
+            return None
+        return Session(
+            id=SessionId(as_number(row.pid), as_instant(row.backend_start)),
+            identity=Identity(*map(self._text, (row.database, row.role, row.application, row.client))),
+            kind=as_text(row.kind, self._encoding),
+            role_oid=None if row.role_oid is None else int.from_bytes(row.role_oid, "big"),
+            superuser=as_flag(row.superuser),
+            client_port=_number(row.client_port),
+            state=self._text(row.state),
+            state_change=_instant(row.state_change),
+            query_start=_instant(row.query_start),
+            xact_start=_instant(row.xact_start),
+            wait_event=self._text(row.wait_event),
+            xid_age=_number(row.xid_age),
+            last_query_listens=as_flag(row.listens),
+            last_query_starts_backup=as_flag(row.starts_backup),
+            query=self._query_text.shown(self._text(row.query)),
+        )
+
+    def _text(self, data: bytes | None) -> str | None:
+        return None if data is None else as_text(data, self._encoding)
+
+
+def _number(data: bytes | None) -> int | None:
+    return None if data is None else as_number(data)
+
+
+def _instant(data: bytes | None) -> Instant | None:
+    return None if data is None else as_instant(data)
