@@ -6,7 +6,7 @@ of them, as if dry-run policies were enforced. So a rehearsal changes nothing of
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import NamedTuple, TypeGuard
+from typing import Final, NamedTuple, TypeGuard
 
 from reaper.policy.memory import Memory
 from reaper.policy.protections import BUILT_IN, NEEDS_LOCKS, SELF, Shield, shield
@@ -16,6 +16,8 @@ from reaper.policy.selector import Hit
 from reaper.policy.session import KINDS, STATES, Session, SessionId, Snapshot
 from reaper.policy.spans import Instant
 from reaper.policy.verdict import BrakeTrip, Plan, Reap, Spare, Spared, Verdict, longest_idle_first
+
+_LOCKS: Final = frozenset({NEEDS_LOCKS})
 
 
 def decide(*, snapshot: Snapshot, rules: Rules, memory: Memory) -> Plan:
@@ -49,16 +51,21 @@ class Questions(NamedTuple):
 def questions(snapshot: Snapshot, rules: Rules) -> Questions:
     """Look for candidates, and say what must be known of them; quiet servers are asked nothing."""
     locks = blocking = everybody = False
+    rests = _Rests(snapshot)
     for session in snapshot.sessions:
         if unknown(session):
             continue
-        for policy in _worth_asking(rules.meaning(session), session, snapshot.at):
+        meant = rules.meaning(session)
+        candidate = False
+        for policy in _worth_asking(meant, session, snapshot.at):
             if policy.match.holds_but_for_facts(session, snapshot.at):
-                locks = locks or NEEDS_LOCKS not in policy.despite
+                candidate = True
+                spared_anyway = policy.name in meant.allowed or rests.of(policy)
+                locks = locks or not (spared_anyway or NEEDS_LOCKS in policy.despite)
                 blocking = blocking or policy.match.blocking
-                # A cap counts the young as well; and where a clock was set back, one may pass for young.
-                cut_off = not rules.cutoffs.reached(session, snapshot.at)
-                everybody = everybody or policy.cap is not None or cut_off
+                everybody = everybody or policy.cap is not None  # which counts the young as well
+        # Where a clock was set back, one may pass for young.
+        everybody = everybody or (candidate and not rules.cutoffs.reached(session, snapshot.at))
     return Questions(advisory_locks=locks, blocking=blocking, everybody=everybody)
 
 
@@ -81,6 +88,20 @@ def _worth_asking(meant: Meant, session: Session, now: Instant) -> tuple[Policy,
     return meant.policies if began is not None and now - began >= meant.soonest else ()
 
 
+class _Rests(dict[str, tuple[str, str] | None]):
+    """Why each policy rests, worked out once for a snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self._snapshot = snapshot
+
+    def of(self, policy: Policy) -> tuple[str, str] | None:
+        """By what, and why; nothing when it acts."""
+        if policy.name not in self:
+            self[policy.name] = policy.rests(self._snapshot)
+        return self[policy.name]
+
+
 class _Judged(NamedTuple):
     verdicts: Mapping[SessionId, Verdict]
     brakes: tuple[BrakeTrip, ...]
@@ -96,7 +117,7 @@ class _Lane:
         self._mode = mode
         self._policies = rules.enforcing if mode is Mode.ENFORCE else rules.awake
         self._shields: dict[tuple[SessionId, frozenset[str]], Shield | None] = {}
-        self._rests: dict[str, tuple[str, str] | None] = {}
+        self._rests = _Rests(self._snapshot)
 
     def judge(self, sessions: list[Session]) -> _Judged:
         verdicts = dict[SessionId, Verdict]()
@@ -133,19 +154,19 @@ class _Lane:
         return spare or Spare(session=session, by=Spared.UNMATCHED, reason="no policy matches")
 
     def _veto(self, policy: Policy, session: Session, allowed: Hit | None) -> Spare | None:
-        """Why a policy that matches does not decide: a protection, its allowlist, or that it rests."""
-        if found := self._shield(session, policy.despite):
-            reason = f"protected: {found.reason}"
-            return Spare(
-                session=session, by=Spared.PROTECTION, reason=reason, policy=policy, protection=found.name
-            )
+        """Why a policy that matches does not decide: a protection, its allowlist, or that it rests.
+
+        Who holds advisory locks comes last: it is not asked where all else suffices.
+        """
+        if found := self._shield(session, policy.despite | _LOCKS):
+            return _protected(session, policy, found)
         if allowed:
             return Spare(session=session, by=Spared.ALLOWLIST, reason=f"allowlist {allowed}", policy=policy)
-        if policy.name not in self._rests:
-            self._rests[policy.name] = policy.rests(self._snapshot)
-        if rests := self._rests[policy.name]:
+        if rests := self._rests.of(policy):
             by, reason = rests
             return Spare(session=session, by=Spared(by), reason=reason, policy=policy)
+        if found := self._shield(session, policy.despite):
+            return _protected(session, policy, found)
         return None
 
     def _shield(self, session: Session, despite: frozenset[str]) -> Shield | None:
@@ -172,6 +193,11 @@ class _Lane:
             if left.trip:
                 trips.append(left.trip)
         return trips
+
+
+def _protected(session: Session, policy: Policy, found: Shield) -> Spare:
+    reason = f"protected: {found.reason}"
+    return Spare(session=session, by=Spared.PROTECTION, reason=reason, policy=policy, protection=found.name)
 
 
 def _is_rehearsal(verdict: Verdict) -> TypeGuard[Reap]:

@@ -1,8 +1,8 @@
 """The criteria of a policy: all of them must hold, and what is not known holds for nobody."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from reaper.policy.selector import NO_KEYS, Selector
 from reaper.policy.session import ACTIVE, Session, Snapshot
@@ -29,6 +29,29 @@ class Age(NamedTuple):
         return f"{said}, limit {exact_words(self.limit)}"
 
 
+class _Asked(NamedTuple):
+    """An age that is asked for, of whomever."""
+
+    key: str
+    word: str
+    began: Callable[[Session], Instant | None]
+    limit: Span
+
+    def since(self, session: Session) -> Instant | None:
+        """The moment from which this age of a session can be believed."""
+        began, counted_from = self.began(session), session.counted_from
+        return began if began is None or counted_from is None else max(began, counted_from)
+
+
+_AGES: Final[tuple[tuple[str, str, Callable[[Session], Instant | None]], ...]] = (
+    # Who is at work is not idle, and the start of the last query is the age of nothing once it is over.
+    ("idle_for", "idle", lambda session: None if session.state == ACTIVE else session.state_change),
+    ("transaction_for", "in transaction", lambda session: session.xact_start),
+    ("connected_for", "connected", lambda session: session.id.backend_start),
+    ("running_for", "running", lambda session: session.query_start if session.state == ACTIVE else None),
+)
+
+
 class Answer(NamedTuple):
     """What one criterion says of one session, in words."""
 
@@ -49,6 +72,13 @@ class Match:
     running_for: Span | None = None
     holds_back_vacuum: int | None = None
     blocking: bool = False
+    _asked: "tuple[_Asked, ...]" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out once which ages are asked for."""
+        limits = (self.idle_for, self.transaction_for, self.connected_for, self.running_for)
+        asked = (_Asked(*age, limit) for age, limit in zip(_AGES, limits, strict=True) if limit is not None)
+        object.__setattr__(self, "_asked", tuple(asked))
 
     def holds(self, session: Session, snapshot: Snapshot) -> bool:
         """Whether every criterion but the selector holds, which is asked once for each identity."""
@@ -58,15 +88,13 @@ class Match:
 
     def holds_but_for_facts(self, session: Session, now: Instant) -> bool:
         """Whether state, ages and horizon hold: what can be said before asking for facts."""
-        if not self._in_state(session, now):
-            return False
-        ages = tuple(self.ages(session))
-        return (
-            # Without an age nobody is meant, not everybody.
-            bool(ages)
-            and all(age.reached(now) for age in ages)
-            and (self.holds_back_vacuum is None or self._holds_back(session))
-        )
+        if not self._asked or not self._in_state(session, now):
+            return False  # without an age nobody is meant, not everybody
+        for asked in self._asked:  # what a cycle does most often
+            began = asked.since(session)
+            if began is None or now - began < max(asked.limit, 0):
+                return False
+        return self.holds_back_vacuum is None or self._holds_back(session)
 
     @property
     def in_state_for(self) -> Span:
@@ -75,21 +103,8 @@ class Match:
 
     def ages(self, session: Session) -> Iterator[Age]:
         """Each age that is asked for."""
-        # Who is at work is not idle, and the start of the last query is the age of nothing once it is over.
-        active, since_when = session.state == ACTIVE, session.counted_from
-        # One after the other and not in a table: this is what a cycle does most often.
-        if self.idle_for is not None:
-            began = None if active else session.state_change
-            yield Age("idle_for", "idle", _believed(began, since_when), self.idle_for)
-        if self.transaction_for is not None:
-            began = _believed(session.xact_start, since_when)
-            yield Age("transaction_for", "in transaction", began, self.transaction_for)
-        if self.connected_for is not None:
-            began = _believed(session.id.backend_start, since_when)
-            yield Age("connected_for", "connected", began, self.connected_for)
-        if self.running_for is not None:
-            began = session.query_start if active else None
-            yield Age("running_for", "running", _believed(began, since_when), self.running_for)
+        for asked in self._asked:
+            yield Age(asked.key, asked.word, asked.since(session), asked.limit)
 
     def answers(self, session: Session, snapshot: Snapshot) -> Iterator[Answer]:
         """What each criterion says of this session, for a person."""
@@ -109,15 +124,15 @@ class Match:
 
     def due(self, session: Session) -> Instant | None:
         """When the last age is reached if the session stays as it is; None when it never will be."""
-        ages = tuple(self.ages(session))
-        if not ages or session.state not in self.states or session.state_change is None:
+        if not self._asked or session.state not in self.states or session.state_change is None:
             return None
-        moments = [session.state_change]
-        for age in ages:
-            if age.began is None:
+        due = session.state_change
+        for asked in self._asked:
+            began = asked.since(session)
+            if began is None:
                 return None
-            moments.append(Instant(age.began + max(age.limit, 0)))
-        return max(moments)
+            due = max(due, Instant(began + max(asked.limit, 0)))
+        return due
 
     def _telling_answers(self, session: Session, snapshot: Snapshot) -> Iterator[Answer]:
         ages = tuple(self.ages(session))
@@ -145,13 +160,6 @@ class Match:
     def _holds_back(self, session: Session) -> bool:
         limit = self.holds_back_vacuum
         return limit is not None and session.xid_age is not None and session.xid_age >= limit
-
-
-def _believed(began: Instant | None, counted_from: Instant | None) -> Instant | None:
-    """The moment from which an age can be believed."""
-    if began is None or counted_from is None:
-        return began
-    return max(began, counted_from)
 
 
 def waiters(session: Session, snapshot: Snapshot) -> int:

@@ -13,25 +13,30 @@ WITH cutoff AS MATERIALIZED (
 ), counted AS MATERIALIZED (
   SELECT pg_catalog.count(*) AS present,
          pg_catalog.count(pg_catalog.pg_stat_get_backend_client_port(b)) AS clients,
-         pg_catalog.count(*) - pg_catalog.count(pg_catalog.pg_stat_get_backend_start(b)) AS unreadable,
-         -- A session that has run no query has no activity_start.
+         pg_catalog.count(*) - pg_catalog.count(quiet_since) AS unreadable,
          pg_catalog.array_agg(pg_catalog.pg_stat_get_backend_pid(b)) FILTER (WHERE
-           coalesce(pg_catalog.pg_stat_get_backend_activity_start(b), pg_catalog.pg_stat_get_backend_start(b))
-             <= (SELECT greatest(quiet, aborted) FROM cutoff)
-           OR pg_catalog.pg_stat_get_backend_xact_start(b) <= (SELECT transaction FROM cutoff)
-           OR pg_catalog.pg_stat_get_backend_start(b) <= (SELECT connected FROM cutoff)
-           OR pg_catalog.pg_stat_get_backend_pid(b) = ANY (ARRAY(
-                SELECT w.pid FROM pg_catalog.pg_stat_get_wal_senders() w UNION ALL SELECT pg_catalog.pg_backend_pid()))
-         ) AS pids
-    FROM (SELECT pg_catalog.pg_stat_get_backend_idset() AS b) present
+           quiet_since <= (SELECT greatest(quiet, aborted) FROM cutoff)
+           OR (SELECT transaction FROM cutoff) IS NOT NULL
+              AND pg_catalog.pg_stat_get_backend_xact_start(b) <= (SELECT transaction FROM cutoff)
+           OR (SELECT connected FROM cutoff) IS NOT NULL
+              AND pg_catalog.pg_stat_get_backend_start(b) <= (SELECT connected FROM cutoff)
+         ) AS old
+         -- A session that has run no query has no activity_start; one that we may not read has neither.
+    FROM (SELECT b, coalesce(pg_catalog.pg_stat_get_backend_activity_start(b),
+                             pg_catalog.pg_stat_get_backend_start(b)) AS quiet_since
+            FROM (SELECT pg_catalog.pg_stat_get_backend_idset() AS b) present
+          OFFSET 0) present
    WHERE NOT %(everybody)s::bool
 ), asked AS MATERIALIZED (
   SELECT clients,
          unreadable,
          %(everybody)s::bool OR present < %(backends)s::int4 AS everybody,
-         CASE WHEN present >= %(backends)s::int4 AND pg_catalog.cardinality(pids) <= present * %(share)s::float8
-              THEN pids
-              ELSE ARRAY[NULL::int4] END AS pids
+         CASE WHEN %(everybody)s::bool OR present < %(backends)s::int4
+                OR pg_catalog.cardinality(old) > present * %(share)s::float8
+              THEN ARRAY[NULL::int4]
+              ELSE ARRAY(SELECT pg_catalog.unnest(old)
+                          UNION SELECT w.pid FROM pg_catalog.pg_stat_get_wal_senders() w
+                          UNION SELECT pg_catalog.pg_backend_pid()) END AS pids
     FROM counted
 )
 SELECT s.pid,

@@ -7,6 +7,7 @@ import pytest
 
 from reaper.policy.match import Match
 from reaper.policy.protections import BUILT_IN, DESCRIPTIONS, SELF, SETTABLE
+from reaper.policy.rules import When
 from reaper.policy.selector import NO_KEYS, From, Selector
 from reaper.policy.session import WALSENDER, Facts, Session, Snapshot
 from reaper.policy.spans import parse_span
@@ -213,6 +214,16 @@ def test_protect_of_the_policy_file_beats_every_policy(
 )
 def test_protect_spares_only_whom_it_names(protect: Selector) -> None:
     assert isinstance(verdict(session(), policy(), protect=protect), Reap)
+
+
+@pytest.mark.parametrize("facts", [Facts(), Facts(advisory_lock_holders=frozenset({100}))])
+def test_locks_are_told_after_everything_that_spares_without_them(facts: Facts) -> None:
+    allowed = replace(policy(), allowlist=Selector(database=globs("shop")))
+    resting = replace(policy(), when=When(0.99))
+
+    for rule, by in ((allowed, Spared.ALLOWLIST), (resting, Spared.WHEN), (policy(), Spared.PROTECTION)):
+        (spare,) = plan(snapshot(session(), facts=facts), rule).spares
+        assert spare.by is by
 
 
 def test_a_protected_session_that_no_policy_matches_is_simply_unmatched() -> None:

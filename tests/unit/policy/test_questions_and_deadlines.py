@@ -1,13 +1,15 @@
 """Which facts are asked for, and when the next session falls due."""
 
 from dataclasses import replace
+from datetime import UTC
+from typing import Any
 
 import pytest
 
 from reaper.policy.deadline import next_due, rest_after
 from reaper.policy.decide import Questions, questions
 from reaper.policy.match import Match
-from reaper.policy.rules import Mode, Policy, Rules
+from reaper.policy.rules import Mode, Policy, Rules, When, Window
 from reaper.policy.selector import Selector
 from reaper.policy.session import ACTIVE, IDLE, IN_TRANSACTION, Session
 from reaper.policy.spans import Instant, parse_span
@@ -15,6 +17,7 @@ from reaper.policy.spans import Instant, parse_span
 from .build import IDLE_10M, NOW, ago, globs, later, policy, session, snapshot
 
 BLOCKERS = policy("blockers", replace(IDLE_10M, blocking=True))
+SATURDAY = Window(days=frozenset({5}), start=0, end=0, zone=UTC, text="Sat")
 WITHOUT_LOCKS = replace(policy("bold"), despite=frozenset({"advisory-locks"}))
 
 
@@ -55,6 +58,20 @@ def test_a_candidate_raises_the_questions_of_its_policy(rule: Policy, *, locks: 
 def test_a_quiet_server_is_asked_nothing(seen: Session) -> None:
     rule = policy(match=replace(IDLE_10M, blocking=True, selector=Selector(database=globs("shop"))))
     assert asked(seen, rule) == Questions(advisory_locks=False, blocking=False)
+
+
+@pytest.mark.parametrize(
+    "spares",
+    [
+        {"allowlist": Selector(database=globs("shop"))},
+        {"when": When(0.99)},
+        {"during": (SATURDAY,)},
+    ],
+)
+def test_nobody_asks_for_the_locks_of_whom_something_cheaper_spares(spares: dict[str, Any]) -> None:
+    assert asked(session(), replace(policy(), **spares)) == Questions()
+    assert asked(session(), replace(BLOCKERS, **spares)) == Questions(blocking=True)
+    assert asked(session(), replace(policy(), **spares), policy("another")) == Questions(advisory_locks=True)
 
 
 def test_an_empty_server_is_asked_nothing() -> None:
