@@ -4,6 +4,7 @@ from reaper.config import models
 from reaper.config.labels import Only
 from reaper.config.settings import Server
 from reaper.policy import rules
+from reaper.policy.churn import DEFAULT_CHURN, Churn
 from reaper.policy.match import Match
 from reaper.policy.selector import NO_KEYS, Selector
 
@@ -24,6 +25,7 @@ def policy(model: models.Policy) -> rules.Policy:
         action=rules.Action(model.action),
         pace=model.pace.per_cycle if model.pace else rules.DEFAULT_PACE,
         brake=_brake(model.brake) if model.brake else None,
+        churn=_churn(model.churn) if model.churn else None,
     )
 
 
@@ -60,6 +62,17 @@ def _match(model: models.Match) -> Match:
         running_for=model.running_for,
         holds_back_vacuum=model.holds_back_vacuum,
         blocking=model.blocking,
+    )
+
+
+def _churn(model: models.Churn) -> Churn:
+    default = DEFAULT_CHURN
+    return Churn(
+        within=default.within if model.within is None else model.within,
+        share=default.share if model.share is None else model.share,
+        acts=default.acts if model.acts is None else model.acts,
+        pause=default.pause if model.pause is None else model.pause,
+        longest=default.longest if model.longest is None else model.longest,
     )
 
 

@@ -71,6 +71,8 @@ Share = Annotated[float, Read(fields.share, _PERCENT)]
 Age = Annotated[Span, Read(fields.duration("1ms", "3650d"), _DURATION)]
 Interval = Annotated[Span, Read(fields.duration("1s", "1h"), _DURATION)]
 Batch = Annotated[Span, Read(fields.duration("1s", "1d"), _DURATION)]
+Within = Annotated[Span, Read(fields.duration("1s", "10m"), _DURATION)]
+Pause = Annotated[Span, Read(fields.duration("1s", "7d"), _DURATION)]
 Precision = Annotated[Span, Read(fields.duration("10ms", "1h"), _DURATION)]
 
 PolicyName = Annotated[str, _name(_POLICY_NAME, _POLICY_NAMES)]

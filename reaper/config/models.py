@@ -140,6 +140,21 @@ class Brake(Part):
     """Plans for so many sessions or fewer never brake."""
 
 
+class Churn(Part):
+    """A pool that opens a new session for each that goes is left alone for a while, longer each time."""
+
+    within: keys.Within | None = Field(None, json_schema_extra={"default": "10s"})
+    """Who comes so soon after a termination has taken its place; 1s to 10m."""
+    share: keys.Share | None = Field(None, json_schema_extra={"default": "90%"})
+    """From this share of places that were taken again on it is churn."""
+    acts: keys.Number | None = Field(None, json_schema_extra={"default": 10})
+    """After so many terminations of the group: same role, database, application and client."""
+    pause: keys.Pause | None = Field(None, json_schema_extra={"default": "10m"})
+    """For how long the group is left alone the first time, and twice as long each time after that."""
+    longest: keys.Pause | None = Field(None, json_schema_extra={"default": "4h"})
+    """No pause is longer than this."""
+
+
 class Policy(Part):
     """A named rule. The first policy in the file that matches a session decides."""
 
@@ -176,6 +191,10 @@ class Policy(Part):
         default_factory=Brake, json_schema_extra=_or_off
     )
     """When a plan is too large to be right; `off` belongs beside `when`."""
+    churn: Annotated[Churn | None, BeforeValidator(_off_is_none)] = Field(
+        default_factory=Churn, json_schema_extra=_or_off
+    )
+    """When a pool refills at once whatever is taken from it, and is left alone; `off` takes on and on."""
 
 
 class Server(Part):
@@ -211,7 +230,7 @@ class Notify(Part):
     on: list[keys.OccasionWord] | None = Field(
         None, min_length=1, max_length=MOST, json_schema_extra={"default": [*Occasion]}
     )
-    """What it is told: brakes that tripped, servers that cannot be observed, failed cycles, terminations."""
+    """What it is told: brakes, servers that hide sessions, failures, terminations, pools that refill."""
     every: keys.Batch | None = Field(None, json_schema_extra={"default": "1m"})
     """What happens within this time goes into one message; 1s to 1d."""
 

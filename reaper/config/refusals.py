@@ -45,6 +45,7 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "pace": "{per_cycle: 10}",
     "per_cycle": "10",
     "brake": "{share: 50%, above: 5}, or off",
+    "churn": "{within: 10s, pause: 10m}, or off",
 }
 
 _ITEMS: Final[Mapping[str, str]] = {
@@ -72,6 +73,7 @@ _MODELS: Final[Mapping[str, type[models.Part]]] = {
     "cap": models.Cap,
     "pace": models.Pace,
     "brake": models.Brake,
+    "churn": models.Churn,
 }
 """Which model reads the map under a key; no key is the top of the file."""
 

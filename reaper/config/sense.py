@@ -6,6 +6,7 @@ from reaper.config.mistakes import Finding, Path, quoted
 from reaper.config.models import AGES, URL_KEYS, Head, Match, Policy
 from reaper.config.settings import DEFAULT_INTERVAL, DEFAULT_PRECISION
 from reaper.config.wide import selectors, useless
+from reaper.policy.churn import DEFAULT_CHURN
 from reaper.policy.session import ACTIVE, IDLE
 from reaper.policy.spans import exact_words
 
@@ -88,6 +89,10 @@ def _restraints(policy: Policy, at: Path) -> Iterator[Finding]:
     if policy.action == "cancel" and states and states != {ACTIVE}:
         what = "only a running statement can be cancelled"
         yield Finding((*at, "action"), what, "write state: [active], or action: terminate")
+    if policy.churn and (policy.churn.pause or 0) > (policy.churn.longest or DEFAULT_CHURN.longest):
+        longest = exact_words(policy.churn.longest or DEFAULT_CHURN.longest)
+        what = f"the first pause is longer than the longest of {longest}"
+        yield Finding((*at, "churn", "pause"), what, f"write {longest} or less, or a longer longest:")
     if policy.cap and ACTIVE in states:
         what = "a cap counts idle sessions, and this policy means active ones"
         yield Finding((*at, "cap"), what, "leave it out")

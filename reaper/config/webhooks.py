@@ -13,6 +13,7 @@ class Occasion(StrEnum):
     BLINDNESS = "blindness"
     FAILURES = "failures"
     TERMINATIONS = "terminations"
+    CHURN = "churn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from reaper.policy.churn import BackOff, Group
 from reaper.policy.rules import Action, Mode
 from reaper.policy.session import CLIENT_BACKEND, Session, SessionId, Snapshot
 from reaper.policy.spans import Instant
@@ -47,6 +48,8 @@ class Memory:
     """Gone, as far as a dry run is concerned: so that its pace moves on as a real one does."""
     in_vain: Mapping[Tried, int] = field(default_factory=lambda: MappingProxyType({}))
 
+    left_alone: Mapping[Group, BackOff] = field(default_factory=lambda: MappingProxyType({}))
+    """Groups that refill at once whatever is taken from them."""
     braked: frozenset[str] = frozenset()
     """Policies whose brake held in the last cycle: it is recorded when it trips, not while it holds."""
 
@@ -54,6 +57,10 @@ class Memory:
     def of(cls, snapshot: Snapshot) -> "Memory":
         """Take everybody in this snapshot for seen: what a look at a single snapshot does."""
         return cls(seen=frozenset(session.id for session in snapshot.sessions))
+
+    def leaving_alone(self, groups: Mapping[Group, BackOff]) -> "Memory":
+        """The same, and these groups refill at once."""
+        return self if groups is self.left_alone else replace(self, left_alone=groups)
 
     def without_rehearsals(self) -> "Memory":
         """What is left when the rules have changed: the new ones are rehearsed from the beginning."""
@@ -107,5 +114,6 @@ class Memory:
             seen=seen,
             rehearsed=frozenset(rehearsed),
             in_vain=MappingProxyType(in_vain),
+            left_alone=self.left_alone,
             braked=frozenset(trip.policy.name for trip in brakes),
         )

@@ -1,4 +1,4 @@
-"""What holds a policy back from sessions that it condemns: keep, cap, brake, sightings, pace.
+"""What holds a policy back from sessions that it condemns: keep, cap, brake, churn, sightings, pace.
 
 Each restraint takes the condemned sessions of one policy, the longest idle first, returns those that remain
 condemned, and notes those that it spares.
@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reaper.policy.churn import Group
 from reaper.policy.memory import MOST_TRIES, Memory, Tried
 from reaper.policy.rules import Policy, percent
 from reaper.policy.session import CLIENT_BACKEND, Identity, Session, Snapshot
@@ -31,7 +32,9 @@ def restrain(policy: Policy, condemned: list[Session], snapshot: Snapshot, memor
         for session in remaining:
             sieve.spare(session, Spared.BRAKE, trip.reason)
         return Restrained([], sieve.spares, trip)
-    return Restrained(_paced(sieve, _sighted(sieve, remaining, memory)), sieve.spares, None)
+    # After the brake: whom churn spares must not make a plan look smaller than it was written.
+    remaining = _sighted(sieve, _calmed(sieve, remaining, snapshot, memory), memory)
+    return Restrained(_paced(sieve, remaining), sieve.spares, None)
 
 
 @dataclass(slots=True)
@@ -96,6 +99,19 @@ def _brake(policy: Policy, condemned: int, clients: int) -> BrakeTrip | None:
     share = percent(brake.share)
     reason = f"brake: would take {condemned} of {clients} client sessions, acts on nobody above {share}"
     return BrakeTrip(policy=policy, condemned=condemned, clients=clients, reason=reason)
+
+
+def _calmed(sieve: _Sieve, condemned: list[Session], snapshot: Snapshot, memory: Memory) -> list[Session]:
+    if not memory.left_alone or sieve.policy.churn is None:
+        return condemned
+    remaining = []
+    for session in condemned:
+        found = memory.left_alone.get(Group(sieve.policy.name, session.identity))
+        if found and snapshot.at < found.until:
+            sieve.spare(session, Spared.CHURN, found.reason)
+        else:
+            remaining.append(session)
+    return remaining
 
 
 def _sighted(sieve: _Sieve, condemned: list[Session], memory: Memory) -> list[Session]:

@@ -6,6 +6,7 @@ from datetime import tzinfo
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from reaper.policy.churn import DEFAULT_CHURN, Churn
 from reaper.policy.cutoffs import Cutoffs
 from reaper.policy.match import Match
 from reaper.policy.selector import NO_KEYS, Hit, Selector
@@ -124,6 +125,7 @@ class Policy:
     action: Action = Action.TERMINATE
     pace: int = DEFAULT_PACE
     brake: Brake | None = DEFAULT_BRAKE
+    churn: Churn | None = DEFAULT_CHURN
 
     def rests(self, snapshot: Snapshot) -> tuple[str, str] | None:
         """Which of `when` and `during` keeps the policy from acting now, and why; or nothing."""

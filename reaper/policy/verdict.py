@@ -22,6 +22,7 @@ class Spared(StrEnum):
     CAP = "cap"
     BRAKE = "brake"
     FIRST_SIGHTING = "first-sighting"
+    CHURN = "churn"
     PACE = "pace"
     IN_VAIN = "in-vain"
     REHEARSED = "rehearsed"

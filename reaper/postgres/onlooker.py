@@ -6,13 +6,15 @@ from typing import Final, NamedTuple
 import psycopg
 
 from reaper.policy.fates import Standing
-from reaper.policy.session import SessionId
-from reaper.policy.spans import Instant
+from reaper.policy.session import Identity, SessionId
+from reaper.policy.spans import Instant, as_datetime
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
 
 _WATCHED: Final = statement("watched")
+_NEWCOMERS: Final = statement("newcomers")
 _ONE_BY_ONE: Final = 8
+_MOST_NEWCOMERS: Final = 1_000
 
 
 class Seen(NamedTuple):
@@ -20,6 +22,13 @@ class Seen(NamedTuple):
 
     at: Instant
     sessions: dict[SessionId, Standing | None]
+
+
+class Newcomer(NamedTuple):
+    """A session that has come lately."""
+
+    began: Instant
+    identity: Identity
 
 
 class Onlooker:
@@ -41,3 +50,20 @@ class Onlooker:
         }
         found = {one: stand.get(one) for one in ids if one.pid not in hidden}
         return Seen(at=rows[0][-1], sessions=found) if rows else None
+
+    async def newcomers(self, roles: Collection[str], since: Instant) -> list[Newcomer] | None:
+        """The newest sessions of these roles that came since then; nothing when the server does not say.
+
+        Raises Lost.
+        """
+        params = {
+            "since": as_datetime(since),
+            "roles": list(roles),
+            "one_by_one": _ONE_BY_ONE,
+            "most": _MOST_NEWCOMERS,
+        }
+        try:
+            rows = await self._link.rows(_NEWCOMERS, params)
+        except psycopg.Error:
+            return None
+        return [Newcomer(began, Identity(*names)) for began, *names in rows]

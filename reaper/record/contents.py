@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from reaper.policy.fates import Fated
+from reaper.policy.refilling import Refilling
 from reaper.policy.session import Session
 from reaper.policy.spans import Instant, isoformat, seconds, since
 from reaper.policy.verdict import Reap
@@ -33,6 +34,22 @@ def fate(became: Fated) -> dict[str, object]:
         "used_at": isoformat(became.used_at),
         "after_s": seconds(became.after),
         "unseen_s": seconds(became.unseen),
+    }
+
+
+def refilling(pool: Refilling) -> dict[str, object]:
+    """A group that is left alone, and why."""
+    came_back, acts = pool.evidence.because
+    return {
+        "policy": pool.policy.name,
+        "mode": pool.policy.mode,
+        "action": pool.policy.action,
+        "server_time": isoformat(pool.at),
+        "reason": pool.left_alone.reason,
+        **pool.identity._asdict(),
+        "acts": acts,
+        "came_back": came_back,
+        "until": isoformat(pool.left_alone.until),
     }
 
 

@@ -21,6 +21,7 @@ OUTCOME: Final = "session.outcome"
 BRAKED: Final = "policy.braked"
 COUNTERS: Final = "server.counters"
 FATE: Final = "session.fate"
+LEFT_ALONE: Final = "policy.left_alone"
 
 PREV: Final = "prev"
 """The field by which each line holds on to the one before it."""
@@ -115,6 +116,15 @@ _BRAKE: Final = (
     Field("condemned", "integer", "how many sessions the policy would have taken"),
     Field("clients", "integer", "of how many client sessions"),
 )
+_LEFT_ALONE: Final = (
+    Field("role", "text?", "the group's role"),
+    Field("database", "text?", "the group's database"),
+    Field("application", "text?", "the group's application name"),
+    Field("client", "text?", "the group's address; null through the server's own socket"),
+    Field("acts", "integer", "so many of its sessions were terminated"),
+    Field("came_back", "integer", "so many new ones took their places at once"),
+    Field("until", "instant", "it is left alone until then, by the server's clock"),
+)
 
 _COUNTERS: Final = (
     Field("server", "text", "the server's name in the policy file"),
@@ -137,6 +147,7 @@ EVENTS: Final[Mapping[str, tuple[Field, ...]]] = {
     OUTCOME: (*_EVERY, *_CYCLE, *_SESSION, *_OUTCOME),
     BRAKED: (*_EVERY, *_CYCLE, *_BRAKE),
     COUNTERS: (*_EVERY, *_COUNTERS),
+    LEFT_ALONE: (*_EVERY, *_CYCLE, *_LEFT_ALONE),
     FATE: (*_EVERY, *_CYCLE, *_SESSION, *_FATE),
 }
 OPTIONAL: Final = frozenset({"query"})

@@ -7,10 +7,11 @@ from itertools import count
 from threading import Lock
 
 from reaper.policy.fates import Fated
+from reaper.policy.refilling import Refilling
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import Instant, isoformat
 from reaper.policy.verdict import BrakeTrip, Outcome, Reap, Result
-from reaper.record.contents import fate, only, reaped
+from reaper.record.contents import fate, only, reaped, refilling
 from reaper.record.copies import Clock, Copy, Head
 from reaper.record.events import (
     BRAKED,
@@ -18,6 +19,7 @@ from reaper.record.events import (
     EVENTS,
     FATE,
     INTENT,
+    LEFT_ALONE,
     OUTCOME,
     WRITTEN_BY_THE_PEN,
     Event,
@@ -135,6 +137,15 @@ class Ledger:
             events = [
                 self._event(FATE, {**_authored(author, each.watched.cycle), **fate(each)}) for each in became
             ]
+            self._each(lambda copy: copy.deliver(events))
+
+    def left_alone(self, author: Author, cycle: str, pools: Sequence[Refilling]) -> None:
+        """Record which groups a policy leaves alone from now on; now, or before anything else."""
+        if not pools:
+            return
+        with self._lock:
+            told = [{**_authored(author, cycle), **refilling(each)} for each in pools]
+            events = [self._event(LEFT_ALONE, fields) for fields in told]
             self._each(lambda copy: copy.deliver(events))
 
     def tallied(self, author: Author, tallied: Tallied) -> None:

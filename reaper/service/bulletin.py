@@ -5,6 +5,7 @@ from typing import Final
 
 from reaper.config import Occasion
 from reaper.policy.fates import Fate, Fated
+from reaper.policy.refilling import Refilling
 from reaper.policy.rules import Rules
 from reaper.policy.session import whose
 from reaper.policy.spans import words
@@ -133,6 +134,16 @@ class Bulletin:
             say: Callable[..., None] = self._log.info if one.fate is Fate.REVIVED else self._log.debug
             who = f"pid {one.watched.id.pid} {whose(reap.session.identity)}"
             say(events.REHEARSAL_FATE, policy=reap.policy.name, fate=one.fate.value, who=who, why=one.reason)
+
+    def leaves_alone(self, pools: Iterable[Refilling]) -> None:
+        """Groups refill at once, and are left alone for a while."""
+        for pool in pools:
+            self._metrics.left_alone(self._server, pool.policy)
+            who = whose(pool.identity)
+            self._log.warning(
+                events.POLICY_LEFT_ALONE, policy=pool.policy.name, who=who, why=pool.left_alone.reason
+            )
+            self._tell(Occasion.CHURN, f"{who}: {pool.left_alone.reason} ({pool.policy.name})")
 
     def _notify(self, cycle: Cycle) -> None:
         for reap, outcome in cycle.settled:

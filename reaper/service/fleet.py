@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from reaper.config import Server
+from reaper.service.aftermath import Aftermath
 from reaper.service.bulletin import Bulletin
 from reaper.service.chronicle import Chronicle
 from reaper.service.clock_watch import ClockWatch
@@ -12,7 +13,6 @@ from reaper.service.server_loop import ServerLoop, Surroundings
 from reaper.service.standing import Standing
 from reaper.service.tally import Tally
 from reaper.service.trials import Trials
-from reaper.service.watch import Watch
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.notify import Notifier
@@ -41,7 +41,7 @@ class Fleet:
         self._loops: dict[Server, ServerLoop] = {}
         self._all: list[ServerLoop] = []
         self._clocks: dict[str, ClockWatch] = {}
-        self._watches: dict[str, Watch] = {}
+        self._aftermaths: dict[str, Aftermath] = {}
         self._trials = Trials()
         self.tallies: dict[str, Tally] = {}
 
@@ -99,14 +99,14 @@ class Fleet:
             bulletin,
             Standing(),
             clock=clock,
-            watch=self._watch(server.name),
+            aftermath=self._aftermath(server.name),
             begin_after=begin_after,
         )
         self._all = [other for other in self._all if not other.ended.is_set()] + [loop]
         return loop
 
-    def _watch(self, server: str) -> Watch:
-        """Those that are watched at a server stay so when it changes its labels or its connection string."""
-        watch = self._watches.get(server) or Watch(server, self._common.ledger, self._trials)
-        self._watches[server] = watch
-        return watch
+    def _aftermath(self, server: str) -> Aftermath:
+        """What is known of it stays known when the server changes its labels or its connection string."""
+        known = self._aftermaths.get(server) or Aftermath(server, self._common.ledger, self._trials)
+        self._aftermaths[server] = known
+        return known

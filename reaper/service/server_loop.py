@@ -22,6 +22,7 @@ from reaper.postgres.onlooker import Onlooker
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.accounts import Account
+from reaper.service.aftermath import Aftermath
 from reaper.service.bulletin import Bulletin
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
@@ -38,7 +39,6 @@ from reaper.service.station import (
     opened,
     station,
 )
-from reaper.service.watch import Watch
 
 _LONGEST_BACKOFF: Final = 60.0
 _AFTER_DEADLINE: Final = 0.002
@@ -67,7 +67,7 @@ class ServerLoop:
         standing: Standing,
         *,
         clock: ClockWatch,
-        watch: Watch,
+        aftermath: Aftermath,
         begin_after: float = 0.0,
     ) -> None:
         self.server = server
@@ -84,7 +84,7 @@ class ServerLoop:
         self._served = False
         self.lookout = Lookout(server.name, clock)
         self._clock = clock  # of longer life than a connection: it may jump while there is none
-        self._watch = watch
+        self._aftermath = aftermath
 
     async def run(self) -> None:
         """Connect, cycle, and connect again when the server was lost: one that is away is no crash."""
@@ -102,7 +102,7 @@ class ServerLoop:
                 # A fresh round after each connection that served: the back-off starts small again.
                 await attempts(self._serve)
         finally:
-            self._bulletin.fated(self._watch.end())
+            self._bulletin.fated(self._aftermath.watch.end())
             self.ended.set()
 
     @property
@@ -132,7 +132,7 @@ class ServerLoop:
                 raise  # it was of no use: back off
             self._away(lost, "at once")
         finally:
-            self._watch.interrupted()
+            self._aftermath.watch.interrupted()
             self.lookout.attend(attended=False)
             self._bulletin.disconnected()
 
@@ -203,7 +203,7 @@ class ServerLoop:
             post,
             name,
             rules=rules,
-            memory=memory,
+            memory=self._aftermath.reminded(memory),
             stopping=lambda: self.stop.is_set() or self._rules != rules,
         )
         self._cycles += 1
@@ -217,7 +217,9 @@ class ServerLoop:
 
     async def _see_what_became(self, cycle: Cycle, post: Station, onlooker: Onlooker) -> None:
         interval = self._common.settings().interval
-        self._bulletin.fated(await self._watch.cycled(cycle, onlooker, post.author, interval=interval))
+        news = await self._aftermath.cycled(cycle, onlooker, post.author, interval=interval)
+        self._bulletin.fated(news.fated)
+        self._bulletin.leaves_alone(news.left_alone)
 
     def _station(self, at: Opened, rules: Rules) -> Station:
         self._bulletin.judges_by(rules)

@@ -77,6 +77,12 @@ CATALOGUE: Final = (
     ),
     Family("reaper_brake_trips_total", Kind.COUNTER, _POLICY, "Plans that took too many, not carried out"),
     Family(
+        "reaper_churn_total",
+        Kind.COUNTER,
+        _POLICY,
+        "Groups that refilled at once, and that the policy began to leave alone for a while",
+    ),
+    Family(
         "reaper_rehearsal_fates_total",
         Kind.COUNTER,
         (*_POLICY, "fate"),

@@ -50,6 +50,8 @@ class ServerCounts:
     """By policy and mode."""
     fates: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By policy, mode and fate; only of policies that were rehearsed."""
+    churn: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By policy and mode; only of policies that act."""
     failures: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(FAILURES, 0)))
     clock_steps: int = 0
     applications: Applications = field(default_factory=Applications)
@@ -63,6 +65,8 @@ class ServerCounts:
             self.brakes[policy.name, policy.mode.value] += 0
             for result in _possible(policy):
                 self.outcomes[policy.name, policy.mode.value, result.value] += 0
+            if policy.mode is Mode.ENFORCE:
+                self.churn[policy.name, policy.mode.value] += 0
             if policy.mode is Mode.DRY_RUN:
                 for fate in Fate:
                     self.fates[policy.name, policy.mode.value, fate.value] += 0

@@ -9,6 +9,7 @@ BROKEN: Final = "reaper.broken"
 STRAY: Final = "library.complaint"
 POLICY_WARNING: Final = "policy.warning"
 POLICY_BRAKED: Final = "policy.braked"
+POLICY_LEFT_ALONE: Final = "policy.left_alone"
 
 RELOADED: Final = "policy.reloaded"
 RELOAD_REFUSED: Final = "policy.refused"

@@ -137,6 +137,10 @@ class Metrics:
         """Count what became of a session after its rehearsal."""
         self._of(server).fates[policy.name, policy.mode.value, fate.value] += 1
 
+    def left_alone(self, server: str, policy: Policy) -> None:
+        """Count a group that a policy leaves alone from now on, for it refills at once."""
+        self._of(server).churn[policy.name, policy.mode.value] += 1
+
     def failed(self, server: str, kind: str) -> None:
         """Count what went wrong: `away`, `refused`, `cycle` or `record`."""
         self._of(server).failures[kind] += 1
@@ -197,6 +201,8 @@ def _of_counts(counts: ServerCounts) -> Iterator[Sample]:
         yield "outcomes_total", labels, count
     for (policy, mode), count in counts.brakes.copy().items():
         yield "brake_trips_total", (policy, mode), count
+    for (policy, mode), count in counts.churn.copy().items():
+        yield "churn_total", (policy, mode), count
     for labels, count in counts.fates.copy().items():
         yield "rehearsal_fates_total", labels, count
     for kind, count in counts.failures.copy().items():

@@ -22,6 +22,7 @@ _RESTRAINTS: Final = (
     Spared.CAP,
     Spared.BRAKE,
     Spared.FIRST_SIGHTING,
+    Spared.CHURN,
     Spared.PACE,
     Spared.IN_VAIN,
 )

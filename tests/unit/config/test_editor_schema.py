@@ -29,7 +29,7 @@ UNSEEN = frozenset(
         *("password-in-a-broken-dsn", "secret-of-scram", "dsn-that-libpq-cannot-read"),
         *("dsn-with-an-unknown-key", "dsn-with-an-application-name"),
         *("duration-of-zero", "duration-too-long", "interval-too-short", "interval-too-long"),
-        *("precision-too-short", "precision-above-interval"),
+        *("precision-too-short", "precision-above-interval", "churn-of-a-long-pause"),
         *("unknown-time-zone", "time-zone-like-no-other", "window-that-ends-when-it-begins"),
         *("files-with-an-unclosed-bracket", "only-without-servers", "duplicate-webhook"),
         *("webhook-without-a-host", "webhook-with-a-bad-port", "webhook-with-a-user", "messages-too-often"),

@@ -141,6 +141,8 @@ KEYS = [
         "newest",
         "per",
         "brake",
+        "churn",
+        "within",
         "share",
         "servers",
         "dsn",

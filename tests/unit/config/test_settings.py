@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 from datetime import UTC
 from importlib import import_module
 from ipaddress import ip_network
@@ -9,6 +10,7 @@ import pytest
 
 from reaper.config import BadPolicyFile, Occasion, Server, Webhook, load, read
 from reaper.config.labels import Only
+from reaper.policy.churn import DEFAULT_CHURN, Churn
 from reaper.policy.match import Match
 from reaper.policy.rules import (
     DEFAULT_BRAKE,
@@ -23,7 +25,7 @@ from reaper.policy.rules import (
     Window,
 )
 from reaper.policy.selector import NO_KEYS, From, Glob, Selector
-from reaper.policy.spans import SECOND, Span
+from reaper.policy.spans import SECOND, Span, parse_span
 
 LEAST = b"version: 1\npolicies:\n  - name: a\n    match: {state: [idle], idle_for: 10m}\n"
 WHOLE = b"""
@@ -66,15 +68,18 @@ policies:
     keep: {newest: 2, per: [role, client]}
     pace: {per_cycle: 3}
     brake: {share: 25%, above: 0}
+    churn: {within: 5s, share: 80%, acts: 20, pause: 1m, longest: 1h}
   - name: capped
     match: {state: [idle], idle_for: 1m}
     cap: {most: 20, per: [application]}
     brake: {above: 9}
+    churn: {acts: 4}
   - name: statements
     mode: off
     match: {state: [active], running_for: 4h}
     action: cancel
     brake: off
+    churn: off
 """
 
 
@@ -156,13 +161,22 @@ def test_every_key_reaches_the_rules() -> None:
         keep=Keep(newest=2, per=("role", "client")),
         pace=3,
         brake=Brake(share=0.25, above=0),
+        churn=Churn(
+            within=parse_span("5s"),
+            share=0.8,
+            acts=20,
+            pause=parse_span("1m"),
+            longest=parse_span("1h"),
+        ),
     )
     assert capped.cap == Cap(most=20, per=("application",))
+    assert capped.churn == replace(DEFAULT_CHURN, acts=4)
     assert capped.brake == Brake(share=DEFAULT_BRAKE.share, above=9)
     assert statements.mode is Mode.OFF
     assert statements.action is Action.CANCEL
     assert statements.match.running_for == minutes(4 * 60)
     assert statements.brake is None
+    assert statements.churn is None
 
 
 def test_a_single_window_needs_no_list() -> None:

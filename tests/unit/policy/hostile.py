@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from reaper.policy.churn import DEFAULT_CHURN, BackOff, Group
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory, Rehearsed, Tried
 from reaper.policy.protections import BUILT_IN, SETTABLE
@@ -220,6 +221,7 @@ policies = st.builds(
     action=st.sampled_from(Action),
     pace=st.sampled_from([10, 10, 1, 2, 0]),
     brake=st.none() | st.builds(Brake, share=shares, above=few),
+    churn=st.sampled_from([DEFAULT_CHURN, None]),
 )
 
 
@@ -251,6 +253,9 @@ def worlds(draw: st.DrawFn) -> World:
     return World(snapshot, draw(rules), draw(memories(snapshot)))
 
 
+ALONE: Final = BackOff(Instant(NOW + 1), "churn: it refills")
+
+
 def memories(snapshot: Snapshot) -> st.SearchStrategy[Memory]:
     """What could be remembered: most were seen, some rehearsed, some signalled."""
     if not snapshot.sessions:
@@ -269,4 +274,7 @@ def memories(snapshot: Snapshot) -> st.SearchStrategy[Memory]:
         seen=mostly(st.just(everybody), st.frozensets(known)),
         rehearsed=mostly_none(rehearsed).map(lambda one: frozenset([one] if one else [])),
         in_vain=mostly_none(tried).map(lambda one: {one: 3} if one else {}),
+        left_alone=mostly_none(st.sampled_from(snapshot.sessions)).map(
+            lambda one: {Group("policy-0", one.identity): ALONE} if one else {}
+        ),
     )

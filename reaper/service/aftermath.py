@@ -1,0 +1,45 @@
+"""What comes after a cycle: what becomes of whom it rehearsed, and who comes for whom it has ended."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from reaper.policy.fates import Fated
+from reaper.policy.memory import Memory
+from reaper.policy.refilling import Refilling
+from reaper.policy.spans import Span
+from reaper.postgres.onlooker import Onlooker
+from reaper.record.ledger import Author, Ledger
+from reaper.record.writer import RecordFailed
+from reaper.service.cycle import Cycle
+from reaper.service.refills import Refills
+from reaper.service.trials import Trials
+from reaper.service.watch import Watch
+
+
+class News(NamedTuple):
+    """What has come out since the last cycle."""
+
+    fated: Sequence[Fated]
+    left_alone: Sequence[Refilling]
+
+
+class Aftermath:
+    """Looks at what cycles have led to, and records it; of longer life than a connection."""
+
+    def __init__(self, server: str, ledger: Ledger, trials: Trials) -> None:
+        self._ledger = ledger
+        self.watch = Watch(server, ledger, trials)
+        self.refills = Refills()
+
+    def reminded(self, memory: Memory) -> Memory:
+        """What the next cycle has to know of it."""
+        return memory.leaving_alone(self.refills.left_alone)
+
+    async def cycled(self, cycle: Cycle, onlooker: Onlooker, author: Author, *, interval: Span) -> News:
+        """Look; raises Lost. Nobody rehearsed and nobody ended lately: nothing to look at."""
+        left_alone = await self.refills.cycled(cycle, onlooker)
+        # The cycle that wants to act finds out as well, and tells.
+        with suppress(RecordFailed):
+            self._ledger.left_alone(author, cycle.name, left_alone)
+        return News(await self.watch.cycled(cycle, onlooker, author, interval=interval), left_alone)

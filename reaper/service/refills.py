@@ -1,0 +1,152 @@
+"""Which groups refill at once whatever is taken from them: looked at after terminations, and only then."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from reaper.policy.churn import BackOff, Churn, Evidence, Group, back_off, refill
+from reaper.policy.refilling import Refilling
+from reaper.policy.rules import Policy
+from reaper.policy.spans import Instant
+from reaper.policy.verdict import Outcome, Reap, Result
+from reaper.postgres.onlooker import Newcomer
+from reaper.service.cycle import Cycle
+
+_MOST_GROUPS: Final = 200
+_MOST_ENDS: Final = 1_000
+_NOBODY: Final[Mapping[Group, BackOff]] = MappingProxyType({})
+
+
+class Meeting(Protocol):
+    """Looks at newcomers."""
+
+    async def newcomers(self, roles: Collection[str], since: Instant) -> Sequence[Newcomer] | None:
+        """The sessions of these roles that came since then."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Case:
+    """One group from which something was taken."""
+
+    policy: Policy
+    churn: Churn
+    ends: list[Instant] = field(default_factory=list)
+    """Of which it is not known yet whether somebody took their place."""
+    before: int = 0
+    """How many came as long before the first of them."""
+    last_end: Instant = Instant(0)  # noqa: RUF009 (a number)
+    counted: Instant = Instant(0)  # noqa: RUF009
+    evidence: Evidence = Evidence()  # noqa: RUF009 (immutable)
+
+
+class Refills:
+    """The groups of one server; of longer life than a connection."""
+
+    def __init__(self) -> None:
+        self._cases: dict[Group, _Case] = {}
+        self.left_alone = _NOBODY
+        """Those that the next cycle spares."""
+
+    async def cycled(self, cycle: Cycle, meeting: Meeting) -> list[Refilling]:
+        """See who has come after the ends of this cycle and those before; raises Lost."""
+        now = cycle.snapshot.at
+        if cycle.clock_step is not None:
+            self._cases.clear()
+        new = self._judged(now, await self._came(self._due(now), meeting))
+        ends = _ends(cycle.settled)
+        if ends:
+            await self._take(ends, meeting)
+        if new or self.left_alone:
+            self._tell(now)
+        return new
+
+    def _due(self, now: Instant) -> dict[Group, Instant]:
+        """Groups in which somebody could have been replaced by now, and since when that counts."""
+        return {
+            group: case.ends[0]
+            for group, case in self._cases.items()
+            if case.ends and case.ends[0] + case.churn.within <= now
+        }
+
+    async def _came(
+        self, since: Mapping[Group, Instant], meeting: Meeting
+    ) -> dict[Group, list[Instant]] | None:
+        """When newcomers of each group came; nothing when the server does not say."""
+        if not since:
+            return {}
+        roles = {group.identity.role or "" for group in since}
+        found = await meeting.newcomers(roles, min(since.values()))
+        if found is None:
+            return None
+        came = {group: list[Instant]() for group in since}
+        for newcomer in found:
+            for group in since:
+                if group.identity == newcomer.identity:
+                    came[group].append(newcomer.began)
+        return came
+
+    def _judged(self, now: Instant, came: Mapping[Group, list[Instant]] | None) -> list[Refilling]:
+        new = []
+        for group, moments in (came or {}).items():
+            case = self._cases[group]
+            ends = [end for end in case.ends if end + case.churn.within <= now]
+            newcomers = (each for each in moments if each > case.counted)
+            found = refill(ends, newcomers, case.before, case.churn)
+            was = case.evidence
+            case.evidence = was.judged(len(ends), found.places, churn=case.churn, now=now)
+            case.ends, case.counted = case.ends[len(ends) :], max(case.counted, found.counted)
+            left_alone = back_off(case.evidence, case.churn)
+            if left_alone and case.evidence.pauses > was.pauses:
+                new.append(
+                    Refilling(
+                        policy=case.policy,
+                        identity=group.identity,
+                        at=now,
+                        evidence=case.evidence,
+                        left_alone=left_alone,
+                    )
+                )
+        return new
+
+    async def _take(self, ends: Mapping[Group, tuple[Policy, list[Instant]]], meeting: Meeting) -> None:
+        """Note new ends; where there were none lately, how many come when nothing is taken."""
+        quiet: dict[Group, Instant] = {}
+        for group, (policy, moments) in ends.items():
+            if policy.churn is None:
+                continue
+            case = self._cases.get(group)
+            if case is None or moments[0] - case.last_end > 2 * case.churn.within:
+                quiet[group] = Instant(moments[0] - policy.churn.within)
+        came = await self._came(quiet, meeting)
+        for group, (policy, moments) in ends.items():
+            if policy.churn is None or (group in quiet and came is None):
+                continue
+            case = self._case(group, policy, policy.churn)
+            if came and group in quiet:
+                case.before = sum(quiet[group] <= each < moments[0] for each in came[group])
+            case.ends = [*case.ends, *moments][:_MOST_ENDS]
+            case.last_end = case.ends[-1]
+
+    def _case(self, group: Group, policy: Policy, churn: Churn) -> _Case:
+        case = self._cases.pop(group, None) or _Case(policy=policy, churn=churn)
+        case.policy, case.churn = policy, churn
+        self._cases[group] = case  # the last one: who was not taken from for longest is forgotten first
+        if len(self._cases) > _MOST_GROUPS:
+            self._cases.pop(next(iter(self._cases)))
+        return case
+
+    def _tell(self, now: Instant) -> None:
+        told = ((group, back_off(case.evidence, case.churn)) for group, case in self._cases.items())
+        self.left_alone = MappingProxyType({group: one for group, one in told if one and one.until > now})
+
+
+def _ends(settled: Iterable[tuple[Reap, Outcome]]) -> dict[Group, tuple[Policy, list[Instant]]]:
+    """When sessions of each group were terminated, in order of time."""
+    found = defaultdict[Group, list[tuple[Instant, Policy]]](list)
+    for reap, outcome in settled:
+        if outcome.result is Result.TERMINATED and outcome.act and reap.session.identity.role is not None:
+            group = Group(reap.policy.name, reap.session.identity)
+            found[group].append((outcome.act.signalled, reap.policy))
+    return {group: (each[-1][1], sorted(moment for moment, _ in each)) for group, each in found.items()}
