@@ -4,7 +4,7 @@ Rows can be added to it, and that is all that we want to be able to do there.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 from reaper.postgres.errors import Refused, ServerError, sentence
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
+from reaper.postgres.tls import VERIFY
 
 NAME: Final = "reaper.record"
 
@@ -45,7 +46,21 @@ _REFUSALS: Final = {
 }
 """What somebody has to mend there, by the SQLSTATE that tells of it."""
 
+_LESS: Final = "REVOKE UPDATE, DELETE, TRUNCATE ON reaper.record, and let another role own it"
+_UNTAKEN: Final = (
+    "nothing arrives until it takes this line; what was changed there since deploy/sql/record_table.sql?"
+)
+_ABOUT_THE_LINE: Final = ("22", "23", "44", "P0")
+"""Classes of SQLSTATE in which the table says no to what it is given, as often as it is asked."""
+
 Row = Mapping[str, object]
+
+
+class Doubt(NamedTuple):
+    """Something that should not be so, and what to do about it."""
+
+    why: str
+    mend: str
 
 
 class RecordTable:
@@ -79,13 +94,17 @@ class RecordTable:
         except psycopg.Error as error:
             raise _explained(error) from None
 
-    async def may_change(self) -> bool:
-        """Whether our role could change what stands there, which makes it less of an evidence."""
+    async def doubts(self) -> Sequence[Doubt]:
+        """What makes the copy less of an evidence."""
         try:
-            ((may,),) = await self._link.rows(_MAY_CHANGE)
+            ((may_change,),) = await self._link.rows(_MAY_CHANGE)
         except psycopg.Error as error:
             raise _explained(error) from None
-        return bool(may)
+        exposed = self._link.way.exposed
+        return (
+            *([Doubt("this role may change what stands there", _LESS)] if may_change else ()),
+            *([Doubt(exposed, VERIFY)] if exposed else ()),
+        )
 
     def cut(self) -> None:
         """End what is under way, at once."""
@@ -108,7 +127,8 @@ def target_of(dsn: str) -> str:
 
 def _explained(error: psycopg.Error) -> ServerError:
     said = f"{NAME}: {sentence(error)}"
-    mend = _REFUSALS.get(error.sqlstate or "")
+    state = error.sqlstate or ""
+    mend = _UNTAKEN if state.startswith(_ABOUT_THE_LINE) else _REFUSALS.get(state)
     return Refused(f"{said}; {mend}") if mend else ServerError(said)
 
 

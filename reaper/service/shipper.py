@@ -197,9 +197,7 @@ class Shipper:
             self._alarm(PART, why)
 
     async def _reached(self, table: RecordTable) -> None:
-        if await table.may_change():
-            mend = "REVOKE UPDATE, DELETE, TRUNCATE ON reaper.record, and let another role own it"
-            why = "this role may change what stands there"
+        for why, mend in await table.doubts():
             if why not in self._told:
                 self._told.add(why)
                 self._log.warning(events.TABLE_TROUBLE, why=why, mend=mend)

@@ -1,5 +1,6 @@
 """A server that is not who it should be is refused, with the cause and what to do; weak TLS is warned of."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,15 +8,19 @@ from pathlib import Path
 import psycopg
 import pytest
 import trustme
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
 
 from reaper.demo.embedded import EmbeddedServer
 from reaper.postgres.errors import Unreachable
 from reaper.postgres.findings import Finding, Level
+from reaper.postgres.link import Link
 from reaper.postgres.preflight import inspect
+from reaper.postgres.record_table import Doubt, RecordTable
 from reaper.postgres.tls import Way
 
 from .reaping import Reaper
-from .sandbox import Role
+from .sandbox import Role, Sandbox
 from .server import Server
 from .tls import NAME, Front, issued, root_of, written
 from .waiting import until
@@ -223,3 +228,30 @@ def test_a_way_that_nobody_can_stand_in_is_not_warned_of(guarded: Way) -> None:
 def test_a_way_that_somebody_could_stand_in_is_told_in_one_line(exposed: Way, words: str) -> None:
     assert words in (exposed.exposed or "")
     assert "\n" not in (exposed.exposed or "")
+
+
+def test_a_way_to_the_records_table_that_proves_nothing_is_a_doubt_with_its_cure(
+    sandbox: Sandbox, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = make_conninfo(server.dsn, dbname=sandbox.database)
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute("CREATE SCHEMA reaper")
+        admin.execute("CREATE TABLE reaper.record ()")
+    role = sandbox.role("writer")
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute(SQL("GRANT USAGE ON SCHEMA reaper TO {}").format(Identifier(role.name)))
+    way_in = make_conninfo(role.dsn, dbname=sandbox.database)
+    assert asyncio.run(doubts(way_in)) == []
+
+    monkeypatch.setattr(Way, "local", False)  # no server of these tests is elsewhere
+    ((why, mend),) = asyncio.run(doubts(way_in))
+    assert "not encrypted" in why
+    assert "sslmode=verify-full" in mend
+
+
+async def doubts(dsn: str) -> list[Doubt]:
+    table = RecordTable(await Link.open(dsn, writes=True))
+    try:
+        return list(await table.doubts())
+    finally:
+        await table.close()

@@ -204,6 +204,23 @@ def test_what_is_missing_there_is_a_sentence_and_all_goes_on_and_arrives_when_it
     assert service.ask("readyz").reasons == {}
 
 
+def test_a_line_that_the_table_does_not_take_is_told_and_arrives_with_all_others_when_it_is_mended(
+    reaper: Reaper, archive: Archive, clients: Clients, app: Role
+) -> None:
+    archive.run("ALTER TABLE reaper.record ADD CONSTRAINT changed CHECK (application <> 'unloved')")
+    reaper.write(FILE, policy_file(leaked(app)))
+    service = shipping(reaper, archive)
+    for application in ("before", "unloved", "behind"):
+        reaped(reaper, clients, app, application)
+    told = service.life.logged("table.refused")
+
+    assert "violates check constraint" in told["why"]
+    assert "record_table.sql" in told["why"]
+    archive.run("ALTER TABLE reaper.record DROP CONSTRAINT changed")
+    until(lambda: archive.lines() == lines_of(reaper))
+    assert service.ask("readyz").reasons == {}
+
+
 def test_a_table_that_is_locked_or_takes_few_lines_at_a_time_gets_them_all(
     reaper: Reaper, archive: Archive, clients: Clients, app: Role
 ) -> None:
@@ -321,7 +338,7 @@ def test_a_role_that_could_change_the_copy_is_told_of(reaper: Reaper, archive: A
     life = shipping(reaper, archive, dsn=archive.server.dsn).life
 
     assert "may change" in life.logged("table.trouble")["why"]
-    until(lambda: len(archive.lines()) == 1)
+    until(archive.lines)
 
 
 @pytest.mark.parametrize(
