@@ -23,16 +23,16 @@ from reaper.policy.advice.advise import untold
 from reaper.policy.advice.evidence import Evidence
 from reaper.policy.advice.watching import Watching
 from reaper.policy.spans import SECOND, Span
-from reaper.postgres.errors import ServerError
+from reaper.postgres.errors import ServerError, Unreachable
 from reaper.service.looking import look_for
 
-_FULL: Final = ("too many clients", "remaining connection slots")
-"""How the server says it, if it speaks English; its code the driver does not hand on."""
-_WAYS_IN: Final = (
-    "the slots are gone, and this needs one. A superuser gets in (superuser_reserved_connections); from "
-    "PostgreSQL 16 on so does a role with pg_use_reserved_connections, where reserved_connections was set "
-    "before; and --snapshot looks at what was saved before"
-)
+_WAYS_IN: Final = """\
+If its slots are taken: this needs one, to see settings and every session. There are two ways in:
+  1. A superuser has slots of its own: `reaper advise --dsn "... user=postgres"`.
+  2. From PostgreSQL 16 on, so has a role with `GRANT pg_use_reserved_connections`, where
+     reserved_connections is more than 0.
+A reaper that runs is inside: `reaper usage` asks it who holds the connections. And what was saved before
+needs no slot: `reaper advise --snapshot FILE`."""
 
 
 class _From(NamedTuple):
@@ -63,6 +63,7 @@ def advise(*, policies: Path, dsn: str | None, server: str | None, output: Outpu
     if asked.policy == STDOUT:
         return
     left_out = tuple(untold(evidence))
+    output = Output.JSON if asked.as_json else output
     if output is Output.TABLE:
         print_advice(findings, evidence, left_out)
     else:
@@ -88,7 +89,7 @@ def _look(server: Server, watching: Watching, span: Span) -> Evidence:
                 look_for(server, watching, span, told=lambda gone: progress.update(task, completed=gone))
             )
     except ServerError as error:
-        hint = f"; {_WAYS_IN}" if any(sign in str(error) for sign in _FULL) else ""
+        hint = f"\n{_WAYS_IN}" if isinstance(error, Unreachable) else ""
         message = f"{server.name}: {error}{hint}"
         raise ServerTrouble(message) from None
 

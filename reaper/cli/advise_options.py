@@ -27,6 +27,7 @@ class Asked:
     snapshot: Path | None
     policy: str | None
     overwrite: bool
+    as_json: bool
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -64,6 +65,14 @@ def asking_options(command: Command) -> Command:
 
 
 _ASKING: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        envvar="REAPER_JSON",
+        show_envvar=True,
+        help="The same as --output json.",
+    ),
     click.option(
         "--for",
         "span",

@@ -61,7 +61,7 @@ class Scene:
 
     def advise(self, *options: str) -> tuple[Done, list[Row]]:
         """What is found."""
-        done = self.reaper("advise", *LOOK, "-o", "json", *options)
+        done = self.reaper("advise", *LOOK, "--json", *options)
         return done, done.document["findings"]
 
     def apply(self, found: Row) -> None:
@@ -229,7 +229,7 @@ def test_when_the_slots_are_gone_it_says_who_still_gets_in(start_scene: StartSce
         inside = scene.reaper("advise", "--once", REAPER_DSN=scene.server.dsn)
 
     assert shut_out.code == 3
-    assert "superuser_reserved_connections" in shut_out.err
+    assert "A superuser has slots of its own" in shut_out.err
     assert (inside.code, "ACT NOW" in inside.out) == (1, True)
     assert "ordinary roles can use are taken: new clients are refused" in inside.out
 

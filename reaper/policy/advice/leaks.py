@@ -76,10 +76,8 @@ def _evidence(crowd: Crowd, evidence: Evidence) -> Iterator[str]:
         "do: a pool would have used those first"
     )
     if evidence.looks > 1:
-        used = f"{crowd.used:,} of them" if crowd.used else "none of them"
-        yield (
-            f"{watched(evidence)} it opened {crowd.opened:,} and closed {crowd.closed:,}; {used} did anything"
-        )
+        used = f"{crowd.used:,}" if crowd.used else "none"
+        yield f"{watched(evidence)} it opened {crowd.opened:,}, closed {crowd.closed:,}, and used {used}"
     if rate := _in_an_hour(crowd, evidence):
         free = max(evidence.usable - evidence.last.slots.used, 0)
         lasts = f"; at that pace the {free:,} free slots last {_hours(free / rate)}" if free else ""

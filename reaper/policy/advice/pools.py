@@ -116,13 +116,13 @@ def busy_pools(evidence: Evidence) -> Iterator[Finding]:
 
 def pool_sizes(evidence: Evidence) -> Iterator[Finding]:
     """Where pools are used and slots are tight: a maximum for each instance, so that all of them fit."""
-    crowds = [each for each in ordinary(evidence) if each.count >= _SMALLEST and not is_suspect(each)]
+    crowds = [each for each in ordinary(evidence) if each.count >= _SMALLEST]
     others = evidence.last.slots.used - sum(crowd.count for crowd in crowds)
     to_share = int(evidence.usable * _TO_SHARE) - others
     could = sum(max(each.instances.values()) * (len(each.instances) + 1) for each in crowds)
     tight = evidence.pressure >= _TIGHT and could > to_share >= len(crowds)
-    if not (crowds and tight) or _large(evidence):
-        return
+    if not (crowds and tight) or _large(evidence) or any(map(is_suspect, crowds)):
+        return  # others are the cause, and nobody should make a good pool smaller for them
     every = sum(each.count for each in crowds)
     held = [f"{short(each.key)} {each.count:,} from {len(each.instances):,}" for each in crowds]
     lines = [_line(each, int(to_share * each.count / every / (len(each.instances) + 1))) for each in crowds]

@@ -6,6 +6,7 @@ from typing import Final
 
 from reaper.policy.advice.evidence import Evidence
 from reaper.policy.advice.finding import Cure, Finding, Sure, Urgency
+from reaper.policy.advice.leaks import is_suspect
 from reaper.policy.advice.ordinary import ordinary, poolers
 from reaper.policy.advice.slots import SCARCE
 from reaper.policy.advice.wording import listed, many, percent, watched
@@ -28,6 +29,8 @@ def transaction_pooling(evidence: Evidence) -> Iterator[Finding]:
         and evidence.pressure >= SCARCE
         and evidence.peak >= _CROWD
         and evidence.working <= evidence.peak * _IDLE_SHARE
+        # What is forgotten would be forgotten behind a pooler too.
+        and not any(map(is_suspect, ordinary(evidence)))
     )
     if not (churns or sits):
         return

@@ -9,7 +9,7 @@ from reaper.policy.advice.finding import Urgency
 from reaper.policy.advice.ground import Prepared, ReplicationSlot
 from tests.unit.policy.build import ago, session
 
-from .scenes import evidence, findings, ground, look, pool, role, sql, topics, used
+from .scenes import evidence, findings, ground, leak, look, pool, role, sql, topics, used
 
 MB: Final = 1024 * 1024
 
@@ -155,8 +155,12 @@ def test_many_sessions_few_of_which_work_can_share() -> None:
     seen = evidence(look(crowd), look(crowd, after="10s"))
     alone = evidence(look(crowd))
 
+    leaky = [*crowd, *leak(8, application="leaky")]
+    leaking = evidence(look(leaky), look(leaky, after="10s"))
+
     assert "pooler" in topics(seen)
     assert "pooler" not in topics(alone)
+    assert "pooler" not in topics(leaking)
 
 
 @pytest.mark.parametrize(("age", "told"), [("9m", False), ("10m", True)])

@@ -27,7 +27,7 @@ def test_growth_makes_it_likely() -> None:
     (found,) = findings(seen, "leak")
 
     assert found.sure is Sure.LIKELY
-    assert any("it opened 1 and closed 0" in said for said in found.evidence)
+    assert any("it opened 1, closed 0" in said for said in found.evidence)
 
 
 @pytest.mark.parametrize(("count", "suspected"), [(4, False), (5, True)])

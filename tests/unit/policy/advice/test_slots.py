@@ -4,7 +4,7 @@ import pytest
 
 from reaper.policy.advice.finding import Urgency
 
-from .scenes import evidence, findings, ground, look, pool, role, sql, topics, used
+from .scenes import evidence, findings, ground, leak, look, pool, role, sql, topics, used
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,11 @@ def test_pools_that_are_used_are_shared_out_when_one_instance_more_would_not_fit
 
     assert found.cures[0].setting == "'web-1' of 'app_web': at most 30 for each of 2 instances (now up to 40)"
     assert "pool sizes" not in topics(small)
+
+
+def test_no_good_pool_is_to_shrink_for_a_leak() -> None:
+    every = [*leak(40), *pool(45, application="orders", idle="1s")]
+    seen = evidence(look(every), look(every, after="5s"))
+
+    assert {"leak", "slots"} <= topics(seen)
+    assert "pool sizes" not in topics(seen)
