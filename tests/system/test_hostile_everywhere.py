@@ -209,13 +209,11 @@ def test_no_name_does_anything_in_what_the_service_tells(
     manager = Manager(reaper.folder)
     reaper.environment["NOTIFY_SOCKET"] = str(manager.path)
     service = started(reaper, "--with-query-text")
-    for page in ("", "usage"):
-        shown.text(page, service.ask(page).body)
-    ask(reaper, shown, "usage", "--url", f"http://{service.life.logged('http.listening')['at']}")
     for client in planted.values():
         until(client.left)
     until(lambda: sum(len(lines) for lines in chat.lines) >= len(planted))
     _measured(service, shown)
+    _seen(service, shown, reaper)
     for page in ("livez", "readyz"):
         shown.text(page, service.ask(page).body)
     ended = service.life.end()
@@ -245,6 +243,18 @@ def _measured(service: Service, shown: Shown) -> None:
         assert "reaper_sessions" in families
         assert all(name.startswith("reaper_") and "forged" not in name for name in families)
         assert page.count("\nreaper_sessions{") > TOP_APPLICATIONS
+
+
+def _seen(service: Service, shown: Shown, reaper: Reaper) -> None:
+    """Those who were not meant are still there, on the status page and in what stands behind it."""
+    page, document = service.ask("").body, service.ask("usage").body
+    for told in (page, document):
+        shown.text("the status page", told)
+        assert "bystander" in told
+    assert document.isascii()
+    where = service.life.logged("http.listening")["at"]
+    for form in ("table", "json", "yaml"):
+        shown.text(f"usage as {form}", reaper("usage", "--url", where, "-o", form).out)
 
 
 def _audited(reaper: Reaper, shown: Shown, many: int) -> None:
