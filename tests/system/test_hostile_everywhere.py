@@ -52,7 +52,9 @@ PLANTED: Final[Mapping[str, str]] = {
 CUT: Final = "é" * 31
 """Where there is no encoding the server cuts a name in the middle of a letter."""
 
-SHOWN: Final = {"usage", "advise", "run", "once", "plan", "explain", "check", "snapshot", "audit"}
+SHOWN: Final = {
+    *("usage", "advise", "run", "once", "plan", "explain", "check", "snapshot", "audit", "rehearsal"),
+}
 SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion"}
 PAGES: Final = {"/metrics", "/livez", "/readyz", "/", "/usage", "/style.css", "/icon.svg"}
 
@@ -205,6 +207,9 @@ def test_no_name_does_anything_in_what_the_service_tells(
     shown.text("the log for people", rehearsed.err)
     recorded = shown.lines("the record on stdout", rehearsed.out)
     assert sum(event["event"] == "session.outcome" for event in recorded) == len(planted)
+    reaper.write("rehearsed.jsonl", rehearsed.out)
+    for form in ("table", "json", "yaml"):
+        shown.text(f"rehearsal as {form}", reaper("rehearsal", "rehearsed.jsonl", "-o", form).out)
 
     manager = Manager(reaper.folder)
     reaper.environment["NOTIFY_SOCKET"] = str(manager.path)
