@@ -30,6 +30,12 @@ ATTACKS: Final = {
         b"x",
     ),
     "who ask and do not read": (b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n" * 20, b""),
+    "who ask for the status page and do not read": (b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" * 20, b""),
+    "who ask for the status page and read": (b"GET /?pause=1 HTTP/1.1\r\nHost: here\r\n\r\n", b""),
+    "who ask for servers that are not there": (
+        b"GET /usage?server=" + b"x" * 8_192 + b" HTTP/1.1\r\nHost: here\r\n\r\n",
+        b"",
+    ),
     "who talk no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\0" * 100),
 }
 
@@ -51,6 +57,7 @@ def test_a_thousand_visitors_keep_neither_the_cycles_nor_a_probe_from_their_work
         leak = clients.open(role=app)
         until(leak.left)
         until(lambda: answers(service))
+        until(lambda: answers(service, "usage"))
         most = max(memory(service.life.pid).rss, before)
         files = len(list(Path(f"/proc/{service.life.pid}/fd").iterdir()))
 
@@ -61,10 +68,10 @@ def test_a_thousand_visitors_keep_neither_the_cycles_nor_a_probe_from_their_work
     assert [line for line in done.err.splitlines() if json.loads(line)["level"] in {"warning", "error"}] == []
 
 
-def answers(service: Service) -> bool:
+def answers(service: Service, page: str = "livez") -> bool:
     """Whether a probe that comes now is answered."""
     try:
-        return service.ask("livez").status == 200
+        return service.ask(page).status == 200
     except (URLError, ConnectionError, TimeoutError):
         return False
 

@@ -38,6 +38,13 @@ def test_it_shows_the_highest_count_of_each_beat_and_holds_it_for_a_while(
     assert list(trend.values(current * BEAT_SECONDS)) == naive(noted, current)
 
 
+def test_a_count_holds_for_a_minute_and_no_longer() -> None:
+    trend = Trend()
+    trend.note(0, 5)
+
+    assert [trend.values(seconds)[-1] for seconds in (9, 60, 69, 70)] == [5, 5, 5, None]
+
+
 def test_what_is_noted_too_late_changes_nothing_that_is_newer() -> None:
     trend = Trend()
     trend.note(BEATS * BEAT_SECONDS, 5)

@@ -61,6 +61,7 @@ def test_questions_without_end_are_answered_and_not_kept(monkeypatch: pytest.Mon
         kept = Answers(Maker(), seconds=2, clock=clock)
         said = [await kept.to(str(number)) for number in range(10)]
         assert said[-1] == "9 10"
+        assert len(kept._made) == 3
         clock.passes(2)
         await kept.to("new")
         assert await kept.to("new") == "new 11"
