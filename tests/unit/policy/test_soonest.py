@@ -1,0 +1,54 @@
+"""Who falls under a policy next."""
+
+from dataclasses import replace
+
+from reaper.policy.deadline import soonest
+from reaper.policy.match import Match
+from reaper.policy.rules import Mode, Rules
+from reaper.policy.selector import Selector
+from reaper.policy.session import IDLE, Facts
+from reaper.policy.spans import parse_span
+
+from .build import IDLE_10M, ago, globs, policy, session, snapshot
+
+IDLE_5M = Match(states=(IDLE,), idle_for=parse_span("5m"))
+
+
+def test_they_come_in_turn_each_once_and_no_more_than_asked_for() -> None:
+    seen = snapshot(*(session(100 + age, idle=f"{age}m") for age in (1, 9, 4, 7)))
+    rules = Rules(policies=(policy("ten", IDLE_10M), policy("five", IDLE_5M, mode=Mode.DRY_RUN)))
+
+    found = soonest(seen, rules, most=3)
+
+    assert [(due.session.id.pid, due.policy.name, due.at) for due in found] == [
+        (109, "ten", ago("9m") + parse_span("10m")),
+        (104, "five", ago("4m") + parse_span("5m")),
+        (107, "ten", ago("7m") + parse_span("10m")),
+    ]
+
+
+def test_whoever_is_due_already_allowed_protected_unknown_or_not_meant_is_not_among_them() -> None:
+    seen = snapshot(
+        session(8, idle="11m"),
+        session(2, idle="9m", application="metabase"),
+        session(3, idle="9m", listens=True),
+        session(4, idle="9m", state=None),
+        session(5, idle="9m", state="active"),
+        session(6, idle="9m", role="migrator"),
+        facts=Facts(),
+    )
+    ten = replace(policy(), allowlist=Selector(application=globs("metabase")))
+
+    assert soonest(seen, Rules(policies=(ten,), protect=Selector(role=globs("migrator"))), most=9) == ()
+
+
+def test_that_nobody_asked_for_advisory_locks_hides_nobody() -> None:
+    seen = snapshot(session(2, idle="9m"), facts=Facts())
+
+    assert [due.session.id.pid for due in soonest(seen, Rules(policies=(policy(),)), most=9)] == [2]
+
+
+def test_a_policy_that_is_off_makes_nobody_due() -> None:
+    rules = Rules(policies=(policy(mode=Mode.OFF),))
+
+    assert soonest(snapshot(session(2, idle="9m")), rules, most=9) == ()

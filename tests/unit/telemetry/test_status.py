@@ -1,0 +1,116 @@
+"""The status page and /usage, as they are served."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from reaper.policy.documents import as_document
+from reaper.telemetry.http import _MOST_CONNECTIONS
+from reaper.telemetry.page import rendered
+from reaper.telemetry.plain import plain
+from reaper.telemetry.views import Overview
+
+from . import sights
+from .pages import Pages, visit
+
+
+class Seen(HTMLParser):
+    """The elements of a page, and its text."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+async def usual(name: str | None) -> Overview | None:
+    return sights.usual() if name in {None, "orders"} else None
+
+
+@pytest.mark.parametrize("sight", [sights.usual, sights.full, sights.empty, sights.hostile, sights.fleet])
+@pytest.mark.parametrize("paused", [True, False])
+def test_it_is_html_without_scripts_styles_in_place_or_anything_from_elsewhere(sight, paused) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    page = Seen(rendered(sight(), paused=paused))
+
+    tags = {tag for tag, _ in page.elements}
+    assert tags.isdisjoint({"script", "style", "iframe", "object", "embed", "form", "base"})
+    for _, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+        for name in ("src", "href"):
+            assert ":" not in (attributes.get(name) or "").partition("?")[0]
+    refreshes = [each for tag, each in page.elements if tag == "meta" and "http-equiv" in each]
+    assert bool(refreshes) is not paused
+
+
+def test_names_are_text_on_one_line_each() -> None:
+    page = Seen(rendered(sights.hostile(), paused=True))
+
+    assert "".join(page.texts).replace("\n", "").isprintable()
+    for name in sights.HOSTILE:
+        assert plain(name) in page.texts
+
+
+def test_a_page_is_small_whatever_is_there() -> None:
+    many = [f"application {number}" for number in range(3_000)]
+    crowd = sights.overview(sights.view(sights.usage(*sights.named(many), total=5_000)))
+
+    assert len(rendered(crowd, paused=False)) < 100_000
+    assert len(rendered(sights.fleet(100), paused=False)) < 300_000
+
+
+def test_the_pages_are_served_as_what_they_are_under_a_strict_policy() -> None:
+    async def scene(pages: Pages) -> None:
+        for path, kind in {
+            "/": "text/html; charset=utf-8",
+            "/?server=orders&pause=1": "text/html; charset=utf-8",
+            "/style.css": "text/css; charset=utf-8",
+            "/icon.svg": "image/svg+xml",
+            "/usage": "application/json",
+        }.items():
+            answer = await pages.ask(path)
+            assert (answer.status, answer.headers["content-type"]) == (200, kind)
+            policy = answer.headers["content-security-policy"]
+            assert policy.startswith("default-src 'none'; style-src 'self'; img-src 'self';")
+            assert "unsafe" not in policy
+
+    visit(scene, overview=usual)
+
+
+def test_a_server_that_is_not_there_is_404() -> None:
+    async def scene(pages: Pages) -> None:
+        for path in ("/?server=payroll", "/usage?server=payroll", f"/usage?server={'x' * 8_000}", "/nothing"):
+            assert (await pages.ask(path)).status == 404
+
+    visit(scene, overview=usual)
+
+
+def test_usage_is_the_same_as_json() -> None:
+    async def scene(pages: Pages) -> None:
+        answer = await pages.ask("/usage")
+        assert answer.body.isascii()
+        assert json.loads(answer.body) == {"usage": 1, "overview": as_document(sights.usual())}
+
+    visit(scene, overview=usual)
+
+
+def test_a_crowd_looks_round_once() -> None:
+    looks: list[str | None] = []
+
+    async def look(name: str | None) -> Overview:
+        looks.append(name)
+        return sights.usual()
+
+    async def scene(pages: Pages) -> None:
+        for path in ["/", "/usage", "/?pause=1"] * (_MOST_CONNECTIONS // 4):
+            assert (await pages.ask(path)).status == 200
+        assert looks == [None]
+
+    visit(scene, overview=look)
