@@ -6,15 +6,17 @@ from typing import Any, Final
 from rich.text import Text
 
 from reaper.cli.show import console, print_table
+from reaper.policy.session import Identity, whose
 from reaper.policy.spans import SECOND, Span, words
 from reaper.telemetry.plain import plain
 
 _MOST_APPLICATIONS: Final = 8
+_MOST_POOLS: Final = 10
 _MARKS: Final = {"safe": ("yes", "green"), "not yet": ("no", "red"), "too little seen": ("?", "yellow")}
 
 
-def print_assessments(found: Sequence[Mapping[str, Any]]) -> None:
-    """Print the documents of `as_document`, one policy after the other."""
+def print_assessments(found: Sequence[Mapping[str, Any]], left_alone: Sequence[Mapping[str, Any]]) -> None:
+    """Print the documents of `as_document`, one policy after the other, and the pools that refill."""
     out = console()
     if not found:
         out.print("Nothing was rehearsed.")
@@ -29,6 +31,14 @@ def print_assessments(found: Sequence[Mapping[str, Any]]) -> None:
         if len(one["applications"]) > 1:
             out.print()
             _print_applications(one)
+    if left_alone:
+        out.print()
+        out.print(Text("Pools that refill at once", "bold"))
+    for pool in left_alone[:_MOST_POOLS]:
+        who = whose(Identity(*(pool[key] for key in Identity._fields)))
+        out.print(Text(plain(f"{who}: {pool['reason']} ({pool['policy']} at {pool['server']})")))
+    if len(left_alone) > _MOST_POOLS:
+        out.print(f"and {len(left_alone) - _MOST_POOLS} more")
 
 
 def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -28,21 +28,34 @@ class _NoRedirect(HTTPRedirectHandler):
 def ask_reaper(url: str, server: str | None) -> Overview:
     """What a reaper there sees of its servers, and of this one; NoReaper says why it cannot tell."""
     asked = f"{url}/usage" if server is None else f"{url}/usage?server={quote(server, safe='')}"
+    try:
+        body = told_at(url, asked)
+    except HTTPError as error:
+        if error.code == _NO_SUCH and server is not None:
+            raise _stranger(url, server) from None
+        raise unlike_us(url, error) from None
+    return _overview(url, body)
+
+
+def told_at(url: str, asked: str) -> bytes:
+    """What a reaper there answers to this address; NoReaper when nobody does, HTTPError when it says no."""
     # Past any proxy: the port is on this host or in this network, and names who is connected.
     opener = build_opener(ProxyHandler({}), _NoRedirect)
     try:
         with opener.open(asked, timeout=_PATIENCE) as answer:
-            body = answer.read(_MOST_BYTES + 1)
+            body: bytes = answer.read(_MOST_BYTES + 1)
+            return body
     except HTTPError as error:
         error.close()
-        if error.code == _NO_SUCH and server is not None:
-            raise _stranger(url, server) from None
-        message = f"{url} answers {error.code}, as no reaper of this version does"
-        raise NoReaper(message) from None
+        raise
     except (OSError, HTTPException, ValueError) as error:
         message = f"no reaper answers at {url}: {getattr(error, 'reason', None) or error}"
         raise NoReaper(message) from None
-    return _overview(url, body)
+
+
+def unlike_us(url: str, error: HTTPError) -> NoReaper:
+    """Somebody is there, and does not know what was asked."""
+    return NoReaper(f"{url} answers {error.code}, as no reaper of this version does")
 
 
 def base_of(text: str) -> str | None:

@@ -14,6 +14,9 @@ ENOUGH: Final = 35
 """Of so many none was used again: with 95 % confidence it is less than every tenth."""
 
 
+FORMAT: Final = 1
+"""The version of the documents."""
+
 MOST_SHOWN: Final = 100
 """Applications, in a document."""
 

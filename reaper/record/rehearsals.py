@@ -16,10 +16,12 @@ from reaper.policy.regret import Trial
 from reaper.policy.session import ACTIVE, Identity
 from reaper.policy.spans import Instant, Span, from_datetime
 from reaper.policy.verdict import Result
-from reaper.record.events import FATE, OUTCOME, Event
+from reaper.record.events import FATE, LEFT_ALONE, OUTCOME, Event
 from reaper.record.reader import parse_time
 
 _FATES: Final[Mapping[str | None, Fate]] = {fate.value: fate for fate in Fate}
+
+_POOL: Final = ("server", "policy", *Identity._fields)
 
 
 class _Key(NamedTuple):
@@ -51,15 +53,20 @@ class Rehearsals:
         self._since = since
         self._acts: dict[_Key, _Act] = {}
         self._newest: dict[str, tuple[datetime, str | None]] = {}
+        self._pools: dict[tuple[str | None, ...], Event] = {}
 
     def note(self, event: Event) -> None:
         """Take what an event says of a rehearsal; most say nothing."""
         server, life = event.text("server"), event.text("run")
         if server and (server not in self._newest or self._newest[server][0] <= event.time):
             self._newest[server] = event.time, life
+        if self._since and event.time < self._since:
+            return
+        if event.name == LEFT_ALONE:
+            self._pools[tuple(map(event.text, _POOL))] = event
         rehearsed = event.name == OUTCOME and event.text("outcome") == Result.REHEARSED
         told = _FATES.get(event.text("fate")) if event.name == FATE else None
-        if not server or not (rehearsed or told) or (self._since and event.time < self._since):
+        if not server or not (rehearsed or told):
             return
         act = self._act(server, event)
         if act is None:
@@ -80,6 +87,12 @@ class Rehearsals:
             yield Trial(
                 key.server, key.policy, act.identity, fate, act.at, act.idle, after, act.at_work, key.rules
             )
+
+    def left_alone(self) -> list[dict[str, str | None]]:
+        """The groups that refilled at once, with what was said of each the last time."""
+        return [
+            {key: event.text(key) for key in (*_POOL, "until", "reason")} for event in self._pools.values()
+        ]
 
     def _act(self, server: str, event: Event) -> _Act | None:
         """The act that an event is about; its beginning is the earliest that was told."""

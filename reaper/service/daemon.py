@@ -26,6 +26,7 @@ from reaper.service.shipper import Shipment, Shipper
 from reaper.service.signals import Early, Flags, heed_signals
 from reaper.service.station import Manner
 from reaper.service.tally import Tally
+from reaper.service.verdicts import Lessons
 from reaper.service.vitals import Vitals
 from reaper.telemetry import events
 from reaper.telemetry.copying import CopyGauges
@@ -198,6 +199,7 @@ class Daemon:
             livez=self._vitals.live,
             readyz=self._vitals.ready,
             overview=outlook.overview,
+            learnt=Lessons(fleet=self._fleet).verdicts,
         )
 
 

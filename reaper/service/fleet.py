@@ -12,7 +12,7 @@ from reaper.service.clock_watch import ClockWatch
 from reaper.service.server_loop import ServerLoop, Surroundings
 from reaper.service.standing import Standing
 from reaper.service.tally import Tally
-from reaper.service.trials import Trials
+from reaper.service.trials import Standings, Trials
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.notify import Notifier
@@ -54,6 +54,15 @@ class Fleet:
     def loops(self) -> Iterable[ServerLoop]:
         """The loops themselves."""
         return self._loops.values()
+
+    @property
+    def aftermaths(self) -> Mapping[str, Aftermath]:
+        """What cycles have led to, at each server."""
+        return self._aftermaths
+
+    def trials(self) -> Standings:
+        """What rehearsals have shown until now."""
+        return self._trials.beside(each.watch.acts() for each in self._aftermaths.values())
 
     def muster(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
         """Begin at servers that are new, end at those that are gone; one that has changed is both.

@@ -1,6 +1,5 @@
 """Which groups refill at once whatever is taken from them: looked at after terminations, and only then."""
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -55,9 +54,8 @@ class Refills:
         if cycle.clock_step is not None:
             self._cases.clear()
         new = self._judged(now, await self._came(self._due(now), meeting))
-        ends = _ends(cycle.settled)
-        if ends:
-            await self._take(ends, meeting)
+        if taken := _taken(cycle.settled):
+            await self._take(taken, meeting)
         if new or self.left_alone:
             self._tell(now)
         return new
@@ -110,23 +108,23 @@ class Refills:
                 )
         return new
 
-    async def _take(self, ends: Mapping[Group, tuple[Policy, list[Instant]]], meeting: Meeting) -> None:
+    async def _take(self, taken: Mapping[Group, "_Taken"], meeting: Meeting) -> None:
         """Note new ends; where there were none lately, how many come when nothing is taken."""
         quiet: dict[Group, Instant] = {}
-        for group, (policy, moments) in ends.items():
-            if policy.churn is None:
-                continue
+        for group, one in taken.items():
             case = self._cases.get(group)
-            if case is None or moments[0] - case.last_end > 2 * case.churn.within:
-                quiet[group] = Instant(moments[0] - policy.churn.within)
+            if case is None or one.ends[0] - case.last_end > 2 * case.churn.within:
+                quiet[group] = Instant(one.ends[0] - one.churn.within)
         came = await self._came(quiet, meeting)
-        for group, (policy, moments) in ends.items():
-            if policy.churn is None or (group in quiet and came is None):
+        for group, one in taken.items():
+            if group in quiet and came is None:
                 continue
-            case = self._case(group, policy, policy.churn)
+            case = self._case(group, one.policy, one.churn)
             if came and group in quiet:
-                case.before = sum(quiet[group] <= each < moments[0] for each in came[group])
-            case.ends = [*case.ends, *moments][:_MOST_ENDS]
+                # Those that have just been ended may have been among them.
+                before = [*came[group], *one.began]
+                case.before = sum(quiet[group] <= each < one.ends[0] for each in before)
+            case.ends = [*case.ends, *one.ends][:_MOST_ENDS]
             case.last_end = case.ends[-1]
 
     def _case(self, group: Group, policy: Policy, churn: Churn) -> _Case:
@@ -142,11 +140,28 @@ class Refills:
         self.left_alone = MappingProxyType({group: one for group, one in told if one and one.until > now})
 
 
-def _ends(settled: Iterable[tuple[Reap, Outcome]]) -> dict[Group, tuple[Policy, list[Instant]]]:
-    """When sessions of each group were terminated, in order of time."""
-    found = defaultdict[Group, list[tuple[Instant, Policy]]](list)
+@dataclass(slots=True, kw_only=True)
+class _Taken:
+    """What one cycle has ended of one group."""
+
+    policy: Policy
+    churn: Churn
+    ends: list[Instant] = field(default_factory=list)
+    began: list[Instant] = field(default_factory=list)
+
+
+def _taken(settled: Iterable[tuple[Reap, Outcome]]) -> dict[Group, _Taken]:
+    """The sessions of each group that were terminated, in order of time."""
+    found: dict[Group, _Taken] = {}
     for reap, outcome in settled:
-        if outcome.result is Result.TERMINATED and outcome.act and reap.session.identity.role is not None:
-            group = Group(reap.policy.name, reap.session.identity)
-            found[group].append((outcome.act.signalled, reap.policy))
-    return {group: (each[-1][1], sorted(moment for moment, _ in each)) for group, each in found.items()}
+        policy, session = reap.policy, reap.session
+        ended = outcome.result is Result.TERMINATED and outcome.act
+        if not ended or policy.churn is None or session.identity.role is None:
+            continue
+        group = Group(policy.name, session.identity)
+        one = found.setdefault(group, _Taken(policy=policy, churn=policy.churn))
+        one.ends.append(ended.signalled)
+        one.began.append(session.id.backend_start)
+    for one in found.values():
+        one.ends.sort()
+    return found

@@ -1,12 +1,19 @@
 """What the rehearsals of this life have shown, for whoever asks the service: the newest acts, bounded."""
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from reaper.policy.fates import Fated, Key
 from reaper.policy.regret import Trial
 
 MOST_TRIALS: Final = 2_000
-"""In one megabyte; the record has all of them."""
+"""In about one megabyte; the record has all of them."""
+
+_MOST_ASKED: Final = 5_000
+
+Acts = Mapping[tuple[str, Key], Trial]
 
 
 class Trials:
@@ -27,7 +34,23 @@ class Trials:
             del self._known[next(iter(self._known))]
             self.forgotten += 1
 
-    @property
-    def known(self) -> dict[tuple[str, Key], Trial]:
-        """Each act by its key."""
-        return self._known.copy()
+    def beside(self, watched: Iterable[Acts]) -> "Standings":
+        """These, and those that are still watched as they stand now."""
+        acts, open_ = self._known.copy(), 0
+        for each in watched:
+            acts |= each
+            open_ += len(each)
+        return Standings(acts=acts, watched=open_, forgotten=self.forgotten)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standings:
+    """Acts by their keys, at one moment."""
+
+    acts: Acts
+    watched: int
+    forgotten: int
+
+    def newest(self) -> list[Trial]:
+        """So many as can be judged while somebody waits."""
+        return list(islice(reversed(list(self.acts.values())), _MOST_ASKED))

@@ -30,7 +30,7 @@ from reaper.postgres.onlooker import Seen
 from reaper.record.ledger import Author, Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.cycle import Cycle
-from reaper.service.trials import Trials
+from reaper.service.trials import Acts, Trials
 
 MOST_WATCHED: Final = 500
 """At one server; each costs less than what is known of a session anyway."""
@@ -103,12 +103,12 @@ class Watch:
         self._note(became)
         return _news(became, old)
 
-    def trials(self) -> list[tuple[Key, Trial]]:
+    def acts(self) -> Acts:
         """Those that are watched, as they stood at the last look."""
-        return [
-            (key, Trial.of(unused(case.watched, self._looked), self._server))
+        return {
+            (self._server, key): Trial.of(unused(case.watched, self._looked), self._server)
             for key, case in self._open.items()
-        ]
+        }
 
     @property
     def _told_before(self) -> set[Key]:

@@ -25,6 +25,7 @@ from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.plain import plain
 from reaper.telemetry.status import Look, status_routes
+from reaper.telemetry.verdicts import Learnt, verdict_routes
 
 _PATIENCE_SECONDS: Final = 5.0
 _MOST_CONNECTIONS: Final = 64
@@ -49,8 +50,15 @@ _HEADERS: Final = [
 ]
 
 
-def application(*, metrics: Metrics, livez: Probe, readyz: Probe, overview: Look | None = None) -> Starlette:
-    """The pages; with somebody who looks round, those for people too."""
+def application(
+    *,
+    metrics: Metrics,
+    livez: Probe,
+    readyz: Probe,
+    overview: Look | None = None,
+    learnt: Learnt | None = None,
+) -> Starlette:
+    """The pages; with somebody who looks round, or has learnt something, those for people too."""
     one_at_a_time = asyncio.Lock()
 
     async def scrape(request: Request) -> Response:
@@ -67,6 +75,7 @@ def application(*, metrics: Metrics, livez: Probe, readyz: Probe, overview: Look
 
     routes = [Route("/metrics", scrape), Route("/livez", live), Route("/readyz", ready)]
     pages = Starlette(routes=[*routes, *(status_routes(overview) if overview else ())])
+    pages.router.routes.extend(verdict_routes(learnt) if learnt else ())
     pages.router.redirect_slashes = False
     return pages
 

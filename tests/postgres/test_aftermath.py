@@ -1,0 +1,319 @@
+"""What cycles lead to on a real server: the fate of whom they rehearsed, and who came for whom they ended."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from reaper.policy.churn import Churn
+from reaper.policy.decide import decide
+from reaper.policy.fates import Fate
+from reaper.policy.memory import Memory
+from reaper.policy.rules import Mode, Policy, Rules
+from reaper.policy.session import Snapshot
+from reaper.policy.spans import SECOND, Span
+from reaper.policy.verdict import Result
+from reaper.postgres.observer import Observer, Thrift
+from reaper.postgres.onlooker import Onlooker
+from reaper.record.events import FATE, LEFT_ALONE, Event
+from reaper.service.aftermath import Aftermath, News
+from reaper.service.cycle import Cycle
+from reaper.service.trials import Trials
+from reaper.service.watch import Watch
+
+from .clients import Client
+from .post import AUTHOR, Post
+from .reaping import DAY, policy
+from .stage import Stage
+from .waiting import until
+
+INTERVAL: Final = Span(10 * SECOND)
+
+
+class Watching:
+    """Cycles, and a look at what they have led to after each."""
+
+    def __init__(self, stage: Stage, folder: Path) -> None:
+        self.post = Post(stage, folder)
+        self.stage = stage
+        self.after = Aftermath("test", self.post.ledger, Trials())
+        self.onlooker = Onlooker(stage.reaper.link)
+        self.author = AUTHOR
+
+    def sight(self) -> None:
+        self.post.sight()
+
+    def cycle(self, *policies: Policy) -> News:
+        self.post.memory = self.after.reminded(self.post.memory)
+        return self.look(self.post.cycle(*policies))
+
+    def look(self, cycle: Cycle) -> News:
+        work = self.after.cycled(cycle, self.onlooker, self.author, interval=INTERVAL)
+        return self.stage.reaper.do(work)
+
+    def fates(self, *policies: Policy) -> dict[int, Fate]:
+        """What one more cycle brings to light, by pid."""
+        return {one.watched.id.pid: one.fate for one in self.cycle(*policies).fated}
+
+    def recorded(self, name: str) -> list[Event]:
+        return [event for event in self.post.record() if event.name == name]
+
+
+@pytest.fixture
+def watching(stage: Stage, tmp_path: Path) -> Watching:
+    return Watching(stage, tmp_path)
+
+
+@pytest.fixture
+def dry(stage: Stage) -> Policy:
+    return replace(policy(stage.application), name="dry", mode=Mode.DRY_RUN)
+
+
+def rehearsed(watching: Watching, dry: Policy, count: int = 1) -> list[Client]:
+    clients = watching.stage.open_many(count)
+    watching.sight()
+    assert watching.fates(dry) == {}
+    assert len(watching.after.watch) == count
+    return clients
+
+
+def test_who_was_used_again_is_revived_who_was_closed_has_left_and_who_stays_is_watched_on(
+    watching: Watching, dry: Policy
+) -> None:
+    used, closed, stays = rehearsed(watching, dry, 3)
+    used.wake()
+    closed.close()
+    until(closed.left)
+
+    assert watching.fates(dry)[used.pid] is Fate.REVIVED
+    assert len(watching.after.watch) == 2  # the one that stays, and who was used and is taken again
+    told = {event.fields["pid"]: event.fields["fate"] for event in watching.recorded(FATE)}
+    assert told == {used.pid: "revived", closed.pid: "left"}
+    assert stays.pid not in told
+
+
+def test_when_it_was_used_again_is_the_servers_word(watching: Watching, dry: Policy) -> None:
+    (client,) = rehearsed(watching, dry)
+    client.run("SELECT 1")
+    watching.stage.reaper.rest(client)
+    ((began, changed),) = watching.stage.admin.execute(
+        "SELECT query_start, state_change FROM pg_stat_activity WHERE pid = %s", (client.pid,)
+    ).fetchall()
+
+    watching.cycle(dry)
+
+    (event,) = watching.recorded(FATE)
+    assert event.text("used_at") == began.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert began < changed
+
+
+def test_a_look_that_leaves_out_the_young_is_made_good_by_asking_for_whom_it_left_out(
+    watching: Watching, stage: Stage
+) -> None:
+    day_old = replace(policy(stage.application, replace(policy("x").match, idle_for=DAY)), mode=Mode.DRY_RUN)
+    used, closed, stays = stage.open_many(3)
+    watching.sight()
+    taken = watching.post.cycle(replace(day_old, match=replace(day_old.match, idle_for=Span(0))))
+    watching.look(taken)
+    used.wake()
+    closed.close()
+    until(closed.left)
+
+    later = thrifty_look(watching, day_old)
+    assert later.snapshot.young
+    assert not {used.pid, stays.pid} & {one.id.pid for one in later.snapshot.sessions}
+    fates = {one.watched.id.pid: one.fate for one in watching.look(later).fated}
+    assert fates == {used.pid: Fate.REVIVED, closed.pid: Fate.LEFT}
+
+
+def thrifty_look(watching: Watching, day_old: Policy) -> Cycle:
+    """A cycle whose look shows nobody who is younger than a day."""
+    reaper, rules = watching.stage.reaper, Rules(policies=(day_old,))
+    eager = Thrift(backends=0, share=1.0)  # on however small a server
+    observer = Observer(reaper.link, reaper.probe, server="test", thrift=eager)
+
+    def look() -> Snapshot:
+        return reaper.do(observer.observe(rules, ahead=Span(SECOND)))
+
+    look()  # the first under new rules is at everybody
+    seen = look()
+    plan = decide(snapshot=seen, rules=rules, memory=Memory())
+    return Cycle(name="later", snapshot=seen, plan=plan, settled=(), memory=Memory())
+
+
+def test_of_whom_the_reaper_may_see_nothing_nothing_is_said(
+    watching: Watching, dry: Policy, stage: Stage
+) -> None:
+    (client,) = rehearsed(watching, dry)
+    blind = stage.open_reaper(stage.sandbox.role("blind"))
+    (session_id,) = {was.id for was in watching.post.memory.rehearsed}
+
+    seen = blind.do(Onlooker(blind.link).look([session_id]))
+
+    assert seen
+    assert seen.sessions == {}
+    assert client.present()
+
+
+def test_many_are_asked_for_at_once_as_few_are(watching: Watching, stage: Stage) -> None:
+    clients = stage.open_many(12)
+    snapshot = stage.reaper.look()
+    ids = [one.id for one in snapshot.sessions if one.id.pid in {client.pid for client in clients}]
+    gone, *_ = clients
+    gone.close()
+    until(gone.left)
+
+    few, many = (stage.reaper.do(watching.onlooker.look(some)) for some in (ids[:3], ids))
+
+    assert few
+    assert many
+    assert few.sessions.items() <= many.sessions.items()
+    assert [one.pid for one, stands in many.sessions.items() if stands is None] == [gone.pid]
+
+
+def test_who_is_ended_by_an_enforcing_policy_tells_nothing_about_the_rehearsal(
+    watching: Watching, dry: Policy, stage: Stage
+) -> None:
+    (client,) = rehearsed(watching, dry)
+
+    news = watching.cycle(dry, policy(stage.application))
+
+    assert [(one.fate, one.reason) for one in news.fated] == [
+        (Fate.UNKNOWN, "a policy that enforces has acted on it")
+    ]
+    assert client.left()
+
+
+def test_who_goes_while_the_connection_is_lost_may_have_gone_with_the_server(
+    watching: Watching, dry: Policy
+) -> None:
+    (client,) = rehearsed(watching, dry)
+    watching.after.watch.interrupted()
+    client.close()
+    until(client.left)
+
+    assert watching.fates(dry) == {client.pid: Fate.UNKNOWN}
+
+
+def test_new_rules_are_rehearsed_from_the_beginning(watching: Watching, dry: Policy) -> None:
+    (client,) = rehearsed(watching, dry)
+    watching.author = replace(AUTHOR, rules="another")
+    watching.post.memory = watching.post.memory.without_rehearsals()
+
+    assert watching.fates(dry) == {client.pid: Fate.UNUSED}
+    assert len(watching.after.watch) == 1
+    assert {each.watched.rules for each in watching.after.watch.end()} == {"another"}
+
+
+def test_no_more_are_watched_than_there_is_room_for_and_that_is_said(watching: Watching, dry: Policy) -> None:
+    watching.after.watch = Watch("test", watching.post.ledger, Trials(), most=2)
+    watching.stage.open_many(3)
+    watching.sight()
+
+    fates = watching.fates(dry)
+
+    assert list(fates.values()) == [Fate.UNKNOWN]
+    assert len(watching.after.watch) == 2
+    (event,) = watching.recorded(FATE)
+    assert event.text("detail") == "not watched: 2 are watched already"
+
+
+def test_at_the_end_who_was_not_used_is_told_as_unused_for_as_long_as_it_was_watched(
+    watching: Watching, dry: Policy
+) -> None:
+    (client,) = rehearsed(watching, dry)
+    watching.cycle(dry)
+
+    (end,) = watching.after.watch.end()
+
+    assert (end.watched.id.pid, end.fate) == (client.pid, Fate.UNUSED)
+    assert watching.recorded(FATE)[-1].text("fate") == "unused"
+    assert len(watching.after.watch) == 0
+
+
+def test_as_long_as_nobody_is_watched_nothing_is_asked(watching: Watching, dry: Policy, stage: Stage) -> None:
+    stage.open()
+    closed = Onlooker(stage.open_reaper().link)
+    stage.reaper.do(closed._link.close())
+    watching.onlooker = closed
+
+    assert watching.cycle(replace(dry, mode=Mode.OFF)) == News([], [])
+
+
+AT_ONCE: Final = Churn(
+    within=Span(SECOND // 2), share=0.9, acts=4, pause=Span(3_600 * SECOND), longest=Span(7_200 * SECOND)
+)
+
+
+@pytest.fixture
+def reaping(stage: Stage) -> Policy:
+    return replace(policy(stage.application), name="reap", churn=AT_ONCE)
+
+
+def after_a_round(watching: Watching, reaping: Policy, *, refilled: bool) -> News:
+    """Four sessions go, their pool opens as many or does not, and time passes in which it could have."""
+    for client in watching.stage.open_many(4 - len(watching.stage.sessions)):
+        assert client.present()
+    watching.sight()
+    off = replace(reaping, mode=Mode.OFF)
+    passes(watching, off)  # whoever is there by now came before
+    cycle = watching.post.cycle(reaping)
+    assert cycle.results[Result.TERMINATED] == 4
+    watching.look(cycle)
+    if refilled:
+        watching.stage.open_many(4)
+    passes(watching, off)
+    return watching.cycle(off)
+
+
+def passes(watching: Watching, off: Policy) -> None:
+    """Wait until so much time has passed at the server as newcomers have."""
+    began = watching.post.cycle(off).snapshot.at
+    until(lambda: watching.post.cycle(off).snapshot.at > began + AT_ONCE.within)
+
+
+def test_a_pool_that_refills_at_once_is_left_alone_and_the_record_says_why(
+    watching: Watching, reaping: Policy, stage: Stage
+) -> None:
+    (pool,) = after_a_round(watching, reaping, refilled=True).left_alone
+
+    assert pool.identity.application == stage.application
+    assert pool.left_alone.reason.startswith("churn: 4 of 4 came back within 500ms; left alone until ")
+    (event,) = watching.recorded(LEFT_ALONE)
+    assert (event.fields["acts"], event.fields["came_back"]) == (4, 4)
+    watching.sight()
+    cycle = watching.post.cycle()
+    watching.post.memory = watching.after.reminded(cycle.remembered)
+    spared = [spare.reason for spare in watching.post.cycle(reaping).plan.spares if spare.policy]
+    assert spared == [pool.left_alone.reason] * 4
+    assert len(stage.sessions) == 4
+
+
+def test_who_does_not_come_back_is_no_churn(watching: Watching, reaping: Policy) -> None:
+    assert after_a_round(watching, reaping, refilled=False).left_alone == []
+    assert not watching.after.refills.left_alone
+
+
+def test_how_many_came_before_is_counted_at_the_first_end(
+    watching: Watching, reaping: Policy, stage: Stage
+) -> None:
+    stage.open_many(4)
+    stage.open(application=f"{stage.application}-other")
+    watching.sight()
+    minutes = replace(AT_ONCE, within=Span(120 * SECOND))
+
+    watching.look(watching.post.cycle(replace(reaping, churn=minutes)))
+
+    (case,) = watching.after.refills._cases.values()
+    assert (case.before, len(case.ends)) == (4, 4)
+
+
+def test_who_comes_under_another_name_took_nobodys_place(
+    watching: Watching, reaping: Policy, stage: Stage
+) -> None:
+    after_a_round(watching, reaping, refilled=False)
+    for _ in range(4):
+        stage.open(application=f"{stage.application}-other")
+
+    assert watching.cycle(replace(reaping, mode=Mode.OFF)).left_alone == []
