@@ -12,6 +12,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.protections import BUILT_IN, NEEDS_LOCKS, SELF, Shield, shield
 from reaper.policy.restraint import restrain
 from reaper.policy.rules import Meant, Mode, Policy, Rules
+from reaper.policy.seen import Seen
 from reaper.policy.selector import Hit
 from reaper.policy.session import KINDS, STATES, Session, SessionId, Snapshot
 from reaper.policy.spans import Instant
@@ -69,7 +70,7 @@ def questions(snapshot: Snapshot, rules: Rules) -> Questions:
     return Questions(advisory_locks=locks, blocking=blocking, everybody=everybody)
 
 
-def unknown(session: Session) -> str | None:
+def unknown(session: Session | Seen) -> str | None:
     """Why nothing can be said about a session, or nothing."""
     if session.kind not in KINDS:
         return f"kind {session.kind!r} is none that a policy can name"

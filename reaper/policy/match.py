@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from reaper.policy.seen import Seen
 from reaper.policy.selector import NO_KEYS, Selector
 from reaper.policy.session import ACTIVE, Session, Snapshot
 from reaper.policy.spans import Instant, Span, exact_words, since, words
@@ -101,7 +102,7 @@ class Match:
         """Who has been in its state for a shorter time is not meant."""
         return Span(max(self.idle_for or 0, 0))
 
-    def ages(self, session: Session) -> Iterator[Age]:
+    def ages(self, session: Session | Seen) -> Iterator[Age]:
         """Each age that is asked for."""
         for asked in self._asked:
             yield Age(asked.key, asked.word, asked.since(session), asked.limit)
@@ -122,7 +123,7 @@ class Match:
         """Why a session is condemned: its ages beside their limits, and whom it harms."""
         return "; ".join(answer.words for answer in self._telling_answers(session, snapshot))
 
-    def due(self, session: Session) -> Instant | None:
+    def due(self, session: Session | Seen) -> Instant | None:
         """When the last age is reached if the session stays as it is; None when it never will be."""
         if not self._asked or session.state not in self.states or session.state_change is None:
             return None

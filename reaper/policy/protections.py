@@ -113,6 +113,11 @@ def _poolers(session: Session, _: Snapshot) -> str | None:
     return f"pooler {application!r}" if pooler(application) else None
 
 
+def is_known_name(name: str) -> bool:
+    """Whether a protection goes by this very name: it is a product's, and nobody's secret."""
+    return name == REAPER_APPLICATION or _is_backup_tool(name) or _is_managed(name) or bool(pooler(name))
+
+
 SELF: Final = "self"
 SYNC_REPLICATION: Final = "sync-replication"
 BUILT_IN: Final[Mapping[str, Callable[[Session, Snapshot], str | None]]] = {

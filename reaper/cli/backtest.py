@@ -1,0 +1,159 @@
+"""`reaper backtest`: what policies would have done, on a history."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from reaper.cli.backtest_account import Document, Side, Tested, account
+from reaper.cli.backtest_table import print_account
+from reaper.cli.exits import Misconfigured
+from reaper.cli.options import output_option, policies_option
+from reaper.cli.show import Output, print_document
+from reaper.cli.targets import read_settings
+from reaper.config import Server, Settings
+from reaper.policy.backtest import Backtest
+from reaper.policy.replay import Rhythm
+from reaper.policy.versus import Versus
+from reaper.record.history import HistoryFile
+from reaper.record.history_folder import history_files
+from reaper.record.history_format import BadHistory
+from reaper.record.history_stream import HistoryStream, by_server
+from reaper.telemetry.plain import plain
+
+
+@click.command
+@policies_option
+@click.option(
+    "--compare",
+    nargs=2,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OLD NEW",
+    help="Two policy files side by side, in place of --policies.",
+)
+@click.option(
+    "--history",
+    "places",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path, exists=True),
+    envvar="REAPER_HISTORY",
+    show_envvar=True,
+    help="A folder of history files, or one file; may be given several times.",
+)
+@click.option("--server", metavar="NAME", help="Only this server of the history.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    metavar="FILE",
+    help="Write a report with charts as well: one file, which loads nothing from anywhere.",
+)
+@output_option
+def backtest(  # noqa: PLR0913 (click hands every option over by name)
+    *,
+    policies: Path,
+    compare: tuple[Path, Path] | None,
+    places: Sequence[Path],
+    server: str | None,
+    html: Path | None,
+    output: Output,
+) -> None:
+    """Tell what policies would have done, and what became of those whom they would have ended.
+
+    Needs no server, only what `reaper record-history` or `reaper run --history` has written: here or elsewhere.
+    Every policy that is not off counts, as if it were enforced.
+    """
+    files = compare or (policies,)
+    sides = [Side(name=str(path), settings=read_settings(path)) for path in files]
+    try:
+        accounts = _accounts(_servers(places, server), sides)
+    except BadHistory as bad:
+        raise Misconfigured(str(bad)) from None
+    except OSError as error:
+        message = f"{error.filename}: cannot be read: {error.strerror or error}"
+        raise Misconfigured(message) from None
+    if html:
+        _write_report(html, accounts)
+    if output is not Output.TABLE:
+        print_document({"servers": accounts}, output=output)
+        return
+    for number, found in enumerate(accounts):
+        click.echo("\n" if number else "", nl=False)
+        print_account(found)
+
+
+def _servers(places: Sequence[Path], server: str | None) -> dict[str, Sequence[Path]]:
+    files = [path for place in places for path in history_files(place)]
+    found = {name: of for name, of in by_server(files, _tell).items() if server in {None, name}}
+    if not found:
+        told = f"no history of a server {server!r}" if server else "no history"
+        message = f"{', '.join(map(str, places))}: {told} is there; `reaper record-history` makes one"
+        raise Misconfigured(message)
+    return found
+
+
+def _accounts(servers: dict[str, Sequence[Path]], sides: Sequence[Side]) -> list[Document]:
+    size = sum(path.stat().st_size for files in servers.values() for path in files)
+    with _progress(size) as passed:
+        return [account(_tested(name, files, sides, passed)) for name, files in servers.items()]
+
+
+def _tested(
+    server: str, files: Sequence[Path], sides: Sequence[Side], passed: Callable[[int], None]
+) -> Tested:
+    backtests = [_backtest(server, side.settings) for side in sides]
+    versus = Versus(backtests[0].name) if len(backtests) > 1 else None
+    for reading in HistoryStream(files, told=_tell, passed=passed).readings():
+        stretches = [each.read(reading) for each in backtests]
+        if versus:
+            versus.read(reading, *stretches)
+    for each in backtests:
+        each.end()
+    if versus:
+        versus.end()
+    head = HistoryFile(files[0]).head()
+    return Tested(
+        server=server,
+        anonymous=bool(head and head.anonymous),
+        sides=sides,
+        backtests=backtests,
+        versus=versus,
+    )
+
+
+def _backtest(server: str, settings: Settings) -> Backtest:
+    known = {each.name: each for each in settings.servers}
+    rules = settings.rules_for(known.get(server, Server(name=server, dsn="")))
+    return Backtest(server, rules, Rhythm(settings.interval, settings.precision))
+
+
+def _tell(what: str) -> None:
+    click.echo(plain(what), err=True)
+
+
+@contextmanager
+def _progress(size: int) -> Iterator[Callable[[int], None]]:
+    """A bar for whoever watches; for nobody else."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 (only where somebody watches)
+    from rich.progress import Progress  # noqa: PLC0415
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Replaying", total=max(size, 1))
+        yield lambda count: bar.advance(task, count)
+
+
+def _write_report(path: Path, accounts: Sequence[Document]) -> None:
+    from reaper.cli.backtest_report import NoPlotting, report  # noqa: PLC0415 (loads the plotting library)
+
+    try:
+        path.write_text(report(accounts), encoding="utf-8")
+    except NoPlotting as missing:
+        raise Misconfigured(str(missing)) from None
+    except OSError as error:
+        message = f"{path}: cannot be written: {error.strerror or error}"
+        raise Misconfigured(message) from None
