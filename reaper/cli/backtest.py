@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from reaper.cli.backtest_account import Document, Side, Tested, account
+from reaper.cli.backtest_acts import Acts, written_to
 from reaper.cli.backtest_table import print_account
 from reaper.cli.exits import Misconfigured
 from reaper.cli.options import output_option, policies_option
@@ -50,29 +51,38 @@ from reaper.telemetry.plain import plain
     metavar="FILE",
     help="Write a report with charts as well: one file, which loads nothing from anywhere.",
 )
+@click.option(
+    "--acts",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    metavar="FILE",
+    help="Write every single would-be termination as a line of JSON.",
+)
 @output_option
-def backtest(  # noqa: PLR0913 (click hands every option over by name)
+def backtest(
     *,
     policies: Path,
     compare: tuple[Path, Path] | None,
     places: Sequence[Path],
     server: str | None,
     html: Path | None,
+    acts: Path | None,
     output: Output,
 ) -> None:
     """Tell what policies would have done, and what became of those whom they would have ended.
 
-    Needs no server, only what `reaper record-history` or `reaper run --history` has written: here or elsewhere.
-    Every policy that is not off counts, as if it were enforced.
+    Needs no server, only what `reaper record-history` or `reaper run --history` has written, here or
+    elsewhere. Every policy that is not off counts, as if it were enforced.
     """
     files = compare or (policies,)
     sides = [Side(name=str(path), settings=read_settings(path)) for path in files]
     try:
-        accounts = _accounts(_servers(places, server), sides)
+        servers = _servers(places, server)
+        with written_to(acts) as written:
+            accounts = _accounts(servers, sides, written)
     except BadHistory as bad:
         raise Misconfigured(str(bad)) from None
     except OSError as error:
-        message = f"{error.filename}: cannot be read: {error.strerror or error}"
+        message = f"{error.filename}: {error.strerror or error}"
         raise Misconfigured(message) from None
     if html:
         _write_report(html, accounts)
@@ -94,19 +104,21 @@ def _servers(places: Sequence[Path], server: str | None) -> dict[str, Sequence[P
     return found
 
 
-def _accounts(servers: dict[str, Sequence[Path]], sides: Sequence[Side]) -> list[Document]:
+def _accounts(servers: dict[str, Sequence[Path]], sides: Sequence[Side], acts: Acts) -> list[Document]:
     size = sum(path.stat().st_size for files in servers.values() for path in files)
     with _progress(size) as passed:
-        return [account(_tested(name, files, sides, passed)) for name, files in servers.items()]
+        return [account(_tested(name, files, sides, acts, passed)) for name, files in servers.items()]
 
 
 def _tested(
-    server: str, files: Sequence[Path], sides: Sequence[Side], passed: Callable[[int], None]
+    server: str, files: Sequence[Path], sides: Sequence[Side], acts: Acts, passed: Callable[[int], None]
 ) -> Tested:
     backtests = [_backtest(server, side.settings) for side in sides]
     versus = Versus(backtests[0].name) if len(backtests) > 1 else None
     for reading in HistoryStream(files, told=_tell, passed=passed).readings():
         stretches = [each.read(reading) for each in backtests]
+        for side, stretch in zip(sides, stretches, strict=True):
+            acts.write(server, side.name, stretch)
         if versus:
             versus.read(reading, *stretches)
     for each in backtests:

@@ -138,7 +138,12 @@ def _course(backtest: Backtest) -> Document:
     return {
         "step_seconds": course.width / SECOND,
         "steps": [
-            {"at": isoformat(course.moment(number)), "used": step.used, "would": step.would, "taken": step.taken}
+            {
+                "at": isoformat(course.moment(number)),
+                "used": step.used,
+                "would": step.would,
+                "taken": step.taken,
+            }
             for number, step in sorted(course.steps.items())
         ],
     }
@@ -154,5 +159,3 @@ def _comparison(versus: Versus) -> Document:
             for name in names[:MOST_APPLICATIONS]
         ],
     }
-
-

@@ -45,8 +45,8 @@ def _last_words(found: Found) -> Iterator[str]:
 
 def _print_comparison(comparison: Mapping[str, Any]) -> None:
     click.echo()
-    only = f"Only the new ones would have ended {comparison['only_new']:,}, only the old {comparison['only_old']:,}"
-    click.echo(f"{only}, both {comparison['both']:,}.")
+    new, old, both = (f"{comparison[key]:,}" for key in ("only_new", "only_old", "both"))
+    click.echo(f"Only the new ones would have ended {new}, only the old ones {old}, both {both}.")
     rows: list[Row] = [dict(row) for row in comparison["applications"][:_MOST_ROWS]]
     if rows:
         click.echo()

@@ -10,7 +10,7 @@ Found = Mapping[str, Any]
 
 
 def headline(side: Found) -> str:
-    """`These policies would have ended 1,204 sessions of 3 applications; 0.2 % of them were used again.`"""
+    """How many of how many applications, and how many of them in vain."""
     taken = side["taken"]
     if not taken:
         return "These policies would have ended nobody."
@@ -19,12 +19,13 @@ def headline(side: Found) -> str:
 
 
 def regret(side: Found) -> str:
-    """`0.2 % of them were used again (3 of 1,190 that can be judged; at most 0.7 %)`."""
+    """`0.2 % of them were used again (3 of 1,190 that can be judged; ...)`."""
     judged, again = side["judged"], side["used_again"]
     if not judged:
         return "what became of them cannot be judged yet"
     bound = f"at most {percent(side['regret_at_most'])} with 95 % confidence"
-    return f"{percent(again / judged)} of them were used again ({again:,} of {judged:,} that can be judged; {bound})"
+    of = f"{again:,} of {judged:,} that can be judged; {bound}"
+    return f"{percent(again / judged)} of them were used again ({of})"
 
 
 def peaks(found: Found, side: Found) -> str:
@@ -33,7 +34,8 @@ def peaks(found: Found, side: Found) -> str:
     if not peak or not would:
         return "Nothing is known of the slots."
     usable = f"{found['slots']['usable']:,} can be used by ordinary roles"
-    told = f"The peak of {moment(peak['at'])} was {peak['used']:,} slots ({usable}); it would have been {peak['would']:,}."
+    was = f"The peak of {moment(peak['at'])} was {peak['used']:,} slots ({usable})"
+    told = f"{was}; it would have been {peak['would']:,}."
     if would["at"] == peak["at"]:
         return told
     return f"{told} The highest would have been {would['would']:,}, on {moment(would['at'])}."
@@ -43,7 +45,7 @@ def doubts(found: Found, side: Found) -> Iterator[str]:
     """What cannot be known from this history."""
     if side["uncertain"]:
         many = counted(side["uncertain"], "more session")
-        yield f"{many} may have been ended: they changed or left between two readings, about when they fell due."
+        yield f"{many} may have been ended: they changed or left between two readings, when they fell due."
     if found["gaps"]:
         unknown = words(Span(round(found["unknown_seconds"] * SECOND)))
         gaps = counted(found["gaps"], "gap")
@@ -66,8 +68,8 @@ def span_of(found: Found) -> str:
 
 
 MODEL = (
-    "As under --dry-run, every session stays in the history, and counts as gone from the moment at which a policy "
-    "takes it until its client uses it again: then the client would have had to connect anew."
+    "As under --dry-run, every session stays in the history, and counts as gone from the moment at which a "
+    "policy takes it until its client uses it again: then the client would have had to connect anew."
 )
 
 

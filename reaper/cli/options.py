@@ -69,6 +69,34 @@ def acting_options(command: Command) -> Command:
     return command
 
 
+def log_options(command: Command) -> Command:
+    """`--log-format` and `--log-level`."""
+    for option in reversed(_LOG):
+        command = option(command)
+    return command
+
+
+_LOG: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--log-format",
+        type=click.Choice(("auto", "human", "json")),
+        default="auto",
+        show_default=True,
+        envvar="REAPER_LOG_FORMAT",
+        show_envvar=True,
+        help="The log on stderr: for people on a terminal, JSON elsewhere.",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(("debug", "info", "warning", "error")),
+        default="info",
+        show_default=True,
+        envvar="REAPER_LOG_LEVEL",
+        show_envvar=True,
+        help="What is worth a line in the log; the record is always whole.",
+    ),
+)
+
 _ACTING: tuple[Callable[[Any], Any], ...] = (
     policies_option,
     dsn_option,
@@ -105,22 +133,5 @@ _ACTING: tuple[Callable[[Any], Any], ...] = (
         show_envvar=True,
         help="Record the last query as it was: passwords and personal data may be among its literals.",
     ),
-    click.option(
-        "--log-format",
-        type=click.Choice(("auto", "human", "json")),
-        default="auto",
-        show_default=True,
-        envvar="REAPER_LOG_FORMAT",
-        show_envvar=True,
-        help="The log on stderr: for people on a terminal, JSON elsewhere.",
-    ),
-    click.option(
-        "--log-level",
-        type=click.Choice(("debug", "info", "warning", "error")),
-        default="info",
-        show_default=True,
-        envvar="REAPER_LOG_LEVEL",
-        show_envvar=True,
-        help="What is worth a line in the log; the record is always whole.",
-    ),
+    *_LOG,
 )

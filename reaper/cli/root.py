@@ -33,6 +33,9 @@ _COMMANDS: Final = {
     "advise": _Command("reaper.cli.advise", "Say what is wrong with connections, and what would cure it."),
     "audit": _Command("reaper.cli.audit", "Read the record: who was terminated, when and why."),
     "rehearsal": _Command("reaper.cli.rehearsal", "Judge what was rehearsed: would it be safe to enforce."),
+    "record-history": _Command(
+        "reaper.cli.record_history", "Keep who holds the slots, to try policies on it later."
+    ),
     "backtest": _Command("reaper.cli.backtest", "Tell what policies would have done, on a history."),
     "schema": _Command("reaper.cli.schema", "Print the JSON Schema of the policy file."),
     "demo": _Command("reaper.cli.demo", "Watch the reaper at work on a PostgreSQL of its own."),
@@ -54,7 +57,7 @@ class _Commands(click.Group):
             return None
         if known.serves:
             end_at_once_when_asked()
-        command: click.Command = getattr(_loaded(known.module), cmd_name)
+        command: click.Command = getattr(_loaded(known.module), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from reaper import __version__
 from reaper.cli.exits import Defect, Misconfigured
+from reaper.cli.history_options import history_options
 from reaper.cli.options import acting_options
 from reaper.cli.record import STDOUT, opened_ledger
 from reaper.cli.targets import pick_servers, read_settings, refuse_password
@@ -22,6 +23,7 @@ from reaper.policy.spans import exact_words
 from reaper.postgres.errors import sentence
 from reaper.postgres.query_text import QueryText
 from reaper.postgres.record_table import target_of
+from reaper.service.annals import Keeping
 from reaper.service.daemon import Daemon, Parts
 from reaper.service.roster import choose_servers
 from reaper.service.rulebook import Rulebook
@@ -92,6 +94,7 @@ def say_what_will_be_done(log: Log, settings: Settings, manner: Manner, servers:
     help="A database on another server, whose table reaper.record takes a copy of the record (of its first "
     "file) and may lag. A password belongs into a passfile, a service file or the environment.",
 )
+@history_options("history-")
 @click.pass_context
 def run(  # noqa: PLR0913 (click hands every option over by name)
     ctx: click.Context,
@@ -108,6 +111,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     listen: str,
     audit_table: str | None,
     shard: str | None,
+    keeping: Keeping | None,
 ) -> None:
     """Watch the servers and carry the policies out, until SIGTERM or Ctrl-C.
 
@@ -147,6 +151,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
             listening=_listening(listen, log, asked=asked),
             early=early,
             shipment=shipment,
+            keeping=keeping,
         )
         daemon = Daemon(parts)
         tallies.update(_run(daemon, log))

@@ -1,4 +1,4 @@
-"""What became of whom a backtest took: the same fates and the same regret as a rehearsal's, from the history."""
+"""What became of those whom a backtest took: the same fates, and the same regret, as of a rehearsal."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Aftermath:
     def read(self, reading: Reading, stretch: Stretch) -> None:
         """Go on to this reading, and watch those that were taken on the way."""
         for number, (at, reap) in enumerate(stretch.taken):
-            one = Watched(intent=f"{at}-{number}", reap=reap, at=at)
+            one = Watched(intent=f"{at}-{number}", reap=reap, at=at, cycle="", rules="")
             self._watched[reap.session.id].append(one)
         if self._watched:
             self._look(reading, {one.reap.session.id for one in stretch.taken})
@@ -46,7 +46,7 @@ class Aftermath:
             return
         for several in self._watched.values():
             for one in several:
-                self._note(unused(one, self._at, "the history ends"))
+                self._note(unused(one, self._at))
         self._watched.clear()
 
     def regret(self, policy: str) -> Regret:

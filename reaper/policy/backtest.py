@@ -1,6 +1,7 @@
 """A backtest: one set of rules over the history of one server, and what there is to tell of it.
 
-Memory does not grow with the length of the history: what is kept is counted, and what is drawn has so many steps.
+Memory does not grow with the length of the history: what is kept is counts, and what is drawn has a bounded
+number of steps.
 """
 
 from collections import Counter

@@ -15,7 +15,6 @@ _FEW: Final = 16
 _NOBODY: Final = Watcher(pid=0, role="", superuser=False)
 
 
-
 class Gates(NamedTuple):
     """Which policies rest at a moment."""
 
@@ -46,7 +45,7 @@ class Calm:
         return self._was is not None and not self._gated
 
     def gates(self, at: Instant, slots: Slots, freed: int) -> Gates:
-        """Which policies rest at this moment, with all slots that are used and without those that were freed."""
+        """Which policies rest now, with all slots that are used and without those that were freed."""
         if not self._gated:
             return _OPEN
         closed = self._closed(at, slots)

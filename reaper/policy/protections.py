@@ -115,7 +115,7 @@ def _poolers(session: Session, _: Snapshot) -> str | None:
 
 def is_known_name(name: str) -> bool:
     """Whether a protection goes by this very name: it is a product's, and nobody's secret."""
-    return name == REAPER_APPLICATION or _is_backup_tool(name) or _is_managed(name) or bool(pooler(name))
+    return name == REAPER_APPLICATION or is_backup_tool(name) or is_managed(name) or bool(pooler(name))
 
 
 SELF: Final = "self"

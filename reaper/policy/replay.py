@@ -1,9 +1,9 @@
 """A history judged as the service would have judged it: same decision, same memory, same rhythm.
 
-Between two readings a session that is as it was has been so all the time, so what falls due there is judged at
-its very moment; of one that has changed meanwhile nothing is known but what the later reading tells, and it is
-not taken. Whoever is taken stays in the history and counts as gone until its client uses it again: then the
-client would have had to connect anew. That is what a dry run does as well.
+Between two readings a session that is as it was has been so all the time, so what falls due there is judged
+at its very moment; of one that has changed meanwhile nothing is known but what the later reading tells, and
+it is not taken. Whoever is taken stays in the history and counts as gone until its client uses it again: then
+the client would have had to connect anew. That is what a dry run does as well.
 """
 
 from bisect import bisect_right
@@ -21,7 +21,7 @@ from reaper.policy.rules import Action, Rules
 from reaper.policy.seen import Mark, Reading, Seen, stands
 from reaper.policy.session import CLIENT_BACKEND, Facts, Session, SessionId, Slots, Snapshot
 from reaper.policy.spans import SECOND, Instant, Span
-from reaper.policy.verdict import BrakeTrip, Outcome, Plan, Reap, Result
+from reaper.policy.verdict import BrakeTrip, Outcome, Plan, Reap, Result, Spared
 
 _REHEARSED: Final = Outcome(result=Result.REHEARSED)
 _GAP: Final = Span(60 * SECOND)
@@ -89,6 +89,8 @@ class Replay:
         """Those who were taken, and were not used since."""
         self.last: Instant | None = None
         """The last look."""
+        self.hurry = False
+        """Whether somebody waits for a second look."""
         self.used = 0
         self.facts = Facts()
         self._counted_from: Instant | None = None
@@ -192,6 +194,8 @@ class _Walk:
         of, interval, precision = self._of, *self._of.rhythm
         if of.last is None:
             return self._reading.at
+        if of.hurry:
+            return Instant(of.last + precision)  # the second look that must agree
         if (due := self._occasions.next_due()) is not None:
             return Instant(of.last + min(max(due - of.last, precision), interval))
         intervals = 1
@@ -202,6 +206,7 @@ class _Walk:
     def _look(self, at: Instant) -> None:
         of, stretch = self._of, self._stretch
         stretch.looks += 1
+        of.hurry = False
         new = self._occasions.reach(at)
         self._forget_who_went()
         if at == self._reading.at:
@@ -222,6 +227,7 @@ class _Walk:
         snapshot = self._snapshot(at, slots, candidates)
         plan = decide(snapshot=snapshot, rules=of.rules, memory=self._memory())
         of.calm.judged(plan, gates)
+        of.hurry = any(spare.by is Spared.FIRST_SIGHTING for spare in plan.spares)
         self._settle(snapshot, plan)
 
     def _settle(self, snapshot: Snapshot, plan: Plan) -> None:
@@ -236,7 +242,7 @@ class _Walk:
                 of.gone.add(reap.session.id)
 
     def _candidates(self, gates: Gates) -> Mapping[SessionId, Session]:
-        """Those whom a policy that acts now could mean, and those who were taken: they are to be remembered."""
+        """Those whom a policy that acts now could mean, and those to be remembered as taken."""
         of = self._of
         open_now = [policy.name for policy in of.rules.awake if policy.name not in gates.closed]
         found = of.ripe.under(open_now)

@@ -1,7 +1,7 @@
 """Who falls due when: of all sessions of a history only those are asked whose moment has come.
 
 A session waits under the soonest moment at which any policy could mean it as it is now. Most change before
-that; they are asked again when the moment has come, and no sooner, so that a busy session costs next to nothing.
+that; they are asked again when the moment has come, and no sooner: a busy session costs next to nothing.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -64,7 +64,7 @@ class Ripening:
         self._push(who, moment)
 
     def due(self, session: Session | Seen, after: Instant | None) -> Instant | None:
-        """When the next policy means it, if it stays as it is: the first of all, or the first after a moment."""
+        """When the next policy means it, if it stays as it is: the first, or the first after a moment."""
         moments = (policy.match.due(session) for policy in self._rules.meaning(session).policies)
         return min(
             (due for due in moments if due is not None and (after is None or due > after)), default=None

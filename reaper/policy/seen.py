@@ -1,7 +1,7 @@
 """What a history tells of one look: light rows, of which most are never asked for more.
 
-A reading shows everybody; a sighting, between two readings, shows a few. A row holds from the moment its session
-entered that state until the look that showed it: whoever is as it was has been so all the time.
+A reading shows everybody; a sighting, between two readings, shows a few. A row holds from the moment its
+session entered that state until the look that showed it: whoever is as it was has been so all the time.
 """
 
 from collections.abc import Mapping, Sequence

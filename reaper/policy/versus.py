@@ -22,7 +22,7 @@ class _Act(NamedTuple):
 
 
 class Versus:
-    """Tells them apart; an act waits until its session has changed or left, for the other may still take it."""
+    """Tells them apart; an act is told once its session has changed or left: the other may still take it."""
 
     def __init__(self, named: Callable[[str | None], str]) -> None:
         self._named = named

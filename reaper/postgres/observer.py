@@ -93,6 +93,11 @@ class Observer:
         """Go by what the server says now of itself and of our rights."""
         self._probe = probe
 
+    @property
+    def server(self) -> str:
+        """What the server is called."""
+        return self._server
+
     async def observe(self, rules: Rules | None, *, ahead: Span | None = None) -> Snapshot:
         """Take a snapshot, with the facts that these rules need; with every fact when there are no rules.
 

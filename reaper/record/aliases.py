@@ -30,7 +30,7 @@ class Anonymous(StrEnum):
     NAMES = "names"
     """Each name as a whole, each address as a whole: nothing is left of them but who is who."""
     WORDS = "words"
-    """Each word in a name by itself, and addresses network by network: globs and networks can still tell them."""
+    """Each word in a name by itself, and addresses network by network, for globs and networks."""
 
 
 class Aliases:
@@ -77,7 +77,7 @@ class Aliases:
         return str(IPv6Address(b"\xfd" + self._digest(client)[:15]))
 
     def _by_networks(self, client: str) -> str:
-        """Whoever was in one network is in one network still: each octet is changed as the ones before it say."""
+        """Whoever was in one network is so still: each octet is changed as those before it say."""
         try:
             address = ip_address(client)
         except ValueError:

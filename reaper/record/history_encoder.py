@@ -87,7 +87,7 @@ class Encoder:
         return self._look({"at": at}, {**rows, "looks": marks}, self._about(snapshot))
 
     def sighting(self, at: Instant, sessions: Sequence[Session], facts: Facts) -> bytes:
-        """A line of a few sessions at a moment between two readings; the next reading does not build on it."""
+        """A line of a few sessions between two readings; the next reading does not build on it."""
         rows: list[object] = [self._row(session, at) for session in sessions]
         pids = {session.id.pid for session in sessions}
         waiters = [(pid, count) for pid, count in sorted((facts.waiters or {}).items()) if pid in pids]

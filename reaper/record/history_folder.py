@@ -47,6 +47,12 @@ class HistoryFolder:
         self.path = path
         self.bounds = bounds
 
+    def ready(self) -> None:
+        """Make the folder if need be; raises OSError when files cannot be made there."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "this user may not write there", str(self.path))
+
     def create(self, server: str, at: Instant) -> tuple[Path, int]:
         """A new file of a server, open for writing; raises OSError."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -60,7 +66,7 @@ class HistoryFolder:
         raise FileExistsError(errno.EEXIST, f"there are {_MOST_TRIES} files of this second", stem)
 
     def tidy(self, now: datetime) -> list[Path]:
-        """Delete whole files, the oldest first, until the rest is within bounds; each server's newest stays."""
+        """Delete whole files, the oldest first, until all is within bounds; each server's newest stays."""
         files = [(path, path.stat().st_size) for path in history_files(self.path) if path.is_file()]
         newest = {_server_of(path): path for path, _ in files}
         total = sum(size for _, size in files)

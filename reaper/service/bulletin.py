@@ -44,6 +44,7 @@ class Bulletin:
         self._last_holder: str | None = None
         self._last_trouble: str | None = None
         self._last_failure: str | None = None
+        self._last_history_failure: str | None = None
         self._was_blind = False
         self.tally = Tally()
 
@@ -103,6 +104,18 @@ class Bulletin:
         self._metrics.failed(self._server, kind)
         self._log.error(event, why=str(error))
         self._tell_failure(error)
+
+    def history_failed(self, why: str) -> None:
+        """A look at everybody could not be taken or written; the cycles go on."""
+        self._log.error(events.HISTORY_FAILED, why=why)
+        if why != self._last_history_failure:
+            self._last_history_failure = why
+            self._tell(Occasion.FAILURES, why)
+
+    def history_resumed(self) -> None:
+        """The history goes on."""
+        self._last_history_failure = None
+        self._log.info(events.HISTORY_RESUMED)
 
     def cycled(self, cycle: Cycle, *, took: float) -> None:
         """A cycle has come to its end."""

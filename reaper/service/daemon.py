@@ -15,6 +15,7 @@ from reaper.config import Occasion, Server, Settings, Webhook
 from reaper.policy.spans import seconds
 from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
+from reaper.service.annals import Keeping
 from reaper.service.chronicle import Chronicle
 from reaper.service.fleet import Fleet
 from reaper.service.heads import Heads
@@ -67,6 +68,8 @@ class Parts:
     early: Early | None = None
     shipment: Shipment | None = None
     """The record on its way into a table."""
+    keeping: Keeping | None = None
+    """The history of every server."""
 
 
 class Daemon:
@@ -77,7 +80,9 @@ class Daemon:
         self.record_failed: RecordFailed | None = None
         """What kept the end of the record from being written."""
         settings = self._settings
-        common = Surroundings(settings=settings, manner=parts.manner, ledger=parts.ledger)
+        common = Surroundings(
+            settings=settings, manner=parts.manner, ledger=parts.ledger, keeping=parts.keeping
+        )
         self._notifier = Notifier(log=parts.log, counts=parts.metrics.notifications)
         self._chronicle = Chronicle()
         self._fleet = Fleet(

@@ -102,6 +102,7 @@ class Fleet:
         bulletin.tally = self.tallies.setdefault(server.name, bulletin.tally)
         # What is known of a server's clock outlives a change of its labels or its connection string.
         clock = self._clocks.setdefault(server.name, ClockWatch())
+        keeping = self._common.keeping
         loop = ServerLoop(
             server,
             self._common,
@@ -109,6 +110,7 @@ class Fleet:
             Standing(),
             clock=clock,
             aftermath=self._aftermath(server.name),
+            annals=keeping.of(server.name, bulletin) if keeping else None,
             begin_after=begin_after,
         )
         self._all = [other for other in self._all if not other.ended.is_set()] + [loop]

@@ -23,6 +23,7 @@ from reaper.record.ledger import Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.accounts import Account
 from reaper.service.aftermath import Aftermath
+from reaper.service.annals import Annals, Keeping
 from reaper.service.bulletin import Bulletin
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
@@ -54,12 +55,14 @@ class Surroundings:
     settings: Callable[[], Settings]
     manner: Manner
     ledger: Ledger
+    keeping: Keeping | None = None
+    """The history of every server, if one is to be kept."""
 
 
 class ServerLoop:
     """Runs cycles at one server until it is asked to stop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what of a server outlives its loop)
         self,
         server: Server,
         common: Surroundings,
@@ -68,6 +71,7 @@ class ServerLoop:
         *,
         clock: ClockWatch,
         aftermath: Aftermath,
+        annals: Annals | None = None,
         begin_after: float = 0.0,
     ) -> None:
         self.server = server
@@ -85,6 +89,7 @@ class ServerLoop:
         self.lookout = Lookout(server.name, clock)
         self._clock = clock  # of longer life than a connection: it may jump while there is none
         self._aftermath = aftermath
+        self._annals = annals
 
     async def run(self) -> None:
         """Connect, cycle, and connect again when the server was lost: one that is away is no crash."""
@@ -103,6 +108,8 @@ class ServerLoop:
                 await attempts(self._serve)
         finally:
             self._bulletin.fated(self._aftermath.watch.end())
+            if self._annals:
+                await self._annals.end()
             self.ended.set()
 
     @property
@@ -185,9 +192,12 @@ class ServerLoop:
                     # whoever was denied meanwhile is not among those that were tried in vain.
                     rules, post = await self._take_post(at)
             await account.note_daily()
+            rest = await self._noted(at, rest)
             self.standing.rests(rest)
             await self.lookout.rest(at, rules, rest, self.stop, self.wake)
             self.wake.clear()
+        if self._annals:
+            await self._annals.look_last(at)
         await account.note_last()
 
     async def _take_post(self, at: Opened) -> tuple[Rules, Station]:
@@ -213,7 +223,17 @@ class ServerLoop:
         failed = cycle.record_failed
         self.standing.set(State.FAILING if failed else State.WORKING, str(failed or ""))
         self._bulletin.cycled(cycle, took=time.monotonic() - started)
+        if self._annals:
+            self._annals.cycled(cycle)
         return cycle
+
+    async def _noted(self, at: Opened, rest: float) -> float:
+        """Keep the history in what there is of rest; what is left of it."""
+        if self._annals is None:
+            return rest
+        started = time.monotonic()
+        await self._annals.look(at, room=rest)
+        return rest - (time.monotonic() - started)
 
     async def _see_what_became(self, cycle: Cycle, post: Station, onlooker: Onlooker) -> None:
         interval = self._common.settings().interval

@@ -33,6 +33,10 @@ CYCLE_QUIET: Final = "cycle.quiet"
 CYCLE_FAILED: Final = "cycle.failed"
 CLOCK_STEPPED: Final = "clock.stepped"
 
+HISTORY_STARTED: Final = "history.started"
+HISTORY_FAILED: Final = "history.failed"
+HISTORY_RESUMED: Final = "history.resumed"
+
 RECORD_FAILED: Final = "record.failed"
 RECORD_NOT_KEPT: Final = "record.not_kept"
 RECORD_REOPENED: Final = "record.reopened"

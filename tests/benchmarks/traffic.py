@@ -49,7 +49,10 @@ class Traffic:
         self._pids = 100
         self._sessions: dict[SessionId, Session] = {}
         self._ends: dict[SessionId, Instant] = {}
-        self._pool = [self._open(f"web-{n % shape.pools}", f"app_{n % shape.pools}") for n in range(shape.members * shape.pools)]
+        self._pool = [
+            self._open(f"web-{n % shape.pools}", f"app_{n % shape.pools}")
+            for n in range(shape.members * shape.pools)
+        ]
 
     def snapshots(self, count: int) -> Iterator[Snapshot]:
         """So many readings."""

@@ -4,9 +4,11 @@ Whoever adds a command, a page or an occasion for a message is reminded here to 
 there.
 """
 
+import gzip
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Final
 from urllib.request import Request, urlopen
 
@@ -19,7 +21,9 @@ from psycopg.conninfo import make_conninfo
 
 from reaper.cli.root import _COMMANDS
 from reaper.config import Occasion
+from reaper.policy.spans import SECOND, Instant
 from reaper.record.inquiry import GROUPS
+from reaper.record.snapshots import parse_snapshot
 from reaper.telemetry.exposition import OPENMETRICS, TEXT
 from reaper.telemetry.health import Health
 from reaper.telemetry.http import application
@@ -29,6 +33,7 @@ from tests.postgres.clients import Client, Clients
 from tests.postgres.sandbox import Sandbox
 from tests.postgres.server import Server
 from tests.postgres.waiting import PATIENCE, until
+from tests.unit.record.histories import writer
 from tests.unit.telemetry.webhook import Webhook, webhook
 
 from .command import Reaper
@@ -54,8 +59,9 @@ CUT: Final = "é" * 31
 
 SHOWN: Final = {
     *("usage", "advise", "run", "once", "plan", "explain", "check", "snapshot", "audit", "rehearsal"),
+    "backtest",
 }
-SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion"}
+SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion", "record-history"}
 PAGES: Final = {"/metrics", "/livez", "/readyz", "/", "/usage", "/style.css", "/icon.svg"}
 
 
@@ -188,6 +194,35 @@ def test_no_name_does_anything_in_what_the_commands_show(
     told = {group["name"] for group in usage["usage"]["census"]["roles"]["groups"]}
     assert {roles[client.pid] for client in planted.values()} <= told
     shown.text("check", reaper("check").out)
+    _backtested(reaper, shown, saved.encode(), len(planted))
+
+
+def _backtested(reaper: Reaper, shown: Shown, saved: bytes, many: int) -> None:
+    """The same sessions in a history, a while later: every one of them is taken."""
+    seen = parse_snapshot(saved, file="seen.json")
+    folder = reaper.folder / "history"
+    keeper = writer(folder)
+    for number in range(3):
+        keeper.reading(replace(seen, at=Instant(seen.at + number * SECOND)))
+    keeper.close()
+    for file in folder.iterdir():
+        shown.text("a history", gzip.decompress(file.read_bytes()).decode("ascii"))
+
+    account = ask(reaper, shown, "backtest", "--history", "history")
+    (side,) = account["servers"][0]["sides"]
+    assert side["taken"] == many
+    compared = ("backtest", "--history", "history", "--compare", FILE, FILE)
+    assert ask(reaper, shown, *compared)["servers"][0]["comparison"]["both"] == many
+    done = reaper("backtest", "--history", "history", "--html", "report.html", "--acts", "acts.jsonl")
+    assert (done.code, done.err) == (0, "")
+    page = (reaper.folder / "report.html").read_text(encoding="utf-8")
+    shown.text("a report", page)
+    assert "alert(1)" in page
+    assert "<script" not in page
+    assert "<img" not in page
+    acts = (reaper.folder / "acts.jsonl").read_text(encoding="ascii")
+    assert len(acts.splitlines()) == many
+    shown.text("acts", acts)
 
     advice = ask(reaper, shown, "advise", "--snapshot", "seen.json", "--idle-for", "100ms")
     assert advice["not_told"]

@@ -28,7 +28,9 @@ def readings(
                 unreadable=snapshot.unreadable,
                 facts=snapshot.facts,
                 sessions=now,
-                changed=[Change(before.get(who), seen) for who, seen in now.items() if before.get(who) != seen],
+                changed=[
+                    Change(before.get(who), seen) for who, seen in now.items() if before.get(who) != seen
+                ],
                 left=[seen for who, seen in before.items() if who not in now],
                 every=every,
                 counted_from=next((session.counted_from for session in snapshot.sessions), None),

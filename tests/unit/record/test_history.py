@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +22,6 @@ from reaper.record.history_folder import Bounds, HistoryFolder, history_files
 from reaper.record.history_format import BadHistory
 from reaper.record.history_stream import HistoryStream, by_server
 from reaper.record.history_writer import HistoryFailed
-
 from tests.unit.policy.build import NOW, later, session, snapshot
 
 from .histories import ROOMY, read_back, read_file, streams, whole, writer, written
@@ -199,7 +197,9 @@ def test_a_full_disk_is_a_sentence_and_the_next_look_begins_a_file_that_stands_f
     real = os.write
     with monkeypatch.context() as full:
         full.setattr(os, "write", lambda fd, data: real(fd, data[: len(data) // 2]))
-        with pytest.raises(HistoryFailed, match=r"cannot be written: \d+ of \d+ bytes were taken: the disk is full"):
+        with pytest.raises(
+            HistoryFailed, match=r"cannot be written: \d+ of \d+ bytes were taken: the disk is full"
+        ):
             keeper.reading(snapshot(session(), session(2), at=later(NOW, by=SECOND)))
     keeper.reading(snapshot(session(), session(3), at=later(NOW, by=2 * SECOND)))
     keeper.close()
@@ -218,7 +218,7 @@ def test_servers_share_a_folder_whatever_they_are_called(tmp_path: Path) -> None
     assert len(history_files(tmp_path)) == len(names)
 
 
-def lines(*documents: Any) -> bytes:
+def lines(*documents: object) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in documents)
 
 
@@ -251,11 +251,16 @@ NAMES = {"names": ["client backend", "idle"], "who": [[0, 0, 0, 0]]}
             lines(HEAD, {**LOOK, **NAMES, "came": [ROW]}, {"at": 6, "moved": [[0, 2, 2**70, 0, 0, 0, 0, 8]]}),
             "an age is beyond all time",
         ),
-        (lines(HEAD, {**LOOK, **NAMES, "came": [ROW]}, {"at": 6, "moved": [[0, "2", 0, 0, 0, 0, 0, 8]]}), "TypeError"),
+        (
+            lines(HEAD, {**LOOK, **NAMES, "came": [ROW]}, {"at": 6, "moved": [[0, "2", 0, 0, 0, 0, 0, 8]]}),
+            "TypeError",
+        ),
         (lines(HEAD, {**LOOK, "looks": [1, 5, 2, 5]}), "its looks are not in their order"),
     ],
 )
-def test_what_is_no_history_is_refused_with_its_place(tmp_path: Path, content: bytes, told: str | None) -> None:
+def test_what_is_no_history_is_refused_with_its_place(
+    tmp_path: Path, content: bytes, told: str | None
+) -> None:
     path = tmp_path / "h.jsonl.gz"
     path.write_bytes(gzip.compress(content))
     if told is None:

@@ -1,0 +1,175 @@
+"""The history of a server beside its cycles: it comes after whatever is due, and stops nothing.
+
+A reading is taken in the rest between two cycles, when there is room for it; packing and writing are done by
+a thread. What cannot be written is told and left out.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+from reaper import __version__
+from reaper.policy.seen import Mark
+from reaper.policy.session import Session, Snapshot
+from reaper.policy.spans import Span, seconds
+from reaper.postgres.errors import ServerError
+from reaper.postgres.observer import Observer, ObservingFailed
+from reaper.record.aliases import Aliases
+from reaper.record.history_folder import Bounds, HistoryFolder
+from reaper.record.history_writer import HistoryFailed, HistoryWriter
+from reaper.service.clock_watch import ClockWatch
+from reaper.service.cycle import Cycle
+from reaper.service.station import Opened
+
+_MOST_MARKS: Final = 4_096
+_MOST_WAITING: Final = 16
+_FIRST_GUESS: Final = 0.05
+_ROOM: Final = 4
+"""A reading may take so many times as long as the last one without being in a cycle's way."""
+_LONGEST_BACKOFF: Final = 300.0
+_LONGEST_LOOK: Final = 5.0
+_STATEMENTS: Final = 3
+"""They share the time of a reading."""
+
+
+class Herald(Protocol):
+    """Tells how the history goes."""
+
+    def history_failed(self, why: str) -> None:
+        """A look could not be taken or written."""
+
+    def history_resumed(self) -> None:
+        """It goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """What is to be kept, and where."""
+
+    folder: HistoryFolder
+    every: Span
+    aliases: Aliases | None = None
+    pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "history"))
+
+    @classmethod
+    def at(cls, path: Path, *, bounds: Bounds, every: Span, aliases: Aliases | None = None) -> "Keeping":
+        """In this folder."""
+        return cls(folder=HistoryFolder(path, bounds), every=every, aliases=aliases)
+
+    def of(self, server: str, herald: Herald) -> "Annals":
+        """The history of one server."""
+        writer = HistoryWriter(
+            self.folder, server=server, every=self.every, version=__version__, aliases=self.aliases
+        )
+        return Annals(writer, self.pool, every=seconds(self.every), herald=herald)
+
+
+class Annals:
+    """Keeps the history of one server."""
+
+    def __init__(
+        self, writer: HistoryWriter, pool: ThreadPoolExecutor, *, every: float, herald: Herald
+    ) -> None:
+        self._writer = writer
+        self._pool = pool
+        self._every = every
+        self._herald = herald
+        self._due = 0.0
+        self._took = _FIRST_GUESS
+        self._marks: list[Mark] = []
+        self._waiting = 0
+        self._failures = 0
+        self._clock = ClockWatch()  # not the cycles' own: a jump that it noticed would be news to no cycle
+        self._observer: tuple[Opened, Observer] | None = None
+
+    @property
+    def due_in(self) -> float:
+        """How long until the next reading is due, in seconds."""
+        return max(self._due - time.monotonic(), 0.0)
+
+    def cycled(self, cycle: Cycle) -> None:
+        """Note when a cycle looked, and whom it condemned as they were then."""
+        snapshot = cycle.snapshot
+        if len(self._marks) < _MOST_MARKS:
+            self._marks.append(Mark(snapshot.at, snapshot.slots.used))
+        condemned = {reap.session.id: reap.session for reap in (*cycle.plan.reaps, *cycle.plan.rehearsals)}
+        if condemned:
+            self._submit(partial(self._sighting, snapshot, tuple(condemned.values())))
+
+    async def look(self, at: Opened, *, room: float) -> None:
+        """Take a reading if it is time, and if there is room for it before the next cycle; raises Lost."""
+        if not self.due_in and room >= _ROOM * self._took and self._waiting < _MOST_WAITING:
+            await self._read(at, within=min(room / 2, _LONGEST_LOOK))
+
+    async def look_last(self, at: Opened) -> None:
+        """Take a last reading, so that what cycles have noted since the one before is not left behind."""
+        if self._marks:
+            with suppress(ServerError):
+                await self._read(at, within=_LONGEST_LOOK)
+
+    async def _read(self, at: Opened, *, within: float) -> None:
+        started = time.monotonic()
+        self._due = started + self._every
+        try:
+            self._clock.begin()
+            async with at.link.hurrying(within / _STATEMENTS):
+                snapshot = await self._observer_of(at).observe(None)
+        except ObservingFailed as failed:
+            self._failed(str(failed))
+            return
+        self._clock.step(snapshot.at)
+        self._took = time.monotonic() - started
+        if self._clock.counted_from is not None:
+            snapshot = snapshot.counted_from(self._clock.counted_from)
+        marks, self._marks = self._marks, []
+        self._submit(partial(self._writer.reading, snapshot, marks))
+
+    async def end(self) -> None:
+        """Write what is at hand, and close the file."""
+        await asyncio.wrap_future(self._pool.submit(self._quietly, self._writer.close))
+
+    def _observer_of(self, at: Opened) -> Observer:
+        """Its own: what it knows of everybody is not forgotten when a cycle looks at a few."""
+        if self._observer is None or self._observer[0].link is not at.link:
+            self._observer = at, Observer(at.link, at.probe, server=at.observer.server)
+        return self._observer[1]
+
+    def _sighting(self, snapshot: Snapshot, sessions: tuple[Session, ...]) -> None:
+        self._writer.sighting(snapshot.at, sessions, snapshot.facts)
+
+    def _submit(self, write: Callable[[], None]) -> None:
+        if self._waiting >= _MOST_WAITING:
+            return
+        self._waiting += 1
+        loop = asyncio.get_running_loop()
+        done = self._pool.submit(self._quietly, write)
+        done.add_done_callback(lambda future: loop.call_soon_threadsafe(self._written, future))
+
+    def _quietly(self, write: Callable[[], None]) -> str | None:
+        try:
+            write()
+        except HistoryFailed as failed:
+            return str(failed)
+        return None
+
+    def _written(self, done: "Future[str | None]") -> None:
+        self._waiting -= 1
+        why = done.result()
+        if why is not None:
+            self._failed(why)
+        elif self._failures:
+            self._failures = 0
+            self._herald.history_resumed()
+
+    def _failed(self, why: str) -> None:
+        self._failures += 1
+        self._due = time.monotonic() + min(
+            self._every * 2**self._failures, max(_LONGEST_BACKOFF, self._every)
+        )
+        self._herald.history_failed(why)
