@@ -58,9 +58,9 @@ def account(tested: Tested) -> Document:
 
 
 def _side(side: Side, backtest: Backtest) -> Document:
-    found, aftermath = backtest.findings, backtest.aftermath
+    found, hindsight = backtest.findings, backtest.hindsight
     names = [policy.name for policy in backtest.rules.awake]
-    regret = _total([aftermath.regret(name) for name in names])
+    regret = _total([hindsight.regret(name) for name in names])
     return {
         "file": side.name,
         "digest": backtest.rules.digest,
@@ -77,14 +77,14 @@ def _side(side: Side, backtest: Backtest) -> Document:
 
 
 def _policy(policy: Policy, backtest: Backtest) -> Document:
-    limit = backtest.aftermath.limit(policy.name)
+    limit = backtest.hindsight.limit(policy.name)
     return {
         "policy": policy.name,
         "mode": policy.mode.value,
         "action": policy.action.value,
         "taken": backtest.findings.taken[policy.name],
         "brakes": backtest.findings.brakes[policy.name],
-        **_regret(backtest.aftermath.regret(policy.name)),
+        **_regret(backtest.hindsight.regret(policy.name)),
         "limit_under_1_percent": limit and exact_words(limit.span),
     }
 
@@ -122,7 +122,7 @@ def _applications(backtest: Backtest) -> list[Document]:
     rows: list[Document] = []
     for name in largest[:MOST_APPLICATIONS]:
         one = every[name]
-        regret = backtest.aftermath.regret_of_application(name)
+        regret = backtest.hindsight.regret_of_application(name)
         row = {"taken": one.taken, "peak": one.peak, "peak_would": one.peak_would}
         rows.append({"application": name, **row, **_regret(regret)})
     rest = [every[name] for name in largest[MOST_APPLICATIONS:]]

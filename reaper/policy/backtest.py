@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from reaper.policy.aftermath import Aftermath
+from reaper.policy.hindsight import Hindsight
 from reaper.policy.course import Course
 from reaper.policy.replay import Level, Replay, Rhythm, Stretch
 from reaper.policy.rules import Rules
@@ -65,7 +65,7 @@ class Backtest:
     def __init__(self, server: str, rules: Rules, rhythm: Rhythm) -> None:
         self.rules = rules
         self.findings = Findings(server=server)
-        self.aftermath = Aftermath(server, self.name)
+        self.hindsight = Hindsight(server, self.name)
         self._replay = Replay(rules, rhythm)
         self._gone: dict[SessionId, str] = {}
 
@@ -74,12 +74,12 @@ class Backtest:
         stretch = self._replay.read(reading)
         self._measure(reading, stretch)
         self._count(reading, stretch)
-        self.aftermath.read(reading, stretch)
+        self.hindsight.read(reading, stretch)
         return stretch
 
     def end(self) -> None:
         """There is no more."""
-        self.aftermath.end()
+        self.hindsight.end()
 
     def _measure(self, reading: Reading, stretch: Stretch) -> None:
         found = self.findings

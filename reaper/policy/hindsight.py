@@ -18,7 +18,7 @@ _BLIND_AFTER: Final = Span(60 * SECOND)
 _BLIND_READINGS: Final = 3
 
 
-class Aftermath:
+class Hindsight:
     """Watches whoever was taken until something becomes of it."""
 
     def __init__(self, server: str, named: Callable[[str | None], str]) -> None:
