@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from reaper.policy.hindsight import Hindsight
 from reaper.policy.course import Course
+from reaper.policy.hindsight import Hindsight
 from reaper.policy.replay import Level, Replay, Rhythm, Stretch
 from reaper.policy.rules import Rules
 from reaper.policy.seen import Reading, Seen
