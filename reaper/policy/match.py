@@ -35,16 +35,16 @@ class _Asked(NamedTuple):
 
     key: str
     word: str
-    began: Callable[[Session], Instant | None]
+    began: Callable[[Session | Seen], Instant | None]
     limit: Span
 
-    def since(self, session: Session) -> Instant | None:
+    def since(self, session: Session | Seen) -> Instant | None:
         """The moment from which this age of a session can be believed."""
         began, counted_from = self.began(session), session.counted_from
         return began if began is None or counted_from is None else max(began, counted_from)
 
 
-_AGES: Final[tuple[tuple[str, str, Callable[[Session], Instant | None]], ...]] = (
+_AGES: Final[tuple[tuple[str, str, Callable[[Session | Seen], Instant | None]], ...]] = (
     # Who is at work is not idle, and the start of the last query is the age of nothing once it is over.
     ("idle_for", "idle", lambda session: None if session.state == ACTIVE else session.state_change),
     ("transaction_for", "in transaction", lambda session: session.xact_start),
