@@ -27,6 +27,10 @@ _SURE: Final = {
 }
 _WIDEST: Final = 100
 _NARROWEST: Final = 40
+_MANAGED: Final = (
+    "ALTER SYSTEM is for superusers, and stands alone, outside of a transaction; where the server is a "
+    "managed service, its settings are in the service's own place for them."
+)
 _COPIED: Final = " " * 6
 
 
@@ -88,9 +92,12 @@ def _lines(
         yield Text("NOT TOLD HERE", "bold")
         for said in left_out:
             yield from _item("- ", said, out)
-    if any(cure.sql for found in findings for cure in found.cures):
+    statements = [cure.sql for found in findings for cure in found.cures if cure.sql]
+    if statements:
         yield Text()
         yield Text("Nothing of this was applied.", "dim")
+    if any("ALTER SYSTEM" in statement for statement in statements):
+        yield from _item("", _MANAGED, out, style="dim")
 
 
 def _seen(evidence: Evidence) -> str:

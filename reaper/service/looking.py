@@ -33,12 +33,10 @@ async def look_for(
         refuse(tuple(found for found in at.findings if found.check in MISLEADING))
         before = await read_ground(at.link, at.probe)
         began = loop.time()
-        while True:
-            watching.add(await at.observer.observe(None))
-            gone = loop.time() - began
-            told(gone)
-            left = span / SECOND - gone
-            if left <= 0:
-                break
+        while (left := span / SECOND - (loop.time() - began)) > 0:
+            watching.add(await at.observer.everybody())
+            told(loop.time() - began)
             await asyncio.sleep(min(left, pause_between(span) / SECOND))
+        # With every fact: they cost more, and of them the last word is enough.
+        watching.add(await at.observer.observe(None))
         return watching.evidence(before=before, ground=await read_ground(at.link, at.probe))

@@ -20,7 +20,7 @@ from tests.postgres.waiting import until
 from .command import Done, Reaper
 from .test_hostile_names import harmless
 
-LOOK: Final = ("--for", "2s", "--idle-for", "300ms")
+LOOK: Final = ("--for", "1s", "--idle-for", "300ms")
 Row = Mapping[str, Any]
 
 
@@ -47,6 +47,12 @@ class Scene:
         """Open one connection after the other, and forget each."""
         for _ in range(count):
             self._rest(self.open(role, "leaky"))
+
+    def fill_pool(self, role: Role, count: int, application: str) -> None:
+        """Open them from two addresses, and then use each of them for the last time."""
+        ways = (role.dsn, make_conninfo(self.server.socket_dsn, user=role.name))
+        for client in [self.open(role, application, dsn=ways[rank % 2]) for rank in range(count)]:
+            client.wake()
 
     def _rest(self, client: Client) -> None:
         until(lambda: self._idle_for(client) > 0.02)
@@ -132,16 +138,17 @@ def test_what_is_wrong_is_found_with_1_and_each_cure_works(start_scene: StartSce
     forgotten = scene.open(waits, "jobs", state="idle in transaction")
     for _ in range(6):
         scene.open(watch, "postgres_exporter")
-    for rank in range(6):
-        way = make_conninfo(scene.server.socket_dsn, user=plain.name) if rank % 2 else plain.dsn
-        scene.open(plain, "", dsn=way)
+    scene.fill_pool(plain, 8, application="")
+
+    scene.fill_pool(scene.sandbox.role("pool"), 12, application="pool")
 
     done, found = scene.advise()
 
     assert done.code == 1
     assert {row["topic"] for row in found} == {
-        *("leak", "connection limit", "idle in transaction", "monitoring", "names"),
+        *("leak", "connection limit", "idle in transaction", "monitoring", "names", "large pool"),
     }
+    assert about(found, "large pool")["cures"][0]["setting"].endswith("for each of 2 instances (now up to 6)")
     limit = about(found, "connection limit")
     monitoring = about(found, "monitoring")
     (named,) = sql(about(found, "names"))

@@ -9,6 +9,9 @@ from typing import Final, NamedTuple
 
 from reaper.policy.advice.ages import Ages
 from reaper.policy.advice.ground import Ground
+from reaper.policy.advice.tools import is_console, is_monitoring
+from reaper.policy.poolers import pooler
+from reaper.policy.protections import is_backup_tool, is_managed
 from reaper.policy.session import ABORTED, IDLE, IN_TRANSACTION, Session, Snapshot
 from reaper.policy.spans import Instant, Span, since
 
@@ -102,6 +105,18 @@ class Crowd:
     def databases(self) -> frozenset[str | None]:
         """The databases that they are in."""
         return frozenset(session.identity.database for session in self.sessions)
+
+    @cached_property
+    def is_ordinary(self) -> bool:
+        """Whether it is an application: no pooler, backup, console, monitoring or managed service."""
+        name = self.key.application
+        tool = pooler(name) or is_backup_tool(name) or is_console(name) or is_monitoring(name)
+        return not (tool or is_managed(self.key.role))
+
+    @cached_property
+    def is_pooler(self) -> bool:
+        """Whether it calls itself a pooler."""
+        return pooler(self.key.application) is not None
 
     @property
     def superuser(self) -> bool:

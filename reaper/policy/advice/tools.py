@@ -6,7 +6,12 @@ from typing import Final
 
 from reaper.policy.selector import Glob
 
-_MONITORING: Final = (
+
+def _globs(*texts: str) -> tuple[Glob, ...]:
+    return tuple(map(Glob, texts))
+
+
+_MONITORING: Final = _globs(
     *(
         "*postgres_exporter*",
         "*postgres-exporter*",
@@ -19,11 +24,11 @@ _MONITORING: Final = (
     *("[pP][mM][mM]*", "pgmonitor*", "temboard*", "[gG]rafana*", "pg_activity*", "pgcluu*", "[nN]agios*"),
     *("collectd*", "[dD]ynatrace*", "otelcol*", "opentelemetry*", "pgexporter*", "[mM]unin*", "icinga*"),
 )
-_CONSOLES: Final = (
+_CONSOLES: Final = _globs(
     *("psql", "psql *", "pgcli*", "pgAdmin*", "DBeaver*", "DataGrip*", "IntelliJ*", "TablePlus*"),
     *("Navicat*", "Postico*", "HeidiSQL*", "Beekeeper*", "pspg*", "Azure Data Studio*", "SQL Workbench*"),
 )
-_DRIVERS: Final = (
+_DRIVERS: Final = _globs(
     "PostgreSQL JDBC Driver",
     "npgsql",
     "Npgsql",
@@ -37,8 +42,8 @@ _DRIVERS: Final = (
 _MOST_NAMES: Final = 2_048
 
 
-def _fits(texts: Iterable[str], name: str) -> bool:
-    return any(Glob(text).matches(name) for text in texts)
+def _fits(globs: Iterable[Glob], name: str) -> bool:
+    return any(glob.matches(name) for glob in globs)
 
 
 @lru_cache(maxsize=_MOST_NAMES)
