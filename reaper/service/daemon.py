@@ -192,11 +192,13 @@ class Daemon:
         return self._parts.rulebook.settings
 
     def _pages(self) -> Starlette:
+        learnt = Lessons(fleet=self._fleet).verdicts
         outlook = Outlook(
             fleet=self._fleet,
             settings=self._settings,
             metrics=self._parts.metrics,
             chronicle=self._chronicle,
+            learnt=learnt,
             dry_run=self._parts.manner.dry_run,
         )
         return application(
@@ -204,7 +206,7 @@ class Daemon:
             livez=self._vitals.live,
             readyz=self._vitals.ready,
             overview=outlook.overview,
-            learnt=Lessons(fleet=self._fleet).verdicts,
+            learnt=learnt,
         )
 
 

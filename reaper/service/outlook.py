@@ -7,6 +7,7 @@ from typing import Final
 
 from reaper import __version__
 from reaper.config import Settings
+from reaper.policy.assessment import Assessment
 from reaper.policy.rules import Rules
 from reaper.policy.spans import Span, seconds
 from reaper.service.chronicle import Chronicle
@@ -17,11 +18,21 @@ from reaper.service.standing import State
 from reaper.service.tally import Tally
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.readings import candidates
-from reaper.telemetry.views import DueLine, Overview, PolicyLine, ServerLine, ServerView
+from reaper.telemetry.verdicts import Learnt, LeftAlone
+from reaper.telemetry.views import (
+    DueLine,
+    LeftAloneLine,
+    Overview,
+    PolicyLine,
+    ServerLine,
+    ServerView,
+    VerdictLine,
+)
 
 _MOST_SERVERS: Final = 100
 _MOST_POLICIES: Final = 50
 _MOST_HAPPENINGS: Final = 12
+_MOST_LEFT_ALONE: Final = 6
 _SEEN: Final = {State.WORKING, State.FAILING}
 
 
@@ -33,6 +44,7 @@ class Outlook:
     settings: Callable[[], Settings]
     metrics: Metrics
     chronicle: Chronicle
+    learnt: Learnt
     dry_run: bool
     clock: Callable[[], float] = time.monotonic
     began: float = field(default_factory=time.monotonic)
@@ -44,6 +56,7 @@ class Outlook:
             return None
         chosen = loops[name] if name is not None else next(iter(loops.values())) if len(loops) == 1 else None
         shown = await self._shown(chosen) if chosen else None
+        lessons = await self.learnt()
         lines = sorted(map(self._line, loops.values()), key=_urgency)
         return Overview(
             version=__version__,
@@ -55,6 +68,8 @@ class Outlook:
             more_servers=len(lines[_MOST_SERVERS:]),
             shown=shown,
             happenings=self.chronicle.latest(_MOST_HAPPENINGS),
+            verdicts=tuple(map(_verdict, lessons.policies[:_MOST_POLICIES])),
+            left_alone=tuple(map(_left_alone, lessons.left_alone[:_MOST_LEFT_ALONE])),
         )
 
     def _line(self, loop: ServerLoop) -> ServerLine:
@@ -116,6 +131,14 @@ class Outlook:
 
     def _mode(self, mode: str) -> str:
         return "dry-run" if self.dry_run and mode == "enforce" else mode
+
+
+def _verdict(one: Assessment) -> VerdictLine:
+    return VerdictLine(policy=one.policy, advice=one.advice.value, said=one.said, acts=one.regret.acts)
+
+
+def _left_alone(one: LeftAlone) -> LeftAloneLine:
+    return LeftAloneLine(server=one.server, policy=one.policy, session=one.session, reason=one.reason)
 
 
 def _urgency(line: ServerLine) -> tuple[bool, float, str]:

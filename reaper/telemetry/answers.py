@@ -1,15 +1,23 @@
 """Answers that are made once for all who ask within some seconds, however many they are."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Generic, TypeVar
+
+from starlette.responses import Response
 
 _MOST: Final = 256
 """So many answers are kept at once; questions beyond are answered each time."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+
+def as_json(document: object) -> Response:
+    """The document in ASCII: who fetches it with curl has a terminal, and names are as clients wrote them."""
+    return Response(json.dumps(document), media_type="application/json")
 
 
 class Answers(Generic[K, V]):

@@ -1,7 +1,6 @@
 """The status page for people and /usage for programs: who holds the connections, what the reaper is about."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -10,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from reaper.policy.documents import as_document
-from reaper.telemetry.answers import Answers
+from reaper.telemetry.answers import Answers, as_json
 from reaper.telemetry.views import FORMAT, Overview
 
 Look = Callable[[str | None], Awaitable[Overview | None]]
@@ -45,9 +44,7 @@ def status_routes(look: Look) -> list[Route]:
         seen = await views.to(_asked(request))
         if seen is None:
             return JSONResponse({"error": _NO_SUCH}, status_code=404)
-        # ASCII: whoever fetches it with curl has a terminal, and names in it are as clients wrote them.
-        told = json.dumps({"usage": FORMAT, "overview": as_document(seen)})
-        return Response(told, media_type="application/json")
+        return as_json({"usage": FORMAT, "overview": as_document(seen)})
 
     return [
         Route("/", page),

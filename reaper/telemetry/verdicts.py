@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from reaper.policy.assessment import FORMAT, Assessment, as_document
 from reaper.policy.session import Identity
-from reaper.telemetry.answers import Answers
+from reaper.telemetry.answers import Answers, as_json
 
 _KEPT_SECONDS: Final = 2.0
 
@@ -51,7 +51,7 @@ def verdict_routes(learnt: Learnt) -> list[Route]:
     answers = Answers[None, Verdicts](made, seconds=_KEPT_SECONDS)
 
     async def rehearsal(_: Request) -> Response:
-        return JSONResponse(document_of(await answers.to(None)))
+        return as_json(document_of(await answers.to(None)))
 
     return [Route("/rehearsal", rehearsal)]
 

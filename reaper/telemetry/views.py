@@ -68,6 +68,27 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictLine:
+    """What a rehearsal has shown of one policy, over all servers."""
+
+    policy: str
+    advice: str
+    said: str
+    acts: int
+    """Sessions that it would have terminated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftAloneLine:
+    """A pool that refills at once, and that a policy leaves alone for a while."""
+
+    server: str
+    policy: str
+    session: Identity
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerView:
     """All there is to see of one server."""
 
@@ -96,3 +117,5 @@ class Overview:
     """The server that was asked for, or the only one."""
     happenings: tuple[Happening, ...]
     """The latest first."""
+    verdicts: tuple[VerdictLine, ...]
+    left_alone: tuple[LeftAloneLine, ...]

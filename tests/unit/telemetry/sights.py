@@ -8,7 +8,16 @@ from reaper.policy.census import census
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, Facts, Identity, Session, Slots
 from reaper.policy.trend import BEAT_SECONDS, BEATS
 from reaper.policy.usage import Trends, Usage
-from reaper.telemetry.views import DueLine, Happening, Overview, PolicyLine, ServerLine, ServerView
+from reaper.telemetry.views import (
+    DueLine,
+    Happening,
+    LeftAloneLine,
+    Overview,
+    PolicyLine,
+    ServerLine,
+    ServerView,
+    VerdictLine,
+)
 from tests.unit.policy.build import session, sessions, snapshot
 
 TOP: Final = 12
@@ -122,6 +131,8 @@ def overview(
     happenings: Sequence[Happening] = (),
     dry_run: bool = False,
     reloaded: bool = True,
+    verdicts: Sequence[VerdictLine] = (),
+    left_alone: Sequence[LeftAloneLine] = (),
 ) -> Overview:
     """All of it."""
     return Overview(
@@ -134,12 +145,31 @@ def overview(
         more_servers=0,
         shown=shown,
         happenings=tuple(happenings),
+        verdicts=tuple(verdicts),
+        left_alone=tuple(left_alone),
     )
+
+
+def verdict(text: str, *, advice: str = "not yet") -> VerdictLine:
+    """What a rehearsal has shown."""
+    return VerdictLine(policy=text, advice=advice, said=f"{advice}: {text}", acts=812)
+
+
+def alone(text: str) -> LeftAloneLine:
+    """A pool that refills."""
+    whose = Identity(text, text, text, "10.2.0.7")
+    return LeftAloneLine(server=text, policy=text, session=whose, reason=f"9 of 10 came back: {text}")
 
 
 def usual() -> Overview:
     """One server, nothing special."""
-    return overview(view(usage(*a_day_like_any_other())), happenings=[happening()])
+    said = "too little seen: none was used again so far; 12 of 14 can be judged, 35 are needed"
+    verdicts = [
+        verdict("consoles"),
+        VerdictLine(policy="batch", advice="too little seen", said=said, acts=14),
+    ]
+    seen = view(usage(*a_day_like_any_other()))
+    return overview(seen, happenings=[happening()], verdicts=verdicts, left_alone=[alone("web")])
 
 
 def full() -> Overview:
@@ -158,7 +188,13 @@ def hostile() -> Overview:
     """Names that mean harm, wherever a name can stand."""
     seen = view(usage(*named(HOSTILE)), name=HOSTILE[0], policy=HOSTILE[1], reason=HOSTILE[2])
     servers = (line(HOSTILE[0], why=HOSTILE[1], state="failing"), line(HOSTILE[9]))
-    return overview(seen, *servers, happenings=[happening(name) for name in HOSTILE])
+    return overview(
+        seen,
+        *servers,
+        happenings=[happening(name) for name in HOSTILE],
+        verdicts=[verdict(name) for name in HOSTILE],
+        left_alone=[alone(name) for name in HOSTILE],
+    )
 
 
 def fleet(count: int = 20) -> Overview:
