@@ -44,7 +44,7 @@ def _template() -> Template:
     environment.filters |= {
         "harmless": plain,
         "ago": phrases.ago,
-        "openings_words": phrases.openings_words,
+        "openings_words": lambda openings: tuple(phrases.openings_words(openings)),
         "waiting_words": phrases.waiting_words,
         "horizon": phrases.horizon,
         "pooler_words": phrases.pooler_words,

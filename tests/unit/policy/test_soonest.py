@@ -18,12 +18,14 @@ def test_they_come_in_turn_each_once_and_no_more_than_asked_for() -> None:
     seen = snapshot(*(session(100 + age, idle=f"{age}m") for age in (1, 9, 4, 7)))
     rules = Rules(policies=(policy("ten", IDLE_10M), policy("five", IDLE_5M, mode=Mode.DRY_RUN)))
 
-    found = soonest(seen, rules, most=3)
+    found = soonest(seen, rules, most=9)
 
+    assert soonest(seen, rules, most=3) == found[:3]
     assert [(due.session.id.pid, due.policy.name, due.at) for due in found] == [
         (109, "ten", ago("9m") + parse_span("10m")),
         (104, "five", ago("4m") + parse_span("5m")),
         (107, "ten", ago("7m") + parse_span("10m")),
+        (101, "five", ago("1m") + parse_span("5m")),
     ]
 
 

@@ -1,0 +1,145 @@
+"""What the pages show of a reaper, put together from its parts."""
+
+import asyncio
+from dataclasses import replace
+
+from reaper.config import Server, Settings
+from reaper.policy.memory import Memory
+from reaper.policy.rules import Brake, Mode
+from reaper.policy.session import Slots
+from reaper.policy.verdict import Outcome, Result
+from reaper.service.chronicle import BRAKED, Chronicle
+from reaper.service.cycle import Cycle
+from reaper.service.outlook import Outlook
+from reaper.service.standing import State
+from reaper.service.verdicts import Lessons
+from reaper.telemetry.views import Overview, ServerView
+from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
+
+from .build import BILLING, ORDERS, Clock, Ears, Mustered, fleet, settings
+
+
+class Place:
+    """Loops that do not run, and an outlook on them."""
+
+    def __init__(self, *servers: Server, now: Settings | None = None, dry_run: bool = False) -> None:
+        self.ears = Ears()
+        self.settings = now or settings(policy())
+        self.fleet = fleet(self.ears, self.settings)
+        self.loops = Mustered()
+        self.fleet.muster(servers, self.loops.append)
+        self.clock = Clock()
+        self.chronicle = Chronicle()
+        self.outlook = Outlook(
+            fleet=self.fleet,
+            settings=lambda: self.settings,
+            metrics=self.ears.metrics,
+            chronicle=self.chronicle,
+            learnt=Lessons(fleet=self.fleet).verdicts,
+            dry_run=dry_run,
+            clock=self.clock,
+            began=self.clock(),
+        )
+
+    def see(self, name: str | None = None) -> Overview | None:
+        return asyncio.run(self.outlook.overview(name))
+
+
+def seen(place: Place, name: str | None = None) -> Overview:
+    overview = place.see(name)
+    assert overview is not None
+    return overview
+
+
+def full(place: Place, name: str | None = None) -> ServerView:
+    shown = seen(place, name).shown
+    assert shown is not None
+    return shown
+
+
+def test_the_only_server_is_shown_in_full_and_one_of_many_when_it_is_asked_for() -> None:
+    alone, both = Place(ORDERS), Place(ORDERS, BILLING)
+
+    assert full(alone).name == "orders"
+    assert seen(both).shown is None
+    assert full(both, "billing").name == "billing"
+    assert both.see("payroll") is None
+
+
+def test_whoever_is_not_looked_after_comes_first_and_then_the_fullest() -> None:
+    servers = [Server(name=name, dsn="") for name in ("calm", "full", "away", "busy", "standby")]
+    place = Place(*servers)
+    for loop, used in zip(place.loops, (10, 97, 50, 60, 0), strict=True):
+        loop.standing.slots = Slots(total=100, reserved=3, used=used)
+        loop.standing.set(State.WORKING)
+    place.loops[2].standing.set(State.AWAY, "connection refused")
+    place.loops[4].standing.set(State.STANDBY, "another reaper leads")
+
+    lines = seen(place).servers
+
+    assert [line.name for line in lines] == ["away", "full", "busy", "calm", "standby"]
+    assert [(line.used, line.usable) for line in lines[:2]] == [(None, None), (97, 97)]
+    assert lines[0].why == "connection refused"
+
+
+def test_a_server_that_nobody_has_looked_at_is_shown_all_the_same() -> None:
+    place = Place(ORDERS)
+    place.clock.passes(42)
+
+    overview = seen(place)
+
+    assert overview.up_s == 42
+    assert overview.shown
+    assert (overview.shown.usage, overview.shown.seen_s_ago, overview.shown.soonest) == (None, None, ())
+
+
+def test_policies_come_with_what_they_have_done_and_would_do() -> None:
+    place = Place(ORDERS)
+    look = snapshot(*sessions(3))
+    decided = plan(look, *place.settings.rules.policies)
+    cycle = Cycle(
+        name="1",
+        snapshot=look,
+        plan=decided,
+        settled=tuple((reap, Outcome(result=Result.TERMINATED, at=NOW)) for reap in decided.reaps),
+        memory=Memory(),
+    )
+    place.fleet.tallies["orders"].add(cycle)
+    place.ears.metrics.servers["orders"].plan = decided
+
+    (line,) = full(place).policies
+    assert (line.name, line.mode, line.matching, line.outcomes) == ("leaked", "enforce", 3, {"terminated": 3})
+    assert not line.braked
+
+
+def test_in_a_dry_run_nothing_is_shown_as_enforcing() -> None:
+    now = settings(policy("one"), policy("two", mode=Mode.DRY_RUN), policy("three", mode=Mode.OFF))
+    overview = seen(Place(ORDERS, now=now, dry_run=True))
+
+    assert overview.dry_run
+    assert overview.shown
+    assert [line.mode for line in overview.shown.policies] == ["dry-run", "dry-run", "off"]
+
+
+def test_what_happened_last_comes_first_and_only_so_much_of_it() -> None:
+    chronicle = Chronicle()
+    careful = replace(policy("careful"), brake=Brake(share=0.1, above=1))
+    for look, rule, results in (
+        (snapshot(*sessions(9)), careful, ()),
+        (snapshot(*sessions(40)), replace(policy(), pace=40, brake=None), (Result.WOKE,) * 40),
+        (snapshot(*sessions(1)), policy(), (Result.TERMINATED,)),
+    ):
+        decided = plan(look, rule)
+        pairs = zip(decided.reaps, results, strict=True) if results else ()
+        settled = tuple((reap, Outcome(result=result, at=NOW)) for reap, result in pairs)
+        chronicle.add(
+            "orders", Cycle(name="1", snapshot=look, plan=decided, settled=settled, memory=Memory())
+        )
+        if not results:
+            assert [each.outcome for each in chronicle.latest(9)] == [BRAKED]
+
+    latest = chronicle.latest(12)
+
+    assert [each.outcome for each in latest] == ["terminated", *["woke"] * 11]
+    assert latest[0].session == sessions(1)[0].identity
+    assert len(chronicle.latest(1_000)) == 30
