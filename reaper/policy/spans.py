@@ -6,6 +6,7 @@ state of a session if and only if they are equal.
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NewType
 
 Instant = NewType("Instant", int)
@@ -83,7 +84,14 @@ def isoformat(instant: Instant | None) -> str | None:
     """The instant in ISO 8601, UTC, with its microseconds; one outside the calendar as it stands."""
     if instant is None:
         return None
+    second, rest = divmod(instant, SECOND)
     try:
-        return as_datetime(instant).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return f"{_second(second)}.{rest:06d}Z"
     except OverflowError:
         return f"{instant}us"
+
+
+@lru_cache(maxsize=1_024)
+def _second(number: int) -> str:
+    """A second of the calendar; the instants of one cycle lie in few of them."""
+    return (_EPOCH + timedelta(seconds=number)).isoformat().removesuffix("+00:00")

@@ -1,15 +1,23 @@
 """One event, one line: structlog renders it, ASCII and JSON whatever a client put into its name."""
 
-from collections.abc import MutableMapping
+import json
+from collections.abc import Mapping, MutableMapping
 from itertools import count
 from socket import gethostname
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from reaper import __version__
 from reaper.policy.spans import from_datetime, isoformat
 from reaper.record.events import SCHEMA, Event
+
+# ensure_ascii: no name can break a line, move a cursor or turn the reading direction.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, default=repr)
+
+
+def _rendered(fields: Mapping[str, object], **_: object) -> str:
+    return _ENCODER.encode(fields)
 
 
 class Pen:
@@ -20,8 +28,7 @@ class Pen:
         self._numbers = count(1)
         self._log = structlog.wrap_logger(
             structlog.ReturnLogger(),
-            # ensure_ascii: no name can break a line, move a cursor or turn the reading direction.
-            processors=[self._stamp, structlog.processors.JSONRenderer(ensure_ascii=True, allow_nan=False)],
+            processors=[self._stamp, structlog.processors.JSONRenderer(serializer=_rendered)],
             wrapper_class=structlog.BoundLogger,
             context_class=dict,
             cache_logger_on_first_use=False,

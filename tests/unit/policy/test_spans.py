@@ -1,5 +1,7 @@
 """Durations and instants: read, said, and read back."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,6 +148,11 @@ def test_every_instant_of_the_calendar_survives_as_a_datetime_to_the_microsecond
 )
 def test_an_instant_is_shown_in_utc_with_its_microseconds(count: int, text: str) -> None:
     assert isoformat(Instant(count)) == text
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_an_instant_reads_as_the_calendar_has_it(moment: datetime) -> None:
+    assert isoformat(from_datetime(moment)) == moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
 
 
 def test_an_unknown_instant_is_shown_as_unknown() -> None:
