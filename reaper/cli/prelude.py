@@ -2,6 +2,9 @@
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from reaper.cli.exits import Exit
 
@@ -14,3 +17,19 @@ def end_at_once_when_asked() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(Exit.FINE))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is to be read anew was not yet read
+
+
+@contextmanager
+def without_rich() -> Iterator[None]:
+    """Load what comes without a library for drawing on terminals, which takes 4 MB.
+
+    structlog takes it wherever it is found, for tracebacks of a kind that we never show.
+    """
+    if "rich" in sys.modules:
+        yield
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # Python's own way to say that there is none
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]

@@ -1,6 +1,5 @@
-"""The record of `run` and `once`: where it goes, and how a person watches it on a terminal."""
+"""The record of `run` and `once`: where it goes."""
 
-import json
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -9,29 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.text import Text
-
 from reaper.cli.exits import Misconfigured
-from reaper.record.events import BRAKED, OUTCOME
 from reaper.record.file import FileSink
 from reaper.record.ledger import Ledger
 from reaper.record.recovery import settle_open_intents
-from reaper.record.writer import Finding, RecordFailed, Sink, StreamSink
+from reaper.record.writer import RecordFailed, Sink, StreamSink
 from reaper.service.heads import Heads
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
-from reaper.telemetry.plain import plain
 
 STDOUT: Final = "-"
-_STYLES: Final = {
-    "terminated": "bold red",
-    "cancelled": "bold red",
-    "rehearsed": "cyan",
-    "denied": "bold yellow",
-    "unknown": "bold yellow",
-    "signalled": "bold yellow",
-}
 
 
 @contextmanager
@@ -64,45 +50,8 @@ def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
 def _sink(target: str) -> Sink:
     if target != STDOUT:
         return FileSink(Path(target))
-    return TerminalSink(Console()) if sys.stdout.isatty() else StreamSink(sys.stdout.fileno())
+    if not sys.stdout.isatty():
+        return StreamSink(sys.stdout.fileno())
+    from reaper.cli.terminal import TerminalSink  # noqa: PLC0415 (where nobody watches, nothing is drawn)
 
-
-class TerminalSink:
-    """The same lines for a person who watches: intents are not shown, outcomes are."""
-
-    name = "terminal"
-    head = None
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def ready(self) -> Sequence[Finding]:
-        """A terminal has nothing to tell."""
-        return ()
-
-    def write(self, lines: Sequence[bytes], *, durable: bool) -> None:  # noqa: ARG002 (a terminal keeps nothing)
-        """Show what a person wants to see of these lines."""
-        for line in lines:
-            event = json.loads(line)
-            if event["event"] == OUTCOME:
-                self._console.print(_outcome(event), soft_wrap=True)
-            elif event["event"] == BRAKED:
-                self._console.print(Text(plain(f"{event['policy']}: {event['reason']}"), style="bold red"))
-
-    def reopen(self) -> None:
-        """A terminal cannot be rotated."""
-
-    def close(self) -> None:
-        """A terminal stays."""
-
-
-def _outcome(event: dict[str, object]) -> Text:
-    outcome = str(event["outcome"])
-    whose = f"{event['role']}@{event['database']} {event['application'] or '(unnamed)'}"
-    who = f"{whose} from {event['client'] or 'local'}"
-    # The time of this place, as in the log lines among which it stands.
-    text = Text(f"{datetime.fromisoformat(str(event['time'])).astimezone():%H:%M:%S} ")
-    text.append(f"{outcome:10}", style=_STYLES.get(outcome, "dim"))
-    text.append(plain(f" pid {event['pid']} {who}: {event['state']}, {event['reason']} "))
-    text.append(plain(f"[{event['server']}: {event['policy']}]"), style="dim")
-    return text
+    return TerminalSink()

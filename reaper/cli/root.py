@@ -1,6 +1,7 @@
 """`reaper`: a command is loaded when it is typed, no sooner: help and completion answer at once."""
 
 import gc
+from contextlib import nullcontext
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Final, NamedTuple
@@ -9,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from reaper import __version__
-from reaper.cli.prelude import end_at_once_when_asked
+from reaper.cli.prelude import end_at_once_when_asked, without_rich
 from reaper.cli.unread import ending_unread
 
 
@@ -57,7 +58,8 @@ class _Commands(click.Group):
             return None
         if known.serves:
             end_at_once_when_asked()
-        command: click.Command = getattr(_loaded(known.module), cmd_name.replace("-", "_"))
+        with without_rich() if known.serves else nullcontext():
+            command: click.Command = getattr(_loaded(known.module), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

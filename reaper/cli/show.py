@@ -2,23 +2,17 @@
 
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING
 
 import click
 import yaml
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from reaper.telemetry.plain import plain
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Row = Mapping[str, object]
-_WIDTH_OF_A_PIPE: Final = 240
-_WHOLE: Final = frozenset({"time", "verdict", "outcome", "pid"})
-"""Columns too short to be folded."""
 
 
 class Output(StrEnum):
@@ -40,14 +34,6 @@ def _on_one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _OneLineDumper.add_representer(str, _on_one_line)
 
 
-class _Console(Console):
-    """Lets a broken pipe be seen by whoever ends the command."""
-
-    def on_broken_pipe(self) -> None:
-        """Rich itself would end with 1, which is a no."""
-        raise BrokenPipeError
-
-
 def show(rows: Sequence[Row], *, output: Output, title: str | None = None, empty: str = "Nothing.") -> None:
     """Print rows; every row has the same keys, and the keys are the columns."""
     if output is Output.TABLE:
@@ -67,21 +53,15 @@ def print_document(document: object, *, output: Output) -> None:
 def print_table(rows: Sequence[Row], *, title: str | None = None, empty: str = "Nothing.") -> None:
     """Print a table, for people; an empty one is a sentence."""
     if rows:
-        console().print(_table(rows, title))
+        from reaper.cli.tables import drawn  # noqa: PLC0415 (a service draws none)
+
+        console().print(drawn(rows, title))
     else:
         click.echo(empty)
 
 
-def console() -> Console:
+def console() -> "Console":
     """Where people read; a pipe has no width, and what goes through it is not folded."""
-    seen = sys.stdout.isatty()
-    return _Console(width=None if seen else _WIDTH_OF_A_PIPE, soft_wrap=not seen)
+    from reaper.cli.tables import open_console  # noqa: PLC0415
 
-
-def _table(rows: Sequence[Row], title: str | None) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for key in rows[0]:
-        table.add_column(key.replace("_", " "), overflow="fold", no_wrap=key in _WHOLE)
-    for row in rows:
-        table.add_row(*(Text(plain(value)) for value in row.values()))
-    return table
+    return open_console()

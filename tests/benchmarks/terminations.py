@@ -75,8 +75,8 @@ def run(scale: Scale, major: int) -> Iterator[str]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         rows = [row for count in size.terminations for row in asyncio.run(_rows(ground, folder, count, size))]
     title = (
-        f"Terminations beside {size.bystanders:,} sessions that stay, until all are seen gone and until it is\n"
-        f"recorded, counted and told; medians of {size.rounds} rounds, ratios of the same round"
+        f"Terminations beside {size.bystanders:,} sessions that stay, until all are seen gone and until it\n"
+        f"is recorded, counted and told; medians of {size.rounds} rounds, ratios of the same round"
     )
     head = ("", "seen gone", "all done", "server CPU", "own CPU", "gone to unguarded", "p10", "p90")
     yield table(title, head, rows)
