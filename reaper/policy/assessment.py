@@ -21,6 +21,10 @@ MOST_SHOWN: Final = 100
 """Applications, in a document."""
 
 
+MANY_LEFT: Final = 0.1
+"""With more than this share closed by their clients, what was not seen of them could turn the answer."""
+
+
 class Advice(StrEnum):
     """The answer to whoever would like to enforce it."""
 
@@ -141,13 +145,18 @@ def _by_application(trials: Sequence[Trial]) -> tuple[tuple[str, Regret], ...]:
 def _advice(regret: Regret) -> Advice:
     if regret.rate is not None and regret.rate >= FEW:
         return Advice.NOT_YET
-    return Advice.SAFE if regret.judged >= ENOUGH else Advice.TOO_LITTLE
+    sure = regret.judged >= ENOUGH and regret.left <= MANY_LEFT * regret.judged
+    return Advice.SAFE if sure else Advice.TOO_LITTLE
 
 
 def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit | None) -> str:
     if advice is Advice.NOT_YET:
-        hit = f"{regret.revived} of {regret.judged} used again, {_mostly(trials)}"
+        hit = f"{regret.revived} of {regret.judged} used again, {_mostly(trials, Fate.REVIVED)}"
         return f"not yet: {hit}; {_instead(trials, limit)}"
+    if advice is Advice.TOO_LITTLE and regret.judged >= ENOUGH:
+        whose = _mostly(trials, Fate.LEFT)
+        closed = f"{regret.left} of {regret.judged} were closed, {whose}"
+        return f"too little seen: {closed}; whether they were used just before cannot be told"
     if advice is Advice.TOO_LITTLE:
         none = "none was used again so far; " if regret.judged else ""
         return f"too little seen: {none}{regret.judged} of {regret.acts} can be judged, {ENOUGH} are needed"
@@ -159,9 +168,9 @@ def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit 
     )
 
 
-def _mostly(trials: Sequence[Trial]) -> str:
-    """Whose sessions came back: `mostly checkout-*`, or how many applications'."""
-    families = Counter(_family(trial.identity.application) for trial in trials if trial.fate is Fate.REVIVED)
+def _mostly(trials: Sequence[Trial], fate: Fate) -> str:
+    """Whose sessions came to this end: `mostly checkout-*`, or how many applications'."""
+    families = Counter(_family(trial.identity.application) for trial in trials if trial.fate is fate)
     ((family, count),) = families.most_common(1)
     if len(families) == 1:
         return f"all of {family}"

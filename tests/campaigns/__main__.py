@@ -14,6 +14,7 @@ from tests.benchmarks.machine import Machine
 from .crash import crash as run_crash
 from .disk import disk as run_disk
 from .race import race as run_race
+from .rehearsal import rehearsal as run_rehearsal
 from .report import Report
 from .reuse import own_namespace
 from .reuse import reuse as run_reuse
@@ -73,6 +74,18 @@ def disk(fillings: int, seed: int, major: int) -> None:
     """Fill the disk under the record while the reaper works."""
     machine = Machine()
     _tell(run_disk(fillings=fillings, seed=seed, major=major), machine, major)
+
+
+@main.command()
+@click.option("--minutes", type=float, default=5.0, show_default=True)
+@click.option("--several", type=int, default=20, show_default=True, help="Clients of each kind.")
+@seed_option
+@major_option
+def rehearsal(minutes: float, several: int, seed: int, major: int) -> None:
+    """Rehearse among clients that keep their own account, and compare."""
+    machine = Machine()
+    report = run_rehearsal(seconds=60 * minutes, several=several, seed=seed, major=major)
+    _tell(report, machine, major)
 
 
 @main.command()

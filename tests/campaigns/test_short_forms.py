@@ -9,6 +9,7 @@ from .crash import crash
 from .crowds import ROOT
 from .disk import disk, small_disk
 from .race import race
+from .rehearsal import rehearsal
 from .reuse import why_not
 from .rotation import rotation
 
@@ -50,6 +51,15 @@ def test_no_line_is_lost_when_the_record_is_moved_aside_under_load(major: int) -
     print(report.text)  # noqa: T201 (shown when it fails)
     assert not report.broken
     assert report.counted["files"] == 7
+
+
+def test_what_a_rehearsal_says_of_each_session_is_what_its_client_knows(major: int) -> None:
+    report = rehearsal(seconds=8, several=4, seed=SEED, major=major)
+
+    print(report.text)  # noqa: T201 (shown when it fails)
+    assert not report.broken
+    assert report.counted["of them seen by the reaper"] > 10
+    assert report.counted["acts"] > report.counted["used again, by the clients' own account"]
 
 
 def test_nobody_is_terminated_while_the_disk_is_full(major: int) -> None:

@@ -19,11 +19,11 @@ def assessed(*seen: Trial) -> Assessment:
 
 
 def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
-    one = assessed(*trials(50, UNUSED), *trials(10, LEFT))
+    one = assessed(*trials(54, UNUSED), *trials(6, LEFT))
     assert one.advice is Advice.SAFE
     assert one.said == (
         "safe to enforce by what was seen: none of 60 used again, less than 6.0 % with 95 % confidence; "
-        "10 left by themselves, maybe after a last use"
+        "6 left by themselves, maybe after a last use"
     )
 
 
@@ -32,6 +32,15 @@ def test_few_are_too_few_to_say_that_it_is_safe() -> None:
     assert one.advice is Advice.TOO_LITTLE
     assert one.said == ("too little seen: none was used again so far; 12 of 15 can be judged, 35 are needed")
     assert upper_bound(0, ENOUGH) < 0.1 < upper_bound(0, ENOUGH - 1)
+
+
+def test_many_that_were_closed_leave_too_much_unseen() -> None:
+    one = assessed(*trials(53, UNUSED), *trials(7, LEFT, application="batch-3"))
+    assert one.advice is Advice.TOO_LITTLE
+    assert one.said == (
+        "too little seen: 7 of 60 were closed, all of batch-*; "
+        "whether they were used just before cannot be told"
+    )
 
 
 def test_few_are_enough_to_say_no() -> None:
