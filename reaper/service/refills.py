@@ -33,6 +33,8 @@ class _Case:
     churn: Churn
     ends: list[Instant] = field(default_factory=list)
     """Of which it is not known yet whether somebody took their place."""
+    came_and_went: list[Instant] = field(default_factory=list)
+    """When those began who were ended themselves: they may have taken a place before."""
     before: int = 0
     """How many came as long before the first of them."""
     last_end: Instant = Instant(0)  # noqa: RUF009 (a number)
@@ -53,8 +55,12 @@ class Refills:
         now = cycle.snapshot.at
         if cycle.clock_step is not None:
             self._cases.clear()
+        taken = _taken(cycle.settled)
+        for group in taken.keys() & self._cases.keys():
+            went = self._cases[group].came_and_went
+            self._cases[group].came_and_went = [*went, *taken[group].began][-_MOST_ENDS:]
         new = self._judged(now, await self._came(self._due(now), meeting))
-        if taken := _taken(cycle.settled):
+        if taken:
             await self._take(taken, meeting)
         if new or self.left_alone:
             self._tell(now)
@@ -90,11 +96,12 @@ class Refills:
         for group, moments in (came or {}).items():
             case = self._cases[group]
             ends = [end for end in case.ends if end + case.churn.within <= now]
-            newcomers = (each for each in moments if each > case.counted)
+            newcomers = [each for each in (*moments, *case.came_and_went) if each > case.counted]
             found = refill(ends, newcomers, case.before, case.churn)
             was = case.evidence
             case.evidence = was.judged(len(ends), found.places, churn=case.churn, now=now)
             case.ends, case.counted = case.ends[len(ends) :], max(case.counted, found.counted)
+            case.came_and_went = [each for each in case.came_and_went if each > case.counted][-_MOST_ENDS:]
             left_alone = back_off(case.evidence, case.churn)
             if left_alone and case.evidence.pauses > was.pauses:
                 new.append(

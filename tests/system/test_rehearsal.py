@@ -1,0 +1,229 @@
+"""A rehearsal and its verdict, from the running service to the person who must decide."""
+
+import json
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.postgres.clients import Client, Clients
+from tests.postgres.sandbox import Role
+from tests.postgres.waiting import until
+
+from .command import Life, Reaper
+from .policies import FILE, leaked, policy_file
+from .service import ANYWHERE, RECORD, Service
+
+HOSTILE = "\u202e\x1b[2Jweb"
+
+
+def rehearsing(reaper: Reaper, app: Role) -> Life:
+    """A service that rehearses, with a port of its own."""
+    reaper.write(FILE, policy_file(leaked(app, mode="dry-run")))
+    return reaper.start("run", *RECORD, *ANYWHERE)
+
+
+def opened(clients: Clients, app: Role, *names: str) -> list[Client]:
+    return [clients.open(role=app, application=name) for name in names]
+
+
+def told(reaper: Reaper, *arguments: str) -> dict[str, Any]:
+    """What `reaper rehearsal` says of the one policy there is."""
+    document = reaper("rehearsal", *arguments, "--output", "json").document
+    (policy,) = document["policies"]
+    return dict(policy)
+
+
+def test_what_becomes_of_each_is_recorded_counted_and_judged(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    stays, used, closed = opened(clients, app, "stays", "used", "closed")
+    life = rehearsing(reaper, app)
+    for name in ("stays", "used", "closed"):
+        reaper.recorded("session.outcome", application=name, outcome="rehearsed")
+
+    used.wake()
+    closed.close()
+
+    revived = reaper.recorded("session.fate", application="used", fate="revived")
+    reaper.recorded("session.fate", application="closed", fate="left")
+    reaper.recorded("session.fate", application="stays", fate="unused")
+    assert revived["pid"] == used.pid
+    assert revived["detail"].startswith("used again after ")
+    assert life.logged("rehearsal.fate", fate="revived")["policy"] == "leaked"
+    Service(life).shows(1, "reaper_rehearsal_fates_total", policy="leaked", fate="revived")
+    assert stays.present()
+    assert life.end().code == 0
+
+    done = reaper("rehearsal", "audit.jsonl")
+    assert done.code == 1
+    assert done.out.startswith("leaked  no\nnot yet: 1 of ")
+    assert (told(reaper, "audit.jsonl")["revived"], told(reaper, "audit.jsonl")["left"]) == (1, 1)
+
+
+def test_the_service_that_runs_says_the_same_as_its_record(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    _, used = opened(clients, app, "stays", "used")
+    life = rehearsing(reaper, app)
+    at = life.logged("http.listening")["at"]
+    reaper.recorded("session.outcome", application="used", outcome="rehearsed")
+    used.wake()
+    reaper.recorded("session.fate", application="used", fate="revived")
+    reaper.recorded("session.fate", application="stays", fate="unused")
+
+    live, recorded = told(reaper, "--url", at), told(reaper, "audit.jsonl")
+
+    keys = ("policy", "advice", "revived", "left", "unknown", "rules")
+    assert {key: live[key] for key in keys} == {key: recorded[key] for key in keys}
+    page = json.loads(Service(life).ask("rehearsal").body)
+    assert page["watched"] == 2
+
+
+def test_who_is_still_there_after_a_restart_is_the_same_act(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    opened(clients, app, "stays")
+    for _ in range(2):
+        life = rehearsing(reaper, app)
+        life.logged("cycle.acted", rehearsed=1)
+        assert life.end().code == 0
+
+    seen = told(reaper, "audit.jsonl")
+
+    assert (seen["acts"], seen["unused"]) == (1, 1)
+    rehearsed = [line for line in reaper.record() if line.get("outcome") == "rehearsed"]
+    assert len(rehearsed) == 2
+
+
+def fate(number: int, fate: str, **fields: object) -> str:
+    """A line as the record has it."""
+    told = {
+        "schema": 1,
+        "event": "session.fate",
+        "time": "2026-01-31T12:00:00Z",
+        "run": "life",
+        "server": "orders",
+        "policy": "leaked",
+        "rules": "digest",
+        "pid": number,
+        "backend_start": "2026-01-31T08:00:00Z",
+        "state_change": "2026-01-31T09:00:00Z",
+        "server_time": "2026-01-31T09:10:00Z",
+        "idle_s": 600.0,
+        "state": "idle",
+        "application": "web-1",
+        "role": "app",
+        "database": "shop",
+        "client": None,
+        "fate": fate,
+        "fate_at": "2026-01-31T11:00:00Z",
+        "used_at": None,
+        **fields,
+    }
+    return json.dumps(told) + "\n"
+
+
+def test_many_of_whom_none_came_back_are_a_yes(offline: Reaper) -> None:
+    offline.write("a.jsonl", "".join(fate(number, "unused") for number in range(50)))
+
+    done = offline("rehearsal", "a.jsonl")
+
+    assert done.code == 0
+    assert done.out.startswith("leaked  yes\nsafe to enforce by what was seen: none of 50 used again")
+
+
+@pytest.mark.parametrize("text", ["", fate(1, "unknown"), "".join(fate(each, "unused") for each in range(9))])
+def test_nothing_and_too_little_are_a_no(offline: Reaper, text: str) -> None:
+    offline.write("a.jsonl", text)
+
+    assert offline("rehearsal", "a.jsonl").code == 1
+
+
+def test_only_the_policy_and_the_server_that_are_asked_for_are_judged(offline: Reaper) -> None:
+    lines = [fate(number, "unused") for number in range(50)]
+    lines += [fate(1, "revived", policy="other"), fate(2, "revived", server="billing")]
+    offline.write("a.jsonl", "".join(lines))
+
+    assert offline("rehearsal", "a.jsonl").code == 1
+    assert offline("rehearsal", "a.jsonl", "--policy", "leaked", "--server", "ord*").code == 0
+
+
+def test_the_limit_that_would_do_is_named(offline: Reaper) -> None:
+    back = fate(99, "revived", used_at="2026-01-31T09:24:10Z", application="checkout-3")
+    offline.write("a.jsonl", "".join([*(fate(number, "unused") for number in range(50)), back]))
+
+    said = told(offline, "a.jsonl")["said"]
+
+    assert said == (
+        "not yet: 1 of 51 used again, all of checkout-*; at idle_for: 25m it would have been none of 50"
+    )
+
+
+def test_a_hostile_name_does_nothing_in_a_verdict(offline: Reaper) -> None:
+    lines = [fate(number, "revived", application=f"{HOSTILE}{number}") for number in range(12)]
+    offline.write("a.jsonl", "".join(lines))
+
+    for output in ("table", "json", "yaml"):
+        done = offline("rehearsal", "a.jsonl", "--output", output)
+        assert done.code == 1
+        assert "\x1b" not in done.out
+        assert "\u202e" not in done.out
+
+
+def test_what_is_asked_of_a_service_and_of_a_record_is_not_mixed(offline: Reaper) -> None:
+    done = offline("rehearsal", "--url", "127.0.0.1:1", "--since", "1h")
+
+    assert done.code == 2
+    assert "--since" in done.err
+
+
+@pytest.mark.parametrize(("url", "code"), [("127.0.0.1:1", 3), ("ftp://x", 2), ("http://u@x", 2)])
+def test_where_no_reaper_answers_it_says_so(offline: Reaper, url: str, code: int) -> None:
+    done = offline("rehearsal", "--url", url)
+
+    assert done.code == code
+    assert len(done.err.splitlines()) == 1
+    assert "Traceback" not in done.err
+
+
+def has_been_there(admin: psycopg.Connection, client: Client) -> bool:
+    question = (
+        "SELECT clock_timestamp() - backend_start > interval '3 s' FROM pg_stat_activity WHERE pid = %s"
+    )
+    row = admin.execute(question, (client.pid,)).fetchone()
+    return bool(row and row[0])
+
+
+def test_a_pool_that_refills_at_once_is_noticed_and_a_leak_is_not(
+    reaper: Reaper, app: Role, clients: Clients, admin: psycopg.Connection
+) -> None:
+    churn = {"within": "1s", "acts": 4, "pause": "1h"}
+    reaper.write(FILE, policy_file(leaked(app, brake="off", when={"connections_used": "1%"}, churn=churn)))
+    leaks = opened(clients, app, *["leak"] * 4)
+    pool = opened(clients, app, *["pool"] * 2)
+    until(lambda: has_been_there(admin, pool[-1]))  # longer than a newcomer, before anybody is ended
+    life = reaper.start("run", *RECORD, *ANYWHERE)
+
+    def refilled() -> bool:
+        for place, member in enumerate(pool):
+            if member.left():
+                pool[place] = clients.open(role=app, application="pool")
+        return life.has_logged("policy.left_alone")
+
+    until(refilled)
+    left_alone = reaper.recorded("policy.left_alone")
+
+    assert left_alone["application"] == "pool"
+    assert left_alone["reason"].endswith(": size this pool down")
+    Service(life).shows(1, "reaper_churn_total", policy="leaked")
+    (member, other) = pool
+    Service(life).shows(2, "reaper_spared", by="churn")
+    assert member.present()
+    assert other.present()
+    assert all(leak.left() for leak in leaks)
+    lines = [line for line in reaper.record() if line["event"] == "policy.left_alone"]
+    assert len(lines) == 1
+    assert life.end().code == 0
+    done = reaper("rehearsal", "audit.jsonl")
+    assert "Pools that refill at once\npool " in done.out
