@@ -8,8 +8,23 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reaper.policy.churn import BackOff, Evidence
+from reaper.policy.fates import Watched, unknown
+from reaper.policy.refilling import Refilling
 from reaper.policy.verdict import BrakeTrip, Outcome, Result
-from reaper.record.events import BRAKED, CLOSED, EVENTS, INTENT, OPENED, OPTIONAL, OUTCOME, SCHEMA, Event
+from reaper.record.events import (
+    BRAKED,
+    CLOSED,
+    EVENTS,
+    FATE,
+    INTENT,
+    LEFT_ALONE,
+    OPENED,
+    OPTIONAL,
+    OUTCOME,
+    SCHEMA,
+    Event,
+)
 from reaper.record.pen import Pen
 
 from .build import AT, AUTHOR, HOST_TIME, POLICY, SNAPSHOT, TERMINATED, Shelf, ledger, reap
@@ -26,6 +41,16 @@ def written(*, query: str | None = None) -> list[dict[str, Any]]:
     book.braked(AUTHOR, "c1", SNAPSHOT, [trip])
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(query=query)])
     book.settle(intent, TERMINATED)
+    one = Watched(intent=intent.id, reap=reap(query=query), at=AT, cycle="c1", rules="d1gest")
+    book.fated(AUTHOR, [unknown(one, AT, "nobody looked")])
+    evidence = Evidence(pauses=1, until=AT, because=(9, 10))
+    alone = BackOff(AT, "churn")
+    identity = one.reap.session.identity
+    book.left_alone(
+        AUTHOR,
+        "c1",
+        [Refilling(policy=POLICY, identity=identity, at=AT, evidence=evidence, left_alone=alone)],
+    )
     book.close()
     return shelf.events
 
@@ -42,11 +67,17 @@ def fits(kind: str, value: object) -> bool:
 
 def test_every_event_has_exactly_the_documented_fields_of_the_documented_kind() -> None:
     events = written(query="SELECT 1")
-    assert [event["event"] for event in events] == [OPENED, BRAKED, INTENT, OUTCOME, CLOSED]
+    assert [event["event"] for event in events] == [OPENED, BRAKED, INTENT, OUTCOME, FATE, LEFT_ALONE, CLOSED]
     for event in events:
         schema = {field.name: field.kind for field in EVENTS[event["event"]]}
         assert set(event) == set(schema)
         assert [name for name, kind in schema.items() if not fits(kind, event[name])] == []
+
+
+def test_a_fate_repeats_its_intent_and_adds_what_became_of_it() -> None:
+    _, _, intent, _, fate, *_ = written()
+    assert {key for key in intent if fate[key] != intent[key]} == {"event", "seq", "prev"}
+    assert (fate["fate"], fate["detail"]) == ("unknown", "nobody looked")
 
 
 def test_query_text_is_absent_unless_it_was_asked_for() -> None:
@@ -77,7 +108,7 @@ def test_events_of_one_life_are_counted_without_a_gap() -> None:
 
 
 def test_the_intent_of_an_outcome_is_the_same_event_but_for_what_became_of_it() -> None:
-    _, _, intent, outcome, _ = written()
+    _, _, intent, outcome, *_ = written()
     shared = {key: outcome[key] for key in intent if key not in {"event", "seq", "prev"}}
     assert shared == {key: intent[key] for key in shared}
     assert outcome["outcome"] == Result.TERMINATED

@@ -13,6 +13,7 @@ from reaper.telemetry.http import application, listen, serve
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.status import Look
+from reaper.telemetry.verdicts import Learnt
 
 FOREVER: Final = 600.0
 """A patience that no test waits for."""
@@ -82,13 +83,16 @@ async def serving(
     livez: Probe = well,
     readyz: Probe = well,
     overview: Look | None = None,
+    learnt: Learnt | None = None,
     patience: float = FOREVER,
 ) -> AsyncIterator[Pages]:
     """The pages, as long as the block lasts."""
     listening = listen(LOOPBACK, 0)
     stop = asyncio.Event()
     logged = io.StringIO()
-    pages = application(metrics=metrics or Metrics("1.2.3"), livez=livez, readyz=readyz, overview=overview)
+    pages = application(
+        metrics=metrics or Metrics("1.2.3"), livez=livez, readyz=readyz, overview=overview, learnt=learnt
+    )
     log = make_log(LogFormat.JSON, LogLevel.DEBUG, to=logged)
     running = asyncio.create_task(serve(pages, listening, stop, log=log, patience=patience))
     try:

@@ -1,0 +1,89 @@
+"""The verdicts of a rehearsal on the service's own port."""
+
+import json
+
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from reaper.policy.assessment import as_document, assess
+from reaper.policy.fates import Fate
+from reaper.policy.rules import Mode, Rules
+from reaper.policy.session import Identity
+from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.verdicts import LeftAlone, Verdicts
+from tests.unit.policy.build import policy
+from tests.unit.policy.trials import trials
+
+from .pages import Pages, visit
+
+ASSESSED = assess([*trials(3, Fate.REVIVED), *trials(2, Fate.UNUSED)])
+POOL = LeftAlone(
+    server="orders",
+    policy="leaked",
+    session=Identity("shop", "app_web", "\x1b[2J", None),
+    until="2025-06-18T12:10:00Z",
+    reason="churn: it refills",
+)
+
+
+async def verdicts() -> Verdicts:
+    return Verdicts(policies=ASSESSED, watched=2, forgotten=1, left_alone=(POOL,))
+
+
+def test_the_page_tells_what_the_record_would_tell() -> None:
+    async def scene(pages: Pages) -> None:
+        answer = await pages.ask("/rehearsal")
+        assert answer.status == 200
+        assert answer.content["policies"] == [as_document(one) for one in ASSESSED]
+        assert (answer.content["watched"], answer.content["forgotten"]) == (2, 1)
+
+    visit(scene, learnt=verdicts)
+
+
+def test_a_hostile_name_stays_a_value_of_the_page() -> None:
+    async def scene(pages: Pages) -> None:
+        answer = await pages.ask("/rehearsal")
+        assert "\x1b" not in answer.body
+        assert json.loads(answer.body)["left_alone"][0]["application"] == "\x1b[2J"
+
+    visit(scene, learnt=verdicts)
+
+
+def test_it_is_judged_once_for_all_who_ask_within_some_seconds() -> None:
+    asked = 0
+
+    async def counting() -> Verdicts:
+        nonlocal asked
+        asked += 1
+        return await verdicts()
+
+    async def scene(pages: Pages) -> None:
+        for _ in range(5):
+            assert (await pages.ask("/rehearsal")).status == 200
+
+    visit(scene, learnt=counting)
+    assert asked == 1
+
+
+def test_fates_and_churn_are_counted_from_zero_for_the_policies_that_can_come_to_them() -> None:
+    metrics = Metrics("1")
+    metrics.server("orders")
+    dry, real = policy("dry", mode=Mode.DRY_RUN), policy("real")
+    metrics.expect("orders", Rules(policies=(dry, real)))
+    metrics.fated("orders", dry, Fate.REVIVED)
+    metrics.left_alone("orders", real)
+
+    page = metrics.exposition().body.decode()
+    counted = {
+        (sample.labels["policy"], sample.labels.get("fate")): sample.value
+        for family in parse_text(page)
+        for sample in family.samples
+        if sample.name in {"reaper_rehearsal_fates_total", "reaper_churn_total"}
+    }
+
+    assert counted == {
+        ("dry", "unused"): 0,
+        ("dry", "left"): 0,
+        ("dry", "revived"): 1,
+        ("dry", "unknown"): 0,
+        ("real", None): 1,
+    }
