@@ -121,7 +121,7 @@ def _source(
         if base is None:
             message = f"--url {url}: write http://HOST:PORT, as in http://{_USUAL}"
             raise Misconfigured(message)
-        return Told(base, server=server)
+        return Told(base, server=server, top=top)
     settings = read_settings(policies) if policies.exists() else None
     listen = os.environ.get("REAPER_LISTEN") or _USUAL
     reaper = None if listen == "off" else base_of(listen)

@@ -71,11 +71,20 @@ def _drawn(usage: Usage, glyphs: Glyphs, width: int) -> Iterator[RenderableType]
         yield Text.assemble(("last 10 minutes  ", "dim"), (trend, "cyan"))
     yield Text()
     yield _states(counted)
-    for ranking, title, nameless in _RANKED:
-        yield Text()
-        yield _table(ranking_of(counted, ranking), usage.trends.get(ranking, ()), title, nameless, glyphs)
+    # The most telling first: a screen of few lines shows no more than its beginning.
+    yield from _ranked(usage, _RANKED[:1], glyphs)
     yield from _transactions(counted)
+    yield from _ranked(usage, _RANKED[1:], glyphs)
     yield from _notes(counted)
+
+
+def _ranked(
+    usage: Usage, rankings: Sequence[tuple[str, str, str]], glyphs: Glyphs
+) -> Iterator[RenderableType]:
+    for ranking, title, nameless in rankings:
+        yield Text()
+        trends = usage.trends.get(ranking, ())
+        yield _table(ranking_of(usage.census, ranking), trends, title, nameless, glyphs)
 
 
 def _headline(counted: Census, width: int) -> Text:

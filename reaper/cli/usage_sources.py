@@ -3,14 +3,14 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from reaper.cli.exits import ServerTrouble
 from reaper.cli.usage_help import nobody_gets_in
 from reaper.cli.usage_reaper import NoReaper, ask_reaper
 from reaper.config import Server
-from reaper.policy.census import census
+from reaper.policy.census import census, shortened
 from reaper.policy.session import Snapshot
 from reaper.policy.usage import Trends, Usage
 from reaper.postgres.errors import ServerError
@@ -61,9 +61,10 @@ class Saved:
 class Told:
     """A reaper that runs."""
 
-    def __init__(self, url: str, *, server: str | None) -> None:
+    def __init__(self, url: str, *, server: str | None, top: int) -> None:
         self._url = url
         self._server = server
+        self._top = top
 
     async def look(self) -> Seen:
         """Ask it."""
@@ -71,10 +72,15 @@ class Told:
             overview = await asyncio.to_thread(ask_reaper, self._url, self._server)
         except NoReaper as nobody:
             raise ServerTrouble(str(nobody)) from None
-        return Seen(usage=overview.shown.usage if overview.shown else None, reaper=overview, url=self._url)
+        return Seen(usage=_shown(overview, self._top), reaper=overview, url=self._url)
 
     async def close(self) -> None:
         """There is nothing to give back."""
+
+
+def _shown(overview: Overview, top: int) -> Usage | None:
+    usage = overview.shown.usage if overview.shown else None
+    return usage and replace(usage, census=shortened(usage.census, top=top))
 
 
 class Live:
@@ -119,6 +125,6 @@ class Live:
             except NoReaper as reason:
                 nobody = reason
             else:
-                usage = overview.shown.usage if overview.shown else None
+                usage = _shown(overview, self._top)
                 return Seen(usage=usage, reaper=overview, url=self._reaper, why=str(error))
         raise ServerTrouble(nobody_gets_in(self._server.name, error, nobody)) from None

@@ -5,7 +5,7 @@ Ages are in seconds and the moment is a text, so that a census is the same as JS
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from reaper.policy.openings import Openings, openings
@@ -128,6 +128,29 @@ def census(snapshot: Snapshot, *, top: int) -> Census:
         transactions=tuple(transactions[:top]),
         more_transactions=max(len(transactions) - top, 0),
         poolers=probable_poolers(sessions, top=top),
+    )
+
+
+def shortened(counted: Census, *, top: int) -> Census:
+    """The same census with lists of so many entries at most."""
+    return replace(
+        counted,
+        applications=_shortened(counted.applications, top),
+        roles=_shortened(counted.roles, top),
+        databases=_shortened(counted.databases, top),
+        clients=_shortened(counted.clients, top),
+        transactions=counted.transactions[:top],
+        more_transactions=counted.more_transactions + len(counted.transactions[top:]),
+        poolers=counted.poolers[:top],
+    )
+
+
+def _shortened(ranking: Ranking, top: int) -> Ranking:
+    rest = ranking.groups[top:]
+    return Ranking(
+        groups=ranking.groups[:top],
+        more_groups=ranking.more_groups + len(rest),
+        more_sessions=ranking.more_sessions + sum(group.count for group in rest),
     )
 
 

@@ -229,7 +229,7 @@ def test_when_the_slots_are_full_the_reaper_that_is_inside_tells_who_took_them(
 
     asked = offline("usage", "--json", "--url", where)
     found = offline("usage", "--json", REAPER_LISTEN=where)
-    shown = offline("usage", REAPER_LISTEN=where)
+    shown = offline("usage", "--top", "1", REAPER_LISTEN=where)
 
     for done in (asked, found):
         assert done.code == 0

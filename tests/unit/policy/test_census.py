@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.policy.census import Census, Ranking, census
+from reaper.policy.census import Census, Ranking, census, shortened
 from reaper.policy.documents import as_document
 from reaper.policy.poolers import CROWD
 from reaper.policy.session import (
@@ -68,6 +68,14 @@ def test_every_list_is_as_short_as_it_was_asked_to_be_and_the_largest_come_first
         counts = [group.count for group in ranking.groups]
         assert len(counts) <= top
         assert counts == sorted(counts, reverse=True)
+
+
+@given(snapshots, TOPS, TOPS)
+@PROPERTY
+def test_a_census_that_is_shortened_is_the_one_that_was_asked_to_be_short(
+    seen: Snapshot, top: int, more: int
+) -> None:
+    assert shortened(census(seen, top=top + more), top=top) == census(seen, top=top)
 
 
 @given(snapshots, st.randoms(use_true_random=False))
