@@ -90,8 +90,9 @@ def show(browser: Browser, sight: str, scene: Callable[[Page], None], **window: 
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("dark", [True, False], ids=["dark", "light"])
-@pytest.mark.parametrize("width", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize(
+    ("width", "dark"), [(PHONE, True), (DESK, False)], ids=["a phone at night", "a desk by day"]
+)
 @pytest.mark.parametrize("sight", SIGHTS)
 def test_it_fits_its_window_and_everything_on_it_can_be_read(
     browser: Browser,

@@ -254,6 +254,20 @@ def test_a_reaper_that_looks_after_other_servers_is_not_taken_for_this_ones(
     assert re.search(r"the reaper at http://\S+ looks after \S+, and not after ", done.err)
 
 
+def test_a_reaper_that_stands_by_tells_as_well(reaper: Reaper, app: Role, clients: Clients) -> None:
+    reaper.write(FILE, policy_file(leaked(app, idle_for="1h", mode="dry-run")))
+    started(reaper).life.logged("cycle.quiet")
+    second = started(reaper, "--audit-log", "second.jsonl")
+    second.life.logged("leader.standby")
+    clients.open(role=app, application="web-7")
+
+    done = reaper("usage", "--json", "--url", second.life.logged("http.listening")["at"], *MANY)
+
+    assert group(done, "applications", "web-7")["count"] == 1
+    (line,) = done.document["reaper"]["servers"]
+    assert line["state"] == "standby"
+
+
 @pytest.mark.parametrize("url", ["ftp://host", "http://", "http://user@host:1", "http://host:port"])
 def test_an_address_that_is_none_is_refused_in_a_sentence(offline: Reaper, url: str) -> None:
     done = offline("usage", "--url", url)
