@@ -72,7 +72,8 @@ def _lines(
     findings: Sequence[Finding], evidence: Evidence, left_out: Sequence[str], out: Console
 ) -> Iterator[Text]:
     slots = evidence.last.slots
-    yield Text.assemble((plain(evidence.last.server), "bold"), f": {_seen(evidence)}")
+    when = "" if evidence.ground else f", until {(isoformat(evidence.last.at) or '')[:19]} UTC"
+    yield Text.assemble((plain(evidence.last.server), "bold"), f": {_seen(evidence)}{when}")
     idle = f"idle for long: {about(evidence.quiet)} and more"
     yield Text(f"{slots.used:,} of {evidence.usable:,} slots used; {idle}")
     if not findings:

@@ -1,18 +1,17 @@
 """`reaper advise`: what is wrong with a server's connections, how sure that is, and what would cure it."""
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from reaper.cli.advice import as_document, print_advice
+from reaper.cli.advise_history import Past, read_history
 from reaper.cli.advise_options import Asked, asking_options
-from reaper.cli.exits import Exit, ServerTrouble
+from reaper.cli.exits import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.progress import progress
 from reaper.cli.saved import read_snapshot
 from reaper.cli.show import Output, print_document
 from reaper.cli.starting_file import STDOUT, write_policy
@@ -32,7 +31,10 @@ If its slots are taken: this needs one, to see settings and every session. There
   2. From PostgreSQL 16 on, so has a role with `GRANT pg_use_reserved_connections`, where
      reserved_connections is more than 0.
 A reaper that runs is inside: `reaper usage` asks it who holds the connections. And what was saved before
-needs no slot: `reaper advise --snapshot FILE`."""
+needs no slot: `reaper advise --history DIR`, or --snapshot FILE."""
+
+
+_ALIASES: Final = "the names of this history are aliases: a policy file, and SQL, need those of the server"
 
 
 class _From(NamedTuple):
@@ -56,13 +58,15 @@ def advise(*, policies: Path, dsn: str | None, server: str | None, output: Outpu
     reached. The policy file is needed only when it names the servers.
     """
     asked = Asked.of(options)
-    evidence = _seen(asked, _From(policies, dsn, server))
+    evidence, aliased = _seen(asked, _From(policies, dsn, server))
     findings = ask(evidence)
     if asked.policy is not None:
+        if aliased:
+            raise Misconfigured(_ALIASES)
         write_policy(evidence, asked.policy, overwrite=asked.overwrite)
     if asked.policy == STDOUT:
         return
-    left_out = tuple(untold(evidence))
+    left_out = (*untold(evidence), *([_ALIASES] if aliased else []))
     output = Output.JSON if asked.as_json else output
     if output is Output.TABLE:
         print_advice(findings, evidence, left_out)
@@ -72,35 +76,23 @@ def advise(*, policies: Path, dsn: str | None, server: str | None, output: Outpu
         raise click.exceptions.Exit(Exit.NO)
 
 
-def _seen(asked: Asked, where: _From) -> Evidence:
+def _seen(asked: Asked, where: _From) -> Past:
     watching = Watching(quiet=asked.idle_for)
+    if asked.history:
+        return read_history(asked.history, watching, where.server)
     if asked.snapshot is not None:
         watching.add(read_snapshot(asked.snapshot))
-        return watching.evidence()
+        return Past(watching.evidence(), aliased=False)
     settings = read_settings(where.policies) if where.policies.exists() else None
-    return _look(pick_server(settings, where.dsn, where.server), watching, asked.span)
+    live = _look(pick_server(settings, where.dsn, where.server), watching, asked.span)
+    return Past(live, aliased=False)
 
 
 def _look(server: Server, watching: Watching, span: Span) -> Evidence:
     try:
-        with _progress() as progress:
-            task = progress.add_task(f"looking at {server.name}", total=span / SECOND or None)
-            return asyncio.run(
-                look_for(server, watching, span, told=lambda gone: progress.update(task, completed=gone))
-            )
+        with progress(f"looking at {server.name}", span / SECOND) as passed:
+            return asyncio.run(look_for(server, watching, span, told=passed))
     except ServerError as error:
         hint = f"\n{_WAYS_IN}" if isinstance(error, Unreachable) else ""
         message = f"{server.name}: {error}{hint}"
         raise ServerTrouble(message) from None
-
-
-def _progress() -> Progress:
-    """On a terminal, and gone when it is over; stdout is for the advice."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}s", markup=False),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )

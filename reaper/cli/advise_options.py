@@ -7,6 +7,7 @@ from typing import Any, Final, Self, TypeVar
 
 import click
 
+from reaper.cli.exits import Misconfigured
 from reaper.cli.starting_file import STDOUT
 from reaper.policy.advice.evidence import DEFAULT_QUIET
 from reaper.policy.spans import SECOND, Span, exact_words, parse_span
@@ -25,6 +26,7 @@ class Asked:
     """How long to look; no time at all is one look."""
     idle_for: Span
     snapshot: Path | None
+    history: tuple[Path, ...]
     policy: str | None
     overwrite: bool
     as_json: bool
@@ -33,6 +35,9 @@ class Asked:
     def of(cls, options: Mapping[str, Any]) -> Self:
         """As click hands them over."""
         given = dict(options)
+        if given["snapshot"] and given["history"]:
+            message = "--snapshot or --history (REAPER_HISTORY), not both"
+            raise Misconfigured(message)
         if given.pop("once"):
             given["span"] = Span(0)
         return cls(**given)
@@ -105,6 +110,15 @@ _ASKING: tuple[Callable[[Any], Any], ...] = (
         envvar="REAPER_SNAPSHOT",
         show_envvar=True,
         help="Look at a saved snapshot, with no server; `-` is stdin.",
+    ),
+    click.option(
+        "--history",
+        multiple=True,
+        metavar="DIR",
+        type=click.Path(path_type=Path, exists=True),
+        envvar="REAPER_HISTORY",
+        show_envvar=True,
+        help="Look at what `reaper record-history` or `reaper run --history` wrote, with no server.",
     ),
     click.option(
         "--policy",

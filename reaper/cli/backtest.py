@@ -1,8 +1,6 @@
 """`reaper backtest`: what policies would have done, on a history."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -12,6 +10,7 @@ from reaper.cli.backtest_acts import Acts, written_to
 from reaper.cli.backtest_table import print_account
 from reaper.cli.exits import Misconfigured
 from reaper.cli.options import output_option, policies_option
+from reaper.cli.progress import progress
 from reaper.cli.show import Output, print_document
 from reaper.cli.targets import read_settings
 from reaper.config import Server, Settings
@@ -106,7 +105,7 @@ def _servers(places: Sequence[Path], server: str | None) -> dict[str, Sequence[P
 
 def _accounts(servers: dict[str, Sequence[Path]], sides: Sequence[Side], acts: Acts) -> list[Document]:
     size = sum(path.stat().st_size for files in servers.values() for path in files)
-    with _progress(size) as passed:
+    with progress("Replaying", size) as passed:
         return [account(_tested(name, files, sides, acts, passed)) for name, files in servers.items()]
 
 
@@ -143,20 +142,6 @@ def _backtest(server: str, settings: Settings) -> Backtest:
 
 def _tell(what: str) -> None:
     click.echo(plain(what), err=True)
-
-
-@contextmanager
-def _progress(size: int) -> Iterator[Callable[[int], None]]:
-    """A bar for whoever watches; for nobody else."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console  # noqa: PLC0415 (only where somebody watches)
-    from rich.progress import Progress  # noqa: PLC0415
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Replaying", total=max(size, 1))
-        yield lambda count: bar.advance(task, count)
 
 
 def _write_report(path: Path, accounts: Sequence[Document]) -> None:

@@ -35,8 +35,9 @@ async def look_for(
         began = loop.time()
         while (left := span / SECOND - (loop.time() - began)) > 0:
             watching.add(await at.observer.everybody())
-            told(loop.time() - began)
-            await asyncio.sleep(min(left, pause_between(span) / SECOND))
+            pause = min(left, pause_between(span) / SECOND)
+            await asyncio.sleep(pause)
+            told(pause)
         # With every fact: they cost more, and of them the last word is enough.
         watching.add(await at.observer.observe(None))
         return watching.evidence(before=before, ground=await read_ground(at.link, at.probe))

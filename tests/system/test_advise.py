@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,16 +12,24 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from reaper.demo.embedded import EmbeddedServer
+from reaper.policy.spans import Instant, parse_span
+from reaper.record.aliases import SECRET_BYTES, Aliases, Anonymous
+from reaper.record.history_folder import HistoryFolder
+from reaper.record.history_writer import HistoryWriter
 from tests.postgres import server as servers
 from tests.postgres.clients import Client, Clients
 from tests.postgres.conftest import StartServer
 from tests.postgres.sandbox import Role, Sandbox
 from tests.postgres.waiting import until
+from tests.unit.policy.advice.scenes import leak, look
+from tests.unit.policy.build import NOW
+from tests.unit.record.histories import ROOMY
 
 from .command import Done, Reaper
 from .test_hostile_names import harmless
 
 LOOK: Final = ("--for", "1s", "--idle-for", "300ms")
+LOOKED: Final = "SELECT FROM pg_stat_activity WHERE usename = %s AND query LIKE '%%pg_blocking_pids%%'"
 Row = Mapping[str, Any]
 
 
@@ -188,15 +197,8 @@ def test_growth_while_it_looks_makes_a_leak_likely(start_scene: StartScene) -> N
     app = scene.sandbox.role("app")
     scene.leak(app, 8)
     life = scene.reaper.start("advise", *LOOK, "--for", "4s", "-o", "json")
-    until(
-        lambda: (
-            scene.admin.execute(
-                "SELECT FROM pg_stat_activity WHERE usename = %s", (scene.role.name,)
-            ).rowcount
-        )
-    )
+    until(lambda: scene.admin.execute(LOOKED, (scene.role.name,)).rowcount)
     scene.leak(app, 3)
-
     ended = life.ended()
 
     leak = about(json.loads(ended.out)["findings"], "leak")
@@ -308,7 +310,51 @@ def test_a_saved_snapshot_is_advised_about_with_no_server(leaking: Scene) -> Non
     assert done.code == 1
     leak = about(done.document["findings"], "leak")
     assert sql(leak) == []
-    assert any("a saved snapshot has no settings" in said for said in done.document["not_told"])
+    assert any("what was saved has no settings" in said for said in done.document["not_told"])
+
+
+def history(folder: Path, *, aliases: bool = False) -> Path:
+    """Three hours of an application that opens a connection every ten minutes and forgets it."""
+    every = leak(20)
+    writer = HistoryWriter(
+        HistoryFolder(folder, ROOMY),
+        server="orders",
+        every=parse_span("1m"),
+        version="1",
+        aliases=Aliases(b"x" * SECRET_BYTES, Anonymous.NAMES) if aliases else None,
+    )
+    for minute in range(-180, 1):
+        at = Instant(NOW + minute * 60_000_000)
+        there = [one for one in every if one.id.backend_start <= at and (one.state_change or 0) <= at]
+        writer.reading(replace(look(there), at=at))
+    writer.close()
+    return folder
+
+
+def test_a_history_is_advised_about_with_no_server(offline: Reaper) -> None:
+    history(offline.folder / "history")
+
+    done = offline("advise", "--history", "history", "--json")
+    table = offline("advise", "--history", "history", "--policy", "starting.yaml")
+
+    assert (done.code, table.code) == (1, 1)
+    found = about(done.document["findings"], "leak")
+    assert found["sure"] == "likely"
+    assert "in the last 1h it opened 5, closed 0, and used none" in found["evidence"]
+    assert "until 2025-06-18T12:00:00 UTC" in table.out
+    assert offline("check", "-p", "starting.yaml", "--offline", "--strict").code == 0
+
+
+def test_aliases_are_no_names_for_a_policy_file(offline: Reaper) -> None:
+    history(offline.folder / "history", aliases=True)
+
+    told = offline("advise", "--history", "history", "--json").document
+    refused = offline("advise", "--history", "history", "--policy", "starting.yaml")
+
+    assert any("aliases" in said for said in told["not_told"])
+    assert [cure["sql"] for found in told["findings"] for cure in found["cures"] if cure["sql"]] == []
+    assert refused.code == 2
+    assert not (offline.folder / "starting.yaml").exists()
 
 
 @pytest.mark.parametrize("given", ["soon", "99ms"])

@@ -71,7 +71,7 @@ def untold(evidence: Evidence) -> Iterator[str]:
     if evidence.looks == 1:
         yield "one look shows no growth, no churn, and nobody who came back to life"
     if ground is None:
-        yield "a saved snapshot has no settings, limits of roles, replication slots or prepared transactions"
+        yield "what was saved has no settings, limits of roles, replication slots or prepared transactions"
     elif "tcp_keepalives_idle" not in ground.settings:
         yield "keepalives: through the server's own socket they cannot be read"
     if ground and ground.major < SINCE[IDLE_SESSION] and any(map(is_suspect, ordinary(evidence))):

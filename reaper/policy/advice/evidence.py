@@ -17,10 +17,17 @@ from reaper.policy.spans import Instant, Span, since
 
 IN_A_TRANSACTION: Final = frozenset({IN_TRANSACTION, ABORTED})
 DEFAULT_QUIET: Final = Span(600_000_000)
+_LATELY: Final = 6
+"""Times what is quiet: an hour, as it is by default."""
 _PATIENCE_SHARE: Final = 10
 """In a transaction a tenth of what is quiet outside of one is already long: it holds locks."""
 _STARTING_SHARE: Final = 60
 """A pool that fills itself opens several at once while the first are idle already."""
+
+
+def lately(quiet: Span) -> Span:
+    """The stretch before now that comings and goings are told of, where such a time is quiet."""
+    return max(Span(quiet * _LATELY), DEFAULT_QUIET)
 
 
 class Key(NamedTuple):
@@ -39,14 +46,12 @@ class Crowd:
     quiet_after: Span
     sessions: tuple[Session, ...]
     """Those of the last look."""
-    first: int
-    """How many the first look saw."""
     peak: int
     opened: int = 0
-    """While we looked; one that was gone again before the next look was not seen."""
+    """Lately; one that was gone again before the next look was not seen."""
     closed: int = 0
     used: int = 0
-    """Of those of the last look, how many did something while we looked."""
+    """Of those of the last look, how many did something lately."""
     working: int = 0
     """The most that were at work, or in a transaction, at one look."""
     revived: Ages
@@ -142,6 +147,7 @@ class Evidence:
     """Sessions of applications beyond the number that is told apart."""
     peak: int
     """The most slots that were used at once."""
+    peak_at: Instant
     role_peaks: Mapping[str, int]
     opened: int = 0
     brief: int = 0
@@ -155,6 +161,11 @@ class Evidence:
     def span(self) -> Span:
         """For how long it was looked at."""
         return Span(self.last.at - self.began)
+
+    @property
+    def lately(self) -> Span:
+        """The stretch that comings and goings are told of."""
+        return Span(min(self.span, lately(self.quiet)))
 
     @property
     def usable(self) -> int:

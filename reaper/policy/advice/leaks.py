@@ -8,7 +8,7 @@ from reaper.policy.advice.finding import Cure, Finding, Sure, Urgency
 from reaper.policy.advice.ordinary import ordinary
 from reaper.policy.advice.slots import GONE
 from reaper.policy.advice.timeouts import idle_session_cure
-from reaper.policy.advice.wording import about, longest_idle, many, percent, watched, who
+from reaper.policy.advice.wording import about, lately, longest_idle, many, percent, who
 from reaper.policy.spans import SECOND, Span
 
 FEWEST: Final = 5
@@ -77,8 +77,8 @@ def _evidence(crowd: Crowd, evidence: Evidence) -> Iterator[str]:
     )
     if evidence.looks > 1:
         used = f"{crowd.used:,}" if crowd.used else "none"
-        yield f"{watched(evidence)} it opened {crowd.opened:,}, closed {crowd.closed:,}, and used {used}"
-    if rate := _in_an_hour(crowd, evidence):
+        yield f"{lately(evidence)} it opened {crowd.opened:,}, closed {crowd.closed:,}, and used {used}"
+    if evidence.span < _HOUR and (rate := _in_an_hour(crowd, evidence)):
         free = max(evidence.usable - evidence.last.slots.used, 0)
         lasts = f"; at that pace the {free:,} free slots last {_hours(free / rate)}" if free else ""
         yield f"{rate:,} were opened within the last hour{lasts}"

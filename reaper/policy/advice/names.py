@@ -46,7 +46,7 @@ def names(evidence: Evidence) -> Iterator[Finding]:
                 ),
                 costs="nothing",
             ),
-            *_by_role([role for role, _ in largest], drivers=bool(drivers)),
+            *_by_role([role for role, _ in largest] if evidence.ground else [], drivers=bool(drivers)),
         ),
         weight=count,
     )

@@ -8,7 +8,7 @@ from reaper.policy.advice.finding import Cure, Finding, Sure, Urgency
 from reaper.policy.advice.leaks import FEWEST, MOSTLY, is_suspect
 from reaper.policy.advice.ordinary import ordinary
 from reaper.policy.advice.slots import SCARCE
-from reaper.policy.advice.wording import about, listed, many, percent, short, watched, who
+from reaper.policy.advice.wording import about, lately, listed, many, percent, short, who
 
 _LARGE: Final = 0.1
 """Of the slots: a pool that keeps fewer idle than this harms nobody as long as there are slots."""
@@ -80,7 +80,7 @@ def _too_many(found: list[Crowd], evidence: Evidence) -> Iterator[str]:
     grown = sum(each.opened - each.closed for each in found)
     if evidence.looks > 1:
         sign = "" if grown > 0 or any(each.in_vain for each in found) else ": no sign of a leak"
-        yield f"{watched(evidence)} they grew by {max(grown, 0):,}{sign}"
+        yield f"{lately(evidence)} they grew by {max(grown, 0):,}{sign}"
 
 
 def busy_pools(evidence: Evidence) -> Iterator[Finding]:
@@ -96,7 +96,7 @@ def busy_pools(evidence: Evidence) -> Iterator[Finding]:
             sure=Sure.COUNTED,
             says=f"{who(crowd.key)} holds many slots and uses them: that is load, and no leak",
             evidence=(
-                f"{crowd.used:,} of its {many(crowd.count, 'session')} did something {watched(evidence)}",
+                f"{crowd.used:,} of its {many(crowd.count, 'session')} did something {lately(evidence)}",
                 f"at one look {crowd.working:,} were at work or in a transaction at the most",
             ),
             cures=(

@@ -6,6 +6,7 @@ from typing import Final
 from reaper.policy.advice.evidence import Evidence
 from reaper.policy.advice.finding import Cure, Finding, Sure, Urgency
 from reaper.policy.advice.wording import about, listed, many, percent, short, watched
+from reaper.policy.spans import isoformat
 
 SCARCE: Final = 0.8
 """From this share of used slots on there is little left for a bad day."""
@@ -39,6 +40,8 @@ def _evidence(evidence: Evidence) -> Iterator[str]:
     slots = evidence.last.slots
     quiet = sum(len(crowd.quiet) for crowd in evidence.crowds)
     most = f"; {evidence.peak:,} at the most {watched(evidence)}" if evidence.looks > 1 else ""
+    if evidence.span > evidence.lately:
+        most += f", at {(isoformat(evidence.peak_at) or '')[:16]} UTC"
     yield f"{slots.used:,} of {evidence.usable:,} are used now, {slots.reserved:,} more are reserved{most}"
     busiest = "at the busiest look " if evidence.looks > 1 else ""
     working = many(evidence.working, "session was", "sessions were")

@@ -44,6 +44,11 @@ def watched(evidence: Evidence) -> str:
     return f"in {evidence.looks:,} looks over {about(evidence.span)}"
 
 
+def lately(evidence: Evidence) -> str:
+    """The same of what has happened lately: a long history says nothing of now."""
+    return watched(evidence) if evidence.lately == evidence.span else f"in the last {about(evidence.lately)}"
+
+
 def longest_idle(sessions: Iterable[Session], evidence: Evidence) -> Span:
     """For how long the one has been in its state that has been so for longest."""
     ages = (since(session.state_change, evidence.last.at) for session in sessions)

@@ -93,7 +93,7 @@ def test_the_role_that_an_application_shares_is_not_bounded_for_the_tools_sake()
 def test_a_share_of_nameless_sessions_is_told(nameless: int, named: int, told: bool) -> None:  # noqa: FBT001
     every = [*pool(nameless, application="", idle="1s"), *pool(named, first=5_000, idle="1s")]
 
-    found = findings(evidence(look(every)), "names")
+    found = findings(evidence(look(every), ground=ground(role())), "names")
 
     assert bool(found) is told
     if told:

@@ -149,3 +149,18 @@ def test_it_is_not_proposed_where_there_is_one_already() -> None:
     (found,) = findings(evidence(look(leak(20)), ground=ground(role(), idle_session_timeout="60000")), "leak")
 
     assert sql(found) == ""
+
+
+def test_over_a_long_history_only_the_last_hour_says_whether_it_grows() -> None:
+    # A day ago everything was closed and opened again, as at a release; since then it only grows.
+    before = pool(60, first=5_000, connected="30h", idle="30h")
+    seen = evidence(
+        look(before, after="0s"),
+        look(leak(10), after="1s"),
+        look([*leak(10), *leak(3, first=7_000)], after="5h"),
+    )
+
+    (found,) = findings(seen, "leak")
+
+    assert found.sure is Sure.LIKELY
+    assert "in the last 1h it opened 3, closed 0, and used none" in found.evidence

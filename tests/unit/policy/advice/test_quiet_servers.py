@@ -33,4 +33,4 @@ def test_what_one_look_and_a_saved_one_cannot_tell_is_said() -> None:
     said = " ".join(untold(evidence(look(leak(3)))))
 
     assert "one look" in said
-    assert "snapshot has no settings" in said
+    assert "what was saved has no settings" in said
