@@ -29,7 +29,7 @@ from reaper.service.roster import choose_servers
 from reaper.service.rulebook import Rulebook
 from reaper.service.sharding import Shard
 from reaper.service.shipper import Shipment
-from reaper.service.signals import Early, heed_no_more
+from reaper.service.signals import Summons
 from reaper.service.station import Manner
 from reaper.service.tally import Tally
 from reaper.telemetry import events
@@ -131,7 +131,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     metrics = Metrics(__version__)
     asked = ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
     choose = partial(choose_servers, dsn=dsn, name=server, shard=_shard(shard))
-    early = Early()
+    summons = Summons()
     with strays_told(log), _told_at_the_end(log) as tallies, opened_ledger(audit_log, log) as ledger:
         say_what_will_be_done(log, settings, manner, [each.name for each in choose(settings)])
         parts = Parts(
@@ -149,7 +149,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
             metrics=metrics,
             systemd=systemd,
             listening=_listening(listen, log, asked=asked),
-            early=early,
+            summons=summons,
             shipment=shipment,
             keeping=keeping,
         )
@@ -179,8 +179,6 @@ def _run(daemon: Daemon, log: Log) -> Mapping[str, Tally]:
             log.exception(events.BROKEN, why=f"{type(error).__name__}: {sentence(error)}", exc_info=error)
         message = "a part of the service has ended that never should: this is a defect of the reaper"
         raise Defect(message) from None
-    finally:
-        heed_no_more()
 
 
 def _objection(settings: Settings, dsn: str | None, server: str | None) -> str | None:

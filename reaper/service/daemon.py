@@ -24,7 +24,7 @@ from reaper.service.pause import pause
 from reaper.service.rulebook import Rulebook
 from reaper.service.server_loop import ServerLoop, Surroundings
 from reaper.service.shipper import Shipment, Shipper
-from reaper.service.signals import Early, Flags, heed_signals
+from reaper.service.signals import Flags, Summons, heed_signals
 from reaper.service.station import Manner
 from reaper.service.tally import Tally
 from reaper.service.verdicts import Lessons
@@ -65,7 +65,7 @@ class Parts:
     metrics: Metrics
     systemd: Systemd
     listening: socket | None
-    early: Early | None = None
+    summons: Summons | None = None
     shipment: Shipment | None = None
     """The record on its way into a table."""
     keeping: Keeping | None = None
@@ -104,7 +104,7 @@ class Daemon:
     async def run(self) -> Mapping[str, Tally]:
         """Begin everywhere, keep watch, end everywhere; returns what was done at each server."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MOST_NAMES, "names"))
-        flags = heed_signals(self._parts.log, self._parts.early)
+        flags = heed_signals(self._parts.log, self._parts.summons)
         last = asyncio.Event()
         async with asyncio.TaskGroup() as group:
 

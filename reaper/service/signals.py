@@ -4,12 +4,9 @@ import asyncio
 import signal
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Final
 
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
-
-_TO_STOP: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,46 +17,47 @@ class Flags:
     reload: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Early:
-    """What signals ask for when no loop heeds them yet, from now on; the loop does it first of all.
+class Summons:
+    """Heeds signals from now on to the end of the process, whether or not a loop is there to obey them.
 
-    Left to themselves they would end the process with their number, a SIGHUP too.
+    Left to themselves they would end it with their number, a SIGHUP too; and the handlers of a loop are gone
+    with it, while the last words are still being said.
     """
 
     def __init__(self) -> None:
-        self.stop: signal.Signals | None = None
-        self.reload = False
-        for number in _TO_STOP:
-            signal.signal(number, self._asked_to_stop)
-        signal.signal(signal.SIGHUP, self._asked_to_reload)
+        self._stop: signal.Signals | None = None
+        self._reload = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._flags: Flags | None = None
+        self._log: Log | None = None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._asked)
 
-    def _asked_to_stop(self, number: int, _: FrameType | None) -> None:
-        self.stop = signal.Signals(number)
+    def obeyed(self, log: Log) -> Flags:
+        """Set flags in this loop from now on, also for what was asked for before."""
+        self._loop, self._flags, self._log = asyncio.get_running_loop(), Flags(), log
+        return self._flags
 
-    def _asked_to_reload(self, *_: object) -> None:
-        self.reload = True
+    def _asked(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._reload = True
+        else:
+            self._stop = signal.Signals(number)
+        if self._loop and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._pass_on)
+
+    def _pass_on(self) -> None:
+        if self._flags is None or self._log is None:
+            return
+        stop, self._stop = self._stop, None
+        reload, self._reload = self._reload, False
+        if stop:
+            self._flags.stop.set()
+            self._log.info(events.STOPPING, signal=stop.name)
+        if reload:
+            self._flags.reload.set()
 
 
-def heed_signals(log: Log, early: Early | None = None) -> Flags:
+def heed_signals(log: Log, summons: Summons | None = None) -> Flags:
     """SIGTERM and Ctrl-C ask to stop; SIGHUP to read the policy file and reopen the record."""
-    flags = Flags()
-    loop = asyncio.get_running_loop()
-
-    def asked_to_stop(name: str) -> None:
-        flags.stop.set()
-        log.info(events.STOPPING, signal=name)
-
-    for number in _TO_STOP:
-        loop.add_signal_handler(number, asked_to_stop, number.name)
-    loop.add_signal_handler(signal.SIGHUP, flags.reload.set)
-    if early and early.stop:
-        asked_to_stop(early.stop.name)
-    if early and early.reload:
-        flags.reload.set()
-    return flags
-
-
-def heed_no_more() -> None:
-    """At the end: whoever asks again is not to change how it ends."""
-    for number in (*_TO_STOP, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    return (summons or Summons()).obeyed(log)

@@ -98,3 +98,14 @@ def test_out_of_files_it_says_so_in_its_log_and_in_no_other_words(
 
 def hardly_any_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_CONNECTIONS, _MOST_CONNECTIONS))
+
+
+def test_it_opens_as_many_files_as_the_host_grants(reaper: Reaper, app: Role) -> None:
+    def usual() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, 4 * FILES))
+
+    reaper.write(FILE, policy_file(leaked(app)))
+    life = reaper.start("run", *ANYWHERE, *RECORD, before=usual)
+    life.logged("server.connected")
+
+    assert resource.prlimit(life.pid, resource.RLIMIT_NOFILE) == (4 * FILES, 4 * FILES)

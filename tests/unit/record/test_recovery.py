@@ -100,15 +100,41 @@ def test_a_life_that_ended_before_it_could_settle_anything_hides_nothing(tmp_pat
 
 
 @pytest.mark.parametrize(("copies", "found"), [(10, 1), (11, 0)])
-def test_it_is_looked_for_in_so_many_copies_and_no_more(tmp_path: Path, copies: int, found: int) -> None:
+def test_it_is_looked_for_in_so_many_copies_that_are_not_empty_and_no_more(
+    tmp_path: Path, copies: int, found: int
+) -> None:
     path = tmp_path / "audit.jsonl"
+    aged(path, copies)
+    for number in range(21, 24):
+        (tmp_path / f"audit.jsonl.{number - copies}").write_bytes(b"")
+    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == found
+
+
+def aged(path: Path, copies: int) -> None:
+    """What was left open stands in the oldest of so many copies."""
     other = ledger(FileSink(path), run="other")
     left_open(path, 1, 2)
-    path.rename(tmp_path / f"audit.jsonl.{copies}")
+    path.rename(path.with_name(f"{path.name}.{20 + copies}"))
     for number in range(1, copies):
         other.flush()
-        path.rename(tmp_path / f"audit.jsonl.{number}")
+        path.rename(path.with_name(f"{path.name}.{20 + number}"))
+
+
+@pytest.mark.parametrize(("most", "found"), [(1_000_000, 1), (1_000, 0)])
+def test_it_is_looked_for_in_so_many_bytes_and_always_in_the_newest_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, found: int
+) -> None:
+    monkeypatch.setattr(recovery, "_MOST_BYTES", most)
+    aged(tmp_path / "audit.jsonl", 2)
+    path = tmp_path / "audit.jsonl"
     assert settle_open_intents(path, ledger(FileSink(path), run="later")) == found
+
+
+def test_the_newest_copy_is_read_however_large_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "_MOST_BYTES", 1)
+    aged(tmp_path / "audit.jsonl", 1)
+    path = tmp_path / "audit.jsonl"
+    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
 
 
 @pytest.mark.parametrize("moment", ["before the copies are listed", "afterwards"])
