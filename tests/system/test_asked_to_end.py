@@ -104,14 +104,16 @@ class Held:
 
     def let_go(self, *, until_it_says: str = "reaper.stopped") -> list[str]:
         """Read what it says, up to this event."""
-        said = list[str]()
-        with os.fdopen(os.dup(self._ours)) as words:
-            for line in words:
-                if line.strip():
-                    said.append(line)
-                    if f'"{until_it_says}"' in line:
-                        break
-        return said
+        os.set_blocking(self._ours, False)
+        said = bytearray()
+
+        def has_said() -> bool:
+            with suppress(BlockingIOError):
+                said.extend(os.read(self._ours, 65_536))
+            return f'"{until_it_says}"'.encode() in said
+
+        until(has_said)
+        return said.decode().splitlines()
 
 
 def _fill(pipe: int) -> None:
