@@ -179,7 +179,7 @@ def test_leaving_groups_alone_only_ever_spares_more(world: World, offset: int, d
     policies = tuple(replace(one, pace=1_000) for one in world.rules.policies)
     one, who = data.draw(st.sampled_from(policies)), data.draw(st.sampled_from(seen.sessions))
     group = Group(one.name, who.identity)
-    without = world.memory
+    without = replace(world.memory, left_alone={})
     alone = replace(without, left_alone={group: BackOff(Instant(seen.at + offset), "churn")})
 
     def taken(memory: Memory) -> set[object]:
