@@ -98,7 +98,8 @@ def _lines(
         yield Text()
         yield Text("Nothing of this was applied.", "dim")
     if any("ALTER SYSTEM" in statement for statement in statements):
-        yield from _item("", _MANAGED, out, style="dim")
+        for line in _wrapped(_MANAGED, 0, out):
+            yield Text(line, "dim")
 
 
 def _seen(evidence: Evidence) -> str:

@@ -163,6 +163,11 @@ class Evidence:
         return Span(self.last.at - self.began)
 
     @property
+    def is_long(self) -> bool:
+        """Whether it is long enough to say something of how much is needed at a time."""
+        return self.span >= lately(self.quiet)
+
+    @property
     def lately(self) -> Span:
         """The stretch that comings and goings are told of."""
         return Span(min(self.span, lately(self.quiet)))

@@ -36,7 +36,7 @@ def connection_limits(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             topic="connection limit",
             urgency=Urgency.SOON if evidence.pressure >= SCARCE else Urgency.WORTH,
-            sure=Sure.LIKELY,
+            sure=Sure.LIKELY if evidence.is_long else Sure.POSSIBLE,
             says=f"nothing keeps role {role!r} from taking every slot",
             evidence=(
                 f"it had {peak:,} of {many(evidence.usable, 'slot')} at the most {watched(evidence)}"

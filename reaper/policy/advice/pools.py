@@ -29,7 +29,7 @@ def large_pools(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         topic="large pool",
         urgency=Urgency.SOON if scarce else Urgency.WORTH,
-        sure=Sure.LIKELY,
+        sure=Sure.LIKELY if evidence.is_long else Sure.POSSIBLE,
         says=(
             f"{who(found[0].key)} keeps more connections than it uses"
             if len(found) == 1
@@ -38,9 +38,9 @@ def large_pools(evidence: Evidence) -> Iterator[Finding]:
         evidence=tuple(_too_many(found, evidence)),
         cures=(
             Cure(
-                does="make these pools smaller, and let them give back what is idle",
+                does="smaller pools, which give back what is idle",
                 setting="\n".join(_line(each, _needs(each)) for each in found[:_MOST]),
-                costs="at a peak that we have not seen, callers wait in the pool instead of on the server",
+                costs="at a peak that was not seen, callers wait in the pool instead of on the server",
             ),
         ),
         role=found[0].key.role if len(found) == 1 else None,
@@ -64,8 +64,8 @@ def _large(evidence: Evidence) -> list[Crowd]:
 
 
 def _needs(crowd: Crowd) -> int:
-    """What an instance seems to need: a quarter more than was used lately."""
-    used = crowd.count - len(crowd.quiet)
+    """What an instance seems to need: a quarter more than was used lately, or at work at once."""
+    used = max(crowd.count - len(crowd.quiet), crowd.working)
     return max(-(-(used + used // 4) // len(crowd.instances)), _SMALLEST)
 
 
@@ -80,7 +80,10 @@ def _too_many(found: list[Crowd], evidence: Evidence) -> Iterator[str]:
     grown = sum(each.opened - each.closed for each in found)
     if evidence.looks > 1:
         sign = "" if grown > 0 or any(each.in_vain for each in found) else ": no sign of a leak"
-        yield f"{lately(evidence)} they grew by {max(grown, 0):,}{sign}"
+        more = many(grown, "session") if grown > 0 else "no session"
+        yield f"{lately(evidence)} {more} more{sign}"
+    if not evidence.is_long:
+        yield f"judged by the last {about(evidence.quiet)}: look over a peak, best in a history (`--history`)"
 
 
 def busy_pools(evidence: Evidence) -> Iterator[Finding]:
