@@ -6,6 +6,7 @@ import click
 from rich.text import Text
 
 from reaper.cli.exits import No
+from reaper.cli.left_alone import remembered, url_option
 from reaper.cli.look import look
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.show import Output, Row, console, print_document
@@ -24,6 +25,7 @@ from reaper.telemetry.plain import plain
 @dsn_option
 @server_option
 @output_option
+@url_option
 @click.option(
     "--snapshot",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
@@ -33,7 +35,14 @@ from reaper.telemetry.plain import plain
 )
 @click.argument("pid", type=int)
 def explain(
-    *, policies: Path, dsn: str | None, server: str | None, output: Output, snapshot: Path | None, pid: int
+    *,
+    policies: Path,
+    dsn: str | None,
+    server: str | None,
+    output: Output,
+    url: str | None,
+    snapshot: Path | None,
+    pid: int,
 ) -> None:
     """Explain what every policy says of the session PID, and when it would fall due.
 
@@ -46,7 +55,7 @@ def explain(
         hidden = f"; {seen.unreadable} sessions cannot be read, see `reaper check`" if seen.unreadable else ""
         message = f"{seen.server}: no client session has pid {pid}{hidden}"
         raise No(message)
-    answer = ask(session, snapshot=seen, rules=rules)
+    answer = ask(session, snapshot=seen, rules=rules, memory=remembered(seen, url))
     if output is Output.TABLE:
         _print(answer, seen)
     else:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
+from reaper.cli.left_alone import remembered, url_option
 from reaper.cli.look import look
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.show import Output, Row, print_document, print_table
 from reaper.cli.targets import read_settings
 from reaper.policy.decide import decide
-from reaper.policy.memory import Memory
 from reaper.policy.rules import Mode
 from reaper.policy.session import Session, Snapshot, whose
 from reaper.policy.spans import isoformat, since, words
@@ -22,6 +22,7 @@ from reaper.telemetry.plain import plain
 @dsn_option
 @server_option
 @output_option
+@url_option
 @click.option(
     "--all",
     "everybody",
@@ -43,6 +44,7 @@ def plan(
     dsn: str | None,
     server: str | None,
     output: Output,
+    url: str | None,
     everybody: bool,
     snapshot: Path | None,
 ) -> None:
@@ -52,7 +54,7 @@ def plan(
     """
     settings = read_settings(policies)
     seen, rules = look(settings, dsn=dsn, server=server, saved=snapshot)
-    made = decide(snapshot=seen, rules=rules, memory=Memory.of(seen))
+    made = decide(snapshot=seen, rules=rules, memory=remembered(seen, url))
     verdicts: list[Verdict] = [*made.reaps, *made.rehearsals]
     verdicts += [spare for spare in made.spares if everybody or spare.policy]
     rows = [_row(verdict, seen) for verdict in verdicts]

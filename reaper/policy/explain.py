@@ -41,9 +41,11 @@ class Explanation:
     verdict: Verdict
 
 
-def explain(session: Session, *, snapshot: Snapshot, rules: Rules) -> Explanation:
+def explain(
+    session: Session, *, snapshot: Snapshot, rules: Rules, memory: Memory | None = None
+) -> Explanation:
     """Ask every policy about a session, by the same code that decides."""
-    plan = decide(snapshot=snapshot, rules=rules, memory=Memory.of(snapshot))
+    plan = decide(snapshot=snapshot, rules=rules, memory=memory or Memory.of(snapshot))
     verdict = next(verdict for verdict in plan.verdicts if verdict.session.id == session.id)
     return Explanation(
         session=session,

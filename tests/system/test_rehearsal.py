@@ -187,6 +187,12 @@ def test_where_no_reaper_answers_it_says_so(offline: Reaper, url: str, code: int
     assert "Traceback" not in done.err
 
 
+def reason(reaper: Reaper, *arguments: str) -> set[str]:
+    """What `reaper plan` says of the pool."""
+    verdicts = reaper("plan", "--output", "json", *arguments).document["verdicts"]
+    return {verdict["reason"] for verdict in verdicts if verdict["application"] == "pool"}
+
+
 def has_been_there(admin: psycopg.Connection, client: Client) -> bool:
     question = (
         "SELECT clock_timestamp() - backend_start > interval '3 s' FROM pg_stat_activity WHERE pid = %s"
@@ -222,6 +228,11 @@ def test_a_pool_that_refills_at_once_is_noticed_and_a_leak_is_not(
     assert member.present()
     assert other.present()
     assert all(leak.left() for leak in leaks)
+    at = life.logged("http.listening")["at"]
+    assert reason(reaper, "--url", at) == {left_alone["reason"]}
+    assert reason(reaper) != reason(reaper, "--url", at)
+    explained = reaper("explain", str(member.pid), "--url", at)
+    assert f"spared: {left_alone['reason']}" in explained.out
     lines = [line for line in reaper.record() if line["event"] == "policy.left_alone"]
     assert len(lines) == 1
     assert life.end().code == 0
