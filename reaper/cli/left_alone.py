@@ -3,7 +3,9 @@
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from reaper.cli.exits import ServerTrouble
 from reaper.cli.options import Command
 from reaper.policy.churn import BackOff, Group
 from reaper.policy.memory import Memory
@@ -31,7 +33,14 @@ def remembered(seen: Snapshot, url: str | None) -> Memory:
     # Loaded where it is needed: nobody is asked as a rule.
     from reaper.cli.rehearsal_reaper import ask_for_verdicts  # noqa: PLC0415
 
-    pools = ask_for_verdicts(url)["left_alone"]
+    try:
+        told = ask_for_verdicts(url)["left_alone"]
+    except ServerTrouble as nobody:
+        if click.get_current_context().get_parameter_source("url") is ParameterSource.COMMANDLINE:
+            raise
+        nobody.show()  # the environment is for other commands too: this one can do without
+        return memory
+    pools = [each for each in told if each["server"] == seen.server]
     return memory.leaving_alone(
         {_group(each): _alone(each) for each in pools if each["server"] == seen.server}
     )

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from reaper.cli.audit_events import events_of
 from reaper.cli.audit_files import record_files
@@ -20,8 +21,12 @@ from reaper.record.rehearsals import Rehearsals
 
 
 def _files(context: click.Context, parameter: click.Parameter, files: tuple[str, ...]) -> tuple[str, ...]:
-    """The record, unless a reaper that runs is asked."""
-    return () if context.params.get("url") else record_files(context, parameter, files)
+    """The record, unless a reaper that runs is asked; what was typed counts more than the environment."""
+    if context.params.get("url"):
+        if not files or context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
+            return ()
+        context.params["url"] = None
+    return record_files(context, parameter, files)
 
 
 @click.command

@@ -13,8 +13,8 @@ from reaper.policy.verdict import Outcome, Reap, Result
 from reaper.postgres.onlooker import Newcomer
 from reaper.service.cycle import Cycle
 
-_MOST_GROUPS: Final = 200
-_MOST_ENDS: Final = 1_000
+_MOST_GROUPS: Final = 100
+_MOST_ENDS: Final = 200
 _NOBODY: Final[Mapping[Group, BackOff]] = MappingProxyType({})
 
 
