@@ -8,7 +8,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from reaper.record.events import BRAKED, OUTCOME
+from reaper.record.events import BRAKED, LEFT_ALONE, OUTCOME
 from reaper.record.writer import Finding
 from reaper.telemetry.plain import plain
 
@@ -41,7 +41,7 @@ class TerminalSink:
             event = json.loads(line)
             if event["event"] == OUTCOME:
                 self._console.print(_outcome(event), soft_wrap=True)
-            elif event["event"] == BRAKED:
+            elif event["event"] in {BRAKED, LEFT_ALONE}:
                 self._console.print(Text(plain(f"{event['policy']}: {event['reason']}"), style="bold red"))
 
     def reopen(self) -> None:

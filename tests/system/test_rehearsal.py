@@ -91,7 +91,7 @@ def test_who_is_still_there_after_a_restart_is_the_same_act(
 
     seen = told(reaper, "audit.jsonl")
 
-    assert (seen["acts"], seen["unused"]) == (1, 1)
+    assert (seen["acts"], seen["unknown"]) == (1, 0)
     rehearsed = [line for line in reaper.record() if line.get("outcome") == "rehearsed"]
     assert len(rehearsed) == 2
 
@@ -169,6 +169,14 @@ def test_a_hostile_name_does_nothing_in_a_verdict(offline: Reaper) -> None:
         assert done.code == 1
         assert "\x1b" not in done.out
         assert "\u202e" not in done.out
+
+
+def test_files_that_are_named_count_more_than_an_address_in_the_environment(offline: Reaper) -> None:
+    offline.write("a.jsonl", "".join(fate(number, "unused") for number in range(50)))
+
+    assert offline("rehearsal", "a.jsonl", REAPER_URL="127.0.0.1:1").code == 0
+    assert offline("rehearsal", "--url", "127.0.0.1:1", REAPER_AUDIT_LOG="a.jsonl").code == 3
+    assert offline("rehearsal", REAPER_AUDIT_LOG="a.jsonl").code == 0
 
 
 def test_what_is_asked_of_a_service_and_of_a_record_is_not_mixed(offline: Reaper) -> None:
