@@ -29,6 +29,7 @@ from reaper.telemetry.health import Health
 from reaper.telemetry.http import application
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.readings import TOP_APPLICATIONS
+from reaper.telemetry.verdicts import Verdicts
 from tests.postgres.clients import Client, Clients
 from tests.postgres.sandbox import Sandbox
 from tests.postgres.server import Server
@@ -62,7 +63,7 @@ SHOWN: Final = {
     "backtest",
 }
 SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion", "record-history"}
-PAGES: Final = {"/metrics", "/livez", "/readyz", "/", "/usage", "/style.css", "/icon.svg"}
+PAGES: Final = {"/metrics", "/livez", "/readyz", "/", "/usage", "/rehearsal", "/style.css", "/icon.svg"}
 
 
 def test_every_command_page_and_occasion_is_tried_here() -> None:
@@ -74,9 +75,12 @@ def test_every_command_page_and_occasion_is_tried_here() -> None:
     async def nothing(_: str | None) -> None:
         pass
 
-    pages = application(metrics=Metrics("1"), livez=well, readyz=well, overview=nothing)
+    async def learnt() -> Verdicts:
+        return Verdicts()
+
+    pages = application(metrics=Metrics("1"), livez=well, readyz=well, overview=nothing, learnt=learnt)
     assert {getattr(route, "path", None) for route in pages.routes} == PAGES
-    assert set(Occasion) == {"brakes", "blindness", "failures", "terminations"}
+    assert set(Occasion) == {"brakes", "blindness", "failures", "terminations", "churn"}
 
 
 @pytest.fixture
@@ -194,6 +198,9 @@ def test_no_name_does_anything_in_what_the_commands_show(
     told = {group["name"] for group in usage["usage"]["census"]["roles"]["groups"]}
     assert {roles[client.pid] for client in planted.values()} <= told
     shown.text("check", reaper("check").out)
+    assert reaper("once", "--dry-run", "--audit-log", "dry.jsonl").code == 0
+    (rehearsed,) = ask(reaper, shown, "rehearsal", "dry.jsonl")["policies"]
+    assert rehearsed["acts"] == len(planted)
     _backtested(reaper, shown, saved.encode(), len(planted))
 
 
