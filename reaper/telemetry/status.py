@@ -32,7 +32,12 @@ def status_routes(look: Look) -> list[Route]:
         seen = await views.to(server)
         return None if seen is None else await asyncio.to_thread(_rendered, seen, paused=paused)
 
+    async def told(server: str | None) -> Response | None:
+        seen = await views.to(server)
+        return None if seen is None else as_json({"usage": FORMAT, "overview": as_document(seen)})
+
     pages = Answers(drawn, seconds=_KEPT_SECONDS)
+    documents = Answers(told, seconds=_KEPT_SECONDS)
 
     async def page(request: Request) -> Response:
         body = await pages.to((_asked(request), "pause" in request.query_params))
@@ -41,10 +46,8 @@ def status_routes(look: Look) -> list[Route]:
         return Response(body, media_type="text/html")
 
     async def usage(request: Request) -> Response:
-        seen = await views.to(_asked(request))
-        if seen is None:
-            return JSONResponse({"error": _NO_SUCH}, status_code=404)
-        return as_json({"usage": FORMAT, "overview": as_document(seen)})
+        document = await documents.to(_asked(request))
+        return document or JSONResponse({"error": _NO_SUCH}, status_code=404)
 
     return [
         Route("/", page),
