@@ -1,6 +1,7 @@
 """How our values become the server's, in its own binary formats: nothing is rounded."""
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from reaper.policy.spans import SECOND, Instant, Span
@@ -10,6 +11,10 @@ _DAY: Final = 86_400 * SECOND
 _INT4: Final = struct.Struct("!i")
 _OID: Final = struct.Struct("!I")
 _INT8: Final = struct.Struct("!q")
+_ARRAY: Final = struct.Struct("!iiIii")
+_ELEMENT: Final = struct.Struct("!ii")
+_INT4_OID: Final = 23
+_NO_ARRAY: Final = struct.pack("!iiI", 0, 0, _INT4_OID)
 _FLOAT8: Final = struct.Struct("!d")
 _INTERVAL: Final = struct.Struct("!qii")
 _MOST_INT4: Final = 2**31 - 1
@@ -19,6 +24,14 @@ _MOST_DAYS: Final = 999_999_999
 def int4(number: int | None) -> bytes | None:
     """A whole number; one that is too large for the server is the largest that it knows."""
     return None if number is None else _INT4.pack(min(number, _MOST_INT4))
+
+
+def int4s(numbers: Sequence[int]) -> bytes:
+    """An array of whole numbers."""
+    if not numbers:
+        return _NO_ARRAY
+    head = _ARRAY.pack(1, 0, _INT4_OID, len(numbers), 1)
+    return head + b"".join(_ELEMENT.pack(_INT4.size, number) for number in numbers)
 
 
 def float8(number: float) -> bytes:

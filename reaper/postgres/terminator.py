@@ -5,8 +5,9 @@ A dry run is the other terminator.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg import errors
@@ -16,14 +17,16 @@ from reaper.policy.rules import Action
 from reaper.policy.session import ACTIVE, SessionId
 from reaper.policy.spans import Instant
 from reaper.policy.verdict import Act, Outcome, Reap, Result
-from reaper.postgres.decoding import as_flag, as_instant
+from reaper.postgres.decoding import as_flag, as_instant, as_number
+from reaper.postgres.encoding import int4s
 from reaper.postgres.errors import Lost, Refused, ServerError, sentence
-from reaper.postgres.flight import Row
+from reaper.postgres.flight import Prepared, Row
 from reaper.postgres.guard import guarded
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
 
-_STILL_THERE: Final = statement("still_there")
+_STILL_THERE: Final = Prepared.of(statement("still_there"))
+_STILL_ACTIVE: Final = statement("still_active")
 _HOLDS_UP_OTHERS: Final = statement("holds_up_others")
 _HOLDS_ADVISORY_LOCK: Final = statement("holds_advisory_lock")
 _SHORTEST_PAUSE: Final = 0.001
@@ -84,17 +87,22 @@ class GuardedTerminator:
         while waiting and now() < min(progressed + _PATIENCE, began + _LONGEST_PATIENCE):
             await asyncio.sleep(pause)
             try:
-                present, at = await self._present(list(waiting))
+                over = await self._over(list(waiting.values()))
+                present, at = await self._present(list(waiting.values()))
             except (ServerError, psycopg.Error) as error:
                 detail = f"signalled, then {sentence(error)}"
                 yield [(reap, Outcome(result=Result.UNKNOWN, detail=detail)) for reap in waiting.values()]
                 return
-            seen = [(reap, _seen(reap, present.get(who), at)) for who, reap in waiting.items()]
-            settled = [(reap, outcome) for reap, outcome in seen if outcome]
+            settled = [
+                (reap, _seen(reap, is_there=who in present, at=at))
+                for who, reap in waiting.items()
+                if who not in present or who in over
+            ]
             pause = next_pause(pause, gone=len(settled), left=len(waiting) - len(settled))
             if settled:
                 progressed = now()
-                waiting = {reap.session.id: reap for reap, outcome in seen if not outcome}
+                for reap, _ in settled:
+                    del waiting[reap.session.id]
                 yield settled
         detail = f"signalled, and still there {now() - began:.0f}s later"
         yield [(reap, Outcome(result=Result.SIGNALLED, detail=detail)) for reap in waiting.values()]
@@ -113,19 +121,37 @@ class GuardedTerminator:
 
     async def _missed(self, reaps: Sequence[Reap], changed: str) -> Sequence[Outcome]:
         """Tell of each session that is no longer as it was whether it has left or has changed."""
-        present, now = await self._present([reap.session.id for reap in reaps])
+        present, now = await self._present(reaps)
         woke = Outcome(result=Result.WOKE, detail=changed, at=now)
         gone = Outcome(result=Result.GONE, detail="it had left by itself", at=now)
         return [woke if reap.session.id in present else gone for reap in reaps]
 
-    async def _present(self, ids: Sequence[SessionId]) -> tuple[dict[SessionId, tuple[Any, ...]], Instant]:
-        rows = await self._link.rows(_STILL_THERE, {"pids": [who.pid for who in ids]})
-        if any(pid is not None and began is None for pid, began, *_ in rows):
-            # A row that hides since when it is there must not pass for a session that has left.
-            message = "the reaper may no longer see whether it is there: it has lost pg_read_all_stats"
-            raise Refused(message)
-        present = {SessionId(pid, began): (state, query_start) for pid, began, state, query_start, _ in rows}
-        return present, rows[0][-1]
+    async def _present(self, reaps: Sequence[Reap]) -> tuple[AbstractSet[SessionId], Instant]:
+        """Who of these is there, and when that was."""
+        pids = int4s([reap.session.id.pid for reap in reaps])
+        (rows,) = await self._link.ask(_STILL_THERE.asked(pids=pids))
+        present = set[SessionId]()
+        for pid, began, _ in rows:
+            if pid is not None and began is None:
+                # A row that hides since when it is there must not pass for a session that has left.
+                message = "the reaper may no longer see whether it is there: it has lost pg_read_all_stats"
+                raise Refused(message)
+            if pid is not None:
+                present.add(SessionId(as_number(pid), as_instant(began)))
+        return present, as_instant(rows[0][-1])
+
+    async def _over(self, reaps: Sequence[Reap]) -> AbstractSet[SessionId]:
+        """Whose statement is over, of those that were to be cancelled; who is not there has none."""
+        cancelled = [reap for reap in reaps if reap.action is Action.CANCEL]
+        if not cancelled:
+            return frozenset()
+        rows = await self._link.rows(_STILL_ACTIVE, {"pids": [reap.session.id.pid for reap in cancelled]})
+        running = {SessionId(pid, began): (state, query_start) for pid, began, state, query_start in rows}
+        return {
+            reap.session.id
+            for reap in cancelled
+            if running.get(reap.session.id) != (ACTIVE, reap.session.query_start)
+        }
 
 
 class Rehearsal:
@@ -150,14 +176,12 @@ def next_pause(last: float, *, gone: int, left: int) -> float:
     return min(max(expected, _SHORTEST_PAUSE), _LONGEST_PAUSE)
 
 
-def _seen(reap: Reap, present: tuple[Any, ...] | None, now: Instant) -> Outcome | None:
-    if present is None:
-        result = Result.TERMINATED if reap.action is Action.TERMINATE else Result.GONE
-        return Outcome(result=result, at=now)
-    state, query_start = present
-    if reap.action is Action.CANCEL and (state != ACTIVE or query_start != reap.session.query_start):
-        return Outcome(result=Result.CANCELLED, at=now)
-    return None
+def _seen(reap: Reap, *, is_there: bool, at: Instant) -> Outcome:
+    """How a session ended, or the statement that was to be cancelled."""
+    if is_there:
+        return Outcome(result=Result.CANCELLED, at=at)
+    result = Result.TERMINATED if reap.action is Action.TERMINATE else Result.GONE
+    return Outcome(result=result, at=at)
 
 
 def _may_lock_meanwhile(reap: Reap) -> bool:

@@ -1,4 +1,15 @@
--- A row for every pid that was asked for, so that there is always a moment to tell.
-SELECT s.pid, s.backend_start, s.state, s.query_start, pg_catalog.clock_timestamp()
-  FROM pg_catalog.unnest(%(pids)s::int4[]) AS asked(pid)
-  LEFT JOIN LATERAL pg_catalog.pg_stat_get_activity(asked.pid) s ON true
+-- Of the pids that were asked for, those that are there, and when each began; at least one row, so that there is
+-- always a moment to tell. Without pg_stat_get_activity(), of which each row costs a search through all backends.
+SELECT present.pid,
+       pg_catalog.pg_stat_get_backend_start(present.b),
+       pg_catalog.clock_timestamp()
+  FROM (SELECT) AS moment
+  LEFT JOIN (
+       SELECT backends.b, backends.pid
+         FROM pg_catalog.unnest(%(pids)s::int4[]) AS asked(pid)
+         JOIN (SELECT b, pg_catalog.pg_stat_get_backend_pid(b) AS pid
+                 FROM (SELECT pg_catalog.pg_stat_get_backend_idset() AS b) AS all_of_them
+               OFFSET 0) AS backends
+        USING (pid)
+       ) AS present
+    ON true
