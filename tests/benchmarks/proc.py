@@ -40,6 +40,11 @@ def memory(pid: int) -> Memory:
     return Memory(rss=rss / _MIB, pss=_kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") / _MIB)
 
 
+def free_mib() -> float:
+    """How much memory this machine can still give."""
+    return _kib(Path("/proc/meminfo"), "MemAvailable:") / _MIB
+
+
 def _kib(path: Path, name: str) -> int:
     lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
