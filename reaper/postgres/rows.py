@@ -1,5 +1,6 @@
 """A row of observe.sql, and the session that it tells of."""
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from reaper.policy.session import Identity, Session, SessionId
@@ -41,6 +42,10 @@ OF_THE_SESSION: Final = Columns._fields.index("at")
 """So many of the columns are about one session; the others are the same in every row."""
 
 
+_MOST_WORDS: Final = 2_048
+"""So many names are remembered, none of them long: a client may call itself by another one each time."""
+
+
 class Decoder:
     """Makes sessions of rows."""
 
@@ -55,7 +60,7 @@ class Decoder:
         return Session(
             id=SessionId(as_number(row.pid), as_instant(row.backend_start)),
             identity=Identity(*map(self._text, (row.database, row.role, row.application, row.client))),
-            kind=as_text(row.kind, self._encoding),
+            kind=_word(row.kind, self._encoding),
             role_oid=None if row.role_oid is None else int.from_bytes(row.role_oid, "big"),
             superuser=as_flag(row.superuser),
             client_port=_number(row.client_port),
@@ -67,11 +72,17 @@ class Decoder:
             xid_age=_number(row.xid_age),
             last_query_listens=as_flag(row.listens),
             last_query_starts_backup=as_flag(row.starts_backup),
-            query=self._query_text.shown(self._text(row.query)),
+            query=None if row.query is None else self._query_text.shown(as_text(row.query, self._encoding)),
         )
 
     def _text(self, data: bytes | None) -> str | None:
-        return None if data is None else as_text(data, self._encoding)
+        return None if data is None else _word(data, self._encoding)
+
+
+@lru_cache(maxsize=_MOST_WORDS)
+def _word(data: bytes, encoding: str) -> str:
+    """A name, of which many sessions have the same: it is decoded once, and in memory once."""
+    return as_text(data, encoding)
 
 
 def _number(data: bytes | None) -> int | None:
