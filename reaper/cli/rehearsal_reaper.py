@@ -1,13 +1,11 @@
 """Asking a reaper that runs what its rehearsals have shown; what it says need not be well formed."""
 
-import json
 from typing import Any, Final
-from urllib.error import HTTPError
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reaper.cli.exits import Misconfigured, ServerTrouble
-from reaper.cli.usage_reaper import NoReaper, base_of, told_at, unlike_us
+from reaper.cli.reaper_port import NoReaper, base_of, read, told_at, unlike_us
 from reaper.policy.assessment import FORMAT
 
 _USUAL: Final = "http://127.0.0.1:9432"
@@ -80,19 +78,16 @@ def ask_for_verdicts(url: str) -> dict[str, Any]:
         message = f"--url {url}: write http://HOST:PORT, as in {_USUAL}"
         raise Misconfigured(message)
     try:
-        return _read(base, told_at(base, f"{base}/rehearsal"))
-    except HTTPError as error:
-        raise ServerTrouble(str(unlike_us(base, error))) from None
+        return _read(base, told_at(base, "/rehearsal"))
     except NoReaper as nobody:
         raise ServerTrouble(str(nobody)) from None
 
 
 def _read(base: str, body: bytes) -> dict[str, Any]:
     try:
-        told = _Verdicts.model_validate(json.loads(body))
+        told = _Verdicts.model_validate(read(body))
     except (ValidationError, ValueError, RecursionError):
         told = None
     if told is None or told.rehearsal != FORMAT:
-        message = f"{base} answers, and not as a reaper of this version does"
-        raise NoReaper(message)
+        raise unlike_us(base)
     return told.model_dump()

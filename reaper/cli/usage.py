@@ -12,10 +12,10 @@ from rich.text import Text
 
 from reaper.cli.exits import Misconfigured, ServerTrouble
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.reaper_port import base_of
 from reaper.cli.saved import read_snapshot
 from reaper.cli.show import Output, console, print_document
 from reaper.cli.targets import pick_server, read_settings
-from reaper.cli.usage_reaper import base_of
 from reaper.cli.usage_screen import Screen
 from reaper.cli.usage_sources import Live, Saved, Seen, Source, Told
 from reaper.policy.documents import as_document

@@ -1,91 +1,42 @@
-"""Asking a reaper that runs: its port is read, and what it says is not believed to be well formed."""
+"""Asking a reaper that runs who holds the connections."""
 
 import json
-from http.client import HTTPException
-from typing import Any, Final
-from urllib.error import HTTPError
-from urllib.parse import quote, urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
+from typing import Final
+from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
+from reaper.cli.reaper_port import Declined, NoReaper, read, told_at, unlike_us
 from reaper.telemetry.views import FORMAT, Overview
 
-_PATIENCE: Final = 6.0
-_MOST_BYTES: Final = 16 * 1024 * 1024
 _NO_SUCH: Final = 404
 
 
-class NoReaper(Exception):
-    """Nobody at that address can tell; the message says what there is."""
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 (whatever the library hands over)
-        """Whoever answers at the reaper's port does not send us elsewhere."""
-
-
-def ask_reaper(url: str, server: str | None) -> Overview:
+def ask_reaper(base: str, server: str | None) -> Overview:
     """What a reaper there sees of its servers, and of this one; NoReaper says why it cannot tell."""
-    asked = f"{url}/usage" if server is None else f"{url}/usage?server={quote(server, safe='')}"
     try:
-        body = told_at(url, asked)
-    except HTTPError as error:
-        if error.code == _NO_SUCH and server is not None:
-            raise _stranger(url, server) from None
-        raise unlike_us(url, error) from None
-    return _overview(url, body)
-
-
-def told_at(url: str, asked: str) -> bytes:
-    """What a reaper there answers to this address; NoReaper when nobody does, HTTPError when it says no."""
-    # Past any proxy: the port is on this host or in this network, and names who is connected.
-    opener = build_opener(ProxyHandler({}), _NoRedirect)
-    try:
-        with opener.open(asked, timeout=_PATIENCE) as answer:
-            body: bytes = answer.read(_MOST_BYTES + 1)
-            return body
-    except HTTPError as error:
-        error.close()
+        body = told_at(base, "/usage" if server is None else f"/usage?server={quote(server, safe='')}")
+    except Declined as declined:
+        if declined.status == _NO_SUCH and server is not None:
+            raise _stranger(base, server) from None
         raise
-    except (OSError, HTTPException, ValueError) as error:
-        message = f"no reaper answers at {url}: {getattr(error, 'reason', None) or error}"
-        raise NoReaper(message) from None
+    return _overview(base, body)
 
 
-def unlike_us(url: str, error: HTTPError) -> NoReaper:
-    """Somebody is there, and does not know what was asked."""
-    return NoReaper(f"{url} answers {error.code}, as no reaper of this version does")
-
-
-def base_of(text: str) -> str | None:
-    """`http://HOST:PORT` of what a person wrote, or nothing."""
-    written = text if "://" in text else f"http://{text}"
+def _overview(base: str, body: bytes) -> Overview:
     try:
-        parts = urlsplit(written)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return None
-    if parts.scheme not in {"http", "https"} or not host or parts.username is not None:
-        return None
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}:{port}" if port else f"{parts.scheme}://{shown}"
-
-
-def _overview(url: str, body: bytes) -> Overview:
-    try:
-        told = json.loads(body)
+        told = read(body)
         if told["usage"] == FORMAT:
-            return TypeAdapter(Overview).validate_python(told["overview"])
+            # As JSON once more: there a list may be a tuple, and still no text a number.
+            return TypeAdapter(Overview).validate_json(json.dumps(told["overview"]), strict=True)
     except (ValidationError, ValueError, LookupError, TypeError, RecursionError):
         pass
-    message = f"{url} answers, and not as a reaper of this version does"
-    raise NoReaper(message)
+    raise unlike_us(base)
 
 
-def _stranger(url: str, server: str) -> NoReaper:
+def _stranger(base: str, server: str) -> NoReaper:
     try:
-        known = ", ".join(line.name for line in ask_reaper(url, None).servers)
+        known = ", ".join(line.name for line in ask_reaper(base, None).servers)
     except NoReaper as nobody:
         return nobody
-    return NoReaper(f"the reaper at {url} looks after {known or 'no server'}, and not after {server}")
+    return NoReaper(f"the reaper at {base} looks after {known or 'no server'}, and not after {server}")

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reaper.cli.usage_sources import Seen
-from reaper.policy.census import Census, Ranking
+from reaper.policy.census import Census, Group, Ranking, Transaction
 from reaper.policy.openings import Openings
 from reaper.policy.phrases import ago, horizon, openings_words, pooler_words, waiting_words
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, LOCAL, whose
@@ -19,13 +19,15 @@ from reaper.telemetry.views import Overview
 
 _WIDEST: Final = 110
 _TREND: Final = 12
+_ROOM_FOR_STATES: Final = 63
+_ROOM_FOR_TRENDS: Final = 77
+"""On a narrower terminal a column is left out: half a number is worse than none."""
 _RANKED: Final = (
     ("applications", "application", "(unnamed)"),
     ("clients", "client", LOCAL),
     ("roles", "role", "(none)"),
     ("databases", "database", "(none)"),
 )
-_COLUMNS: Final = (ACTIVE, IDLE, IN_TRANSACTION)
 
 
 class Glyphs(NamedTuple):
@@ -72,25 +74,25 @@ def _drawn(usage: Usage, glyphs: Glyphs, width: int) -> Iterator[RenderableType]
     yield Text()
     yield _states(counted)
     # The most telling first: a screen of few lines shows no more than its beginning.
-    yield from _ranked(usage, _RANKED[:1], glyphs)
+    yield from _ranked(usage, _RANKED[:1], glyphs, width)
     yield from _transactions(counted)
-    yield from _ranked(usage, _RANKED[1:], glyphs)
+    yield from _ranked(usage, _RANKED[1:], glyphs, width)
     yield from _notes(counted)
 
 
 def _ranked(
-    usage: Usage, rankings: Sequence[tuple[str, str, str]], glyphs: Glyphs
+    usage: Usage, rankings: Sequence[tuple[str, str, str]], glyphs: Glyphs, width: int
 ) -> Iterator[RenderableType]:
     for ranking, title, nameless in rankings:
         yield Text()
-        trends = usage.trends.get(ranking, ())
-        yield _table(ranking_of(usage.census, ranking), trends, title, nameless, glyphs)
+        trends = usage.trends.get(ranking, ()) if width >= _ROOM_FOR_TRENDS else ()
+        yield _table(ranking_of(usage.census, ranking), trends, (title, nameless), glyphs, width)
 
 
 def _headline(counted: Census, width: int) -> Text:
     openings = counted.openings
     left = Text(plain(counted.server), style="bold")
-    at = (counted.at or "").replace("T", " ")[:19]
+    at = plain((counted.at or "").replace("T", " ")[:19])
     full = Text("  FULL  ", style="bold reverse red") if openings.full else Text()
     right = Text.assemble(full, "  ", (f"{at} UTC", "dim"))
     left.append(" " * max(width - left.cell_len - right.cell_len, 1))
@@ -123,24 +125,23 @@ def _states(counted: Census) -> Text:
 
 
 def _table(
-    ranking: Ranking, trends: Sequence[Values], title: str, nameless: str, glyphs: Glyphs
+    ranking: Ranking, trends: Sequence[Values], titles: tuple[str, str], glyphs: Glyphs, width: int
 ) -> RenderableType:
+    title, nameless = titles
+    states = ("active", "idle", "in tx") if width >= _ROOM_FOR_STATES else ()
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", show_edge=False)
-    table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=18, max_width=34)
-    for column in ("sessions", "active", "idle", "in tx", "oldest idle"):
+    table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=18 if states else 8, max_width=34)
+    for column in ("sessions", *states, "oldest idle"):
         table.add_column(column, justify="right", no_wrap=True)
     shows_trend = any(any(values[:-1]) for values in trends)
     if shows_trend:
         table.add_column("last 10 min", no_wrap=True)
     top = max((max((value or 0 for value in values), default=0) for values in trends), default=0)
     for number, group in enumerate(ranking.groups):
-        in_transaction = group.states.get(IN_TRANSACTION, 0) + group.states.get(ABORTED, 0)
         row = [
             Text(plain(group.name) if group.name else nameless, style="bold"),
             Text(str(group.count), style="bold"),
-            _count(group.states.get(ACTIVE, 0)),
-            _count(group.states.get(IDLE, 0)),
-            _count(in_transaction, style="yellow"),
+            *(_counts(group) if states else ()),
             Text(ago(group.oldest_idle_s)),
         ]
         if shows_trend:
@@ -153,6 +154,15 @@ def _table(
     return table
 
 
+def _counts(group: Group) -> tuple[Text, Text, Text]:
+    in_transaction = group.states.get(IN_TRANSACTION, 0) + group.states.get(ABORTED, 0)
+    return (
+        _count(group.states.get(ACTIVE, 0)),
+        _count(group.states.get(IDLE, 0)),
+        _count(in_transaction, style="yellow"),
+    )
+
+
 def _count(number: int, *, style: str = "") -> Text:
     return Text(str(number), style=style) if number else Text("·", style="dim")
 
@@ -163,15 +173,21 @@ def _transactions(counted: Census) -> Iterator[Text]:
     yield Text()
     yield Text("open transactions", style="dim")
     for each in counted.transactions:
-        state = each.state or "state hidden"
         line = Text.assemble((f"pid {each.pid} ", "bold"), plain(whose(each.session)))
-        line.append(f": {state}" + (f", open for {ago(each.open_s)}" if each.open_s is not None else ""))
+        line.append(f": {plain(_waits(each))}")
         for said, style in ((waiting_words(each), "bold red"), (horizon(each), "yellow")):
             if said:
                 line.append("; ").append(plain(said), style=style)
         yield line
     if counted.more_transactions:
         yield Text(f"and {counted.more_transactions} more", style="dim")
+
+
+def _waits(each: Transaction) -> str:
+    """What it does and for how long; of one that has failed the server does not say how long it is open."""
+    since = f" for {ago(each.state_s)}" if each.state_s is not None else ""
+    opened = f", open for {ago(each.open_s)}" if each.open_s is not None else ""
+    return f"{each.state or 'state hidden'}{since}{opened}"
 
 
 def _notes(counted: Census) -> Iterator[Text]:
@@ -190,6 +206,7 @@ def _reaper(seen: Seen, overview: Overview, glyphs: Glyphs) -> Iterator[Renderab
     if not seen.usage and not overview.shown:
         yield Text()
         yield _fleet(overview, glyphs)
+        yield from (Text(plain(f"{line.name}: {line.why}")) for line in overview.servers if line.why)
 
 
 def _by(overview: Overview, url: str) -> Iterator[str]:
@@ -212,7 +229,7 @@ def _fleet(overview: Overview, glyphs: Glyphs) -> Table:
     for line in overview.servers:
         used = "" if line.used is None else f"{line.used} of {line.usable}"
         trend = sparkline(line.trend, glyphs, cells=_TREND, top=line.total or 0)
-        table.add_row(*map(Text, (plain(line.name), line.state, used, trend)))
+        table.add_row(*map(Text, (plain(line.name), plain(line.state), used, trend)))
     return table
 
 

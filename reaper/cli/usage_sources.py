@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from reaper.cli.exits import ServerTrouble
+from reaper.cli.reaper_port import NoReaper
 from reaper.cli.usage_help import nobody_gets_in
-from reaper.cli.usage_reaper import NoReaper, ask_reaper
+from reaper.cli.usage_reaper import ask_reaper
 from reaper.config import Server
 from reaper.policy.census import census, shortened
 from reaper.policy.session import Snapshot

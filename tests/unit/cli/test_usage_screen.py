@@ -1,0 +1,76 @@
+"""What `reaper usage` draws, for whoever's terminal it is and whatever was told."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from reaper.cli.usage_screen import Screen
+from reaper.cli.usage_sources import Seen
+from reaper.policy.session import ABORTED, IN_TRANSACTION
+from reaper.telemetry.views import Overview
+from tests.unit.policy.build import session, sessions
+from tests.unit.telemetry.sights import (
+    HOSTILE,
+    line,
+    named,
+    overview,
+    usage,
+    view,
+)
+
+
+def drawn(seen: Overview, *, width: int = 80) -> str:
+    """On a terminal of this width, without colours."""
+    out = io.StringIO()
+    shown = seen.shown.usage if seen.shown else None
+    console = Console(file=out, width=width, color_system=None, legacy_windows=False)
+    console.print(Screen(Seen(usage=shown, reaper=seen, url="http://127.0.0.1:9432")))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_nothing_that_a_stranger_tells_moves_a_cursor(name: str) -> None:
+    seen = usage(*named([name]))
+    (forgotten,) = seen.census.transactions
+    seen = replace(
+        seen,
+        census=replace(seen.census, at=name, server=name, transactions=(replace(forgotten, state=name),)),
+    )
+
+    told = drawn(overview(view(seen, name=name, policy=name), line(name)))
+    fleet = drawn(overview(None, line(name, state=name, why=name), line("orders")))
+
+    for text in (told, fleet):
+        assert [letter for letter in text if letter != "\n" and not letter.isprintable()] == []
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 75, 80, 200])
+def test_no_number_is_cut_however_narrow_the_terminal_is(width: int) -> None:
+    seen = overview(view(usage(*sessions(40, application="web-1", idle="1h2m3s"))))
+
+    rows = [row for row in drawn(seen, width=width).splitlines() if row.startswith("web-1")]
+
+    assert rows
+    assert [row.split()[1] for row in rows] == ["40"]
+    assert all("1h2m" in row.split() for row in rows)
+    assert all(len(row) <= width for row in rows)
+
+
+def test_a_transaction_that_failed_is_shown_with_how_long_it_has_waited() -> None:
+    failed = session(7, state=ABORTED, idle="12m")
+    waits = session(8, state=IN_TRANSACTION, idle="3m", in_transaction="2h")
+
+    told = " ".join(drawn(overview(view(usage(failed, waits))), width=200).split())
+
+    assert "idle in transaction (aborted) for 12m" in told
+    assert "idle in transaction for 3m, open for 2h" in told
+
+
+def test_a_server_of_a_fleet_that_is_not_looked_after_comes_with_the_reason() -> None:
+    gone = line("billing", used=None, state="away", why="connection refused: is it running?")
+
+    told = " ".join(drawn(overview(None, gone, line("orders"))).split())
+
+    assert "billing: connection refused: is it running?" in told
