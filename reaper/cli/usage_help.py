@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from reaper.postgres.errors import ServerError
+from reaper.postgres.errors import ServerError, Unreachable
 
 _WAYS: Final = """\
 If its slots are taken, there are four ways in:
@@ -16,5 +16,6 @@ If its slots are taken, there are four ways in:
 
 
 def nobody_gets_in(server: str, error: ServerError, nobody: Exception | None) -> str:
-    """All that is known, and every way that is left."""
-    return "\n".join([f"{server}: {error}", *([str(nobody)] if nobody else []), _WAYS])
+    """All that is known, and every way that is left where it could be the slots."""
+    ways = [_WAYS] if isinstance(error, Unreachable) else []
+    return "\n".join([f"{server}: {error}", *([str(nobody)] if nobody else []), *ways])

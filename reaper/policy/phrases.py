@@ -31,7 +31,7 @@ def _admin(openings: Openings) -> str:
     if not superusers:
         return "Not even a superuser gets in now: end a session from the server's host."
     if not openings.full:
-        return "Everybody gets in."
+        return "Everybody gets in, unless a limit of their own role or database is reached."
     also = f", and a role with pg_use_reserved_connections: {reserved} left" if reserved else ""
     return f"Ordinary roles are refused. A superuser still gets in: {_slots(superusers)} left{also}."
 

@@ -178,6 +178,16 @@ def test_when_the_slots_are_full_an_ordinary_role_is_told_what_is_missing_and_wh
     assert "pg_use_reserved_connections" in done.err
 
 
+def test_a_role_that_may_not_see_is_told_the_grant_and_nothing_of_slots(
+    offline: Reaper, sandbox: Sandbox
+) -> None:
+    done = offline("usage", REAPER_DSN=sandbox.role("blind").dsn, REAPER_LISTEN="off")
+
+    assert (done.code, done.out) == (3, "")
+    assert "GRANT pg_read_all_stats TO" in done.err
+    assert "slots" not in done.err
+
+
 def test_when_the_slots_are_full_a_superuser_sees_who_took_them_and_who_could_still_get_in(
     offline: Reaper, place: tuple[Server, Sandbox, Clients], reserved: int
 ) -> None:

@@ -30,7 +30,10 @@ def transaction(*waiters: str, waiting: int | None = None, xid_age: int | None =
 @pytest.mark.parametrize(
     ("slots", "said"),
     [
-        (Slots(total=100, reserved=3, used=40, superuser_reserved=3), "Everybody gets in."),
+        (
+            Slots(total=100, reserved=3, used=40, superuser_reserved=3),
+            "Everybody gets in, unless a limit of their own role or database is reached.",
+        ),
         (
             Slots(total=100, reserved=3, used=97, superuser_reserved=3),
             f"{REFUSED} 3 slots left.",
