@@ -78,12 +78,12 @@ class Daemon:
         self, folder: Path, policies: str, *options: str, level: str = "info", record: str = "audit.jsonl"
     ) -> None:
         folder.mkdir()
-        self._log = folder / "log.jsonl"
-        self._log.touch()
+        self.log = folder / "log.jsonl"
+        self.log.touch()
         self._options = ("--log-level", level, "--audit-log", record, *options)
         self._reaper = Reaper(folder)
         self._reaper.write(FILE, policies)
-        self.journal = Journal(self._log)
+        self.journal = Journal(self.log)
         self.life: Life | None = None
 
     def __enter__(self) -> Self:
@@ -101,7 +101,7 @@ class Daemon:
 
     def start(self) -> None:
         """Begin a life, the first or another one."""
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self.life = self._reaper.start("run", *self._options, stderr=log.fileno())
 
     def wait(self, *names: str, since: float = 0.0, within: float = 90.0) -> Event:

@@ -12,7 +12,7 @@ from typing import Final
 from .contract import Excuse, Fault
 from .load import PROBE
 from .patience import until
-from .replica import Replica
+from .replica import PAGES, Replica
 from .server_log import Who
 from .wire import NOW, Deposition, NotServed
 from .world import World
@@ -164,9 +164,10 @@ async def _left_over(world: World) -> list[Deposition]:
 
 async def _unwell(replica: Replica) -> str:
     page, status, said = "", 0, ""
+    pages = ("livez", "readyz", *PAGES)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        for page in ("livez", "readyz"):
+        for page in pages:
             status, said = await replica.page(page)
             if status != 200:
                 break

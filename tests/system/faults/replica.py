@@ -30,7 +30,14 @@ _DISK_SIZE: Final = "size=64m"
 _SOON: Final = 10.0
 _HEEDS: Final = (events.LEADS, events.STANDS_BY, events.SERVER_AWAY, events.SERVER_REFUSED)
 """What it says only after it has begun to heed signals."""
-_OPTIONS: Final = ("--listen", "127.0.0.1:0")
+PAGES: Final = ("", "usage", "rehearsal")
+"""What people look at."""
+_HISTORY: Final = "history"
+_OPTIONS: Final = (
+    *("--listen", "127.0.0.1:0"),
+    # On the small disk too, so that what befalls the record befalls the history.
+    *("--history", f"{_DISK}/{_HISTORY}", "--history-every", "1s"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +97,11 @@ class Replica:
     def record(self) -> Path:
         """Its record."""
         return self.disk / _RECORD / "audit.jsonl"
+
+    @property
+    def history(self) -> Path:
+        """The folder of its history."""
+        return self.disk / _HISTORY
 
     @property
     def records(self) -> list[Path]:

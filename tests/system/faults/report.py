@@ -13,6 +13,7 @@ from .judge import Case, Findings, Judgement
 from .notes import Truce
 from .replica import Replica, Sample
 from .steps import Step
+from .words import slips
 from .world import LEASE, World
 
 _MOST_SHOWN: Final = 20
@@ -33,6 +34,8 @@ def violations(world: World, done: Sequence[Round], found: Findings) -> list[str
         *(f"an intent without an outcome: {deed}" for deed in found.open_intents),
         *(f"two acted at once: {one} and {other}" for one, other in found.rivals),
         *(f"the record of {chain.name}: {what}" for chain in found.chains for what in chain.wrong),
+        *world.visitor.wrong,
+        *slips(world.reapers),
         *(f"terminated {truce.why}: {case.termination.who}" for truce, case in _breaches(world, found)),
         *(
             f"{replica.name} grew by {growth:.0f} MiB in {len(life)} rounds"
@@ -112,6 +115,9 @@ def _invariants(world: World, done: Sequence[Round], found: Findings) -> str:
         ("  cut off the end by the campaign, times", str(sum(chain.cuts for chain in found.chains))),
         ("  found by audit verify", str(sum(len(chain.untold) for chain in found.chains))),
         ("  of them not done by the campaign", str(sum(len(chain.wrong) for chain in found.chains))),
+        ("pages that a visitor got", str(world.visitor.answers.total())),
+        ("  404 or 500", str(len(world.visitor.wrong))),
+        ("lines of logs that are none, or tell of a defect", str(len(slips(world.reapers)))),
         ("rounds in which something did not go on by itself", str(sum(bool(each.troubles) for each in done))),
     ]
     return table("Invariants", ("", ""), rows)

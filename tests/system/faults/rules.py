@@ -24,8 +24,11 @@ def rules(dsn: str, *, limit: float, mode: str = "enforce") -> str:
         }
         for name, states in _POLICIES
     ]
+    # What only rehearses is watched afterwards, beside all that is done for real.
+    rehearsed = {**policies[0], "name": "rehearsed", "mode": "dry-run"}
     return policy_file(
         *policies,
+        rehearsed,
         interval="1s",
         precision="50ms",
         servers=[{"name": "server", "dsn": dsn}],

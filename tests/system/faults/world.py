@@ -27,6 +27,7 @@ from .replica import Replica
 from .rules import rules
 from .server_log import PREFIX, Who
 from .servers import Server
+from .visitor import Visitor
 
 ROLE: Final = "reaper"
 LEASE: Final = 15.0
@@ -97,6 +98,9 @@ class World:
             self.reaper = self.add_reaper("first")
             self._clients = asyncio.create_task(self.load.run(self.size.clients), name="load")
             stack.push_async_callback(_cancelled, self._clients)
+            self.visitor = Visitor(self.reapers)
+            visits = asyncio.create_task(self.visitor.run(), name="visits")
+            stack.push_async_callback(_cancelled, visits)
             self._stack = stack.pop_all()
         return self
 
