@@ -21,6 +21,8 @@ def rules(dsn: str, *, limit: float, mode: str = "enforce") -> str:
             # Leaks pile up while nobody looks, and that is no mistake in a glob.
             "brake": {"share": "100%"},
             "pace": {"per_cycle": 20},
+            # Whoever is ended comes back at once, as a pool does: it would rightly be left alone.
+            "churn": "off",
         }
         for name, states in _POLICIES
     ]
