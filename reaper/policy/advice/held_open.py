@@ -20,7 +20,7 @@ from reaper.policy.advice.timeouts import (
 from reaper.policy.advice.wording import about, listed, many
 from reaper.policy.poolers import pooler
 from reaper.policy.protections import is_backup_tool, is_managed
-from reaper.policy.session import ACTIVE, Session
+from reaper.policy.session import ABORTED, ACTIVE, Session
 from reaper.policy.spans import Span, since
 
 _LONG: Final = 6
@@ -50,7 +50,7 @@ def idle_in_transaction(evidence: Evidence) -> Iterator[Finding]:
                     f"{about(longest)}, in "
                     f"{listed([repr(name) if name else 'a session without a name' for name in names])}"
                 ),
-                "until it ends it keeps its slot, its locks, and vacuum from what is younger",
+                _keeps(forgotten),
                 limit.because if limit else "others that ended took longer than any sensible limit",
             ),
             cures=tuple(_cures(role, forgotten, limit, evidence)),
@@ -66,6 +66,15 @@ def idle_in_transaction(evidence: Evidence) -> Iterator[Finding]:
             says=f"{many(len(rest), 'more role has', 'more roles have')} transactions that seem forgotten",
             evidence=(f"roles {listed([repr(role) for role, _ in rest])}",),
         )
+
+
+def _keeps(sessions: Sequence[Session]) -> str:
+    """What they keep from others; one that has failed has let go of all but its slot."""
+    if all(session.state == ABORTED for session in sessions):
+        return "it has failed and holds nothing any more, but it keeps its slot until its client ends it"
+    if any((session.xid_age or 0) > 1 for session in sessions):
+        return "until it ends it keeps its slot, its locks, and vacuum from what is younger"
+    return "until it ends it keeps its slot and its locks"
 
 
 def _forgotten(crowds: Sequence[Crowd]) -> list[Session]:

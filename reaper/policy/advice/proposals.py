@@ -139,15 +139,15 @@ def _anybody(evidence: Evidence) -> Iterator[Proposal]:
     consoles = _consoles(evidence)
     limit = round_span(max(patience * _FORGOTTEN, longest * 3)) or _LONGEST
     seen = (
-        f"the longest wait in a transaction that ended was {about(longest)}"
+        f"the longest wait in a transaction that ended was {about(longest)}; this is far above it"
         if longest
-        else "none was seen to end"
+        else f"no wait in a transaction was seen to end; {about(limit)} is a guess"
     )
     yield Proposal(
         name="forgotten-transactions",
         description="Transactions of anybody that have waited for their client for very long",
         why=(
-            f"idle_for: {seen}; this is far above it.",
+            f"idle_for: {seen}.",
             *(["The consoles that were seen are spared: people think long."] if consoles else []),
         ),
         states=IN_TRANSACTIONS,

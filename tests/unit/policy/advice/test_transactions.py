@@ -6,7 +6,7 @@ import pytest
 
 from reaper.policy.advice.finding import Sure, Urgency
 from reaper.policy.advice.ground import Given
-from reaper.policy.session import IN_TRANSACTION, Facts
+from reaper.policy.session import ABORTED, IN_TRANSACTION, Facts
 from tests.unit.policy.build import session
 
 from .scenes import evidence, findings, ground, look, pool, role, sql, topics, used
@@ -168,3 +168,25 @@ def test_transactions_at_work_for_long_may_get_a_timeout_where_there_is_one(
 
 def test_a_healthy_pool_has_no_transactions_to_speak_of() -> None:
     assert topics(evidence(look(pool(3, idle="1s")), ground=ground(role()))) == set()
+
+
+@pytest.mark.parametrize(
+    ("state", "xid_age", "keeps"),
+    [
+        (IN_TRANSACTION, 900, "until it ends it keeps its slot, its locks, and vacuum from what is younger"),
+        (IN_TRANSACTION, None, "until it ends it keeps its slot and its locks"),
+        (
+            ABORTED,
+            None,
+            "it has failed and holds nothing any more, but it keeps its slot until its client ends it",
+        ),
+    ],
+)
+def test_it_is_said_what_such_a_transaction_keeps_from_others(
+    state: str, xid_age: int | None, keeps: str
+) -> None:
+    one = session(state=state, idle="2h", in_transaction="2h", xid_age=xid_age)
+
+    (found,) = findings(evidence(look([one])), "idle in transaction")
+
+    assert keeps in found.evidence
