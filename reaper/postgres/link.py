@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, Self
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reaper.policy.protections import REAPER_APPLICATION
@@ -63,6 +63,7 @@ _HABITS: Final = """
 """
 _STATEMENT_TIMEOUT: Final = "SELECT pg_catalog.set_config('statement_timeout', %s, false)"
 _OWN_PID: Final = "SELECT pg_catalog.pg_backend_pid()"
+_TRIES: Final = 20
 _PREPARE_AT_ONCE: Final = 0
 _LEASE: Final = "SELECT pg_catalog.set_config('idle_session_timeout', %s, false)"
 _LEASE_SINCE: Final = 14_00_00
@@ -234,12 +235,22 @@ class Link:
         await self._take_lease(lease)
 
     async def _limit(self, statement_timeout: str) -> None:
-        try:
-            await self.rows(_STATEMENT_TIMEOUT, (statement_timeout,))
-        except psycopg.Error as error:
-            await self.close()
-            message = f"the connection was given up, for its limits could not be set: {sentence(error)}"
-            raise Lost(message) from None
+        trouble = psycopg.Error()
+        for _ in range(_TRIES):
+            try:
+                await self.rows(_STATEMENT_TIMEOUT, (statement_timeout,))
+            except errors.QueryCanceled as cancelled:
+                # By the limit that is to be lifted, on a server that is short of breath. Where the slots are
+                # full a connection given up for that would be the last one.
+                trouble = cancelled
+            except psycopg.Error as error:
+                trouble = error
+                break
+            else:
+                return
+        await self.close()
+        message = f"the connection was given up, for its limits could not be set: {sentence(trouble)}"
+        raise Lost(message) from None
 
     async def _take_lease(self, lease: Span) -> None:
         if self._connection.info.server_version >= _LEASE_SINCE:

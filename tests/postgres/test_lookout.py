@@ -1,10 +1,12 @@
 """Whoever asks is shown everybody, between two cycles and in the time that is left; else nobody is asked."""
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from psycopg import errors
 
 from reaper.policy.rules import Rules
 from reaper.postgres.errors import Lost
@@ -16,6 +18,7 @@ from .stage import Stage
 from .waiting import PATIENCE
 
 RULES = Rules(policies=())
+_ENOUGH_HITS = 8
 LONG = 60.0
 """A rest that no test waits for."""
 
@@ -126,6 +129,35 @@ def test_a_hurry_holds_within_its_block_only(post: Post) -> None:
         return within, await link.rows("SHOW statement_timeout")
 
     assert post.stage.reaper.do(scene()) == ([("250ms",)], [("5s",)])
+
+
+def test_no_cancelled_statement_of_a_hurry_costs_the_connection(post: Post) -> None:
+    link = post.at.link
+    ended = threading.Event()
+
+    def cancel() -> None:
+        while not ended.is_set():
+            post.stage.admin.execute("SELECT pg_cancel_backend(%s)", (link.pid,))
+
+    async def scene() -> None:
+        hits = 0
+        async with asyncio.timeout(PATIENCE):
+            while hits < _ENOUGH_HITS:
+                async with link.hurrying(1):
+                    try:
+                        await link.rows("SELECT 1")
+                    except errors.QueryCanceled:
+                        hits += 1
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    try:
+        post.stage.reaper.do(scene())
+    finally:
+        ended.set()
+        canceller.join()
+
+    assert not link.lost
 
 
 def test_a_connection_that_is_lost_in_a_hurry_is_lost_and_nothing_else(post: Post) -> None:
