@@ -1,6 +1,7 @@
 """A rehearsal and its verdict, from the running service to the person who must decide."""
 
 import json
+import signal
 from typing import Any
 
 import psycopg
@@ -94,6 +95,25 @@ def test_who_is_still_there_after_a_restart_is_the_same_act(
     assert (seen["acts"], seen["unknown"]) == (1, 0)
     rehearsed = [line for line in reaper.record() if line.get("outcome") == "rehearsed"]
     assert len(rehearsed) == 2
+
+
+def test_a_policy_file_that_has_changed_is_rehearsed_from_the_beginning_and_judged_by_itself(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    opened(clients, app, "stays")
+    life = rehearsing(reaper, app)
+    before = reaper.recorded("session.outcome", application="stays", outcome="rehearsed")["rules"]
+
+    reaper.write(FILE, policy_file(leaked(app, mode="dry-run", idle_for="120ms")))
+    life.send(signal.SIGHUP)
+    after = life.logged("policy.reloaded")["rules"]
+    until(lambda: after[:12] in {line["rules"][:12] for line in reaper.record() if "outcome" in line})
+    assert life.end().code == 0
+
+    assert not after.startswith(before[:12])
+    seen = told(reaper, "audit.jsonl")
+    assert (seen["acts"], seen["earlier_acts"]) == (1, 1)
+    assert told(reaper, "audit.jsonl", "--any-rules")["acts"] == 2
 
 
 def fate(number: int, fate: str, **fields: object) -> str:
