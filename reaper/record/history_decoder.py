@@ -16,6 +16,7 @@ from reaper.record.history_format import (
     FARTHEST,
     FORMAT,
     LISTENS,
+    LONGEST_EVERY,
     LONGEST_TEXT,
     MOST_BACKENDS,
     MOST_NAMES,
@@ -94,7 +95,7 @@ class Decoder:
         if not isinstance(server, str) or len(server) > LONGEST_TEXT:
             self._refuse("its server has no name")
         at, every = _whole(fields["at"]), _whole(fields["every"])
-        return Head(server, Instant(at), max(every, 0), fields.get("anonymous") is True)
+        return Head(server, Instant(at), min(max(every, 0), LONGEST_EVERY), fields.get("anonymous") is True)
 
     def _learn(self, fields: Mapping[str, Any]) -> None:
         """Names and identities that stand here for the first time."""

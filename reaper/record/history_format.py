@@ -7,6 +7,8 @@ of a session are told as how long ago that was.
 
 from typing import Final
 
+from reaper.policy.spans import SECOND
+
 FORMAT: Final = 1
 SUFFIX: Final = ".jsonl.gz"
 GZIP: Final = 31
@@ -20,6 +22,8 @@ MOST_NAMES: Final = MANY_NAMES + 4 * MOST_BACKENDS
 """As many as a last line may have added."""
 MOST_TEXT: Final = 32 * 1024 * 1024
 """Characters of all names of a file together."""
+LONGEST_EVERY: Final = 3_600 * SECOND
+"""Readings that are farther apart say nothing of what lies between."""
 LONGEST_TEXT: Final = 1_000
 """Characters; names of a server have at most 63 bytes."""
 LONGEST_LINE: Final = 64 * 1024 * 1024

@@ -18,6 +18,7 @@ from reaper import __version__
 from reaper.policy.seen import Mark
 from reaper.policy.session import Session, Snapshot
 from reaper.policy.spans import Span, seconds
+from reaper.policy.verdict import Spared
 from reaper.postgres.errors import ServerError
 from reaper.postgres.observer import Observer, ObservingFailed
 from reaper.record.aliases import Aliases
@@ -36,6 +37,8 @@ _LONGEST_BACKOFF: Final = 300.0
 _LONGEST_LOOK: Final = 5.0
 _STATEMENTS: Final = 3
 """They share the time of a reading."""
+
+_RESTRAINED: Final = {Spared.KEEP, Spared.CAP, Spared.BRAKE, Spared.FIRST_SIGHTING, Spared.PACE}
 
 
 class Herald(Protocol):
@@ -94,13 +97,12 @@ class Annals:
         return max(self._due - time.monotonic(), 0.0)
 
     def cycled(self, cycle: Cycle) -> None:
-        """Note when a cycle looked, and whom it condemned as they were then."""
+        """Note when a cycle looked, and where it condemned anybody, who was a candidate and how they were."""
         snapshot = cycle.snapshot
         if len(self._marks) < _MOST_MARKS:
             self._marks.append(Mark(snapshot.at, snapshot.slots.used))
-        condemned = {reap.session.id: reap.session for reap in (*cycle.plan.reaps, *cycle.plan.rehearsals)}
-        if condemned:
-            self._submit(partial(self._sighting, snapshot, tuple(condemned.values())))
+        if candidates := _candidates(cycle):
+            self._submit(partial(self._sighting, snapshot, candidates))
 
     async def look(self, at: Opened, *, room: float) -> None:
         """Take a reading if it is time, and if there is room for it before the next cycle; raises Lost."""
@@ -173,3 +175,13 @@ class Annals:
             self._every * 2**self._failures, max(_LONGEST_BACKOFF, self._every)
         )
         self._herald.history_failed(why)
+
+
+def _candidates(cycle: Cycle) -> tuple[Session, ...]:
+    """Those whom a policy condemned, and those whom only a restraint spared beside them; mostly nobody."""
+    plan = cycle.plan
+    condemned = {reap.session.id: reap.session for reap in (*plan.reaps, *plan.rehearsals)}
+    if not condemned and not cycle.new_brakes:
+        return ()
+    spared = {spare.session.id: spare.session for spare in plan.spares if spare.by in _RESTRAINED}
+    return tuple({**condemned, **spared}.values())

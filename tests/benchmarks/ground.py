@@ -63,6 +63,10 @@ class Ground:
         self.admin.execute(SQL("CREATE DATABASE {} {}").format(Identifier(name), how))
         return make_conninfo(self.server.dsn, user=user, dbname=name)
 
+    def database_of(self, name: str, *, user: str) -> str:
+        """Somebody else's way into a database that is there."""
+        return make_conninfo(self.server.dsn, user=user, dbname=name)
+
     def backend(self, database: str) -> int:
         """The pid of the backend that serves the reaper there."""
         question = "SELECT pid FROM pg_stat_activity WHERE usename = %s AND datname = %s"

@@ -11,6 +11,7 @@ import click
 from reaper.demo.binaries import DEFAULT_MAJOR
 from tests.benchmarks.machine import Machine
 
+from .backtest import backtest as run_backtest
 from .crash import crash as run_crash
 from .disk import disk as run_disk
 from .race import race as run_race
@@ -86,6 +87,17 @@ def rehearsal(minutes: float, several: int, seed: int, major: int) -> None:
     machine = Machine()
     report = run_rehearsal(seconds=60 * minutes, several=several, seed=seed, major=major)
     _tell(report, machine, major)
+
+
+@main.command()
+@click.option("--acts", type=int, default=2_000, show_default=True)
+@click.option("--every", default="5s", show_default=True, help="How often the history looks.")
+@seed_option
+@major_option
+def backtest(acts: int, every: str, seed: int, major: int) -> None:
+    """Rehearse live, and compare with a backtest of the history."""
+    machine = Machine()
+    _tell(run_backtest(acts=acts, seed=seed, major=major, every=every), machine, major)
 
 
 @main.command()

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from .backtest import backtest
 from .crash import crash
 from .crowds import ROOT
 from .disk import disk, small_disk
@@ -60,6 +61,14 @@ def test_what_a_rehearsal_says_of_each_session_is_what_its_client_knows(major: i
     assert not report.broken
     assert report.counted["of them seen by the reaper"] > 10
     assert report.counted["acts"] > report.counted["used again, by the clients' own account"]
+
+
+def test_a_backtest_takes_the_sessions_that_the_live_dry_run_took_and_no_other(major: int) -> None:
+    report = backtest(acts=40, seed=SEED, major=major, every="3s")
+
+    print(report.text)  # noqa: T201 (shown when it fails)
+    assert not report.broken
+    assert report.counted["the same session, state and policy"] >= 40
 
 
 def test_nobody_is_terminated_while_the_disk_is_full(major: int) -> None:
