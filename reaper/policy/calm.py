@@ -8,7 +8,7 @@ from reaper.policy.session import Slots, Snapshot, Watcher
 from reaper.policy.spans import SECOND, Instant
 from reaper.policy.verdict import Plan, Reap, Spared
 
-_RESTLESS: Final = {Spared.PACE, Spared.FIRST_SIGHTING, Spared.BRAKE, Spared.CAP}
+_RESTLESS: Final = {Spared.PACE, Spared.FIRST_SIGHTING, Spared.CAP}
 """What spares now and may not spare next time, though nothing has changed."""
 _MINUTE: Final = 60 * SECOND
 _FEW: Final = 16
@@ -19,7 +19,7 @@ class Gates(NamedTuple):
     """Which policies rest at a moment."""
 
     closed: frozenset[str] = frozenset()
-    """Those that rest now, and would as well if fewer slots were used."""
+    """Those that rest, whichever of those that were taken is left out."""
     without_freed: frozenset[str] = frozenset()
     """Those that would rest without the slots that were freed."""
 
@@ -32,7 +32,9 @@ class Calm:
 
     def __init__(self, rules: Rules) -> None:
         self._gated = [policy for policy in rules.awake if policy.when or policy.during]
+        self._rehearsing = frozenset(policy.name for policy in rules.rehearsing)
         self._was: Gates | None = None
+        self._braked_at: int | None = None
         self._known: dict[tuple[int, Slots], frozenset[str]] = {}
 
     def disturb(self) -> None:
@@ -42,7 +44,7 @@ class Calm:
     @property
     def lasts(self) -> bool:
         """Whether it goes on however much time passes."""
-        return self._was is not None and not self._gated
+        return self._was is not None and not self._gated and self._braked_at is None
 
     def gates(self, at: Instant, slots: Slots, freed: int) -> Gates:
         """Which policies rest now, with all slots that are used and without those that were freed."""
@@ -51,7 +53,9 @@ class Calm:
         closed = self._closed(at, slots)
         if not freed:
             return Gates(closed, closed)
-        return Gates(closed, self._closed(at, replace(slots, used=max(slots.used - freed, 0))))
+        without = self._closed(at, replace(slots, used=max(slots.used - freed, 0)))
+        # A rehearsal finds the slots free of all that were taken; an enforcing policy may not.
+        return Gates(closed | (without & self._rehearsing), without)
 
     def _closed(self, at: Instant, slots: Slots) -> frozenset[str]:
         key = at // _MINUTE, slots  # no window is told more exactly
@@ -61,13 +65,14 @@ class Calm:
             self._known = {**(self._known if len(self._known) < _FEW else {}), key: closed}
         return self._known[key]
 
-    def holds(self, gates: Gates) -> bool:
-        """Whether the last plan stands."""
-        return self._was is not None and self._was == gates
+    def holds(self, gates: Gates, used: int) -> bool:
+        """Whether the last plan stands; a brake counts the clients as well."""
+        return self._was is not None and self._was == gates and self._braked_at in {None, used}
 
-    def judged(self, plan: Plan, gates: Gates) -> None:
+    def judged(self, plan: Plan, gates: Gates, used: int) -> None:
         """This was decided."""
-        restless = plan.brakes or any(
+        self._braked_at = used if plan.brakes else None
+        restless = any(
             isinstance(verdict, Reap) or verdict.by in _RESTLESS
             for verdict in (*plan.verdicts, *plan.rehearsed_beside)
         )

@@ -218,7 +218,7 @@ class _Walk:
         gates = of.calm.gates(at, slots, len(of.gone))
         if new - gates.closed:
             of.calm.disturb()
-        if of.thrifty and of.calm.holds(gates):
+        if of.thrifty and of.calm.holds(gates, used):
             return
         candidates = self._candidates(gates)
         if of.thrifty and not candidates:
@@ -226,7 +226,7 @@ class _Walk:
             return
         snapshot = self._snapshot(at, slots, candidates)
         plan = decide(snapshot=snapshot, rules=of.rules, memory=self._memory())
-        of.calm.judged(plan, gates)
+        of.calm.judged(plan, gates, used)
         of.hurry = any(spare.by is Spared.FIRST_SIGHTING for spare in plan.spares)
         self._settle(snapshot, plan)
 

@@ -9,7 +9,7 @@ import click
 
 from reaper.demo.binaries import DEFAULT_MAJOR
 
-from . import cycle, fleet, lateness, memory, start, takeover, terminations
+from . import backtest, cycle, fleet, lateness, memory, start, takeover, terminations
 from .machine import Machine
 from .scale import Scale
 
@@ -23,6 +23,7 @@ _BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "fleet": fleet.run,
     "start": start.run,
     "memory": memory.run,
+    "backtest": backtest.run,
 }
 _TERMINATED: Final = 143
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
         ("fleet", "Fleet"),
         ("start", "Start"),
         ("memory", "Memory"),
+        ("backtest", "Backtest"),
     ],
 )
 def test_a_benchmark_runs_at_the_smallest_scale(name: str, title: str) -> None:
