@@ -36,6 +36,7 @@ class Summons:
     def obeyed(self, log: Log) -> Flags:
         """Set flags in this loop from now on, also for what was asked for before."""
         self._loop, self._flags, self._log = asyncio.get_running_loop(), Flags(), log
+        self._pass_on()
         return self._flags
 
     def _asked(self, number: int, _: FrameType | None) -> None:
