@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.backtest_account import Document, Side, Tested, account
+from reaper.cli.backtest_account import Document, Replayed, Side, account
 from reaper.cli.backtest_acts import Acts, written_to
 from reaper.cli.backtest_table import print_account
 from reaper.cli.exits import Misconfigured
@@ -106,12 +106,12 @@ def _servers(places: Sequence[Path], server: str | None) -> dict[str, Sequence[P
 def _accounts(servers: dict[str, Sequence[Path]], sides: Sequence[Side], acts: Acts) -> list[Document]:
     size = sum(path.stat().st_size for files in servers.values() for path in files)
     with progress("Replaying", size) as passed:
-        return [account(_tested(name, files, sides, acts, passed)) for name, files in servers.items()]
+        return [account(_replayed(name, files, sides, acts, passed)) for name, files in servers.items()]
 
 
-def _tested(
+def _replayed(
     server: str, files: Sequence[Path], sides: Sequence[Side], acts: Acts, passed: Callable[[int], None]
-) -> Tested:
+) -> Replayed:
     backtests = [_backtest(server, side.settings) for side in sides]
     versus = Versus(backtests[0].name) if len(backtests) > 1 else None
     for reading in HistoryStream(files, told=_tell, passed=passed).readings():
@@ -125,7 +125,7 @@ def _tested(
     if versus:
         versus.end()
     head = HistoryFile(files[0]).head()
-    return Tested(
+    return Replayed(
         server=server,
         anonymous=bool(head and head.anonymous),
         sides=sides,

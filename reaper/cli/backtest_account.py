@@ -27,7 +27,7 @@ class Side:
 
 
 @dataclass(slots=True, kw_only=True)
-class Tested:
+class Replayed:
     """One server's history under one or two policy files."""
 
     server: str
@@ -37,13 +37,13 @@ class Tested:
     versus: Versus | None
 
 
-def account(tested: Tested) -> Document:
+def account(replayed: Replayed) -> Document:
     """All that is to be told of one server."""
-    found = tested.backtests[0].findings
+    found = replayed.backtests[0].findings
     slots = found.slots
     return {
-        "server": tested.server,
-        "anonymous": tested.anonymous,
+        "server": replayed.server,
+        "anonymous": replayed.anonymous,
         "began": isoformat(found.began),
         "ended": isoformat(found.ended),
         "seconds": ((found.ended or 0) - (found.began or 0)) / SECOND,
@@ -52,8 +52,8 @@ def account(tested: Tested) -> Document:
         "gaps": found.gaps,
         "unknown_seconds": found.unknown / SECOND,
         "slots": slots and {"total": slots.total, "reserved": slots.reserved, "usable": slots.usable},
-        "sides": [_side(*each) for each in zip(tested.sides, tested.backtests, strict=True)],
-        "comparison": tested.versus and _comparison(tested.versus),
+        "sides": [_side(*each) for each in zip(replayed.sides, replayed.backtests, strict=True)],
+        "comparison": replayed.versus and _comparison(replayed.versus),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 import click
 
 from reaper.cli.exits import Misconfigured
-from reaper.policy.spans import SECOND, Span, parse_span
+from reaper.policy.spans import SECOND, Span, exact_words, parse_span
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,9 +33,8 @@ class _SpanType(click.ParamType[Span]):
         except ValueError as error:
             self.fail(f"{error}; write it like 10s, 5m or 7d", param, ctx)
         if span < self._shortest or (self._longest is not None and span > self._longest):
-            self.fail(
-                f"{value} is out of bounds; write 1s or more, and at most 1h between two readings", param, ctx
-            )
+            most = f" and at most {exact_words(self._longest)}" if self._longest else ""
+            self.fail(f"{value}: write at least {exact_words(self._shortest)}{most}", param, ctx)
         return span
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -91,9 +92,9 @@ class HistoryWriter:
         try:
             file.write(line)
         except OSError as error:
-            # What stands there is torn; nothing may follow it.
+            # What stands there is torn; nothing may follow it. Without one whole look it is of no use.
             self._file = None
-            file.abandon()
+            file.abandon(keep=file.looks > 0)
             raise self._failed(file.path, error) from error
 
     def _failed(self, path: Path, error: OSError) -> HistoryFailed:
@@ -107,6 +108,8 @@ class _File:
         self.path = path
         self.encoder = encoder
         self.began = began
+        self.looks = -1
+        """The head is none."""
         self.packed = 0
         self.unpacked = 0
         self._fd = fd
@@ -115,6 +118,7 @@ class _File:
     def write(self, line: bytes) -> None:
         self.unpacked += len(line)
         self._put(self._pack.compress(line) + self._pack.flush(zlib.Z_SYNC_FLUSH))
+        self.looks += 1
 
     def end(self) -> None:
         try:
@@ -122,8 +126,11 @@ class _File:
         finally:
             os.close(self._fd)
 
-    def abandon(self) -> None:
+    def abandon(self, *, keep: bool) -> None:
         os.close(self._fd)
+        if not keep:
+            with suppress(OSError):
+                self.path.unlink()
 
     def _put(self, data: bytes) -> None:
         written = os.write(self._fd, data)

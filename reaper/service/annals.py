@@ -31,6 +31,7 @@ from reaper.service.station import Opened
 _MOST_MARKS: Final = 4_096
 _MOST_WAITING: Final = 16
 _FIRST_GUESS: Final = 0.05
+_FORGETS: Final = 0.8
 _ROOM: Final = 4
 """A reading may take so many times as long as the last one without being in a cycle's way."""
 _LONGEST_BACKOFF: Final = 300.0
@@ -106,8 +107,16 @@ class Annals:
 
     async def look(self, at: Opened, *, room: float) -> None:
         """Take a reading if it is time, and if there is room for it before the next cycle; raises Lost."""
-        if not self.due_in and room >= _ROOM * self._took and self._waiting < _MOST_WAITING:
+        if self.due_in or self._waiting >= _MOST_WAITING:
+            return
+        if room >= _ROOM * self._took:
             await self._read(at, within=min(room / 2, _LONGEST_LOOK))
+        else:
+            self._took *= _FORGETS  # what was slow once may be quick again
+
+    async def look_first(self, at: Opened) -> None:
+        """Take a reading before the first cycle, which takes nobody: what it is to be compared with."""
+        await self._read(at, within=_LONGEST_LOOK)
 
     async def look_last(self, at: Opened) -> None:
         """Take a last reading, so that what cycles have noted since the one before is not left behind."""

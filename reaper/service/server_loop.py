@@ -172,6 +172,8 @@ class ServerLoop:
         account = Account(at.link, post.author, post.ledger)
         onlooker = Onlooker(at.link)
         await account.note()
+        if self._annals:
+            await self._annals.look_first(at)
         while not self.stop.is_set():
             while self._rules != rules:
                 rules, post = await self._take_post(at)
