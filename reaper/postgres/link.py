@@ -107,6 +107,9 @@ class Link:
         except psycopg.Error as error:
             await link.close()
             raise await explained(error) from None
+        except BaseException:  # asked to stop amid it
+            await link.close()
+            raise
         adapt(connection)
         return link
 

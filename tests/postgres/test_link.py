@@ -1,6 +1,8 @@
 """The connection: its own limits whatever the role was given, and it answers in time or is lost."""
 
 import asyncio
+import gc
+import warnings
 from pathlib import Path
 from typing import Final
 
@@ -236,3 +238,26 @@ def test_a_port_of_a_service_file_that_is_no_number_is_told_in_a_sentence(
     monkeypatch.setenv("PGSERVICEFILE", str(services))
     with pytest.raises(Unreachable, match="abc"):
         asyncio.run(Link.open("service=orders"))
+
+
+def test_whoever_is_asked_to_stop_while_it_connects_leaves_no_connection_behind(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = asyncio.Event()
+
+    async def never_done(*_: object, **__: object) -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async def scene() -> None:
+        opening = asyncio.ensure_future(Link.open(stage.server.dsn))
+        await arrived.wait()
+        opening.cancel()
+        await asyncio.wait((opening,))
+
+    monkeypatch.setattr(Link, "_settle_in", never_done)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        asyncio.run(scene())
+        gc.collect()
+    assert [each for each in warned if each.category is ResourceWarning] == []
