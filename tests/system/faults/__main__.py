@@ -19,6 +19,7 @@ from tests.benchmarks.machine import Machine
 from .campaign import NewFault, Round, rounds
 from .chains import verified
 from .contract import Choosy, Fetching
+from .histories import unread
 from .judge import Findings, judge
 from .notes import Size
 from .place import Place, moved_in
@@ -144,6 +145,7 @@ async def _found(world: World) -> Findings:
         deeds(records),
         by_others=world.by_others,
         chains=await verified(world.reapers),
+        unread=await unread(world.reapers),
     )
 
 

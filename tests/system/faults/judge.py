@@ -66,6 +66,8 @@ class Findings:
     """Acts of two reapers that overlap."""
     chains: Sequence[Verified] = ()
     """What the chains of the records say."""
+    unread: Sequence[str] = ()
+    """Histories that cannot be read."""
 
     def of(self, judgement: Judgement) -> list[Case]:
         """The cases of one kind."""
@@ -84,6 +86,7 @@ def judge(
     *,
     by_others: Collection[Who],
     chains: Sequence[Verified] = (),
+    unread: Sequence[str] = (),
 ) -> Findings:
     """Hear everybody, and find."""
     told = {Who(each.began, each.pid): each for each in depositions if each.pid}
@@ -101,6 +104,7 @@ def judge(
         orphans_gone=sum(deed.who in gone for deed in orphans),
         rivals=_rivals(deeds),
         chains=chains,
+        unread=unread,
     )
 
 
