@@ -8,7 +8,7 @@ from reaper.policy.fates import Fate, Fated
 from reaper.policy.refilling import Refilling
 from reaper.policy.rules import Rules
 from reaper.policy.session import whose
-from reaper.policy.spans import words
+from reaper.policy.spans import Span, words
 from reaper.policy.verdict import Result
 from reaper.postgres.findings import Level
 from reaper.postgres.leadership import Holder
@@ -74,6 +74,11 @@ class Bulletin:
             mend = "let all reapers of a server connect to the same database"
             why = f"another reaper leads this server through database {another.database!r}: pid {another.pid}"
             self._log.warning(events.LEADS_TWICE, why=why, mend=mend)
+
+    def clock_stepped(self, by: Span) -> None:
+        """The server's clock has jumped while no cycle looked: without a connection, or standing by."""
+        self._metrics.clock_stepped(self._server)
+        self._log.warning(events.CLOCK_STEPPED, by=words(by), so="ages from before count from now on")
 
     def stands_by(self, holder: Holder | None) -> None:
         """Somebody else leads; told once for each of them."""

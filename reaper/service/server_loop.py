@@ -162,8 +162,8 @@ class ServerLoop:
         """Ask for the lead, and look at the clocks: a jump that a standby saw counts when it leads."""
         self._clock.begin()
         taken = await leadership.seek()
-        if leadership.at is not None:
-            self._clock.step(leadership.at)
+        if leadership.at is not None and (step := self._clock.step(leadership.at)) is not None:
+            self._bulletin.clock_stepped(step)  # no cycle will: to the next one it is no news
         return taken
 
     async def _cycle_until_stop(self, at: Opened) -> None:

@@ -94,7 +94,12 @@ CATALOGUE: Final = (
         ("server", "kind"),
         "What went wrong: away, refused, cycle, record",
     ),
-    Family("reaper_clock_steps_total", Kind.COUNTER, _SERVER, "Cycles that touched nobody: a clock jumped"),
+    Family(
+        "reaper_clock_steps_total",
+        Kind.COUNTER,
+        _SERVER,
+        "Times that the server's clock jumped; a cycle that sees it touches nobody",
+    ),
     Family("reaper_cycle_seconds", Kind.HISTOGRAM, _SERVER, "How long a cycle takes"),
     Family(
         "reaper_lateness_seconds",

@@ -112,6 +112,10 @@ class Metrics:
         """Show at zero what these rules can come to."""
         self._of(server).expect(rules)
 
+    def clock_stepped(self, server: str) -> None:
+        """Count a jump that no cycle has seen."""
+        self._of(server).clock_steps += 1
+
     def cycle(
         self,
         server: str,

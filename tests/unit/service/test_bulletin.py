@@ -17,6 +17,7 @@ from reaper.service.cycle import Cycle
 from reaper.service.tally import Tally
 from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
 from tests.unit.policy.build import session as told_session
+from tests.unit.telemetry.test_metrics import key, numbers
 
 from .build import Ears
 
@@ -206,6 +207,14 @@ def test_a_clock_that_jumped_is_told_with_its_size() -> None:
     told.cycled(snapshot(), clock_step=Span(7_200 * SECOND))
     (line,) = told.ears.lines("clock.stepped")
     assert (line["level"], line["by"]) == ("warning", "2h")
+
+
+def test_a_clock_that_jumped_while_no_cycle_looked_is_told_and_counted_too() -> None:
+    told = Told()
+    told.bulletin.clock_stepped(Span(-7_200 * SECOND))
+    (line,) = told.ears.lines("clock.stepped")
+    assert (line["level"], line["by"]) == ("warning", "-2h")
+    assert numbers(told.ears.metrics)[key("reaper_clock_steps_total", server="orders")] == 1
 
 
 def test_the_tally_counts_by_policy_and_result() -> None:
