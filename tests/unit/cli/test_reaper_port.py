@@ -12,7 +12,7 @@ from reaper.cli.rehearsal_reaper import ask_for_verdicts
 from reaper.cli.usage_reaper import ask_reaper
 from reaper.policy.documents import as_document
 from reaper.telemetry.views import FORMAT
-from tests.unit.telemetry.sights import usual
+from tests.unit.telemetry.sights import line, overview, usual, view
 
 from .impostor import Says, answer, dripping, impostor, once
 
@@ -96,3 +96,14 @@ def test_what_a_reaper_says_is_understood() -> None:
 
     with impostor(answer(body)) as url:
         assert ask_reaper(url, None) == usual()
+
+
+def test_a_reaper_that_has_not_seen_a_server_itself_says_why() -> None:
+    away = line("billing", used=None, state="away", why="connection refused")
+    told = overview(view(None, name="billing"), line("orders"), away)
+    body = json.dumps({"usage": FORMAT, "overview": as_document(told)}).encode()
+
+    with impostor(answer(body)) as url, pytest.raises(NoReaper) as refused:
+        ask_reaper(url, "billing")
+
+    assert str(refused.value) == f"the reaper at {url} has not seen billing: away: connection refused"
