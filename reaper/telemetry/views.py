@@ -34,7 +34,7 @@ class PolicyLine:
     mode: str
     description: str | None
     matching: int | None
-    """Sessions that it matches now, before restraints; None where nobody has looked."""
+    """How many it condemns now and has not rehearsed before; None where nobody has looked."""
     braked: bool
     """Whether its brake holds."""
     outcomes: Mapping[str, int]
