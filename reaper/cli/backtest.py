@@ -31,6 +31,8 @@ from reaper.telemetry.plain import plain
     nargs=2,
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="OLD NEW",
+    envvar="REAPER_COMPARE",
+    show_envvar=True,
     help="Two policy files side by side, in place of --policies.",
 )
 @click.option(
@@ -43,17 +45,27 @@ from reaper.telemetry.plain import plain
     show_envvar=True,
     help="A folder of history files, or one file; may be given several times.",
 )
-@click.option("--server", metavar="NAME", help="Only this server of the history.")
+@click.option(
+    "--server",
+    metavar="NAME",
+    envvar="REAPER_SERVER",
+    show_envvar=True,
+    help="Only this server of the history.",
+)
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
     metavar="FILE",
+    envvar="REAPER_HTML",
+    show_envvar=True,
     help="Write a report with charts as well: one file, which loads nothing from anywhere.",
 )
 @click.option(
     "--acts",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
     metavar="FILE",
+    envvar="REAPER_ACTS",
+    show_envvar=True,
     help="Write every single would-be termination as a line of JSON.",
 )
 @output_option

@@ -70,10 +70,11 @@ def history_options(prefix: str = "") -> Callable[[Command], Command]:
 
 def _options(prefix: str) -> list[Callable[[Any], Any]]:
     beside = bool(prefix)
+    variables = "REAPER_HISTORY" if beside else "REAPER_RECORD_HISTORY"
     where = "Keep a history of who holds the slots in this folder as well, for `reaper backtest`."
 
     def option(name: str, **about: Any) -> Callable[[Any], Any]:  # noqa: ANN401 (click's own)
-        variable = f"REAPER_HISTORY_{name.upper()}"
+        variable = f"{variables}_{name.upper()}"
         return click.option(
             f"--{prefix}{name}", f"history_{name}", envvar=variable, show_envvar=True, **about
         )
@@ -85,7 +86,7 @@ def _options(prefix: str) -> list[Callable[[Any], Any]]:
             type=click.Path(path_type=Path, file_okay=False),
             required=not beside,
             metavar="DIR",
-            envvar="REAPER_HISTORY",
+            envvar="REAPER_HISTORY" if beside else f"{variables}_TO",
             show_envvar=True,
             help=where if beside else "The folder of the files; it is made if need be.",
         ),
