@@ -122,7 +122,7 @@ def _summary(snapshot: Snapshot, made: Plan) -> list[str]:
     spared = sum(spare.policy is not None for spare in made.spares)
     used = f"{slots.used} of {slots.usable} slots used, {slots.reserved} more are reserved"
     said = [
-        f"{used}; {len(snapshot.sessions)} sessions seen.",
+        f"{used}; {len(snapshot.sessions)} session{'' if len(snapshot.sessions) == 1 else 's'} seen.",
         f"{len(made.reaps)} to act on, {len(made.rehearsals)} to rehearse, {spared} matched and spared.",
         *(f"{trip.policy.name}: {trip.reason}" for trip in made.brakes),
     ]

@@ -120,8 +120,11 @@ def _states(counted: Census) -> Text:
     said = [f"{count} {state}" for state, count in counted.states.items()]
     said += [f"{counted.uncounted} only counted"] if counted.uncounted else []
     said += [f"{counted.unreadable} that cannot be read"] if counted.unreadable else []
-    said += [f"beside them {counted.walsenders} walsenders"] if counted.walsenders else []
-    return Text.assemble((f"{counted.openings.used} sessions: ", "bold"), plain(", ".join(said)))
+    walsenders = "walsender" if counted.walsenders == 1 else "walsenders"
+    said += [f"beside them {counted.walsenders} {walsenders}"] if counted.walsenders else []
+    used = counted.openings.used
+    head = f"{used} session{'' if used == 1 else 's'}: "
+    return Text.assemble((head, "bold"), plain(", ".join(said)))
 
 
 def _table(

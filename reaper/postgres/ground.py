@@ -64,6 +64,7 @@ def _ground(rows: Sequence[_Row], probe: Probe) -> Ground:
         prepared=tuple(map(_prepared, kinds["prepared"])),
         idle_slots=tuple(map(_slot, kinds["slot"])),
         opened=opened.number,
+        standby=probe.standby,
         uses_reserved=probe.uses_reserved or probe.superuser,
     )
 

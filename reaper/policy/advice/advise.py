@@ -74,6 +74,8 @@ def untold(evidence: Evidence) -> Iterator[str]:
         yield "what was saved has no settings, limits of roles, replication slots or prepared transactions"
     elif "tcp_keepalives_idle" not in ground.settings:
         yield "keepalives: through the server's own socket they cannot be read"
+    if ground and ground.standby:
+        yield "a standby takes no ALTER ROLE: say it at the primary, and it holds for both"
     if ground and ground.major < SINCE[IDLE_SESSION] and any(map(is_suspect, ordinary(evidence))):
         yield f"{IDLE_SESSION} came with PostgreSQL {SINCE[IDLE_SESSION]}; this is {ground.major}"
     if last.facts.waiters is None:

@@ -75,6 +75,7 @@ class Ground:
     idle_slots: tuple[ReplicationSlot, ...] = ()
     opened: int | None = None
     """Sessions that all databases together have counted; nothing before 14."""
+    standby: bool = False
     uses_reserved: bool = False
     """Whether we may take what `reserved_connections` keeps."""
 

@@ -74,3 +74,7 @@ def test_a_server_of_a_fleet_that_is_not_looked_after_comes_with_the_reason() ->
     told = " ".join(drawn(overview(None, gone, line("orders"))).split())
 
     assert "billing: connection refused: is it running?" in told
+
+
+def test_one_session_is_one() -> None:
+    assert "\n1 session: 1 idle\n" in drawn(overview(view(usage(session(7)))))

@@ -1,5 +1,7 @@
 """Where nothing is wrong, nothing is said."""
 
+from dataclasses import replace
+
 from reaper.policy.advice.advise import advise, untold
 from tests.unit.policy.build import session
 
@@ -34,3 +36,10 @@ def test_what_one_look_and_a_saved_one_cannot_tell_is_said() -> None:
 
     assert "one look" in said
     assert "what was saved has no settings" in said
+
+
+def test_a_standby_takes_no_settings_of_roles() -> None:
+    looks = look([]), look([], after="1s")
+
+    assert "at the primary" in " ".join(untold(evidence(*looks, ground=replace(ground(), standby=True))))
+    assert "at the primary" not in " ".join(untold(evidence(*looks, ground=ground())))
