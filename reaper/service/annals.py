@@ -100,6 +100,8 @@ class Annals:
     def cycled(self, cycle: Cycle) -> None:
         """Note when a cycle looked, and where it condemned anybody, who was a candidate and how they were."""
         snapshot = cycle.snapshot
+        if self._marks and snapshot.at < self._marks[-1].at:
+            self._marks.clear()  # the server's clock was set back: they are of another time
         if len(self._marks) < _MOST_MARKS:
             self._marks.append(Mark(snapshot.at, snapshot.slots.used))
         if candidates := _candidates(cycle):
@@ -138,7 +140,7 @@ class Annals:
         self._took = time.monotonic() - started
         if self._clock.counted_from is not None:
             snapshot = snapshot.counted_from(self._clock.counted_from)
-        marks, self._marks = self._marks, []
+        marks, self._marks = [mark for mark in self._marks if mark.at <= snapshot.at], []
         self._submit(partial(self._writer.reading, snapshot, marks))
 
     async def end(self) -> None:
