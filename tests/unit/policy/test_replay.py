@@ -12,11 +12,12 @@ from reaper.policy.memory import Memory
 from reaper.policy.replay import Replay, Rhythm, Stretch
 from reaper.policy.rules import Action, Policy, Rules, When, Window
 from reaper.policy.seen import Mark, Seen, Sighting
+from reaper.policy.selector import Selector
 from reaper.policy.session import CLIENT_BACKEND, Facts, Session, Slots, Snapshot
 from reaper.policy.spans import SECOND, Instant, Span, parse_span
 from reaper.policy.verdict import Outcome, Result
 
-from .build import IDLE_10M, NOW, later, policy, session, sessions, snapshot
+from .build import IDLE_10M, NOW, globs, later, policy, session, sessions, snapshot
 from .hostile import worlds
 from .readings import readings
 
@@ -175,6 +176,13 @@ def test_a_policy_for_the_emergency_acts_when_it_begins() -> None:
     emergency = replace(policy(), when=When(0.5))
     stream = [look(n, session(7), used=10 + 10 * n) for n in range(10)]
     assert taken(replayed(rules(emergency), stream)) == [(at(4), 7)]
+
+
+def test_a_policy_that_begins_to_act_takes_those_whom_another_has_spared_all_along() -> None:
+    sparing = replace(policy("sparing"), allowlist=Selector(application=globs("web-*")))
+    emergency = replace(policy("emergency"), when=When(0.5))
+    stream = [look(n, session(7), used=10 + 10 * n) for n in range(10)]
+    assert taken(replayed(rules(sparing, emergency), stream)) == [(at(4), 7)]
 
 
 def test_who_blocks_others_is_taken_when_it_does() -> None:
