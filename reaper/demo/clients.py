@@ -8,6 +8,7 @@ from typing import ClassVar, Final, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 Connection = AsyncConnection[tuple[object, ...]]
 
@@ -15,6 +16,7 @@ CUSTOMER: Final = "customer"
 _QUERY: Final = "SELECT count(*) FROM orders"
 _OWN_LOCKS: Final = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
 _NEWS_PATIENCE: Final = 5.0
+_NEXT_TRY: Final = 0.1
 
 
 class Proof(NamedTuple):
@@ -113,10 +115,20 @@ class Listener(Resident):
 
     async def proof(self) -> Proof:
         """Hear a notification that somebody else sends."""
-        async with await self._door.enter(CUSTOMER, "app_shop") as somebody:
-            await somebody.execute("NOTIFY orders")
+        await self._be_notified()
         heard = [news async for news in self._connections[0].notifies(timeout=_NEWS_PATIENCE, stop_after=1)]
         return self._said(well=bool(heard), words="hears notifications")
+
+    @retry(
+        # The slots may be taken at this moment; that says nothing of the listener.
+        retry=retry_if_exception_type(psycopg.OperationalError),
+        stop=stop_after_delay(_NEWS_PATIENCE),
+        wait=wait_fixed(_NEXT_TRY),
+        reraise=True,
+    )
+    async def _be_notified(self) -> None:
+        async with await self._door.enter(CUSTOMER, "app_shop") as somebody:
+            await somebody.execute("NOTIFY orders")
 
 
 class Backup(Resident):
