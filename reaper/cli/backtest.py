@@ -15,7 +15,7 @@ from reaper.cli.show import Output, print_document
 from reaper.cli.targets import read_settings
 from reaper.config import Server, Settings
 from reaper.policy.backtest import Backtest
-from reaper.policy.replay import Rhythm
+from reaper.policy.stretch import Rhythm
 from reaper.policy.versus import Versus
 from reaper.record.history import HistoryFile
 from reaper.record.history_folder import history_files
@@ -132,6 +132,9 @@ def _replayed(
             acts.write(server, side.name, stretch)
         if versus:
             versus.read(reading, *stretches)
+    if not backtests[0].findings.readings:
+        message = f"{files[0]}: no whole look is in it, nor in any later file of this server: record on"
+        raise Misconfigured(message)
     for each in backtests:
         each.end()
     if versus:

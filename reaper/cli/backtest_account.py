@@ -7,9 +7,9 @@ from typing import Final
 from reaper.config import Settings
 from reaper.policy.backtest import Backtest
 from reaper.policy.regret import Regret
-from reaper.policy.replay import Level
 from reaper.policy.rules import Policy
 from reaper.policy.spans import SECOND, exact_words, isoformat
+from reaper.policy.stretch import Level
 from reaper.policy.versus import BOTH, NEW, OLD, Versus
 
 MOST_APPLICATIONS: Final = 50

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from reaper.policy.replay import Stretch
 from reaper.policy.spans import isoformat
+from reaper.policy.stretch import Stretch
 
 
 class Acts:

@@ -10,11 +10,12 @@ from typing import Final
 
 from reaper.policy.course import Course
 from reaper.policy.hindsight import Hindsight
-from reaper.policy.replay import Level, Replay, Rhythm, Stretch
+from reaper.policy.replay import Replay
 from reaper.policy.rules import Rules
 from reaper.policy.seen import Reading, Seen
 from reaper.policy.session import CLIENT_BACKEND, SessionId, Slots
 from reaper.policy.spans import Instant, Span
+from reaper.policy.stretch import Level, Rhythm, Stretch
 
 MOST_APPLICATIONS: Final = 4_096
 OTHERS: Final = "(others)"

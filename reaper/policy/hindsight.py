@@ -6,10 +6,10 @@ from typing import Final
 
 from reaper.policy.fates import Fate, Fated, Look, Standing, Watched, fates, unused
 from reaper.policy.regret import Limit, Regret, Trial, limit_under
-from reaper.policy.replay import Stretch
 from reaper.policy.seen import Reading
 from reaper.policy.session import SessionId
 from reaper.policy.spans import SECOND, Instant, Span
+from reaper.policy.stretch import Stretch
 
 MOST_TRIALS: Final = 100_000
 """So many of a policy are remembered one by one, to work out another limit; all of them are counted."""

@@ -8,8 +8,8 @@ the client would have had to connect anew. That is what a dry run does as well.
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from dataclasses import replace
+from typing import Final
 
 from reaper.policy.calm import Calm, Gates
 from reaper.policy.decide import decide, questions
@@ -21,51 +21,13 @@ from reaper.policy.rules import Action, Rules
 from reaper.policy.seen import Mark, Reading, Seen, stands
 from reaper.policy.session import CLIENT_BACKEND, Facts, Session, SessionId, Slots, Snapshot
 from reaper.policy.spans import SECOND, Instant, Span
-from reaper.policy.verdict import BrakeTrip, Outcome, Plan, Reap, Result, Spared
+from reaper.policy.stretch import Level, Rhythm, Stretch, Taken
+from reaper.policy.verdict import Outcome, Plan, Result, Spared
 
 _REHEARSED: Final = Outcome(result=Result.REHEARSED)
 _GAP: Final = Span(60 * SECOND)
 """Readings so far apart, and thrice as far as they were meant to be, leave something out."""
 _MISSED: Final = 3
-
-
-class Rhythm(NamedTuple):
-    """How often the service looks."""
-
-    interval: Span
-    precision: Span
-
-
-class Taken(NamedTuple):
-    """A session that would have been taken, and when."""
-
-    at: Instant
-    reap: Reap
-
-
-class Level(NamedTuple):
-    """How many slots were used, and how many would have been."""
-
-    at: Instant
-    used: int
-    would: int
-
-
-@dataclass(slots=True, kw_only=True)
-class Stretch:
-    """What would have happened from one reading to the next."""
-
-    at: Instant
-    gap: Span | None = None
-    """Nothing is known of so long a time before it; everybody is seen for the first time again."""
-    taken: list[Taken] = field(default_factory=list)
-    trips: list[tuple[Instant, BrakeTrip]] = field(default_factory=list)
-    levels: list[Level] = field(default_factory=list)
-    back: list[SessionId] = field(default_factory=list)
-    """Who counted as gone and does so no longer: it was used again, or has left by itself."""
-    uncertain: int = 0
-    """Who changed or left between two readings when it could have been taken there."""
-    looks: int = 0
 
 
 class Replay:

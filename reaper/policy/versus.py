@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from reaper.policy.replay import Stretch
 from reaper.policy.seen import Reading
 from reaper.policy.session import SessionId
 from reaper.policy.spans import Instant
+from reaper.policy.stretch import Stretch
 
 OLD: Final = "old"
 NEW: Final = "new"

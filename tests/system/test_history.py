@@ -168,6 +168,19 @@ def test_a_torn_history_is_read_up_to_the_tear_and_said_to_be(offline: Reaper) -
     assert "ends amid a line, and is read up to the last whole one" in done.err
 
 
+def test_a_history_without_a_whole_look_is_no_answer(offline: Reaper) -> None:
+    made_up(offline.folder / "history")
+    offline.write(FILE, POLICIES)
+    (path,) = files(offline)
+    head = gzip.decompress(path.read_bytes()).splitlines(keepends=True)[0]
+    path.write_bytes(gzip.compress(head))
+
+    done = offline("backtest", "--history", "history")
+
+    assert (done.code, done.out) == (2, "")
+    assert "no whole look is in it" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

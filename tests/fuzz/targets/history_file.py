@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from reaper.policy.backtest import Backtest
-from reaper.policy.replay import Rhythm
 from reaper.policy.seen import Mark
 from reaper.policy.session import STATES
 from reaper.policy.spans import SECOND, Instant, Span
+from reaper.policy.stretch import Rhythm
 from reaper.record.history_folder import history_files
 from reaper.record.history_format import BadHistory
 from reaper.record.history_stream import HistoryStream, by_server

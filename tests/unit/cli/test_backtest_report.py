@@ -12,8 +12,8 @@ from reaper.cli.backtest_account import Replayed, Side, account
 from reaper.cli.backtest_report import report
 from reaper.config import read
 from reaper.policy.backtest import Backtest
-from reaper.policy.replay import Rhythm
 from reaper.policy.spans import SECOND, Span
+from reaper.policy.stretch import Rhythm
 from reaper.policy.versus import Versus
 from tests.unit.policy.build import NOW, later, session, snapshot
 from tests.unit.policy.readings import readings

@@ -6,10 +6,10 @@ from typing import Final
 
 from reaper.policy.backtest import MOST_APPLICATIONS, OTHERS, Backtest
 from reaper.policy.course import MOST_STEPS, Course
-from reaper.policy.replay import Rhythm
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import Session, Snapshot
 from reaper.policy.spans import SECOND, Instant, Span, parse_span
+from reaper.policy.stretch import Rhythm
 from reaper.policy.versus import Versus
 
 from .build import IDLE_10M, NOW, later, policy, session, snapshot

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
-from reaper.policy.replay import Replay, Rhythm, Stretch
+from reaper.policy.replay import Replay
 from reaper.policy.rules import Action, Policy, Rules, When, Window
 from reaper.policy.seen import Mark, Seen, Sighting
 from reaper.policy.selector import Selector
 from reaper.policy.session import CLIENT_BACKEND, Facts, Session, Slots, Snapshot
 from reaper.policy.spans import SECOND, Instant, Span, parse_span
+from reaper.policy.stretch import Rhythm, Stretch
 from reaper.policy.verdict import Outcome, Result
 
 from .build import IDLE_10M, NOW, globs, later, policy, session, sessions, snapshot
