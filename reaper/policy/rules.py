@@ -184,9 +184,9 @@ class Meant(NamedTuple):
     """The allowlist's hit, by the policy's name, where it has one."""
 
 
-MOST_IDENTITIES: Final = 4_096
-"""So many are remembered, in 3 MB: a client may call itself by another name each time, and each server whose
-policies are its own has a memory of its own."""
+MOST_IDENTITIES: Final = 2_048
+"""So many are remembered, in 1.5 MB: a client may call itself by another name each time, and each server
+whose policies are its own has a memory of its own."""
 
 
 class _MeantBefore(dict[tuple[Identity, str | None], Meant]):
