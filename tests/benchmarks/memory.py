@@ -41,6 +41,9 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.SMOKE: _Size(seconds=1, cycles=40, newcomers=5),
 }
 _POLICIES: Final = 20
+_REHEARSED: Final = leaked(
+    Role("app", ""), idle_for="50ms", mode="dry-run", name="rehearsed", brake={"share": "100%"}
+)
 _AT_ONCE: Final = 10
 _KEPT: Final = 5
 _QUARTERS: Final = 4
@@ -59,8 +62,9 @@ def run(scale: Scale, major: int) -> Iterator[str]:
         beside.admin.execute(_TABLE.read_bytes())
         rows = [_little(ground, Path(scratch), size), *_everything(ground, beside, Path(scratch), size)]
     yield table(
-        "Memory: one server; everything is 20 policies that terminate, the record in a file and in a table,\n"
-        "HTTP scraped all the time, a webhook, the whole log; and clients that come with new names",
+        "Memory: one server; everything is 20 policies that terminate, one that rehearses, the record in a\n"
+        "file and in a table, a history every second, HTTP scraped all the time, a webhook, the whole log;\n"
+        "and clients that come with new names",
         ("", "cycles", "names", "terminations", "RSS", "PSS"),
         rows,
     )
@@ -80,9 +84,10 @@ def _everything(ground: Ground, beside: Ground, folder: Path, size: _Size) -> It
     port = next(free_ports())
     hook = {"name": "nobody", "webhook": f"http://127.0.0.1:{port}/", "every": "1s"}
     policies = policy_file(
-        *_policies(_POLICIES), interval="1s", precision="10ms", servers=_servers(ground)
+        *_policies(_POLICIES), _REHEARSED, interval="1s", precision="10ms", servers=_servers(ground)
     ) + yaml.safe_dump({"notify": [hook]})
-    options = ("--listen", f"127.0.0.1:{port}", "--audit-table", beside.server.dsn)
+    history = ("--history", "history", "--history-every", "1s")
+    options = ("--listen", f"127.0.0.1:{port}", "--audit-table", beside.server.dsn, *history)
     with Daemon(folder / "all", policies, *options, level="debug") as daemon, _Visitors(ground) as visitors:
         pages = Pages(port, running=lambda: daemon.running)
         daemon.wait(*CYCLED)
@@ -94,6 +99,10 @@ def _everything(ground: Ground, beside: Ground, folder: Path, size: _Size) -> It
                 pages.cycles()
             held = _figures(memory(daemon.pid))
             yield (f"everything, after {quarter}/{_QUARTERS}", *_counted(daemon, visitors), *held)
+        for page in ("/", "/usage", "/rehearsal"):
+            pages.get(page)
+        held = _figures(memory(daemon.pid))
+        yield ("and once somebody has opened its pages", *_counted(daemon, visitors), *held)
 
 
 class _Visitors:
