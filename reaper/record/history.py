@@ -21,8 +21,6 @@ class HistoryFile:
         self.path = path
         self._told = told
         self._decoder = Decoder(str(path))
-        self.unread = 0
-        """Bytes behind the last whole look: the file is being written, or was torn."""
         self.position = 0
         """How far it has been read, in bytes of the file."""
 
