@@ -4,6 +4,7 @@ from typing import Final
 
 from reaper.policy.protections import SYNC_REPLICATION
 from reaper.policy.rules import Action
+from reaper.policy.spans import Instant
 from reaper.policy.verdict import Reap
 from reaper.postgres.encoding import flag, instant, int4, interval, oid, text
 from reaper.postgres.flight import Ask, Prepared
@@ -16,8 +17,8 @@ SIGNALS: Final = {
 }
 
 
-def guarded(reap: Reap) -> Ask:
-    """The guard, with everything that the decision relied on, to be found unchanged."""
+def guarded(reap: Reap, *, not_after: Instant) -> Ask:
+    """The guard, with everything that the decision relied on, to be found unchanged, and in time."""
     session, match = reap.session, reap.policy.match
     return SIGNALS[reap.action].asked(
         pid=int4(session.id.pid),
@@ -34,4 +35,5 @@ def guarded(reap: Reap) -> Ask:
         running_for=interval(match.running_for),
         holds_back_vacuum=int4(match.holds_back_vacuum),
         sync_aside=flag(is_set=SYNC_REPLICATION in reap.policy.despite),
+        not_after=instant(not_after),
     )

@@ -15,7 +15,7 @@ from psycopg import errors
 from reaper.policy.protections import NEEDS_LOCKS
 from reaper.policy.rules import Action
 from reaper.policy.session import ACTIVE, SessionId
-from reaper.policy.spans import Instant
+from reaper.policy.spans import SECOND, Instant
 from reaper.policy.verdict import Act, Outcome, Reap, Result
 from reaper.postgres.decoding import as_flag, as_instant, as_number
 from reaper.postgres.encoding import int4s
@@ -35,6 +35,8 @@ _LONGEST_PAUSE: Final = 0.1
 _PATIENCE: Final = 2.0
 """Whoever is still there so long after the last one has left will not leave: it is something else."""
 _LONGEST_PATIENCE: Final = 10.0
+_IN_TIME: Final = 15 * SECOND
+"""Nobody waits so long for an answer; what the server comes to only then is not to be done any more."""
 
 Settled = Sequence[tuple[Reap, Outcome]]
 
@@ -45,24 +47,26 @@ class GuardedTerminator:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def signal(self, reaps: Sequence[Reap]) -> Sequence[Outcome]:
+    async def signal(self, reaps: Sequence[Reap], *, heard: Instant) -> Sequence[Outcome]:
         """Look again and signal, each in one statement; SIGNALLED is not the end, and wants to be confirmed.
 
-        All of them are on their way before the first answer: who asks for it stands by so many acts.
+        All of them are on their way before the first answer: who asks for it stands by so many acts, and
+        tells when the server was last heard, by its own clock, for they are not to be done much later.
         Whatever goes wrong here is an outcome, never a reason to try again.
         """
+        not_after = Instant(heard + _IN_TIME)
         outcomes: list[Outcome] = []
         for flight in _flights(reaps):
-            outcomes += await self._flown(flight)
+            outcomes += await self._flown(flight, not_after)
         return outcomes
 
-    async def _flown(self, flight: Sequence[Reap]) -> Sequence[Outcome]:
+    async def _flown(self, flight: Sequence[Reap], not_after: Instant) -> Sequence[Outcome]:
         if self._link.lost:
             return [Outcome(result=Result.WITHDRAWN, detail="the connection was lost before")] * len(flight)
         try:
             if veto := await self._veto(flight[0]):
                 return await self._missed(flight, veto)
-            answers = await self._link.fly([guarded(reap) for reap in flight])
+            answers = await self._link.fly([guarded(reap, not_after=not_after) for reap in flight])
         except (ServerError, psycopg.Error) as error:
             return [_failed(error)] * len(flight)
         missed = [reap for reap, answer in zip(flight, answers, strict=True) if answer == []]
@@ -157,7 +161,7 @@ class GuardedTerminator:
 class Rehearsal:
     """A dry run: takes every decision, and touches nobody."""
 
-    async def signal(self, reaps: Sequence[Reap]) -> Sequence[Outcome]:
+    async def signal(self, reaps: Sequence[Reap], *, heard: Instant) -> Sequence[Outcome]:  # noqa: ARG002
         """Say what would have been done."""
         said = (f"dry run: would {reap.action}" for reap in reaps)
         return [Outcome(result=Result.REHEARSED, detail=detail) for detail in said]
@@ -199,6 +203,9 @@ def _answered(answer: Sequence[Row] | psycopg.Error | Lost) -> Outcome:
         return _failed(answer)
     ((looked, sent, signalled),) = answer
     at = as_instant(signalled)
+    if sent is None:
+        detail = "the server came to it too late: nobody waits so long for its answer"
+        return Outcome(result=Result.WITHDRAWN, detail=detail, at=at)
     if not as_flag(sent):
         return Outcome(result=Result.GONE, detail="it left at the moment of the signal", at=at)
     return Outcome(result=Result.SIGNALLED, at=at, act=Act(as_instant(looked), at))

@@ -10,7 +10,7 @@ from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import Snapshot
-from reaper.policy.spans import Span
+from reaper.policy.spans import Instant, Span
 from reaper.policy.verdict import BrakeTrip, Outcome, Plan, Reap, Result
 from reaper.record.ledger import Author, Intent, Ledger
 from reaper.record.writer import RecordFailed
@@ -30,8 +30,8 @@ class Observing(Protocol):
 class Terminating(Protocol):
     """Acts on a server, or only says that it would."""
 
-    async def signal(self, reaps: Sequence[Reap]) -> Sequence[Outcome]:
-        """Look again at each, and signal; SIGNALLED wants to be confirmed."""
+    async def signal(self, reaps: Sequence[Reap], *, heard: Instant) -> Sequence[Outcome]:
+        """Look again at each and signal, soon after the server was heard; SIGNALLED wants to be confirmed."""
 
     def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[Sequence[tuple[Reap, Outcome]]]:
         """Watch what comes of the signals, and tell at each look of those whose end was seen."""
@@ -119,7 +119,7 @@ async def run_cycle(
     plan = decide(snapshot=snapshot, rules=rules, memory=memory)
     station.ledger.braked(station.author, name, snapshot, new_brakes(plan, memory))
     intents = station.ledger.intend(station.author, name, snapshot, (*plan.reaps, *plan.rehearsals))
-    book = await _carry_out(intents, station, stopping)
+    book = await _carry_out(intents, station, stopping, heard=snapshot.at)
     return Cycle(
         name=name,
         snapshot=snapshot,
@@ -137,13 +137,17 @@ def new_brakes(plan: Plan, memory: Memory) -> tuple[BrakeTrip, ...]:
     return tuple(trip for trip in plan.brakes if trip.policy.name not in memory.braked)
 
 
-async def _carry_out(intents: Sequence[Intent], station: Station, stopping: Callable[[], bool]) -> "_Book":
+async def _carry_out(
+    intents: Sequence[Intent], station: Station, stopping: Callable[[], bool], *, heard: Instant
+) -> "_Book":
     """Signal flight by flight, then watch them go; every outcome is written as soon as it is known."""
     book = _Book(station.ledger)
     sent: dict[int, tuple[Intent, Outcome]] = {}
     for hand, flight in _flights(intents, station.hands):
         veto = _STOPPING if stopping() else book.veto
-        outcomes = [veto] * len(flight) if veto else await hand.signal([intent.reap for intent in flight])
+        reaps = [intent.reap for intent in flight]
+        outcomes = [veto] * len(flight) if veto else await hand.signal(reaps, heard=heard)
+        heard = max([heard, *(outcome.at for outcome in outcomes if outcome.at)])
         known = list(zip(flight, outcomes, strict=True))
         sent |= {id(each[0].reap): each for each in known if each[1].result is Result.SIGNALLED}
         book.settle([each for each in known if each[1].result is not Result.SIGNALLED])

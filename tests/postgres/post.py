@@ -8,6 +8,7 @@ from typing import Final
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import SessionId
+from reaper.policy.spans import Instant
 from reaper.policy.verdict import Outcome, Reap, Spare, Spared
 from reaper.postgres.terminator import GuardedTerminator, Rehearsal
 from reaper.record.events import OUTCOME, Event
@@ -93,8 +94,11 @@ class Meddler:
         self._terminator = terminator
         self._before = list(before)
         self.confirm = terminator.confirm
+        self.heard: list[Instant] = []
+        """By each flight, when the server was heard before it."""
 
-    async def signal(self, reaps: Sequence[Reap]) -> Sequence[Outcome]:
+    async def signal(self, reaps: Sequence[Reap], *, heard: Instant) -> Sequence[Outcome]:
+        self.heard.append(heard)
         if self._before:
             self._before.pop(0)()
-        return await self._terminator.signal(reaps)
+        return await self._terminator.signal(reaps, heard=heard)

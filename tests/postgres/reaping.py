@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeVar
 
 from reaper.policy.decide import decide
@@ -11,7 +12,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.selector import NO_KEYS, Glob, Selector
 from reaper.policy.session import ACTIVE, IDLE, Session, SessionId, Snapshot
-from reaper.policy.spans import Span, from_datetime
+from reaper.policy.spans import Instant, Span, from_datetime
 from reaper.policy.verdict import Outcome, Plan, Reap, Result, Spare, Verdict
 from reaper.postgres.flight import Ask, Row
 from reaper.postgres.link import Link
@@ -122,8 +123,12 @@ class Reaper:
 
     def signal(self, reap: Reap) -> Outcome:
         """Look again and signal; nothing is confirmed yet."""
-        (outcome,) = self.do(self.terminator.signal([reap]))
+        (outcome,) = self.signal_all([reap])
         return outcome
+
+    def signal_all(self, reaps: Sequence[Reap], *, heard_ago: Span = NOW) -> Sequence[Outcome]:
+        """The same for several, as if the server had been heard last so long ago."""
+        return self.do(self.terminator.signal(reaps, heard=Instant(now() - heard_ago)))
 
     def confirm(self, *reaps: Reap) -> list[Outcome]:
         """What came of the signals, in the order in which it showed."""
@@ -140,6 +145,11 @@ class Reaper:
             return outcome
         (confirmed,) = self.confirm(reap)
         return confirmed
+
+
+def now() -> Instant:
+    """The time of the servers, which run on this host."""
+    return from_datetime(datetime.now(UTC))
 
 
 def policy(application: str, match: Match = AT_ONCE, *, despite: Sequence[str] = ()) -> Policy:

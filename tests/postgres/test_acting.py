@@ -11,7 +11,7 @@ from reaper.policy.verdict import Result
 from reaper.postgres.terminator import Rehearsal
 
 from .clients import Client, State
-from .reaping import AT_ONCE, NOW, cancelling, policy
+from .reaping import AT_ONCE, NOW, cancelling, now, policy
 from .stage import Stage
 from .waiting import until
 
@@ -203,7 +203,7 @@ def test_a_rehearsal_says_what_it_would_do_and_touches_nobody(stage: Stage) -> N
         stage.reaper.condemn(active, cancelling(stage.sandbox.name("batch"))),
     ]
 
-    outcomes = stage.reaper.do(rehearsal.signal(reaps))
+    outcomes = stage.reaper.do(rehearsal.signal(reaps, heard=now()))
 
     assert [(outcome.result, outcome.detail) for outcome in outcomes] == [
         (Result.REHEARSED, "dry run: would terminate"),

@@ -46,6 +46,17 @@ def test_what_a_cycle_did_is_in_the_record_intents_before_outcomes(post: Post) -
     assert all(client.left() for client in clients)
 
 
+def test_each_flight_is_timed_from_the_last_word_of_the_server(post: Post) -> None:
+    post.stage.open_many(FLIGHT + 1)
+    post.sight()
+    post.enforce = meddler = Meddler(post.stage.reaper.terminator)
+
+    cycle = post.cycle(policy(post.stage.application))
+
+    signalled = [outcome.act.signalled for _, outcome in cycle.settled if outcome.act]
+    assert meddler.heard == [cycle.snapshot.at, sorted(signalled)[FLIGHT - 1]]
+
+
 def test_an_outcome_tells_when_the_act_looked_once_more_and_when_it_had_signalled(post: Post) -> None:
     post.stage.open()
     post.sight()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reaper.policy.match import Match
 from reaper.policy.session import ACTIVE
-from reaper.policy.spans import Span, from_datetime
+from reaper.policy.spans import SECOND, Instant, Span, from_datetime
 from reaper.policy.verdict import Outcome, Reap, Result
 from reaper.postgres.decoding import as_flag
 from reaper.postgres.encoding import instant, int4, interval
@@ -21,7 +21,7 @@ from reaper.postgres.flight import Ask, Prepared, Row
 from reaper.postgres.guard import guarded
 
 from .clients import Client
-from .reaping import NOW, Reaper, policy
+from .reaping import DAY, NOW, Reaper, now, policy
 from .server import Server
 from .stage import Stage
 from .waiting import until
@@ -45,6 +45,10 @@ def asking(server: Server) -> Iterator[Reaper]:
     """A reaper whose connection many examples share."""
     with Stage(server) as stage:
         yield stage.reaper
+
+
+def in_time(reap: Reap) -> Ask:
+    return guarded(reap, not_after=Instant(now() + DAY))
 
 
 def wait_ask() -> Ask:
@@ -81,7 +85,7 @@ def condemned(stage: Stage, client: Client) -> Reap:
 def test_an_act_that_waited_for_its_turn_sees_who_woke_up_meanwhile(stage: Stage) -> None:
     client = stage.open()
 
-    _, answer = fly_while_waiting(stage, guarded(condemned(stage, client)), client.wake)
+    _, answer = fly_while_waiting(stage, in_time(condemned(stage, client)), client.wake)
 
     assert answer == []
     assert client.alive()
@@ -90,12 +94,37 @@ def test_an_act_that_waited_for_its_turn_sees_who_woke_up_meanwhile(stage: Stage
 def test_an_act_that_waited_for_its_turn_ends_whoever_is_still_as_it_was(stage: Stage) -> None:
     client = stage.open()
 
-    _, answer = fly_while_waiting(stage, guarded(condemned(stage, client)), lambda: None)
+    _, answer = fly_while_waiting(stage, in_time(condemned(stage, client)), lambda: None)
 
     assert isinstance(answer, list)
     ((_, sent, _),) = answer
     assert as_flag(sent)
     until(client.left)
+
+
+def test_an_act_whose_time_has_passed_when_its_turn_comes_is_not_done(stage: Stage) -> None:
+    client = stage.open()
+    late = guarded(condemned(stage, client), not_after=now())
+
+    _, answer = fly_while_waiting(stage, late, lambda: None)
+
+    assert isinstance(answer, list)
+    ((_, sent, _),) = answer
+    assert sent is None
+    assert client.alive()
+
+
+def test_acts_are_done_soon_after_the_server_was_heard_or_not_at_all(stage: Stage) -> None:
+    clients = stage.open_many(2)
+    reaps = [condemned(stage, client) for client in clients]
+
+    late = stage.reaper.signal_all(reaps, heard_ago=Span(16 * SECOND))
+
+    assert [outcome.result for outcome in late] == [Result.WITHDRAWN] * 2
+    assert all(str(outcome.detail).startswith("the server came to it too late") for outcome in late)
+    assert all(client.present() for client in clients)
+    in_time = stage.reaper.signal_all(reaps, heard_ago=Span(14 * SECOND))
+    assert [outcome.result for outcome in in_time] == [Result.SIGNALLED] * 2
 
 
 def test_of_a_flight_each_fares_for_itself(stage: Stage) -> None:
@@ -113,7 +142,7 @@ def test_of_a_flight_each_fares_for_itself(stage: Stage) -> None:
     left.close()
     until(left.left)
 
-    outcomes = stage.reaper.do(stage.reaper.terminator.signal(reaps))
+    outcomes = stage.reaper.signal_all(reaps)
 
     assert [outcome.result for outcome in outcomes] == [
         Result.SIGNALLED,
@@ -136,7 +165,7 @@ def test_what_must_be_asked_just_before_an_act_is_asked_in_its_place_among_the_o
         condemned(stage, another),
     ]
 
-    outcomes = stage.reaper.do(stage.reaper.terminator.signal(reaps))
+    outcomes = stage.reaper.signal_all(reaps)
 
     assert [outcome.result for outcome in outcomes] == [Result.SIGNALLED] * 3
     until(lambda: all(client.left() for client in (idle, another)))
@@ -163,7 +192,7 @@ def test_a_connection_that_breaks_in_flight_is_lost_for_every_answer_that_did_no
         stage.admin.execute("SELECT pg_terminate_backend(%s)", (reaper.link.pid,))
 
     async def flown() -> Sequence[Sequence[Row] | psycopg.Error | Lost]:
-        asks = [DIVIDE.asked(by=int4(1)), wait_ask(), guarded(reap)]
+        asks = [DIVIDE.asked(by=int4(1)), wait_ask(), in_time(reap)]
         answers, _ = await asyncio.gather(reaper.link.fly(asks), asyncio.to_thread(end_it))
         return answers
 
@@ -182,8 +211,11 @@ def test_acts_whose_answer_did_not_come_are_unknown_and_those_behind_are_withdra
     reaps = [reaper.condemn(client, policy(stage.application)) for client in clients]
     stage.admin.execute("SELECT pg_terminate_backend(%s)", (reaper.link.pid,))
 
+    heard = now()
+
     async def signalled() -> list[Outcome]:
-        return [*await reaper.terminator.signal(reaps[:2]), *await reaper.terminator.signal(reaps[2:])]
+        signal = reaper.terminator.signal
+        return [*await signal(reaps[:2], heard=heard), *await signal(reaps[2:], heard=heard)]
 
     outcomes = reaper.do(signalled())
 

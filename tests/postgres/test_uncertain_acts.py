@@ -12,7 +12,7 @@ from . import majors
 from . import server as servers
 from .freezing import frozen
 from .proxy import Proxy
-from .reaping import Reaper, cancelling, policy
+from .reaping import Reaper, cancelling, now, policy
 from .server import Server
 from .stage import Stage
 from .waiting import until
@@ -51,10 +51,11 @@ def test_a_connection_cut_while_signalling_leaves_the_outcome_unknown(stage: Sta
     client = stage.open()
     with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
         reap = reaper.condemn(client, policy(stage.application))
+        heard = now()
         proxy.go_deaf()
 
         async def signal_while_cut() -> Sequence[Outcome]:
-            signalling = reaper.terminator.signal([reap])
+            signalling = reaper.terminator.signal([reap], heard=heard)
             outcomes, _ = await asyncio.gather(signalling, asyncio.to_thread(proxy.cut))
             return outcomes
 

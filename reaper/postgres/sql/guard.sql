@@ -3,6 +3,8 @@
 -- over a materialized CTE: anywhere else the planner may call it on bystanders.
 -- wait_event is read live from shared memory, the other columns from a copy made a moment before: an idle session
 -- that has just received a query shows there first.
+-- A server that stood still, or a line that did, may come to this long after nobody waits for it any more: whoever
+-- would then be signalled is left alone, and the answer says so by NULL.
 WITH target AS MATERIALIZED (
   SELECT s.pid
     FROM pg_catalog.pg_stat_get_activity(%(pid)s::int4) s
@@ -28,4 +30,9 @@ WITH target AS MATERIALIZED (
      AND (%(holds_back_vacuum)s::int4 IS NULL
           OR greatest(pg_catalog.age(s.backend_xid), pg_catalog.age(s.backend_xmin)) >= %(holds_back_vacuum)s::int4)
 )
-SELECT pg_catalog.statement_timestamp(), pg_catalog.{signal}(target.pid), pg_catalog.clock_timestamp() FROM target
+SELECT pg_catalog.statement_timestamp(),
+       CASE WHEN pg_catalog.statement_timestamp() <= %(not_after)s::timestamptz
+            THEN pg_catalog.{signal}(target.pid)
+       END,
+       pg_catalog.clock_timestamp()
+  FROM target
