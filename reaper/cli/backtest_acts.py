@@ -20,7 +20,9 @@ class Acts:
         """Those on the way from one reading to the next."""
         if self._file is None:
             return
-        for at, reap in stretch.taken:
+        for at, reap, again in stretch.taken:
+            if again:
+                continue
             session = reap.session
             line = {
                 "time": isoformat(at),

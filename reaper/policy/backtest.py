@@ -73,9 +73,9 @@ class Backtest:
     def read(self, reading: Reading) -> Stretch:
         """Go on to this reading."""
         stretch = self._replay.read(reading)
+        self.hindsight.read(reading, stretch)
         self._measure(reading, stretch)
         self._count(reading, stretch)
-        self.hindsight.read(reading, stretch)
         return stretch
 
     def end(self) -> None:
@@ -100,9 +100,10 @@ class Backtest:
                 found.peak = level
             if found.peak_would is None or level.would > found.peak_would.would:
                 found.peak_would = level
-        for at, reap in stretch.taken:
-            found.taken[reap.policy.name] += 1
-            found.course.taken(at, reap.policy.name)
+        for at, reap, again in stretch.taken:
+            found.taken[reap.policy.name] += not again
+            if not again:
+                found.course.taken(at, reap.policy.name)
         found.brakes.update(trip.policy.name for _, trip in stretch.trips)
 
     def _count(self, reading: Reading, stretch: Stretch) -> None:
@@ -118,9 +119,9 @@ class Backtest:
             if name is not None:
                 self.findings.applications[name].gone -= 1
                 touched.add(name)
-        for _, reap in stretch.taken:
+        for _, reap, again in stretch.taken:
             name = self.name(reap.session.identity.application)
-            self.findings.applications[name].taken += 1
+            self.findings.applications[name].taken += not again
             if reap.session.id in self._replay.gone and reap.session.id not in self._gone:
                 self._gone[reap.session.id] = name
                 self.findings.applications[name].gone += 1

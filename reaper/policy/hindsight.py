@@ -1,15 +1,15 @@
 """What became of those whom a backtest took: the same fates, and the same regret, as of a rehearsal."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from reaper.policy.fates import Fate, Fated, Look, Standing, Watched, fates, unused
 from reaper.policy.regret import Limit, Regret, Trial, limit_under
-from reaper.policy.seen import Reading
+from reaper.policy.seen import Reading, Seen, Sighting
 from reaper.policy.session import SessionId
 from reaper.policy.spans import SECOND, Instant, Span
-from reaper.policy.stretch import Stretch
+from reaper.policy.stretch import Stretch, Taken
 
 MOST_TRIALS: Final = 100_000
 """So many of a policy are remembered one by one, to work out another limit; all of them are counted."""
@@ -32,10 +32,13 @@ class Hindsight:
         """The same for each application."""
 
     def read(self, reading: Reading, stretch: Stretch) -> None:
-        """Go on to this reading, and watch those that were taken on the way."""
-        for number, (at, reap) in enumerate(stretch.taken):
-            one = Watched(intent=f"{at}-{number}", reap=reap, at=at, cycle="", rules="")
-            self._watched[reap.session.id].append(one)
+        """Go on to this reading, and watch those that were taken on the way; it marks who was before."""
+        for number, taken in enumerate(stretch.taken):
+            one = _watched(taken, number)
+            if any(known.key == one.key for known in self._watched[one.id]):
+                stretch.taken[number] = taken._replace(again=True)  # as after a restart of the service
+            else:
+                self._watched[one.id].append(one)
         if self._watched:
             self._look(reading, {one.reap.session.id for one in stretch.taken})
         self._at = reading.at
@@ -62,15 +65,25 @@ class Hindsight:
         return limit_under(self._trials[policy])
 
     def _look(self, reading: Reading, new: set[SessionId]) -> None:
+        for sighting in reading.sightings:
+            self._glance(sighting)
         ids = {*(now.id for _, now in reading.changed), *(was.id for was in reading.left), *new}
         seen = dict[SessionId, Standing | None]()
         for who in ids & self._watched.keys():
             now = reading.sessions.get(who)
-            seen[who] = now and Standing(now.state_change, now.query_start, now.xact_start)
-        watched = [one for who in seen for one in self._watched[who]]
+            seen[who] = now and _standing(now)
         blind_after = Span(max(_BLIND_READINGS * reading.every, _BLIND_AFTER))
         before = reading.at if self._at is None else self._at
-        for fated in fates(watched, seen, Look(at=reading.at, before=before, blind_after=blind_after)):
+        self._settle(seen, Look(at=reading.at, before=before, blind_after=blind_after))
+
+    def _glance(self, sighting: Sighting) -> None:
+        """Who fell due again between two readings was used before; the next may show them no more."""
+        seen = {now.id: _standing(now) for now in sighting.sessions if now.id in self._watched}
+        self._settle(seen, Look(at=sighting.at, before=sighting.at, blind_after=_BLIND_AFTER))
+
+    def _settle(self, seen: Mapping[SessionId, Standing | None], look: Look) -> None:
+        watched = [one for who in seen for one in self._watched[who] if one.at <= look.at]
+        for fated in fates(watched, seen, look):
             self._watched[fated.watched.id].remove(fated.watched)
             self._note(fated)
         for who in [who for who in seen if not self._watched[who]]:
@@ -83,6 +96,14 @@ class Hindsight:
             trials.append(trial)
         self._counts[trial.policy][trial.counts_as] += 1
         self.applications[self._named(trial.identity.application)][trial.counts_as] += 1
+
+
+def _standing(seen: Seen) -> Standing:
+    return Standing(seen.state_change, seen.query_start, seen.xact_start)
+
+
+def _watched(taken: Taken, number: int) -> Watched:
+    return Watched(intent=f"{taken.at}-{number}", reap=taken.reap, at=taken.at, cycle="", rules="")
 
 
 def _regret(counts: Counter[object]) -> Regret:

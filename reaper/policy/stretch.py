@@ -20,6 +20,8 @@ class Taken(NamedTuple):
 
     at: Instant
     reap: Reap
+    again: bool = False
+    """The same act once more: since it was taken the session has stayed as it was, and nobody had looked."""
 
 
 class Level(NamedTuple):

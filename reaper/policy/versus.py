@@ -34,7 +34,7 @@ class Versus:
         """Go on to this reading."""
         fresh = set[_Act]()
         for side, stretch in ((OLD, old), (NEW, new)):
-            for _, reap in stretch.taken:
+            for _, reap, _ in stretch.taken:
                 act = _Act(reap.session.id, reap.session.state_change)
                 known, _ = self._open.get(act, (side, ""))
                 application = self._named(reap.session.identity.application)

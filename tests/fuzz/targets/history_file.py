@@ -79,7 +79,7 @@ def _read(path: Path) -> None:
             backtest = Backtest(server, RULES, _RHYTHM)
             for reading in HistoryStream(files, told=told.append).readings():
                 assert len(reading.snapshot().sessions) == len(reading.sessions)
-                for _, reap in backtest.read(reading).taken:
+                for _, reap, _ in backtest.read(reading).taken:
                     is_line(plain(reap.reason))
             backtest.end()
             assert sum(backtest.findings.taken.values()) >= 0

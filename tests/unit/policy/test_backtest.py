@@ -7,6 +7,7 @@ from typing import Final
 from reaper.policy.backtest import MOST_APPLICATIONS, OTHERS, Backtest
 from reaper.policy.course import MOST_STEPS, Course
 from reaper.policy.rules import Policy, Rules
+from reaper.policy.seen import Seen, Sighting
 from reaper.policy.session import Session, Snapshot
 from reaper.policy.spans import SECOND, Instant, Span, parse_span
 from reaper.policy.stretch import Rhythm
@@ -59,6 +60,29 @@ def test_each_that_was_taken_has_a_fate() -> None:
     assert found.findings.taken == {"leaked": 3}
     assert found.hindsight.regret_of_application("pool").revived == 1
     assert found.hindsight.regret_of_application("leak").left == 1
+
+
+def test_who_stays_as_it_was_while_nobody_looks_is_taken_once() -> None:
+    hour = 360
+    stream = [look(n, LEAK) for n in (0, 1, hour, hour + 1, hour + 2)]
+    found = backtested(policy(), stream=stream)
+    assert found.findings.gaps == 1
+    assert found.findings.taken == {"leaked": 1}
+    assert sum(step.taken.get("leaked", 0) for step in found.findings.course.steps.values()) == 1
+    assert found.hindsight.regret("leaked").acts == 1
+    leaks = found.findings.applications["leak"]
+    assert (leaks.taken, leaks.gone) == (1, 1)
+
+
+def test_who_fell_due_again_and_left_before_the_next_reading_was_used_before_that() -> None:
+    again = replace(LEAK, state_change=at(20), query_start=at(20))
+    fell_due = Sighting(at(90), (Seen.of(again),), {})
+    stream = readings([look(0, LEAK), look(1, LEAK), look(100)], every=100 * STEP, sightings=[fell_due])
+    backtest = Backtest("orders", Rules(policies=(policy(),)), RHYTHM)
+    for reading in stream:
+        backtest.read(reading)
+    regret = backtest.hindsight.regret("leaked")
+    assert (backtest.findings.taken["leaked"], regret.revived, regret.left) == (2, 1, 1)
 
 
 def test_the_peak_is_told_as_it_was_and_as_it_would_have_been() -> None:
