@@ -110,9 +110,10 @@ def _recorded(
     for event in events_of(files):
         seen.note(event)
     trials = (trial for trial in seen.trials() if _fits(server, trial.server))
+    held = (one for one in seen.held() if _fits(server, one.server))
     return {
         "rehearsal": FORMAT,
-        "policies": [as_document(one) for one in assess(trials, by_any_rules=any_rules)],
+        "policies": [as_document(one) for one in assess(trials, held, by_any_rules=any_rules)],
         "left_alone": [pool for pool in seen.left_alone() if _fits(server, pool["server"])],
     }
 

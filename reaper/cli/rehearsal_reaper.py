@@ -48,6 +48,7 @@ class _Policy(_Counts):
     servers: int
     slots_at_once: int
     session_hours: float
+    held_back: dict[str, int]
     revived_after_s: float | None
     limit: _Limit | None
     applications: list[_Application]

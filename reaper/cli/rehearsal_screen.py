@@ -6,6 +6,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from reaper.cli.show import console, print_table
+from reaper.policy.held import held_words
 from reaper.policy.session import Identity, whose
 from reaper.policy.spans import SECOND, Span, words
 from reaper.telemetry.plain import plain
@@ -55,6 +56,8 @@ def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("used again", f"{one['revived']}{_after(one)}"),
         ("not used again", f"{one['unused']}, and {one['left']} more left by themselves"),
     ]
+    if held := held_words(one["held_back"]):
+        lines.insert(1, ("more, at once", f"held back: {held}"))
     if one["regret"] is not None:
         sure = f"up to {_percent(one['regret_up_to'])} with 95 % confidence"
         lines.append(("regret", f"{_percent(one['regret'])}, {sure}"))

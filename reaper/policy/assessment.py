@@ -1,12 +1,13 @@
 """Whether a rehearsed policy may be enforced, by what became of those that it would have terminated."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from reaper.policy.fates import Fate
+from reaper.policy.held import Held, most_held
 from reaper.policy.regret import FEW, Freed, Limit, Regret, Trial, freed, limit_under, middle
 from reaper.policy.spans import Span, exact_words, seconds
 
@@ -47,6 +48,8 @@ class Assessment:
     """Those with the most acts first."""
     servers: int
     freed: Freed
+    held: Mapping[str, int]
+    """How many more, at once, each restraint held back."""
     revived_after: Span | None
     """The median of those that were used again, from the act on."""
     limit: Limit | None
@@ -58,18 +61,24 @@ class Assessment:
     """The advice as a sentence."""
 
 
-def assess(trials: Iterable[Trial], *, by_any_rules: bool = False) -> tuple[Assessment, ...]:
+def assess(
+    trials: Iterable[Trial], held: Iterable[Held] = (), *, by_any_rules: bool = False
+) -> tuple[Assessment, ...]:
     """Assess every policy of these, by name: by its newest policy file, unless any is wanted."""
     by_policy = defaultdict[str, list[Trial]](list)
     for trial in trials:
         by_policy[trial.policy].append(trial)
+    back = defaultdict[str, list[Held]](list)
+    for one in held:
+        back[one.policy].append(one)
     return tuple(
-        _assess(policy, by_policy[policy], by_any_rules=by_any_rules) for policy in sorted(by_policy)
+        _assess(policy, by_policy[policy], back[policy], by_any_rules=by_any_rules)
+        for policy in sorted({*by_policy, *back})
     )
 
 
-def _assess(policy: str, every: Sequence[Trial], *, by_any_rules: bool) -> Assessment:
-    newest = max(every, key=lambda trial: trial.at).rules
+def _assess(policy: str, every: Sequence[Trial], held: Sequence[Held], *, by_any_rules: bool) -> Assessment:
+    _, newest = max([(one.at, one.rules) for one in every] + [(one.at, one.rules) for one in held])
     trials = [trial for trial in every if by_any_rules or trial.rules == newest]
     regret = Regret.of(trials)
     limit = limit_under(trials)
@@ -82,6 +91,7 @@ def _assess(policy: str, every: Sequence[Trial], *, by_any_rules: bool) -> Asses
         applications=_by_application(trials),
         servers=len({trial.server for trial in trials}),
         freed=freed(trials),
+        held=most_held(one for one in held if by_any_rules or one.rules == newest),
         revived_after=middle([trial.after for trial in trials if trial.fate is Fate.REVIVED]),
         limit=limit,
         at_work=any(trial.at_work for trial in trials),
@@ -102,6 +112,7 @@ def as_document(one: Assessment) -> dict[str, object]:
         "servers": one.servers,
         "slots_at_once": one.freed.slots,
         "session_hours": round(one.freed.hours, 2),
+        "held_back": dict(one.held),
         **_counts(one.regret),
         "revived_after_s": None if one.revived_after is None else seconds(one.revived_after),
         "limit": _limit(one),
@@ -158,6 +169,8 @@ def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit 
         closed = f"{regret.left} of {regret.judged} were closed, {whose}"
         return f"too little seen: {closed}; whether they were used just before cannot be told"
     if advice is Advice.TOO_LITTLE:
+        if not regret.acts:
+            return "too little seen: nobody was rehearsed"
         none = "none was used again so far; " if regret.judged else ""
         return f"too little seen: {none}{regret.judged} of {regret.acts} can be judged, {ENOUGH} are needed"
     some = "none" if not regret.revived else f"{regret.revived}"

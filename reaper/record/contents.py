@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from reaper.policy.fates import Fated
+from reaper.policy.held import RESTRAINTS, Restrained
 from reaper.policy.refilling import Refilling
 from reaper.policy.session import Session
 from reaper.policy.spans import Instant, isoformat, seconds, since
@@ -50,6 +51,19 @@ def refilling(pool: Refilling) -> dict[str, object]:
         "acts": acts,
         "came_back": came_back,
         "until": isoformat(pool.left_alone.until),
+    }
+
+
+def held_back(one: Restrained, at: Instant) -> dict[str, object]:
+    """How many a restraint of a rehearsed policy holds back at this moment."""
+    return {
+        "policy": one.policy.name,
+        "mode": one.policy.mode,
+        "action": one.policy.action,
+        "server_time": isoformat(at),
+        "reason": f"a rehearsal would have met {one.many} more, held back {RESTRAINTS[one.by]}",
+        "restraint": one.by,
+        "held": one.many,
     }
 
 

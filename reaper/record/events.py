@@ -22,6 +22,7 @@ BRAKED: Final = "policy.braked"
 COUNTERS: Final = "server.counters"
 FATE: Final = "session.fate"
 LEFT_ALONE: Final = "policy.left_alone"
+HELD_BACK: Final = "policy.held_back"
 
 PREV: Final = "prev"
 """The field by which each line holds on to the one before it."""
@@ -126,6 +127,10 @@ _LEFT_ALONE: Final = (
     Field("until", "instant", "it is left alone until then, by the server's clock"),
 )
 
+_HELD_BACK: Final = (
+    Field("restraint", "text", "what held them back: brake, churn, cap, keep or pace"),
+    Field("held", "integer", "so many sessions at once, more than ever before by these rules"),
+)
 _COUNTERS: Final = (
     Field("server", "text", "the server's name in the policy file"),
     Field("by", "text", "the role that the reaper logged in as"),
@@ -148,6 +153,7 @@ EVENTS: Final[Mapping[str, tuple[Field, ...]]] = {
     BRAKED: (*_EVERY, *_CYCLE, *_BRAKE),
     COUNTERS: (*_EVERY, *_COUNTERS),
     LEFT_ALONE: (*_EVERY, *_CYCLE, *_LEFT_ALONE),
+    HELD_BACK: (*_EVERY, *_CYCLE, *_HELD_BACK),
     FATE: (*_EVERY, *_CYCLE, *_SESSION, *_FATE),
 }
 OPTIONAL: Final = frozenset({"query"})

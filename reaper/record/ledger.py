@@ -7,17 +7,19 @@ from itertools import count
 from threading import Lock
 
 from reaper.policy.fates import Fated
+from reaper.policy.held import Restrained
 from reaper.policy.refilling import Refilling
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import Instant, isoformat
 from reaper.policy.verdict import BrakeTrip, Outcome, Reap, Result
-from reaper.record.contents import fate, only, reaped, refilling
+from reaper.record.contents import fate, held_back, only, reaped, refilling
 from reaper.record.copies import Clock, Copy, Head
 from reaper.record.events import (
     BRAKED,
     COUNTERS,
     EVENTS,
     FATE,
+    HELD_BACK,
     INTENT,
     LEFT_ALONE,
     OUTCOME,
@@ -146,6 +148,15 @@ class Ledger:
         with self._lock:
             told = [{**_authored(author, cycle), **refilling(each)} for each in pools]
             events = [self._event(LEFT_ALONE, fields) for fields in told]
+            self._each(lambda copy: copy.deliver(events))
+
+    def held_back(self, author: Author, cycle: str, at: Instant, held: Sequence[Restrained]) -> None:
+        """Record how many a rehearsal's restraints hold back now; now, or before anything else."""
+        if not held:
+            return
+        with self._lock:
+            told = [{**_authored(author, cycle), **held_back(each, at)} for each in held]
+            events = [self._event(HELD_BACK, fields) for fields in told]
             self._each(lambda copy: copy.deliver(events))
 
     def tallied(self, author: Author, tallied: Tallied) -> None:

@@ -12,15 +12,19 @@ from math import isfinite
 from typing import Final, NamedTuple
 
 from reaper.policy.fates import Fate
+from reaper.policy.held import RESTRAINTS, Held
 from reaper.policy.regret import Trial
+from reaper.policy.rules import Mode
 from reaper.policy.session import ACTIVE, Identity
 from reaper.policy.spans import Instant, Span, from_datetime
-from reaper.policy.verdict import Result
-from reaper.record.events import FATE, LEFT_ALONE, OUTCOME, Event
+from reaper.policy.verdict import Result, Spared
+from reaper.record.events import BRAKED, FATE, HELD_BACK, LEFT_ALONE, OUTCOME, Event
 from reaper.record.reader import parse_time
 
 _FATES: Final[Mapping[str | None, Fate]] = {fate.value: fate for fate in Fate}
 
+_HOLDS: Final = {BRAKED: "condemned", HELD_BACK: "held"}
+"""Events that tell how many a restraint held back, and where they do."""
 _POOL: Final = ("server", "policy", *Identity._fields)
 
 
@@ -54,6 +58,7 @@ class Rehearsals:
         self._acts: dict[_Key, _Act] = {}
         self._newest: dict[str, tuple[datetime, str | None]] = {}
         self._pools: dict[tuple[str | None, ...], Event] = {}
+        self._held: dict[tuple[str, str, str, str], Held] = {}
 
     def note(self, event: Event) -> None:
         """Take what an event says of a rehearsal; most say nothing."""
@@ -64,6 +69,8 @@ class Rehearsals:
             return
         if event.name == LEFT_ALONE:
             self._pools[tuple(map(event.text, _POOL))] = event
+        if server and event.name in _HOLDS:
+            self._hold(server, event)
         rehearsed = event.name == OUTCOME and event.text("outcome") == Result.REHEARSED
         told = _FATES.get(event.text("fate")) if event.name == FATE else None
         if not server or not (rehearsed or told):
@@ -88,11 +95,27 @@ class Rehearsals:
                 key.server, key.policy, act.identity, fate, act.at, act.idle, after, act.at_work, key.rules
             )
 
+    def held(self) -> Iterable[Held]:
+        """The most that each restraint of a rehearsed policy held back at one moment."""
+        return self._held.values()
+
     def left_alone(self) -> list[dict[str, str | None]]:
         """The groups that refilled at once, with what was said of each the last time."""
         return [
             {key: event.text(key) for key in (*_POOL, "until", "reason")} for event in self._pools.values()
         ]
+
+    def _hold(self, server: str, event: Event) -> None:
+        by = Spared.BRAKE.value if event.name == BRAKED else event.text("restraint") or ""
+        many = event.fields.get(_HOLDS[event.name])
+        rehearsed = event.fields.get("dry_run") is True or event.text("mode") == Mode.DRY_RUN
+        at = _instant(event.fields.get("server_time"))
+        if by not in RESTRAINTS or not isinstance(many, int) or many < 1 or at is None or not rehearsed:
+            return
+        key = server, event.text("policy") or "", event.text("rules") or "", by
+        known = self._held.get(key)
+        if known is None or known.most < many:
+            self._held[key] = Held(*key, many, at)
 
     def _act(self, server: str, event: Event) -> _Act | None:
         """The act that an event is about; its beginning is the earliest that was told."""

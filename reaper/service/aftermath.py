@@ -12,6 +12,7 @@ from reaper.postgres.onlooker import Onlooker
 from reaper.record.ledger import Author, Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.cycle import Cycle
+from reaper.service.holdings import Holdings
 from reaper.service.refills import Refills
 from reaper.service.trials import Trials
 from reaper.service.watch import Watch
@@ -31,6 +32,7 @@ class Aftermath:
         self._ledger = ledger
         self.watch = Watch(server, ledger, trials)
         self.refills = Refills()
+        self.holdings = Holdings(server)
 
     def reminded(self, memory: Memory) -> Memory:
         """What the next cycle has to know of it."""
@@ -39,7 +41,9 @@ class Aftermath:
     async def cycled(self, cycle: Cycle, onlooker: Onlooker, author: Author, *, interval: Span) -> News:
         """Look; raises Lost. Nobody rehearsed and nobody ended lately: nothing to look at."""
         left_alone = await self.refills.cycled(cycle, onlooker)
+        held = self.holdings.cycled(cycle.plan, rules=author.rules, dry_run=author.dry_run)
         # The cycle that wants to act finds out as well, and tells.
         with suppress(RecordFailed):
             self._ledger.left_alone(author, cycle.name, left_alone)
+            self._ledger.held_back(author, cycle.name, cycle.snapshot.at, held)
         return News(await self.watch.cycled(cycle, onlooker, author, interval=interval), left_alone)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from reaper.config import Server
+from reaper.policy.held import Held
 from reaper.service.aftermath import Aftermath
 from reaper.service.bulletin import Bulletin
 from reaper.service.chronicle import Chronicle
@@ -63,6 +64,10 @@ class Fleet:
     def trials(self) -> Standings:
         """What rehearsals have shown until now."""
         return self._trials.beside(each.watch.acts() for each in self._aftermaths.values())
+
+    def held(self) -> Iterable[Held]:
+        """The most that restraints of rehearsed policies have held back until now."""
+        return (one for each in self._aftermaths.values() for one in each.holdings.most)
 
     def muster(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
         """Begin at servers that are new, end at those that are gone; one that has changed is both.

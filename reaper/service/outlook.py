@@ -134,7 +134,9 @@ class Outlook:
 
 
 def _verdict(one: Assessment) -> VerdictLine:
-    return VerdictLine(policy=one.policy, advice=one.advice.value, said=one.said, acts=one.regret.acts)
+    return VerdictLine(
+        policy=one.policy, advice=one.advice.value, said=one.said, acts=one.regret.acts, held_back=one.held
+    )
 
 
 def _left_alone(one: LeftAlone) -> LeftAloneLine:

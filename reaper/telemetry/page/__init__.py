@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from reaper.policy import phrases
+from reaper.policy.held import held_words
 from reaper.policy.openings import Openings
 from reaper.telemetry import drawing
 from reaper.telemetry.plain import plain
@@ -48,6 +49,7 @@ def _template() -> Template:
         "waiting_words": phrases.waiting_words,
         "horizon": phrases.horizon,
         "pooler_words": phrases.pooler_words,
+        "held_words": held_words,
         "told": _told,
         "counted": _told,
         "clock": _clock,

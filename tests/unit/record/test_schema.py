@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from reaper.policy.churn import BackOff, Evidence
 from reaper.policy.fates import Watched, unknown
+from reaper.policy.held import Restrained
 from reaper.policy.refilling import Refilling
-from reaper.policy.verdict import BrakeTrip, Outcome, Result
+from reaper.policy.verdict import BrakeTrip, Outcome, Result, Spared
 from reaper.record.events import (
     BRAKED,
     CLOSED,
     EVENTS,
     FATE,
+    HELD_BACK,
     INTENT,
     LEFT_ALONE,
     OPENED,
@@ -51,6 +53,7 @@ def written(*, query: str | None = None) -> list[dict[str, Any]]:
         "c1",
         [Refilling(policy=POLICY, identity=identity, at=AT, evidence=evidence, left_alone=alone)],
     )
+    book.held_back(AUTHOR, "c1", AT, [Restrained(POLICY, Spared.BRAKE, 300)])
     book.close()
     return shelf.events
 
@@ -67,7 +70,16 @@ def fits(kind: str, value: object) -> bool:
 
 def test_every_event_has_exactly_the_documented_fields_of_the_documented_kind() -> None:
     events = written(query="SELECT 1")
-    assert [event["event"] for event in events] == [OPENED, BRAKED, INTENT, OUTCOME, FATE, LEFT_ALONE, CLOSED]
+    assert [event["event"] for event in events] == [
+        OPENED,
+        BRAKED,
+        INTENT,
+        OUTCOME,
+        FATE,
+        LEFT_ALONE,
+        HELD_BACK,
+        CLOSED,
+    ]
     for event in events:
         schema = {field.name: field.kind for field in EVENTS[event["event"]]}
         assert set(event) == set(schema)

@@ -152,7 +152,9 @@ def overview(
 
 def verdict(text: str, *, advice: str = "not yet") -> VerdictLine:
     """What a rehearsal has shown."""
-    return VerdictLine(policy=text, advice=advice, said=f"{advice}: {text}", acts=812)
+    return VerdictLine(
+        policy=text, advice=advice, said=f"{advice}: {text}", acts=812, held_back={"brake": 300}
+    )
 
 
 def alone(text: str) -> LeftAloneLine:
@@ -166,7 +168,7 @@ def usual() -> Overview:
     said = "too little seen: none was used again so far; 12 of 14 can be judged, 35 are needed"
     verdicts = [
         verdict("consoles"),
-        VerdictLine(policy="batch", advice="too little seen", said=said, acts=14),
+        VerdictLine(policy="batch", advice="too little seen", said=said, acts=14, held_back={}),
     ]
     seen = view(usage(*a_day_like_any_other()))
     return overview(seen, happenings=[happening()], verdicts=verdicts, left_alone=[alone("web")])
