@@ -21,7 +21,7 @@ from reaper.policy.session import (
 )
 from reaper.policy.spans import SECOND, Instant, Span
 from reaper.postgres.decoding import as_flag, as_instant, as_number
-from reaper.postgres.encoding import flag, float8, int4, interval
+from reaper.postgres.encoding import flag, float8, interval
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.flight import Prepared, Row
 from reaper.postgres.link import Link
@@ -40,18 +40,11 @@ _CENTURY: Final = 36_525 * 86_400 * SECOND
 
 _WHOLE_EVERY: Final = Span(300 * SECOND)
 """So often everybody is looked at, for the counts by state, and lest a clock that was set hides somebody."""
-
-
-class Thrift(NamedTuple):
-    """When it pays to leave out the young, and to ask for the others one by one."""
-
-    backends: int = 200
-    """With fewer of them everybody is shown."""
-    share: float = 0.1
-    """So many of them are asked for one by one, and more all at once."""
-
-
-_THRIFT: Final = Thrift()
+_FEW: Final = 200
+_FEW_EVERY: Final = Span(60 * SECOND)
+"""The same where there are few of them, and it costs less."""
+_ONE_BY_ONE: Final = 0.1
+"""Such a share of all backends is asked for one by one, and more all at once."""
 
 
 class _Seen(NamedTuple):
@@ -75,13 +68,13 @@ class Observer:
         *,
         server: str,
         query_text: QueryText = QueryText.NONE,
-        thrift: Thrift = _THRIFT,
+        one_by_one: float = _ONE_BY_ONE,
     ) -> None:
         self._link = link
         self._probe = probe
         self._server = server
         self._query_text = query_text
-        self._thrift = thrift
+        self._one_by_one = one_by_one
         self._whole = _WholeLooks()
         self._asks_for_locks = False
         """Together with the next look, when the last one had to ask for them: it will have to again."""
@@ -151,8 +144,7 @@ class Observer:
             aborted=_interval(cutoffs.aborted),
             transaction=_interval(cutoffs.transaction),
             connected=_interval(cutoffs.connected),
-            backends=int4(self._thrift.backends),
-            share=float8(self._thrift.share),
+            one_by_one=float8(self._one_by_one),
         )
         locks = [_ADVISORY_LOCKS.asked()] if self._asks_for_locks else []
         rows, *holders = await self._link.ask(look, *locks)
@@ -205,8 +197,12 @@ class _WholeLooks:
         self._rules = rules
         if snapshot.young is None:
             self._at = None if again else snapshot.at
-        elif self._at is not None and not 0 <= snapshot.at - self._at < _WHOLE_EVERY:
+        elif self._at is not None and not 0 <= snapshot.at - self._at < _whole_every(snapshot):
             self._at = None
+
+
+def _whole_every(snapshot: Snapshot) -> Span:
+    return _FEW_EVERY if snapshot.clients < _FEW else _WHOLE_EVERY
 
 
 def _holders(rows: Sequence[Row]) -> frozenset[int]:

@@ -14,7 +14,7 @@ from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import SECOND, Span
 from reaper.policy.verdict import Result
-from reaper.postgres.observer import Observer, Thrift
+from reaper.postgres.observer import Observer
 from reaper.postgres.onlooker import Onlooker
 from reaper.record.events import FATE, LEFT_ALONE, Event
 from reaper.service.aftermath import Aftermath, News
@@ -130,8 +130,7 @@ def test_a_look_that_leaves_out_the_young_is_made_good_by_asking_for_whom_it_lef
 def thrifty_look(watching: Watching, day_old: Policy) -> Cycle:
     """A cycle whose look shows nobody who is younger than a day."""
     reaper, rules = watching.stage.reaper, Rules(policies=(day_old,))
-    eager = Thrift(backends=0, share=1.0)  # on however small a server
-    observer = Observer(reaper.link, reaper.probe, server="test", thrift=eager)
+    observer = Observer(reaper.link, reaper.probe, server="test")
 
     def look() -> Snapshot:
         return reaper.do(observer.observe(rules, ahead=Span(SECOND)))

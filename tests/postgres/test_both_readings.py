@@ -18,14 +18,14 @@ from reaper.policy.rules import Brake, Cap, Keep, Mode, Policy, Rules, When
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, STATES, Snapshot
 from reaper.policy.spans import SECOND, Span
 from reaper.policy.verdict import Plan
-from reaper.postgres.observer import Observer, Thrift
+from reaper.postgres.observer import Observer
 
 from .clients import Client
 from .server import Server
 from .stage import Stage
 
-ONE_BY_ONE: Final = Thrift(backends=0, share=1.0)
-ALL_AT_ONCE: Final = Thrift(backends=0, share=0.0)
+ONE_BY_ONE: Final = 1.0
+ALL_AT_ONCE: Final = 0.0
 INTERVAL: Final = Span(10 * SECOND)
 MOVABLE: Final = 8
 MOVES: Final = ("query", "begin", "fail", "end")
@@ -36,11 +36,11 @@ class Cast(NamedTuple):
 
     stage: Stage
     movable: list[Client]
-    observers: Mapping[Thrift, Observer]
+    observers: Mapping[float, Observer]
 
-    def both(self, rules: Rules, ahead: Span, thrift: Thrift) -> tuple[Snapshot, Snapshot]:
+    def both(self, rules: Rules, ahead: Span, share: float) -> tuple[Snapshot, Snapshot]:
         """What a look shows that may leave out the young, and what one at everybody showed at that moment."""
-        reaper, thrifty = self.stage.reaper, self.observers[thrift]
+        reaper, thrifty = self.stage.reaper, self.observers[share]
         reaper.do(thrifty.observe(rules, ahead=ahead))  # the first under these rules is at everybody
         some = reaper.do(thrifty.observe(rules, ahead=ahead))
         everybody = reaper.look()
@@ -70,8 +70,8 @@ def cast(server: Server) -> Iterator[Cast]:
         stage.set(untracked, "track_activities", "off")
         stage.open(role=untracked)
         observers = {
-            thrift: Observer(reaper.link, reaper.probe, server="test", thrift=thrift)
-            for thrift in (ONE_BY_ONE, ALL_AT_ONCE)
+            share: Observer(reaper.link, reaper.probe, server="test", one_by_one=share)
+            for share in (ONE_BY_ONE, ALL_AT_ONCE)
         }
         yield Cast(stage, movable, observers)
         for connection in silent:
@@ -188,17 +188,17 @@ def without_watcher(snapshot: Snapshot) -> Snapshot:
     moves=st.lists(st.tuples(st.integers(0, MOVABLE - 1), st.sampled_from(MOVES)), max_size=3),
     chosen=st.lists(policies, min_size=1, max_size=4),
     ahead=st.sampled_from([Span(0), Span(50_000), INTERVAL]),
-    thrift=st.sampled_from([ONE_BY_ONE, ALL_AT_ONCE]),
+    share=st.sampled_from([ONE_BY_ONE, ALL_AT_ONCE]),
 )
 def test_a_look_that_leaves_out_the_young_comes_to_the_same_plan_and_the_same_deadline(
-    cast: Cast, moves: list[tuple[int, str]], chosen: list[dict[str, Any]], ahead: Span, thrift: Thrift
+    cast: Cast, moves: list[tuple[int, str]], chosen: list[dict[str, Any]], ahead: Span, share: float
 ) -> None:
     for number, how in moves:
         move(cast.movable[number], how)
         cast.stage.reaper.rest(cast.movable[number])
     rules = written(chosen, ages(cast.stage.reaper.look()))
 
-    some, everybody = cast.both(rules, ahead, thrift)
+    some, everybody = cast.both(rules, ahead, share)
 
     assert some.young is not None or any(each.cap for each in rules.awake)
     assert counts(some) == counts(everybody)

@@ -10,22 +10,21 @@ from reaper.policy.rules import Cap, Rules
 from reaper.policy.session import IDLE, Snapshot
 from reaper.policy.spans import Span
 from reaper.postgres import observer
-from reaper.postgres.observer import Observer, Thrift
+from reaper.postgres.observer import Observer
 
 from .reaping import DAY, NOW, policy
 from .stage import Stage
 
 FAR: Final = Match(states=(IDLE,), idle_for=DAY)
 AHEAD: Final = Span(0)
-ALWAYS: Final = Thrift(backends=0, share=1.0)
 
 
 class Looks:
     """An observer that may leave out the young, and the statements that it takes."""
 
-    def __init__(self, stage: Stage, thrift: Thrift = ALWAYS) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._reaper = stage.reaper
-        self._observer = Observer(stage.reaper.link, stage.reaper.probe, server="test", thrift=thrift)
+        self._observer = Observer(stage.reaper.link, stage.reaper.probe, server="test")
 
     def look(self, rules: Rules, *, ahead: Span | None = AHEAD) -> Snapshot:
         return self._reaper.do(self._observer.observe(rules, ahead=ahead))
@@ -56,11 +55,15 @@ def test_under_new_rules_everybody_is_looked_at_once(stage: Stage) -> None:
         assert looks.left_out(rules) == [False, True, True]
 
 
-def test_from_time_to_time_everybody_is_looked_at(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("few", "every"), [(1_000_000, "_FEW_EVERY"), (0, "_WHOLE_EVERY")])
+def test_from_time_to_time_everybody_is_looked_at(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, few: int, every: str
+) -> None:
+    monkeypatch.setattr(observer, "_FEW", few)
     looks, rules = Looks(stage), Rules(policies=(policy(stage.application, FAR),))
     assert looks.left_out(rules) == [False, True, True]
 
-    monkeypatch.setattr(observer, "_WHOLE_EVERY", NOW)
+    monkeypatch.setattr(observer, every, NOW)
 
     assert looks.left_out(rules) == [True, False, True]
 
@@ -81,13 +84,6 @@ def test_a_cap_counts_the_young_too_once_there_is_a_candidate(stage: Stage) -> N
     assert Looks(stage).left_out(Rules(policies=(far,))) == [False, True, True]
 
 
-def test_a_small_server_is_looked_at_as_a_whole(stage: Stage) -> None:
-    stage.open()
-    rules = Rules(policies=(policy(stage.application, FAR),))
-
-    assert Looks(stage, Thrift()).left_out(rules) == [False, False, False]
-
-
 def test_without_looking_ahead_everybody_is_shown(stage: Stage) -> None:
     looks, rules = Looks(stage), Rules(policies=(policy(stage.application, FAR),))
 
@@ -98,7 +94,7 @@ def test_a_blind_role_counts_what_it_cannot_read_either_way(stage: Stage) -> Non
     stage.open_many(3)
     blind = stage.open_reaper(stage.sandbox.role("blind"))
     rules = Rules(policies=(policy(stage.application, FAR),))
-    looks = Observer(blind.link, blind.probe, server="test", thrift=ALWAYS)
+    looks = Observer(blind.link, blind.probe, server="test")
 
     everybody, some = (blind.do(looks.observe(rules, ahead=AHEAD)) for _ in range(2))
 

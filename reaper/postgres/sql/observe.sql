@@ -4,7 +4,7 @@
 -- A row of pg_stat_get_activity() costs a search through all backends; what pg_stat_get_backend_*() tell costs next to
 -- nothing. So they go first, and count; then only those are asked for who have reached a cutoff, beside our own session
 -- and the walsenders, whom nothing cheaper tells from clients. Asked for one pid the function goes through all backends
--- too: when there are many, it is asked for all of them at once (by NULL), and still shows only those who are old.
+-- too: when there are many of them, it is asked for all at once (by NULL), and still shows only those who are old.
 WITH cutoff AS MATERIALIZED (
   SELECT pg_catalog.statement_timestamp() - %(quiet)s::interval AS quiet,
          pg_catalog.statement_timestamp() - %(aborted)s::interval AS aborted,
@@ -30,9 +30,7 @@ WITH cutoff AS MATERIALIZED (
 ), asked AS MATERIALIZED (
   SELECT clients,
          unreadable,
-         %(everybody)s::bool OR present < %(backends)s::int4 AS everybody,
-         CASE WHEN %(everybody)s::bool OR present < %(backends)s::int4
-                OR pg_catalog.cardinality(old) > present * %(share)s::float8
+         CASE WHEN %(everybody)s::bool OR pg_catalog.cardinality(old) > present * %(one_by_one)s::float8
               THEN ARRAY[NULL::int4]
               ELSE ARRAY(SELECT pg_catalog.unnest(old)
                           UNION SELECT w.pid FROM pg_catalog.pg_stat_get_wal_senders() w
@@ -59,7 +57,7 @@ SELECT s.pid,
        s.query COLLATE "C" ~* 'pg_(backup_start|start_backup)\s*\(',
        CASE WHEN %(with_query)s::bool THEN s.query END,
        pg_catalog.statement_timestamp(),
-       asked.everybody,
+       %(everybody)s::bool,
        asked.clients,
        asked.unreadable
   FROM asked
@@ -68,7 +66,7 @@ SELECT s.pid,
   LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.usesysid
   LEFT JOIN pg_catalog.pg_database d ON d.oid = s.datid
  WHERE (s.backend_type IN ('client backend', 'walsender') OR s.backend_type IS NULL)
-   AND (asked.everybody
+   AND (%(everybody)s::bool
         OR s.pid = pg_catalog.pg_backend_pid()
         OR s.backend_type = 'walsender'
         OR least(s.state_change, s.query_start) <= (SELECT quiet FROM cutoff)
