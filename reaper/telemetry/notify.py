@@ -14,10 +14,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from functools import cache
+from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import Final
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
+from urllib.request import (
+    AbstractHTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+    build_opener,
+)
 
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
@@ -183,9 +191,26 @@ class _NoRedirect(HTTPRedirectHandler):
         """Follow none: the answer is then an error."""
 
 
+class _Trusting(HTTPSHandler):
+    """Believes the certificates that the host does, and loads them with the first message that needs them."""
+
+    def __init__(self) -> None:
+        AbstractHTTPHandler.__init__(self)  # the other one loads them at once, and they take 2 MB
+
+    def https_open(self, req: Request) -> HTTPResponse:
+        """Send it to a host that can prove who it is."""
+        return self.do_open(HTTPSConnection, req, context=trust())
+
+
+@cache
+def trust() -> ssl.SSLContext:
+    """The certificates that this host believes."""
+    return ssl.create_default_context()
+
+
 def opener() -> OpenerDirector:
-    """What posts: it follows nobody, believes the certificates that the host does, and heeds https_proxy."""
-    return build_opener(_NoRedirect, HTTPSHandler(context=ssl.create_default_context()))
+    """What posts: it follows nobody, wants a certificate that the host believes, and heeds https_proxy."""
+    return build_opener(_NoRedirect, _Trusting)
 
 
 def harmless(text: str) -> str:

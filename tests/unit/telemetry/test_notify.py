@@ -2,20 +2,22 @@
 
 import asyncio
 import io
+import json
 import math
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from urllib.request import HTTPSHandler
+from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reaper.telemetry import notify
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
-from reaper.telemetry.notify import Hook, Notifier, harmless, opener
+from reaper.telemetry.notify import Hook, Notifier, harmless
 
 from .webhook import Webhook, webhook
 
@@ -333,8 +335,52 @@ def test_whatever_a_client_calls_itself_a_line_is_short_and_harmless(name: str) 
     line.encode()
 
 
-def test_a_certificate_is_verified_unless_the_host_trusts_it() -> None:
-    (https,) = [handler for handler in vars(opener())["handlers"] if isinstance(handler, HTTPSHandler)]
-    context: ssl.SSLContext = vars(https)["_context"]
-    assert context.verify_mode is ssl.CERT_REQUIRED
-    assert context.check_hostname
+@pytest.fixture
+def ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
+    """The one authority that this host believes."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "root.crt")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "root.crt"))
+    notify.trust.cache_clear()
+    yield ca
+    notify.trust.cache_clear()
+
+
+@pytest.mark.parametrize(("name", "why"), [("127.0.0.1", None), ("10.9.8.7", "SSLCertVerificationError")])
+def test_a_host_is_told_only_if_it_proves_who_it_is(ca: trustme.CA, name: str, why: str | None) -> None:
+    assert _sent(certified=ca, name=name) == why
+
+
+def test_a_host_is_not_told_when_nobody_here_believes_its_certificate(ca: trustme.CA) -> None:
+    del ca
+    assert _sent(certified=trustme.CA(), name="127.0.0.1") == "SSLCertVerificationError"
+
+
+def test_certificates_are_loaded_only_for_a_message_that_needs_them(ca: trustme.CA, away: Webhook) -> None:
+    async def scene(desk: Desk) -> None:
+        desk.notifier.use([hook_to(away)])
+        desk.notifier.tell(BRAKES, "orders", "one")
+        await desk.send(now=100)
+
+    play(scene)
+    assert notify.trust.cache_info().currsize == 0
+    assert _sent(certified=ca, name="127.0.0.1") is None
+    assert notify.trust.cache_info().currsize == 1
+
+
+def _sent(*, certified: trustme.CA, name: str) -> str | None:
+    """Send a message to a host with such a certificate; why it could not be, or nothing."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certified.issue_cert(name).configure_cert(context)
+    desk = Desk()
+    with webhook(context) as away:
+
+        async def scene(desk: Desk) -> None:
+            desk.notifier.use([hook_to(away)])
+            desk.notifier.tell(BRAKES, "orders", "one")
+            await desk.send(now=100)
+
+        play(scene, desk)
+        logged = [json.loads(line)["why"] for line in desk.logged.getvalue().splitlines()]
+        assert bool(logged) != (away.lines == [["orders: one"]])
+        return logged[0] if logged else None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ssl import SSLContext
 
 
 @dataclass(slots=True)
@@ -47,7 +48,8 @@ def gush(write: Callable[[bytes], object]) -> None:
 
 
 @contextmanager
-def webhook() -> Iterator[Webhook]:
+def webhook(certified: SSLContext | None = None) -> Iterator[Webhook]:
+    """Certified, it talks TLS."""
     hook = Webhook()
     hook.opened.set()
 
@@ -84,7 +86,9 @@ def webhook() -> Iterator[Webhook]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hook.url = f"http://127.0.0.1:{server.server_port}/services/T0/B0/verysecrettoken"
+    if certified:
+        server.socket = certified.wrap_socket(server.socket, server_side=True)
+    hook.url = f"{'https' if certified else 'http'}://127.0.0.1:{server.server_port}/services/T0/B0/verysecrettoken"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
