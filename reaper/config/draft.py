@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from textwrap import wrap
 from typing import Final
 
-from pydantic_core import PydanticCustomError
-
 from reaper.config import patterns
+from reaper.config.wording import BadValue
 from reaper.policy.advice.proposals import Proposal, Proposals
 from reaper.policy.spans import exact_words
 
@@ -29,7 +28,7 @@ def exactly(name: str) -> str | None:
         return None
     try:
         return patterns.unnamed(glob).text
-    except PydanticCustomError:
+    except BadValue:
         return None
 
 

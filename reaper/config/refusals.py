@@ -1,17 +1,16 @@
-"""What pydantic refuses, as a sentence about the place it means."""
+"""What is refused, as a sentence about the place it means."""
 
 import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from pydantic_core import ErrorDetails
-
 from reaper.config import models
 from reaper.config.document import Document
 from reaper.config.dsn import SECRETS, WHERE_SECRETS_BELONG
 from reaper.config.mistakes import LONGEST_QUOTE, Finding, Path, quoted
+from reaper.config.parts import Part, Refusal, Why
 from reaper.config.scalars import Plain
-from reaper.config.wording import OURS, did_you_mean, shown
+from reaper.config.wording import did_you_mean, shown
 
 _EXAMPLES: Final[Mapping[str, str]] = {
     "": "version: 1, and policies: below it",
@@ -60,7 +59,7 @@ _SHORTER: Final[Mapping[str, str]] = {
     "only": "ask for fewer",
 }
 _NEEDED: Final = frozenset({"policies", "state", "per"})
-_MODELS: Final[Mapping[str, type[models.Part]]] = {
+_MODELS: Final[Mapping[str, type[Part]]] = {
     "": models.File,
     "servers": models.Server,
     "protect": models.Selector,
@@ -77,67 +76,56 @@ _MODELS: Final[Mapping[str, type[models.Part]]] = {
 }
 """Which model reads the map under a key; no key is the top of the file."""
 
-_OF_A_KEY: Final = "[key]"
+
+def finding(refusal: Refusal, document: Document) -> Finding:
+    """The finding about one refusal."""
+    what, instead = _SENTENCES[refusal.why](refusal)
+    key = document.keys[refusal.path] if refusal.of_a_key else None
+    return Finding(refusal.path, what, instead, key)
 
 
-def refusal(error: ErrorDetails, document: Document) -> Finding:
-    """The finding about one error."""
-    path = whereabouts(error)
-    what, instead = _SENTENCES[error["type"]](error, path)
-    is_of_a_key = error["type"] == "extra_forbidden" or path != error["loc"]
-    key = document.keys[path] if is_of_a_key else None
-    return Finding(path, what, instead, key)
-
-
-def whereabouts(error: ErrorDetails) -> Path:
-    """Where an error stands, without the mark by which pydantic tells a bad key from its value."""
-    path: Path = error["loc"]
-    is_of_a_key = error["type"] == OURS and path[-2:] == (error["input"], _OF_A_KEY)
-    return path[:-1] if is_of_a_key else path
-
-
-def _missing(_: ErrorDetails, path: Path) -> tuple[str, str]:
-    key = _key(path)
+def _missing(refusal: Refusal) -> tuple[str, str]:
+    key = _key(refusal.path)
     return f"{key!r} is missing", f"write {key}: {_EXAMPLES[key]}"
 
 
-def _unknown(_: ErrorDetails, path: Path) -> tuple[str, str]:
-    key = _key(path)
+def _unknown(refusal: Refusal) -> tuple[str, str]:
+    key = _key(refusal.path)
     if key in SECRETS:
         return f"unknown key {quoted(key)}", WHERE_SECRETS_BELONG
-    known = _MODELS[_key(path[:-1])].model_fields
+    known = _MODELS[_key(refusal.path[:-1])].keys
     return f"unknown key {quoted(key)}", did_you_mean(key, known)
 
 
-def _no_map(error: ErrorDetails, path: Path) -> tuple[str, str]:
-    is_item = path and isinstance(path[-1], int)
-    example = (_ITEMS if is_item else _EXAMPLES)[_key(path)]
-    return f"{_said(error, path)} stands where a map is wanted", f"write {example}"
+def _no_map(refusal: Refusal) -> tuple[str, str]:
+    is_item = refusal.path and isinstance(refusal.path[-1], int)
+    example = (_ITEMS if is_item else _EXAMPLES)[_key(refusal.path)]
+    return f"{_said(refusal)} stands where a map is wanted", f"write {example}"
 
 
-def _no_list(error: ErrorDetails, path: Path) -> tuple[str, str]:
-    value, key = error["input"], _key(path)
+def _no_list(refusal: Refusal) -> tuple[str, str]:
+    value, key = refusal.value, _key(refusal.path)
     text = value.text if isinstance(value, Plain) else value
     is_name = isinstance(text, str) and 0 < len(text) <= LONGEST_QUOTE and key not in _ITEMS
-    is_shown = is_name and "notify" not in path and "//" not in str(text)
+    is_shown = is_name and "notify" not in refusal.path and "//" not in str(text)
     example = f"[{json.dumps(text, ensure_ascii=False)}]" if is_shown else _EXAMPLES[key]
-    return f"{_said(error, path)} stands where a list is wanted", f"write {example}"
+    return f"{_said(refusal)} stands where a list is wanted", f"write {example}"
 
 
-def _empty(error: ErrorDetails, path: Path) -> tuple[str, str]:
-    key = _key(path)
-    kind = "map" if isinstance(error["input"], dict) else "list"
+def _empty(refusal: Refusal) -> tuple[str, str]:
+    key = _key(refusal.path)
+    kind = "map" if isinstance(refusal.value, dict) else "list"
     or_not = "" if key in _NEEDED else ", or leave the key out"
     return f"an empty {kind} says nothing", f"write {_EXAMPLES[key]}{or_not}"
 
 
-def _too_long(error: ErrorDetails, path: Path) -> tuple[str, str]:
-    instead = _SHORTER.get(_key(path), "split the file, or write patterns")
-    return f"more than {error['ctx']['max_length']} entries", instead
+def _too_long(refusal: Refusal) -> tuple[str, str]:
+    instead = _SHORTER.get(_key(refusal.path), "split the file, or write patterns")
+    return f"more than {refusal.most} entries", instead
 
 
-def _ours(error: ErrorDetails, _: Path) -> tuple[str, str]:
-    return error["ctx"]["what"], error["ctx"]["instead"]
+def _ours(refusal: Refusal) -> tuple[str, str]:
+    return refusal.what, refusal.instead
 
 
 def _key(path: Path) -> str:
@@ -146,19 +134,18 @@ def _key(path: Path) -> str:
     return "value" if keys[-2:-1] in (["only"], ["labels"]) else (keys or [""])[-1]
 
 
-def _said(error: ErrorDetails, path: Path) -> str:
+def _said(refusal: Refusal) -> str:
     """What stands there; but no text that may be the URL of a webhook in the wrong place."""
-    is_text = isinstance(error["input"], str)
-    return "a text" if is_text and "notify" in path else shown(error["input"])
+    is_text = isinstance(refusal.value, str)
+    return "a text" if is_text and "notify" in refusal.path else shown(refusal.value)
 
 
-_SENTENCES: Final[Mapping[str, Callable[[ErrorDetails, Path], tuple[str, str]]]] = {
-    "missing": _missing,
-    "extra_forbidden": _unknown,
-    "model_type": _no_map,
-    "dict_type": _no_map,
-    "list_type": _no_list,
-    "too_short": _empty,
-    "too_long": _too_long,
-    OURS: _ours,
+_SENTENCES: Final[Mapping[Why, Callable[[Refusal], tuple[str, str]]]] = {
+    Why.VALUE: _ours,
+    Why.MISSING: _missing,
+    Why.UNKNOWN: _unknown,
+    Why.NO_MAP: _no_map,
+    Why.NO_LIST: _no_list,
+    Why.EMPTY: _empty,
+    Why.TOO_LONG: _too_long,
 }

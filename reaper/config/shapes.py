@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeVar, cast
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
 from reaper.config.document import Document
 from reaper.config.mistakes import Finding
-from reaper.config.models import File, Head, Part, Policy, Server, ServerFile
-from reaper.config.refusals import refusal, whereabouts
+from reaper.config.models import File, Head, Policy, Server, ServerFile
+from reaper.config.parts import Part, Refusal, Unread, Why
+from reaper.config.refusals import finding
 from reaper.config.scalars import Kind, Plain
 
 P = TypeVar("P", bound=Part)
@@ -31,9 +29,9 @@ def shape(document: Document) -> Shape:
     """Read the whole file into models; where it is wrong, read what is left of it."""
     data = document.data
     try:
-        file = File.model_validate(data)
-    except ValidationError as error:
-        findings = [refusal(one, document) for one in error.errors(include_url=False)]
+        file = File.read(data)
+    except Unread as error:
+        findings = [finding(one, document) for one in error.refusals]
         return Shape(*_what_is_left(data), findings)
     return Shape(file, dict(enumerate(file.policies)), [])
 
@@ -42,9 +40,9 @@ def servers(document: Document) -> tuple[dict[int, Server], list[Finding]]:
     """Read a list of servers into models, by their number in it, as far as it goes."""
     data = document.data
     try:
-        return dict(enumerate(ServerFile.model_validate(data).servers)), []
-    except ValidationError as error:
-        findings = [refusal(one, document) for one in error.errors(include_url=False)]
+        return dict(enumerate(ServerFile.read(data).servers)), []
+    except Unread as error:
+        findings = [finding(one, document) for one in error.refusals]
         return _each(Server, data, "servers"), findings
 
 
@@ -66,19 +64,19 @@ def _mended(model: type[P], data: object) -> P | None:
     """The model without the keys that are wrong, so that the rest can be judged at the same time."""
     for _ in range(_ROUNDS):
         try:
-            return model.model_validate(data)
-        except ValidationError as error:
-            for one in error.errors(include_url=False):
+            return model.read(data)
+        except Unread as error:
+            for one in error.refusals:
                 if not _cut(data, one):
                     return None
     return None
 
 
-def _cut(data: object, error: ErrorDetails) -> bool:
+def _cut(data: object, refusal: Refusal) -> bool:
     """Take out the innermost key that holds the mistake; false when nothing would be left."""
-    path = whereabouts(error)
+    path = refusal.path
     keys = [n for n, step in enumerate(path) if isinstance(step, str)]
-    if error["type"] == "missing":
+    if refusal.why is Why.MISSING:
         missing = str(path[-1])
         if missing in _STAND_INS and len(path) == 1:
             cast("dict[str, object]", data)[missing] = _STAND_INS[missing]

@@ -43,7 +43,7 @@ def selectors(head: Head | None, policies: Mapping[int, Policy]) -> Iterator[Pla
 def useless(placed: Iterable[Placed]) -> Iterator[Finding]:
     """Selectors without a key, and patterns that fit everybody."""
     for one in placed:
-        if one.key != MATCH and not one.selector.model_fields_set:
+        if one.key != MATCH and _is_empty(one.selector):
             yield Finding(one.path, "an empty map names nobody", "name somebody, or leave the key out")
         for path, pattern in one.values():
             if isinstance(pattern, Glob) and _fits_all(pattern, str(path[-2])):
@@ -83,6 +83,10 @@ def _useless(placed: Placed, path: Path, said: str, whom: str) -> Finding:
     if placed.key == MATCH:
         return Finding(path, f"{said} fits {whom} and says nothing", "leave the key out")
     return Finding(path, f"{said} {_SPARES[placed.key]} {whom}", "name whom you mean")
+
+
+def _is_empty(selector: Selector) -> bool:
+    return all(getattr(selector, key) is None for key in GROUP_KEYS)
 
 
 def _fits_all(glob: Glob, key: str) -> bool:

@@ -1,23 +1,27 @@
-"""The sentences that refuse a value, as the errors that pydantic collects."""
+"""The sentences that refuse a value."""
 
 import difflib
 from collections.abc import Iterable
 from typing import Final, NoReturn
 
-from pydantic_core import PydanticCustomError
-
 from reaper.config.mistakes import quoted
 from reaper.config.scalars import Kind, Plain
-
-OURS: Final = "wording"
-"""The type of an error that carries its own sentence."""
 
 _LONGEST_GUESS: Final = 64
 
 
+class BadValue(Exception):
+    """A value that cannot be read, and what to write instead."""
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(f"{what}; {instead}")
+        self.what = what
+        self.instead = instead
+
+
 def refuse(what: str, instead: str) -> NoReturn:
     """Say what is wrong with a value and what to write instead."""
-    raise PydanticCustomError(OURS, "{what}; {instead}", {"what": what, "instead": instead})
+    raise BadValue(what, instead)
 
 
 def guess(text: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:

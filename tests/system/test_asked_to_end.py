@@ -15,7 +15,7 @@ from .command import Done, Life, Reaper, parsed
 from .policies import FILE, leaked, policy_file
 from .service import ANYWHERE, RECORD
 
-LOADED: Final = ("_asyncio", "psycopg_binary", "_pydantic_core")
+LOADED: Final = ("_asyncio", "_yaml", "psycopg_binary")
 """Libraries in the order in which they are loaded, after the command is known and before it does anything."""
 
 

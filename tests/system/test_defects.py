@@ -11,7 +11,7 @@ from .command import Reaper
 def test_a_defect_has_an_exit_code_of_its_own_and_is_told_with_where_it_is(
     offline: Reaper, tmp_path: Path, command: str
 ) -> None:
-    (tmp_path / "pydantic.py").write_text("raise LookupError('of a \\x1b[2J kind')\n")
+    (tmp_path / "yaml.py").write_text("raise LookupError('of a \\x1b[2J kind')\n")
 
     done = offline(command, PYTHONPATH=str(tmp_path))
 

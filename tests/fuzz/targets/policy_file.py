@@ -18,8 +18,8 @@ SEEDS: Final = tuple(
 WORDS: Final = tuple(
     word.encode()
     for word in (
-        *(name for model in (models.File, models.Policy, models.Match) for name in model.model_fields),
-        *(name for model in (models.Server, models.Notify, models.Brake) for name in model.model_fields),
+        *(name for model in (models.File, models.Policy, models.Match) for name in model.keys),
+        *(name for model in (models.Server, models.Notify, models.Brake) for name in model.keys),
         *("idle", "active", "10m", "1s", "50%", "off", "enforce", "local", "10.0.0.0/8", '"*"', "[a-z]*"),
     )
 )

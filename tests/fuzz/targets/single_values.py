@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from pydantic_core import PydanticCustomError
-
 from reaper.config import fields, patterns, urls, windows
 from reaper.config.dsn import dsn
 from reaper.config.scalars import plain
+from reaper.config.wording import BadValue
 from reaper.policy.rules import Window
 from reaper.policy.selector import From, Glob
 from reaper.policy.spans import Instant, exact_words, parse_span, words
@@ -73,7 +72,7 @@ def check(data: bytes) -> None:
     name = _NAMES[which]
     try:
         value = _READERS[name](text if quoted else plain(text))
-    except PydanticCustomError as refused:
+    except BadValue as refused:
         is_sentence(str(refused))
     else:
         _is_of_use(value, text)

@@ -88,7 +88,9 @@ def webhook(certified: SSLContext | None = None) -> Iterator[Webhook]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if certified:
         server.socket = certified.wrap_socket(server.socket, server_side=True)
-    hook.url = f"{'https' if certified else 'http'}://127.0.0.1:{server.server_port}/services/T0/B0/verysecrettoken"
+    hook.url = (
+        f"{'https' if certified else 'http'}://127.0.0.1:{server.server_port}/services/T0/B0/verysecrettoken"
+    )
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
