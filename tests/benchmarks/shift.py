@@ -1,6 +1,7 @@
 """The reaper's cycles on a connection of this process, from look to metrics, without the rests between."""
 
 import io
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,12 +10,16 @@ from typing import Final, Self
 from reaper import __version__
 from reaper.config import Server, Settings, read
 from reaper.policy.deadline import rest_after
+from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
+from reaper.policy.spans import from_datetime
+from reaper.policy.verdict import Reap
+from reaper.postgres.terminator import Settled
 from reaper.record.file import FileSink
 from reaper.record.ledger import Ledger
 from reaper.service.bulletin import Bulletin
 from reaper.service.clock_watch import ClockWatch
-from reaper.service.cycle import Cycle, run_cycle
+from reaper.service.cycle import FLIGHT, Cycle, run_cycle
 from reaper.service.station import Manner, foresight, opened, station
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics import Metrics
@@ -59,6 +64,20 @@ class Shift:
     async def sight(self) -> None:
         """See everybody once, so that the next cycle may act."""
         self._memory = Memory.of(await self._post.observer.observe(self._settings.rules))
+
+    async def condemned(self) -> Sequence[Reap]:
+        """Whom a cycle would act on now."""
+        rules = self._settings.rules
+        snapshot = await self._post.observer.observe(rules)
+        return decide(snapshot=snapshot, rules=rules, memory=self._memory).reaps
+
+    async def act(self, reaps: Sequence[Reap]) -> Settled:
+        """Nothing of a cycle but its acts, until all are seen gone: no look, no decision, no record."""
+        hand = self._post.hands.enforce
+        heard = from_datetime(datetime.now(UTC))  # the server's clock is this one
+        for first in range(0, len(reaps), FLIGHT):
+            await hand.signal(reaps[first : first + FLIGHT], heard=heard)
+        return [end async for ends in hand.confirm(reaps) for end in ends]
 
     async def cycle(self) -> Cycle:
         """One whole cycle, and when the next would be due."""

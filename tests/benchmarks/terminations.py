@@ -1,16 +1,18 @@
 """What caution costs: cycles that terminate, until all are confirmed gone, beside one unguarded statement.
 
-Both ways take turns in one loop on one server, each with sessions of its own that are opened anew for each
-round, among others who stay. The pace allows all, and the brake is off. Wall counts here, for the end of a
+All ways take turns in one loop on one server, each with sessions of its own that are opened anew for each
+round, among others who stay: the statement of a cron job, the guarded statements without a reaper around
+them, and a whole cycle. The pace allows all, and the brake is off. Wall counts here, for the end of a
 backend is mostly the server's own work; the reaper's sessions are sighted before the clock starts.
 """
 
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final, LiteralString, NamedTuple
@@ -19,7 +21,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from reaper.policy.spans import SECOND
-from reaper.policy.verdict import Result
+from reaper.policy.verdict import Reap, Result
+from reaper.postgres.terminator import Settled
 from tests.postgres.sandbox import Role
 from tests.system.policies import leaked, policy_file
 
@@ -43,15 +46,15 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.QUICK: _Size(terminations=(1, 100), bystanders=200, rounds=8),
     Scale.SMOKE: _Size(terminations=(2,), bystanders=2, rounds=1),
 }
-_GUARDED: Final = "guarded"
-_UNGUARDED: Final = "unguarded"
+_LEAKED: Final = "leaked"
 _IDLE_FOR: Final = 0.1
 _NAIVE: Final[LiteralString] = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-     WHERE usename = 'unguarded' AND state = 'idle' AND state_change < now() - interval '100 ms'
+     WHERE usename = 'leaked' AND state = 'idle' AND state_change < now() - interval '100 ms'
 """
-_LEFT: Final[LiteralString] = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'unguarded'"
+_LEFT: Final[LiteralString] = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'leaked'"
 _PAUSE: Final = 0.002
+_UNGUARDED: Final = "one unguarded statement"
 
 
 class _Taken(NamedTuple):
@@ -63,12 +66,16 @@ class _Taken(NamedTuple):
     client: float
 
 
+Way = Callable[[Sequence[Reap]], Awaitable[float]]
+"""Ends all of these, and tells when the last one was seen gone, by the clock of this host."""
+
+
 def run(scale: Scale, major: int) -> Iterator[str]:
     """One table: a row for each number of terminations and way."""
     size = _SIZES[scale]
-    room = str(size.bystanders + 2 * max(size.terminations) + 30)
+    room = str(size.bystanders + max(size.terminations) + 30)
     with Ground(major, max_connections=room, autovacuum="off") as ground, ExitStack() as stack:
-        for role in (_GUARDED, _UNGUARDED, "bystander"):
+        for role in (_LEAKED, "bystander"):
             ground.role(role)
         bystanders = stack.enter_context(Crowd(ground.server.port))
         bystanders.open(size.bystanders, roles=["bystander"], applications=20)
@@ -85,57 +92,68 @@ def run(scale: Scale, major: int) -> Iterator[str]:
 async def _rows(ground: Ground, folder: Path, count: int, size: _Size) -> Sequence[Sequence[str]]:
     dsn = make_conninfo(ground.server.dsn, user=REAPER)
     policy = leaked(
-        Role(_GUARDED, ""), idle_for=f"{1000 * _IDLE_FOR:g}ms", pace={"per_cycle": count}, brake="off"
+        Role(_LEAKED, ""), idle_for=f"{1000 * _IDLE_FOR:g}ms", pace={"per_cycle": count}, brake="off"
     )
-    guarded, naive = list[_Taken](), list[_Taken]()
+    rounds = list[Mapping[str, _Taken]]()
     with psycopg.connect(dsn, autocommit=True) as link:
         async with Shift(dsn, policy_file(policy), folder / f"{count}.jsonl") as shift:
+            ways: dict[str, tuple[int, Way]] = {
+                _UNGUARDED: (link.info.backend_pid, partial(_unguarded, link)),
+                "the guarded statements alone": (shift.backend, partial(_acts, shift)),
+                "a cycle of the reaper": (shift.backend, partial(_cycle, shift)),
+            }
             for number in range(-1, size.rounds):  # the first prepares the statements
-                with Crowd(ground.server.port) as crowd:
-                    crowd.open(count, roles=[_GUARDED], applications=20)
-                    crowd.open(count, roles=[_UNGUARDED], applications=20)
-                    await asyncio.sleep(_IDLE_FOR)
-                    taken = await _both(shift, link, count, first=number % 2 == 0)
+                taken = dict[str, _Taken]()
+                for name in _turned(list(ways), number):
+                    with Crowd(ground.server.port) as crowd:
+                        crowd.open(count, roles=[_LEAKED], applications=20)
+                        await asyncio.sleep(_IDLE_FOR)
+                        await shift.sight()
+                        reaps = await shift.condemned()
+                        assert len(reaps) == count, reaps
+                        taken[name] = await _taken(*ways[name], reaps)
                 if number >= 0:
-                    guarded.append(taken[0])
-                    naive.append(taken[1])
-    ratios = [one.gone / other.gone for one, other in zip(guarded, naive, strict=True)]
-    spread = [f"{each:.2f}" for each in (median(ratios), quantile(ratios, 0.1), quantile(ratios, 0.9))]
-    return [
-        (f"{count:,}, one unguarded statement", *_figures(naive), "1.00", "", ""),
-        (f"{count:,}, a cycle of the reaper", *_figures(guarded), *spread),
-    ]
+                    rounds.append(taken)
+    return [(f"{count:,}, {name}", *_figures(name, rounds)) for name in ways]
 
 
-async def _both(shift: Shift, link: psycopg.Connection, count: int, *, first: bool) -> tuple[_Taken, _Taken]:
-    await shift.sight()
-    if first:
-        guarded = await _guarded(shift, count)
-        return guarded, await _unguarded(link)
-    naive = await _unguarded(link)
-    return await _guarded(shift, count), naive
+def _turned(names: Sequence[str], number: int) -> Sequence[str]:
+    """Each comes first as often as the others."""
+    turn = number % len(names)
+    return [*names[turn:], *names[:turn]]
 
 
-async def _guarded(shift: Shift, count: int) -> _Taken:
-    clock = time.time()  # which is the server's as well
-    began, server, client = time.monotonic(), cpu_seconds(shift.backend), time.process_time()
-    cycle = await shift.cycle()
-    done = time.monotonic() - began
-    server, client = cpu_seconds(shift.backend) - server, time.process_time() - client
-    assert cycle.results == {Result.TERMINATED: count}, cycle.results
-    seen = max(outcome.at or 0 for _, outcome in cycle.settled)
-    return _Taken(seen / SECOND - clock, done, server, client)
-
-
-async def _unguarded(link: psycopg.Connection) -> _Taken:
-    backend = link.info.backend_pid
+async def _taken(backend: int, way: Way, reaps: Sequence[Reap]) -> _Taken:
+    clock = time.time()
     began, server, client = time.monotonic(), cpu_seconds(backend), time.process_time()
+    gone = await way(reaps)
+    done = time.monotonic() - began
+    return _Taken(gone - clock, done, cpu_seconds(backend) - server, time.process_time() - client)
+
+
+async def _unguarded(link: psycopg.Connection, _: Sequence[Reap]) -> float:
     link.cursor(binary=True).execute(_NAIVE, prepare=True).fetchall()
     while link.cursor(binary=True).execute(_LEFT, prepare=True).fetchone() != (0,):
         time.sleep(_PAUSE)  # noqa: ASYNC251  (nobody else is on this loop)
-    gone = time.monotonic() - began
-    return _Taken(gone, gone, cpu_seconds(backend) - server, time.process_time() - client)
+    return time.time()
 
 
-def _figures(taken: Sequence[_Taken]) -> list[str]:
-    return [figure(1000 * median(part), "ms") for part in zip(*taken, strict=True)]
+async def _acts(shift: Shift, reaps: Sequence[Reap]) -> float:
+    return _last_seen(reaps, await shift.act(reaps))
+
+
+async def _cycle(shift: Shift, reaps: Sequence[Reap]) -> float:
+    return _last_seen(reaps, (await shift.cycle()).settled)
+
+
+def _last_seen(reaps: Sequence[Reap], settled: Settled) -> float:
+    ends = [outcome.at for _, outcome in settled if outcome.result is Result.TERMINATED and outcome.at]
+    assert len(ends) == len(reaps), settled
+    return max(ends) / SECOND
+
+
+def _figures(name: str, rounds: Sequence[Mapping[str, _Taken]]) -> list[str]:
+    medians = [median(part) for part in zip(*(each[name] for each in rounds), strict=True)]
+    ratios = [each[name].gone / each[_UNGUARDED].gone for each in rounds]
+    spread = ["", ""] if name == _UNGUARDED else [f"{quantile(ratios, share):.2f}" for share in (0.1, 0.9)]
+    return [*(figure(1000 * part, "ms") for part in medians), f"{median(ratios):.2f}", *spread]
