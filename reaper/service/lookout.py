@@ -81,6 +81,7 @@ class Lookout:
         """From now on there is a loop that looks, or none."""
         self._attended = attended
         self.asked.clear()
+        self._answer()  # nobody will look for those who wait now: they get the last look at once
 
     def cycled(self, snapshot: Snapshot, rules: Rules) -> None:
         """A cycle has looked: at everybody, or at enough for a count."""
@@ -143,8 +144,11 @@ class Lookout:
         finally:
             self._tried = self._clock()
             self.asked.clear()
-            self._news.set()
-            self._news = asyncio.Event()
+            self._answer()
+
+    def _answer(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
     def _read(self, look: _Look) -> Reading:
         counted = census(look.snapshot, top=TOP)

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reaper.telemetry import events
@@ -39,6 +40,7 @@ _NOTHING_BUT_OURS: Final = (
     "default-src 'none'; style-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_ENDING: Final = "the reaper is ending: ask again when it is back\n"
 _HEADERS: Final = [
     # One request a connection: nobody comes back on one that is about to be closed.
     ("connection", "close"),
@@ -92,6 +94,27 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, reuse_port=False)
 
 
+def _to_the_end(pages: Starlette) -> ASGIApp:
+    """Whom the end finds waiting is told so: it is no defect, and worth another try."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await pages(scope, receive, sent)
+        except asyncio.CancelledError:
+            if begun:
+                raise
+            await Response(_ENDING, status_code=503, media_type="text/plain")(scope, receive, send)
+
+    return answered
+
+
 async def serve(
     pages: Starlette,
     listening: socket.socket,
@@ -103,7 +126,7 @@ async def serve(
     """Answer requests until the stop."""
     server = _Server(
         uvicorn.Config(
-            pages,
+            _to_the_end(pages),
             http=_visitors(log, patience),
             ws="none",
             lifespan="off",

@@ -183,3 +183,20 @@ def test_where_no_loop_looks_the_last_look_of_a_cycle_is_shown(post: Post) -> No
 
     assert reading
     assert applications(reading)[post.stage.application] == 2
+
+
+def test_who_waits_when_the_loop_leaves_is_shown_the_last_look_at_once(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (last,) = post.ask()
+    monkeypatch.setattr("reaper.service.lookout._PATIENCE", 10 * PATIENCE)
+    monkeypatch.setattr("reaper.service.lookout._FRESH_SECONDS", 0.0)
+
+    async def scene() -> Reading | None:
+        async with asyncio.timeout(PATIENCE):
+            waiting = asyncio.create_task(post.lookout.reading())
+            await post.lookout.asked.wait()
+            post.lookout.attend(attended=False)
+            return await waiting
+
+    assert post.stage.reaper.do(scene()) is last

@@ -174,11 +174,6 @@ class Replica:
         await self.logged(*_HEEDS, since=self.started_at)
 
     @property
-    def ending(self) -> bool:
-        """Whether this life was asked to end: whom the end finds on a page is told 500."""
-        return not self.in_service or self.pid in self._sent
-
-    @property
     def in_service(self) -> bool:
         """Whether it is meant to run."""
         return self._supervisor is not None

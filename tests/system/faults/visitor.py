@@ -18,7 +18,7 @@ class Visitor:
     def __init__(self, reapers: Sequence[Replica]) -> None:
         self._reapers = reapers
         self.answers = Counter[tuple[str, int]]()
-        """By page and status; 0 is none, or that of a reaper that was asked to end."""
+        """By page and status; 0 is none."""
 
     async def run(self) -> None:
         """Look at all of them for ever."""
@@ -26,7 +26,7 @@ class Visitor:
             for replica in [each for each in self._reapers if each.in_service]:
                 for page in PAGES:
                     status, _ = await replica.page(page)
-                    self.answers[page, 0 if replica.ending else status] += 1
+                    self.answers[page, status] += 1
             await asyncio.sleep(_BETWEEN)
 
     @property

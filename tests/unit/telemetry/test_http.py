@@ -259,6 +259,7 @@ def test_a_page_that_fails_is_a_500_and_a_line_in_our_own_log(
 def test_a_visitor_who_is_still_there_at_the_end_is_no_line_in_any_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """And is told what has happened, and that it is worth another try."""
     asked, answered = Event(), Event()
 
     def slow(*_: object) -> Page:
@@ -276,7 +277,8 @@ def test_a_visitor_who_is_still_there_at_the_end_is_no_line_in_any_log(
             assert pages.logged.getvalue() == ""
         finally:
             answered.set()
-        await visitor
+        told = Answer.of(await visitor)
+        assert (told.status, told.body) == (503, "the reaper is ending: ask again when it is back\n")
 
     asyncio.run(play())
     assert caplog.messages == []
