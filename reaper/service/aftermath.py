@@ -28,11 +28,21 @@ class News(NamedTuple):
 class Aftermath:
     """Looks at what cycles have led to, and records it; of longer life than a connection."""
 
-    def __init__(self, server: str, ledger: Ledger, trials: Trials) -> None:
+    def __init__(
+        self, server: str, ledger: Ledger, trials: Trials, *, before: "Aftermath | None" = None
+    ) -> None:
+        self._server = server
         self._ledger = ledger
+        self._trials = trials
+        # What another loop watches stays its own: that loop is still at its end when this one begins, maybe
+        # at another server, and neither can tell what became of the other's sessions.
         self.watch = Watch(server, ledger, trials)
-        self.refills = Refills()
-        self.holdings = Holdings(server)
+        self.refills: Refills = before.refills if before else Refills()
+        self.holdings: Holdings = before.holdings if before else Holdings(server)
+
+    def next(self) -> "Aftermath":
+        """What the loop that takes the place of this one begins with."""
+        return Aftermath(self._server, self._ledger, self._trials, before=self)
 
     def reminded(self, memory: Memory) -> Memory:
         """What the next cycle has to know of it."""

@@ -123,6 +123,7 @@ class Fleet:
 
     def _aftermath(self, server: str) -> Aftermath:
         """What is known of it stays known when the server changes its labels or its connection string."""
-        known = self._aftermaths.get(server) or Aftermath(server, self._common.ledger, self._trials)
-        self._aftermaths[server] = known
-        return known
+        known = self._aftermaths.get(server)
+        new = known.next() if known else Aftermath(server, self._common.ledger, self._trials)
+        self._aftermaths[server] = new
+        return new

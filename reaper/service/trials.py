@@ -27,9 +27,10 @@ class Trials:
 
     def note(self, server: str, fated: Fated) -> None:
         """Something has become of one; what is told of it later takes the place of this."""
-        key = server, fated.watched.key
-        self._known.pop(key, None)
-        self._known[key] = Trial.of(fated, server)
+        key, trial = (server, fated.watched.key), Trial.of(fated, server)
+        known = self._known.pop(key, trial)
+        # A loop whose place was taken tells at its end how things stood before.
+        self._known[key] = known if known.at + known.after > trial.at + trial.after else trial
         while len(self._known) > self._most:
             del self._known[next(iter(self._known))]
             self.forgotten += 1

@@ -17,6 +17,7 @@ from reaper.policy.verdict import Result
 from reaper.postgres.observer import Observer
 from reaper.postgres.onlooker import Onlooker
 from reaper.record.events import FATE, LEFT_ALONE, Event
+from reaper.record.rehearsals import Rehearsals
 from reaper.service.aftermath import Aftermath, News
 from reaper.service.cycle import Cycle
 from reaper.service.trials import Trials
@@ -37,7 +38,8 @@ class Watching:
     def __init__(self, stage: Stage, folder: Path) -> None:
         self.post = Post(stage, folder)
         self.stage = stage
-        self.after = Aftermath("test", self.post.ledger, Trials())
+        self.trials = Trials()
+        self.after = Aftermath("test", self.post.ledger, self.trials)
         self.onlooker = Onlooker(stage.reaper.link)
         self.author = AUTHOR
 
@@ -91,6 +93,57 @@ def test_who_was_used_again_is_revived_who_was_closed_has_left_and_who_stays_is_
     told = {event.fields["pid"]: event.fields["fate"] for event in watching.recorded(FATE)}
     assert told == {used.pid: "revived", closed.pid: "left"}
     assert stays.pid not in told
+
+
+def test_the_end_of_a_loop_whose_place_was_taken_closes_nothing_that_the_new_one_watches(
+    watching: Watching, dry: Policy
+) -> None:
+    (client,) = rehearsed(watching, dry)
+    old = watching.after
+    watching.after = old.next()
+    watching.post.memory = Memory()  # a loop that begins remembers nobody
+    watching.sight()
+    watching.cycle(dry)
+
+    old.watch.end()
+    client.wake()
+
+    assert watching.fates(dry) == {client.pid: Fate.REVIVED}
+    told = [event.fields["fate"] for event in watching.recorded(FATE)]
+    assert told == ["unused", "revived"]
+
+
+def test_what_a_loop_whose_place_was_taken_tells_at_its_end_is_older_than_what_the_new_one_has_seen(
+    watching: Watching, dry: Policy
+) -> None:
+    (client,) = rehearsed(watching, dry)
+    old = watching.after
+    watching.after = old.next()
+    watching.post.memory = Memory()
+    watching.sight()
+    watching.cycle(dry)
+    client.wake()
+    watching.fates(dry)
+
+    old.watch.end()
+
+    (trial,) = watching.trials.beside([]).newest()
+    assert trial.fate is Fate.REVIVED
+    seen = Rehearsals()
+    for event in watching.post.record():
+        seen.note(event)
+    assert [trial.fate for trial in seen.trials() if trial.fate is not Fate.UNUSED] == [Fate.REVIVED, None]
+
+
+def test_of_whom_another_loop_watches_elsewhere_a_look_tells_nothing(watching: Watching, dry: Policy) -> None:
+    (client,) = rehearsed(watching, dry)
+    old = watching.after
+    watching.after = old.next()
+    client.close()
+    until(client.left)
+
+    assert watching.fates(dry) == {}
+    assert len(old.watch) == 1
 
 
 def test_when_it_was_used_again_is_the_servers_word(watching: Watching, dry: Policy) -> None:

@@ -68,6 +68,16 @@ def test_a_server_whose_connection_string_has_changed_is_ended_and_begun_and_goe
     assert gathered.fleet.tallies["orders"].cycles == 7
 
 
+def test_a_loop_that_takes_the_place_of_another_watches_for_itself_and_knows_what_refills() -> None:
+    gathered = Gathered()
+    gathered.muster(ORDERS)
+    old = gathered.fleet.aftermaths["orders"]
+    gathered.muster(_MOVED)
+    new = gathered.fleet.aftermaths["orders"]
+    assert new.watch is not old.watch
+    assert (new.refills, new.holdings) == (old.refills, old.holdings)
+
+
 def test_those_that_stay_are_woken_and_those_that_are_new_need_not_be() -> None:
     gathered = Gathered()
     gathered.muster(ORDERS)
