@@ -10,10 +10,11 @@ from reaper.cli.options import dsn_option, output_option, policies_option, serve
 from reaper.cli.show import Output, Row, print_document, print_table
 from reaper.cli.targets import read_settings
 from reaper.policy.decide import decide
+from reaper.policy.plan import Plan
 from reaper.policy.rules import Mode
 from reaper.policy.session import Session, Snapshot, whose
 from reaper.policy.spans import isoformat, since, words
-from reaper.policy.verdict import Plan, Spare, Verdict
+from reaper.policy.verdict import Spare, Verdict
 from reaper.telemetry.plain import plain
 
 
@@ -119,7 +120,7 @@ def _age(session: Session, snapshot: Snapshot) -> str | None:
 
 def _summary(snapshot: Snapshot, made: Plan) -> list[str]:
     slots = snapshot.slots
-    spared = sum(spare.policy is not None for spare in made.spares)
+    spared = len(made.matched_spares)
     used = f"{slots.used} of {slots.usable} slots used, {slots.reserved} more are reserved"
     said = [
         f"{used}; {len(snapshot.sessions)} session{'' if len(snapshot.sessions) == 1 else 's'} seen.",

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from reaper.policy.plan import Plan
 from reaper.policy.rules import Rules
 from reaper.policy.session import Slots, Snapshot, Watcher
 from reaper.policy.spans import SECOND, Instant
-from reaper.policy.verdict import Plan, Reap, Spared
+from reaper.policy.verdict import Reap, Spared
 
 _RESTLESS: Final = {Spared.PACE, Spared.FIRST_SIGHTING, Spared.CAP}
 """What spares now and may not spare next time, though nothing has changed."""
@@ -74,6 +75,6 @@ class Calm:
         self._braked_at = used if plan.brakes else None
         restless = any(
             isinstance(verdict, Reap) or verdict.by in _RESTLESS
-            for verdict in (*plan.verdicts, *plan.rehearsed_beside)
+            for verdict in (*plan.judged, *plan.rehearsed_beside)
         )
         self._was = None if restless else gates

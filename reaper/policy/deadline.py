@@ -5,22 +5,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from reaper.policy.decide import unknown
 from reaper.policy.protections import NEEDS_LOCKS, shield
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import Session, Snapshot
 from reaper.policy.spans import Instant, Span
+from reaper.policy.unjudged import unknown
 
 
 def next_due(snapshot: Snapshot, rules: Rules) -> Instant | None:
     """The earliest moment after this snapshot at which any session now seen could fall under a policy."""
     earliest: Instant | None = None
     for session in snapshot.sessions:
-        if unknown(session) or session.state_change is None:
-            continue
         policies, soonest, _ = rules.meaning(session)
+        if not policies or session.state_change is None:
+            continue
         if earliest is not None and session.state_change + soonest >= earliest:
             continue  # without asking each policy: it would not be the first
+        if unknown(session):
+            continue
         for policy in policies:
             due = policy.match.due(session)
             if due is not None and due > snapshot.at and (earliest is None or due < earliest):

@@ -9,28 +9,28 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeGuard
 
 from reaper.policy.memory import Memory
-from reaper.policy.protections import BUILT_IN, NEEDS_LOCKS, SELF, Shield, shield
+from reaper.policy.plan import Plan
+from reaper.policy.protections import NEEDS_LOCKS, Shield, shield
 from reaper.policy.restraint import restrain
-from reaper.policy.rules import Meant, Mode, Policy, Rules
-from reaper.policy.seen import Seen
+from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.selector import Hit
-from reaper.policy.session import KINDS, STATES, Session, SessionId, Snapshot
-from reaper.policy.spans import Instant
-from reaper.policy.verdict import BrakeTrip, Plan, Reap, Spare, Spared, Verdict, longest_idle_first
+from reaper.policy.session import Session, SessionId, Snapshot
+from reaper.policy.unjudged import beyond_policies, unknown, unmatched
+from reaper.policy.verdict import BrakeTrip, Reap, Spare, Spared, Verdict, longest_idle_first
 
 _LOCKS: Final = frozenset({NEEDS_LOCKS})
 
 
 def decide(*, snapshot: Snapshot, rules: Rules, memory: Memory) -> Plan:
     """Judge every session of a snapshot."""
-    sessions = sorted(snapshot.sessions, key=lambda session: session.id)
+    sessions = sorted(_to_be_judged(snapshot, rules, memory), key=lambda session: session.id)
     real = _Lane(snapshot, rules, memory, Mode.ENFORCE).judge(sessions)
     if not rules.rehearsing:
-        return Plan(at=snapshot.at, verdicts=tuple(real.verdicts.values()), brakes=real.brakes)
+        return Plan(snapshot=snapshot, judged=tuple(real.verdicts.values()), brakes=real.brakes)
     rehearsal = _Lane(snapshot, rules, memory, Mode.DRY_RUN).judge(sessions)
     return Plan(
-        at=snapshot.at,
-        verdicts=tuple(_merged(verdict, rehearsal.verdicts[who]) for who, verdict in real.verdicts.items()),
+        snapshot=snapshot,
+        judged=tuple(_merged(verdict, rehearsal.verdicts[who]) for who, verdict in real.verdicts.items()),
         rehearsed_beside=tuple(
             beside
             for who, beside in rehearsal.verdicts.items()
@@ -38,6 +38,15 @@ def decide(*, snapshot: Snapshot, rules: Rules, memory: Memory) -> Plan:
         ),
         brakes=(*real.brakes, *(trip for trip in rehearsal.brakes if trip.policy.mode is Mode.DRY_RUN)),
     )
+
+
+def _to_be_judged(snapshot: Snapshot, rules: Rules, memory: Memory) -> list[Session]:
+    """Whom a policy could mean by now, and whom a dry run took before; as a rule few of many."""
+    ripe = rules.ripe(snapshot)
+    if not memory.rehearsed:
+        return ripe
+    taken = {was.id for was in memory.rehearsed} - {session.id for session in ripe}
+    return ripe + [session for session in snapshot.sessions if session.id in taken]
 
 
 class Questions(NamedTuple):
@@ -53,12 +62,12 @@ def questions(snapshot: Snapshot, rules: Rules) -> Questions:
     """Look for candidates, and say what must be known of them; quiet servers are asked nothing."""
     locks = blocking = everybody = False
     rests = _Rests(snapshot)
-    for session in snapshot.sessions:
+    for session in rules.ripe(snapshot):
         if unknown(session):
             continue
         meant = rules.meaning(session)
         candidate = False
-        for policy in _worth_asking(meant, session, snapshot.at):
+        for policy in meant.policies:
             if policy.match.holds_but_for_facts(session, snapshot.at):
                 candidate = True
                 spared_anyway = policy.name in meant.allowed or rests.of(policy)
@@ -68,25 +77,6 @@ def questions(snapshot: Snapshot, rules: Rules) -> Questions:
         # Where a clock was set back, one may pass for young.
         everybody = everybody or (candidate and not rules.cutoffs.reached(session, snapshot.at))
     return Questions(advisory_locks=locks, blocking=blocking, everybody=everybody)
-
-
-def unknown(session: Session | Seen) -> str | None:
-    """Why nothing can be said about a session, or nothing."""
-    if session.kind not in KINDS:
-        return f"kind {session.kind!r} is none that a policy can name"
-    if session.identity.role is None:
-        return "its role is not known"  # dropped meanwhile: no allowlist and no protection could name it
-    if session.state is None:
-        return "state is not known"
-    if session.state not in STATES:
-        return f"state {session.state!r} is none that a policy can name"
-    return "the age of its state is not known" if session.state_change is None else None
-
-
-def _worth_asking(meant: Meant, session: Session, now: Instant) -> tuple[Policy, ...]:
-    """None of them, as a rule: most sessions are too young for any."""
-    began = session.state_change
-    return meant.policies if began is not None and now - began >= meant.soonest else ()
 
 
 class _Rests(dict[str, tuple[str, str] | None]):
@@ -135,16 +125,13 @@ class _Lane:
 
     def _sift(self, session: Session) -> Policy | Spare:
         """Find the policy that decides about a session, or why none does."""
-        if own := BUILT_IN[SELF](session, self._snapshot):
-            return Spare(session=session, by=Spared.PROTECTION, reason=f"protected: {own}", protection=SELF)
-        if reason := unknown(session):
-            return Spare(session=session, by=Spared.UNKNOWN, reason=f"not known: {reason}")
+        if spare := beyond_policies(session, self._snapshot):
+            return spare
         if self._memory.has_rehearsed(session, self._mode):
             reason = "rehearsed before: a real run would be rid of it"
             return Spare(session=session, by=Spared.REHEARSED, reason=reason)
-        spare: Spare | None = None
         meant = self._rules.meaning(session)
-        for policy in _worth_asking(meant, session, self._snapshot.at):
+        for policy in meant.policies:
             known_here = self._mode is Mode.DRY_RUN or policy.mode is Mode.ENFORCE
             if not known_here or not policy.match.holds(session, self._snapshot):
                 continue
@@ -152,7 +139,7 @@ class _Lane:
             if found is None:
                 return policy
             spare = spare or found
-        return spare or Spare(session=session, by=Spared.UNMATCHED, reason="no policy matches")
+        return spare or unmatched(session)
 
     def _veto(self, policy: Policy, session: Session, allowed: Hit | None) -> Spare | None:
         """Why a policy that matches does not decide: a protection, its allowlist, or that it rests.

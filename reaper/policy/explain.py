@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from reaper.policy.decide import decide, unknown
+from reaper.policy.decide import decide
 from reaper.policy.match import Answer
 from reaper.policy.memory import Memory
 from reaper.policy.protections import Shield, shields
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import Session, Snapshot
 from reaper.policy.spans import Instant
+from reaper.policy.unjudged import unknown
 from reaper.policy.verdict import Spare, Spared, Verdict
 
 

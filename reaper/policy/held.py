@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from reaper.policy.plan import Plan
 from reaper.policy.rules import Mode, Policy
 from reaper.policy.spans import Instant
-from reaper.policy.verdict import Plan, Spared
+from reaper.policy.verdict import Spared
 
 RESTRAINTS: Final[Mapping[str, str]] = {
     Spared.BRAKE: "by the brake",
@@ -42,7 +43,7 @@ def restrained(plan: Plan, *, dry_run: bool) -> list[Restrained]:
     """Whom the restraints of rehearsed policies hold back in this plan; under a dry run all are rehearsed."""
     counts = Counter[tuple[str, Spared]]()
     policies = dict[str, Policy]()
-    for spare in plan.spares:
+    for spare in plan.matched_spares:
         if spare.policy and spare.by in RESTRAINTS and (dry_run or spare.policy.mode is Mode.DRY_RUN):
             policies[spare.policy.name] = spare.policy
             counts[spare.policy.name, spare.by] += 1

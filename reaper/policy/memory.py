@@ -74,10 +74,11 @@ class Memory:
         """The snapshot as a real run would find it: whom a dry run took is gone, and its slot is free."""
         if not self.rehearsed:
             return snapshot
+        taken = {was.id for was in self.rehearsed}
         gone = {
             session.id: session.kind
             for session in snapshot.sessions
-            if self._was_rehearsed(session, mode, Action.TERMINATE)
+            if session.id in taken and self._was_rehearsed(session, mode, Action.TERMINATE)
         }
         freed = sum(kind == CLIENT_BACKEND for kind in gone.values())
         return replace(

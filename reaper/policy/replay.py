@@ -15,6 +15,7 @@ from reaper.policy.calm import Calm, Gates
 from reaper.policy.decide import decide, questions
 from reaper.policy.memory import Memory
 from reaper.policy.occasions import Occasions
+from reaper.policy.plan import Plan
 from reaper.policy.ripe import Ripe
 from reaper.policy.ripening import Ripening
 from reaper.policy.rules import Action, Rules
@@ -22,7 +23,7 @@ from reaper.policy.seen import Mark, Reading, Seen, stands
 from reaper.policy.session import CLIENT_BACKEND, Facts, Session, SessionId, Slots, Snapshot
 from reaper.policy.spans import SECOND, Instant, Span
 from reaper.policy.stretch import Level, Rhythm, Stretch, Taken
-from reaper.policy.verdict import Outcome, Plan, Result, Spared
+from reaper.policy.verdict import Outcome, Result, Spared
 
 _REHEARSED: Final = Outcome(result=Result.REHEARSED)
 _GAP: Final = Span(60 * SECOND)
@@ -189,7 +190,7 @@ class _Walk:
         snapshot = self._snapshot(at, slots, candidates)
         plan = decide(snapshot=snapshot, rules=of.rules, memory=self._memory())
         of.calm.judged(plan, gates, used)
-        of.hurry = any(spare.by is Spared.FIRST_SIGHTING for spare in plan.spares)
+        of.hurry = any(spare.by is Spared.FIRST_SIGHTING for spare in plan.matched_spares)
         self._settle(snapshot, plan)
 
     def _settle(self, snapshot: Snapshot, plan: Plan) -> None:

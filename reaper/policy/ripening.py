@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from reaper.policy.decide import unknown
 from reaper.policy.rules import Rules
 from reaper.policy.seen import Seen
 from reaper.policy.session import Session, SessionId
 from reaper.policy.spans import Instant
+from reaper.policy.unjudged import unknown
 
 _MANY: Final = 4_096
 

@@ -158,6 +158,20 @@ class Rules:
         """The policies that are not off and mean sessions of this identity, in this state."""
         return self._meant[session.identity, session.state]
 
+    def ripe(self, snapshot: Snapshot) -> list[Session]:
+        """Whom a policy means, and who has been in this state for so long: nobody else can fall under any.
+
+        What a cycle asks of everybody, and therefore all at once.
+        """
+        meant, now = self._meant, snapshot.at
+        return [
+            session
+            for session in snapshot.sessions
+            if (found := meant[session.identity, session.state]).policies
+            and session.state_change is not None
+            and now - session.state_change >= found.soonest
+        ]
+
     @property
     def enforcing(self) -> tuple[Policy, ...]:
         """The policies that act."""

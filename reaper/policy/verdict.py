@@ -73,37 +73,6 @@ class BrakeTrip:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The verdicts of one cycle, after pace and brakes: every session exactly once."""
-
-    at: Instant
-    verdicts: tuple[Verdict, ...]
-    rehearsed_beside: tuple[Reap, ...] = ()
-    """What dry-run policies would do with sessions that an enforcing policy takes anyway."""
-    brakes: tuple[BrakeTrip, ...] = ()
-
-    @property
-    def reaps(self) -> tuple[Reap, ...]:
-        """What enforcing policies condemn, the longest idle first."""
-        return self._reaps(Mode.ENFORCE)
-
-    @property
-    def rehearsals(self) -> tuple[Reap, ...]:
-        """What dry-run policies would condemn, the longest idle first."""
-        return self._reaps(Mode.DRY_RUN)
-
-    def _reaps(self, mode: Mode) -> tuple[Reap, ...]:
-        every = (*self.verdicts, *self.rehearsed_beside)
-        chosen = [verdict for verdict in every if isinstance(verdict, Reap) and verdict.mode is mode]
-        return tuple(sorted(chosen, key=lambda reap: longest_idle_first(reap.session)))
-
-    @property
-    def spares(self) -> tuple[Spare, ...]:
-        """Every session that lives."""
-        return tuple(verdict for verdict in self.verdicts if isinstance(verdict, Spare))
-
-
 def longest_idle_first(session: Session) -> tuple[Instant, int, Instant]:
     """The order in which a pace takes sessions; total, so that a plan never depends on the order of rows."""
     idle_since = session.id.backend_start if session.state_change is None else session.state_change

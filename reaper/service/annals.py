@@ -194,5 +194,5 @@ def _candidates(cycle: Cycle) -> tuple[Session, ...]:
     condemned = {reap.session.id: reap.session for reap in (*plan.reaps, *plan.rehearsals)}
     if not condemned and not cycle.new_brakes:
         return ()
-    spared = {spare.session.id: spare.session for spare in plan.spares if spare.by in _RESTRAINED}
+    spared = {spare.session.id: spare.session for spare in plan.matched_spares if spare.by in _RESTRAINED}
     return tuple({**condemned, **spared}.values())

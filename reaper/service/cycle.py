@@ -8,10 +8,11 @@ from typing import Final, Protocol
 
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Plan
 from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import Instant, Span
-from reaper.policy.verdict import BrakeTrip, Outcome, Plan, Reap, Result
+from reaper.policy.verdict import BrakeTrip, Outcome, Reap, Result
 from reaper.record.ledger import Author, Intent, Ledger
 from reaper.record.writer import RecordFailed
 from reaper.service.clock_watch import ClockWatch

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from reaper.policy.held import Held, Restrained, restrained
+from reaper.policy.plan import Plan
 from reaper.policy.spans import Instant
-from reaper.policy.verdict import Plan, Spared
+from reaper.policy.verdict import Spared
 
 
 class Holdings:

@@ -251,7 +251,7 @@ class ServerLoop:
 
     def _rest(self, cycle: Cycle, rules: Rules) -> Span:
         settings = self._common.settings()
-        if any(spare.by is Spared.FIRST_SIGHTING for spare in cycle.plan.spares):
+        if any(spare.by is Spared.FIRST_SIGHTING for spare in cycle.plan.matched_spares):
             return settings.precision  # the second look that must agree
         return rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.precision)
 

@@ -8,9 +8,10 @@ than ages, for which no deadline is known beforehand.
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from reaper.policy.plan import Plan
 from reaper.policy.session import SessionId
 from reaper.policy.spans import Instant, Span, seconds
-from reaper.policy.verdict import Outcome, Plan, Reap, Result, Spared
+from reaper.policy.verdict import Outcome, Reap, Result, Spared
 
 _ENDED: Final = {Result.TERMINATED, Result.CANCELLED}
 
@@ -39,5 +40,5 @@ def _deadline(reap: Reap) -> Instant | None:
 
 def _held_back(plan: Plan) -> frozenset[SessionId]:
     return frozenset(
-        spare.session.id for spare in plan.spares if spare.policy and spare.by is not Spared.FIRST_SIGHTING
+        spare.session.id for spare in plan.matched_spares if spare.by is not Spared.FIRST_SIGHTING
     )

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from reaper.policy.fates import Fate
+from reaper.policy.plan import Plan
 from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.spans import Instant
-from reaper.policy.verdict import Outcome, Plan, Reap
+from reaper.policy.verdict import Outcome, Reap
 from reaper.telemetry.applications import Applications
 from reaper.telemetry.copying import CopyGauges
 from reaper.telemetry.counts import ServerCounts

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
+from reaper.policy.plan import Plan
 from reaper.policy.protections import BUILT_IN
 from reaper.policy.rules import Rules
 from reaper.policy.session import IDLE, Session, Snapshot
 from reaper.policy.spans import Instant, seconds, since
-from reaper.policy.verdict import Plan, Spare, Spared
+from reaper.policy.verdict import Spare, Spared
 from reaper.telemetry.plain import plain
 
 TOP_APPLICATIONS: Final = 10
@@ -90,14 +91,14 @@ def candidates(plan: Plan, rules: Rules) -> Counter[tuple[str, str]]:
     """How many sessions each policy condemns before restraints, by its name and mode."""
     counts = Counter({(policy.name, policy.mode.value): 0 for policy in rules.awake})
     condemned = [reap.policy for reap in (*plan.reaps, *plan.rehearsals)]
-    condemned += [spare.policy for spare in plan.spares if spare.policy and spare.by in _RESTRAINTS]
+    condemned += [spare.policy for spare in plan.matched_spares if spare.policy and spare.by in _RESTRAINTS]
     counts.update((policy.name, policy.mode.value) for policy in condemned)
     return counts
 
 
 def _spared(plan: Plan) -> Counter[str]:
     counts = Counter(dict.fromkeys(SPARED_BY, 0))
-    counts.update(_spared_by(spare) for spare in plan.spares if spare.policy)
+    counts.update(_spared_by(spare) for spare in plan.matched_spares)
     return counts
 
 

@@ -13,11 +13,11 @@ from reaper.policy.deadline import rest_after
 from reaper.policy.decide import decide, questions
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Plan
 from reaper.policy.protections import SETTABLE
 from reaper.policy.rules import Brake, Cap, Keep, Mode, Policy, Rules, When
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, STATES, Snapshot
 from reaper.policy.spans import SECOND, Span
-from reaper.policy.verdict import Plan
 from reaper.postgres.observer import Observer
 
 from .clients import Client

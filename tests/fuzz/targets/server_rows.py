@@ -9,8 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Plan
 from reaper.policy.session import STATES, Facts, Session, Slots, Snapshot, Watcher
-from reaper.policy.verdict import Outcome, Plan, Result
+from reaper.policy.verdict import Outcome, Result
 from reaper.postgres.decoding import as_instant, as_text
 from reaper.postgres.observer import count_waiters
 from reaper.postgres.query_text import QueryText

@@ -5,13 +5,15 @@ from dataclasses import replace
 from hypothesis import given
 
 from reaper.policy.deadline import next_due
-from reaper.policy.decide import Questions, decide, questions, unknown
+from reaper.policy.decide import Questions, decide, questions
 from reaper.policy.explain import explain
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Plan
 from reaper.policy.rules import Rules
 from reaper.policy.session import Facts, SessionId
 from reaper.policy.spans import Instant
-from reaper.policy.verdict import Plan, Reap, Spare, Spared
+from reaper.policy.unjudged import unknown
+from reaper.policy.verdict import Reap, Spare, Spared
 
 from .build import NOW, later
 from .hostile import PROPERTY, World, worlds
@@ -52,6 +54,21 @@ def candidates(world: World, at: Instant) -> set[tuple[SessionId, str]]:
         and policy.match.selector.selects(seen.identity)
         and policy.match.holds_but_for_facts(seen, at)
     }
+
+
+@PROPERTY
+@given(worlds())
+def test_policies_are_asked_about_every_candidate(world: World) -> None:
+    judged = {answer.session.id for answer in decided(world).judged}
+    assert judged >= {who for who, _ in candidates(world, NOW)}
+
+
+@PROPERTY
+@given(worlds())
+def test_nobody_is_spared_by_a_policy_that_was_not_asked(world: World) -> None:
+    plan = decided(world)
+    assert plan.matched_spares == tuple(spare for spare in plan.spares if spare.policy)
+    assert {answer.session.id for answer in plan.judged} <= {answer.session.id for answer in plan.verdicts}
 
 
 @PROPERTY

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from reaper.policy.held import held_words, restrained
+from reaper.policy.plan import Plan
 from reaper.policy.rules import Brake, Keep, Mode
-from reaper.policy.verdict import Plan, Spared
+from reaper.policy.verdict import Spared
 from reaper.service.holdings import Holdings
 
 from .build import plan, policy, session, snapshot

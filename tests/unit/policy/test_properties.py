@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from reaper.policy.deadline import next_due
 from reaper.policy.decide import decide, questions
 from reaper.policy.explain import explain
+from reaper.policy.plan import Plan
 from reaper.policy.rules import Mode, Policy
 from reaper.policy.selector import From, Selector
 from reaper.policy.session import STATES, Identity, Session, Snapshot
 from reaper.policy.spans import Instant
-from reaper.policy.verdict import Plan, Reap, Spared
+from reaper.policy.verdict import Reap, Spared
 
 from .build import NOW
 from .hostile import PROPERTY, World, worlds
@@ -96,6 +97,7 @@ def test_the_order_of_rows_changes_nothing(world: World, random: Random) -> None
     random.shuffle(shuffled)
     other = replace(world, snapshot=replace(world.snapshot, sessions=tuple(shuffled)))
     assert decided(other) == decided(world)
+    assert decided(other).verdicts == decided(world).verdicts
 
 
 @PROPERTY
