@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Self
 import psycopg
 from psycopg import AsyncConnection, errors, generators
 from psycopg.abc import PQGen
+from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Wait
@@ -25,6 +26,8 @@ Row = tuple[bytes | None, ...]
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 _NUMBERS: Final = count(1)
 _BINARY: Final = Format.BINARY
+_BYTES: Final = 17
+"""The oid of bytea: values stay as they came over the wire."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,5 +129,8 @@ def _failure(result: PGresult) -> psycopg.Error | None:
 
 
 def _rows(result: PGresult) -> Sequence[Row]:
-    value, columns = result.get_value, range(result.nfields)
-    return [tuple([value(row, column) for column in columns]) for row in range(result.ntuples)]
+    # The driver's own loop, which takes a third of the time that asking for each value would.
+    loop = Transformer()
+    loop.set_loader_types([_BYTES] * result.nfields, _BINARY)
+    loop.set_pgresult(result, set_loaders=False)
+    return loop.load_rows(0, result.ntuples, tuple)
