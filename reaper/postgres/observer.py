@@ -14,20 +14,19 @@ from reaper.policy.rules import Rules
 from reaper.policy.session import (
     CLIENT_BACKEND,
     Facts,
-    Session,
     Slots,
     Snapshot,
     Watcher,
 )
 from reaper.policy.spans import SECOND, Instant, Span
-from reaper.postgres.decoding import as_flag, as_instant, as_number
+from reaper.postgres.decoding import as_instant, as_number
 from reaper.postgres.encoding import flag, float8, interval
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.flight import Prepared, Row
 from reaper.postgres.link import Link
 from reaper.postgres.preflight import Probe
 from reaper.postgres.query_text import QueryText
-from reaper.postgres.rows import OF_THE_SESSION, Columns, Decoder
+from reaper.postgres.rows import Decoder, Reader, of_the_look
 from reaper.postgres.sql import statement
 
 _OBSERVE: Final = Prepared.of(statement("observe"))
@@ -78,9 +77,7 @@ class Observer:
         self._whole = _WholeLooks()
         self._asks_for_locks = False
         """Together with the next look, when the last one had to ask for them: it will have to again."""
-        self._decoder = Decoder(encoding=link.encoding, query_text=query_text)
-        self._known: dict[Row, Session | None] = {}
-        """Of the last look, by all that the server told of each: most have not changed in the next."""
+        self._reader = Reader(Decoder(encoding=link.encoding, query_text=query_text))
 
     def know(self, probe: Probe) -> None:
         """Go by what the server says now of itself and of our rights."""
@@ -148,23 +145,15 @@ class Observer:
         )
         locks = [_ADVISORY_LOCKS.asked()] if self._asks_for_locks else []
         rows, *holders = await self._link.ask(look, *locks)
-        return _Seen(self._snapshot(rows), _holders(*holders) if holders else None)
+        return _Seen(self._snapshot(rows, everybody=everybody), _holders(*holders) if holders else None)
 
-    def _snapshot(self, rows: Sequence[Row]) -> Snapshot:
-        known, decode = self._known, self._decoder.session
-        self._known = {
-            told: known[told] if told in known else decode(Columns._make(row))
-            for row in rows
-            for told in (row[:OF_THE_SESSION],)
-        }
-        sessions = tuple(session for session in self._known.values() if session)
-        probe = self._probe
-        first = Columns._make(rows[0])  # our own session is always among them
-        young = None if as_flag(first.everybody) else as_number(first.clients or b"") - len(sessions)
+    def _snapshot(self, rows: Sequence[Row], *, everybody: bool) -> Snapshot:
+        sessions, look, probe = self._reader.sessions(rows), of_the_look(rows), self._probe
+        young = None if everybody else as_number(look.clients or b"") - len(sessions)
         clients = sum(session.kind == CLIENT_BACKEND for session in sessions)
         return Snapshot(
             server=self._server,
-            at=as_instant(first.at),
+            at=as_instant(look.at),
             slots=Slots(
                 total=probe.max_connections,
                 reserved=probe.superuser_reserved + probe.reserved,
@@ -174,7 +163,7 @@ class Observer:
             watcher=Watcher(pid=self._link.pid, role=probe.role, superuser=probe.superuser),
             sessions=sessions,
             young=young,
-            unreadable=len(rows) - len(sessions) if young is None else as_number(first.unreadable or b""),
+            unreadable=len(rows) - len(sessions) if young is None else as_number(look.unreadable or b""),
         )
 
     async def _blockers(self) -> Mapping[int, frozenset[int]]:

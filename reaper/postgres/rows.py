@@ -1,11 +1,13 @@
-"""A row of observe.sql, and the session that it tells of."""
+"""The rows of observe.sql, and the sessions that they tell of."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from reaper.policy.session import Identity, Session, SessionId
 from reaper.policy.spans import Instant
 from reaper.postgres.decoding import as_flag, as_instant, as_number, as_text
+from reaper.postgres.flight import Row
 from reaper.postgres.query_text import QueryText
 
 
@@ -31,19 +33,50 @@ class Columns(NamedTuple):
     listens: bytes | None
     starts_backup: bytes | None
     query: bytes | None
-    at: bytes
-    everybody: bytes
+    at: bytes | None
+    """This and what follows is about the look, and only our own session's row tells it."""
     clients: bytes | None
     """Walsenders too, who all have a row of their own."""
     unreadable: bytes | None
 
 
-OF_THE_SESSION: Final = Columns._fields.index("at")
-"""So many of the columns are about one session; the others are the same in every row."""
-
+_PID: Final = Columns._fields.index("pid")
+_AT: Final = Columns._fields.index("at")
 
 _MOST_WORDS: Final = 2_048
 """So many names are remembered, none of them long: a client may call itself by another one each time."""
+
+
+class _Told(NamedTuple):
+    """A row, and what was made of it."""
+
+    row: Row
+    session: Session | None
+
+
+class Reader:
+    """Makes sessions of one look's rows after the other's; most have not changed in between."""
+
+    def __init__(self, decoder: "Decoder") -> None:
+        self._decode = decoder.session
+        self._told: dict[bytes | None, _Told] = {}
+
+    def sessions(self, rows: Sequence[Row]) -> tuple[Session, ...]:
+        """The sessions of these rows, without those that the server hides."""
+        before, decode = self._told, self._decode
+        told = [
+            was
+            if (was := before.get(row[_PID])) and was.row == row
+            else _Told(row, decode(Columns._make(row)))
+            for row in rows
+        ]
+        self._told = {each.row[_PID]: each for each in told}
+        return tuple(each.session for each in told if each.session)
+
+
+def of_the_look(rows: Sequence[Row]) -> Columns:
+    """The row that tells of the look itself: our own session is always among them."""
+    return Columns._make(next(row for row in rows if row[_AT]))
 
 
 class Decoder:

@@ -56,10 +56,10 @@ SELECT s.pid,
        s.query COLLATE "C" ~* '(^|;|\*/|--[^\n\r]*[\n\r])\s*listen\M',
        s.query COLLATE "C" ~* 'pg_(backup_start|start_backup)\s*\(',
        CASE WHEN %(with_query)s::bool THEN s.query END,
-       pg_catalog.statement_timestamp(),
-       %(everybody)s::bool,
-       asked.clients,
-       asked.unreadable
+       -- The same for all, and therefore told once.
+       CASE WHEN s.pid = pg_catalog.pg_backend_pid() THEN pg_catalog.statement_timestamp() END,
+       CASE WHEN s.pid = pg_catalog.pg_backend_pid() THEN asked.clients END,
+       CASE WHEN s.pid = pg_catalog.pg_backend_pid() THEN asked.unreadable END
   FROM asked
  CROSS JOIN LATERAL pg_catalog.unnest(asked.pids) AS one(pid)
  CROSS JOIN LATERAL pg_catalog.pg_stat_get_activity(one.pid) s

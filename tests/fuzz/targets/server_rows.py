@@ -79,7 +79,6 @@ def _row(feed: Feed) -> Columns:
         starts_backup=feed.pick(_FLAGS),
         query=_name(feed),
         at=start or _moment(feed) or _EPOCH[0],
-        everybody=b"\1",
         clients=None,
         unreadable=None,
     )
