@@ -189,6 +189,16 @@ def test_a_listener_that_ran_another_query_since_cannot_be_seen(stage: Stage) ->
     stage.reaper.condemn(client, policy(stage.application))
 
 
+def test_words_of_small_and_large_letters_are_found_in_a_query(stage: Stage) -> None:
+    client = stage.open()
+    client.run("LiStEn jobs -- PG_Backup_Start (")
+
+    session = stage.reaper.see(client)
+
+    assert session.last_query_listens
+    assert session.last_query_starts_backup
+
+
 def test_a_word_that_only_begins_like_listen_protects_nobody(stage: Stage) -> None:
     client = stage.open()
     client.connection.pgconn.exec_(b"SELECT 'please listen'; -- listening")

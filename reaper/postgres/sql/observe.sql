@@ -53,8 +53,8 @@ SELECT s.pid,
        s.xact_start,
        s.wait_event,
        greatest(pg_catalog.age(s.backend_xid), pg_catalog.age(s.backend_xmin)),
-       s.query COLLATE "C" ~* '(^|;|\*/|--[^\n\r]*[\n\r])\s*listen\M',
-       s.query COLLATE "C" ~* 'pg_(backup_start|start_backup)\s*\(',
+       last.words LIKE '%listen%' AND s.query COLLATE "C" ~* '(^|;|\*/|--[^\n\r]*[\n\r])\s*listen\M',
+       last.words LIKE '%backup%' AND s.query COLLATE "C" ~* 'pg_(backup_start|start_backup)\s*\(',
        CASE WHEN %(with_query)s::bool THEN s.query END,
        -- The same for all, and therefore told once.
        CASE WHEN s.pid = pg_catalog.pg_backend_pid() THEN pg_catalog.statement_timestamp() END,
@@ -63,6 +63,8 @@ SELECT s.pid,
   FROM asked
  CROSS JOIN LATERAL pg_catalog.unnest(asked.pids) AS one(pid)
  CROSS JOIN LATERAL pg_catalog.pg_stat_get_activity(one.pid) s
+ -- A search for a word costs a fraction of an expression; in bytes, for they may be of another database's encoding.
+ CROSS JOIN LATERAL (SELECT pg_catalog.textsend(pg_catalog.lower(s.query COLLATE "C")) AS words OFFSET 0) AS last
   LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.usesysid
   LEFT JOIN pg_catalog.pg_database d ON d.oid = s.datid
  WHERE (s.backend_type IN ('client backend', 'walsender') OR s.backend_type IS NULL)
