@@ -65,15 +65,18 @@ class HistoryFolder:
                 continue
         raise FileExistsError(errno.EEXIST, f"there are {_MOST_TRIES} files of this second", stem)
 
-    def tidy(self, now: datetime) -> list[Path]:
-        """Delete whole files, the oldest first, until all is within bounds; each server's newest stays."""
+    def tidy(self, now: datetime, *, keep: Path | None = None) -> list[Path]:
+        """Delete whole files, the oldest first, until all is within bounds; each server's newest stays.
+
+        And so does the one that is being written: after the server's clock was set back it is not the newest.
+        """
         files = [(path, path.stat().st_size) for path in history_files(self.path) if path.is_file()]
-        newest = {_server_of(path): path for path, _ in files}
+        newest = {*{_server_of(path): path for path, _ in files}.values(), keep}
         total = sum(size for _, size in files)
         too_old = f"{now - timedelta(seconds=self.bounds.keep_for / SECOND):{_STAMP}}"
         gone = []
         for path, size in files:
-            if path in newest.values() or (total <= self.bounds.most_bytes and _stamp_of(path) >= too_old):
+            if path in newest or (total <= self.bounds.most_bytes and _stamp_of(path) >= too_old):
                 continue
             path.unlink(missing_ok=True)
             total -= size

@@ -1,4 +1,9 @@
-"""The history of one server over all its files: each reading told as what is new since the one before."""
+"""The history of one server over all its files: each reading told as what is new since the one before.
+
+Files are read in the order of their names, which is that of the server's clock. Where that clock was set back
+it is not the order of events, and there is no telling from two files which was first: of what lies twice in
+the same time by the clock the one half is left out, and that is said.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,27 +41,57 @@ class HistoryStream:
         self._passed = passed
         self._at: Instant | None = None
         self._last: Mapping[SessionId, Seen] = {}
+        self._left_out: dict[Path, int] = {}
 
     def readings(self) -> Iterator[Reading]:
         """Every reading, each later than the one before; raises OSError and BadHistory."""
         for path in self._files:
             yield from self._of(HistoryFile(path, told=self._told))
+        if self._left_out:
+            self._told(_out_of_order(self._left_out))
 
     def _of(self, file: HistoryFile) -> Iterator[Reading]:
-        last, first, passed = self._last, True, 0
+        passed = 0
+        last: Mapping[SessionId, Seen] | None = self._last
+        """What the next reading is to be compared with, when that is not the one before it in this file."""
         for reading in file.readings():
             self._passed(file.position - passed)
             passed = file.position
-            # Two that wrote at once, or a clock that was set back.
             if self._at is not None and reading.at <= self._at:
+                last = _before(reading) if last is None else last
+                self._left_out[file.path] = self._left_out.get(file.path, 0) + 1
                 continue
-            if first:
+            if last is not None:
                 reading.changed, reading.left = _since(last, reading.sessions)
-                first = False
+                last = None
             self._at = reading.at
             self._last = reading.sessions
             yield reading
+        if last is not None:
+            self._last = last
         self._passed(file.path.stat().st_size - passed)
+
+
+def _before(reading: Reading) -> Mapping[SessionId, Seen]:
+    """Everybody as they were in the reading before, which a file's reader has gone on from."""
+    was = dict(reading.sessions)
+    for change in reading.changed:
+        if change.was is None:
+            del was[change.now.id]
+        else:
+            was[change.was.id] = change.was
+    was.update((seen.id, seen) for seen in reading.left)
+    return was
+
+
+def _out_of_order(left_out: Mapping[Path, int]) -> str:
+    first, *more = left_out
+    which = f"{first} and {len(more)} more" if more else str(first)
+    return (
+        f"{which}: {sum(left_out.values())} looks are left out, for by the server's clock they are not later "
+        "than others: it was set back, or two reapers wrote there. What is read is in the order of that "
+        "clock, not of events: to judge what was before the step, and what was after it, give either alone"
+    )
 
 
 def _since(

@@ -78,7 +78,7 @@ class HistoryWriter:
         name = self._server if self._aliases is None else self._aliases.server(self._server)
         try:
             path, fd = self._folder.create(name, at)
-            self._folder.tidy(datetime.now(UTC))
+            self._folder.tidy(datetime.now(UTC), keep=path)
         except OSError as error:
             raise self._failed(self._folder.path, error) from error
         encoder = Encoder(

@@ -145,6 +145,40 @@ def test_two_that_wrote_at_once_are_one_stream_that_never_goes_back(tmp_path: Pa
     assert moments == [*(later(NOW, by=n * SECOND) for n in (0, 2, 4, 6)), later(NOW, by=7 * SECOND)]
 
 
+def test_what_a_clock_that_was_set_back_shows_twice_is_left_out_and_told(tmp_path: Path) -> None:
+    """In one file and from file to file; whoever came, changed or left meanwhile is not forgotten."""
+    stays, comes, goes = session(1), session(2), session(3)
+    keeper = writer(tmp_path)
+    for seconds, seen in ((0, (stays, goes)), (3, (stays, goes)), (1, (stays, comes)), (2, (comes,))):
+        keeper.reading(snapshot(*seen, at=later(NOW, by=seconds * SECOND)))
+    keeper.reading(snapshot(comes, at=later(NOW, by=4 * SECOND)))
+    keeper.close()
+    keeper.reading(snapshot(stays, at=later(NOW, by=-9 * SECOND)))
+    keeper.reading(snapshot(stays, at=later(NOW, by=2 * SECOND)))
+    keeper.close()
+    told: list[str] = []
+    files = history_files(tmp_path)
+
+    found = [
+        (
+            reading.at,
+            {now.id.pid for _, now in reading.changed},
+            {seen.id.pid for seen in reading.left},
+            {who.pid for who in reading.sessions},
+        )
+        for reading in HistoryStream(files, told=told.append).readings()
+    ]
+
+    assert found == [
+        (later(NOW, by=-9 * SECOND), {1}, set(), {1}),
+        (later(NOW, by=2 * SECOND), set(), set(), {1}),
+        (later(NOW, by=3 * SECOND), {3}, set(), {1, 3}),
+        (later(NOW, by=4 * SECOND), {2}, {1, 3}, {2}),
+    ]
+    (said,) = told
+    assert said.startswith(f"{files[1]}: 3 looks are left out, for by the server's clock they are not later")
+
+
 def test_looks_and_sightings_between_two_readings_come_with_the_later_one(tmp_path: Path) -> None:
     keeper = writer(tmp_path)
     seen = session(7, application="briefly")
@@ -175,6 +209,15 @@ def test_the_oldest_files_are_deleted_first_and_what_is_not_ours_is_left_alone(t
     )
     a_day = Bounds(most_bytes=10_000, keep_for=Span(86_400 * SECOND))
     assert HistoryFolder(tmp_path, a_day).tidy(now) == [tmp_path / names[3], tmp_path / names[4]]
+
+
+def test_the_file_that_is_being_written_is_not_deleted_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    keeper = writer(tmp_path, bounds=Bounds(most_bytes=1, keep_for=Span(SECOND)))
+    for days in (0, -30):
+        keeper.reading(snapshot(session(), at=later(NOW, by=days * 86_400 * SECOND)))
+    keeper.close()
+    assert keeper.path is None
+    assert len(read_back(history_files(tmp_path))) == 2
 
 
 def test_a_folder_never_grows_beyond_its_bound_but_for_the_newest_file(tmp_path: Path) -> None:
