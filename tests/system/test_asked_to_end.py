@@ -78,11 +78,9 @@ def test_what_is_asked_for_before_there_is_a_loop_is_done_as_soon_as_there_is_on
 def test_a_reload_that_is_asked_for_before_there_is_a_loop_is_made_up_for(policies: Reaper) -> None:
     with Held(policies) as held:
         held.life.send(SIGHUP)
-        said = held.let_go(until_it_says="record.reopened")
+        held.let_go(until_it_says="record.reopened")
         held.life.send(SIGTERM)
         assert held.life.ended().code == 0
-
-    assert "record.reopened" in said[-1]
 
 
 class Held:
