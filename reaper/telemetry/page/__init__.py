@@ -13,6 +13,7 @@ from reaper.policy import phrases
 from reaper.policy.held import held_words
 from reaper.policy.openings import Openings
 from reaper.telemetry import drawing
+from reaper.telemetry.heap import give_back
 from reaper.telemetry.plain import plain
 from reaper.telemetry.views import Overview, ServerLine, ServerView
 
@@ -62,7 +63,9 @@ def _template() -> Template:
         "ceiling": _ceiling,
         "percent": _percent,
     }
-    return environment.get_template("page.html")
+    template = environment.get_template("page.html")
+    give_back()
+    return template
 
 
 def _told(counts: Mapping[str, int]) -> str:
