@@ -31,35 +31,33 @@ class Page(NamedTuple):
 
 def expose(samples: Iterable[Sample], accept: str) -> Page:
     """Write the page in the form that this Accept header asks for."""
-    ready = _Ready(list(_families(samples)))
+    page = _Ready(samples)
     if OPENMETRICS.partition(";")[0] in accept.lower():
-        return Page(openmetrics.generate_latest(ready), OPENMETRICS)  # type: ignore[no-untyped-call]
-    return Page(text.generate_latest(ready), TEXT)
+        return Page(openmetrics.generate_latest(page), OPENMETRICS)  # type: ignore[no-untyped-call]
+    return Page(text.generate_latest(page), TEXT)
 
 
 class _Ready(Collector):
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
+    """Hands out one family after the other: all at once, those of many servers take many times the page."""
 
-    def collect(self) -> list[Metric]:
-        """Hand out what was collected before."""
-        return self._families
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self._rows: dict[str, list[tuple[tuple[str, ...], float | Histogram]]] = {}
+        for name, labels, value in samples:
+            self._rows.setdefault(PREFIX + name, []).append((labels, value))
 
-
-def _families(samples: Iterable[Sample]) -> Iterator[Metric]:
-    by_name: dict[str, list[tuple[tuple[str, ...], float | Histogram]]] = {}
-    for name, labels, value in samples:
-        by_name.setdefault(PREFIX + name, []).append((tuple(map(_harmless, labels)), value))
-    for family in CATALOGUE:
-        yield _family(family, by_name.pop(family.name, []))
-    if by_name:
-        message = f"not in the catalogue: {', '.join(by_name)}"
-        raise LookupError(message)
+    def collect(self) -> Iterator[Metric]:
+        """Each family of the catalogue, whose samples are gone with it."""
+        for family in CATALOGUE:
+            yield _family(family, self._rows.pop(family.name, []))
+        if self._rows:
+            message = f"not in the catalogue: {', '.join(self._rows)}"
+            raise LookupError(message)
 
 
 def _family(family: Family, rows: list[tuple[tuple[str, ...], float | Histogram]]) -> Metric:
     metric = _empty(family)
-    for labels, value in rows:
+    for told, value in rows:
+        labels = tuple(map(_harmless, told))
         if isinstance(metric, HistogramMetricFamily) and isinstance(value, Histogram):
             metric.add_metric(labels, list(value.buckets()), value.sum)
         elif isinstance(metric, CounterMetricFamily | GaugeMetricFamily) and not isinstance(value, Histogram):

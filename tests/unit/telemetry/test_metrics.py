@@ -1,6 +1,7 @@
 """What a scraper sees: every number, from the first moment, and bounded whatever clients do."""
 
 import re
+import tracemalloc
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -480,6 +481,23 @@ def test_reload_settings_and_webhooks_are_told() -> None:
     assert found[key("reaper_notification_lines_dropped_total", hook="ops")] == 7
     metrics.reload.succeed()
     assert numbers(metrics)[key("reaper_reload_success")] == 1
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_a_page_of_many_servers_takes_a_few_times_its_own_length_of_memory(accept: str) -> None:
+    metrics = Metrics("1.2.3")
+    for number in range(50):
+        one = Watched(*(policy(f"policy-{n}") for n in range(5)), metrics=metrics, name=f"server-{number}")
+        one.cycle(snapshot(*sessions(5)))
+
+    tracemalloc.start()
+    try:
+        page = metrics.exposition(accept)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 6 * len(page.body)
 
 
 README: Final = Path(__file__).parents[3] / "README.md"
