@@ -9,7 +9,7 @@ from typing import Final, Self
 _PROTOCOL: Final = 196_608
 _HEAD: Final = struct.Struct("!cI")
 _READY: Final = _HEAD.pack(b"Z", 5)
-_LAST_QUERY: Final = f"SELECT '{'a query of an ordinary length, ' * 7}'\0".encode()
+_LAST_QUERY: Final = f"SELECT '{'a query of an ordinary length, ' * 7}'"
 _ROOM: Final = 200
 
 
@@ -27,30 +27,36 @@ class Crowd:
         for each in self._sockets:
             each.close()
 
-    def open(self, count: int, *, roles: Sequence[str], applications: int) -> None:
-        """So many more of them, of these roles and of so many applications in turn."""
+    def open(self, count: int, *, roles: Sequence[str], applications: int, work: Sequence[str] = ()) -> None:
+        """So many more of them, of these roles and of so many applications in turn, after this work."""
         _allow(len(self._sockets) + count + _ROOM)
         for number in range(count):
             role = roles[number % len(roles)]
-            self._sockets.append(_session(self._port, role, f"web-{number % applications}"))
+            self._sockets.append(_session(self._port, role, f"web-{number % applications}", work))
 
     def touch(self, *, but: int) -> None:
         """Let all of them run a query, but for the first."""
         for each in self._sockets[but:]:
-            each.sendall(_HEAD.pack(b"Q", 4 + len(_LAST_QUERY)) + _LAST_QUERY)
+            _ask(each, _LAST_QUERY)
         for each in self._sockets[but:]:
             _wait(each)
 
 
-def _session(port: int, role: str, application: str) -> socket.socket:
+def _session(port: int, role: str, application: str, work: Sequence[str]) -> socket.socket:
     opened = socket.create_connection(("127.0.0.1", port))
     said = {"user": role, "database": "postgres", "application_name": application}
     words = b"".join(f"{key}\0{value}\0".encode() for key, value in said.items()) + b"\0"
     opened.sendall(struct.pack("!II", 8 + len(words), _PROTOCOL) + words)
     _wait(opened)
-    opened.sendall(_HEAD.pack(b"Q", 4 + len(_LAST_QUERY)) + _LAST_QUERY)
-    _wait(opened)
+    for query in (*work, _LAST_QUERY):
+        _ask(opened, query)
+        _wait(opened)
     return opened
+
+
+def _ask(opened: socket.socket, query: str) -> None:
+    told = f"{query}\0".encode()
+    opened.sendall(_HEAD.pack(b"Q", 4 + len(told)) + told)
 
 
 def _wait(opened: socket.socket) -> None:

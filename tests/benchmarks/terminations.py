@@ -39,12 +39,14 @@ class _Size:
     terminations: Sequence[int]
     bystanders: int
     rounds: int
+    pages: int
+    """Of the table that sessions have read which have worked."""
 
 
 _SIZES: Final[Mapping[Scale, _Size]] = {
-    Scale.FULL: _Size(terminations=(1, 100, 1_000), bystanders=1_000, rounds=15),
-    Scale.QUICK: _Size(terminations=(1, 100), bystanders=200, rounds=8),
-    Scale.SMOKE: _Size(terminations=(2,), bystanders=2, rounds=1),
+    Scale.FULL: _Size(terminations=(1, 100, 1_000), bystanders=1_000, rounds=9, pages=3_000),
+    Scale.QUICK: _Size(terminations=(1, 100), bystanders=200, rounds=8, pages=3_000),
+    Scale.SMOKE: _Size(terminations=(2,), bystanders=2, rounds=1, pages=10),
 }
 _LEAKED: Final = "leaked"
 _IDLE_FOR: Final = 0.1
@@ -54,7 +56,21 @@ _NAIVE: Final[LiteralString] = """
 """
 _LEFT: Final[LiteralString] = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'leaked'"
 _PAUSE: Final = 0.002
+_HEAD: Final = ("", "seen gone", "all done", "server CPU", "own CPU", "gone to unguarded", "p10", "p90")
 _UNGUARDED: Final = "one unguarded statement"
+_STOCK: Final[Sequence[LiteralString]] = (
+    "CREATE TABLE stock (line char(7000))",  # a line fills a page
+    "ALTER TABLE stock ALTER line SET STORAGE PLAIN",
+    "GRANT SELECT ON stock TO PUBLIC",
+)
+_WORK: Final = (
+    "SELECT count(*) FROM stock",
+    "SELECT count(*) FROM pg_attribute JOIN pg_type t ON t.oid = atttypid",
+)
+_LIVES: Final[Mapping[str, Sequence[str]]] = {
+    "that have selected a constant, the cheapest there are": (),
+    "that have read a table and the catalogs, as an application's have": _WORK,
+}
 
 
 class _Taken(NamedTuple):
@@ -77,26 +93,36 @@ def run(scale: Scale, major: int) -> Iterator[str]:
     with Ground(major, max_connections=room, autovacuum="off") as ground, ExitStack() as stack:
         for role in (_LEAKED, "bystander"):
             ground.role(role)
+        for statement in _STOCK:
+            ground.admin.execute(statement)
+        ground.admin.execute("INSERT INTO stock SELECT '' FROM generate_series(1, %s)", (size.pages,))
         bystanders = stack.enter_context(Crowd(ground.server.port))
         bystanders.open(size.bystanders, roles=["bystander"], applications=20)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rows = [row for count in size.terminations for row in asyncio.run(_rows(ground, folder, count, size))]
-    title = (
-        f"Terminations beside {size.bystanders:,} sessions that stay, until all are seen gone and until it\n"
-        f"is recorded, counted and told; medians of {size.rounds} rounds, ratios of the same round"
-    )
-    head = ("", "seen gone", "all done", "server CPU", "own CPU", "gone to unguarded", "p10", "p90")
-    yield table(title, head, rows)
+        for lives, work in _LIVES.items():
+            title = (
+                f"Terminations of sessions {lives}, beside {size.bystanders:,}\n"
+                f"that stay, until all are seen gone and until it is recorded, counted and told; medians of\n"
+                f"{size.rounds} rounds, ratios of the same round"
+            )
+            rows = [
+                row
+                for count in size.terminations
+                for row in asyncio.run(_rows(ground, folder, count, size, work))
+            ]
+            yield table(title, _HEAD, rows)
 
 
-async def _rows(ground: Ground, folder: Path, count: int, size: _Size) -> Sequence[Sequence[str]]:
+async def _rows(
+    ground: Ground, folder: Path, count: int, size: _Size, work: Sequence[str]
+) -> Sequence[Sequence[str]]:
     dsn = make_conninfo(ground.server.dsn, user=REAPER)
     policy = leaked(
         Role(_LEAKED, ""), idle_for=f"{1000 * _IDLE_FOR:g}ms", pace={"per_cycle": count}, brake="off"
     )
     rounds = list[Mapping[str, _Taken]]()
     with psycopg.connect(dsn, autocommit=True) as link:
-        async with Shift(dsn, policy_file(policy), folder / f"{count}.jsonl") as shift:
+        async with Shift(dsn, policy_file(policy), folder / "audit.jsonl") as shift:
             ways: dict[str, tuple[int, Way]] = {
                 _UNGUARDED: (link.info.backend_pid, partial(_unguarded, link)),
                 "the guarded statements alone": (shift.backend, partial(_acts, shift)),
@@ -106,7 +132,7 @@ async def _rows(ground: Ground, folder: Path, count: int, size: _Size) -> Sequen
                 taken = dict[str, _Taken]()
                 for name in _turned(list(ways), number):
                     with Crowd(ground.server.port) as crowd:
-                        crowd.open(count, roles=[_LEAKED], applications=20)
+                        crowd.open(count, roles=[_LEAKED], applications=20, work=work)
                         await asyncio.sleep(_IDLE_FOR)
                         await shift.sight()
                         reaps = await shift.condemned()
