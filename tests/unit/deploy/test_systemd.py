@@ -120,6 +120,11 @@ def test_it_is_not_started_again_for_a_mistake_in_the_configuration_alone() -> N
     assert value("RestartPreventExitStatus") == str(Exit.USAGE.value)
 
 
+def test_an_end_by_sigterm_before_it_heeds_signals_is_a_clean_one_to_systemd() -> None:
+    """As it is by default, for `on-failure` too."""
+    assert not {"SuccessExitStatus", "RestartForceExitStatus", "KillSignal"} & {each.key for each in ALL}
+
+
 def test_a_bad_file_fails_the_reload_before_the_signal() -> None:
     words = shlex.split(value("ExecReload"))
     assert words[-1] == f"{PREFIX}/bin/reaper check --offline >/dev/null && kill -HUP $MAINPID"
