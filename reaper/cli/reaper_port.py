@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 _PATIENCE: Final = 6.0
 _MOST_BYTES: Final = 16 * 1024 * 1024
+_MISDIRECTED: Final = 421
 _FINE: Final = 200
 _LARGEST: Final = 1e15
 """Counts, ages and transactions stay far below; what is computed with larger ones may have no result."""
@@ -72,6 +73,9 @@ def told_at(base: str, path: str, *, patience: float = _PATIENCE) -> bytes:
         raise NoReaper(message) from None
     finally:
         connection.close()
+    if answer.status == _MISDIRECTED:
+        message = f"{base} answers to addresses, to localhost, and to its --listen-name alone"
+        raise NoReaper(message)
     if answer.status != _FINE:
         raise Declined(base, status=answer.status)
     return body

@@ -80,6 +80,16 @@ def say_what_will_be_done(log: Log, settings: Settings, manner: Manner, servers:
     help="Where /metrics, /livez and /readyz answer; `off` for nowhere.",
 )
 @click.option(
+    "--listen-name",
+    "listen_names",
+    metavar="NAME",
+    multiple=True,
+    envvar="REAPER_LISTEN_NAME",
+    show_envvar=True,
+    help="Another name by which a port on loopback may be asked for, as by a proxy that passes Host on; it "
+    "answers to addresses and localhost anyway. May be given several times.",
+)
+@click.option(
     "--shard",
     metavar="INDEX/COUNT",
     envvar="REAPER_SHARD",
@@ -109,6 +119,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     log_format: str,
     log_level: str,
     listen: str,
+    listen_names: Sequence[str],
     audit_table: str | None,
     shard: str | None,
     keeping: Keeping | None,
@@ -149,6 +160,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
             metrics=metrics,
             systemd=systemd,
             listening=_listening(listen, log, asked=asked),
+            names=listen_names,
             summons=summons,
             shipment=shipment,
             keeping=keeping,

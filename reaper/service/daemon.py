@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -65,6 +65,8 @@ class Parts:
     metrics: Metrics
     systemd: Systemd
     listening: socket | None
+    names: Collection[str] = ()
+    """By which the port on loopback may be asked for, beside addresses and `localhost`."""
     summons: Summons | None = None
     shipment: Shipment | None = None
     """The record on its way into a table."""
@@ -111,8 +113,9 @@ class Daemon:
             def start(name: str, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
                 group.create_task(_eternal(name, work, stop), name=name)
 
-            if self._parts.listening:
-                pages = serve(self._pages(), self._parts.listening, last, log=self._parts.log)
+            parts = self._parts
+            if parts.listening:
+                pages = serve(self._pages(), parts.listening, last, log=parts.log, names=parts.names)
                 start("http", pages, last)
             start("notify", self._notifier.run(last), last)
             if self._shipper:

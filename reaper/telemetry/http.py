@@ -8,7 +8,7 @@ the one who has been here longest goes.
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reaper.telemetry import events
 from reaper.telemetry.health import Probe
+from reaper.telemetry.hosts import for_us
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.plain import plain
@@ -121,12 +122,14 @@ async def serve(
     stop: asyncio.Event,
     *,
     log: Log,
+    names: Collection[str] = (),
     patience: float = _PATIENCE_SECONDS,
 ) -> None:
-    """Answer requests until the stop."""
+    """Answer requests until the stop; on loopback, those that come by an address or one of these names."""
+    guarded = for_us(_to_the_end(pages), at=listening.getsockname()[0], names=names)
     server = _Server(
         uvicorn.Config(
-            _to_the_end(pages),
+            guarded,
             http=_visitors(log, patience),
             ws="none",
             lifespan="off",

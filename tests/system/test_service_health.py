@@ -4,6 +4,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,7 +14,7 @@ from psycopg.sql import SQL, Identifier
 from reaper.demo.embedded import EmbeddedServer
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role, Sandbox
-from tests.postgres.waiting import until
+from tests.postgres.waiting import PATIENCE, until
 
 from .command import Reaper
 from .policies import FILE, leaked, policy_file
@@ -198,6 +200,24 @@ def taken(place: tuple[str, int]) -> Iterator[int]:
         with suppress(TimeoutError):
             until(lambda: _bound(listening, place), within=5)
         yield listening.getsockname()[1] or place[1]
+
+
+def test_on_loopback_it_answers_to_no_name_but_those_that_it_was_given(reaper: Reaper, app: Role) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+    life = reaper.start("run", *RECORD, *ANYWHERE, "--listen-name", "db-1.internal")
+    at = life.logged("http.listening")["at"]
+
+    def status(host: str) -> int:
+        try:
+            with urlopen(Request(f"http://{at}/usage", headers={"Host": host}), timeout=PATIENCE) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            with error:
+                return error.code
+
+    assert [status(host) for host in (at, "localhost", "db-1.internal:9432")] == [200] * 3
+    assert status("evil.example") == 421
+    assert life.end().code == 0
 
 
 def test_the_usual_port_in_use_is_a_warning(reaper: Reaper, app: Role) -> None:

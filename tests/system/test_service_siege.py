@@ -22,18 +22,18 @@ FILES: Final = 256
 MIB: Final = 48.0
 ATTACKS: Final = {
     "who say nothing": (b"", b""),
-    "who say a header letter by letter": (b"GET /livez HTTP/1.1\r\nHost: here\r\nx: ", b"x"),
-    "whose header has no end": (b"GET /livez HTTP/1.1\r\nHost: here\r\nx: ", b"x" * 8_192),
+    "who say a header letter by letter": (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nx: ", b"x"),
+    "whose header has no end": (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nx: ", b"x" * 8_192),
     "whose path has no end": (b"GET /", b"x" * 8_192),
     "whose body comes letter by letter": (
-        b"POST /livez HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\n",
+        b"POST /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n",
         b"x",
     ),
-    "who ask and do not read": (b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n" * 20, b""),
-    "who ask for the status page and do not read": (b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" * 20, b""),
-    "who ask for the status page and read": (b"GET /?pause=1 HTTP/1.1\r\nHost: here\r\n\r\n", b""),
+    "who ask and do not read": (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20, b""),
+    "who ask for the status page and do not read": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20, b""),
+    "who ask for the status page and read": (b"GET /?pause=1 HTTP/1.1\r\nHost: localhost\r\n\r\n", b""),
     "who ask for servers that are not there": (
-        b"GET /usage?server=" + b"x" * 8_192 + b" HTTP/1.1\r\nHost: here\r\n\r\n",
+        b"GET /usage?server=" + b"x" * 8_192 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"",
     ),
     "who talk no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\0" * 100),

@@ -8,21 +8,24 @@ from typing import Final
 from tests.unit.telemetry.pages import Pages, serving
 
 SEEDS: Final = (
-    b"GET /metrics HTTP/1.1\r\nHost: here\r\nAccept: application/openmetrics-text\r\n\r\n",
+    b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n\r\n",
     b"HEAD /livez HTTP/1.0\r\n\r\n",
-    b"POST /readyz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    b"GET /%00/../livez?a=b#c HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
-    b"GET http://a/metrics HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
+    b"POST /readyz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"GET /%00/../livez?a=b#c HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n",
+    b"GET http://a/metrics HTTP/1.1\r\nHost: [::]\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00",
 )
 WORDS: Final = (
-    *(word + b"\r\n" for word in b"Host:a Content-Length:5 Expect:100-continue Upgrade:h2c 0 hello".split()),
+    *(
+        word + b"\r\n"
+        for word in b"Host:localhost Content-Length:5 Expect:100-continue Upgrade:h2c 0 hello".split()
+    ),
     *b"GET HEAD POST /metrics /livez /readyz HTTP/1.1 HTTP/1.0 Connection: Accept: chunked".split(),
     *(b"Transfer-Encoding: chunked\r\n", b"\r\n\r\n", b"application/openmetrics-text"),
 )
-_STATUSES: Final = {b"200", b"400", b"404", b"405", b"503"}
+_STATUSES: Final = {b"200", b"400", b"404", b"405", b"421", b"503"}
 _PATIENCE: Final = 20.0
 
 

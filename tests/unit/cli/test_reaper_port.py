@@ -52,6 +52,10 @@ def test_who_drips_is_not_listened_to_for_longer_than_we_have(says: Says) -> Non
         (once(), "no reaper answers at URL: "),
         (answer(b"", b"302 Found\r\nlocation: /usage"), "URL answers 302, as no reaper of this version does"),
         (answer(b"", b"500 Oh"), "URL answers 500, as no reaper of this version does"),
+        (
+            answer(b"", b"421 No"),
+            "URL answers to addresses, to localhost, and to its --listen-name alone",
+        ),
         (answer(b"[" * 100_000), "URL answers, and not as a reaper of this version does"),
         (answer(b'{"usage": 2, "rehearsal": 2}'), "URL answers, and not as a reaper of this version does"),
         (answer(b"\xff\xfe"), "URL answers, and not as a reaper of this version does"),

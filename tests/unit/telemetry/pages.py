@@ -73,7 +73,9 @@ class Pages:
     async def ask(self, path: str, *, method: str = "GET", **headers: str) -> Answer:
         """Make a proper request."""
         told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return Answer.of(await self.say(f"{method} {path} HTTP/1.1\r\nHost: here\r\n{told}\r\n".encode()))
+        return Answer.of(
+            await self.say(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{told}\r\n".encode())
+        )
 
 
 @asynccontextmanager
@@ -84,6 +86,7 @@ async def serving(
     readyz: Probe = well,
     overview: Look | None = None,
     learnt: Learnt | None = None,
+    names: tuple[str, ...] = (),
     patience: float = FOREVER,
 ) -> AsyncIterator[Pages]:
     """The pages, as long as the block lasts."""
@@ -94,7 +97,7 @@ async def serving(
         metrics=metrics or Metrics("1.2.3"), livez=livez, readyz=readyz, overview=overview, learnt=learnt
     )
     log = make_log(LogFormat.JSON, LogLevel.DEBUG, to=logged)
-    running = asyncio.create_task(serve(pages, listening, stop, log=log, patience=patience))
+    running = asyncio.create_task(serve(pages, listening, stop, log=log, names=names, patience=patience))
     try:
         yield Pages(listening.getsockname()[1], logged)
     finally:

@@ -14,7 +14,7 @@ from reaper.telemetry.metrics import Metrics
 
 from .pages import AT_ONCE, LOOPBACK, Answer, Pages, serving, visit
 
-REQUEST = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
+REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def test_a_healthy_service_answers_200() -> None:
@@ -120,7 +120,7 @@ def test_many_scrapers_at_once_all_get_the_page() -> None:
         pytest.param(b"", id="nothing"),
         pytest.param(b"GE", id="half a word"),
         pytest.param(b"GET /livez HTTP/1.1\r\nHost: he", id="half a request"),
-        pytest.param(b"POST /livez HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n", id="no body yet"),
+        pytest.param(b"POST /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n", id="no body yet"),
     ],
 )
 def test_whoever_dawdles_is_shown_the_door(said: bytes) -> None:
@@ -138,7 +138,7 @@ def test_whoever_hardly_reads_is_shown_the_door(monkeypatch: pytest.MonkeyPatch)
 
     async def scene(pages: Pages) -> None:
         reader, writer = await pages.come()
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n")
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert len(await until_the_end(reader, sip=100)) < len(page.body)
         writer.close()
 
@@ -161,7 +161,7 @@ async def until_the_end(reader: asyncio.StreamReader, *, sip: int = 1_000) -> by
 def test_a_body_that_never_comes_is_not_waited_for() -> None:
     async def scene(pages: Pages) -> None:
         answer = Answer.of(
-            await pages.say(b"POST /livez HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\nslow")
+            await pages.say(b"POST /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nslow")
         )
         assert answer.status == 405
 
@@ -194,10 +194,10 @@ def test_there_is_one_answer_a_connection_however_much_is_asked() -> None:
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 90, id="TLS"),
         pytest.param(b"hello\r\n\r\n", id="no HTTP"),
         pytest.param(b"GET /livez HTTP/1.1\r\n\r\n", id="no host"),
-        pytest.param(b"GET /live z HTTP/1.1\r\nHost: here\r\n\r\n", id="a space"),
-        pytest.param(b"GET /\xff HTTP/1.1\r\nHost: here\r\n\r\n", id="beyond ASCII"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: here\r\nContent-Length: x\r\n\r\n", id="no length"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"a" * 100_000, id="a header without end"),
+        pytest.param(b"GET /live z HTTP/1.1\r\nHost: localhost\r\n\r\n", id="a space"),
+        pytest.param(b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", id="beyond ASCII"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", id="no length"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000, id="a header without end"),
         pytest.param(b"GET /" + b"a" * 100_000, id="a path without end"),
     ],
 )
@@ -222,7 +222,7 @@ def test_what_is_no_request_is_refused_without_a_line_in_the_log(
 @pytest.mark.parametrize("rubbish", [b"\0\0\0\r\n\r\n", b"zzz\r\n", REQUEST[:-2] + b"\0: \0\r\n\r\n"])
 def test_rubbish_after_a_request_spoils_nothing(rubbish: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async def scene(pages: Pages) -> None:
-        chunked = b"POST /livez HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunked = b"POST /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         for begun in (REQUEST, chunked):
             reader, writer = await pages.come()
             writer.write(begun + rubbish)
@@ -272,7 +272,7 @@ def test_a_visitor_who_is_still_there_at_the_end_is_no_line_in_any_log(
         monkeypatch.setattr(metrics, "exposition", slow)
         try:
             async with serving(metrics=metrics) as pages:
-                visitor = asyncio.create_task(pages.say(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n"))
+                visitor = asyncio.create_task(pages.say(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"))
                 await asyncio.to_thread(asked.wait)
             assert pages.logged.getvalue() == ""
         finally:
