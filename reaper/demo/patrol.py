@@ -14,7 +14,7 @@ from reaper.policy.spans import seconds
 from reaper.record.ledger import Ledger
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
-from reaper.service.pause import pause
+from reaper.service.pause import Flag, pause
 from reaper.service.station import Manner, Opened, station
 
 
@@ -36,7 +36,7 @@ class Patrol:
         self._ledger = ledger
         self._saw = saw
         self._numbers = count(1)
-        self._finish = asyncio.Event()
+        self._finish = Flag()
         self._finished = asyncio.Event()
 
     def adopt(self, settings: Settings) -> None:

@@ -1,12 +1,11 @@
 """The tempo of the demo: how long a beat lasts, and waiting that heeds a signal."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from signal import Signals
 from typing import Final
 
-from reaper.service.pause import pause
+from reaper.service.pause import Flag, pause
 
 USUAL_SECONDS: Final = 30
 """The length of the story at which a beat is a second."""
@@ -35,7 +34,7 @@ class Tempo:
 
     def __init__(self, *, seconds: float) -> None:
         self._seconds = seconds
-        self._stop = asyncio.Event()
+        self._stop = Flag()
         self._by: Signals | None = None
 
     def interrupt(self, by: Signals) -> None:

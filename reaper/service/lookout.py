@@ -21,7 +21,7 @@ from reaper.policy.trend import Values
 from reaper.policy.usage import Trends, Usage
 from reaper.postgres.observer import Observer, ObservingFailed
 from reaper.service.clock_watch import ClockWatch
-from reaper.service.pause import pause
+from reaper.service.pause import Flag, pause
 from reaper.service.station import Opened
 
 TOP: Final = 12
@@ -65,7 +65,7 @@ class Lookout:
     def __init__(
         self, server: str, clocks: ClockWatch, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.asked = asyncio.Event()
+        self.asked = Flag()
         self._server = server
         self._clocks = clocks
         self._clock = clock
@@ -113,7 +113,7 @@ class Lookout:
             last = self._last = self._read(whole)
         return last
 
-    async def rest(self, at: Opened, rules: Rules, delay: float, *wakers: asyncio.Event) -> None:
+    async def rest(self, at: Opened, rules: Rules, delay: float, *wakers: Flag) -> None:
         """Rest for so long or until woken, and look meanwhile for whoever asks."""
         end = self._clock() + delay
         while True:

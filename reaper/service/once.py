@@ -1,6 +1,5 @@
 """One cycle, for cron and CI: it looks twice, for nobody is terminated on first sight."""
 
-import asyncio
 from typing import Final
 
 from reaper.config import Server, Settings
@@ -13,7 +12,7 @@ from reaper.service.accounts import Account
 from reaper.service.bulletin import report, warn
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, run_cycle
-from reaper.service.pause import pause
+from reaper.service.pause import Flag, pause
 from reaper.service.station import Manner, lease_of, office_of, opened, station
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
@@ -22,7 +21,7 @@ _MAYBE_TERMINATED: Final = {Result.TERMINATED, Result.SIGNALLED, Result.UNKNOWN}
 
 
 async def run_once(
-    server: Server, settings: Settings, manner: Manner, *, ledger: Ledger, log: Log, stop: asyncio.Event
+    server: Server, settings: Settings, manner: Manner, *, ledger: Ledger, log: Log, stop: Flag
 ) -> Cycle | Holder | None:
     """Look, look again a moment later, carry out what both looks agree on; or say who leads here instead."""
     rules = settings.rules_for(server)

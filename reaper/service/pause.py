@@ -7,16 +7,41 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def pause(seconds: float, *wakers: asyncio.Event) -> None:
+class Flag(asyncio.Event):
+    """Whether something was asked; it ends the rests that it is given to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rests = set[asyncio.Future[None]]()
+
+    def set(self) -> None:
+        """It was asked."""
+        super().set()
+        for rest in self.rests:
+            _end(rest)
+
+
+async def pause(seconds: float, *flags: Flag) -> None:
     """Wait for so long, or until one of these is set."""
-    if any(waker.is_set() for waker in wakers):
+    if any(flag.is_set() for flag in flags):
         return
-    waits = [asyncio.ensure_future(waker.wait()) for waker in wakers]
+    loop = asyncio.get_running_loop()
+    # Not a task for each flag: whoever rests most of the time would work most at that.
+    rest: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_later(max(seconds, 0), _end, rest)
+    for flag in flags:
+        flag.rests.add(rest)
     try:
-        await asyncio.wait(waits, timeout=max(seconds, 0), return_when=asyncio.FIRST_COMPLETED)
+        await rest
     finally:
-        for wait in waits:
-            wait.cancel()
+        timer.cancel()
+        for flag in flags:
+            flag.rests.discard(rest)
+
+
+def _end(rest: "asyncio.Future[None]") -> None:
+    if not rest.done():
+        rest.set_result(None)
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

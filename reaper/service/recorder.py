@@ -1,6 +1,5 @@
 """Looks at one server from time to time and keeps what it saw; it judges nobody and needs no lead."""
 
-import asyncio
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -12,7 +11,7 @@ from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.preflight import refuse
 from reaper.service.annals import Annals, Keeping
 from reaper.service.bulletin import warn
-from reaper.service.pause import pause, unless
+from reaper.service.pause import Flag, pause, unless
 from reaper.service.station import Manner, Opened, opened
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
@@ -28,7 +27,7 @@ _ALL_THE_TIME: Final = float("inf")
 class Recorder:
     """Keeps the history of one server until it is asked to stop."""
 
-    def __init__(self, server: Server, keeping: Keeping, *, log: Log, stop: asyncio.Event) -> None:
+    def __init__(self, server: Server, keeping: Keeping, *, log: Log, stop: Flag) -> None:
         self._server = server
         self._log = log.bind(server=server.name)
         self._stop = stop

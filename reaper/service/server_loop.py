@@ -28,7 +28,7 @@ from reaper.service.bulletin import Bulletin
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.lookout import Lookout
-from reaper.service.pause import pause, unless
+from reaper.service.pause import Flag, pause, unless
 from reaper.service.standing import Standing, State
 from reaper.service.station import (
     Manner,
@@ -76,8 +76,8 @@ class ServerLoop:
     ) -> None:
         self.server = server
         self.standing = standing
-        self.stop = asyncio.Event()
-        self.wake = asyncio.Event()
+        self.stop = Flag()
+        self.wake = Flag()
         self.ended = asyncio.Event()
         self._common = common
         self._of = common.settings()

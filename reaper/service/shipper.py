@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.record_table import RecordTable, target_of
 from reaper.service.backlog import Backlog, Load
-from reaper.service.pause import pause
+from reaper.service.pause import Flag, pause
 from reaper.telemetry import events
 from reaper.telemetry.copying import CopyGauges
 from reaper.telemetry.log import Log
@@ -69,7 +69,7 @@ class Shipper:
         self._log = log.bind(record=str(shipment.record))
         self._gauges = gauges
         self._alarm = alarm
-        self._ending = asyncio.Event()
+        self._ending = Flag()
         self._table: RecordTable | None = None
         self._load: Load | None = None
         self._most = _MOST_ROWS

@@ -5,6 +5,7 @@ import signal
 from dataclasses import dataclass, field
 from types import FrameType
 
+from reaper.service.pause import Flag
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 
@@ -13,8 +14,8 @@ from reaper.telemetry.log import Log
 class Flags:
     """What a signal has asked for."""
 
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    reload: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: Flag = field(default_factory=Flag)
+    reload: Flag = field(default_factory=Flag)
 
 
 class Summons:

@@ -12,6 +12,7 @@ from reaper.policy.rules import Rules
 from reaper.postgres.errors import Lost
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.lookout import Lookout, Reading
+from reaper.service.pause import Flag
 from reaper.service.station import Opened
 
 from .stage import Stage
@@ -35,7 +36,7 @@ class Post:
 
     async def resting(self, *work: Coroutine[Any, Any, Any], rest: float = LONG) -> list[Any]:
         """Do this while the loop rests, and then wake the loop."""
-        awake = asyncio.Event()
+        awake = Flag()
         async with asyncio.timeout(PATIENCE):
             loop = asyncio.create_task(self.lookout.rest(self.at, RULES, rest, awake))
             done = await asyncio.gather(*work)
@@ -93,7 +94,7 @@ def test_when_nobody_asks_the_server_is_not_asked_either(post: Post) -> None:
 
 def test_a_cycle_that_is_due_is_not_kept_waiting_by_those_who_go_on_asking(post: Post) -> None:
     async def scene() -> None:
-        rest = asyncio.create_task(post.lookout.rest(post.at, RULES, 0.3, asyncio.Event()))
+        rest = asyncio.create_task(post.lookout.rest(post.at, RULES, 0.3, Flag()))
         async with asyncio.timeout(PATIENCE):
             while not rest.done():
                 post.lookout.asked.set()
@@ -111,7 +112,7 @@ def test_a_look_that_hangs_is_given_up_in_time_and_the_connection_is_as_it_was(p
 
         async def scene() -> Reading | None:
             reading, _ = await asyncio.gather(
-                post.lookout.reading(), post.lookout.rest(post.at, RULES, 0.4, asyncio.Event())
+                post.lookout.reading(), post.lookout.rest(post.at, RULES, 0.4, Flag())
             )
             return reading
 
