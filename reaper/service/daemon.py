@@ -166,9 +166,12 @@ class Daemon:
         self._fleet.muster(self._parts.servers(settings), start)
 
     def _beat(self) -> None:
-        self._parts.systemd.status(self._vitals.status())
+        manager = self._parts.systemd
+        if not manager.listens:
+            return  # a look at every server for nobody
+        manager.status(self._vitals.status())
         if self._vitals.live().good:
-            self._parts.systemd.alive()
+            manager.alive()
 
     def _reopen_record(self) -> None:
         try:

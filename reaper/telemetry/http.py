@@ -142,20 +142,25 @@ async def serve(
             h11_max_incomplete_event_size=_LARGEST_REQUEST,
             backlog=_NEWCOMERS_AT_ONCE,
             timeout_graceful_shutdown=1,
-        )
+        ),
+        stop,
     )
     # The program's own logger, which would print beside our log; what matters here comes to `_Complaints`.
     logging.getLogger("uvicorn.error").disabled = True
-    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http requests")
-    stopped = asyncio.create_task(stop.wait(), name="http until the stop")
-    await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    server.should_exit = True
-    await serving
+    await server.serve(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
     """Leaves the signals to the service, and lets a crowd in slowly."""
+
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    async def main_loop(self) -> None:
+        """Wait for the stop; the library's own loop would wake ten times a second to look for it."""
+        await self.on_tick(0)  # the headers of every answer
+        await self._stop.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin; asyncio takes the backlog for the queue's length too, and that is set right here."""

@@ -19,6 +19,11 @@ class Systemd:
         self.watchdog_seconds = int(watchdog_usec) / _MICRO if watchdog_usec else None
         """How long we may be silent before we are replaced."""
 
+    @property
+    def listens(self) -> bool:
+        """Whether there is one."""
+        return bool(self._address)
+
     @classmethod
     def from_environment(cls) -> "Systemd":
         """The manager that started us, if any; what it said is for us alone, not for children."""
