@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import psycopg
@@ -22,7 +23,7 @@ from reaper.policy.spans import SECOND, Instant, Span
 from reaper.postgres.decoding import as_instant, as_number
 from reaper.postgres.encoding import flag, float8, interval
 from reaper.postgres.errors import ServerError, sentence
-from reaper.postgres.flight import Prepared, Row
+from reaper.postgres.flight import Ask, Prepared, Row
 from reaper.postgres.link import Link
 from reaper.postgres.preflight import Probe
 from reaper.postgres.query_text import QueryText
@@ -124,7 +125,7 @@ class Observer:
         """One look, or a second one at everybody when the first has shown that it takes all of them."""
         if rules is None:
             return await self._look(_NOBODY_CUT, everybody=True), _EVERY_FACT
-        cutoffs = _NOBODY_CUT if ahead is None else rules.cutoffs.sooner(ahead)
+        cutoffs = _NOBODY_CUT if ahead is None else _sooner(rules.cutoffs, ahead)
         seen = await self._look(cutoffs, everybody=ahead is None or self._whole.due(rules))
         asked = questions(seen.snapshot, rules)
         if asked.everybody and seen.snapshot.young is not None:
@@ -134,15 +135,7 @@ class Observer:
         return seen, asked
 
     async def _look(self, cutoffs: Cutoffs, *, everybody: bool) -> _Seen:
-        look = _OBSERVE.asked(
-            with_query=flag(is_set=self._query_text.wanted),
-            everybody=flag(is_set=everybody),
-            quiet=_interval(cutoffs.quiet),
-            aborted=_interval(cutoffs.aborted),
-            transaction=_interval(cutoffs.transaction),
-            connected=_interval(cutoffs.connected),
-            one_by_one=float8(self._one_by_one),
-        )
+        look = _look(cutoffs, self._one_by_one, everybody=everybody, with_query=self._query_text.wanted)
         locks = [_ADVISORY_LOCKS.asked()] if self._asks_for_locks else []
         rows, *holders = await self._link.ask(look, *locks)
         return _Seen(self._snapshot(rows, everybody=everybody), _holders(*holders) if holders else None)
@@ -188,6 +181,25 @@ class _WholeLooks:
             self._at = None if again else snapshot.at
         elif self._at is not None and not 0 <= snapshot.at - self._at < _whole_every(snapshot):
             self._at = None
+
+
+# The same for all servers and in all cycles under the same rules.
+@lru_cache
+def _sooner(cutoffs: Cutoffs, ahead: Span) -> Cutoffs:
+    return cutoffs.sooner(ahead)
+
+
+@lru_cache
+def _look(cutoffs: Cutoffs, one_by_one: float, *, everybody: bool, with_query: bool) -> Ask:
+    return _OBSERVE.asked(
+        with_query=flag(is_set=with_query),
+        everybody=flag(is_set=everybody),
+        quiet=_interval(cutoffs.quiet),
+        aborted=_interval(cutoffs.aborted),
+        transaction=_interval(cutoffs.transaction),
+        connected=_interval(cutoffs.connected),
+        one_by_one=float8(one_by_one),
+    )
 
 
 def _whole_every(snapshot: Snapshot) -> Span:

@@ -43,6 +43,8 @@ from reaper.service.station import (
 
 _LONGEST_BACKOFF: Final = 60.0
 _AFTER_DEADLINE: Final = 0.002
+_MOMENTS: Final = 100
+"""Cycles that no deadline calls for begin at one of so many moments of an interval."""
 _STANDBY_SHARE: Final = 5
 _STANDBY_SECONDS: Final = 2.0
 """A standby asks so many times an interval, but at least so often, whether the lead is free."""
@@ -187,8 +189,7 @@ class ServerLoop:
             else:
                 memory = cycle.remembered
                 await self._see_what_became(cycle, post, onlooker)
-                # Counted from the look, which the server dated a moment earlier: no deadline is met too soon.
-                rest = seconds(self._rest(cycle, rules)) - self._clock.seconds_since_look + _AFTER_DEADLINE
+                rest = self._rest_after(cycle, rules)
                 if cycle.results[Result.DENIED]:
                     # Was a right revoked, we leave with its cure in words, and begin anew when it is back:
                     # whoever was denied meanwhile is not among those that were tried in vain.
@@ -248,6 +249,16 @@ class ServerLoop:
         common = self._common
         ahead = foresight(common.settings())
         return station(self.server, at, rules, common.manner, common.ledger, clock=self._clock, ahead=ahead)
+
+    def _rest_after(self, cycle: Cycle, rules: Rules) -> float:
+        """How many seconds to rest."""
+        span, interval = self._rest(cycle, rules), self._common.settings().interval
+        # Counted from the look, which the server dated a moment earlier: no deadline is met too soon.
+        rest = seconds(span) - self._clock.seconds_since_look + _AFTER_DEADLINE
+        if span < interval:
+            return rest
+        # Servers that are due about now are looked at together: to wake costs more than a look.
+        return rest - (time.monotonic() + rest) % (seconds(interval) / _MOMENTS)
 
     def _rest(self, cycle: Cycle, rules: Rules) -> Span:
         settings = self._common.settings()
