@@ -1,15 +1,20 @@
 """One copy of the record: a sink, and what it is still owed."""
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from reaper.record.events import CLOSED, Event
 from reaper.record.pen import Pen
 from reaper.record.writer import Finding, NotReady, RecordFailed, Sink
 
 Clock = Callable[[], datetime]
+
+_SOUND_SECONDS: Final = 1.0
+"""So long a record that was fine is taken to be when there is nothing to write: a fleet shares the look."""
 
 
 class Head(NamedTuple):
@@ -32,6 +37,7 @@ class Copy:
         self._owed: list[Event] = []
         self._unsynced: list[Event] = []
         self._used = False
+        self._sound_at = -math.inf
 
     def write(self, events: Sequence[Event] = (), *, durable: bool = False) -> None:
         """Pay what is owed, then write these; after a RecordFailed these are the caller's to give up."""
@@ -40,6 +46,13 @@ class Copy:
             self._put(self._owed)
             self._owed = []
             self._put(events, durable=durable)
+
+    def flush(self) -> None:
+        """Make last what was written; where that is nothing, see from time to time whether it could be."""
+        now = time.monotonic()
+        if self._owed or self._unsynced or now - self._sound_at >= _SOUND_SECONDS:
+            self.write(durable=True)
+            self._sound_at = now
 
     def deliver(self, events: Sequence[Event], *, durable: bool = False) -> None:
         """Write these, now or, when that fails, before anything else."""
@@ -57,6 +70,7 @@ class Copy:
 
     def reopen(self) -> None:
         """Let go of the file, which somebody has moved."""
+        self._sound_at = -math.inf
         with self._owing_what_is_lost():
             self._sink.reopen()
 
@@ -93,6 +107,7 @@ class Copy:
         try:
             yield
         except RecordFailed as failure:
+            self._sound_at = -math.inf
             if failure.lost:
                 self._owed = [*self._unsynced, *self._owed]
                 self._unsynced = []

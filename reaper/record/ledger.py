@@ -84,7 +84,8 @@ class Ledger:
 
     def open(self) -> None:
         """Open every sink: a record that cannot be written shows at the start, not when it counts."""
-        self.flush()
+        with self._lock:
+            self._each(lambda copy: copy.write(durable=True))
 
     def intend(
         self, author: Author, cycle: str, snapshot: Snapshot, reaps: Sequence[Reap]
@@ -121,7 +122,7 @@ class Ledger:
     def flush(self) -> None:
         """Make all outcomes durable."""
         with self._lock:
-            self._each(lambda copy: copy.write(durable=True))
+            self._each(Copy.flush)
 
     def braked(self, author: Author, cycle: str, snapshot: Snapshot, trips: Sequence[BrakeTrip]) -> None:
         """Record, to last, which policies would have taken too large a share."""

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import math
 import os
 import time
 from itertools import count
@@ -10,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from reaper.record import copies
 from reaper.record.events import INTENT, OPENED, OUTCOME, TORN, TRUNCATED
 from reaper.record.file import FileSink
 from reaper.record.ledger import Ledger
@@ -179,6 +181,22 @@ def test_quiet_flushes_do_not_sync(book: Ledger, monkeypatch: pytest.MonkeyPatch
     book.flush()
     monkeypatch.setattr(os, "fdatasync", lambda _: pytest.fail("nothing was written since"))
     book.flush()
+
+
+def test_the_quiet_cycles_of_many_servers_share_a_look_at_the_file(
+    book: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "_SOUND_SECONDS", math.inf)
+    book.open()
+    book.flush()
+    path.unlink()
+
+    book.flush()
+    assert not path.exists()
+
+    monkeypatch.setattr(copies, "_SOUND_SECONDS", 0.0)
+    book.flush()
+    assert names(path) == [OPENED]
 
 
 def test_a_short_write_is_a_failure_and_the_rest_of_the_line_is_not_glued_to_it(

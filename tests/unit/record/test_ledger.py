@@ -124,6 +124,18 @@ def test_outcomes_that_a_failed_flush_may_have_lost_are_written_again() -> None:
     assert shelf.durable == 4
 
 
+def test_a_sink_that_has_failed_is_tried_again_in_every_quiet_cycle() -> None:
+    shelf = Shelf()
+    book = ledger(shelf)
+    book.flush()
+    shelf.broken = True
+    for act in (book.open, book.flush, book.flush):
+        with pytest.raises(RecordFailed):
+            act()
+    shelf.broken = False
+    book.flush()
+
+
 def test_while_a_sink_owes_outcomes_nothing_new_is_intended_and_debts_do_not_grow() -> None:
     shelf = Shelf()
     book = ledger(shelf)

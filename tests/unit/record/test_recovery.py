@@ -116,7 +116,7 @@ def aged(path: Path, copies: int) -> None:
     left_open(path, 1, 2)
     path.rename(path.with_name(f"{path.name}.{20 + copies}"))
     for number in range(1, copies):
-        other.flush()
+        other.open()
         path.rename(path.with_name(f"{path.name}.{20 + number}"))
 
 
