@@ -497,7 +497,7 @@ def test_a_page_of_many_servers_takes_a_few_times_its_own_length_of_memory(accep
     finally:
         tracemalloc.stop()
 
-    assert most < 6 * len(page.body)
+    assert most < 4 * len(page.body)
 
 
 README: Final = Path(__file__).parents[3] / "README.md"
