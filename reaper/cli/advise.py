@@ -9,6 +9,7 @@ import click
 from reaper.cli.advice import as_document, print_advice
 from reaper.cli.advise_history import Past, read_history
 from reaper.cli.advise_options import Asked, asking_options
+from reaper.cli.advise_reaper import ask_for_looks
 from reaper.cli.exits import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.progress import progress
@@ -26,12 +27,13 @@ from reaper.postgres.errors import ServerError, Unreachable
 from reaper.service.looking import look_for
 
 _WAYS_IN: Final = """\
-If its slots are taken: this needs one, to see settings and every session. There are two ways in:
-  1. A superuser has slots of its own: `reaper advise --dsn "... user=postgres"`.
-  2. From PostgreSQL 16 on, so has a role with `GRANT pg_use_reserved_connections`, where
+If its slots are taken: this needs one, to see settings and every session. There are three ways in:
+  1. A reaper that runs is inside: `reaper advise --url http://HOST:9432`, where it listens. Settings
+     and limits it does not tell.
+  2. A superuser has slots of its own: `reaper advise --dsn "... user=postgres"`.
+  3. From PostgreSQL 16 on, so has a role with `GRANT pg_use_reserved_connections`, where
      reserved_connections is more than 0.
-A reaper that runs is inside: `reaper usage` asks it who holds the connections. And what was saved before
-needs no slot: `reaper advise --history DIR`, or --snapshot FILE."""
+What was saved before needs no slot: `reaper advise --history DIR`, or --snapshot FILE."""
 
 
 _ALIASES: Final = "the names of this history are aliases: a policy file, and SQL, need those of the server"
@@ -83,6 +85,8 @@ def _seen(asked: Asked, where: _From) -> Past:
     if asked.snapshot is not None:
         watching.add(read_snapshot(asked.snapshot))
         return Past(watching.evidence(), aliased=False)
+    if asked.url:
+        return Past(ask_for_looks(asked.url, where.server, watching, asked.span), aliased=False)
     settings = read_settings(where.policies) if where.policies.exists() else None
     live = _look(pick_server(settings, where.dsn, where.server), watching, asked.span)
     return Past(live, aliased=False)

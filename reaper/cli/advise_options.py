@@ -25,6 +25,7 @@ class Asked:
     span: Span
     """How long to look; no time at all is one look."""
     idle_for: Span
+    url: str | None
     snapshot: Path | None
     history: tuple[Path, ...]
     policy: str | None
@@ -35,8 +36,8 @@ class Asked:
     def of(cls, options: Mapping[str, Any]) -> Self:
         """As click hands them over."""
         given = dict(options)
-        if given["snapshot"] and given["history"]:
-            message = "--snapshot or --history (REAPER_HISTORY), not both"
+        if sum(bool(given[key]) for key in ("url", "snapshot", "history")) > 1:
+            message = "one of --url, --snapshot (REAPER_SNAPSHOT) and --history (REAPER_HISTORY)"
             raise Misconfigured(message)
         if given.pop("once"):
             given["span"] = Span(0)
@@ -103,6 +104,14 @@ _ASKING: tuple[Callable[[Any], Any], ...] = (
         envvar="REAPER_IDLE_FOR",
         show_envvar=True,
         help="What counts as idle for long; inside a transaction a tenth of it does.",
+    ),
+    click.option(
+        "--url",
+        metavar="URL",
+        envvar="REAPER_ADVISE_URL",
+        show_envvar=True,
+        help="Ask the reaper that runs at this address, such as http://127.0.0.1:9432, and not the server: "
+        "it is inside when the slots are full.",
     ),
     click.option(
         "--snapshot",

@@ -213,6 +213,7 @@ class Daemon:
             readyz=self._vitals.ready,
             overview=outlook.overview,
             learnt=learnt,
+            rows=outlook.rows,
         )
 
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from reaper.policy.census import census
@@ -74,7 +74,7 @@ class Lookout:
         self._trends = Trends()
         self._last: Reading | None = None
         self._whole: _Look | None = None
-        """A cycle's last look at everybody: what there is when nobody has asked before."""
+        """The last look at everybody, a cycle's or a visitor's."""
         self._tried = self._asked_last = -_FOLLOWED_SECONDS
 
     def attend(self, *, attended: bool) -> None:
@@ -113,6 +113,14 @@ class Lookout:
             last = self._last = self._read(whole)
         return last
 
+    async def snapshot(self) -> Snapshot | None:
+        """The same look, session by session, and never a query; nothing when there was none."""
+        await self.reading()
+        if self._whole is None:
+            return None
+        seen = self._whole.snapshot
+        return replace(seen, sessions=tuple(replace(each, query=None) for each in seen.sessions))
+
     async def rest(self, at: Opened, rules: Rules, delay: float, *wakers: Flag) -> None:
         """Rest for so long or until woken, and look meanwhile for whoever asks."""
         end = self._clock() + delay
@@ -138,7 +146,8 @@ class Lookout:
                 snapshot = await observer.everybody()
             if self._clocks.counted_from is not None:
                 snapshot = snapshot.counted_from(self._clocks.counted_from)
-            self._last = self._read(_Look(snapshot, rules, self._clock()))
+            self._whole = _Look(snapshot, rules, self._clock())
+            self._last = self._read(self._whole)
         except ObservingFailed:
             pass  # there is the last one, with its age
         finally:

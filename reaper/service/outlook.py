@@ -1,5 +1,6 @@
 """What the pages show of a reaper at work, put together when somebody asks."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -71,6 +72,15 @@ class Outlook:
             verdicts=tuple(map(_verdict, lessons.policies[:_MOST_POLICIES])),
             left_alone=tuple(map(_left_alone, lessons.left_alone[:_MOST_LEFT_ALONE])),
         )
+
+    async def rows(self, name: str) -> bytes | None:
+        """A snapshot of this server as a file; nothing when there is none, or nobody has looked."""
+        # Loaded where it is needed: a reaper whom nobody asks does without.
+        from reaper.record.snapshots import dump_snapshot  # noqa: PLC0415
+
+        loop = next((loop for loop in self.fleet.loops if loop.server.name == name), None)
+        seen = await loop.lookout.snapshot() if loop else None
+        return None if seen is None else await asyncio.to_thread(dump_snapshot, seen)
 
     def _line(self, loop: ServerLoop) -> ServerLine:
         standing = loop.standing

@@ -26,6 +26,7 @@ from reaper.telemetry.hosts import for_us
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics import Metrics
 from reaper.telemetry.plain import plain
+from reaper.telemetry.rows import Rows, row_routes
 from reaper.telemetry.status import Look, status_routes
 from reaper.telemetry.verdicts import Learnt, verdict_routes
 
@@ -60,6 +61,7 @@ def application(
     readyz: Probe,
     overview: Look | None = None,
     learnt: Learnt | None = None,
+    rows: Rows | None = None,
 ) -> Starlette:
     """The pages; with somebody who looks round, or has learnt something, those for people too."""
     one_at_a_time = asyncio.Lock()
@@ -79,6 +81,7 @@ def application(
     routes = [Route("/metrics", scrape), Route("/livez", live), Route("/readyz", ready)]
     pages = Starlette(routes=[*routes, *(status_routes(overview) if overview else ())])
     pages.router.routes.extend(verdict_routes(learnt) if learnt else ())
+    pages.router.routes.extend(row_routes(rows) if rows else ())
     pages.router.redirect_slashes = False
     return pages
 

@@ -10,6 +10,7 @@ from psycopg import errors
 
 from reaper.policy.rules import Rules
 from reaper.postgres.errors import Lost
+from reaper.postgres.query_text import QueryText
 from reaper.service.clock_watch import ClockWatch
 from reaper.service.lookout import Lookout, Reading
 from reaper.service.pause import Flag
@@ -184,6 +185,31 @@ def test_where_no_loop_looks_the_last_look_of_a_cycle_is_shown(post: Post) -> No
 
     assert reading
     assert applications(reading)[post.stage.application] == 2
+
+
+def test_each_session_is_shown_and_never_a_query(post: Post) -> None:
+    client = post.stage.open()
+    client.run("SELECT 'a literal'")
+    everything = post.stage.open_reaper(query_text=QueryText.FULL)
+    cycles = everything.look()
+    assert any("a literal" in (session.query or "") for session in cycles.sessions)
+    post.lookout.attend(attended=False)
+    post.lookout.cycled(cycles, RULES)
+
+    shown = post.stage.reaper.do(post.lookout.snapshot())
+
+    assert shown is not None
+    assert {session.id for session in shown.sessions} == {session.id for session in cycles.sessions}
+    assert {session.query for session in shown.sessions} == {None}
+
+
+def test_a_look_for_a_visitor_is_shown_session_by_session_too(post: Post) -> None:
+    post.stage.open_many(2)
+
+    (seen,) = post.stage.reaper.do(post.resting(post.lookout.snapshot()))
+
+    assert sum(each.identity.application == post.stage.application for each in seen.sessions) == 2
+    assert seen.facts.waiters is not None
 
 
 def test_who_waits_when_the_loop_leaves_is_shown_the_last_look_at_once(

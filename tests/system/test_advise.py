@@ -26,6 +26,8 @@ from tests.unit.policy.build import NOW
 from tests.unit.record.histories import ROOMY
 
 from .command import Done, Reaper
+from .policies import FILE, leaked, policy_file
+from .service import ANYWHERE, RECORD
 from .test_hostile_names import harmless
 
 LOOK: Final = ("--for", "1s", "--idle-for", "300ms")
@@ -310,7 +312,32 @@ def test_a_saved_snapshot_is_advised_about_with_no_server(leaking: Scene) -> Non
     assert done.code == 1
     leak = about(done.document["findings"], "leak")
     assert sql(leak) == []
-    assert any("what was saved has no settings" in said for said in done.document["not_told"])
+    assert any("settings, limits of roles, replication slots" in said for said in done.document["not_told"])
+
+
+def test_when_the_slots_are_full_a_reaper_that_is_inside_can_be_asked(start_scene: StartScene) -> None:
+    scene = start_scene(max_connections="20")
+    app = scene.sandbox.role("app")
+    scene.leak(app, 8)
+    scene.reaper.write(FILE, policy_file(leaked(app, mode="dry-run", idle_for="1h")))
+    life = scene.reaper.start("run", "--dry-run", *RECORD, *ANYWHERE, REAPER_DSN=scene.role.dsn)
+    at = life.logged("http.listening")["at"]
+    until(lambda: scene.reaper("usage", "--url", at).code == 0)
+    with ExitStack() as crowd:
+        assert refused_with(app.dsn, crowd, after=20)
+
+        refused = scene.reaper("advise", *LOOK)
+        done = scene.reaper("advise", "--idle-for", "300ms", "--for", "3s", "--url", at, "-o", "json")
+
+    assert refused.code == 3
+    assert "reaper advise --url" in refused.err
+    assert (done.code, done.err) == (1, "")
+    assert done.document["looks"] >= 2
+    leaks = [row for row in done.document["findings"] if row["topic"] == "leak"]
+    assert leaks
+    assert [sql(row) for row in leaks] == [[]] * len(leaks)
+    assert any("settings, limits of roles" in said for said in done.document["not_told"])
+    assert life.end().code == 0
 
 
 def history(folder: Path, *, aliases: bool = False) -> Path:

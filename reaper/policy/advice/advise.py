@@ -71,7 +71,7 @@ def untold(evidence: Evidence) -> Iterator[str]:
     if evidence.looks == 1:
         yield "one look shows no growth, no churn, and nobody who came back to life"
     if ground is None:
-        yield "what was saved has no settings, limits of roles, replication slots or prepared transactions"
+        yield "settings, limits of roles, replication slots, prepared transactions: the server alone has them"
     elif "tcp_keepalives_idle" not in ground.settings:
         yield "keepalives: through the server's own socket they cannot be read"
     if ground and ground.standby:

@@ -6,11 +6,14 @@ from typing import Any, Final
 
 import pytest
 
+from reaper.cli.advise_reaper import ask_for_looks
 from reaper.cli.exits import ServerTrouble
 from reaper.cli.reaper_port import NoReaper, told_at
 from reaper.cli.rehearsal_reaper import ask_for_verdicts
 from reaper.cli.usage_reaper import ask_reaper
+from reaper.policy.advice.watching import Watching
 from reaper.policy.documents import as_document
+from reaper.policy.spans import Span
 from reaper.telemetry.views import FORMAT
 from tests.unit.telemetry.sights import line, overview, usual, view
 
@@ -100,6 +103,24 @@ def test_what_a_reaper_says_is_understood() -> None:
 
     with impostor(answer(body)) as url:
         assert ask_reaper(url, None) == usual()
+
+
+def test_of_several_servers_one_must_be_named_to_be_advised_about() -> None:
+    told = overview(None, line("orders"), line("billing"))
+    body = json.dumps({"usage": FORMAT, "overview": as_document(told)}).encode()
+
+    with impostor(answer(body)) as url, pytest.raises(ServerTrouble) as refused:
+        ask_for_looks(url, None, Watching(), Span(0))
+
+    said = f"the reaper at {url} looks after orders, billing: say with --server which one is meant"
+    assert refused.value.message == said
+
+
+def test_what_is_no_look_of_a_reaper_is_believed_in_nothing() -> None:
+    body = json.dumps({"usage": FORMAT, "overview": as_document(usual())}).encode()
+
+    with impostor(answer(body)) as url, pytest.raises(ServerTrouble, match="not as a reaper of this version"):
+        ask_for_looks(url, None, Watching(), Span(0))
 
 
 def test_a_reaper_that_has_not_seen_a_server_itself_says_why() -> None:

@@ -12,6 +12,7 @@ from reaper.telemetry.health import Health, Probe
 from reaper.telemetry.http import application, listen, serve
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.rows import Rows
 from reaper.telemetry.status import Look
 from reaper.telemetry.verdicts import Learnt
 
@@ -79,13 +80,14 @@ class Pages:
 
 
 @asynccontextmanager
-async def serving(
+async def serving(  # noqa: PLR0913 (all that `application` and `serve` take)
     *,
     metrics: Metrics | None = None,
     livez: Probe = well,
     readyz: Probe = well,
     overview: Look | None = None,
     learnt: Learnt | None = None,
+    rows: Rows | None = None,
     names: tuple[str, ...] = (),
     patience: float = FOREVER,
 ) -> AsyncIterator[Pages]:
@@ -94,7 +96,12 @@ async def serving(
     stop = asyncio.Event()
     logged = io.StringIO()
     pages = application(
-        metrics=metrics or Metrics("1.2.3"), livez=livez, readyz=readyz, overview=overview, learnt=learnt
+        metrics=metrics or Metrics("1.2.3"),
+        livez=livez,
+        readyz=readyz,
+        overview=overview,
+        learnt=learnt,
+        rows=rows,
     )
     log = make_log(LogFormat.JSON, LogLevel.DEBUG, to=logged)
     running = asyncio.create_task(serve(pages, listening, stop, log=log, names=names, patience=patience))

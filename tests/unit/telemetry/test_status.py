@@ -92,6 +92,24 @@ def test_a_server_that_is_not_there_is_404() -> None:
     visit(scene, overview=usual)
 
 
+def test_each_session_of_a_server_is_told_to_who_names_it() -> None:
+    asked: list[str] = []
+
+    async def rows(name: str) -> bytes | None:
+        asked.append(name)
+        return b'{"snapshot": 1}' if name == "orders" else None
+
+    async def scene(pages: Pages) -> None:
+        for _ in range(3):
+            answer = await pages.ask("/snapshot?server=orders")
+            assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+        for path in ("/snapshot", "/snapshot?server=payroll", f"/snapshot?server={'x' * 8_000}"):
+            assert (await pages.ask(path)).status == 404
+
+    visit(scene, rows=rows)
+    assert asked == ["orders", "", "payroll", "x" * 200]
+
+
 def test_usage_is_the_same_as_json() -> None:
     async def scene(pages: Pages) -> None:
         answer = await pages.ask("/usage")

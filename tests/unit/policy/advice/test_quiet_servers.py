@@ -35,7 +35,7 @@ def test_what_one_look_and_a_saved_one_cannot_tell_is_said() -> None:
     said = " ".join(untold(evidence(look(leak(3)))))
 
     assert "one look" in said
-    assert "what was saved has no settings" in said
+    assert "settings, limits of roles, replication slots" in said
 
 
 def test_a_standby_takes_no_settings_of_roles() -> None:
