@@ -122,7 +122,7 @@ class Snapshot:
     watcher: Watcher
     sessions: tuple[Session, ...]
     young: int | None = None
-    """Client sessions that were only counted, for no policy can mean them yet; None when all are shown."""
+    """Client sessions that were only counted: no policy can mean them yet, or at all; None: all are shown."""
     unreadable: int = 0
     """Rows whose state or age the server hid from us: nobody there is ever touched."""
     facts: Facts = Facts()

@@ -12,9 +12,10 @@ _INT4: Final = struct.Struct("!i")
 _OID: Final = struct.Struct("!I")
 _INT8: Final = struct.Struct("!q")
 _ARRAY: Final = struct.Struct("!iiIii")
-_ELEMENT: Final = struct.Struct("!ii")
+_LENGTH: Final = struct.Struct("!i")
+_EMPTY: Final = struct.Struct("!iiI")
 _INT4_OID: Final = 23
-_NO_ARRAY: Final = struct.pack("!iiI", 0, 0, _INT4_OID)
+_OID_OID: Final = 26
 _FLOAT8: Final = struct.Struct("!d")
 _INTERVAL: Final = struct.Struct("!qii")
 _MOST_INT4: Final = 2**31 - 1
@@ -28,10 +29,7 @@ def int4(number: int | None) -> bytes | None:
 
 def int4s(numbers: Sequence[int]) -> bytes:
     """An array of whole numbers."""
-    if not numbers:
-        return _NO_ARRAY
-    head = _ARRAY.pack(1, 0, _INT4_OID, len(numbers), 1)
-    return head + b"".join(_ELEMENT.pack(_INT4.size, number) for number in numbers)
+    return _array(_INT4_OID, [_INT4.pack(number) for number in numbers])
 
 
 def float8(number: float) -> bytes:
@@ -42,6 +40,11 @@ def float8(number: float) -> bytes:
 def oid(number: int | None) -> bytes | None:
     """The number of a role or a database."""
     return None if number is None else _OID.pack(number)
+
+
+def oids(numbers: Sequence[int]) -> bytes:
+    """An array of numbers of roles or databases."""
+    return _array(_OID_OID, [_OID.pack(number) for number in numbers])
 
 
 def text(words: str | None) -> bytes | None:
@@ -65,3 +68,10 @@ def interval(span: Span | None) -> bytes | None:
         return None
     days, rest = divmod(span, _DAY)
     return _INTERVAL.pack(rest, min(days, _MOST_DAYS), 0)
+
+
+def _array(kind: int, elements: Sequence[bytes]) -> bytes:
+    if not elements:
+        return _EMPTY.pack(0, 0, kind)
+    head = _ARRAY.pack(1, 0, kind, len(elements), 1)
+    return head + b"".join(_LENGTH.pack(len(element)) + element for element in elements)

@@ -20,10 +20,11 @@ from reaper.policy.session import (
     Watcher,
 )
 from reaper.policy.spans import SECOND, Instant, Span
+from reaper.policy.unmeant import unmeant_roles
 from reaper.postgres.decoding import as_instant, as_number
-from reaper.postgres.encoding import flag, float8, interval
+from reaper.postgres.encoding import flag, float8, interval, oids
 from reaper.postgres.errors import ServerError, sentence
-from reaper.postgres.flight import Ask, Prepared, Row
+from reaper.postgres.flight import Prepared, Row
 from reaper.postgres.link import Link
 from reaper.postgres.preflight import Probe
 from reaper.postgres.query_text import QueryText
@@ -135,7 +136,8 @@ class Observer:
         return seen, asked
 
     async def _look(self, cutoffs: Cutoffs, *, everybody: bool) -> _Seen:
-        look = _look(cutoffs, self._one_by_one, everybody=everybody, with_query=self._query_text.wanted)
+        limits = _limits(cutoffs, self._one_by_one, everybody=everybody, with_query=self._query_text.wanted)
+        look = _OBSERVE.asked(**limits, unmeant=self._whole.unmeant)
         locks = [_ADVISORY_LOCKS.asked()] if self._asks_for_locks else []
         rows, *holders = await self._link.ask(look, *locks)
         return _Seen(self._snapshot(rows, everybody=everybody), _holders(*holders) if holders else None)
@@ -169,6 +171,8 @@ class _WholeLooks:
     def __init__(self) -> None:
         self._rules: Rules | None = None
         self._at: Instant | None = None
+        self.unmeant = oids(())
+        """Roles that no policy means, by the last of them; one that is renamed is met again at the next."""
 
     def due(self, rules: Rules) -> bool:
         """Whether the next look has to be one."""
@@ -179,6 +183,7 @@ class _WholeLooks:
         self._rules = rules
         if snapshot.young is None:
             self._at = None if again else snapshot.at
+            self.unmeant = oids(unmeant_roles(snapshot, rules))
         elif self._at is not None and not 0 <= snapshot.at - self._at < _whole_every(snapshot):
             self._at = None
 
@@ -190,16 +195,18 @@ def _sooner(cutoffs: Cutoffs, ahead: Span) -> Cutoffs:
 
 
 @lru_cache
-def _look(cutoffs: Cutoffs, one_by_one: float, *, everybody: bool, with_query: bool) -> Ask:
-    return _OBSERVE.asked(
-        with_query=flag(is_set=with_query),
-        everybody=flag(is_set=everybody),
-        quiet=_interval(cutoffs.quiet),
-        aborted=_interval(cutoffs.aborted),
-        transaction=_interval(cutoffs.transaction),
-        connected=_interval(cutoffs.connected),
-        one_by_one=float8(one_by_one),
-    )
+def _limits(
+    cutoffs: Cutoffs, one_by_one: float, *, everybody: bool, with_query: bool
+) -> Mapping[str, bytes | None]:
+    return {
+        "with_query": flag(is_set=with_query),
+        "everybody": flag(is_set=everybody),
+        "quiet": _interval(cutoffs.quiet),
+        "aborted": _interval(cutoffs.aborted),
+        "transaction": _interval(cutoffs.transaction),
+        "connected": _interval(cutoffs.connected),
+        "one_by_one": float8(one_by_one),
+    }
 
 
 def _whole_every(snapshot: Snapshot) -> Span:

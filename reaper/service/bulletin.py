@@ -210,6 +210,6 @@ def report(cycle: Cycle, log: Log) -> None:
     event = events.CYCLE_ACTED if cycle.settled else events.CYCLE_QUIET
     slots = cycle.snapshot.slots
     counts = {result.value: count for result, count in cycle.results.items()}
-    # How many were looked at: all, or without those that are too young for any policy.
+    # How many were looked at: all, or without those whom no policy can mean yet, or at all.
     looked_at = len(cycle.snapshot.sessions)
     say(event, cycle=cycle.name, **counts, slots=f"{slots.used}/{slots.total}", looked_at=looked_at)

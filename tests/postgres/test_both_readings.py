@@ -16,6 +16,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.plan import Plan
 from reaper.policy.protections import SETTABLE
 from reaper.policy.rules import Brake, Cap, Keep, Mode, Policy, Rules, When
+from reaper.policy.selector import Glob, Selector
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, STATES, Snapshot
 from reaper.policy.spans import SECOND, Span
 from reaper.postgres.observer import Observer
@@ -137,9 +138,11 @@ matches = st.one_of(
         }
     ),
 )
+ROLES: Final = ((), (), ("*app*",), ("*standby*", "postgres"), ("nobody",))
 policies = st.fixed_dictionaries(
     {
         "match": matches,
+        "roles": st.sampled_from(ROLES),
         "mode": st.sampled_from(Mode),
         "despite": st.sampled_from([frozenset[str](), frozenset(SETTABLE)]),
         "when": st.sampled_from([None, None, When(0.1), When(0.4), When(0.9)]),
@@ -165,18 +168,17 @@ def ages(snapshot: Snapshot) -> Sequence[Span]:
 def written(chosen: Sequence[dict[str, Any]], by: Sequence[Span]) -> Rules:
     """The rules that come of what was drawn, with limits where the sessions are."""
 
-    def match(criteria: dict[str, Any]) -> Match:
+    def match(criteria: dict[str, Any], roles: Sequence[str]) -> Match:
         given: dict[str, Any] = {
             key: value.resolved(by) if isinstance(value, Limit) else value for key, value in criteria.items()
         }
-        return Match(**given)
+        return Match(**given, selector=Selector(role=tuple(map(Glob, roles))))
 
-    return Rules(
-        policies=tuple(
-            Policy(**{**keys, "name": f"policy-{rank}", "match": match(keys["match"])})
-            for rank, keys in enumerate(chosen)
-        )
-    )
+    def policy(rank: int, keys: dict[str, Any]) -> Policy:
+        others = {key: value for key, value in keys.items() if key not in {"match", "roles"}}
+        return Policy(name=f"policy-{rank}", match=match(keys["match"], keys["roles"]), **others)
+
+    return Rules(policies=tuple(policy(rank, keys) for rank, keys in enumerate(chosen)))
 
 
 def told(plan: Plan) -> object:

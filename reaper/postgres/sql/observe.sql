@@ -2,9 +2,10 @@
 -- A row without backend_type is one that we may not read: it is counted, and judged by nobody.
 --
 -- A row of pg_stat_get_activity() costs a search through all backends; what pg_stat_get_backend_*() tell costs next to
--- nothing. So they go first, and count; then only those are asked for who have reached a cutoff, beside our own session
--- and the walsenders, whom nothing cheaper tells from clients. Asked for one pid the function goes through all backends
--- too: when there are many of them, it is asked for all at once (by NULL), and still shows only those who are old.
+-- nothing. So they go first, and count; then only those are asked for who have reached a cutoff, if a policy can mean
+-- their role, beside our own session and the walsenders, whom nothing cheaper tells from clients. Asked for one pid the
+-- function goes through all backends too: when there are many of them, it is asked for all at once (by NULL), and still
+-- shows only those who are old.
 WITH cutoff AS MATERIALIZED (
   SELECT pg_catalog.statement_timestamp() - %(quiet)s::interval AS quiet,
          pg_catalog.statement_timestamp() - %(aborted)s::interval AS aborted,
@@ -15,11 +16,12 @@ WITH cutoff AS MATERIALIZED (
          pg_catalog.count(pg_catalog.pg_stat_get_backend_client_port(b)) AS clients,
          pg_catalog.count(*) - pg_catalog.count(quiet_since) AS unreadable,
          pg_catalog.array_agg(pg_catalog.pg_stat_get_backend_pid(b)) FILTER (WHERE
-           quiet_since <= (SELECT greatest(quiet, aborted) FROM cutoff)
-           OR (SELECT transaction FROM cutoff) IS NOT NULL
-              AND pg_catalog.pg_stat_get_backend_xact_start(b) <= (SELECT transaction FROM cutoff)
-           OR (SELECT connected FROM cutoff) IS NOT NULL
-              AND pg_catalog.pg_stat_get_backend_start(b) <= (SELECT connected FROM cutoff)
+           (quiet_since <= (SELECT greatest(quiet, aborted) FROM cutoff)
+            OR (SELECT transaction FROM cutoff) IS NOT NULL
+               AND pg_catalog.pg_stat_get_backend_xact_start(b) <= (SELECT transaction FROM cutoff)
+            OR (SELECT connected FROM cutoff) IS NOT NULL
+               AND pg_catalog.pg_stat_get_backend_start(b) <= (SELECT connected FROM cutoff))
+           AND pg_catalog.pg_stat_get_backend_userid(b) <> ALL (%(unmeant)s::oid[])
          ) AS old
          -- A session that has run no query has no activity_start; one that we may not read has neither.
     FROM (SELECT b, coalesce(pg_catalog.pg_stat_get_backend_activity_start(b),
@@ -71,7 +73,8 @@ SELECT s.pid,
    AND (%(everybody)s::bool
         OR s.pid = pg_catalog.pg_backend_pid()
         OR s.backend_type = 'walsender'
-        OR least(s.state_change, s.query_start) <= (SELECT quiet FROM cutoff)
-        OR s.state = 'idle in transaction (aborted)' AND s.state_change <= (SELECT aborted FROM cutoff)
-        OR s.xact_start <= (SELECT transaction FROM cutoff)
-        OR s.backend_start <= (SELECT connected FROM cutoff))
+        OR (least(s.state_change, s.query_start) <= (SELECT quiet FROM cutoff)
+            OR s.state = 'idle in transaction (aborted)' AND s.state_change <= (SELECT aborted FROM cutoff)
+            OR s.xact_start <= (SELECT transaction FROM cutoff)
+            OR s.backend_start <= (SELECT connected FROM cutoff))
+           AND s.usesysid <> ALL (%(unmeant)s::oid[]))
