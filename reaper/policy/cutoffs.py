@@ -6,7 +6,7 @@ from typing import Self
 
 from reaper.policy.match import Match
 from reaper.policy.session import ABORTED, IN_TRANSACTION, Session
-from reaper.policy.spans import Instant, Span, since
+from reaper.policy.spans import Instant, Span
 
 _IN_TRANSACTION = frozenset({IN_TRANSACTION, ABORTED})
 
@@ -65,14 +65,16 @@ class Cutoffs:
         """Whether a look at those who have reached a cutoff shows this session."""
         began = session.id.backend_start
         quiet_since = began if session.query_start is None else session.query_start
-        moments = (
-            (quiet_since, self.quiet),
-            (quiet_since if session.state == ABORTED else None, self.aborted),
-            (session.xact_start, self.transaction),
-            (began, self.connected),
+        return (
+            _lasted(quiet_since, self.quiet, now)
+            or (session.state == ABORTED and _lasted(quiet_since, self.aborted, now))
+            or _lasted(session.xact_start, self.transaction, now)
+            or _lasted(began, self.connected, now)
         )
-        ages = ((since(moment, now), limit) for moment, limit in moments)
-        return any(age is not None and limit is not None and age >= limit for age, limit in ages)
+
+
+def _lasted(since: Instant | None, limit: Span | None, now: Instant) -> bool:
+    return since is not None and limit is not None and now - since >= limit
 
 
 def _longest(*limits: Span | None) -> Span:
