@@ -112,13 +112,14 @@ async def _ways(ground: Ground, folder: Path, size: _Size, held: AsyncExitStack)
     dsn = make_conninfo(ground.server.dsn, user=REAPER)
     link = held.enter_context(psycopg.connect(dsn, autocommit=True))
     yield _Way(_BARE, lambda: _bare(link, size.limit), link.info.backend_pid)
-    for name, count, limit, everybody in (
-        (f"reaper, {_POLICIES} policies, nobody due", _POLICIES, 50 * size.limit, False),
-        (f"reaper, {_POLICIES} policies, 1 % due", _POLICIES, size.limit, False),
-        (f"reaper, {_MANY} policies, 1 % due", _MANY, size.limit, False),
-        ("reaper, a look at everybody", _POLICIES, size.limit, True),
+    for name, policies, everybody in (
+        (f"reaper, {_POLICIES} policies, nobody due", _policies(_POLICIES, 50 * size.limit), False),
+        (f"reaper, {_POLICIES} policies, 1 % due", _policies(_POLICIES, size.limit), False),
+        (f"reaper, {_MANY} policies, 1 % due", _policies(_MANY, size.limit), False),
+        ("reaper, a look at everybody", _policies(_POLICIES, size.limit), True),
+        ("reaper, all old, of roles that no policy means", _policies(_POLICIES, 1, role="batch"), False),
     ):
-        file = policy_file(*_policies(count, limit), interval=f"{size.interval}s", precision="100ms")
+        file = policy_file(*policies, interval=f"{size.interval}s", precision="100ms")
         shift = Shift(dsn, file, folder / f"{name}.jsonl", everybody=everybody)
         await held.enter_async_context(shift)
         yield _Way(name, shift.cycle, shift.backend)
@@ -130,11 +131,11 @@ async def _ways(ground: Ground, folder: Path, size: _Size, held: AsyncExitStack)
     )
 
 
-def _policies(count: int, limit: int) -> Iterator[Keys]:
+def _policies(count: int, limit: int, role: str = "app") -> Iterator[Keys]:
     """Policies of every kind; whom they mean is judged in full, and spared since there are slots left."""
     for number in range(count):
         match: dict[str, object] = {
-            "role": [f"app_{number % 8}"],
+            "role": [f"{role}_{number % 8}"],
             "application": ["shop-*", "web-*"],
         }
         match |= [
