@@ -43,10 +43,10 @@ def decide(*, snapshot: Snapshot, rules: Rules, memory: Memory) -> Plan:
 def _to_be_judged(snapshot: Snapshot, rules: Rules, memory: Memory) -> list[Session]:
     """Whom a policy could mean by now, and whom a dry run took before; as a rule few of many."""
     ripe = rules.ripe(snapshot)
-    if not memory.rehearsed:
+    if not memory.taken:
         return ripe
-    taken = {was.id for was in memory.rehearsed} - {session.id for session in ripe}
-    return ripe + [session for session in snapshot.sessions if session.id in taken]
+    others = memory.taken - {session.id for session in ripe}
+    return ripe + [session for session in snapshot.sessions if session.id in others]
 
 
 class Questions(NamedTuple):

@@ -46,12 +46,18 @@ class Memory:
     seen: frozenset[SessionId] = frozenset()
     rehearsed: frozenset[Rehearsed] = frozenset()
     """Gone, as far as a dry run is concerned: so that its pace moves on as a real one does."""
+    taken: frozenset[SessionId] = field(init=False, repr=False, compare=False)
+    """The same by their ids alone, for most sessions are not among them."""
     in_vain: Mapping[Tried, int] = field(default_factory=lambda: MappingProxyType({}))
 
     left_alone: Mapping[Group, BackOff] = field(default_factory=lambda: MappingProxyType({}))
     """Groups that refill at once whatever is taken from them."""
     braked: frozenset[str] = frozenset()
     """Policies whose brake held in the last cycle: it is recorded when it trips, not while it holds."""
+
+    def __post_init__(self) -> None:
+        """Work out once what is asked of every session."""
+        object.__setattr__(self, "taken", frozenset(was.id for was in self.rehearsed))
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "Memory":
@@ -68,17 +74,18 @@ class Memory:
 
     def has_rehearsed(self, session: Session, mode: Mode) -> bool:
         """Whether a dry run has already taken this session, and nothing has changed since."""
-        return bool(self.rehearsed) and any(self._was_rehearsed(session, mode, action) for action in Action)
+        return session.id in self.taken and any(
+            self._was_rehearsed(session, mode, action) for action in Action
+        )
 
     def without_rehearsed(self, snapshot: Snapshot, mode: Mode) -> Snapshot:
         """The snapshot as a real run would find it: whom a dry run took is gone, and its slot is free."""
         if not self.rehearsed:
             return snapshot
-        taken = {was.id for was in self.rehearsed}
         gone = {
             session.id: session.kind
             for session in snapshot.sessions
-            if session.id in taken and self._was_rehearsed(session, mode, Action.TERMINATE)
+            if session.id in self.taken and self._was_rehearsed(session, mode, Action.TERMINATE)
         }
         freed = sum(kind == CLIENT_BACKEND for kind in gone.values())
         return replace(
