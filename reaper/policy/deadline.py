@@ -4,12 +4,15 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 from reaper.policy.protections import NEEDS_LOCKS, shield
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import Session, Snapshot
-from reaper.policy.spans import Instant, Span
+from reaper.policy.spans import Instant, Span, seconds
 from reaper.policy.unjudged import unknown
+
+_MOMENTS: Final = 100
 
 
 def next_due(snapshot: Snapshot, rules: Rules) -> Instant | None:
@@ -36,6 +39,15 @@ def rest_after(snapshot: Snapshot, rules: Rules, *, interval: Span, precision: S
     if due is None:
         return interval
     return Span(min(max(due - snapshot.at, precision), interval))
+
+
+def shared_moment(due: float, *, interval: Span) -> float:
+    """The last one, up to when it is due in seconds, at which a cycle begins that no deadline calls for.
+
+    There are a hundred in an interval: servers that are due about now are looked at together, for to wake
+    costs more than a look.
+    """
+    return due - due % (seconds(interval) / _MOMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from reaper.config import Server, Settings
-from reaper.policy.deadline import rest_after
+from reaper.policy.deadline import rest_after, shared_moment
 from reaper.policy.memory import Memory
 from reaper.policy.rules import Rules
 from reaper.policy.spans import Span, seconds
@@ -43,8 +43,6 @@ from reaper.service.station import (
 
 _LONGEST_BACKOFF: Final = 60.0
 _AFTER_DEADLINE: Final = 0.002
-_MOMENTS: Final = 100
-"""Cycles that no deadline calls for begin at one of so many moments of an interval."""
 _STANDBY_SHARE: Final = 5
 _STANDBY_SECONDS: Final = 2.0
 """A standby asks so many times an interval, but at least so often, whether the lead is free."""
@@ -255,10 +253,8 @@ class ServerLoop:
         span, interval = self._rest(cycle, rules), self._common.settings().interval
         # Counted from the look, which the server dated a moment earlier: no deadline is met too soon.
         rest = seconds(span) - self._clock.seconds_since_look + _AFTER_DEADLINE
-        if span < interval:
-            return rest
-        # Servers that are due about now are looked at together: to wake costs more than a look.
-        return rest - (time.monotonic() + rest) % (seconds(interval) / _MOMENTS)
+        now = time.monotonic()
+        return rest if span < interval else shared_moment(now + rest, interval=interval) - now
 
     def _rest(self, cycle: Cycle, rules: Rules) -> Span:
         settings = self._common.settings()

@@ -5,14 +5,16 @@ from datetime import UTC
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from reaper.policy.deadline import next_due, rest_after
+from reaper.policy.deadline import next_due, rest_after, shared_moment
 from reaper.policy.decide import Questions, questions
 from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Policy, Rules, When, Window
 from reaper.policy.selector import Selector
 from reaper.policy.session import ACTIVE, IDLE, IN_TRANSACTION, Session
-from reaper.policy.spans import Instant, parse_span
+from reaper.policy.spans import SECOND, Instant, Span, parse_span
 
 from .build import IDLE_10M, NOW, ago, globs, later, policy, session, snapshot
 
@@ -153,3 +155,16 @@ def test_the_rest_ends_at_the_deadline_within_the_interval_and_not_before_the_pr
         precision=parse_span("250ms"),
     )
     assert rested == parse_span(rest)
+
+
+@given(due=st.floats(min_value=0, max_value=1e9), interval=st.integers(1, 3_600))
+def test_a_cycle_that_no_deadline_calls_for_begins_at_most_a_hundredth_of_the_interval_early(
+    due: float, interval: int
+) -> None:
+    moment = shared_moment(due, interval=Span(interval * SECOND))
+    assert 0 <= due - moment <= interval / 100 + 1e-6
+
+
+def test_servers_that_are_due_about_now_are_looked_at_together() -> None:
+    moments = [shared_moment(due, interval=Span(10 * SECOND)) for due in (700.01, 700.04, 700.09, 700.11)]
+    assert moments == pytest.approx([700.0, 700.0, 700.0, 700.1])
