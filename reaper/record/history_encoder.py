@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from reaper.policy.seen import Mark
 from reaper.policy.session import Facts, Identity, Session, SessionId, Snapshot
@@ -12,6 +13,7 @@ from reaper.record.history_format import (
     LISTENS,
     LONGEST_TEXT,
     MANY_NAMES,
+    MANY_OLD_NAMES,
     NO_PORT,
     NO_QUERY_START,
     NO_ROLE_OID,
@@ -21,6 +23,8 @@ from reaper.record.history_format import (
     STARTS_BACKUP,
     SUPERUSER,
 )
+
+_NAMES_OF_ONE: Final = len(Identity._fields)
 
 
 class Encoder:
@@ -42,7 +46,8 @@ class Encoder:
     @property
     def is_full(self) -> bool:
         """Whether it knows so many names that another file should follow."""
-        return len(self._names) > MANY_NAMES or len(self._who) > MANY_NAMES
+        most = min(MANY_NAMES, MANY_OLD_NAMES + _NAMES_OF_ONE * len(self._known))
+        return len(self._names) > most or len(self._who) > most
 
     def head(self, at: Instant) -> bytes:
         """The first line."""

@@ -18,6 +18,8 @@ MOST_BACKENDS: Final = 262_143
 """No server has more."""
 MANY_NAMES: Final = 32_768
 """A file that knows so many names is followed by the next one: a client may invent a name a connection."""
+MANY_OLD_NAMES: Final = 8_192
+"""And so is one that knows so many beside four for each session that is there: they stay in memory too."""
 MOST_NAMES: Final = MANY_NAMES + 4 * MOST_BACKENDS
 """As many as a last line may have added."""
 MOST_TEXT: Final = 32 * 1024 * 1024

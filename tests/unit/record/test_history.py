@@ -19,7 +19,7 @@ from reaper.policy.spans import SECOND, Instant, Span
 from reaper.record import history, history_decoder
 from reaper.record.history import HistoryFile
 from reaper.record.history_folder import Bounds, HistoryFolder, history_files
-from reaper.record.history_format import BadHistory
+from reaper.record.history_format import MANY_OLD_NAMES, BadHistory
 from reaper.record.history_stream import HistoryStream, by_server
 from reaper.record.history_writer import HistoryFailed
 from tests.unit.policy.build import NOW, later, session, snapshot
@@ -230,6 +230,28 @@ def test_a_folder_never_grows_beyond_its_bound_but_for_the_newest_file(tmp_path:
             total = sum(path.stat().st_size for path in tmp_path.iterdir())
             assert total <= bounds.most_bytes + 2 * bounds.of_a_file
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) > bounds.most_bytes // 2
+
+
+def test_names_of_sessions_that_are_gone_are_left_behind_with_their_file(tmp_path: Path) -> None:
+    stream = [
+        snapshot(
+            *(session(pid, application=f"{n}-{pid}") for pid in range(500)), at=later(NOW, by=n * SECOND)
+        )
+        for n in range(40)
+    ]
+    files = written(tmp_path, stream)
+    names = [
+        {each.identity.application for reading in read_file(path)[0] for each in reading.sessions}
+        for path in files
+    ]
+    assert sum(map(len, names)) == 500 * 40
+    assert max(map(len, names)) < MANY_OLD_NAMES + 5 * 500
+    assert read_back(files) == [whole(each) for each in stream]
+
+
+def test_names_of_sessions_that_are_there_are_no_reason_for_another_file(tmp_path: Path) -> None:
+    many = [session(pid, application=f"a-{pid}", role=f"r-{pid}", client=None) for pid in range(6_000)]
+    assert len(written(tmp_path, [snapshot(*many, at=later(NOW, by=n * SECOND)) for n in range(3)])) == 1
 
 
 def test_a_full_disk_is_a_sentence_and_the_next_look_begins_a_file_that_stands_for_itself(
