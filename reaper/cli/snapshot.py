@@ -9,7 +9,7 @@ from reaper.cli.exits import Misconfigured
 from reaper.cli.look import look_at
 from reaper.cli.options import dsn_option, policies_option, server_option
 from reaper.cli.targets import pick_server, read_settings
-from reaper.record.snapshots import dump_snapshot
+from reaper.record.snapshot_writer import dump_snapshot
 
 
 @click.command

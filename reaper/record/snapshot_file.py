@@ -30,8 +30,6 @@ from reaper.policy.session import (
 from reaper.policy.spans import Instant, from_datetime
 from reaper.record.reader import parse_time
 
-FORMAT: Final = 1
-
 _MOST_BACKENDS: Final = 262_143
 """No server has more; what counts them is not read beyond, for every mistake in it takes memory."""
 _MOST_KEYS: Final = 100

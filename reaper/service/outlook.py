@@ -11,6 +11,7 @@ from reaper.config import Settings
 from reaper.policy.assessment import Assessment
 from reaper.policy.rules import Rules
 from reaper.policy.spans import Span, seconds
+from reaper.record.snapshot_writer import dump_snapshot
 from reaper.service.chronicle import Chronicle
 from reaper.service.fleet import Fleet
 from reaper.service.lookout import Reading
@@ -75,9 +76,6 @@ class Outlook:
 
     async def rows(self, name: str) -> bytes | None:
         """A snapshot of this server as a file; nothing when there is none, or nobody has looked."""
-        # Loaded where it is needed: a reaper whom nobody asks does without.
-        from reaper.record.snapshots import dump_snapshot  # noqa: PLC0415
-
         loop = next((loop for loop in self.fleet.loops if loop.server.name == name), None)
         seen = await loop.lookout.snapshot() if loop else None
         return None if seen is None else await asyncio.to_thread(dump_snapshot, seen)

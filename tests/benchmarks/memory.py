@@ -99,7 +99,7 @@ def _everything(ground: Ground, beside: Ground, folder: Path, size: _Size) -> It
                 pages.cycles()
             held = _figures(memory(daemon.pid))
             yield (f"everything, after {quarter}/{_QUARTERS}", *_counted(daemon, visitors), *held)
-        for page in ("/", "/usage", "/rehearsal"):
+        for page in ("/", "/usage", "/rehearsal", "/snapshot?server=server"):
             pages.get(page)
         held = _figures(memory(daemon.pid))
         yield ("and once somebody has opened its pages", *_counted(daemon, visitors), *held)

@@ -16,7 +16,8 @@ from reaper.postgres.decoding import as_instant, as_text
 from reaper.postgres.observer import count_waiters
 from reaper.postgres.query_text import QueryText
 from reaper.postgres.rows import Columns, Decoder
-from reaper.record.snapshots import dump_snapshot, parse_snapshot
+from reaper.record.snapshot_writer import dump_snapshot
+from reaper.record.snapshots import parse_snapshot
 from reaper.telemetry.exposition import OPENMETRICS
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics import Metrics

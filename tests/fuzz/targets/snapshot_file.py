@@ -8,7 +8,8 @@ from reaper.policy.explain import explain
 from reaper.policy.memory import Memory
 from reaper.policy.session import STATES, Session, Slots, Snapshot, Watcher
 from reaper.record.snapshot_file import BadSnapshot
-from reaper.record.snapshots import dump_snapshot, parse_snapshot
+from reaper.record.snapshot_writer import dump_snapshot
+from reaper.record.snapshots import parse_snapshot
 from reaper.telemetry.plain import plain
 from reaper.telemetry.readings import readings
 from tests.fuzz.promises import is_sentence

@@ -12,7 +12,8 @@ from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Sn
 from reaper.policy.spans import Instant
 from reaper.record import snapshot_file, snapshots
 from reaper.record.snapshot_file import BadSnapshot
-from reaper.record.snapshots import dump_snapshot, parse_snapshot
+from reaper.record.snapshot_writer import dump_snapshot
+from reaper.record.snapshots import parse_snapshot
 
 from .build import SNAPSHOT
 
