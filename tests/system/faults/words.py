@@ -1,13 +1,14 @@
 """What the reapers of a campaign have said: lines of a log, and nothing else; no traceback."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from .replica import Replica
 
-_REFUSES: Final = "nothing is terminated until it can"
-"""The end of the sentence with which it ends at the start: it has nowhere to write."""
+_REFUSES: Final = re.compile(r"policies\.yaml:\d+:\d+: .+|.+ nothing is terminated until it can")
+"""The sentence with which it ends at the start: a mistake in its policies, or nowhere to write."""
 
 
 def slips(replicas: Sequence[Replica]) -> list[str]:
@@ -20,7 +21,7 @@ def _slips(replica: Replica) -> Iterator[str]:
         try:
             said = json.loads(line)
         except ValueError:
-            if not line.endswith(_REFUSES):
+            if not _REFUSES.fullmatch(line):
                 yield f"no line of a log: {line}"
         else:
             if "exception" in said:
