@@ -1,5 +1,0 @@
-"""What the service costs and how quick it is; measured and printed, never asserted.
-
-`python -m tests.benchmarks NAME` prints tables. What is compared is measured in the same run, at the same
-time or alternately: on another machine, or beside other work, the ratios hold and the milliseconds do not.
-"""

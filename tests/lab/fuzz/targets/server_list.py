@@ -1,0 +1,30 @@
+"""A file of `servers_from` is servers, or sentences with their places."""
+
+from typing import Final
+
+from reaper.config import BadPolicyFile, pages, shapes
+from reaper.config import compile as compiled
+from tests.lab.fuzz.promises import is_sentence
+
+SEEDS: Final = (
+    b"- {name: a, dsn: host=db, labels: {env: prod}}\n- name: b\n  dsn: postgresql://reaper@db:5432/postgres\n",
+    b"[]\n",
+    b'- {name: a, dsn: "host=db password=x"}\n- {name: a}\n- 1\n',
+    b'[{"name": "c", "dsn": "service=orders", "labels": {"a": "b", "c": 1}}]',
+)
+WORDS: Final = tuple(b"name dsn labels host=db env prod servers".split())
+
+
+def check(data: bytes) -> None:
+    try:
+        page = pages.servers(data, "x\n\x1b")
+    except BadPolicyFile as bad:
+        mistakes = list(bad.mistakes)
+        assert mistakes
+    else:
+        servers, findings = shapes.servers(page.document)
+        mistakes = page.mistakes([*page.document.findings, *findings])
+        for server in servers.values():
+            assert compiled.server(server).name.isprintable()
+    for mistake in mistakes:
+        is_sentence(str(mistake))

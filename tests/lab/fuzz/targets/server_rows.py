@@ -1,0 +1,154 @@
+"""Whatever a server sends becomes a snapshot that is judged, recorded, shown and measured like any other."""
+
+import io
+import json
+from typing import Final
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from reaper.policy.decide import decide
+from reaper.policy.memory import Memory
+from reaper.policy.plan import Plan
+from reaper.policy.session import STATES, Facts, Session, Slots, Snapshot, Watcher
+from reaper.policy.verdict import Outcome, Result
+from reaper.postgres.decoding import as_instant, as_text
+from reaper.postgres.observer import count_waiters
+from reaper.postgres.query_text import QueryText
+from reaper.postgres.rows import Columns, Decoder
+from reaper.record.snapshot_writer import dump_snapshot
+from reaper.record.snapshots import parse_snapshot
+from reaper.telemetry.exposition import OPENMETRICS
+from reaper.telemetry.log import LogFormat, LogLevel, make_log
+from reaper.telemetry.metrics import Metrics
+from tests.lab.fuzz.feed import Feed
+from tests.lab.fuzz.promises import is_line
+from tests.lab.fuzz.rules import RULES
+from tests.unit.record.build import AUTHOR, Shelf, ledger
+
+_EPOCH: Final = (b"\0\x02\xdb\x7f\xae\x90\x40\0", b"\x7f" + b"\xff" * 7, b"\x80" + b"\0" * 7)
+_KINDS: Final = (b"client backend", b"walsender", b"", None)
+_FLAGS: Final = (b"\0", b"\1", None)
+_ENCODING: Final = "utf-8"
+_MOST_ROWS: Final = 6
+
+_ROW: Final = b"\0\1\0\0\4shop\0\7app_web\0\5web-1\1\0\0\0\0\0\0\0\0\0"
+SEEDS: Final = (
+    _ROW,
+    _ROW * 3,
+    b'\0\2\1\0\6\x1b[2J\n\0\3\xff\xfe\xc3\0\4"}\\n\1\1' + bytes(range(60)),
+    bytes(200),
+)
+
+
+def check(data: bytes) -> None:
+    feed = Feed(data)
+    rows = [_row(feed)]
+    while feed and len(rows) < _MOST_ROWS:
+        rows.append(_row(feed))
+    decoder = Decoder(encoding=_ENCODING, query_text=feed.pick(tuple(QueryText)))
+    sessions = {one.id: one for row in rows if (one := decoder.session(row))}
+    seen = _snapshot(feed, rows[0], tuple(sessions.values()), unreadable=len(rows) - len(sessions))
+    assert parse_snapshot(dump_snapshot(seen), file="s.json") == seen
+    plan = decide(snapshot=seen, rules=RULES, memory=Memory.of(seen))
+    outcome = Outcome(result=feed.pick(tuple(Result)), at=seen.at, detail=_text(feed))
+    _record(seen, plan, outcome)
+    _measure(seen, plan, outcome)
+    _log(seen, plan)
+
+
+def _row(feed: Feed) -> Columns:
+    start = _moment(feed)
+    return Columns(
+        pid=bytes([0, 0, 0, feed.number()]),
+        backend_start=start,
+        database=_name(feed),
+        role=_name(feed),
+        application=_name(feed),
+        client=_name(feed),
+        kind=feed.pick(_KINDS),
+        role_oid=feed.take(4).rjust(4, b"\0"),
+        superuser=feed.pick(_FLAGS),
+        client_port=feed.take(4).rjust(4, b"\0"),
+        state=feed.pick((*(state.encode() for state in STATES), b"starting", None)),
+        state_change=_moment(feed),
+        query_start=_moment(feed),
+        xact_start=_moment(feed),
+        wait_event=feed.pick((None, b"SyncRep")),
+        xid_age=feed.pick((None, b"\0\0\0\1", b"\0\0\0\5", b"\xff" * 4, b"\x7f\xff\xff\xff")),
+        listens=feed.pick(_FLAGS),
+        starts_backup=feed.pick(_FLAGS),
+        query=_name(feed),
+        at=start or _moment(feed) or _EPOCH[0],
+        clients=None,
+        unreadable=None,
+    )
+
+
+def _moment(feed: Feed) -> bytes | None:
+    drawn = feed.pick((*_EPOCH, b"", None))
+    return None if drawn is None else drawn or feed.take(8).rjust(8, b"\0")
+
+
+def _name(feed: Feed) -> bytes | None:
+    return None if feed.number() % 4 == 1 else feed.piece().replace(b"\0", b"")
+
+
+def _text(feed: Feed) -> str | None:
+    data = _name(feed)
+    return None if data is None else as_text(data, _ENCODING)
+
+
+def _snapshot(feed: Feed, row: Columns, sessions: tuple[Session, ...], *, unreadable: int) -> Snapshot:
+    blockers = {feed.number(): set(feed.take(3)) for _ in range(feed.number() % 4)}
+    return Snapshot(
+        server="orders",
+        at=as_instant(row.at),
+        slots=Slots(total=feed.number(2), reserved=feed.number(), used=feed.number(2)),
+        watcher=Watcher(pid=feed.number(), role=_text(feed) or "", superuser=False),
+        sessions=sessions,
+        unreadable=unreadable,
+        facts=Facts(
+            advisory_lock_holders=feed.pick((None, frozenset(feed.take(2)))),
+            waiters=feed.pick((None, count_waiters(blockers))),
+        ),
+    )
+
+
+def _record(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
+    shelf = Shelf()
+    book = ledger(shelf)
+    book.braked(AUTHOR, "1", seen, plan.brakes)
+    for intent in book.intend(AUTHOR, "1", seen, (*plan.reaps, *plan.rehearsals)):
+        book.settle(intent, outcome)
+    for line in shelf.taken:
+        is_line(line.decode("ascii").removesuffix("\n"))
+        json.loads(line)
+
+
+def _measure(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
+    metrics = Metrics("1")
+    gauges = metrics.server(seen.server)
+    gauges.judge_by(RULES)
+    gauges.succeed(seen, plan)
+    settled = [(reap, outcome) for reap in plan.reaps]
+    metrics.cycle(seen.server, gauges=gauges, plan=plan, settled=settled, took=0.1)
+    for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
+        shown = [
+            (sample.name, *sorted(sample.labels.items()))
+            for family in parse(metrics.exposition(accept).body.decode())
+            for sample in family.samples
+        ]
+        assert len(set(shown)) == len(shown)
+
+
+def _log(seen: Snapshot, plan: Plan) -> None:
+    for form in (LogFormat.HUMAN, LogFormat.JSON):
+        stream = io.StringIO()
+        log = make_log(form, LogLevel.INFO, to=stream)
+        for verdict in plan.verdicts:
+            log.info("x", why=verdict.reason, **verdict.session.identity._asdict(), server=seen.server)
+        lines = stream.getvalue().split("\n")
+        assert len(lines) == len(plan.verdicts) + 1
+        for line in lines:
+            is_line(line)

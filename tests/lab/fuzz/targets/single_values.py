@@ -1,0 +1,111 @@
+"""A single value, from the policy file or the command line, is read or refused in one sentence."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from reaper.config import fields, patterns, urls, windows
+from reaper.config.dsn import dsn
+from reaper.config.scalars import plain
+from reaper.config.wording import BadValue
+from reaper.policy.rules import Window
+from reaper.policy.selector import From, Glob
+from reaper.policy.spans import Instant, exact_words, parse_span, words
+from reaper.record.reader import parse_time
+from reaper.service.sharding import Shard
+from tests.lab.fuzz.feed import Feed
+from tests.lab.fuzz.promises import is_line, is_sentence
+
+_READERS: Final[Mapping[str, Callable[[object], object]]] = {
+    "duration": fields.duration("1ms", "3650d"),
+    "share": fields.share,
+    "whole": fields.whole(0),
+    "truth": fields.truth,
+    "choice": fields.choice(("terminate", "cancel")),
+    "protection": fields.protection,
+    "name": fields.name("[a-z0-9][a-z0-9-]{0,62}", "write letters"),
+    "role": patterns.named,
+    "application": patterns.unnamed,
+    "client": patterns.network,
+    "files": patterns.files,
+    "during": windows.window,
+    "dsn": dsn,
+    "url": urls.url,
+    "file": urls.file,
+    "variable": urls.variable,
+    "version": fields.version,
+}
+_NAMES: Final = tuple(_READERS)
+_EXAMPLES: Final[Mapping[str, str]] = {
+    "duration": "1d2h3m4s5ms",
+    "share": "80.5%",
+    "whole": "0x1f",
+    "role": "a[!b-c]*?",
+    "client": "10.2.0.0/16",
+    "files": "servers.d/[a-b]*.yaml",
+    "during": "Mon-Fri,Sun 20:00-06:00 Europe/Berlin",
+    "dsn": "postgresql://reaper@[::1]:5432,b/postgres?connect_timeout=3",
+    "url": "https://chat.example.com:443/hooks/x?y=z",
+}
+_MOMENTS: Final = (Instant(0), Instant(1_750_248_000_000_000), Instant(-(2**63)), Instant(2**63))
+SEEDS: Final = (
+    *(
+        bytes([_NAMES.index(name), quoted]) + text.encode()
+        for name, text in _EXAMPLES.items()
+        for quoted in (0, 1)
+    ),
+    bytes([len(_NAMES), 0]) + b"2026-01-31T23:59:59.123456+01:00",
+    bytes([len(_NAMES), 0]) + b"reaper-2/8",
+)
+WORDS: Final = tuple(
+    b"1d 2h ms 80 % Mon -Fri ,Sun 20:00-06:00 Europe/Berlin UTC 10.2.0.0 /16 ::ffff: fe80::1 %eth0 local [ !"
+    b" * ? servers.d/ .yaml host= postgresql:// password @ https:// 2026-01-31T23:59Z reaper- /8".split()
+)
+
+
+def check(data: bytes) -> None:
+    feed = Feed(data)
+    which, quoted = feed.number() % (len(_NAMES) + 1), feed.number() % 2
+    text = feed.rest().decode("utf-8", "replace").replace("\0", "?")
+    if which == len(_NAMES):
+        _of_the_command_line(text)
+        return
+    name = _NAMES[which]
+    try:
+        value = _READERS[name](text if quoted else plain(text))
+    except BadValue as refused:
+        is_sentence(str(refused))
+    else:
+        _is_of_use(value, text)
+
+
+def _is_of_use(value: object, text: str) -> None:
+    match value:
+        case Glob():
+            for name in ("", "app", text, "a" * 63, "\n"):
+                value.matches(name)
+            assert patterns.is_literal(text) <= value.matches(text)
+        case From():
+            for client in (None, "10.2.0.7", "::1", "::ffff:10.2.0.7", "fe80::1%eth0", text):
+                value.matches(client)
+            assert str(value)
+        case Window():
+            for moment in _MOMENTS:
+                value.holds(moment)
+
+
+def _of_the_command_line(text: str) -> None:
+    if time := parse_time(text):
+        assert time.tzinfo
+    try:
+        span = parse_span(text)
+    except ValueError:
+        pass
+    else:
+        assert parse_span(exact_words(span)) == span // 1_000 * 1_000
+        is_line(words(span))
+    try:
+        shard = Shard.parse(text)
+    except ValueError:
+        pass  # repeated by the command line, which escapes it
+    else:
+        assert Shard.parse(str(shard)) == shard
