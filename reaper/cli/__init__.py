@@ -11,9 +11,8 @@ from typing import Final
 
 import click
 
-from reaper.cli.exits import Defect, Exit, Misconfigured
-from reaper.cli.root import reaper
-from reaper.cli.unread import ending_unread, let_go
+from reaper.cli.app import ending_unread, let_go, reaper
+from reaper.cli.errors import Defect, Exit, Misconfigured
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 

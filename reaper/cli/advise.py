@@ -1,30 +1,81 @@
 """`reaper advise`: what is wrong with a server's connections, how sure that is, and what would cure it."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import click
 
-from reaper.cli.advice import as_document, print_advice
-from reaper.cli.advise_history import Past, read_history
-from reaper.cli.advise_options import Asked, asking_options
-from reaper.cli.advise_reaper import ask_for_looks
-from reaper.cli.exits import Exit, Misconfigured, ServerTrouble
+from reaper.cli.advise_options import STDOUT, Asked, asking_options, write_policy
+from reaper.cli.advise_view import as_document, print_advice
+from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
-from reaper.cli.progress import progress
-from reaper.cli.saved import read_snapshot
-from reaper.cli.show import Output, print_document
-from reaper.cli.starting_file import STDOUT, write_policy
+from reaper.cli.output import Output, print_document, progress
+from reaper.cli.service_client import ask_for_looks
+from reaper.cli.snapshot import read_snapshot
 from reaper.cli.targets import pick_server, read_settings
 from reaper.config import Server
-from reaper.policy.advice.advise import advise as ask
-from reaper.policy.advice.advise import untold
-from reaper.policy.advice.evidence import Evidence
-from reaper.policy.advice.watching import Watching
-from reaper.policy.spans import SECOND, Span
+from reaper.history.folder import history_files
+from reaper.history.format import BadHistory
+from reaper.history.read import HistoryFile, HistoryStream, by_server
+from reaper.insight.advice.advise import advise as ask
+from reaper.insight.advice.advise import untold
+from reaper.insight.advice.evidence import Evidence, Watching
+from reaper.policy.text import plain
+from reaper.policy.time import SECOND, Span
 from reaper.postgres.errors import ServerError, Unreachable
-from reaper.service.looking import look_for
+from reaper.service.look import look_for
+
+
+class Past(NamedTuple):
+    """What a history comes to."""
+
+    evidence: Evidence
+    aliased: bool
+    """Whether its names are aliases, so that nothing can be said to the server by them."""
+
+
+def read_history(places: Sequence[Path], watching: Watching, server: str | None) -> Past:
+    """Everything that was recorded of one server."""
+    try:
+        return _read(_files(places, server), watching)
+    except BadHistory as bad:
+        raise Misconfigured(str(bad)) from None
+    except OSError as error:
+        message = f"{error.filename}: cannot be read: {error.strerror or error}"
+        raise Misconfigured(message) from None
+
+
+def _files(places: Sequence[Path], server: str | None) -> Sequence[Path]:
+    found = by_server([path for place in places for path in history_files(place)], _tell)
+    chosen = [files for name, files in found.items() if server in {None, name}]
+    if len(chosen) == 1:
+        return chosen[0]
+    where = ", ".join(map(str, places))
+    if chosen:
+        message = f"{where}: of {', '.join(found)}: say with --server which one is meant"
+        raise Misconfigured(message)
+    message = f"{where}: no history{f' of a server {server!r}' if server else ''} is there"
+    raise Misconfigured(message)
+
+
+def _read(files: Sequence[Path], watching: Watching) -> Past:
+    head = HistoryFile(files[0]).head()
+    size = sum(path.stat().st_size for path in files)
+    with progress("reading the history", size) as passed:
+        for reading in HistoryStream(files, told=_tell, passed=passed).readings():
+            watching.follow(reading)
+    try:
+        return Past(watching.evidence(), bool(head and head.anonymous))
+    except ValueError:
+        message = f"{files[0].parent}: not one whole look is there yet"
+        raise Misconfigured(message) from None
+
+
+def _tell(what: str) -> None:
+    click.echo(plain(what), err=True)
+
 
 _WAYS_IN: Final = """\
 If its slots are taken: this needs one, to see settings and every session. There are three ways in:

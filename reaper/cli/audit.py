@@ -1,26 +1,96 @@
 """`reaper audit`: read the record."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 import click
+from click.shell_completion import CompletionItem
 
-from reaper.cli.audit_events import events_of
-from reaper.cli.audit_files import record_files
-from reaper.cli.audit_moments import moment_option
-from reaper.cli.audit_questions import WithQuestions
-from reaper.cli.exits import Exit, Misconfigured
-from reaper.cli.options import output_option
-from reaper.cli.show import Output, Row, print_document, print_table, show
+from reaper.audit.events import BRAKED, Event
+from reaper.audit.reader import GROUPS, Inquiry, Torn, moment, open_intents, outcomes, read_events, summary
+from reaper.cli.errors import Exit, Misconfigured
+from reaper.cli.options import moment_option, output_option, record_files
+from reaper.cli.output import Output, Row, print_document, print_table, show
+from reaper.policy.plan import Result
 from reaper.policy.selector import Glob
 from reaper.policy.session import Identity, whose
-from reaper.policy.verdict import Result
-from reaper.record.events import BRAKED, Event
-from reaper.record.inquiry import GROUPS, Inquiry, moment, outcomes, summary
-from reaper.record.reader import open_intents
-from reaper.telemetry.plain import plain
+from reaper.policy.text import plain
+
+_QUESTIONS: Final = {
+    "verify": "reaper.cli.verify",
+    "reconcile": "reaper.cli.reconcile",
+}
+
+
+def _question(name: str) -> click.Command:
+    found: click.Command = getattr(import_module(_QUESTIONS[name]), name)
+    return found
+
+
+class WithQuestions(click.Command):
+    """A command that hands over to another when its first word names one; a file of that name: `./verify`."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 (click's signature)
+    ) -> click.Context:
+        """The context of the question, when there is one."""
+        if args and args[0] in _QUESTIONS:
+            question = _question(args[0])
+            return question.make_context(f"{info_name} {args[0]}", args[1:], parent=parent, **extra)
+        return super().make_context(info_name, args, parent=parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's signature)
+        """Answer the question, or show the rows."""
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Name the questions below the options."""
+        with formatter.section("Questions of their own"):
+            formatter.write_dl([(name, _question(name).get_short_help_str(80)) for name in _QUESTIONS])
+        super().format_epilog(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the questions beside the files."""
+        offered = [CompletionItem(name) for name in _QUESTIONS if name.startswith(incomplete)]
+        return [*offered, *super().shell_complete(ctx, incomplete)]
+
+
+_MOST_TORN: Final = 10
+"""So many unreadable lines of one file are named; of the rest only the number is told."""
+
+
+def events_of(files: Iterable[str]) -> Iterator[Event]:
+    """Every event of every file; what is none is told on standard error."""
+    torn = Counter[str]()
+    for file in files:
+        try:
+            for event in read_events(sys.stdin.buffer if file == "-" else Path(file)):
+                if isinstance(event, Event):
+                    yield event
+                else:
+                    torn[event.file] += 1
+                    _tell(event, torn[event.file])
+        except OSError as error:
+            message = f"The record {plain(file)} cannot be read: {error.strerror or error}."
+            raise Misconfigured(message) from error
+    for name, count in torn.items():
+        if count > _MOST_TORN:
+            click.echo(f"{plain(name)}: {count - _MOST_TORN} more lines that are no events", err=True)
+
+
+def _tell(torn: Torn, number: int) -> None:
+    if number <= _MOST_TORN:
+        click.echo(plain(torn), err=True)
+
 
 _GLOBS: Final = ("policy", "application", "role", "database", "server", "outcome", "mode")
 _COLUMNS: Final = ("server", "policy", "mode", "pid", "role", "application", "client", "reason")

@@ -5,23 +5,19 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.backtest_account import Document, Replayed, Side, account
-from reaper.cli.backtest_acts import Acts, written_to
-from reaper.cli.backtest_table import print_account
-from reaper.cli.exits import Misconfigured
+from reaper.cli.backtest_result import Acts, Document, Replayed, Side, account, print_account, written_to
+from reaper.cli.errors import Misconfigured
 from reaper.cli.options import output_option, policies_option
-from reaper.cli.progress import progress
-from reaper.cli.show import Output, print_document
+from reaper.cli.output import Output, print_document, progress
 from reaper.cli.targets import read_settings
 from reaper.config import Server, Settings
-from reaper.policy.backtest import Backtest
-from reaper.policy.stretch import Rhythm
-from reaper.policy.versus import Versus
-from reaper.record.history import HistoryFile
-from reaper.record.history_folder import history_files
-from reaper.record.history_format import BadHistory
-from reaper.record.history_stream import HistoryStream, by_server
-from reaper.telemetry.plain import plain
+from reaper.history.folder import history_files
+from reaper.history.format import BadHistory
+from reaper.history.read import HistoryFile, HistoryStream, by_server
+from reaper.insight.backtest.compare import Versus
+from reaper.insight.backtest.replay import Rhythm
+from reaper.insight.backtest.result import Backtest
+from reaper.policy.text import plain
 
 
 @click.command
@@ -160,7 +156,7 @@ def _tell(what: str) -> None:
 
 
 def _write_report(path: Path, accounts: Sequence[Document]) -> None:
-    from reaper.cli.backtest_report import NoPlotting, report  # noqa: PLC0415 (loads the plotting library)
+    from reaper.cli.backtest_html import NoPlotting, report  # noqa: PLC0415 (loads the plotting library)
 
     try:
         path.write_text(report(accounts), encoding="utf-8")

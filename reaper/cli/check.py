@@ -11,14 +11,14 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from reaper.cli.exits import Exit, ServerTrouble
+from reaper.cli.errors import Exit, ServerTrouble
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
-from reaper.cli.show import Output, Row, console, print_document
+from reaper.cli.output import Output, Row, console, print_document
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
+from reaper.policy.text import plain
 from reaper.postgres.errors import ServerError
 from reaper.postgres.findings import Finding, Level
-from reaper.telemetry.plain import plain
 
 _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDATABASE")
 
@@ -74,7 +74,7 @@ def check(
 
 async def _preflight(server: Server, settings: Settings) -> Sequence[Finding]:
     # Here, because checking a file alone should not cost the loading of what works at a server.
-    from reaper.service.station import Manner, opened  # noqa: PLC0415
+    from reaper.service.connection import Manner, opened  # noqa: PLC0415
 
     async with opened(server, settings.rules_for(server), Manner()) as at:
         return at.findings

@@ -8,14 +8,14 @@ import sys
 import click
 from rich.console import Console
 
-from reaper.cli.exits import Exit, Misconfigured, ServerTrouble
+from reaper.audit.sinks import RecordFailed
+from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.demo.binaries import DEFAULT_MAJOR, EmbeddedServerError, find_binaries
 from reaper.demo.live import LiveStage
 from reaper.demo.play import Script, play
 from reaper.demo.stage import PlainStage, Stage
 from reaper.demo.tempo import USUAL_SECONDS, Interrupted, StoryStuck
 from reaper.postgres.errors import ServerError
-from reaper.record.writer import RecordFailed
 
 _SECONDS_FOR_PROGRAMS = 10
 _SIGNALLED = 128

@@ -5,19 +5,19 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from reaper.cli.exits import No
-from reaper.cli.left_alone import remembered, url_option
-from reaper.cli.look import look
+from reaper.cli.errors import No
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
-from reaper.cli.show import Output, Row, console, print_document
+from reaper.cli.output import Output, Row, console, print_document
+from reaper.cli.service_client import remembered, url_option
+from reaper.cli.snapshot import look
 from reaper.cli.targets import read_settings
 from reaper.policy.explain import Explanation, PolicyAnswer
 from reaper.policy.explain import explain as ask
+from reaper.policy.plan import Reap
 from reaper.policy.rules import Mode
 from reaper.policy.session import Snapshot
-from reaper.policy.spans import Span, isoformat, words
-from reaper.policy.verdict import Reap
-from reaper.telemetry.plain import plain
+from reaper.policy.text import plain
+from reaper.policy.time import Span, isoformat, words
 
 
 @click.command

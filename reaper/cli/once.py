@@ -6,22 +6,22 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.exits import Exit, Misconfigured, ServerTrouble
+from reaper.audit.ledger import Ledger
+from reaper.audit.sinks import RecordFailed
+from reaper.cli.audit_log import opened_ledger
+from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import acting_options
-from reaper.cli.record import opened_ledger
 from reaper.cli.run import manner_of, say_what_will_be_done
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
 from reaper.postgres.errors import ServerError
 from reaper.postgres.leadership import Holder
-from reaper.record.ledger import Ledger
-from reaper.record.writer import RecordFailed
+from reaper.service.connection import Manner
 from reaper.service.cycle import Cycle
 from reaper.service.once import run_once
 from reaper.service.signals import heed_signals
-from reaper.service.station import Manner
+from reaper.telemetry.library_warnings import strays_told
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
-from reaper.telemetry.strays import strays_told
 
 
 @click.command

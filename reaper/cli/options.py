@@ -1,12 +1,44 @@
-"""Options that several commands share; each can also be given by environment variable."""
+"""Options for keeping a history: of `record-history` by themselves, of `run` behind `--history`."""
 
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
-from reaper.cli.show import Output
+from reaper.cli.errors import Misconfigured
+from reaper.cli.output import Output
+from reaper.policy.time import SECOND, Span, exact_words, parse_span, parse_time
+
+
+def moment_option(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
+    """An ISO time, or a duration back from now."""
+    if text is None:
+        return None
+    if time := parse_time(text):
+        return time
+    try:
+        return datetime.now(UTC) - timedelta(microseconds=parse_span(text))
+    except (ValueError, OverflowError):
+        message = f"{text!r} is no time; write 2026-01-31T23:59Z, or 2h for two hours ago."
+        raise click.BadParameter(message) from None
+
+
+def record_files(
+    context: click.Context, parameter: click.Parameter, files: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The files to read; in the environment, where `reaper run` finds its sinks too, - is its stdout."""
+    told = context.get_parameter_source(parameter.name or "") is ParameterSource.ENVIRONMENT
+    found = tuple(file for file in files if not (told and file == "-"))
+    if not found:
+        message = "Which record? Name its file, or set REAPER_AUDIT_LOG."
+        raise click.UsageError(message)
+    return found
+
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -135,3 +167,129 @@ _ACTING: tuple[Callable[[Any], Any], ...] = (
     ),
     *_LOG,
 )
+
+
+_SIZE: Final = re.compile(r"(?P<count>\d{1,9})(?P<unit>KiB|MiB|GiB|TiB)", re.ASCII)
+_UNITS: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SHORTEST: Final = Span(SECOND)
+_LONGEST: Final = Span(3_600 * SECOND)
+_SMALLEST: Final = 2**20
+
+
+class _SpanType(click.ParamType[Span]):
+    name = "duration"
+
+    def __init__(self, shortest: Span, longest: Span | None = None) -> None:
+        self._shortest = shortest
+        self._longest = longest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Span:  # noqa: ANN401
+        try:
+            span = parse_span(str(value))
+        except ValueError as error:
+            self.fail(f"{error}; write it like 10s, 5m or 7d", param, ctx)
+        if span < self._shortest or (self._longest is not None and span > self._longest):
+            most = f" and at most {exact_words(self._longest)}" if self._longest else ""
+            self.fail(f"{value}: write at least {exact_words(self._shortest)}{most}", param, ctx)
+        return span
+
+
+class _SizeType(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
+        found = _SIZE.fullmatch(str(value))
+        size = int(found["count"]) * _UNITS[found["unit"]] if found else 0
+        if size < _SMALLEST:
+            self.fail(f"{value!r} is no size; write it like 512MiB or 4GiB, and at least 1MiB", param, ctx)
+        return size
+
+
+def history_options(prefix: str = "") -> Callable[[Command], Command]:
+    """The folder, and how its files are made; the command gets one value for all of it, `keeping`."""
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_keeping(**given: Any) -> Any:  # noqa: ANN401 (click's options)
+            mine = {
+                name: given.pop(f"history_{name}") for name in ("to", "every", "keep", "most", "anonymous")
+            }
+            return command(keeping=_keeping(**mine), **given)
+
+        decorated: Any = with_keeping
+        for option in reversed(_options(prefix)):
+            decorated = option(decorated)
+        return cast("Command", decorated)
+
+    return decorate
+
+
+def _options(prefix: str) -> list[Callable[[Any], Any]]:
+    beside = bool(prefix)
+    variables = "REAPER_HISTORY" if beside else "REAPER_RECORD_HISTORY"
+    where = "Keep a history of who holds the slots in this folder as well, for `reaper backtest`."
+
+    def option(name: str, **about: Any) -> Callable[[Any], Any]:  # noqa: ANN401 (click's own)
+        variable = f"{variables}_{name.upper()}"
+        return click.option(
+            f"--{prefix}{name}", f"history_{name}", envvar=variable, show_envvar=True, **about
+        )
+
+    return [
+        click.option(
+            "--history" if beside else "--to",
+            "history_to",
+            type=click.Path(path_type=Path, file_okay=False),
+            required=not beside,
+            metavar="DIR",
+            envvar="REAPER_HISTORY" if beside else f"{variables}_TO",
+            show_envvar=True,
+            help=where if beside else "The folder of the files; it is made if need be.",
+        ),
+        option(
+            "every",
+            type=_SpanType(_SHORTEST, _LONGEST),
+            default="10s",
+            show_default=True,
+            help="How often everybody is looked at for it.",
+        ),
+        option(
+            "keep",
+            type=_SpanType(Span(60 * SECOND)),
+            default="14d",
+            show_default=True,
+            help="For how long files are kept.",
+        ),
+        option(
+            "most",
+            type=_SizeType(),
+            default="1GiB",
+            show_default=True,
+            help="How much all files of the folder may take; the oldest are deleted first.",
+        ),
+        option(
+            "anonymous",
+            type=click.Choice(("names", "words")),
+            help="Other names for servers, databases, roles, applications and addresses: for each name as a "
+            "whole, or for each word in it, so that globs and networks can still tell them apart.",
+        ),
+    ]
+
+
+def _keeping(*, to: Path | None, every: Span, keep: Span, most: int, anonymous: str | None) -> Any:  # noqa: ANN401
+    if to is None:
+        return None
+    # What it needs is loaded by whoever keeps a history, and by nobody else.
+    from reaper.history.aliases import Aliases, Anonymous  # noqa: PLC0415
+    from reaper.history.folder import Bounds, HistoryFolder  # noqa: PLC0415
+    from reaper.service.history import Keeping  # noqa: PLC0415
+
+    bounds = Bounds(most_bytes=most, keep_for=keep)
+    try:
+        folder = HistoryFolder(to, bounds)
+        folder.ready()
+        aliases = Aliases(folder.secret(), Anonymous(anonymous)) if anonymous else None
+    except OSError as error:
+        message = f"the history {to} cannot be written: {error.strerror or error}"
+        raise Misconfigured(message) from None
+    return Keeping.at(to, bounds=bounds, every=every, aliases=aliases)

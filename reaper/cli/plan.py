@@ -4,18 +4,17 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.left_alone import remembered, url_option
-from reaper.cli.look import look
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
-from reaper.cli.show import Output, Row, print_document, print_table
+from reaper.cli.output import Output, Row, print_document, print_table
+from reaper.cli.service_client import remembered, url_option
+from reaper.cli.snapshot import look
 from reaper.cli.targets import read_settings
 from reaper.policy.decide import decide
-from reaper.policy.plan import Plan
+from reaper.policy.plan import Plan, Spare, Verdict
 from reaper.policy.rules import Mode
 from reaper.policy.session import Session, Snapshot, whose
-from reaper.policy.spans import isoformat, since, words
-from reaper.policy.verdict import Spare, Verdict
-from reaper.telemetry.plain import plain
+from reaper.policy.text import plain
+from reaper.policy.time import isoformat, since, words
 
 
 @click.command

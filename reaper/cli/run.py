@@ -13,30 +13,28 @@ import click
 from click.core import ParameterSource
 
 from reaper import __version__
-from reaper.cli.exits import Defect, Misconfigured
-from reaper.cli.history_options import history_options
-from reaper.cli.options import acting_options
-from reaper.cli.record import STDOUT, opened_ledger
+from reaper.cli.audit_log import STDOUT, opened_ledger
+from reaper.cli.errors import Defect, Misconfigured
+from reaper.cli.options import acting_options, history_options
 from reaper.cli.targets import pick_servers, read_settings, refuse_password
 from reaper.config import Settings
-from reaper.policy.spans import exact_words
+from reaper.policy.time import exact_words
 from reaper.postgres.errors import sentence
 from reaper.postgres.query_text import QueryText
 from reaper.postgres.record_table import target_of
-from reaper.service.annals import Keeping
+from reaper.service.connection import Manner
 from reaper.service.daemon import Daemon, Parts
-from reaper.service.roster import choose_servers
-from reaper.service.rulebook import Rulebook
-from reaper.service.sharding import Shard
-from reaper.service.shipper import Shipment
+from reaper.service.fleet import Shard, choose_servers
+from reaper.service.history import Keeping
+from reaper.service.reload import Rulebook
+from reaper.service.reporter import Tally
+from reaper.service.shipping import Shipment
 from reaper.service.signals import Summons
-from reaper.service.station import Manner
-from reaper.service.tally import Tally
 from reaper.telemetry import events
-from reaper.telemetry.http import listen as listen_on
+from reaper.telemetry.http.server import listen as listen_on
+from reaper.telemetry.library_warnings import strays_told
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
-from reaper.telemetry.metrics import Metrics
-from reaper.telemetry.strays import strays_told
+from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.systemd import Systemd
 
 _LISTEN: Final = "127.0.0.1:9432"

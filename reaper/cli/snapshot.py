@@ -1,15 +1,71 @@
 """`reaper snapshot`: save one look at a server, to judge it later or elsewhere."""
 
+import asyncio
 import sys
 from pathlib import Path
 
 import click
 
-from reaper.cli.exits import Misconfigured
-from reaper.cli.look import look_at
+from reaper.cli.errors import Misconfigured, ServerTrouble
 from reaper.cli.options import dsn_option, policies_option, server_option
 from reaper.cli.targets import pick_server, read_settings
-from reaper.record.snapshot_writer import dump_snapshot
+from reaper.config import Server, Settings
+from reaper.history.snapshot import MOST_BYTES, BadSnapshot, dump_snapshot, parse_snapshot
+from reaper.policy.rules import Rules
+from reaper.policy.session import Snapshot
+from reaper.postgres.errors import ServerError
+from reaper.postgres.preflight import refuse
+from reaper.postgres.query_text import QueryText
+from reaper.service.connection import Manner, opened
+from reaper.service.look import MISLEADING
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """A saved snapshot; `-` is stdin."""
+    try:
+        return parse_snapshot(_read(path), file=str(path))
+    except OSError as error:
+        message = f"{path}: cannot be read: {error.strerror or error}"
+        raise Misconfigured(message) from None
+    except BadSnapshot as bad:
+        raise Misconfigured(str(bad)) from None
+
+
+def _read(path: Path) -> bytes:
+    # One byte more than is taken: a file without end is refused, and not read to its end.
+    if str(path) == "-":
+        return sys.stdin.buffer.read(MOST_BYTES + 1)
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES + 1)
+
+
+def look(
+    settings: Settings, *, dsn: str | None, server: str | None, saved: Path | None, every_fact: bool = False
+) -> tuple[Snapshot, Rules]:
+    """A snapshot, live or saved, and the rules of its server; with every fact, or with those in need."""
+    if saved is None:
+        chosen = pick_server(settings, dsn, server)
+        rules = settings.rules_for(chosen)
+        return look_at(chosen, None if every_fact else rules), rules
+    snapshot = read_snapshot(saved)
+    known = {each.name: each for each in settings.servers}
+    return snapshot, settings.rules_for(known.get(snapshot.server, Server(name=snapshot.server, dsn="")))
+
+
+def look_at(server: Server, rules: Rules | None, *, query_text: QueryText = QueryText.NONE) -> Snapshot:
+    """Take one snapshot, or say why that is not possible."""
+    try:
+        return asyncio.run(_look_at(server, rules, query_text))
+    except ServerError as error:
+        message = f"{server.name}: {error}"
+        raise ServerTrouble(message) from None
+
+
+async def _look_at(server: Server, rules: Rules | None, query_text: QueryText) -> Snapshot:
+    manner = Manner(dry_run=True, query_text=query_text)
+    async with opened(server, rules, manner) as at:
+        refuse(tuple(found for found in at.findings if found.check in MISLEADING))
+        return await at.observer.observe(rules)
 
 
 @click.command

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.exits import Misconfigured
+from reaper.cli.errors import Misconfigured
 from reaper.config import BadPolicyFile, Server, Settings, load
 
 
@@ -67,7 +67,7 @@ def _names(servers: Sequence[Server]) -> str:
 
 
 def _from_dsn(dsn: str) -> Server:
-    from reaper.service.roster import from_dsn  # noqa: PLC0415
+    from reaper.service.fleet import from_dsn  # noqa: PLC0415
 
     refuse_password("dsn", dsn)
     try:

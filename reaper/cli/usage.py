@@ -10,16 +10,15 @@ import click
 from rich.live import Live as Drawing
 from rich.text import Text
 
-from reaper.cli.exits import Misconfigured, ServerTrouble
+from reaper.cli.errors import Misconfigured, ServerTrouble
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
-from reaper.cli.reaper_port import base_of
-from reaper.cli.saved import read_snapshot
-from reaper.cli.show import Output, console, print_document
+from reaper.cli.output import Output, console, print_document
+from reaper.cli.service_client import base_of
+from reaper.cli.snapshot import read_snapshot
 from reaper.cli.targets import pick_server, read_settings
-from reaper.cli.usage_screen import Screen
-from reaper.cli.usage_sources import Live, Saved, Seen, Source, Told
-from reaper.policy.documents import as_document
-from reaper.telemetry.plain import plain
+from reaper.cli.usage_view import Live, Saved, Screen, Seen, Source, Told
+from reaper.policy.json import as_document
+from reaper.policy.text import plain
 
 _USUAL: Final = "127.0.0.1:9432"
 _TOP: Final = 8

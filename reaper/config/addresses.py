@@ -11,7 +11,7 @@ from reaper.config.mistakes import Finding
 from reaper.config.models import Head, Notify
 from reaper.config.urls import unfit
 from reaper.config.webhooks import Occasion, Webhook
-from reaper.policy.spans import SECOND, Span
+from reaper.policy.time import SECOND, Span
 
 DEFAULT_EVERY: Final = Span(60 * SECOND)
 

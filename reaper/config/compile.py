@@ -4,8 +4,8 @@ from reaper.config import models
 from reaper.config.labels import Only
 from reaper.config.settings import Server
 from reaper.policy import rules
-from reaper.policy.churn import DEFAULT_CHURN, Churn
 from reaper.policy.match import Match
+from reaper.policy.refill_guard import DEFAULT_CHURN, Churn
 from reaper.policy.selector import NO_KEYS, Selector
 
 

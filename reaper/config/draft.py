@@ -9,8 +9,8 @@ from typing import Final
 
 from reaper.config import patterns
 from reaper.config.wording import BadValue
-from reaper.policy.advice.proposals import Proposal, Proposals
-from reaper.policy.spans import exact_words
+from reaper.insight.advice.proposals import Proposal, Proposals
+from reaper.policy.time import exact_words
 
 _WIDTH: Final = 100
 _WILD: Final = frozenset("*?[")

@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 from reaper.config.scalars import Kind, Plain
 from reaper.config.wording import did_you_mean, refuse, shown
 from reaper.policy.protections import SELF, SETTABLE
-from reaper.policy.spans import Span, parse_span
+from reaper.policy.time import Span, parse_span
 
 _WHOLE: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")

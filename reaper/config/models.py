@@ -8,7 +8,7 @@ from reaper.config.webhooks import Occasion
 from reaper.policy.protections import DESCRIPTIONS, SETTABLE
 from reaper.policy.rules import Window
 from reaper.policy.selector import From, Glob
-from reaper.policy.spans import Span
+from reaper.policy.time import Span
 
 MOST_SERVERS: Final = 10_000
 """In one file: servers are rightly listed by machines."""

@@ -6,9 +6,9 @@ from reaper.config.mistakes import Finding, Path, quoted
 from reaper.config.models import AGES, URL_KEYS, Head, Match, Policy
 from reaper.config.settings import DEFAULT_INTERVAL, DEFAULT_PRECISION
 from reaper.config.wide import selectors, useless
-from reaper.policy.churn import DEFAULT_CHURN
+from reaper.policy.refill_guard import DEFAULT_CHURN
 from reaper.policy.session import ACTIVE, IDLE
-from reaper.policy.spans import exact_words
+from reaper.policy.time import exact_words
 
 
 def nonsense(head: Head | None, policies: Mapping[int, Policy], *, names_servers: bool) -> Iterator[Finding]:

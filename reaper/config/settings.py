@@ -7,7 +7,7 @@ from reaper.config.labels import EVERY_SERVER, Labels, Only
 from reaper.config.mistakes import Mistake
 from reaper.config.webhooks import Webhook
 from reaper.policy.rules import Rules
-from reaper.policy.spans import SECOND, Span
+from reaper.policy.time import SECOND, Span
 
 DEFAULT_INTERVAL: Final = Span(10 * SECOND)
 DEFAULT_PRECISION: Final = Span(SECOND // 4)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from reaper.policy.spans import Span
+from reaper.policy.time import Span
 
 
 class Occasion(StrEnum):

@@ -12,7 +12,7 @@ from reaper.demo.clients import CUSTOMER
 from reaper.demo.lineup import Group, Tone, groups, standings
 from reaper.demo.score import HINT, POLICY, Act, Luck, News, Score
 from reaper.policy.session import Slots
-from reaper.telemetry.plain import plain
+from reaper.policy.text import plain
 
 _WIDEST: Final = 110
 _LABEL: Final = 10

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from reaper.policy.plan import Outcome, Result, Spare, Spared, Verdict, longest_idle_first
 from reaper.policy.protections import SELF
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, Session
-from reaper.policy.spans import Instant, since, words
-from reaper.policy.verdict import Outcome, Result, Spare, Spared, Verdict, longest_idle_first
+from reaper.policy.time import Instant, since, words
 from reaper.service.cycle import Cycle
 
 

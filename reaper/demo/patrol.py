@@ -7,15 +7,15 @@ import asyncio
 from collections.abc import Callable
 from itertools import count
 
+from reaper.audit.ledger import Ledger
 from reaper.config import Server, Settings
 from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
-from reaper.policy.spans import seconds
-from reaper.record.ledger import Ledger
-from reaper.service.clock_watch import ClockWatch
+from reaper.policy.time import seconds
+from reaper.service.clock import ClockWatch
+from reaper.service.connection import Manner, Opened, station
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.pause import Flag, pause
-from reaper.service.station import Manner, Opened, station
 
 
 class Patrol:

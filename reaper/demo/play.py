@@ -18,6 +18,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
+from reaper.audit.file import FileSink
+from reaper.audit.ledger import Ledger
 from reaper.config import Server
 from reaper.demo.clients import server_words
 from reaper.demo.embedded import EmbeddedServer
@@ -30,9 +32,7 @@ from reaper.demo.story import Story
 from reaper.demo.summary import RECORD, summary
 from reaper.demo.tempo import Tempo
 from reaper.postgres.errors import Lost
-from reaper.record.file import FileSink
-from reaper.record.ledger import Ledger
-from reaper.service.station import Manner, opened
+from reaper.service.connection import Manner, opened
 
 _SLOTS: Final = 20
 _SETTINGS: Final = {

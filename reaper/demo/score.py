@@ -7,11 +7,11 @@ from functools import partial
 from typing import Final
 
 from reaper.demo.clients import Proof
+from reaper.policy.plan import Reap, Result, Spare, Spared
 from reaper.policy.session import SessionId
-from reaper.policy.verdict import Reap, Result, Spare, Spared
+from reaper.policy.text import plain
 from reaper.service.cycle import Cycle
-from reaper.service.tally import Tally
-from reaper.telemetry.plain import plain
+from reaper.service.reporter import Tally
 
 ACT: Final = "act"
 HINT: Final = ""

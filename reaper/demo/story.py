@@ -9,7 +9,7 @@ from reaper.demo.policy_file import PolicyFile
 from reaper.demo.scene import Scene
 from reaper.demo.score import CLIENT, Act, Score
 from reaper.demo.tempo import Tempo
-from reaper.policy.verdict import Result
+from reaper.policy.plan import Result
 
 _FILL_UP: Final = Act(
     number=1,

@@ -6,12 +6,12 @@ from typing import Final
 
 from rich.text import Text
 
+from reaper.audit.events import INTENT, Event
+from reaper.audit.reader import open_intents, read_events
 from reaper.demo.clients import Proof
 from reaper.demo.policy_file import NAME
 from reaper.demo.score import Luck, Score
-from reaper.policy.verdict import Result
-from reaper.record.events import INTENT, Event
-from reaper.record.reader import open_intents, read_events
+from reaper.policy.plan import Result
 
 RECORD: Final = "audit.jsonl"
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from reaper.policy.match import Match
 from reaper.policy.session import ABORTED, IN_TRANSACTION, Session
-from reaper.policy.spans import Instant, Span
+from reaper.policy.time import Instant, Span
 
 _IN_TRANSACTION = frozenset({IN_TRANSACTION, ABORTED})
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from reaper.policy.plan import unknown
 from reaper.policy.protections import NEEDS_LOCKS, shield
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import Session, Snapshot
-from reaper.policy.spans import Instant, Span, seconds
-from reaper.policy.unjudged import unknown
+from reaper.policy.time import Instant, Span, seconds
 
 _MOMENTS: Final = 100
 

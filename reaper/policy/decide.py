@@ -8,15 +8,24 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeGuard
 
+from reaper.policy.limits import restrain
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan
+from reaper.policy.plan import (
+    BrakeTrip,
+    Plan,
+    Reap,
+    Spare,
+    Spared,
+    Verdict,
+    beyond_policies,
+    longest_idle_first,
+    unknown,
+    unmatched,
+)
 from reaper.policy.protections import NEEDS_LOCKS, Shield, shield
-from reaper.policy.restraint import restrain
 from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.selector import Hit
 from reaper.policy.session import Session, SessionId, Snapshot
-from reaper.policy.unjudged import beyond_policies, unknown, unmatched
-from reaper.policy.verdict import BrakeTrip, Reap, Spare, Spared, Verdict, longest_idle_first
 
 _LOCKS: Final = frozenset({NEEDS_LOCKS})
 

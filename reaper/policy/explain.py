@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from reaper.policy.decide import decide
 from reaper.policy.match import Answer
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Spare, Spared, Verdict, unknown
 from reaper.policy.protections import Shield, shields
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import Session, Snapshot
-from reaper.policy.spans import Instant
-from reaper.policy.unjudged import unknown
-from reaper.policy.verdict import Spare, Spared, Verdict
+from reaper.policy.time import Instant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from reaper.policy.seen import Seen
 from reaper.policy.selector import NO_KEYS, Selector
 from reaper.policy.session import ACTIVE, Session, Snapshot
-from reaper.policy.spans import Instant, Span, exact_words, since, words
+from reaper.policy.time import Instant, Span, exact_words, since, words
 
 
 class Age(NamedTuple):

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from reaper.policy.churn import BackOff, Group
+from reaper.policy.plan import BrakeTrip, Outcome, Reap, Result
+from reaper.policy.refill_guard import BackOff, Group
 from reaper.policy.rules import Action, Mode
 from reaper.policy.session import CLIENT_BACKEND, Session, SessionId, Snapshot
-from reaper.policy.spans import Instant
-from reaper.policy.verdict import BrakeTrip, Outcome, Reap, Result
+from reaper.policy.time import Instant
 
 MOST_TRIES: Final = 3
 """A session that was signalled or refused so many times is left alone: more of it will not help."""

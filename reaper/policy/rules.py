@@ -6,13 +6,13 @@ from datetime import tzinfo
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from reaper.policy.churn import DEFAULT_CHURN, Churn
 from reaper.policy.cutoffs import Cutoffs
 from reaper.policy.match import Match
+from reaper.policy.refill_guard import DEFAULT_CHURN, Churn
 from reaper.policy.seen import Seen
 from reaper.policy.selector import NO_KEYS, Hit, Selector
 from reaper.policy.session import Identity, Session, Slots, Snapshot
-from reaper.policy.spans import Instant, Span, as_datetime
+from reaper.policy.time import Instant, Span, as_datetime
 
 
 def percent(share: float) -> str:

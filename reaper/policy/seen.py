@@ -18,7 +18,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.spans import Instant
+from reaper.policy.time import Instant
 
 
 class Seen(NamedTuple):

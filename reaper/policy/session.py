@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from reaper.policy.spans import Instant
+from reaper.policy.time import Instant
 
 CLIENT_BACKEND: Final = "client backend"
 WALSENDER: Final = "walsender"

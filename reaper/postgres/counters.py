@@ -5,7 +5,7 @@ from typing import Final
 
 import psycopg
 
-from reaper.policy.spans import Instant
+from reaper.policy.time import Instant
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
 

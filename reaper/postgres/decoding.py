@@ -8,7 +8,7 @@ from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
-from reaper.policy.spans import Instant
+from reaper.policy.time import Instant
 
 _INTEGER: Final = struct.Struct("!q")
 POSTGRES_EPOCH: Final = 946_684_800_000_000

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from reaper.policy.spans import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Instant, Span
 from reaper.postgres.decoding import POSTGRES_EPOCH
 
 _DAY: Final = 86_400 * SECOND

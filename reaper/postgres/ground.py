@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from reaper.policy.advice.ground import Given, Ground, Prepared, ReplicationSlot, Role
-from reaper.policy.spans import Instant
+from reaper.insight.advice.server_facts import Given, Ground, Prepared, ReplicationSlot, Role
+from reaper.policy.time import Instant
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.link import Link
 from reaper.postgres.preflight import Probe

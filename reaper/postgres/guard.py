@@ -2,10 +2,10 @@
 
 from typing import Final
 
+from reaper.policy.plan import Reap
 from reaper.policy.protections import SYNC_REPLICATION
 from reaper.policy.rules import Action
-from reaper.policy.spans import Instant
-from reaper.policy.verdict import Reap
+from reaper.policy.time import Instant
 from reaper.postgres.encoding import flag, instant, int4, interval, oid, text
 from reaper.postgres.flight import Ask, Prepared
 from reaper.postgres.sql import statement

@@ -11,7 +11,7 @@ from typing import Final
 import psycopg
 
 from reaper.policy.protections import REAPER_APPLICATION
-from reaper.policy.spans import Instant
+from reaper.policy.time import Instant
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement

@@ -16,7 +16,7 @@ from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reaper.policy.protections import REAPER_APPLICATION
-from reaper.policy.spans import Span
+from reaper.policy.time import Span
 from reaper.postgres.decoding import adapt, tolerable
 from reaper.postgres.errors import Lost, ServerError, Unreachable, sentence
 from reaper.postgres.flight import Ask, Row, fly, prepare

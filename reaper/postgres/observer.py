@@ -19,7 +19,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.spans import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Instant, Span
 from reaper.policy.unmeant import unmeant_roles
 from reaper.postgres.decoding import as_instant, as_number
 from reaper.postgres.encoding import flag, float8, interval, oids

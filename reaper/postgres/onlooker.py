@@ -5,9 +5,9 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from reaper.policy.fates import Standing
+from reaper.insight.dryrun.outcomes import Standing
 from reaper.policy.session import Identity, SessionId
-from reaper.policy.spans import Instant, as_datetime
+from reaper.policy.time import Instant, as_datetime
 from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
 

@@ -10,7 +10,7 @@ from psycopg.sql import Identifier
 
 from reaper.policy.protections import BUILT_IN, DESCRIPTIONS
 from reaper.policy.rules import Rules
-from reaper.policy.spans import Instant, Span, as_datetime, from_datetime, isoformat, words
+from reaper.policy.time import Instant, Span, as_datetime, from_datetime, isoformat, words
 from reaper.postgres.errors import Refused, sentence
 from reaper.postgres.findings import Finding, Level
 from reaper.postgres.link import Link

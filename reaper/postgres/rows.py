@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from reaper.policy.session import Identity, Session, SessionId
-from reaper.policy.spans import Instant
+from reaper.policy.time import Instant
 from reaper.postgres.decoding import as_flag, as_instant, as_number, as_text
 from reaper.postgres.flight import Row
 from reaper.postgres.query_text import QueryText

@@ -12,11 +12,11 @@ from typing import Final
 import psycopg
 from psycopg import errors
 
+from reaper.policy.plan import Act, Outcome, Reap, Result
 from reaper.policy.protections import NEEDS_LOCKS
 from reaper.policy.rules import Action
 from reaper.policy.session import ACTIVE, SessionId
-from reaper.policy.spans import SECOND, Instant
-from reaper.policy.verdict import Act, Outcome, Reap, Result
+from reaper.policy.time import SECOND, Instant
 from reaper.postgres.decoding import as_flag, as_instant, as_number
 from reaper.postgres.encoding import int4s
 from reaper.postgres.errors import Lost, Refused, ServerError, sentence

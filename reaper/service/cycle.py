@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final, Protocol
 
+from reaper.audit.ledger import Author, Intent, Ledger
+from reaper.audit.sinks import RecordFailed
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan
+from reaper.policy.plan import BrakeTrip, Outcome, Plan, Reap, Result
 from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import Snapshot
-from reaper.policy.spans import Instant, Span
-from reaper.policy.verdict import BrakeTrip, Outcome, Reap, Result
-from reaper.record.ledger import Author, Intent, Ledger
-from reaper.record.writer import RecordFailed
-from reaper.service.clock_watch import ClockWatch
+from reaper.policy.time import Instant, Span
+from reaper.service.clock import ClockWatch
 
 FLIGHT: Final = 8
 """So many acts are under way at once, and cannot be called back when the reaper is to stop."""

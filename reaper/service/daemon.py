@@ -11,31 +11,46 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 
+from reaper.audit.ledger import Ledger
+from reaper.audit.sinks import RecordFailed
 from reaper.config import Occasion, Server, Settings, Webhook
-from reaper.policy.spans import seconds
-from reaper.record.ledger import Ledger
-from reaper.record.writer import RecordFailed
-from reaper.service.annals import Keeping
-from reaper.service.chronicle import Chronicle
+from reaper.policy.time import seconds
+from reaper.service.connection import Manner
 from reaper.service.fleet import Fleet
-from reaper.service.heads import Heads
-from reaper.service.outlook import Outlook
+from reaper.service.health import Vitals
+from reaper.service.history import Keeping
+from reaper.service.page_data import Lessons, Outlook
 from reaper.service.pause import pause
-from reaper.service.rulebook import Rulebook
+from reaper.service.recent_events import Chronicle
+from reaper.service.reload import Rulebook
+from reaper.service.reporter import Tally
 from reaper.service.server_loop import ServerLoop, Surroundings
-from reaper.service.shipper import Shipment, Shipper
+from reaper.service.shipping import Shipment, Shipper
 from reaper.service.signals import Flags, Summons, heed_signals
-from reaper.service.station import Manner
-from reaper.service.tally import Tally
-from reaper.service.verdicts import Lessons
-from reaper.service.vitals import Vitals
 from reaper.telemetry import events
-from reaper.telemetry.copying import CopyGauges
-from reaper.telemetry.http import application, serve
+from reaper.telemetry.http.server import application, serve
 from reaper.telemetry.log import Log
-from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.metrics.collect import Metrics
+from reaper.telemetry.metrics.exposition import CopyGauges
 from reaper.telemetry.notify import Hook, Notifier
 from reaper.telemetry.systemd import Systemd
+
+
+class Heads:
+    """Tells where the chain of each sink stands, each head once."""
+
+    def __init__(self, ledger: Ledger, log: Log) -> None:
+        self._ledger = ledger
+        self._log = log
+        self._told = dict[str, str]()
+
+    def tell(self) -> None:
+        """Tell those that have moved since."""
+        for file, digest in self._ledger.heads():
+            if self._told.get(file) != digest:
+                self._told[file] = digest
+                self._log.info(events.RECORD_HEAD, file=file, digest=digest)
+
 
 _BEAT_SECONDS: Final = 1.0
 _BEATS_A_LOOK: Final = 5

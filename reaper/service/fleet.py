@@ -1,22 +1,78 @@
 """All servers at once: a named task each, come and gone by reload; if one breaks, all end with its reason."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 
-from reaper.config import Server
-from reaper.policy.held import Held
-from reaper.service.aftermath import Aftermath
-from reaper.service.bulletin import Bulletin
-from reaper.service.chronicle import Chronicle
-from reaper.service.clock_watch import ClockWatch
+from reaper.config import Server, Settings
+from reaper.insight.dryrun.assessment import Held
+from reaper.postgres.link import name_of
+from reaper.service.clock import ClockWatch
+from reaper.service.follow_up import Aftermath, Standings, Trials
+from reaper.service.recent_events import Chronicle
+from reaper.service.reporter import Bulletin, Tally
 from reaper.service.server_loop import ServerLoop, Surroundings
-from reaper.service.standing import Standing
-from reaper.service.tally import Tally
-from reaper.service.trials import Standings, Trials
+from reaper.service.status import Standing
 from reaper.telemetry.log import Log
-from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Notifier
+
+# The name of a pod as Kubernetes writes it, and no more shards than lots can be drawn for in a moment.
+_SHARD = re.compile(r"(?:[a-z0-9][a-z0-9.-]*-)?(\d{1,4})/(\d{1,4})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `count` equals."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read `2/8`, or a pod's name with its ordinal: `reaper-2/8`; anything else is a ValueError."""
+        found = _SHARD.fullmatch(text)
+        if not found:
+            message = f"{text!r} is no shard: write INDEX/COUNT such as 0/4, or POD-NAME/COUNT"
+            raise ValueError(message)
+        index, count = map(int, found.groups())
+        if not index < count:
+            message = f"shard {index} of {count} does not exist: indexes run from 0 to {count - 1}"
+            raise ValueError(message)
+        return cls(index, count)
+
+    def owns(self, name: str) -> bool:
+        """Whether a server of this name is ours: the shard that draws the highest lot for it has it."""
+        return max(range(self.count), key=lambda index: _lot(name, index)) == self.index
+
+    def __str__(self) -> str:
+        """`2/8`."""
+        return f"{self.index}/{self.count}"
+
+
+def _lot(name: str, index: int) -> bytes:
+    return blake2b(f"{index}\0{name}".encode(), digest_size=8).digest()
+
+
+def choose_servers(
+    settings: Settings, *, dsn: str | None, name: str | None, shard: Shard | None = None
+) -> Sequence[Server]:
+    """Those of the policy file that are meant, or the one of the connection string or libpq's variables."""
+    servers = settings.servers if settings.names_servers else (from_dsn(dsn),)
+    return [
+        server
+        for server in servers
+        if name in {None, server.name} and (shard is None or shard.owns(server.name))
+    ]
+
+
+def from_dsn(dsn: str | None) -> Server:
+    """A server that the policy file does not name; ValueError when the connection string is unreadable."""
+    return Server(name=name_of(dsn or ""), dsn=dsn or "")
+
 
 _APART_SECONDS: Final = 0.005
 """Between the first connections: a thousand servers, or one with a thousand names, see no storm of logins."""

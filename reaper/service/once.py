@@ -2,18 +2,18 @@
 
 from typing import Final
 
+from reaper.audit.ledger import Ledger
 from reaper.config import Server, Settings
 from reaper.policy.memory import Memory
-from reaper.policy.spans import seconds
-from reaper.policy.verdict import Result
+from reaper.policy.plan import Result
+from reaper.policy.time import seconds
 from reaper.postgres.leadership import Holder, Leadership
-from reaper.record.ledger import Ledger
-from reaper.service.accounts import Account
-from reaper.service.bulletin import report, warn
-from reaper.service.clock_watch import ClockWatch
+from reaper.service.clock import ClockWatch
+from reaper.service.connection import Manner, lease_of, office_of, opened, station
+from reaper.service.counters import Account
 from reaper.service.cycle import Cycle, run_cycle
 from reaper.service.pause import Flag, pause
-from reaper.service.station import Manner, lease_of, office_of, opened, station
+from reaper.service.reporter import report, warn
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 

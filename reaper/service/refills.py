@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from reaper.policy.churn import BackOff, Churn, Evidence, Group, back_off, refill
-from reaper.policy.refilling import Refilling
+from reaper.policy.plan import Outcome, Reap, Refilling, Result
+from reaper.policy.refill_guard import BackOff, Churn, Evidence, Group, back_off, refill
 from reaper.policy.rules import Policy
-from reaper.policy.spans import Instant
-from reaper.policy.verdict import Outcome, Reap, Result
+from reaper.policy.time import Instant
 from reaper.postgres.onlooker import Newcomer
 from reaper.service.cycle import Cycle
 

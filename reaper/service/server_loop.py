@@ -9,28 +9,20 @@ from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
+from reaper.audit.ledger import Ledger
+from reaper.audit.sinks import RecordFailed
 from reaper.config import Server, Settings
 from reaper.policy.deadline import rest_after, shared_moment
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Result, Spared
 from reaper.policy.rules import Rules
-from reaper.policy.spans import Span, seconds
-from reaper.policy.verdict import Result, Spared
+from reaper.policy.time import Span, seconds
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.leadership import Leadership
 from reaper.postgres.observer import ObservingFailed
 from reaper.postgres.onlooker import Onlooker
-from reaper.record.ledger import Ledger
-from reaper.record.writer import RecordFailed
-from reaper.service.accounts import Account
-from reaper.service.aftermath import Aftermath
-from reaper.service.annals import Annals, Keeping
-from reaper.service.bulletin import Bulletin
-from reaper.service.clock_watch import ClockWatch
-from reaper.service.cycle import Cycle, Station, run_cycle
-from reaper.service.lookout import Lookout
-from reaper.service.pause import Flag, pause, unless
-from reaper.service.standing import Standing, State
-from reaper.service.station import (
+from reaper.service.clock import ClockWatch
+from reaper.service.connection import (
     Manner,
     Opened,
     foresight,
@@ -40,6 +32,14 @@ from reaper.service.station import (
     opened,
     station,
 )
+from reaper.service.counters import Account
+from reaper.service.cycle import Cycle, Station, run_cycle
+from reaper.service.follow_up import Aftermath
+from reaper.service.history import Annals, Keeping
+from reaper.service.on_demand import Lookout
+from reaper.service.pause import Flag, pause, unless
+from reaper.service.reporter import Bulletin
+from reaper.service.status import Standing, State
 
 _LONGEST_BACKOFF: Final = 60.0
 _AFTER_DEADLINE: Final = 0.002

@@ -11,7 +11,7 @@ from typing import Final, TextIO
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from reaper.telemetry.plain import plain
+from reaper.policy.text import plain
 
 Log = FilteringBoundLogger
 

@@ -27,9 +27,9 @@ from urllib.request import (
     build_opener,
 )
 
+from reaper.policy.text import plain
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
-from reaper.telemetry.plain import plain
 
 _MOST_LINES: Final = 50
 _LONGEST_LINE: Final = 500

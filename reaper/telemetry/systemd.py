@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from reaper.telemetry.plain import plain
+from reaper.policy.text import plain
 
 _MICRO: Final = 1_000_000
 

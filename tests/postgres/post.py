@@ -5,18 +5,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from reaper.audit.events import OUTCOME, Event
+from reaper.audit.file import FileSink
+from reaper.audit.ledger import Author, Ledger
+from reaper.audit.reader import read_events
+from reaper.audit.sinks import Sink
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Outcome, Reap, Spare, Spared
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import SessionId
-from reaper.policy.spans import Instant
-from reaper.policy.verdict import Outcome, Reap, Spare, Spared
+from reaper.policy.time import Instant
 from reaper.postgres.terminator import GuardedTerminator, Rehearsal
-from reaper.record.events import OUTCOME, Event
-from reaper.record.file import FileSink
-from reaper.record.ledger import Author, Ledger
-from reaper.record.reader import read_events
-from reaper.record.writer import Sink
-from reaper.service.clock_watch import ClockWatch
+from reaper.service.clock import ClockWatch
 from reaper.service.cycle import Cycle, Hands, Station, Terminating, run_cycle
 
 from .clients import Client

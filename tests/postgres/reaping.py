@@ -9,12 +9,11 @@ from typing import Any, Final, Self, TypeVar
 from reaper.policy.decide import decide
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan
+from reaper.policy.plan import Outcome, Plan, Reap, Result, Spare, Verdict
 from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.selector import NO_KEYS, Glob, Selector
 from reaper.policy.session import ACTIVE, IDLE, Session, SessionId, Snapshot
-from reaper.policy.spans import Instant, Span, from_datetime
-from reaper.policy.verdict import Outcome, Reap, Result, Spare, Verdict
+from reaper.policy.time import Instant, Span, from_datetime
 from reaper.postgres.flight import Ask, Row
 from reaper.postgres.link import Link
 from reaper.postgres.observer import Observer

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Result
 from reaper.policy.rules import Action
 from reaper.policy.session import ABORTED, ACTIVE, IN_TRANSACTION
-from reaper.policy.verdict import Result
 from reaper.postgres.terminator import Rehearsal
 
 from .clients import Client, State

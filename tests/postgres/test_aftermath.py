@@ -6,22 +6,20 @@ from typing import Final
 
 import pytest
 
-from reaper.policy.churn import Churn
+from reaper.audit.dry_runs import Rehearsals
+from reaper.audit.events import FATE, LEFT_ALONE, Event
+from reaper.insight.dryrun.outcomes import Fate
 from reaper.policy.decide import decide
-from reaper.policy.fates import Fate
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Result
+from reaper.policy.refill_guard import Churn
 from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.session import Snapshot
-from reaper.policy.spans import SECOND, Span
-from reaper.policy.verdict import Result
+from reaper.policy.time import SECOND, Span
 from reaper.postgres.observer import Observer
 from reaper.postgres.onlooker import Onlooker
-from reaper.record.events import FATE, LEFT_ALONE, Event
-from reaper.record.rehearsals import Rehearsals
-from reaper.service.aftermath import Aftermath, News
 from reaper.service.cycle import Cycle
-from reaper.service.trials import Trials
-from reaper.service.watch import Watch
+from reaper.service.follow_up import Aftermath, News, Trials, Watch
 
 from .clients import Client
 from .post import AUTHOR, Post

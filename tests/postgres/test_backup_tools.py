@@ -13,8 +13,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Reap, Spare
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, Session
-from reaper.policy.verdict import Reap, Spare
 
 from .reaping import NOW, policy
 from .stage import Stage

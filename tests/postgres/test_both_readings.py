@@ -18,7 +18,7 @@ from reaper.policy.protections import SETTABLE
 from reaper.policy.rules import Brake, Cap, Keep, Mode, Policy, Rules, When
 from reaper.policy.selector import Glob, Selector
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, STATES, Snapshot
-from reaper.policy.spans import SECOND, Span
+from reaper.policy.time import SECOND, Span
 from reaper.postgres.observer import Observer
 
 from .clients import Client

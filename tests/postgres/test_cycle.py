@@ -8,15 +8,15 @@ from typing import Final
 
 import pytest
 
+from reaper.audit.events import BRAKED, INTENT, OUTCOME
+from reaper.audit.file import FileSink
+from reaper.audit.reader import open_intents
+from reaper.audit.sinks import RecordFailed
+from reaper.policy.plan import Reap, Result, Spare, Spared
 from reaper.policy.rules import Brake, Mode
 from reaper.policy.session import SessionId
-from reaper.policy.verdict import Reap, Result, Spare, Spared
 from reaper.postgres.terminator import Rehearsal
-from reaper.record.events import BRAKED, INTENT, OUTCOME
-from reaper.record.file import FileSink
-from reaper.record.reader import open_intents
-from reaper.record.writer import RecordFailed
-from reaper.service.clock_watch import ClockWatch
+from reaper.service.clock import ClockWatch
 from reaper.service.cycle import FLIGHT, Cycle
 
 from .clients import Client

@@ -8,8 +8,8 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Result, Spared
 from reaper.policy.session import ACTIVE, IN_TRANSACTION
-from reaper.policy.verdict import Result, Spared
 
 from .clients import Client
 from .conftest import StartStage

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Outcome, Reap, Result
 from reaper.policy.session import ACTIVE
-from reaper.policy.spans import SECOND, Instant, Span, from_datetime
-from reaper.policy.verdict import Outcome, Reap, Result
+from reaper.policy.time import SECOND, Instant, Span, from_datetime
 from reaper.postgres.decoding import as_flag
 from reaper.postgres.encoding import instant, int4, interval
 from reaper.postgres.errors import Lost

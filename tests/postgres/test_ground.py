@@ -8,8 +8,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from reaper.policy.advice.ground import Ground
-from reaper.policy.spans import parse_span
+from reaper.insight.advice.server_facts import Ground
+from reaper.policy.time import parse_span
 from reaper.postgres.ground import read_ground
 
 from .conftest import StartStage

@@ -8,9 +8,9 @@ import pytest
 from psycopg.pq import PGconn, abc
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Reap, Result
 from reaper.policy.session import ACTIVE, CLIENT_BACKEND, IDLE, IN_TRANSACTION, Session
-from reaper.policy.spans import Instant
-from reaper.policy.verdict import Reap, Result
+from reaper.policy.time import Instant
 from reaper.postgres.flight import Ask
 from reaper.postgres.guard import SIGNALS, guarded
 

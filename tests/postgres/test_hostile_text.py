@@ -10,9 +10,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Result
 from reaper.policy.selector import Glob
 from reaper.policy.session import IDLE
-from reaper.policy.verdict import Result
 from reaper.postgres.findings import Level
 from reaper.postgres.preflight import inspect
 from reaper.postgres.query_text import QueryText

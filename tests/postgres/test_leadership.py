@@ -10,7 +10,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
 from reaper.policy.protections import REAPER_APPLICATION
-from reaper.policy.spans import SECOND, Span
+from reaper.policy.time import SECOND, Span
 from reaper.postgres.errors import Lost, Refused, ServerError
 from reaper.postgres.leadership import Leadership, Office
 from reaper.postgres.link import Link

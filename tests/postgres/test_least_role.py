@@ -10,8 +10,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from reaper.demo.embedded import EmbeddedServer
-from reaper.policy.spans import SECOND, Span
-from reaper.policy.verdict import Result, Spared
+from reaper.policy.plan import Result, Spared
+from reaper.policy.time import SECOND, Span
 from reaper.postgres.errors import Unreachable
 from reaper.postgres.findings import Level
 from reaper.postgres.leadership import Leadership, Office

@@ -12,9 +12,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Reap, Result
 from reaper.policy.session import IN_TRANSACTION
-from reaper.policy.spans import SECOND, Span
-from reaper.policy.verdict import Reap, Result
+from reaper.policy.time import SECOND, Span
 from reaper.postgres.errors import Unreachable
 from reaper.postgres.link import Link, has_password, name_of
 

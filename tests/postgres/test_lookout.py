@@ -11,10 +11,10 @@ from psycopg import errors
 from reaper.policy.rules import Rules
 from reaper.postgres.errors import Lost
 from reaper.postgres.query_text import QueryText
-from reaper.service.clock_watch import ClockWatch
-from reaper.service.lookout import Lookout, Reading
+from reaper.service.clock import ClockWatch
+from reaper.service.connection import Opened
+from reaper.service.on_demand import Lookout, Reading
 from reaper.service.pause import Flag
-from reaper.service.station import Opened
 
 from .stage import Stage
 from .waiting import PATIENCE
@@ -216,8 +216,8 @@ def test_who_waits_when_the_loop_leaves_is_shown_the_last_look_at_once(
     post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (last,) = post.ask()
-    monkeypatch.setattr("reaper.service.lookout._PATIENCE", 10 * PATIENCE)
-    monkeypatch.setattr("reaper.service.lookout._FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("reaper.service.on_demand._PATIENCE", 10 * PATIENCE)
+    monkeypatch.setattr("reaper.service.on_demand._FRESH_SECONDS", 0.0)
 
     async def scene() -> Reading | None:
         async with asyncio.timeout(PATIENCE):

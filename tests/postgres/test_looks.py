@@ -10,7 +10,7 @@ from reaper.policy.match import Match
 from reaper.policy.rules import Cap, Rules
 from reaper.policy.selector import Glob, Selector
 from reaper.policy.session import IDLE, Snapshot
-from reaper.policy.spans import Span
+from reaper.policy.time import Span
 from reaper.postgres import observer
 from reaper.postgres.observer import Observer
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from reaper.policy.spans import SECOND, Span
+from reaper.policy.time import SECOND, Span
 from reaper.postgres import link as link_module
 from reaper.postgres.errors import Lost, Unreachable
 from reaper.postgres.link import Link

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from psycopg.sql import SQL, Literal
 
+from reaper.policy.plan import Reap, Result, Spare
 from reaper.policy.selector import Glob, Selector
-from reaper.policy.verdict import Reap, Result, Spare
 
 from .clients import Client
 from .reaping import AT_ONCE, policy

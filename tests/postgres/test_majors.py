@@ -13,7 +13,17 @@ def collect(*options: str) -> subprocess.CompletedProcess[str]:
     """Let pytest say which tests it would run."""
     environment = {name: value for name, value in os.environ.items() if name != "REAPER_TEST_DSN"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", f"{__file__}::test_it_runs_on", *options],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--collect-only",
+            "-q",
+            "-p",
+            "no:randomly",
+            f"{__file__}::test_it_runs_on",
+            *options,
+        ],
         capture_output=True,
         text=True,
         check=False,

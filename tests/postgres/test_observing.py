@@ -7,9 +7,9 @@ from typing import Final
 import pytest
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Spared
 from reaper.policy.session import ACTIVE, CLIENT_BACKEND, STATES, Slots
-from reaper.policy.spans import from_datetime
-from reaper.policy.verdict import Spared
+from reaper.policy.time import from_datetime
 from reaper.postgres.query_text import QueryText
 
 from .clients import State

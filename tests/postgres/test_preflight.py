@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier
 
 from reaper.policy.protections import BUILT_IN
 from reaper.policy.rules import Rules
-from reaper.policy.spans import Instant
+from reaper.policy.time import Instant
 from reaper.postgres.errors import Refused
 from reaper.postgres.findings import Finding, Level
 from reaper.postgres.preflight import inspect, refuse

@@ -7,11 +7,11 @@ from typing import Final
 import pytest
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Reap, Result, Spared
 from reaper.policy.protections import SETTABLE, shield
 from reaper.policy.rules import Policy
 from reaper.policy.selector import NO_KEYS
 from reaper.policy.session import ACTIVE, IDLE, IN_TRANSACTION
-from reaper.policy.verdict import Reap, Result, Spared
 
 from .clients import Client
 from .conftest import StartStage

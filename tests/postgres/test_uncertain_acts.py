@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from reaper.demo.embedded import EmbeddedServer
-from reaper.policy.verdict import Outcome, Result
+from reaper.policy.plan import Outcome, Result
 
 from . import majors
 from . import server as servers

@@ -12,18 +12,18 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from reaper.demo.embedded import EmbeddedServer
-from reaper.policy.spans import Instant, parse_span
-from reaper.record.aliases import SECRET_BYTES, Aliases, Anonymous
-from reaper.record.history_folder import HistoryFolder
-from reaper.record.history_writer import HistoryWriter
+from reaper.history.aliases import SECRET_BYTES, Aliases, Anonymous
+from reaper.history.folder import HistoryFolder
+from reaper.history.write import HistoryWriter
+from reaper.policy.time import Instant, parse_span
 from tests.postgres import server as servers
 from tests.postgres.clients import Client, Clients
 from tests.postgres.conftest import StartServer
 from tests.postgres.sandbox import Role, Sandbox
 from tests.postgres.waiting import until
-from tests.unit.policy.advice.scenes import leak, look
+from tests.unit.history.histories import ROOMY
+from tests.unit.insight.advice.scenes import leak, look
 from tests.unit.policy.build import NOW
-from tests.unit.record.histories import ROOMY
 
 from .command import Done, Reaper
 from .policies import FILE, leaked, policy_file

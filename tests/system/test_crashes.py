@@ -15,9 +15,9 @@ from typing import Final
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from reaper.audit.events import INTENT, OUTCOME, TORN, Event
+from reaper.audit.reader import Torn, open_intents, read_events
 from reaper.demo.embedded import EmbeddedServer
-from reaper.record.events import INTENT, OUTCOME, TORN, Event
-from reaper.record.reader import Torn, open_intents, read_events
 from tests.postgres.sandbox import Role
 from tests.postgres.waiting import until
 

@@ -8,14 +8,14 @@ from typing import Final
 
 import pytest
 
-from reaper.policy.spans import SECOND
-from reaper.record.history_format import BadHistory
-from reaper.record.history_stream import HistoryStream
+from reaper.history.format import BadHistory
+from reaper.history.read import HistoryStream
+from reaper.policy.time import SECOND
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role
 from tests.postgres.waiting import until
+from tests.unit.history.histories import writer
 from tests.unit.policy.build import NOW, later, session, snapshot
-from tests.unit.record.histories import writer
 
 from .command import Life, Reaper
 from .policies import FILE, leaked, policy_file

@@ -19,22 +19,21 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from psycopg.conninfo import make_conninfo
 
-from reaper.cli.root import _COMMANDS
+from reaper.audit.reader import GROUPS
+from reaper.cli.app import _COMMANDS
 from reaper.config import Occasion
-from reaper.policy.spans import SECOND, Instant
-from reaper.record.inquiry import GROUPS
-from reaper.record.snapshots import parse_snapshot
-from reaper.telemetry.exposition import OPENMETRICS, TEXT
-from reaper.telemetry.health import Health
-from reaper.telemetry.http import application
-from reaper.telemetry.metrics import Metrics
-from reaper.telemetry.readings import TOP_APPLICATIONS
-from reaper.telemetry.verdicts import Verdicts
+from reaper.history.snapshot import parse_snapshot
+from reaper.policy.time import SECOND, Instant
+from reaper.telemetry.http.routes import Verdicts
+from reaper.telemetry.http.server import Health, application
+from reaper.telemetry.metrics.collect import Metrics
+from reaper.telemetry.metrics.exposition import OPENMETRICS, TEXT
+from reaper.telemetry.metrics.samples import TOP_APPLICATIONS
 from tests.postgres.clients import Client, Clients
 from tests.postgres.sandbox import Sandbox
 from tests.postgres.server import Server
 from tests.postgres.waiting import PATIENCE, until
-from tests.unit.record.histories import writer
+from tests.unit.history.histories import writer
 from tests.unit.telemetry.webhook import Webhook, webhook
 
 from .command import Reaper

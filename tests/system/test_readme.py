@@ -10,7 +10,7 @@ import click
 import psycopg
 import pytest
 
-from reaper.cli.root import reaper as root
+from reaper.cli.app import reaper as root
 from reaper.demo.embedded import EmbeddedServer
 
 from .command import Reaper

@@ -12,15 +12,14 @@ from typing import Final
 
 import pytest
 
-from reaper.record.damage import Damage
-from reaper.record.events import INTENT, OUTCOME, TORN, TRUNCATED, Event
-from reaper.record.file import FileSink
-from reaper.record.ledger import Ledger
-from reaper.record.reader import open_intents, read_events
-from reaper.record.recovery import ENDED, settle_open_intents
-from reaper.record.rotation import records_of
-from reaper.record.settled import opened_as_it_stands
-from reaper.record.verification import Verification
+from reaper.audit.chain import opened_as_it_stands
+from reaper.audit.events import INTENT, OUTCOME, TORN, TRUNCATED, Event
+from reaper.audit.file import FileSink
+from reaper.audit.ledger import Ledger
+from reaper.audit.reader import open_intents, read_events
+from reaper.audit.recovery import ENDED, settle_open_intents
+from reaper.audit.rotation import records_of
+from reaper.audit.verify import Damage, Verification
 from tests.postgres.waiting import until
 
 WRITER: Final = """

@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from reaper.record.events import INTENT, OUTCOME, Event
-from reaper.record.reader import Torn, open_intents, read_events
+from reaper.audit.events import INTENT, OUTCOME, Event
+from reaper.audit.reader import Torn, open_intents, read_events
 
 WRITER: Final = """
 import resource, sys

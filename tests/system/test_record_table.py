@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from reaper.audit.events import CLOSED, OPENED, OUTCOME
 from reaper.demo.embedded import EmbeddedServer
-from reaper.record.events import CLOSED, OPENED, OUTCOME
 from tests.postgres import majors
 from tests.postgres.clients import Clients
 from tests.postgres.conftest import StartServer

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from reaper.service.sharding import Shard
+from reaper.service.fleet import Shard
 from tests.postgres.clients import Clients
 from tests.postgres.conftest import StartServer
 from tests.postgres.sandbox import Role, Sandbox

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 from urllib.error import URLError
 
-from reaper.telemetry.http import _MOST_CONNECTIONS
+from reaper.telemetry.http.server import _MOST_CONNECTIONS
 from tests.lab.benchmarks.proc import memory
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from reaper.telemetry.plain import plain
-from reaper.telemetry.views import Overview
+from reaper.policy.text import plain
+from reaper.telemetry.http.views import Overview
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role, Sandbox
 from tests.postgres.waiting import until

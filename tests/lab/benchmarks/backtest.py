@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from reaper import __version__
-from reaper.policy.spans import SECOND, Span
-from reaper.record.history_folder import Bounds, HistoryFolder
-from reaper.record.history_writer import HistoryWriter
+from reaper.history.folder import Bounds, HistoryFolder
+from reaper.history.write import HistoryWriter
+from reaper.policy.time import SECOND, Span
 from tests.system.command import find
 
 from .scale import Scale

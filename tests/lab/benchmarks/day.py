@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Final
 
 from reaper import __version__
+from reaper.audit.file import FileSink
+from reaper.audit.ledger import Author, Ledger
 from reaper.config import Occasion, read
 from reaper.demo.places import free_ports
 from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
-from reaper.record.file import FileSink
-from reaper.record.ledger import Author, Ledger
-from reaper.service.bulletin import Bulletin
-from reaper.service.clock_watch import ClockWatch
+from reaper.service.clock import ClockWatch
 from reaper.service.cycle import Hands, Station, run_cycle
+from reaper.service.reporter import Bulletin
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
-from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Hook, Notifier
 from tests.postgres.sandbox import Role
 from tests.system.policies import leaked, policy_file

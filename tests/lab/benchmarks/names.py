@@ -4,6 +4,7 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from reaper.policy.plan import Outcome, Reap, Result
 from reaper.policy.rules import Rules
 from reaper.policy.session import (
     CLIENT_BACKEND,
@@ -16,8 +17,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.spans import SECOND, Instant, Span
-from reaper.policy.verdict import Outcome, Reap, Result
+from reaper.policy.time import SECOND, Instant, Span
 
 _BEGAN: Final = 1_700_000_000 * SECOND
 _IDLE_FOR: Final = 3_600 * SECOND

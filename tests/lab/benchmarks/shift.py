@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Final, Self
 
 from reaper import __version__
+from reaper.audit.file import FileSink
+from reaper.audit.ledger import Ledger
 from reaper.config import Server, Settings, read
 from reaper.policy.deadline import rest_after
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
-from reaper.policy.spans import from_datetime
-from reaper.policy.verdict import Reap
+from reaper.policy.plan import Reap
+from reaper.policy.time import from_datetime
 from reaper.postgres.terminator import Settled
-from reaper.record.file import FileSink
-from reaper.record.ledger import Ledger
-from reaper.service.bulletin import Bulletin
-from reaper.service.clock_watch import ClockWatch
+from reaper.service.clock import ClockWatch
+from reaper.service.connection import Manner, foresight, opened, station
 from reaper.service.cycle import FLIGHT, Cycle, run_cycle
-from reaper.service.station import Manner, foresight, opened, station
+from reaper.service.reporter import Bulletin
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
-from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Notifier
 
 _MANNER: Final = Manner()

@@ -20,8 +20,8 @@ from typing import Final, LiteralString, NamedTuple
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from reaper.policy.spans import SECOND
-from reaper.policy.verdict import Reap, Result
+from reaper.policy.plan import Reap, Result
+from reaper.policy.time import SECOND
 from reaper.postgres.terminator import Settled
 from tests.postgres.sandbox import Role
 from tests.system.policies import leaked, policy_file

@@ -18,7 +18,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.spans import SECOND, Instant
+from reaper.policy.time import SECOND, Instant
 
 EVERY: Final = 10
 _BEGAN: Final = 1_749_600_000 * SECOND

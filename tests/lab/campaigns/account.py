@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from reaper.record.events import INTENT, OUTCOME, Event
-from reaper.record.reader import Torn, read_events
+from reaper.audit.events import INTENT, OUTCOME, Event
+from reaper.audit.reader import Torn, read_events
 
 _UNCERTAIN: Final = frozenset({"unknown", "signalled"})
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from reaper.record.events import INTENT, Event
-from reaper.record.reader import open_intents, read_events
+from reaper.audit.events import INTENT, Event
+from reaper.audit.reader import open_intents, read_events
 from tests.lab.benchmarks.ground import Ground
 
 from .crowds import Crowds

@@ -15,7 +15,7 @@ from typing import Final, LiteralString
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from reaper.policy.verdict import Result
+from reaper.policy.plan import Result
 from tests.lab.benchmarks.ground import REAPER, Ground
 from tests.lab.benchmarks.table import table
 from tests.postgres.reaping import Reaper, policy

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reaper.record.events import INTENT, OUTCOME, Event
-from reaper.record.reader import Torn
+from reaper.audit.events import INTENT, OUTCOME, Event
+from reaper.audit.reader import Torn
 
 from .account import Account
 from .bounds import at_most

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from reaper.record.events import INTENT, OUTCOME, Event
-from reaper.record.reader import Torn, read_events
-from reaper.record.recovery import ENDED
+from reaper.audit.events import INTENT, OUTCOME, Event
+from reaper.audit.reader import Torn, read_events
+from reaper.audit.recovery import ENDED
 
 from .server_log import Who
 

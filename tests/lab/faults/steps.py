@@ -17,7 +17,7 @@ from typing import Final
 
 import psycopg
 
-from reaper.record.events import INTENT
+from reaper.audit.events import INTENT
 from reaper.telemetry import events
 
 from .patience import until

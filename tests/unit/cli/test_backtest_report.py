@@ -8,15 +8,15 @@ from typing import Any, Final
 
 import pytest
 
-from reaper.cli.backtest_account import Replayed, Side, account
-from reaper.cli.backtest_report import report
+from reaper.cli.backtest_html import report
+from reaper.cli.backtest_result import Replayed, Side, account
 from reaper.config import read
-from reaper.policy.backtest import Backtest
-from reaper.policy.spans import SECOND, Span
-from reaper.policy.stretch import Rhythm
-from reaper.policy.versus import Versus
+from reaper.insight.backtest.compare import Versus
+from reaper.insight.backtest.replay import Rhythm
+from reaper.insight.backtest.result import Backtest
+from reaper.policy.time import SECOND, Span
+from tests.unit.insight.readings import readings
 from tests.unit.policy.build import NOW, later, session, snapshot
-from tests.unit.policy.readings import readings
 
 HOSTILE: Final = "<script>alert(1)</script>\x1b[2J\u202e\"'&{{7*7}}$x^2$"
 FILE: Final = b"""\

@@ -6,15 +6,12 @@ from typing import Any, Final
 
 import pytest
 
-from reaper.cli.advise_reaper import ask_for_looks
-from reaper.cli.exits import ServerTrouble
-from reaper.cli.reaper_port import NoReaper, told_at
-from reaper.cli.rehearsal_reaper import ask_for_verdicts
-from reaper.cli.usage_reaper import ask_reaper
-from reaper.policy.advice.watching import Watching
-from reaper.policy.documents import as_document
-from reaper.policy.spans import Span
-from reaper.telemetry.views import FORMAT
+from reaper.cli.errors import ServerTrouble
+from reaper.cli.service_client import NoReaper, ask_for_looks, ask_for_verdicts, ask_reaper, told_at
+from reaper.insight.advice.evidence import Watching
+from reaper.policy.json import as_document
+from reaper.policy.time import Span
+from reaper.telemetry.http.views import FORMAT
 from tests.unit.telemetry.sights import line, overview, usual, view
 
 from .impostor import Says, answer, dripping, impostor, once

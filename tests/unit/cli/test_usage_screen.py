@@ -6,10 +6,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from reaper.cli.usage_screen import Screen
-from reaper.cli.usage_sources import Seen
+from reaper.cli.usage_view import Screen, Seen
 from reaper.policy.session import ABORTED, IN_TRANSACTION
-from reaper.telemetry.views import Overview
+from reaper.telemetry.http.views import Overview
 from tests.unit.policy.build import session, sessions
 from tests.unit.telemetry.sights import (
     HOSTILE,

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.cli.starting_file import starting_file
+from reaper.cli.advise_options import starting_file
 from reaper.config import read
 from reaper.config.draft import exactly
-from reaper.policy.advice.evidence import Evidence
-from reaper.policy.advice.leaks import is_suspect
-from reaper.policy.advice.ordinary import ordinary
-from reaper.policy.advice.proposals import proposals
+from reaper.insight.advice.evidence import Evidence
+from reaper.insight.advice.known_tools import ordinary
+from reaper.insight.advice.leaks import is_suspect
+from reaper.insight.advice.proposals import proposals
 from reaper.policy.rules import Mode, Policy
 from reaper.policy.selector import Glob
-from tests.unit.policy.advice.scenes import evidence, leak, look, pool
-from tests.unit.policy.advice.test_any_server import evidences
+from tests.unit.insight.advice.scenes import evidence, leak, look, pool
+from tests.unit.insight.advice.test_any_server import evidences
 from tests.unit.policy.build import session
 from tests.unit.policy.hostile import NAMES, PROPERTY
 

@@ -10,8 +10,8 @@ import pytest
 
 from reaper.config import BadPolicyFile, Occasion, Server, Webhook, load, read
 from reaper.config.labels import Only
-from reaper.policy.churn import DEFAULT_CHURN, Churn
 from reaper.policy.match import Match
+from reaper.policy.refill_guard import DEFAULT_CHURN, Churn
 from reaper.policy.rules import (
     DEFAULT_BRAKE,
     DEFAULT_PACE,
@@ -25,7 +25,7 @@ from reaper.policy.rules import (
     Window,
 )
 from reaper.policy.selector import NO_KEYS, From, Glob, Selector
-from reaper.policy.spans import SECOND, Span, parse_span
+from reaper.policy.time import SECOND, Span, parse_span
 
 LEAST = b"version: 1\npolicies:\n  - name: a\n    match: {state: [idle], idle_for: 10m}\n"
 WHOLE = b"""

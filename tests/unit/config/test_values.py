@@ -2,7 +2,7 @@ import pytest
 
 from reaper.config import BadPolicyFile, read
 from reaper.policy.rules import Policy
-from reaper.policy.spans import SECOND
+from reaper.policy.time import SECOND
 
 
 def policy(match: str = "", more: str = "") -> Policy:

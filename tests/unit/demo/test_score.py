@@ -1,7 +1,7 @@
 """The demo keeps count fairly."""
 
 from reaper.demo.score import News, Score
-from reaper.policy.verdict import Result
+from reaper.policy.plan import Result
 
 
 def test_a_try_that_began_before_the_first_termination_is_not_one_after_it() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from reaper.telemetry.catalogue import CATALOGUE, NAMES
+from reaper.telemetry.metrics.catalogue import CATALOGUE, NAMES
 
 FILE: Final = Path(__file__).parents[3] / "deploy/grafana/dashboard.json"
 DASHBOARD: Final[dict[str, Any]] = json.loads(FILE.read_text())

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from reaper import __version__
-from reaper.cli.root import reaper
+from reaper.cli.app import reaper
 
 TOP: Final = Path(__file__).parents[3]
 DOCKER: Final = TOP / "deploy" / "docker"

@@ -9,11 +9,10 @@ import pytest
 import yaml
 
 from reaper import __version__
-from reaper.cli.root import reaper
-from reaper.service.sharding import Shard
-from reaper.telemetry.health import Health
-from reaper.telemetry.http import application
-from reaper.telemetry.metrics import Metrics
+from reaper.cli.app import reaper
+from reaper.service.fleet import Shard
+from reaper.telemetry.http.server import Health, application
+from reaper.telemetry.metrics.collect import Metrics
 
 HERE: Final = Path(__file__).parents[3] / "deploy" / "kubernetes"
 LABELS: Final = {"app.kubernetes.io/name": "pg-reaper"}

@@ -13,8 +13,8 @@ import click
 import pytest
 import yaml
 
-from reaper.cli.root import reaper
-from reaper.telemetry.catalogue import CATALOGUE, NAMES
+from reaper.cli.app import reaper
+from reaper.telemetry.metrics.catalogue import CATALOGUE, NAMES
 
 HERE: Final = Path(__file__).parents[3] / "deploy/prometheus"
 RULES: Final = yaml.safe_load((HERE / "rules.yaml").read_text())

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import click
 import pytest
 
-from reaper.cli.exits import Exit
-from reaper.cli.root import reaper
+from reaper.cli.app import reaper
+from reaper.cli.errors import Exit
 from reaper.postgres import link
 
 DEPLOY: Final = Path(__file__).parents[3] / "deploy"

@@ -7,7 +7,7 @@ from typing import Final, TypedDict, Unpack
 from reaper.policy.decide import decide
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan
+from reaper.policy.plan import Plan, Reap, Spare, Verdict
 from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.selector import NO_KEYS, Glob, Selector
 from reaper.policy.session import (
@@ -21,8 +21,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.spans import Instant, from_datetime, parse_span
-from reaper.policy.verdict import Reap, Spare, Verdict
+from reaper.policy.time import Instant, from_datetime, parse_span
 
 
 def instant(text: str) -> Instant:

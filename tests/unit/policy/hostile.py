@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from reaper.policy.churn import DEFAULT_CHURN, BackOff, Group
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory, Rehearsed, Tried
 from reaper.policy.protections import BUILT_IN, SETTABLE
+from reaper.policy.refill_guard import DEFAULT_CHURN, BackOff, Group
 from reaper.policy.rules import (
     GROUP_KEYS,
     Action,
@@ -45,7 +45,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.spans import Instant, Span, parse_span
+from reaper.policy.time import Instant, Span, parse_span
 
 from .build import NOW
 

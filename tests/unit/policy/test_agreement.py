@@ -8,12 +8,10 @@ from reaper.policy.deadline import next_due
 from reaper.policy.decide import Questions, decide, questions
 from reaper.policy.explain import explain
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan
+from reaper.policy.plan import Plan, Reap, Spare, Spared, unknown
 from reaper.policy.rules import Rules
 from reaper.policy.session import Facts, SessionId
-from reaper.policy.spans import Instant
-from reaper.policy.unjudged import unknown
-from reaper.policy.verdict import Reap, Spare, Spared
+from reaper.policy.time import Instant
 
 from .build import NOW, later
 from .hostile import PROPERTY, World, worlds

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Spared
 from reaper.policy.rules import Brake, Keep, Policy
 from reaper.policy.session import ACTIVE, WALSENDER, Session
-from reaper.policy.spans import Span
-from reaper.policy.verdict import Spared
+from reaper.policy.time import Span
 
 from .build import plan, policy, session, sessions, snapshot
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.policy.churn import DEFAULT_CHURN, BackOff, Churn, Evidence, Group, back_off, refill
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Spared
+from reaper.policy.refill_guard import DEFAULT_CHURN, BackOff, Churn, Evidence, Group, back_off, refill
 from reaper.policy.rules import Brake, Mode, When
 from reaper.policy.session import Snapshot
-from reaper.policy.spans import SECOND, Instant, Span, parse_span
-from reaper.policy.verdict import Spared
+from reaper.policy.time import SECOND, Instant, Span, parse_span
 
 from .build import NOW, later, pids, plan, policy, session, sessions, snapshot, spared
 from .hostile import PROPERTY, World, worlds

@@ -10,7 +10,7 @@ from reaper.policy.cutoffs import Cutoffs
 from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, STATES, Session, SessionId
-from reaper.policy.spans import Instant, Span, parse_span
+from reaper.policy.time import Instant, Span, parse_span
 
 from .build import NOW, later, policy, session
 from .hostile import PROPERTY, identities, rules

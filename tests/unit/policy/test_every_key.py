@@ -9,11 +9,11 @@ import pytest
 
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Reap
 from reaper.policy.rules import Action, Brake, Cap, Keep, Mode, Policy, Rules, When, Window
 from reaper.policy.selector import From, Selector
 from reaper.policy.session import ACTIVE, IDLE, IN_TRANSACTION, Snapshot
-from reaper.policy.spans import Span, parse_span
-from reaper.policy.verdict import Reap
+from reaper.policy.time import Span, parse_span
 
 from .build import IDLE_10M, globs, plan, policy, session, sessions, snapshot
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from reaper.policy.explain import Explanation, PolicyAnswer, explain
 from reaper.policy.match import Match
+from reaper.policy.plan import Reap, Spared
 from reaper.policy.rules import Mode, Policy, Rules, When
 from reaper.policy.selector import NO_KEYS, Selector
 from reaper.policy.session import ACTIVE, IDLE, Facts, Session
-from reaper.policy.spans import parse_span
-from reaper.policy.verdict import Reap, Spared
+from reaper.policy.time import parse_span
 
 from .build import IDLE_10M, NOW, globs, policy, session, snapshot, spared
 

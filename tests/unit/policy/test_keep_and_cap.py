@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Spared
 from reaper.policy.rules import Cap, Keep, Policy
 from reaper.policy.selector import Selector
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, WALSENDER, Session
-from reaper.policy.spans import parse_span
-from reaper.policy.verdict import Spared
+from reaper.policy.time import parse_span
 
 from .build import IDLE_10M, globs, pids, plan, policy, session, sessions, snapshot
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import pytest
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Spared
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, STATES, Facts, Session
-from reaper.policy.spans import Instant, Span, parse_span
-from reaper.policy.verdict import Spared
+from reaper.policy.time import Instant, Span, parse_span
 
 from .build import (
     IDLE_10M,

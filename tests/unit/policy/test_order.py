@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Reap, Spared
 from reaper.policy.rules import Mode, Policy, When
 from reaper.policy.selector import Selector
-from reaper.policy.spans import parse_span
-from reaper.policy.verdict import Reap, Spared
+from reaper.policy.time import parse_span
 
 from .build import IDLE_10M, globs, is_reaped, plan, policy, reasons, session, snapshot, spared, verdict
 

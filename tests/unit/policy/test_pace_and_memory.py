@@ -6,11 +6,10 @@ import pytest
 
 from reaper.policy.match import Match
 from reaper.policy.memory import MOST_TRIES, Memory, Tried
-from reaper.policy.plan import Plan
+from reaper.policy.plan import Outcome, Plan, Reap, Result, Spare, Spared
 from reaper.policy.rules import DEFAULT_PACE, Action, Policy
 from reaper.policy.session import ACTIVE, Snapshot
-from reaper.policy.spans import parse_span
-from reaper.policy.verdict import Outcome, Reap, Result, Spare, Spared
+from reaper.policy.time import parse_span
 
 from .build import NOW, ago, pids, plan, policy, session, sessions, snapshot, spared
 

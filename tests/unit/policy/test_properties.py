@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from reaper.policy.deadline import next_due
 from reaper.policy.decide import decide, questions
 from reaper.policy.explain import explain
-from reaper.policy.plan import Plan
+from reaper.policy.plan import Plan, Reap, Spared
 from reaper.policy.rules import Mode, Policy
 from reaper.policy.selector import From, Selector
 from reaper.policy.session import STATES, Identity, Session, Snapshot
-from reaper.policy.spans import Instant
-from reaper.policy.verdict import Reap, Spared
+from reaper.policy.time import Instant
 
 from .build import NOW
 from .hostile import PROPERTY, World, worlds

@@ -6,12 +6,12 @@ from ipaddress import ip_network
 import pytest
 
 from reaper.policy.match import Match
+from reaper.policy.plan import Reap, Spared
 from reaper.policy.protections import BUILT_IN, DESCRIPTIONS, SELF, SETTABLE
 from reaper.policy.rules import When
 from reaper.policy.selector import NO_KEYS, From, Selector
 from reaper.policy.session import WALSENDER, Facts, Session, Snapshot
-from reaper.policy.spans import parse_span
-from reaper.policy.verdict import Reap, Spared
+from reaper.policy.time import parse_span
 
 from .build import (
     NOTHING_HELD,

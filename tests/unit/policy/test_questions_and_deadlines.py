@@ -14,7 +14,7 @@ from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Policy, Rules, When, Window
 from reaper.policy.selector import Selector
 from reaper.policy.session import ACTIVE, IDLE, IN_TRANSACTION, Session
-from reaper.policy.spans import SECOND, Instant, Span, parse_span
+from reaper.policy.time import SECOND, Instant, Span, parse_span
 
 from .build import IDLE_10M, NOW, ago, globs, later, policy, session, snapshot
 

@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan
+from reaper.policy.plan import Outcome, Plan, Reap, Result, Spared
 from reaper.policy.rules import Action, Brake, Cap, Keep, Mode, Policy, When
 from reaper.policy.selector import Selector
 from reaper.policy.session import ACTIVE, WALSENDER, Snapshot
-from reaper.policy.spans import Span
-from reaper.policy.verdict import Outcome, Reap, Result, Spared
+from reaper.policy.time import Span
 
 from .build import globs, pids, plan, policy, session, sessions, snapshot, spared
 

@@ -9,7 +9,7 @@ from reaper.policy.match import Match
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.selector import Selector
 from reaper.policy.session import IDLE, Identity
-from reaper.policy.spans import parse_span
+from reaper.policy.time import parse_span
 
 from .build import globs, policy, session
 

@@ -7,7 +7,7 @@ from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Rules
 from reaper.policy.selector import Selector
 from reaper.policy.session import IDLE, Facts
-from reaper.policy.spans import parse_span
+from reaper.policy.time import parse_span
 
 from .build import IDLE_10M, ago, globs, policy, session, snapshot
 

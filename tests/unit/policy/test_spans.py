@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.policy.spans import (
+from reaper.policy.time import (
     Instant,
     Span,
     as_datetime,

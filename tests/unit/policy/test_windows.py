@@ -5,10 +5,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from reaper.policy.plan import Spared
 from reaper.policy.rules import When, Window
 from reaper.policy.session import Slots
-from reaper.policy.spans import Instant
-from reaper.policy.verdict import Spared
+from reaper.policy.time import Instant
 
 from .build import ago, instant, plan, policy, session, snapshot, spared
 

@@ -5,17 +5,17 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from reaper.audit.ledger import Ledger
 from reaper.config import Server, Settings
 from reaper.policy.rules import Policy, Rules
-from reaper.policy.spans import SECOND, Span
-from reaper.record.ledger import Ledger
+from reaper.policy.time import SECOND, Span
+from reaper.service.connection import Manner
 from reaper.service.fleet import Fleet
 from reaper.service.server_loop import ServerLoop, Surroundings
-from reaper.service.station import Manner
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
-from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Hook, Notifier
-from tests.unit.record.build import Shelf, ledger
+from tests.unit.audit.build import Shelf, ledger
 
 ORDERS: Final = Server(name="orders", dsn="host=db-1")
 BILLING: Final = Server(name="billing", dsn="host=db-2")

@@ -12,9 +12,9 @@ import pytest
 
 from reaper.policy.memory import Memory
 from reaper.policy.session import Snapshot
-from reaper.policy.spans import Instant
-from reaper.service.annals import Annals
+from reaper.policy.time import Instant
 from reaper.service.cycle import Cycle
+from reaper.service.history import Annals
 from tests.unit.policy.build import plan, session, snapshot
 
 SEEN = snapshot(session())

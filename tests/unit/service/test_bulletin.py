@@ -5,16 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from reaper.audit.sinks import RecordFailed
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Outcome, Reap, Result
 from reaper.policy.rules import Brake, Policy
 from reaper.policy.session import Snapshot
-from reaper.policy.spans import SECOND, Span
-from reaper.policy.verdict import Outcome, Reap, Result
+from reaper.policy.time import SECOND, Span
 from reaper.postgres.leadership import Holder
-from reaper.record.writer import RecordFailed
-from reaper.service.bulletin import Bulletin
 from reaper.service.cycle import Cycle
-from reaper.service.tally import Tally
+from reaper.service.reporter import Bulletin, Tally
 from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
 from tests.unit.policy.build import session as told_session
 from tests.unit.telemetry.test_metrics import key, numbers

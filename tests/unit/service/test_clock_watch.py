@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.policy.spans import SECOND, Instant
-from reaper.service.clock_watch import ClockWatch
+from reaper.policy.time import SECOND, Instant
+from reaper.service.clock import ClockWatch
 from tests.unit.policy.build import NOW, later
 
 from .build import Clock

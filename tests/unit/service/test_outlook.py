@@ -5,15 +5,14 @@ from dataclasses import replace
 
 from reaper.config import Server, Settings
 from reaper.policy.memory import Memory
+from reaper.policy.plan import Outcome, Result
 from reaper.policy.rules import Brake, Mode
 from reaper.policy.session import Slots
-from reaper.policy.verdict import Outcome, Result
-from reaper.service.chronicle import BRAKED, Chronicle
 from reaper.service.cycle import Cycle
-from reaper.service.outlook import Outlook
-from reaper.service.standing import State
-from reaper.service.verdicts import Lessons
-from reaper.telemetry.views import Overview, ServerView
+from reaper.service.page_data import Lessons, Outlook
+from reaper.service.recent_events import BRAKED, Chronicle
+from reaper.service.status import State
+from reaper.telemetry.http.views import Overview, ServerView
 from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
 
 from .build import BILLING, ORDERS, Clock, Ears, Mustered, fleet, settings

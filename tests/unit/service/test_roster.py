@@ -3,8 +3,7 @@
 import pytest
 
 from reaper.config import Server
-from reaper.service.roster import choose_servers, from_dsn
-from reaper.service.sharding import Shard
+from reaper.service.fleet import Shard, choose_servers, from_dsn
 
 from .build import BILLING, ORDERS, settings
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from reaper.config import Settings, load
-from reaper.service import rulebook
-from reaper.service.rulebook import Rulebook
+from reaper.service import reload as rulebook
+from reaper.service.reload import Rulebook
 
 from .build import Ears
 

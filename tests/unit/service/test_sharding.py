@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.service.sharding import Shard
+from reaper.service.fleet import Shard
 
 _NAMES = st.text(max_size=20)
 

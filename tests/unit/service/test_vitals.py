@@ -7,9 +7,9 @@ import pytest
 from reaper.config import Server
 from reaper.policy.rules import Mode
 from reaper.policy.session import Slots
-from reaper.service.standing import Standing, State
-from reaper.service.vitals import Vitals
-from reaper.telemetry.metrics import ReloadGauges
+from reaper.service.health import Vitals
+from reaper.service.status import Standing, State
+from reaper.telemetry.metrics.collect import ReloadGauges
 from tests.unit.policy.build import policy
 
 from .build import BILLING, ORDERS, Clock, Ears, Mustered, fleet, settings

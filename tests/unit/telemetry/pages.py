@@ -8,13 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from reaper.telemetry.health import Health, Probe
-from reaper.telemetry.http import application, listen, serve
+from reaper.telemetry.http.routes import Learnt, Look, Rows
+from reaper.telemetry.http.server import Health, Probe, application, listen, serve
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
-from reaper.telemetry.metrics import Metrics
-from reaper.telemetry.rows import Rows
-from reaper.telemetry.status import Look
-from reaper.telemetry.verdicts import Learnt
+from reaper.telemetry.metrics.collect import Metrics
 
 FOREVER: Final = 600.0
 """A patience that no test waits for."""

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from reaper.policy.census import census
+from reaper.insight.usage.census import census
+from reaper.insight.usage.trend import BEAT_SECONDS, BEATS, Trends, Usage
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, Facts, Identity, Session, Slots
-from reaper.policy.trend import BEAT_SECONDS, BEATS
-from reaper.policy.usage import Trends, Usage
-from reaper.telemetry.views import (
+from reaper.telemetry.http.views import (
     DueLine,
     Happening,
     LeftAloneLine,

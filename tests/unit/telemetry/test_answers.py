@@ -5,8 +5,8 @@ from itertools import count
 
 import pytest
 
-from reaper.telemetry import answers
-from reaper.telemetry.answers import Answers
+from reaper.telemetry.http import routes as answers
+from reaper.telemetry.http.routes import Answers
 from tests.unit.service.build import Clock
 
 

@@ -8,8 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from reaper.policy.rules import Rules
 from reaper.policy.session import Snapshot
-from reaper.telemetry.applications import KEPT_SECONDS, MOST_NAMES, Applications
-from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.metrics.collect import Metrics
+from reaper.telemetry.metrics.samples import KEPT_SECONDS, MOST_NAMES, Applications
 from tests.unit.policy.build import plan, session, snapshot
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.policy.census import census
+from reaper.insight.usage.census import census
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, Slots, Snapshot
-from reaper.telemetry.drawing import bars, board, line
+from reaper.telemetry.http.drawing import bars, board, line
 from tests.unit.policy.build import session, snapshot
 from tests.unit.policy.hostile import PROPERTY, snapshots
 

@@ -2,7 +2,7 @@
 
 from os import getpid
 
-from reaper.telemetry.heap import give_back
+from reaper.telemetry.http.page import give_back
 from tests.lab.benchmarks.proc import memory
 
 PIECE = 65_536

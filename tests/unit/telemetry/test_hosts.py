@@ -3,7 +3,7 @@
 import pytest
 from starlette.applications import Starlette
 
-from reaper.telemetry.hosts import for_us
+from reaper.telemetry.http.server import for_us
 
 from .pages import Answer, Pages, visit
 

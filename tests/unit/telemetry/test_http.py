@@ -6,11 +6,10 @@ from threading import Event
 
 import pytest
 
-from reaper.telemetry import http
-from reaper.telemetry.exposition import TEXT, Page
-from reaper.telemetry.health import Health
-from reaper.telemetry.http import listen
-from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.http import server as http
+from reaper.telemetry.http.server import Health, listen
+from reaper.telemetry.metrics.collect import Metrics
+from reaper.telemetry.metrics.exposition import TEXT, Page
 
 from .pages import AT_ONCE, LOOPBACK, Answer, Pages, serving, visit
 

@@ -14,17 +14,15 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan
+from reaper.policy.plan import Outcome, Plan, Reap, Result
 from reaper.policy.rules import Action, Brake, Mode, Policy, Rules, When
 from reaper.policy.selector import Selector
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, Snapshot
-from reaper.policy.spans import SECOND, Instant, parse_span
-from reaper.policy.verdict import Outcome, Reap, Result
-from reaper.telemetry.catalogue import CATALOGUE, NAMES, Kind
-from reaper.telemetry.copying import CopyGauges
-from reaper.telemetry.exposition import OPENMETRICS, TEXT
-from reaper.telemetry.metrics import Metrics, ServerGauges
-from reaper.telemetry.readings import OTHER, TOP_APPLICATIONS
+from reaper.policy.time import SECOND, Instant, parse_span
+from reaper.telemetry.metrics.catalogue import CATALOGUE, NAMES, Kind
+from reaper.telemetry.metrics.collect import Metrics, ServerGauges
+from reaper.telemetry.metrics.exposition import OPENMETRICS, TEXT, CopyGauges
+from reaper.telemetry.metrics.samples import OTHER, TOP_APPLICATIONS
 from tests.unit.policy.build import NOW, globs, later, plan, policy, session, sessions, snapshot
 from tests.unit.policy.hostile import PROPERTY, snapshots
 

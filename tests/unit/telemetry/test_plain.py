@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.telemetry.plain import plain
+from reaper.policy.text import plain
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from reaper.policy.documents import as_document
-from reaper.telemetry.http import _MOST_CONNECTIONS
-from reaper.telemetry.page import rendered
-from reaper.telemetry.plain import plain
-from reaper.telemetry.views import Overview
+from reaper.policy.json import as_document
+from reaper.policy.text import plain
+from reaper.telemetry.http.page import rendered
+from reaper.telemetry.http.server import _MOST_CONNECTIONS
+from reaper.telemetry.http.views import Overview
 
 from . import sights
 from .pages import Pages, visit

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from reaper.telemetry.library_warnings import strays_told
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
-from reaper.telemetry.strays import strays_told
 
 LIBRARY = "some.library"
 

@@ -4,14 +4,15 @@ import json
 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from reaper.policy.assessment import as_document, assess
-from reaper.policy.fates import Fate
+from reaper.insight.dryrun.assessment import assess
+from reaper.insight.dryrun.assessment import assessment_document as as_document
+from reaper.insight.dryrun.outcomes import Fate
 from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import Identity
-from reaper.telemetry.metrics import Metrics
-from reaper.telemetry.verdicts import LeftAlone, Verdicts
+from reaper.telemetry.http.routes import LeftAlone, Verdicts
+from reaper.telemetry.metrics.collect import Metrics
+from tests.unit.insight.trials import trials
 from tests.unit.policy.build import policy
-from tests.unit.policy.trials import trials
 
 from .pages import Pages, visit
 

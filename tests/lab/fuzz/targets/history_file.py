@@ -6,19 +6,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from reaper.policy.backtest import Backtest
+from reaper.history.folder import history_files
+from reaper.history.format import BadHistory
+from reaper.history.read import HistoryStream, by_server
+from reaper.insight.backtest.replay import Rhythm
+from reaper.insight.backtest.result import Backtest
 from reaper.policy.seen import Mark
 from reaper.policy.session import STATES
-from reaper.policy.spans import SECOND, Instant, Span
-from reaper.policy.stretch import Rhythm
-from reaper.record.history_folder import history_files
-from reaper.record.history_format import BadHistory
-from reaper.record.history_stream import HistoryStream, by_server
-from reaper.telemetry.plain import plain
+from reaper.policy.text import plain
+from reaper.policy.time import SECOND, Instant, Span
 from tests.lab.fuzz.promises import is_line, is_sentence
 from tests.lab.fuzz.rules import RULES
+from tests.unit.history.histories import writer
 from tests.unit.policy.build import NOW, session, snapshot
-from tests.unit.record.histories import writer
 
 _RHYTHM: Final = Rhythm(Span(10 * SECOND), Span(SECOND))
 

@@ -4,9 +4,7 @@ import io
 import os
 from typing import Final
 
-from reaper.record.chain import Chain
-from reaper.record.ending import chain_at_end
-from reaper.record.walk import walk
+from reaper.audit.chain import Chain, chain_at_end, walk
 from tests.lab.fuzz.targets import record_file
 
 SEEDS: Final = (

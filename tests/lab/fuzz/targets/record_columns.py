@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from reaper.record.columns import NUMBERS, columns
+from reaper.audit.tail import NUMBERS, columns
 from tests.lab.fuzz.targets import record_file
 
 SEEDS: Final = tuple(line for seed in record_file.SEEDS for line in seed.splitlines()[:3])

@@ -5,14 +5,13 @@ import io
 import json
 from typing import Final
 
+from reaper.audit.events import EVENTS, Event
+from reaper.audit.reader import GROUPS, Torn, moment, open_intents, outcomes, read_events, summary
+from reaper.policy.plan import Outcome, Result
 from reaper.policy.session import Identity, whose
-from reaper.policy.verdict import Outcome, Result
-from reaper.record.events import EVENTS, Event
-from reaper.record.inquiry import GROUPS, moment, outcomes, summary
-from reaper.record.reader import Torn, open_intents, read_events
-from reaper.telemetry.plain import plain
+from reaper.policy.text import plain
 from tests.lab.fuzz.promises import is_line
-from tests.unit.record.build import AUTHOR, SNAPSHOT, Shelf, ledger, reap
+from tests.unit.audit.build import AUTHOR, SNAPSHOT, Shelf, ledger, reap
 
 
 def _seeds() -> tuple[bytes, ...]:

@@ -7,24 +7,22 @@ from typing import Final
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from reaper.history.snapshot import dump_snapshot, parse_snapshot
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan
+from reaper.policy.plan import Outcome, Plan, Result
 from reaper.policy.session import STATES, Facts, Session, Slots, Snapshot, Watcher
-from reaper.policy.verdict import Outcome, Result
 from reaper.postgres.decoding import as_instant, as_text
 from reaper.postgres.observer import count_waiters
 from reaper.postgres.query_text import QueryText
 from reaper.postgres.rows import Columns, Decoder
-from reaper.record.snapshot_writer import dump_snapshot
-from reaper.record.snapshots import parse_snapshot
-from reaper.telemetry.exposition import OPENMETRICS
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
-from reaper.telemetry.metrics import Metrics
+from reaper.telemetry.metrics.collect import Metrics
+from reaper.telemetry.metrics.exposition import OPENMETRICS
 from tests.lab.fuzz.feed import Feed
 from tests.lab.fuzz.promises import is_line
 from tests.lab.fuzz.rules import RULES
-from tests.unit.record.build import AUTHOR, Shelf, ledger
+from tests.unit.audit.build import AUTHOR, Shelf, ledger
 
 _EPOCH: Final = (b"\0\x02\xdb\x7f\xae\x90\x40\0", b"\x7f" + b"\xff" * 7, b"\x80" + b"\0" * 7)
 _KINDS: Final = (b"client backend", b"walsender", b"", None)

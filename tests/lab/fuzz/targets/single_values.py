@@ -9,9 +9,8 @@ from reaper.config.scalars import plain
 from reaper.config.wording import BadValue
 from reaper.policy.rules import Window
 from reaper.policy.selector import From, Glob
-from reaper.policy.spans import Instant, exact_words, parse_span, words
-from reaper.record.reader import parse_time
-from reaper.service.sharding import Shard
+from reaper.policy.time import Instant, exact_words, parse_span, parse_time, words
+from reaper.service.fleet import Shard
 from tests.lab.fuzz.feed import Feed
 from tests.lab.fuzz.promises import is_line, is_sentence
 

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from typing import Final
 
+from reaper.history.snapshot import BadSnapshot, dump_snapshot, parse_snapshot
 from reaper.policy.decide import decide
 from reaper.policy.explain import explain
 from reaper.policy.memory import Memory
 from reaper.policy.session import STATES, Session, Slots, Snapshot, Watcher
-from reaper.record.snapshot_file import BadSnapshot
-from reaper.record.snapshot_writer import dump_snapshot
-from reaper.record.snapshots import parse_snapshot
-from reaper.telemetry.plain import plain
-from reaper.telemetry.readings import readings
+from reaper.policy.text import plain
+from reaper.telemetry.metrics.samples import readings
 from tests.lab.fuzz.promises import is_sentence
 from tests.lab.fuzz.rules import RULES
 from tests.unit.policy.build import session, snapshot

@@ -1,0 +1,263 @@
+"""Whether a rehearsed policy may be enforced, by what became of those that it would have terminated."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from reaper.insight.dryrun.outcomes import Fate
+from reaper.insight.dryrun.regret import FEW, Freed, Limit, Regret, Trial, freed, limit_under, middle
+from reaper.policy.plan import Plan, Spared
+from reaper.policy.rules import Mode, Policy
+from reaper.policy.time import Instant, Span, exact_words, seconds
+
+RESTRAINTS: Final[Mapping[str, str]] = {
+    Spared.BRAKE: "by the brake",
+    Spared.CHURN: "as pools that refill",
+    Spared.CAP: "below the cap",
+    Spared.KEEP: "to keep the newest",
+    Spared.PACE: "by the pace, for a later cycle",
+}
+"""What holds a policy back, and how people are told."""
+
+
+class Restrained(NamedTuple):
+    """So many sessions that a restraint held back from a policy at one moment."""
+
+    policy: Policy
+    by: Spared
+    many: int
+
+
+class Held(NamedTuple):
+    """The most that a restraint held back at one moment from a policy that was rehearsed."""
+
+    server: str
+    policy: str
+    rules: str
+    """The digest of the policy file."""
+    by: str
+    most: int
+    at: Instant
+
+
+def restrained(plan: Plan, *, dry_run: bool) -> list[Restrained]:
+    """Whom the restraints of rehearsed policies hold back in this plan; under a dry run all are rehearsed."""
+    counts = Counter[tuple[str, Spared]]()
+    policies = dict[str, Policy]()
+    for spare in plan.matched_spares:
+        if spare.policy and spare.by in RESTRAINTS and (dry_run or spare.policy.mode is Mode.DRY_RUN):
+            policies[spare.policy.name] = spare.policy
+            counts[spare.policy.name, spare.by] += 1
+    return [Restrained(policies[name], by, many) for (name, by), many in counts.items()]
+
+
+def most_held(held: Iterable[Held]) -> dict[str, int]:
+    """For each restraint how many at once, over all servers, in the order in which people are told."""
+    most = Counter[str]()
+    for one in held:
+        most[one.by] += one.most
+    return {by: most[by] for by in RESTRAINTS if most[by]}
+
+
+def held_words(most: Mapping[str, int]) -> str:
+    """`300 by the brake, 5 to keep the newest`."""
+    return ", ".join(f"{most[by]} {words}" for by, words in RESTRAINTS.items() if most.get(by))
+
+
+ENOUGH: Final = 35
+"""Of so many none was used again: with 95 % confidence it is less than every tenth."""
+
+
+ASSESSMENT_FORMAT: Final = 1
+"""The version of the documents."""
+
+MOST_SHOWN: Final = 100
+"""Applications, in a document."""
+
+
+MANY_LEFT: Final = 0.1
+"""With more than this share closed by their clients, what was not seen of them could turn the answer."""
+
+
+class Advice(StrEnum):
+    """The answer to whoever would like to enforce it."""
+
+    SAFE = "safe"
+    NOT_YET = "not yet"
+    TOO_LITTLE = "too little seen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """What a rehearsal has shown of one policy."""
+
+    policy: str
+    rules: str
+    """The digest of the policy file by which these were judged."""
+    earlier: int
+    """Acts by other policy files, which are left out: its limits may have been others."""
+    regret: Regret
+    applications: tuple[tuple[str, Regret], ...]
+    """Those with the most acts first."""
+    servers: int
+    freed: Freed
+    held: Mapping[str, int]
+    """How many more, at once, each restraint held back."""
+    revived_after: Span | None
+    """The median of those that were used again, from the act on."""
+    limit: Limit | None
+    """The idle limit at which less than one in a hundred would have been regretted, if there is one."""
+    at_work: bool
+    """Its limit is `running_for`."""
+    advice: Advice
+    said: str
+    """The advice as a sentence."""
+
+
+def assess(
+    trials: Iterable[Trial], held: Iterable[Held] = (), *, by_any_rules: bool = False
+) -> tuple[Assessment, ...]:
+    """Assess every policy of these, by name: by its newest policy file, unless any is wanted."""
+    by_policy = defaultdict[str, list[Trial]](list)
+    for trial in trials:
+        by_policy[trial.policy].append(trial)
+    back = defaultdict[str, list[Held]](list)
+    for one in held:
+        back[one.policy].append(one)
+    return tuple(
+        _assess(policy, by_policy[policy], back[policy], by_any_rules=by_any_rules)
+        for policy in sorted({*by_policy, *back})
+    )
+
+
+def _assess(policy: str, every: Sequence[Trial], held: Sequence[Held], *, by_any_rules: bool) -> Assessment:
+    _, newest = max([(one.at, one.rules) for one in every] + [(one.at, one.rules) for one in held])
+    trials = [trial for trial in every if by_any_rules or trial.rules == newest]
+    regret = Regret.of(trials)
+    limit = limit_under(trials)
+    advice = _advice(regret)
+    return Assessment(
+        policy=policy,
+        rules=newest,
+        earlier=len(every) - len(trials),
+        regret=regret,
+        applications=_by_application(trials),
+        servers=len({trial.server for trial in trials}),
+        freed=freed(trials),
+        held=most_held(one for one in held if by_any_rules or one.rules == newest),
+        revived_after=middle([trial.after for trial in trials if trial.fate is Fate.REVIVED]),
+        limit=limit,
+        at_work=any(trial.at_work for trial in trials),
+        advice=advice,
+        said=_said(advice, regret, trials, limit),
+    )
+
+
+def assessment_document(one: Assessment) -> dict[str, object]:
+    """The same as JSON: for programs, and for whoever shows it."""
+    return {
+        "policy": one.policy,
+        "advice": one.advice.value,
+        "said": one.said,
+        "acts": one.regret.acts,
+        "earlier_acts": one.earlier,
+        "rules": one.rules,
+        "servers": one.servers,
+        "slots_at_once": one.freed.slots,
+        "session_hours": round(one.freed.hours, 2),
+        "held_back": dict(one.held),
+        **_counts(one.regret),
+        "revived_after_s": None if one.revived_after is None else seconds(one.revived_after),
+        "limit": _limit(one),
+        "applications": [
+            {"application": name, **_counts(each)} for name, each in one.applications[:MOST_SHOWN]
+        ],
+        "more_applications": max(len(one.applications) - MOST_SHOWN, 0),
+    }
+
+
+def _counts(regret: Regret) -> dict[str, object]:
+    return {
+        "judged": regret.judged,
+        "unused": regret.unused,
+        "left": regret.left,
+        "revived": regret.revived,
+        "unknown": regret.unknown,
+        "too_soon": regret.too_soon,
+        "regret": regret.rate,
+        "regret_up_to": regret.upper,
+        "regret_if_all_who_left_were_used": regret.at_most,
+    }
+
+
+def _limit(one: Assessment) -> dict[str, object] | None:
+    if one.limit is None:
+        return None
+    key = "running_for" if one.at_work else "idle_for"
+    span, revived, judged = one.limit
+    return {"key": key, "limit": exact_words(span), "revived": revived, "judged": judged}
+
+
+def _by_application(trials: Sequence[Trial]) -> tuple[tuple[str, Regret], ...]:
+    groups = defaultdict[str, list[Trial]](list)
+    for trial in trials:
+        groups[trial.identity.application or ""].append(trial)
+    counted = [(name, Regret.of(group)) for name, group in groups.items()]
+    return tuple(sorted(counted, key=lambda each: (-each[1].acts, each[0])))
+
+
+def _advice(regret: Regret) -> Advice:
+    if regret.rate is not None and regret.rate >= FEW:
+        return Advice.NOT_YET
+    sure = regret.judged >= ENOUGH and regret.left <= MANY_LEFT * regret.judged
+    return Advice.SAFE if sure else Advice.TOO_LITTLE
+
+
+def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit | None) -> str:
+    if advice is Advice.NOT_YET:
+        hit = f"{regret.revived} of {regret.judged} used again, {_mostly(trials, Fate.REVIVED)}"
+        return f"not yet: {hit}; {_instead(trials, limit)}"
+    if advice is Advice.TOO_LITTLE and regret.judged >= ENOUGH:
+        whose = _mostly(trials, Fate.LEFT)
+        closed = f"{regret.left} of {regret.judged} were closed, {whose}"
+        return f"too little seen: {closed}; whether they were used just before cannot be told"
+    if advice is Advice.TOO_LITTLE:
+        if not regret.acts:
+            return "too little seen: nobody was rehearsed"
+        none = "none was used again so far; " if regret.judged else ""
+        return f"too little seen: {none}{regret.judged} of {regret.acts} can be judged, {ENOUGH} are needed"
+    some = "none" if not regret.revived else f"{regret.revived}"
+    closed = f"; {regret.left} left by themselves, maybe after a last use" if regret.left else ""
+    return (
+        f"safe to enforce by what was seen: {some} of {regret.judged} used again, "
+        f"less than {100 * regret.upper:.1f} % with 95 % confidence{closed}"
+    )
+
+
+def _mostly(trials: Sequence[Trial], fate: Fate) -> str:
+    """Whose sessions came to this end: `mostly checkout-*`, or how many applications'."""
+    families = Counter(_family(trial.identity.application) for trial in trials if trial.fate is fate)
+    ((family, count),) = families.most_common(1)
+    if len(families) == 1:
+        return f"all of {family}"
+    if 2 * count > families.total():
+        return f"mostly {family}"
+    return f"of {len(families)} kinds of application"
+
+
+def _family(application: str | None) -> str:
+    """`checkout-*` for `checkout-17`: pods and workers number themselves."""
+    if not application:
+        return "(unnamed)"
+    stem = application.rstrip("0123456789")
+    return f"{stem}*" if stem and stem != application else application
+
+
+def _instead(trials: Sequence[Trial], limit: Limit | None) -> str:
+    if limit is None:
+        return "no longer limit that was seen would do"
+    key = "running_for" if any(trial.at_work for trial in trials) else "idle_for"
+    met = f"{limit.revived or 'none'} of {limit.judged}"
+    return f"at {key}: {exact_words(limit.span)} it would have been {met}"

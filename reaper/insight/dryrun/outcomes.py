@@ -1,0 +1,186 @@
+"""What becomes of the sessions that a rehearsal took: looked at until something becomes of them.
+
+A look tells only what a session is like now. Who was used and closed between two looks has left, as far as
+anybody can tell from outside; how long nobody had looked by then is told beside it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from reaper.policy.plan import Reap
+from reaper.policy.session import ACTIVE, Session, SessionId, Snapshot
+from reaper.policy.time import SECOND, Instant, Span, words
+
+
+class Fate(StrEnum):
+    """What became of a session that would have been terminated."""
+
+    UNUSED = "unused"
+    """It is still there, and was never used again for as long as it was watched."""
+    LEFT = "left"
+    """It has gone by itself; whether it was used just before cannot be told."""
+    REVIVED = "revived"
+    """Its client used it again, and would have found it gone."""
+    UNKNOWN = "unknown"
+    """Nobody looked, or something else ended it."""
+
+
+class Key(NamedTuple):
+    """One act of a rehearsal: who stays as it was is one, however often the same rules rehearse it."""
+
+    policy: str
+    rules: str
+    id: SessionId
+    state_change: Instant | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """A session that a rehearsal took, as it was then."""
+
+    intent: str
+    reap: Reap
+    at: Instant
+    """When it would have been terminated."""
+    cycle: str
+    rules: str
+    """The digest of the policy file by which it was judged."""
+
+    @property
+    def id(self) -> SessionId:
+        """The session."""
+        return self.reap.session.id
+
+    @property
+    def key(self) -> Key:
+        """The act."""
+        return Key(self.reap.policy.name, self.rules, self.id, self.reap.session.state_change)
+
+    @property
+    def idle(self) -> Span:
+        """How long it had been as it was, at the act."""
+        since = self.reap.session.state_change
+        return Span(0 if since is None else self.at - since)
+
+
+class Standing(NamedTuple):
+    """How a watched session stands now."""
+
+    state_change: Instant | None
+    query_start: Instant | None
+    xact_start: Instant | None
+
+    @classmethod
+    def of(cls, session: Session) -> "Standing":
+        """As a look at the server showed it."""
+        return cls(session.state_change, session.query_start, session.xact_start)
+
+
+class Look(NamedTuple):
+    """When the watched were looked at, and when the time before."""
+
+    at: Instant
+    before: Instant
+    blind_after: Span
+    """After so long without a look nobody says that who has gone was not used before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fated:
+    """What became of one watched session."""
+
+    watched: Watched
+    fate: Fate
+    seen: Instant
+    """When that was seen."""
+    after: Span
+    """From the would-be termination until it was used again, was found gone, or was watched no longer."""
+    unseen: Span
+    """For how long nobody had looked when it was seen."""
+    used_at: Instant | None = None
+    reason: str
+
+
+def shown(watched: Iterable[Watched], snapshot: Snapshot) -> dict[SessionId, Standing | None]:
+    """Those of whom a snapshot tells how they stand: None is gone; whoever it may leave out is missing."""
+    ids = {one.id for one in watched}
+    found: dict[SessionId, Standing | None] = {
+        session.id: Standing.of(session) for session in snapshot.sessions if session.id in ids
+    }
+    if snapshot.young is None and not snapshot.unreadable:
+        found.update(dict.fromkeys(ids - found.keys()))
+    return found
+
+
+def fates(watched: Iterable[Watched], seen: Mapping[SessionId, Standing | None], look: Look) -> list[Fated]:
+    """Those of whom something has become; of whom nothing was seen, nothing has."""
+    found = (_fate(one, seen[one.id], look) for one in watched if one.id in seen)
+    return [one for one in found if one]
+
+
+_NOT: Final = Span(0)
+
+
+def unused(one: Watched, at: Instant) -> Fated:
+    """Nothing has become of it until now."""
+    reason = f"not used again in {words(_after(one, at))}"
+    return Fated(watched=one, fate=Fate.UNUSED, seen=at, after=_after(one, at), unseen=_NOT, reason=reason)
+
+
+def tells_by_now(one: Watched, at: Instant, told: Span) -> bool:
+    """Whether it is worth telling that it is unused so far.
+
+    First when it has been watched as long as it had been idle at the act, then whenever that has doubled.
+    """
+    return _after(one, at) >= max(one.idle, 2 * told, SECOND)
+
+
+def unknown(one: Watched, at: Instant, why: str) -> Fated:
+    """It cannot be told what became of it, or would have."""
+    return Fated(watched=one, fate=Fate.UNKNOWN, seen=at, after=_after(one, at), unseen=_NOT, reason=why)
+
+
+def _fate(one: Watched, now: Standing | None, look: Look) -> Fated | None:
+    was = one.reap.session.state_change
+    if now is None:
+        return _gone(one, look)
+    if now.state_change is None or now.state_change == was:
+        return None
+    # The latest use is the earliest that is known: there may have been others since the look before.
+    moments = (now.state_change, now.query_start, now.xact_start)
+    used_at = min((each for each in moments if each is not None and each > (was or 0)), default=look.at)
+    after = _after(one, used_at)
+    return Fated(
+        watched=one,
+        fate=Fate.REVIVED,
+        seen=look.at,
+        after=after,
+        unseen=_unseen(look),
+        used_at=used_at,
+        reason=_came_back(one, after),
+    )
+
+
+def _came_back(one: Watched, after: Span) -> str:
+    if one.reap.session.state == ACTIVE:
+        return f"its statement came to its end by itself after {words(after)}"
+    return f"used again after {words(after)}, having been idle for {words(Span(one.idle + after))}"
+
+
+def _gone(one: Watched, look: Look) -> Fated:
+    unseen = _unseen(look)
+    if unseen > look.blind_after:
+        return unknown(one, look.at, f"it left while nobody looked for {words(unseen)}")
+    after = _after(one, look.at)
+    reason = f"left by itself after {words(after)}; in its last {words(unseen)} nobody looked"
+    return Fated(watched=one, fate=Fate.LEFT, seen=look.at, after=after, unseen=unseen, reason=reason)
+
+
+def _after(one: Watched, moment: Instant) -> Span:
+    return Span(max(moment - one.at, 0))
+
+
+def _unseen(look: Look) -> Span:
+    return Span(max(look.at - look.before, 0))

@@ -1,0 +1,190 @@
+"""How often a rehearsed termination would have been regretted: its client used the session again.
+
+What was seen of a few sessions says little of the next ones, so every rate comes with the highest one that
+the same observations leave possible.
+"""
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from reaper.insight.dryrun.outcomes import Fate, Fated
+from reaper.policy.session import ACTIVE, Identity
+from reaper.policy.time import SECOND, Instant, Span
+
+FEW: Final = 0.01
+"""The share of regretted terminations that may be borne."""
+
+_SURE: Final = 1.96
+"""Standard deviations within which a normal number lies in 95 of 100 cases."""
+
+_MINUTE: Final = 60 * SECOND
+
+
+class Trial(NamedTuple):
+    """One act of a rehearsal, and what has become of it."""
+
+    server: str
+    policy: str
+    identity: Identity
+    fate: Fate | None
+    """None as long as it is watched."""
+    at: Instant
+    idle: Span
+    """How long it had been idle at the act."""
+    after: Span
+    """From the act until it was used again, had left, or was looked at last."""
+    at_work: bool = False
+    """It was running a statement, and what is called idle here is how long that ran."""
+    rules: str = ""
+    """The digest of the policy file by which it was judged."""
+
+    @classmethod
+    def of(cls, fated: Fated, server: str) -> "Trial":
+        """What was learnt from one watched session."""
+        watched = fated.watched
+        session = watched.reap.session
+        return cls(
+            server,
+            watched.reap.policy.name,
+            session.identity,
+            fated.fate,
+            watched.at,
+            watched.idle,
+            fated.after,
+            session.state == ACTIVE,
+            watched.rules,
+        )
+
+    @property
+    def lasted(self) -> Span:
+        """How long it was idle in all, as far as that is known."""
+        return Span(self.idle + self.after)
+
+    @property
+    def counts_as(self) -> Fate | None:
+        """Its fate as far as it counts: who was not watched as long as it had been idle tells nothing yet."""
+        if self.fate in {Fate.UNUSED, None}:
+            return Fate.UNUSED if self.after >= self.idle else None
+        return self.fate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regret:
+    """How many would have been regretted, of how many."""
+
+    unused: int = 0
+    left: int = 0
+    revived: int = 0
+    unknown: int = 0
+    too_soon: int = 0
+    """Not watched for long enough to tell."""
+
+    @classmethod
+    def of(cls, trials: Iterable[Trial]) -> "Regret":
+        """Count them."""
+        counts = Counter(trial.counts_as for trial in trials)
+        return cls(
+            unused=counts[Fate.UNUSED],
+            left=counts[Fate.LEFT],
+            revived=counts[Fate.REVIVED],
+            unknown=counts[Fate.UNKNOWN],
+            too_soon=counts[None],
+        )
+
+    @property
+    def acts(self) -> int:
+        """All of them."""
+        return self.judged + self.unknown + self.too_soon
+
+    @property
+    def judged(self) -> int:
+        """Those of whom it is known what became of them."""
+        return self.unused + self.left + self.revived
+
+    @property
+    def rate(self) -> float | None:
+        """The share that was used again; nothing when nobody was judged."""
+        return self.revived / self.judged if self.judged else None
+
+    @property
+    def upper(self) -> float:
+        """The highest rate that these observations leave possible, with 95 % confidence."""
+        return upper_bound(self.revived, self.judged)
+
+    @property
+    def at_most(self) -> float | None:
+        """The rate if everybody who left had been used just before."""
+        return (self.revived + self.left) / self.judged if self.judged else None
+
+
+def upper_bound(hits: int, of: int) -> float:
+    """The upper end of Wilson's interval: 0 of 12 may still be 24 %, and nothing seen may be anything."""
+    if not of:
+        return 1.0
+    share, square = hits / of, _SURE**2
+    spread = _SURE * math.sqrt(share * (1 - share) / of + square / (4 * of**2))
+    # Where everybody was hit the formula comes to 1 but for its rounding.
+    return min(max((share + square / (2 * of) + spread) / (1 + square / of), share), 1.0)
+
+
+class Limit(NamedTuple):
+    """An idle limit, and whom it would have met."""
+
+    span: Span
+    revived: int
+    judged: int
+
+
+def limit_under(trials: Iterable[Trial], share: float = FEW) -> Limit | None:
+    """The shortest limit above those seen at which less than this share would have been regretted.
+
+    Nothing when nobody was revived, and nothing to mend; or when no limit that was seen would do: whoever
+    stayed idle longer than it was used again as well, or there was nobody.
+    """
+    judged = [trial for trial in trials if trial.counts_as in {Fate.UNUSED, Fate.LEFT, Fate.REVIVED}]
+    revived = sorted(trial.lasted for trial in judged if trial.counts_as is Fate.REVIVED)
+    lasted = sorted(trial.lasted for trial in judged)
+    for span in sorted({_rounded_up(each) for each in revived}):
+        still_hit = len(revived) - bisect_left(revived, span)
+        met = len(lasted) - bisect_left(lasted, span)
+        if met and still_hit / met < share:
+            return Limit(span, still_hit, met)
+    return None
+
+
+def _rounded_up(span: Span) -> Span:
+    """The next limit that a person would write: whole seconds up to two minutes, whole minutes above."""
+    unit = SECOND if span < 2 * _MINUTE else _MINUTE
+    return Span((span // unit + 1) * unit)
+
+
+class Freed(NamedTuple):
+    """What the terminations would have freed."""
+
+    slots: int
+    """At most at one time."""
+    hours: float
+    """Of sessions, in all."""
+
+
+def freed(trials: Iterable[Trial]) -> Freed:
+    """Count the slots that were held after the would-be termination, at most at once and in hours."""
+    held = [
+        (trial.at, Instant(trial.at + trial.after)) for trial in trials if trial.counts_as is not Fate.UNKNOWN
+    ]
+    # Who leaves at the moment at which another is taken makes room first.
+    steps = sorted([(begin, 1) for begin, _ in held] + [(end, -1) for _, end in held])
+    most = now = 0
+    for _, step in steps:
+        now += step
+        most = max(most, now)
+    return Freed(most, sum(end - begin for begin, end in held) / (3_600 * SECOND))
+
+
+def middle(spans: Sequence[Span]) -> Span | None:
+    """The median, of an even number the upper one; nothing of nothing."""
+    return sorted(spans)[len(spans) // 2] if spans else None

@@ -1,0 +1,282 @@
+"""Who holds the slots: one look at a server, counted. Pure, and bounded whatever clients call themselves.
+
+Ages are in seconds and the moment is a text, so that a census is the same as JSON and on a page.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from reaper.policy.poolers import Pooler, probable_poolers
+from reaper.policy.session import (
+    ABORTED,
+    ACTIVE,
+    CLIENT_BACKEND,
+    IDLE,
+    IN_TRANSACTION,
+    Identity,
+    Session,
+    Slots,
+    Snapshot,
+)
+from reaper.policy.time import Instant, isoformat, seconds, since
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Openings:
+    """The slots of a server, and how many are left to whom."""
+
+    total: int
+    used: int
+    by_superusers: int
+    """Of those used, as far as it is known."""
+    for_anybody: int
+    """Free for ordinary roles."""
+    for_reserved: int | None
+    """Free for roles with pg_use_reserved_connections, from 16 on; None where it is not known."""
+    for_superusers: int
+    """Free for superusers."""
+    reserved: int
+    """Slots that ordinary roles cannot use."""
+    superuser_reserved: int | None
+    """Of these, for superusers alone; None where it is not known."""
+
+    @property
+    def usable(self) -> int:
+        """Slots that ordinary roles can use."""
+        return max(self.total - self.reserved, 0)
+
+    @property
+    def full(self) -> bool:
+        """Whether ordinary roles are refused."""
+        return self.for_anybody == 0
+
+
+def openings(slots: Slots, sessions: Sequence[Session]) -> Openings:
+    """Count them."""
+    kept = slots.superuser_reserved
+    return Openings(
+        total=slots.total,
+        used=slots.used,
+        by_superusers=sum(session.superuser for session in sessions),
+        for_anybody=max(slots.total - slots.reserved - slots.used, 0),
+        for_reserved=None if kept is None else max(slots.total - kept - slots.used, 0),
+        for_superusers=max(slots.total - slots.used, 0),
+        reserved=slots.reserved,
+        superuser_reserved=kept,
+    )
+
+
+UNKNOWN: Final = "unknown"
+"""The state of a session that hides it."""
+
+IDLING: Final = (IDLE, IN_TRANSACTION, ABORTED)
+_IN_ORDER: Final = (ACTIVE, *IDLING)
+_MOST_STATES: Final = 8
+_MOST_WAITERS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Sessions that have a name in common."""
+
+    name: str | None
+    count: int
+    states: Mapping[str, int]
+    oldest_idle_s: float | None
+    """Of those that do nothing now, in a transaction or not; nothing when all work."""
+
+    @property
+    def idling(self) -> int:
+        """How many of them do nothing now."""
+        return sum(self.states.get(state, 0) for state in IDLING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """The largest groups, and how much the rest comes to."""
+
+    groups: tuple[Group, ...]
+    more_groups: int = 0
+    more_sessions: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiter:
+    """A session that waits for another one."""
+
+    pid: int
+    session: Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """An open transaction that does nothing, holds others up, or holds vacuum back."""
+
+    pid: int
+    session: Identity
+    state: str | None
+    open_s: float | None
+    state_s: float | None
+    waiting: int | None
+    """How many wait for it, directly or in a queue; None is not known."""
+    waiters: tuple[Waiter, ...] = ()
+    """The first few of those who wait directly."""
+    xid_age: int | None = None
+    """Transactions since the oldest one that it keeps from vacuum."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """Who holds the slots of one server at one moment."""
+
+    server: str
+    at: str | None
+    openings: Openings
+    sessions: int
+    """Client sessions, walsenders not among them."""
+    walsenders: int
+    unreadable: int
+    uncounted: int
+    """Sessions that this look has only counted: they stand in no group."""
+    states: Mapping[str, int]
+    applications: Ranking
+    roles: Ranking
+    databases: Ranking
+    clients: Ranking
+    transactions: tuple[Transaction, ...]
+    more_transactions: int
+    poolers: tuple[Pooler, ...]
+
+
+def census(snapshot: Snapshot, *, top: int) -> Census:
+    """Count one look; every list has at most so many entries."""
+    sessions = [session for session in snapshot.sessions if session.kind == CLIENT_BACKEND]
+    transactions = _transactions(sessions, snapshot)
+
+    def ranking(name: Callable[[Identity], str | None]) -> Ranking:
+        return _ranking(sessions, name, snapshot.at, top)
+
+    return Census(
+        server=snapshot.server,
+        at=isoformat(snapshot.at),
+        openings=openings(snapshot.slots, sessions),
+        sessions=len(sessions),
+        walsenders=len(snapshot.sessions) - len(sessions),
+        unreadable=snapshot.unreadable,
+        uncounted=snapshot.young or 0,
+        states=_states(sessions),
+        applications=ranking(lambda who: who.application or None),
+        roles=ranking(lambda who: who.role),
+        databases=ranking(lambda who: who.database),
+        clients=ranking(lambda who: who.client),
+        transactions=tuple(transactions[:top]),
+        more_transactions=max(len(transactions) - top, 0),
+        poolers=probable_poolers(sessions, top=top),
+    )
+
+
+def shortened(counted: Census, *, top: int) -> Census:
+    """The same census with lists of so many entries at most."""
+    return replace(
+        counted,
+        applications=_shortened(counted.applications, top),
+        roles=_shortened(counted.roles, top),
+        databases=_shortened(counted.databases, top),
+        clients=_shortened(counted.clients, top),
+        transactions=counted.transactions[:top],
+        more_transactions=counted.more_transactions + len(counted.transactions[top:]),
+        poolers=counted.poolers[:top],
+    )
+
+
+def _shortened(ranking: Ranking, top: int) -> Ranking:
+    rest = ranking.groups[top:]
+    return Ranking(
+        groups=ranking.groups[:top],
+        more_groups=ranking.more_groups + len(rest),
+        more_sessions=ranking.more_sessions + sum(group.count for group in rest),
+    )
+
+
+def _states(sessions: Iterable[Session]) -> Mapping[str, int]:
+    """At work first, then by how much it hurts; whatever else a server may say comes last."""
+    counts = Counter(session.state or UNKNOWN for session in sessions)
+    ours = {state: counts.pop(state) for state in _IN_ORDER if state in counts}
+    return ours | dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_STATES])
+
+
+def _ranking(
+    sessions: Iterable[Session], name: Callable[[Identity], str | None], now: Instant, top: int
+) -> Ranking:
+    members = defaultdict[str | None, list[Session]](list)
+    for session in sessions:
+        members[name(session.identity)].append(session)
+    # By name where counts are equal: the same order at every look.
+    ranked = sorted(members.items(), key=lambda item: (-len(item[1]), item[0] is None, item[0] or ""))
+    return Ranking(
+        groups=tuple(
+            Group(name=key, count=len(them), states=_states(them), oldest_idle_s=_oldest_idle(them, now))
+            for key, them in ranked[:top]
+        ),
+        more_groups=len(ranked[top:]),
+        more_sessions=sum(len(them) for _, them in ranked[top:]),
+    )
+
+
+def _oldest_idle(sessions: Iterable[Session], now: Instant) -> float | None:
+    ages = (_age(session.state_change, now) for session in sessions if session.state in IDLING)
+    return max((age for age in ages if age is not None), default=None)
+
+
+def _age(then: Instant | None, now: Instant) -> float | None:
+    """In seconds; nothing of what lies ahead, which only a clock that was set can make of it."""
+    age = since(then, now)
+    return None if age is None else max(seconds(age), 0.0)
+
+
+def _transactions(sessions: Sequence[Session], snapshot: Snapshot) -> list[Transaction]:
+    """Whoever holds others up first, then the longest open."""
+    waiters = snapshot.facts.waiters
+    furthest = _furthest_back(sessions)
+    queues = _queues(snapshot, sessions)
+    found = [
+        Transaction(
+            pid=session.id.pid,
+            session=session.identity,
+            state=session.state,
+            open_s=_age(session.xact_start, snapshot.at),
+            state_s=_age(session.state_change, snapshot.at),
+            waiting=None if waiters is None else waiters.get(session.id.pid, 0),
+            waiters=tuple(queues[session.id.pid][:_MOST_WAITERS]),
+            xid_age=session.xid_age,
+        )
+        for session in sessions
+        if session.state in {IN_TRANSACTION, ABORTED}
+        or (waiters or {}).get(session.id.pid)
+        or session is furthest
+    ]
+    return sorted(found, key=lambda each: (not each.waiting, -(each.open_s or 0), each.pid))
+
+
+def _furthest_back(sessions: Iterable[Session]) -> Session | None:
+    """Of those who hold vacuum back the furthest, the one that has been at it for the longest.
+
+    The others share its horizon: whoever looks at the data sees who else is at work, and holds the same.
+    """
+    holding = [session for session in sessions if (session.xid_age or 0) > 1]
+    began = sorted(
+        holding, key=lambda session: (-(session.xid_age or 0), session.xact_start or 0, session.id)
+    )
+    return began[0] if began else None
+
+
+def _queues(snapshot: Snapshot, sessions: Iterable[Session]) -> Mapping[int, list[Waiter]]:
+    """Who waits directly for each."""
+    names = {session.id.pid: session.identity for session in sessions}
+    queues = defaultdict[int, list[Waiter]](list)
+    for pid, blockers in sorted((snapshot.facts.blockers or {}).items()):
+        for blocker in blockers if pid in names else ():
+            queues[blocker].append(Waiter(pid=pid, session=names[pid]))
+    return queues

@@ -1,0 +1,116 @@
+"""From a connection string to a station at which cycles can run: connect, probe, refuse or begin."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from reaper import __version__
+from reaper.audit.ledger import Author, Ledger
+from reaper.config import Server, Settings
+from reaper.policy.rules import Rules
+from reaper.policy.time import SECOND, Span
+from reaper.postgres.findings import Finding
+from reaper.postgres.leadership import Office
+from reaper.postgres.link import Link
+from reaper.postgres.observer import Observer
+from reaper.postgres.preflight import Probe, inspect, probe, refuse
+from reaper.postgres.query_text import QueryText
+from reaper.postgres.terminator import GuardedTerminator, Rehearsal
+from reaper.service.clock import ClockWatch
+from reaper.service.cycle import Hands, Station
+
+_FORESIGHT_INTERVALS: Final = 2
+_LEASE_INTERVALS: Final = 3
+_SHORTEST_LEASE: Final = Span(15 * SECOND)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How the reaper goes about it, whatever the policy file says."""
+
+    dry_run: bool = False
+    query_text: QueryText = QueryText.NONE
+    tuned: bool = True
+    """Whether our connection has keepalives of its own; those of everybody else can only be read without."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A connection that was looked at."""
+
+    link: Link
+    probe: Probe
+    findings: tuple[Finding, ...]
+    observer: Observer
+
+
+@asynccontextmanager
+async def opened(
+    server: Server, rules: Rules | None, manner: Manner, *, lease: Span | None = None
+) -> AsyncIterator[Opened]:
+    """Connect, probe and judge; the caller decides what a refusal means."""
+    link = await Link.open(server.dsn, lease=lease, tuned=manner.tuned)
+    try:
+        seen = await probe(link)
+        yield Opened(
+            link=link,
+            probe=seen,
+            findings=inspect(link, seen, rules, dry_run=manner.dry_run),
+            observer=Observer(link, seen, server=server.name, query_text=manner.query_text),
+        )
+    finally:
+        await link.close()
+
+
+async def looked_again(at: Opened, rules: Rules, manner: Manner) -> Opened:
+    """The same connection under rules that are new to it, or with rights that are no longer the same."""
+    seen = await probe(at.link)
+    at.observer.know(seen)
+    return replace(at, probe=seen, findings=inspect(at.link, seen, rules, dry_run=manner.dry_run))
+
+
+def station(
+    server: Server,
+    at: Opened,
+    rules: Rules,
+    manner: Manner,
+    ledger: Ledger,
+    *,
+    clock: ClockWatch,
+    ahead: Span | None = None,
+) -> Station:
+    """Take post, or raise Refused with what has to be mended first."""
+    refuse(at.findings)
+    rehearsal = Rehearsal()
+    return Station(
+        observer=at.observer,
+        hands=Hands(enforce=rehearsal if manner.dry_run else GuardedTerminator(at.link), rehearse=rehearsal),
+        ledger=ledger,
+        author=Author(
+            version=__version__,
+            host=socket.gethostname(),
+            by=at.probe.role,
+            server=server.name,
+            rules=rules.digest,
+            dry_run=manner.dry_run,
+        ),
+        clock=clock,
+        ahead=ahead,
+    )
+
+
+def foresight(settings: Settings) -> Span:
+    """How far a cycle looks ahead: beyond the next one, which may come late and has to find nobody new."""
+    return Span(_FORESIGHT_INTERVALS * settings.interval)
+
+
+def lease_of(settings: Settings) -> Span:
+    """For how long a reaper may be silent before the server takes it for frozen, and its lead away."""
+    return Span(max(_LEASE_INTERVALS * settings.interval, _SHORTEST_LEASE))
+
+
+def office_of(manner: Manner) -> Office:
+    """What to lead: a rehearsal has a lead of its own, and does not stand in the way of who acts."""
+    return Office.REHEARSING if manner.dry_run else Office.ACTING

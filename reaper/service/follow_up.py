@@ -1,0 +1,315 @@
+"""What comes after a cycle: what becomes of whom it rehearsed, and who comes for whom it has ended."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, NamedTuple, Protocol
+
+from reaper.audit.ledger import Author, Ledger
+from reaper.audit.sinks import RecordFailed
+from reaper.insight.dryrun.assessment import Held, Restrained, restrained
+from reaper.insight.dryrun.outcomes import (
+    Fate,
+    Fated,
+    Key,
+    Look,
+    Standing,
+    Watched,
+    fates,
+    shown,
+    tells_by_now,
+    unknown,
+    unused,
+)
+from reaper.insight.dryrun.regret import Trial
+from reaper.policy.memory import Memory
+from reaper.policy.plan import Plan, Refilling, Result, Spared
+from reaper.policy.session import SessionId
+from reaper.policy.time import SECOND, Instant, Span
+from reaper.postgres.onlooker import Onlooker, Seen
+from reaper.service.cycle import Cycle
+from reaper.service.refills import Refills
+
+
+class Holdings:
+    """Remembers the most of each restraint of each policy."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._rules = ""
+        self._most: dict[tuple[str, Spared], Held] = {}
+
+    def cycled(self, plan: Plan, *, rules: str, dry_run: bool) -> list[Restrained]:
+        """Those of which there are more now than there ever were under these rules."""
+        if rules != self._rules:
+            self._rules = rules
+            self._most.clear()
+        more = [
+            one
+            for one in restrained(plan, dry_run=dry_run)
+            if (known := self._most.get((one.policy.name, one.by))) is None or known.most < one.many
+        ]
+        for one in more:
+            self._most[one.policy.name, one.by] = self._held(one, plan.at)
+        return more
+
+    @property
+    def most(self) -> Iterable[Held]:
+        """The most so far."""
+        return tuple(self._most.values())
+
+    def _held(self, one: Restrained, at: Instant) -> Held:
+        return Held(self._server, one.policy.name, self._rules, one.by, one.many, at)
+
+
+MOST_TRIALS: Final = 2_000
+"""In about one megabyte; the record has all of them."""
+
+_MOST_ASKED: Final = 5_000
+
+Acts = Mapping[tuple[str, Key], Trial]
+
+
+class Trials:
+    """The newest acts of all servers that something has become of."""
+
+    def __init__(self, most: int = MOST_TRIALS) -> None:
+        self._most = most
+        self._known: dict[tuple[str, Key], Trial] = {}
+        self.forgotten = 0
+        """How many acts there was no room for any more."""
+
+    def note(self, server: str, fated: Fated) -> None:
+        """Something has become of one; what is told of it later takes the place of this."""
+        key, trial = (server, fated.watched.key), Trial.of(fated, server)
+        known = self._known.pop(key, trial)
+        # A loop whose place was taken tells at its end how things stood before.
+        self._known[key] = known if known.at + known.after > trial.at + trial.after else trial
+        while len(self._known) > self._most:
+            del self._known[next(iter(self._known))]
+            self.forgotten += 1
+
+    def beside(self, watched: Iterable[Acts]) -> "Standings":
+        """These, and those that are still watched as they stand now."""
+        acts, open_ = self._known.copy(), 0
+        for each in watched:
+            acts |= each
+            open_ += len(each)
+        return Standings(acts=acts, watched=open_, forgotten=self.forgotten)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standings:
+    """Acts by their keys, at one moment."""
+
+    acts: Acts
+    watched: int
+    forgotten: int
+
+    def newest(self) -> list[Trial]:
+        """So many as can be judged while somebody waits."""
+        return list(islice(reversed(list(self.acts.values())), _MOST_ASKED))
+
+
+MOST_WATCHED: Final = 500
+"""At one server; each costs less than what is known of a session anyway."""
+
+_LONGEST: Final = Span(7 * 86_400 * SECOND)
+_BLIND_AFTER: Final = Span(60 * SECOND)
+_BLIND_INTERVALS: Final = 3
+_ENDED_BY_US: Final = {Result.TERMINATED, Result.SIGNALLED, Result.CANCELLED, Result.UNKNOWN}
+
+
+class Looking(Protocol):
+    """Looks at single sessions."""
+
+    async def look(self, ids: Collection[SessionId]) -> Seen | None:
+        """How these stand."""
+
+
+@dataclass(slots=True)
+class _Case:
+    """One that is watched, and up to when it was told that it is unused."""
+
+    watched: Watched
+    told: Span = Span(0)  # noqa: RUF009 (a number)
+
+
+class Watch:
+    """The open cases of one server; of longer life than a connection."""
+
+    def __init__(self, server: str, ledger: Ledger, trials: Trials, *, most: int = MOST_WATCHED) -> None:
+        self._server = server
+        self._ledger = ledger
+        self._trials = trials
+        self._most = most
+        self._open: dict[Key, _Case] = {}
+        self._author: Author | None = None
+        self._looked = Instant(0)
+        self._interrupted = False
+
+    def __len__(self) -> int:
+        """How many are watched."""
+        return len(self._open)
+
+    def interrupted(self) -> None:
+        """The connection was lost: who is gone at the next look may have gone with the server."""
+        self._interrupted = True
+
+    async def cycled(self, cycle: Cycle, onlooker: Looking, author: Author, *, interval: Span) -> list[Fated]:
+        """See what became of them by this cycle, and begin to watch those that it took; raises Lost.
+
+        That one is still unused is recorded again from time to time, and is news only once.
+        """
+        self._author = author
+        became: list[Fated] = []
+        old = self._told_before
+        if self._open:
+            became += self._set_aside(cycle, author)
+            became += await self._looked_at(cycle, onlooker, interval)
+            became += self._grown_old(cycle.snapshot.at)
+        else:
+            self._looked = cycle.snapshot.at
+        became += self._begin(cycle, author)
+        self._note(became)
+        return _news(became, old)
+
+    def end(self) -> list[Fated]:
+        """Nobody will look any more: who was not used until the last look was not used until then."""
+        became = [unused(case.watched, self._looked) for case in self._open.values()]
+        old = self._told_before
+        self._open.clear()
+        self._note(became)
+        return _news(became, old)
+
+    def acts(self) -> Acts:
+        """Those that are watched, as they stood at the last look."""
+        return {
+            (self._server, key): Trial.of(unused(case.watched, self._looked), self._server)
+            for key, case in self._open.items()
+        }
+
+    @property
+    def _told_before(self) -> set[Key]:
+        return {key for key, case in self._open.items() if case.told}
+
+    def _set_aside(self, cycle: Cycle, author: Author) -> list[Fated]:
+        """Those of whom nothing can be learnt any more: what new rules take is rehearsed anew."""
+        now = cycle.snapshot.at
+        earlier = [case for case in self._open.values() if case.watched.rules != author.rules]
+        ended = self._closed(unused(case.watched, self._looked) for case in earlier)
+        if cycle.clock_step is not None:
+            why = "the server's clock was set"
+            return ended + self._closed(unknown(case.watched, now, why) for case in self._open.values())
+        ours = {reap.session.id for reap, outcome in cycle.settled if outcome.result in _ENDED_BY_US}
+        why = "a policy that enforces has acted on it"
+        acted_on = [case.watched for case in self._open.values() if case.watched.id in ours]
+        return ended + self._closed(unknown(one, now, why) for one in acted_on)
+
+    async def _looked_at(self, cycle: Cycle, onlooker: Looking, interval: Span) -> list[Fated]:
+        snapshot = cycle.snapshot
+        watched = [case.watched for case in self._open.values()]
+        seen = shown(watched, snapshot)
+        became = self._fates(watched, seen, snapshot.at, interval)
+        left_out = {one.id for one in watched} - seen.keys()
+        asked = await onlooker.look(left_out) if left_out else None
+        if asked:
+            became += self._fates(watched, asked.sessions, asked.at, interval)
+        if asked or not left_out:
+            self._looked, self._interrupted = snapshot.at, False
+        return self._closed(became)
+
+    def _fates(
+        self,
+        watched: Iterable[Watched],
+        seen: dict[SessionId, Standing | None],
+        at: Instant,
+        interval: Span,
+    ) -> list[Fated]:
+        blind_after = Span(-1) if self._interrupted else Span(max(_BLIND_INTERVALS * interval, _BLIND_AFTER))
+        return fates(watched, seen, Look(at=at, before=self._looked, blind_after=blind_after))
+
+    def _grown_old(self, now: Instant) -> list[Fated]:
+        """Those of whom it is time to tell that they are unused; after a week they are watched no longer."""
+        due = [case for case in self._open.values() if tells_by_now(case.watched, now, case.told)]
+        became = [unused(case.watched, now) for case in due]
+        for case, one in zip(due, became, strict=True):
+            case.told = one.after
+            if one.after >= _LONGEST:
+                del self._open[case.watched.key]
+        return became
+
+    def _begin(self, cycle: Cycle, author: Author) -> list[Fated]:
+        unwatched = []
+        for intent, reap in cycle.rehearsed:
+            one = Watched(
+                intent=intent, reap=reap, at=cycle.snapshot.at, cycle=cycle.name, rules=author.rules
+            )
+            if one.key in self._open:
+                continue  # rehearsed again after a lost connection: still the same act
+            if len(self._open) < self._most:
+                self._open[one.key] = _Case(one)
+            else:
+                why = f"not watched: {self._most} are watched already"
+                unwatched.append(unknown(one, one.at, why))
+        return unwatched
+
+    def _closed(self, became: Iterable[Fated]) -> list[Fated]:
+        became = list(became)
+        for one in became:
+            self._open.pop(one.watched.key, None)
+        return became
+
+    def _note(self, became: list[Fated]) -> None:
+        for one in became:
+            self._trials.note(self._server, one)
+        if self._author and became:
+            # The cycle that wants to act finds out as well, and tells.
+            with suppress(RecordFailed):
+                self._ledger.fated(self._author, became)
+
+
+def _news(became: Iterable[Fated], old: set[Key]) -> list[Fated]:
+    return [one for one in became if one.fate is not Fate.UNUSED or one.watched.key not in old]
+
+
+class News(NamedTuple):
+    """What has come out since the last cycle."""
+
+    fated: Sequence[Fated]
+    left_alone: Sequence[Refilling]
+
+
+class Aftermath:
+    """Looks at what cycles have led to, and records it; of longer life than a connection."""
+
+    def __init__(
+        self, server: str, ledger: Ledger, trials: Trials, *, before: "Aftermath | None" = None
+    ) -> None:
+        self._server = server
+        self._ledger = ledger
+        self._trials = trials
+        # What another loop watches stays its own: that loop is still at its end when this one begins, maybe
+        # at another server, and neither can tell what became of the other's sessions.
+        self.watch = Watch(server, ledger, trials)
+        self.refills: Refills = before.refills if before else Refills()
+        self.holdings: Holdings = before.holdings if before else Holdings(server)
+
+    def next(self) -> "Aftermath":
+        """What the loop that takes the place of this one begins with."""
+        return Aftermath(self._server, self._ledger, self._trials, before=self)
+
+    def reminded(self, memory: Memory) -> Memory:
+        """What the next cycle has to know of it."""
+        return memory.leaving_alone(self.refills.left_alone)
+
+    async def cycled(self, cycle: Cycle, onlooker: Onlooker, author: Author, *, interval: Span) -> News:
+        """Look; raises Lost. Nobody rehearsed and nobody ended lately: nothing to look at."""
+        left_alone = await self.refills.cycled(cycle, onlooker)
+        held = self.holdings.cycled(cycle.plan, rules=author.rules, dry_run=author.dry_run)
+        # The cycle that wants to act finds out as well, and tells.
+        with suppress(RecordFailed):
+            self._ledger.left_alone(author, cycle.name, left_alone)
+            self._ledger.held_back(author, cycle.name, cycle.snapshot.at, held)
+        return News(await self.watch.cycled(cycle, onlooker, author, interval=interval), left_alone)

@@ -1,0 +1,192 @@
+"""What the pages show of a reaper at work, put together when somebody asks."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from reaper import __version__
+from reaper.config import Settings
+from reaper.history.snapshot import dump_snapshot
+from reaper.insight.dryrun.assessment import Assessment, assess
+from reaper.policy.rules import Rules
+from reaper.policy.time import Span, isoformat, seconds
+from reaper.service.fleet import Fleet
+from reaper.service.on_demand import Reading
+from reaper.service.recent_events import Chronicle
+from reaper.service.reporter import Tally
+from reaper.service.server_loop import ServerLoop
+from reaper.service.status import State
+from reaper.telemetry.http.routes import Learnt, LeftAlone, Verdicts
+from reaper.telemetry.http.views import (
+    DueLine,
+    LeftAloneLine,
+    Overview,
+    PolicyLine,
+    ServerLine,
+    ServerView,
+    VerdictLine,
+)
+from reaper.telemetry.metrics.collect import Metrics
+from reaper.telemetry.metrics.samples import candidates
+
+_MOST_LEFT_ALONE: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lessons:
+    """What all servers together have taught."""
+
+    fleet: Fleet
+
+    async def verdicts(self) -> Verdicts:
+        """The newest acts judged; beside the cycles, for they may be thousands."""
+        trials = self.fleet.trials()
+        assessed = await asyncio.to_thread(assess, trials.newest(), tuple(self.fleet.held()))
+        return Verdicts(
+            policies=assessed,
+            watched=trials.watched,
+            forgotten=trials.forgotten,
+            left_alone=tuple(self._left_alone())[:_MOST_LEFT_ALONE],
+        )
+
+    def _left_alone(self) -> list[LeftAlone]:
+        return [
+            LeftAlone(
+                server=server,
+                policy=group.policy,
+                session=group.identity,
+                until=isoformat(alone.until),
+                reason=alone.reason,
+            )
+            for server, aftermath in self.fleet.aftermaths.items()
+            for group, alone in aftermath.refills.left_alone.items()
+        ]
+
+
+_MOST_SERVERS: Final = 100
+_MOST_POLICIES: Final = 50
+_MOST_HAPPENINGS: Final = 12
+_OUTLOOK_MOST_LEFT_ALONE: Final = 6
+_SEEN: Final = {State.WORKING, State.FAILING}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """Looks round for whoever asks."""
+
+    fleet: Fleet
+    settings: Callable[[], Settings]
+    metrics: Metrics
+    chronicle: Chronicle
+    learnt: Learnt
+    dry_run: bool
+    clock: Callable[[], float] = time.monotonic
+    began: float = field(default_factory=time.monotonic)
+
+    async def overview(self, name: str | None) -> Overview | None:
+        """The whole fleet, and one server in full: the one of this name, or the only one; None: no such."""
+        loops = {loop.server.name: loop for loop in self.fleet.loops}
+        if name is not None and name not in loops:
+            return None
+        chosen = loops[name] if name is not None else next(iter(loops.values())) if len(loops) == 1 else None
+        shown = await self._shown(chosen) if chosen else None
+        lessons = await self.learnt()
+        lines = sorted(map(self._line, loops.values()), key=_urgency)
+        return Overview(
+            version=__version__,
+            up_s=round(self.clock() - self.began),
+            dry_run=self.dry_run,
+            rules=self.settings().rules.digest[:12],
+            reloaded=self.metrics.reload.succeeded,
+            servers=tuple(lines[:_MOST_SERVERS]),
+            more_servers=len(lines[_MOST_SERVERS:]),
+            shown=shown,
+            happenings=self.chronicle.latest(_MOST_HAPPENINGS),
+            verdicts=tuple(map(_verdict, lessons.policies[:_MOST_POLICIES])),
+            left_alone=tuple(map(_left_alone, lessons.left_alone[:_OUTLOOK_MOST_LEFT_ALONE])),
+        )
+
+    async def rows(self, name: str) -> bytes | None:
+        """A snapshot of this server as a file; nothing when there is none, or nobody has looked."""
+        loop = next((loop for loop in self.fleet.loops if loop.server.name == name), None)
+        seen = await loop.lookout.snapshot() if loop else None
+        return None if seen is None else await asyncio.to_thread(dump_snapshot, seen)
+
+    def _line(self, loop: ServerLoop) -> ServerLine:
+        standing = loop.standing
+        slots = standing.slots if standing.state in _SEEN else None
+        return ServerLine(
+            name=loop.server.name,
+            state=standing.state.value,
+            why=standing.why,
+            total=slots.total if slots else None,
+            usable=max(slots.total - slots.reserved, 0) if slots else None,
+            used=slots.used if slots else None,
+            trend=loop.lookout.used,
+        )
+
+    async def _shown(self, loop: ServerLoop) -> ServerView:
+        reading = await loop.lookout.reading()
+        due = loop.standing.next_cycle
+        rules = self.settings().rules_for(loop.server)
+        return ServerView(
+            name=loop.server.name,
+            usage=reading.usage if reading else None,
+            seen_s_ago=round(max(self.clock() - reading.taken, 0.0), 1) if reading else None,
+            next_cycle_s=None if due is None else round(max(due - self.clock(), 0.0), 1),
+            soonest=tuple(self._soonest(reading)) if reading else (),
+            policies=tuple(self._policies(loop.server.name, rules)),
+        )
+
+    def _soonest(self, reading: Reading) -> Iterator[DueLine]:
+        age = self.clock() - reading.taken
+        for due in reading.soonest:
+            left = seconds(Span(due.at - reading.at)) - age
+            yield DueLine(
+                pid=due.session.id.pid,
+                session=due.session.identity,
+                state=due.session.state,
+                policy=due.policy.name,
+                mode=self._mode(due.policy.mode.value),
+                due_in_s=round(max(left, 0.0), 1),
+            )
+
+    def _policies(self, server: str, rules: Rules) -> Iterator[PolicyLine]:
+        gauges = self.metrics.servers.get(server)
+        plan = gauges and gauges.plan
+        matching = candidates(plan, rules) if plan else None
+        braked = {trip.policy.name for trip in plan.brakes} if plan else set()
+        tally = self.fleet.tallies.get(server) or Tally()
+        for policy in rules.policies[:_MOST_POLICIES]:
+            yield PolicyLine(
+                name=policy.name,
+                mode=self._mode(policy.mode.value),
+                description=policy.description or None,
+                matching=matching[policy.name, policy.mode.value] if matching else None,
+                braked=policy.name in braked,
+                outcomes={
+                    result.value: count for (of, result), count in tally.results.items() if of == policy.name
+                },
+            )
+
+    def _mode(self, mode: str) -> str:
+        return "dry-run" if self.dry_run and mode == "enforce" else mode
+
+
+def _verdict(one: Assessment) -> VerdictLine:
+    return VerdictLine(
+        policy=one.policy, advice=one.advice.value, said=one.said, acts=one.regret.acts, held_back=one.held
+    )
+
+
+def _left_alone(one: LeftAlone) -> LeftAloneLine:
+    return LeftAloneLine(server=one.server, policy=one.policy, session=one.session, reason=one.reason)
+
+
+def _urgency(line: ServerLine) -> tuple[bool, float, str]:
+    """Whatever is not looked after first, then by how full it is."""
+    ours = line.state in {State.WORKING.value, State.STANDBY.value}
+    share = line.used / max(line.usable or 1, 1) if line.used is not None else 0.0
+    return ours, -share, line.name

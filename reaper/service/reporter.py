@@ -1,0 +1,240 @@
+"""What one server's loop tells the world: the log, the metrics, the tally; each event once, in one place."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from reaper.audit.sinks import RecordFailed
+from reaper.config import Occasion
+from reaper.insight.dryrun.outcomes import Fate, Fated
+from reaper.policy.plan import Refilling, Result
+from reaper.policy.rules import Rules
+from reaper.policy.session import whose
+from reaper.policy.time import Span, words
+from reaper.postgres.findings import Level
+from reaper.postgres.leadership import Holder
+from reaper.service.connection import Opened
+from reaper.service.cycle import Cycle
+from reaper.service.recent_events import Chronicle
+from reaper.telemetry import events
+from reaper.telemetry.log import Log
+from reaper.telemetry.metrics.collect import Metrics
+from reaper.telemetry.notify import Notifier
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts over all cycles of all servers."""
+
+    cycles: int = 0
+    failures: int = 0
+    brakes: int = 0
+    results: Counter[tuple[str, Result]] = field(default_factory=Counter)
+    """By policy and result."""
+
+    def add(self, cycle: Cycle) -> None:
+        """Count one cycle."""
+        self.cycles += 1
+        self.brakes += len(cycle.plan.brakes)
+        self.results.update((reap.policy.name, outcome.result) for reap, outcome in cycle.settled)
+
+    @property
+    def by_result(self) -> dict[str, int]:
+        """How often each outcome came about, over all policies."""
+        total = Counter[str]()
+        for (_, result), count in self.results.items():
+            total[result.value] += count
+        return dict(total)
+
+
+class Bulletin:
+    """Tells what happens at one server."""
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        log: Log,
+        metrics: Metrics,
+        notifier: Notifier,
+        chronicle: Chronicle | None = None,
+    ) -> None:
+        self._server = server
+        self._chronicle = chronicle or Chronicle()
+        self._notifier = notifier
+        self._log = log.bind(server=server)
+        self._metrics = metrics
+        self._gauges = metrics.server(server)
+        self._last_holder: str | None = None
+        self._last_trouble: str | None = None
+        self._last_failure: str | None = None
+        self._last_history_failure: str | None = None
+        self._was_blind = False
+        self.tally = Tally()
+
+    def connected(self, at: Opened) -> None:
+        """There is a connection, and it was looked at."""
+        self._gauges.connect()
+        self._last_trouble = None
+        warn(at, self._log)
+        slots = f"{at.probe.max_connections} slots"
+        self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major, slots=slots)
+
+    def judges_by(self, rules: Rules) -> None:
+        """These rules hold from now on."""
+        self._gauges.judge_by(rules)
+        self._metrics.expect(self._server, rules)
+
+    def disconnected(self) -> None:
+        """There is none any more, and no lead either."""
+        self._gauges.disconnect()
+        self._last_holder = None
+
+    def leads(self, another: Holder | None) -> None:
+        """From now on this reaper acts here, maybe beside another that the lock did not meet."""
+        self._gauges.leads = True
+        self._log.info(events.LEADS)
+        if another:
+            mend = "let all reapers of a server connect to the same database"
+            why = f"another reaper leads this server through database {another.database!r}: pid {another.pid}"
+            self._log.warning(events.LEADS_TWICE, why=why, mend=mend)
+
+    def clock_stepped(self, by: Span) -> None:
+        """The server's clock has jumped while no cycle looked: without a connection, or standing by."""
+        self._metrics.clock_stepped(self._server)
+        self._log.warning(events.CLOCK_STEPPED, by=words(by), so="ages from before count from now on")
+
+    def stands_by(self, holder: Holder | None) -> None:
+        """Somebody else leads; told once for each of them."""
+        said = str(holder or "another reaper leads")
+        if said != self._last_holder:
+            self._last_holder = said
+            if holder is None or holder.ours:
+                self._log.info(events.STANDS_BY, why=said)
+            else:
+                self._log.error(events.STANDS_BY, why=said)
+                self._tell(Occasion.FAILURES, said)
+
+    def away(self, why: str, *, refused: bool, retry: str) -> None:
+        """The server cannot be reached, was lost, or refuses."""
+        self._gauges.refused = refused
+        self._metrics.failed(self._server, "refused" if refused else "away")
+        self._log.error(events.SERVER_REFUSED if refused else events.SERVER_AWAY, why=why, retry=retry)
+        if why != self._last_trouble:
+            self._last_trouble = why
+            self._tell(Occasion.FAILURES, f"{'refuses' if refused else 'is away'}: {why}")
+
+    def failed(self, error: Exception) -> None:
+        """A cycle failed; the next one follows."""
+        kind, event = "cycle", events.CYCLE_FAILED
+        if isinstance(error, RecordFailed):
+            kind, event = "record", events.RECORD_FAILED
+        self.tally.failures += 1
+        self._metrics.failed(self._server, kind)
+        self._log.error(event, why=str(error))
+        self._tell_failure(error)
+
+    def history_failed(self, why: str) -> None:
+        """A look at everybody could not be taken or written; the cycles go on."""
+        self._log.error(events.HISTORY_FAILED, why=why)
+        if why != self._last_history_failure:
+            self._last_history_failure = why
+            self._tell(Occasion.FAILURES, why)
+
+    def history_resumed(self) -> None:
+        """The history goes on."""
+        self._last_history_failure = None
+        self._log.info(events.HISTORY_RESUMED)
+
+    def cycled(self, cycle: Cycle, *, took: float) -> None:
+        """A cycle has come to its end."""
+        self.tally.add(cycle)
+        self._chronicle.add(self._server, cycle)
+        clock_stepped = cycle.clock_step is not None
+        self._metrics.cycle(
+            self._server,
+            gauges=self._gauges,
+            plan=cycle.plan,
+            settled=cycle.settled,
+            took=took,
+            clock_stepped=clock_stepped,
+        )
+        if cycle.record_failed:
+            self._metrics.failed(self._server, "record")
+            self._tell_failure(cycle.record_failed)
+        else:
+            self._gauges.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
+            self._last_failure = None
+        report(cycle, self._log)
+        self._notify(cycle)
+
+    def fated(self, became: Iterable[Fated]) -> None:
+        """Something has become of sessions after their rehearsal."""
+        for one in became:
+            reap = one.watched.reap
+            self._metrics.fated(self._server, reap.policy, one.fate)
+            say: Callable[..., None] = self._log.info if one.fate is Fate.REVIVED else self._log.debug
+            who = f"pid {one.watched.id.pid} {whose(reap.session.identity)}"
+            say(events.REHEARSAL_FATE, policy=reap.policy.name, fate=one.fate.value, who=who, why=one.reason)
+
+    def leaves_alone(self, pools: Iterable[Refilling]) -> None:
+        """Groups refill at once, and are left alone for a while."""
+        for pool in pools:
+            self._metrics.left_alone(self._server, pool.policy)
+            who = whose(pool.identity)
+            self._log.warning(
+                events.POLICY_LEFT_ALONE, policy=pool.policy.name, who=who, why=pool.left_alone.reason
+            )
+            self._tell(Occasion.CHURN, f"{who}: {pool.left_alone.reason} ({pool.policy.name})")
+
+    def _notify(self, cycle: Cycle) -> None:
+        for reap, outcome in cycle.settled:
+            if outcome.result in _WORTH_TELLING:
+                who = f"pid {reap.session.id.pid} {whose(reap.session.identity)}"
+                said = f"{outcome.result.value} {who}: {reap.reason} ({reap.policy.name})"
+                self._tell(Occasion.TERMINATIONS, said)
+        for trip in cycle.new_brakes:
+            self._tell(Occasion.BRAKES, f"{trip.policy.name}: {trip.reason}")
+        blind = cycle.snapshot.unreadable
+        if blind and not self._was_blind:
+            self._tell(Occasion.BLINDNESS, f"{blind} sessions hide their state and are spared")
+        self._was_blind = bool(blind)
+
+    def _tell_failure(self, error: Exception) -> None:
+        """Once, and again when it is another one, or after a cycle that went well."""
+        if str(error) != self._last_failure:
+            self._last_failure = str(error)
+            self._tell(Occasion.FAILURES, str(error))
+
+    def _tell(self, occasion: Occasion, what: str) -> None:
+        self._notifier.tell(occasion.value, self._server, what)
+
+
+_WORTH_TELLING: Final = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
+
+
+def warn(at: Opened, log: Log) -> None:
+    """Say what the first look at a server has found that should not be so, each with its cure."""
+    for found in at.findings:
+        if found.level is Level.WARNING:
+            log.warning(events.SERVER_FINDING, finding=found.finding, mend=found.mend)
+
+
+def report(cycle: Cycle, log: Log) -> None:
+    """Say what a cycle did; quiet cycles are quiet."""
+    if cycle.clock_step is not None:
+        log.warning(events.CLOCK_STEPPED, by=words(cycle.clock_step), so="nobody is touched in this cycle")
+    for trip in cycle.new_brakes:
+        log.error(events.POLICY_BRAKED, policy=trip.policy.name, mode=trip.policy.mode.value, why=trip.reason)
+    if cycle.snapshot.unreadable:
+        log.warning(events.SERVER_BLIND, unreadable=cycle.snapshot.unreadable, mend="GRANT pg_read_all_stats")
+    if cycle.record_failed:
+        log.error(events.RECORD_FAILED, why=str(cycle.record_failed))
+    say: Callable[..., None] = log.info if cycle.settled else log.debug
+    event = events.CYCLE_ACTED if cycle.settled else events.CYCLE_QUIET
+    slots = cycle.snapshot.slots
+    counts = {result.value: count for result, count in cycle.results.items()}
+    # How many were looked at: all, or without those whom no policy can mean yet, or at all.
+    looked_at = len(cycle.snapshot.sessions)
+    say(event, cycle=cycle.name, **counts, slots=f"{slots.used}/{slots.total}", looked_at=looked_at)

@@ -1,0 +1,257 @@
+"""`reaper audit`: the record, filtered, counted, and asked for what is still open."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from reaper.audit.reader import GROUPS
+from reaper.cli.audit import audit
+
+WIDE = {"COLUMNS": "300"}
+
+
+def line(name: str = "session.outcome", **fields: object) -> str:
+    event = {
+        "schema": 1,
+        "event": name,
+        "time": "2025-06-18T12:00:00.000000Z",
+        "intent": "life/1",
+        "server": "orders",
+        "policy": "leaked",
+        "mode": "enforce",
+        "pid": 1,
+        "role": "app_web",
+        "database": "shop",
+        "application": "web-1",
+        "client": "10.2.0.7",
+        "reason": "idle 12m31s, limit 10m",
+    }
+    outcome = {"outcome": "terminated"} if name == "session.outcome" else {}
+    return json.dumps({**event, **outcome, **fields}) + "\n"
+
+
+RECORD = (
+    line("session.intent")
+    + line()
+    + line(
+        intent="life/2", pid=2, role="batch", application="cron", outcome="woke", time="2025-06-18T13:00:00Z"
+    )
+    + line(intent="life/3", pid=3, policy="rehearsed", mode="dry-run", outcome="rehearsed", application=None)
+    + line("session.intent", intent="life/4", pid=4)
+)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    path = tmp_path / "audit.jsonl"
+    path.write_text(RECORD)
+    return path
+
+
+def run(*arguments: object, env: dict[str, str] | None = None, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(
+        audit, [str(each) for each in arguments], env={**WIDE, **(env or {})}, input=stdin
+    )
+
+
+def shown(*arguments: object, **how: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    result = run(*arguments, "--output", "json", **how)
+    assert result.exit_code == 0, result.output
+    rows: list[dict[str, Any]] = json.loads(result.stdout)
+    return rows
+
+
+def test_a_row_for_each_outcome_says_who_why_and_what_became_of_it(record: Path) -> None:
+    rows = shown(record)
+    assert [row["pid"] for row in rows] == [1, 3, 2]
+    assert rows[0] == {
+        "time": "2025-06-18T12:00:00.000000Z",
+        "server": "orders",
+        "policy": "leaked",
+        "mode": "enforce",
+        "pid": 1,
+        "role": "app_web",
+        "application": "web-1",
+        "client": "10.2.0.7",
+        "reason": "idle 12m31s, limit 10m",
+        "outcome": "terminated",
+    }
+
+
+@pytest.mark.parametrize(
+    ("filters", "pids"),
+    [
+        (("--policy", "leak*"), [1, 2]),
+        (("--policy", "leak"), []),
+        (("--application", "web-*"), [1]),
+        (("--application", "*"), [1, 2]),
+        (("--role", "batch", "--role", "app_*"), [1, 3, 2]),
+        (("--role", "batch", "--policy", "rehearsed"), []),
+        (("--database", "shop"), [1, 3, 2]),
+        (("--server", "o?ders"), [1, 3, 2]),
+        (("--outcome", "woke"), [2]),
+        (("--mode", "dry-run"), [3]),
+        (("--pid", "1", "--pid", "3"), [1, 3]),
+        (("--since", "2025-06-18T12:30Z"), [2]),
+        (("--since", "2025-06-18T14:30+02:00"), [2]),
+        (("--until", "2025-06-18 13:00"), [1, 3]),
+        (("--since", "2025-06-18T12:00Z", "--until", "2025-06-18T12:00:01Z"), [1, 3]),
+        (("--since", "1m"), []),
+        (("--until", "1m"), [1, 3, 2]),
+    ],
+)
+def test_every_filter_takes_away_what_it_does_not_mean(
+    record: Path, filters: tuple[str, ...], pids: list[int]
+) -> None:
+    assert [row["pid"] for row in shown(record, *filters)] == pids
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "pids"),
+    [
+        ("REAPER_AUDIT_POLICY", "rehearsed", [3]),
+        ("REAPER_AUDIT_ROLE", "batch nobody", [2]),
+        ("REAPER_AUDIT_PID", "1 2", [1, 2]),
+        ("REAPER_AUDIT_SINCE", "2025-06-18T12:30Z", [2]),
+        ("REAPER_AUDIT_UNTIL", "2025-06-18T12:30Z", [1, 3]),
+        ("REAPER_AUDIT_OUTCOME", "terminated", [1]),
+    ],
+)
+def test_every_filter_can_come_from_the_environment(
+    record: Path, variable: str, value: str, pids: list[int]
+) -> None:
+    assert [row["pid"] for row in shown(record, env={variable: value})] == pids
+
+
+def test_the_record_is_found_where_the_environment_says_and_dash_there_is_not_standard_input(
+    record: Path,
+) -> None:
+    assert len(shown(env={"REAPER_AUDIT_LOG": f"- {record}"}, stdin=line())) == 3
+
+
+def test_outcomes_are_counted_for_each_policy(record: Path) -> None:
+    assert shown(record, "--by", "policy") == [
+        {
+            "policy": "leaked",
+            "terminated": 1,
+            "woke": 1,
+            "rehearsed": 0,
+            "total": 2,
+            "last": "2025-06-18T13:00:00.000000Z",
+        },
+        {
+            "policy": "rehearsed",
+            "terminated": 0,
+            "woke": 0,
+            "rehearsed": 1,
+            "total": 1,
+            "last": "2025-06-18T12:00:00.000000Z",
+        },
+    ]
+
+
+@pytest.mark.parametrize("by", GROUPS)
+def test_every_group_adds_up_to_all_outcomes(record: Path, by: str) -> None:
+    rows = shown(record, "--by", by)
+    assert sum(row["total"] for row in rows) == 3
+    assert len({row[by] for row in rows}) == len(rows)
+
+
+def test_open_intents_are_the_answer_no(record: Path) -> None:
+    result = run(record, "--open", "--output", "json")
+    assert result.exit_code == 1
+    assert [(row["intent"], row["pid"]) for row in json.loads(result.stdout)] == [("life/4", 4)]
+
+
+def test_no_open_intents_are_the_answer_yes(record: Path) -> None:
+    record.write_text(RECORD + line(intent="life/4"))
+    result = run(record, "--open")
+    assert (result.exit_code, result.stdout) == (0, "No open intents.\n")
+
+
+def test_an_intent_and_its_outcome_may_stand_in_different_files(tmp_path: Path, record: Path) -> None:
+    rotated = tmp_path / "audit.jsonl.1.gz"
+    rotated.write_bytes(gzip.compress(RECORD.encode()))
+    record.write_text(line(intent="life/4"))
+    assert run(record, rotated, "--open").exit_code == 0
+
+
+def test_an_outcome_that_is_known_counts_more_than_one_that_is_not(record: Path) -> None:
+    record.write_text(line(outcome="unknown") + line() + line(outcome="unknown"))
+    assert [row["outcome"] for row in shown(record)] == ["terminated"]
+
+
+def test_a_dash_is_standard_input() -> None:
+    assert [row["pid"] for row in shown("-", stdin=RECORD)] == [1, 3, 2]
+
+
+def test_torn_lines_are_told_with_their_place_and_the_rest_is_shown(record: Path) -> None:
+    record.write_text('{"schema": 1, "ev\n' + RECORD + "hello\n" * 20)
+    result = run(record)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[0] == f"{record}:1: not JSON, so probably torn"
+    assert result.stderr.splitlines()[-1] == f"{record}: 11 more lines that are no events"
+    assert "app_web" in result.stdout
+
+
+def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    result = run(tmp_path / "nothing")
+    assert result.exit_code == 2
+    assert f"The record {tmp_path}/nothing cannot be read: No such file or directory.\n" in result.stderr
+
+
+def test_without_a_record_it_asks_which_one() -> None:
+    result = run()
+    assert result.exit_code == 2
+    assert "Which record? Name its file, or set REAPER_AUDIT_LOG." in result.stderr
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2025-13-01", "10", "999999999d"])
+def test_a_time_that_is_none_is_a_sentence(record: Path, text: str) -> None:
+    result = run(record, "--since", text)
+    assert result.exit_code == 2
+    assert f"'{text}' is no time; write 2026-01-31T23:59Z, or 2h for two hours ago." in result.stderr
+
+
+@pytest.mark.parametrize("hostile", ["a\nforged", "\x1b[2Jx", "\u202eevil", "[bold]x[/]", "\ud800", "\x9b1m"])
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_hostile_name_cannot_forge_a_row(record: Path, hostile: str, output: str) -> None:
+    record.write_text(line(application="harmless"))
+    harmless = run(record, "--output", output).stdout
+    record.write_text(line(application=hostile))
+    result = run(record, "--output", output)
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == len(harmless.splitlines())
+    assert all(shown.isprintable() for shown in result.stdout.splitlines())
+    if output == "json":
+        assert json.loads(result.stdout)[0]["application"] == hostile
+
+
+def test_a_hostile_file_name_cannot_forge_an_error(tmp_path: Path) -> None:
+    result = run(tmp_path / "a\nb\u202e")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.strip().isprintable()
+
+
+def test_yaml_says_the_same_as_json(record: Path) -> None:
+    assert yaml.safe_load(run(record, "--output", "yaml").stdout) == shown(record)
+
+
+def test_every_option_names_its_environment_variable() -> None:
+    options = [option for option in audit.params if isinstance(option, click.Option)]
+    assert len(options) == 13
+    assert [option.name for option in options if not (option.envvar and option.show_envvar)] == []
+
+
+@pytest.mark.parametrize("hostile", ["a\nforged", "\x1b[2Jx", "\u202eevil", "\x9b1m"])
+def test_a_hostile_name_is_a_value_of_the_yaml(record: Path, hostile: str) -> None:
+    record.write_text(line(application=hostile))
+    result = run(record, "--output", "yaml")
+    assert all(shown.isprintable() for shown in result.stdout.splitlines())
+    assert [row["application"] for row in yaml.safe_load(result.stdout)] == [hostile]

@@ -1,0 +1,65 @@
+"""What of a line goes into the columns of a table: all that fits, and nothing that cannot be stored."""
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reaper.audit.events import EVENTS, OUTCOME
+from reaper.audit.tail import NUMBERS, TEXTS, columns
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text('a0 "\\{\0\n\ud800\udc00\u00fc\U0001f600'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=3),
+    max_leaves=5,
+)
+LINES = st.dictionaries(st.sampled_from([*TEXTS, *NUMBERS, "time", "x"]), ANYTHING).map(
+    lambda fields: json.dumps(fields).encode()
+)
+
+
+@given(st.binary() | LINES)
+def test_whatever_a_line_is_its_row_can_be_stored_and_its_digest_is_that_of_what_is_stored(
+    line: bytes,
+) -> None:
+    row = columns(line)
+
+    for value in row.values():
+        if isinstance(value, str):
+            assert "\0" not in value
+            value.encode("utf-8")
+    assert row["digest"] == hashlib.sha256(str(row["line"]).encode()).digest()
+    for name, below in NUMBERS.items():
+        number = row[name]
+        assert number is None or (isinstance(number, int) and -below <= number < below)
+
+
+def test_a_line_of_ours_stands_there_as_it_is_in_the_file() -> None:
+    line = json.dumps(
+        {"event": OUTCOME, "role": "m\u00fcller", "pid": 7, "time": "2026-01-31T10:00:00Z"}
+    ).encode()
+    row = columns(line)
+
+    assert row["line"] == line.decode()
+    assert row["digest"] == hashlib.sha256(line).digest()
+    assert (row["event"], row["role"], row["pid"], row["seq"]) == (OUTCOME, "m\u00fcller", 7, None)
+    assert str(row["time"]) == "2026-01-31 10:00:00+00:00"
+
+
+@pytest.mark.parametrize("line", [b"", b"torn {", b"[]", b"1", b"[" * 100_000, b'{"pid": true}', b"\xff\0"])
+def test_a_line_that_is_no_event_keeps_its_text_and_has_no_columns(line: bytes) -> None:
+    row = columns(line)
+
+    assert {name for name, value in row.items() if value is not None} == {"digest", "line"}
+
+
+def test_every_column_is_a_field_of_the_record() -> None:
+    fields = {field.name for event in EVENTS.values() for field in event}
+
+    assert {*TEXTS, *NUMBERS} <= fields

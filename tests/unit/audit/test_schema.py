@@ -1,0 +1,159 @@
+"""What is written is what is documented, and no name that a client chose can change that."""
+
+import re
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reaper.audit.events import (
+    BRAKED,
+    CLOSED,
+    EVENTS,
+    FATE,
+    HELD_BACK,
+    INTENT,
+    LEFT_ALONE,
+    OPENED,
+    OPTIONAL,
+    OUTCOME,
+    SCHEMA,
+    Event,
+)
+from reaper.audit.sinks import Pen
+from reaper.insight.dryrun.assessment import Restrained
+from reaper.insight.dryrun.outcomes import Watched, unknown
+from reaper.policy.plan import BrakeTrip, Outcome, Refilling, Result, Spared
+from reaper.policy.refill_guard import BackOff, Evidence
+
+from .build import AT, AUTHOR, HOST_TIME, POLICY, SNAPSHOT, TERMINATED, Shelf, ledger, reap
+
+HOSTILE = ["\n", "\r\n", "\x1b[2J", "\u202e", "\u2028", "\x00", '"}\n{"schema":1', "\ud800", "\x85", "é"]
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+def written(*, query: str | None = None) -> list[dict[str, Any]]:
+    """One of each event that a healthy ledger writes."""
+    shelf = Shelf()
+    book = ledger(shelf)
+    trip = BrakeTrip(policy=POLICY, condemned=9, clients=10, reason="brake")
+    book.braked(AUTHOR, "c1", SNAPSHOT, [trip])
+    (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(query=query)])
+    book.settle(intent, TERMINATED)
+    one = Watched(intent=intent.id, reap=reap(query=query), at=AT, cycle="c1", rules="d1gest")
+    book.fated(AUTHOR, [unknown(one, AT, "nobody looked")])
+    evidence = Evidence(pauses=1, until=AT, because=(9, 10))
+    alone = BackOff(AT, "churn")
+    identity = one.reap.session.identity
+    book.left_alone(
+        AUTHOR,
+        "c1",
+        [Refilling(policy=POLICY, identity=identity, at=AT, evidence=evidence, left_alone=alone)],
+    )
+    book.held_back(AUTHOR, "c1", AT, [Restrained(POLICY, Spared.BRAKE, 300)])
+    book.close()
+    return shelf.events
+
+
+def fits(kind: str, value: object) -> bool:
+    if value is None:
+        return kind.endswith("?")
+    if kind.startswith("instant"):
+        return isinstance(value, str) and INSTANT.fullmatch(value) is not None
+    return (
+        type(value) is {"integer": int, "number": float, "boolean": bool, "text": str}[kind.removesuffix("?")]
+    )
+
+
+def test_every_event_has_exactly_the_documented_fields_of_the_documented_kind() -> None:
+    events = written(query="SELECT 1")
+    assert [event["event"] for event in events] == [
+        OPENED,
+        BRAKED,
+        INTENT,
+        OUTCOME,
+        FATE,
+        LEFT_ALONE,
+        HELD_BACK,
+        CLOSED,
+    ]
+    for event in events:
+        schema = {field.name: field.kind for field in EVENTS[event["event"]]}
+        assert set(event) == set(schema)
+        assert [name for name, kind in schema.items() if not fits(kind, event[name])] == []
+
+
+def test_a_fate_repeats_its_intent_and_adds_what_became_of_it() -> None:
+    _, _, intent, _, fate, *_ = written()
+    assert {key for key in intent if fate[key] != intent[key]} == {"event", "seq", "prev"}
+    assert (fate["fate"], fate["detail"]) == ("unknown", "nobody looked")
+
+
+def test_query_text_is_absent_unless_it_was_asked_for() -> None:
+    missing = {
+        field.name for event in written() for field in EVENTS[event["event"]] if field.name not in event
+    }
+    assert missing == OPTIONAL == {"query"}
+
+
+def test_no_field_is_documented_twice_or_without_a_meaning() -> None:
+    for fields in EVENTS.values():
+        assert len({field.name for field in fields}) == len(fields)
+        assert all(field.meaning for field in fields)
+
+
+def test_ages_are_measured_by_the_clock_of_the_server() -> None:
+    intent = written()[2]
+    assert (intent["idle_s"], intent["connected_s"], intent["transaction_s"]) == (751.0, 3600.0, None)
+    assert intent["server_time"] == "2025-06-18T12:00:00.000000Z"
+    assert intent["time"] == "2025-06-18T12:00:00.123456Z"
+
+
+def test_events_of_one_life_are_counted_without_a_gap() -> None:
+    events = written()
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert {event["run"] for event in events} == {"life"}
+    assert {event["schema"] for event in events} == {SCHEMA}
+
+
+def test_the_intent_of_an_outcome_is_the_same_event_but_for_what_became_of_it() -> None:
+    _, _, intent, outcome, *_ = written()
+    shared = {key: outcome[key] for key in intent if key not in {"event", "seq", "prev"}}
+    assert shared == {key: intent[key] for key in shared}
+    assert outcome["outcome"] == Result.TERMINATED
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_hostile_name_stays_a_value_on_one_ascii_line(hostile: str) -> None:
+    shelf = Shelf()
+    ledger(shelf).intend(AUTHOR, "c1", SNAPSHOT, [reap(application=hostile)])
+    *_, line = shelf.taken
+    assert line.isascii()
+    assert line.count(b"\n") == 1
+    assert all(0x20 <= byte < 0x7F for byte in line[:-1])
+    assert shelf.events[-1]["application"] == hostile
+
+
+texts = st.text(alphabet=st.characters(codec=None) | st.sampled_from("".join(HOSTILE)))
+
+
+@given(application=texts | st.none(), query=texts | st.none(), detail=texts)
+def test_whatever_a_client_wrote_is_read_back_as_it_was(
+    application: str | None, query: str | None, detail: str
+) -> None:
+    shelf = Shelf()
+    book = ledger(shelf)
+    (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(application=application, query=query)])
+    book.settle(intent, Outcome(result=Result.DENIED, detail=detail, at=AT))
+    outcome = shelf.events[-1]
+    assert (outcome["application"], outcome.get("query"), outcome["detail"]) == (application, query, detail)
+
+
+def test_a_pen_does_not_heed_the_global_configuration_of_structlog() -> None:
+    structlog.configure(processors=[lambda *_: pytest.fail("the global processors were asked")])
+    try:
+        assert Pen(run="life").line(Event(name=CLOSED, time=HOST_TIME, fields={})).startswith(b'{"schema": 1')
+    finally:
+        structlog.reset_defaults()

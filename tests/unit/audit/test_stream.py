@@ -1,0 +1,95 @@
+"""The record on a pipe, a terminal or a redirected file."""
+
+import os
+import threading
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from reaper.audit.events import INTENT, OPENED, OUTCOME, TORN
+from reaper.audit.sinks import RecordFailed, StreamSink
+
+from .build import AUTHOR, SNAPSHOT, TERMINATED, ledger, parsed, reap
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        try:
+            os.close(end)
+        except OSError:
+            continue
+
+
+def digest(line: bytes) -> bytes:
+    return sha256(line).hexdigest().encode()
+
+
+def drained(fd: int) -> bytes:
+    with os.fdopen(fd, "rb") as stream:
+        return stream.read()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_lines_longer_than_the_pipe_arrive_whole(pipe: tuple[int, int], *, blocking: bool) -> None:
+    reading, writing = pipe
+    os.set_blocking(writing, blocking)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(drained(reading)))
+    reader.start()
+    book = ledger(StreamSink(writing))
+    (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(query="x" * 300_000)])
+    book.settle(intent, TERMINATED)
+    os.close(writing)
+    reader.join()
+    assert [event["event"] for event in parsed(got[0])] == [OPENED, INTENT, OUTCOME]
+
+
+def test_a_reader_that_left_is_a_failure(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.close(reading)
+    with pytest.raises(RecordFailed, match="stdout cannot be written: Broken pipe"):
+        ledger(StreamSink(writing)).open()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_reader_that_stopped_reading_cannot_hang_us_and_gets_no_glued_line(
+    pipe: tuple[int, int], *, blocking: bool
+) -> None:
+    reading, writing = pipe
+    os.set_blocking(writing, blocking)
+    sink = StreamSink(writing, stalled_ms=0)
+    with pytest.raises(RecordFailed, match="nobody read from it"):
+        sink.write([b'{"schema": "' + b"x" * 300_000 + b'"}\n'], durable=True)
+    torn = os.read(reading, 300_000)
+    assert [finding.name for finding in sink.ready()] == [OPENED, TORN]
+    sink.write([b'{"schema": 1}\n'], durable=True)
+    assert os.read(reading, 300_000) == b'\n{"schema": 1, "prev": "%s"}\n' % digest(torn)
+    assert sink.ready() == []
+
+
+def test_a_full_disk_behind_a_redirection_is_a_failure() -> None:
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(RecordFailed, match="No space left"),
+    ):
+        ledger(StreamSink(full.fileno())).open()
+
+
+def test_a_closed_stdout_is_a_failure(pipe: tuple[int, int]) -> None:
+    _, writing = pipe
+    os.close(writing)
+    with pytest.raises(RecordFailed, match="Bad file descriptor"):
+        ledger(StreamSink(writing)).open()
+
+
+def test_a_redirected_file_is_made_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    with (tmp_path / "out").open("wb", buffering=0) as out:
+        ledger(StreamSink(out.fileno())).intend(AUTHOR, "c1", SNAPSHOT, [reap()])
+        assert synced == [out.fileno()]

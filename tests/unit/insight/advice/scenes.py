@@ -1,0 +1,110 @@
+"""Servers in the situations that advice is about, each built from looks of sessions."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final, Unpack
+
+from reaper.insight.advice.advise import advise
+from reaper.insight.advice.evidence import Crowd, Evidence, Watching
+from reaper.insight.advice.finding import Finding
+from reaper.insight.advice.server_facts import Ground, Role
+from reaper.policy.session import Facts, Session, Snapshot
+from reaper.policy.time import Instant, Span, parse_span
+from tests.unit.policy.build import NOTHING_HELD, NOW, Told, session, snapshot
+
+QUIET: Final = parse_span("10m")
+USABLE: Final = 100
+
+_SETTINGS: Final = {
+    "tcp_keepalives_idle": "60",
+    "client_connection_check_interval": "10000",
+    "idle_in_transaction_session_timeout": "0",
+    "work_mem": "4096",
+    "hash_mem_multiplier": "2",
+    "shared_buffers": "16384",
+    "superuser_reserved_connections": "3",
+    "reserved_connections": "2",
+}
+_CAME_WITH: Final = {"idle_session_timeout": 14, "transaction_timeout": 17}
+
+
+def ground(
+    *roles: Role, major: int = 17, opened: int | None = 1_000, after: str = "0s", **settings: str
+) -> Ground:
+    """A server of this major that is set up as it should be, unless told otherwise."""
+    timeouts = {name: "0" for name, since in _CAME_WITH.items() if major >= since}
+    return Ground(
+        at=Instant(NOW + parse_span(after)),
+        major=major,
+        settings={**_SETTINGS, **timeouts, **settings},
+        roles={role.name: role for role in roles},
+        opened=opened,
+    )
+
+
+def role(name: str = "app_web", *, limit: int = -1, superuser: bool = False) -> Role:
+    """An ordinary role without a limit."""
+    return Role(name=name, limit=limit, superuser=superuser)
+
+
+def look(seen: Iterable[Session], *, after: str = "0s", facts: Facts = NOTHING_HELD) -> Snapshot:
+    """A look at a server with a hundred slots, so long after noon."""
+    sessions = tuple(seen)
+    return snapshot(*sessions, used=len(sessions), at=Instant(NOW + parse_span(after)), facts=facts)
+
+
+def evidence(
+    *looks: Snapshot, ground: Ground | None = None, before: Ground | None = None, quiet: Span = QUIET
+) -> Evidence:
+    """What these looks come to."""
+    watching = Watching(quiet=quiet)
+    for each in looks:
+        watching.add(each)
+    return watching.evidence(ground=ground, before=before)
+
+
+def crowd(*looks: Snapshot) -> Crowd:
+    """The only application of these looks."""
+    (found,) = evidence(*looks).crowds
+    return found
+
+
+def leak(count: int, *, first: int = 1_000, every: str = "10m", **told: Unpack[Told]) -> list[Session]:
+    """So many that one client opened one after the other, and used for a second each; the newest is quiet."""
+    step = parse_span(every)
+    return [
+        _begun(session(first + rank, **told), Span((rank + 2) * step), Span(1_000_000))
+        for rank in range(count)
+    ]
+
+
+def pool(count: int, *, first: int = 2_000, **told: Unpack[Told]) -> list[Session]:
+    """So many that were opened together two hours ago, and have been idle for an hour."""
+    return [session(first + rank, **told) for rank in range(count)]
+
+
+def _begun(one: Session, age: Span, used_for: Span) -> Session:
+    begun = Instant(NOW - age)
+    last = Instant(begun + used_for)
+    return replace(one, id=one.id._replace(backend_start=begun), state_change=last, query_start=last)
+
+
+def used(seen: Iterable[Session], *, after: str) -> list[Session]:
+    """The same sessions, each used a moment before."""
+    now = Instant(NOW + parse_span(after) - 1)
+    return [replace(one, state_change=now, query_start=now) for one in seen]
+
+
+def findings(seen: Evidence, topic: str) -> Sequence[Finding]:
+    """What is said of a topic."""
+    return [found for found in advise(seen) if found.topic == topic]
+
+
+def topics(seen: Evidence) -> set[str]:
+    """All that is spoken of."""
+    return {found.topic for found in advise(seen)}
+
+
+def sql(found: Finding) -> str:
+    """Every statement that a finding proposes."""
+    return "\n".join(cure.sql for cure in found.cures if cure.sql)

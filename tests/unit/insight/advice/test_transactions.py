@@ -1,0 +1,192 @@
+"""Transactions that wait: forgotten, in the way, or in vacuum's."""
+
+from dataclasses import replace
+
+import pytest
+
+from reaper.insight.advice.finding import Sure, Urgency
+from reaper.insight.advice.server_facts import Given
+from reaper.policy.session import ABORTED, IN_TRANSACTION, Facts
+from tests.unit.policy.build import session
+
+from .scenes import evidence, findings, ground, look, pool, role, sql, topics, used
+
+_WAITED_FOR = Facts(advisory_lock_holders=frozenset(), waiters={100: 3})
+
+
+@pytest.mark.parametrize(
+    ("idle", "urgency"), [("59s", None), ("1m", Urgency.WORTH), ("9m", Urgency.WORTH), ("10m", Urgency.SOON)]
+)
+def test_a_transaction_that_waits_for_long_seems_forgotten(idle: str, urgency: Urgency | None) -> None:
+    one = session(state=IN_TRANSACTION, idle=idle, in_transaction="1h")
+
+    found = findings(evidence(look([one]), ground=ground(role())), "idle in transaction")
+
+    assert [each.urgency for each in found] == ([urgency] if urgency else [])
+
+
+def test_the_timeout_lies_well_above_the_waits_that_ended() -> None:
+    forgotten = session(state=IN_TRANSACTION, idle="2h", in_transaction="2h")
+    usual = [session(200 + n, state=IN_TRANSACTION, idle="20s", in_transaction="20s") for n in range(30)]
+    seen = evidence(
+        look([forgotten, *usual]),
+        look([forgotten, *used(usual, after="1s")], after="1s"),
+        ground=ground(role()),
+    )
+
+    (found,) = findings(seen, "idle in transaction")
+
+    # Three times 21 seconds is more than a minute.
+    assert sql(found) == "ALTER ROLE \"app_web\" SET idle_in_transaction_session_timeout = '2min';"
+    assert found.sure is Sure.LIKELY
+    assert "30 waits in a transaction ended while we looked" in found.evidence[-1]
+
+
+def test_too_little_evidence_is_said_and_the_timeout_is_longer() -> None:
+    one = session(state=IN_TRANSACTION, idle="2h", in_transaction="2h")
+
+    (found,) = findings(evidence(look([one]), ground=ground(role())), "idle in transaction")
+
+    assert "'5min'" in sql(found)
+    assert found.sure is Sure.POSSIBLE
+    assert found.evidence[-1] == "no wait in a transaction ended while we looked: too little to be sure"
+
+
+def test_a_timeout_that_would_end_none_of_them_is_not_proposed() -> None:
+    one = session(state=IN_TRANSACTION, idle="3m", in_transaction="3m")
+
+    (found,) = findings(evidence(look([one]), ground=ground(role())), "idle in transaction")
+
+    assert sql(found) == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Given(role="app_web", database=None, name="idle_in_transaction_session_timeout", value="1min"),
+        Given(role=None, database="shop", name="idle_in_transaction_session_timeout", value="1min"),
+        Given(role="app_web", database="shop", name="idle_in_transaction_session_timeout", value="60000"),
+        Given(role=None, database=None, name="idle_in_transaction_session_timeout", value="1min"),
+        Given(role="app_web", database="shop", name="idle_in_transaction_session_timeout", value="soon"),
+    ],
+)
+def test_it_is_not_proposed_where_there_is_one_or_nobody_knows(given: Given) -> None:
+    one = session(state=IN_TRANSACTION, idle="2h", in_transaction="2h")
+    seen = evidence(look([one]), ground=replace(ground(role()), given=(given,)))
+
+    (found,) = findings(seen, "idle in transaction")
+
+    assert sql(found) == ""
+
+
+def test_a_role_that_makes_backups_gets_no_such_timeout() -> None:
+    one = session(state=IN_TRANSACTION, idle="2h", in_transaction="2h")
+    dump = session(7, application="pg_dump", state=IN_TRANSACTION, idle="2h", in_transaction="2h")
+
+    (found,) = findings(evidence(look([one, dump]), ground=ground(role())), "idle in transaction")
+
+    assert sql(found) == ""
+    assert found.weight == 1
+    assert any("backups a role of their own" in cure.does for cure in found.cures)
+
+
+@pytest.mark.parametrize("state", ["idle in transaction", "idle in transaction (aborted)"])
+def test_who_does_nothing_while_others_wait_is_urgent(state: str) -> None:
+    one = session(state=state, idle="1m", in_transaction="1h")
+
+    (found,) = findings(evidence(look([one], facts=_WAITED_FOR)), "blocking")
+
+    assert found.urgency is Urgency.NOW
+    assert found.says == "3 sessions wait for pid 100, which does nothing"
+    assert sql(found) == (
+        "SELECT pg_terminate_backend(100) FROM pg_stat_activity WHERE pid = 100 "  # noqa: S608 (what is shown)
+        f"AND backend_start = '2025-06-18T10:00:00.000000Z' AND state = '{state}';"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "idle"), [("active", "1h"), ("idle in transaction", "59s"), ("idle", "1h")]
+)
+def test_who_is_at_work_or_has_just_begun_to_wait_is_not_told_of(state: str, idle: str) -> None:
+    one = session(state=state, idle=idle, in_transaction="1h")
+
+    assert findings(evidence(look([one], facts=_WAITED_FOR)), "blocking") == []
+
+
+@pytest.mark.parametrize(("xid_age", "told"), [(999_999, False), (1_000_000, True), (None, False)])
+def test_who_keeps_vacuum_from_much_is_told(xid_age: int | None, told: bool) -> None:  # noqa: FBT001
+    one = session(state=IN_TRANSACTION, idle="30s", in_transaction="30s", xid_age=xid_age)
+
+    assert ("vacuum" in topics(evidence(look([one])))) is told
+
+
+def test_who_blocks_others_and_vacuum_is_told_once() -> None:
+    one = session(state=IN_TRANSACTION, idle="5m", in_transaction="5m", xid_age=2_000_000)
+
+    seen = evidence(look([one], facts=_WAITED_FOR))
+
+    assert "vacuum" not in topics(seen)
+    assert findings(seen, "blocking")[0].evidence[-1] == "it also keeps vacuum from 2,000,000 transactions"
+
+
+def test_a_backup_is_never_to_be_ended() -> None:
+    dump = session(
+        application="pg_dump", state=IN_TRANSACTION, idle="5h", in_transaction="5h", xid_age=2_000_000
+    )
+
+    (found,) = findings(evidence(look([dump])), "vacuum")
+
+    assert sql(found) == ""
+    assert found.urgency is Urgency.WORTH
+
+
+@pytest.mark.parametrize(
+    ("major", "state", "idle", "open_for", "told"),
+    [
+        (17, "active", "5s", "1h", True),
+        (17, "idle in transaction", "5s", "1h", True),
+        (17, "active", "5s", "59m", False),
+        (17, "idle in transaction", "2m", "1h", False),
+        (16, "active", "5s", "1h", False),
+    ],
+)
+def test_transactions_at_work_for_long_may_get_a_timeout_where_there_is_one(
+    major: int,
+    state: str,
+    idle: str,
+    open_for: str,
+    told: bool,  # noqa: FBT001
+) -> None:
+    one = session(state=state, idle=idle, in_transaction=open_for)
+
+    found = findings(evidence(look([one]), ground=ground(role(), major=major)), "long transaction")
+
+    assert [sql(each) for each in found] == (
+        ["ALTER ROLE \"app_web\" SET transaction_timeout = '4h';"] if told else []
+    )
+
+
+def test_a_healthy_pool_has_no_transactions_to_speak_of() -> None:
+    assert topics(evidence(look(pool(3, idle="1s")), ground=ground(role()))) == set()
+
+
+@pytest.mark.parametrize(
+    ("state", "xid_age", "keeps"),
+    [
+        (IN_TRANSACTION, 900, "until it ends it keeps its slot, its locks, and vacuum from what is younger"),
+        (IN_TRANSACTION, None, "until it ends it keeps its slot and its locks"),
+        (
+            ABORTED,
+            None,
+            "it has failed and holds nothing any more, but it keeps its slot until its client ends it",
+        ),
+    ],
+)
+def test_it_is_said_what_such_a_transaction_keeps_from_others(
+    state: str, xid_age: int | None, keeps: str
+) -> None:
+    one = session(state=state, idle="2h", in_transaction="2h", xid_age=xid_age)
+
+    (found,) = findings(evidence(look([one])), "idle in transaction")
+
+    assert keeps in found.evidence

@@ -1,0 +1,125 @@
+"""The answer to whoever would like to enforce a policy, in one sentence."""
+
+import pytest
+
+from reaper.insight.dryrun.assessment import ENOUGH, Advice, Assessment, Held, assess, held_words
+from reaper.insight.dryrun.outcomes import Fate
+from reaper.insight.dryrun.regret import Trial, upper_bound
+from reaper.policy.time import Instant, parse_span
+from tests.unit.policy.build import NOW
+
+from .trials import trial, trials
+
+UNUSED, LEFT, REVIVED = Fate.UNUSED, Fate.LEFT, Fate.REVIVED
+
+
+def assessed(*seen: Trial) -> Assessment:
+    (one,) = assess(seen)
+    return one
+
+
+def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
+    one = assessed(*trials(54, UNUSED), *trials(6, LEFT))
+    assert one.advice is Advice.SAFE
+    assert one.said == (
+        "safe to enforce by what was seen: none of 60 used again, less than 6.0 % with 95 % confidence; "
+        "6 left by themselves, maybe after a last use"
+    )
+
+
+def held(by: str, most: int, *, server: str = "orders", rules: str = "", later: int = 0) -> Held:
+    return Held(server, "dry", rules, by, most, Instant(NOW + later))
+
+
+def test_whom_restraints_held_back_is_told_over_all_servers() -> None:
+    (one,) = assess(trials(50, UNUSED), [held("brake", 300), held("keep", 2), held("brake", 40, server="b")])
+    assert one.held == {"brake": 340, "keep": 2}
+    assert held_words(one.held) == "340 by the brake, 2 to keep the newest"
+
+
+def test_a_policy_that_was_only_held_back_is_not_forgotten() -> None:
+    (one,) = assess([], [held("brake", 300)])
+    assert (one.advice, one.said) == (Advice.TOO_LITTLE, "too little seen: nobody was rehearsed")
+    assert (one.regret.acts, one.held) == (0, {"brake": 300})
+
+
+def test_whom_earlier_policy_files_held_back_is_left_out_as_their_acts_are() -> None:
+    earlier, now = held("brake", 300, rules="old"), held("pace", 5, rules="new", later=1)
+    assert assess([], [earlier, now])[0].held == {"pace": 5}
+    assert assess([], [earlier, now], by_any_rules=True)[0].held == {"brake": 300, "pace": 5}
+
+
+def test_few_are_too_few_to_say_that_it_is_safe() -> None:
+    one = assessed(*trials(12, UNUSED), *trials(3, None, after="1s"))
+    assert one.advice is Advice.TOO_LITTLE
+    assert one.said == ("too little seen: none was used again so far; 12 of 15 can be judged, 35 are needed")
+    assert upper_bound(0, ENOUGH) < 0.1 < upper_bound(0, ENOUGH - 1)
+
+
+def test_many_that_were_closed_leave_too_much_unseen() -> None:
+    one = assessed(*trials(53, UNUSED), *trials(7, LEFT, application="batch-3"))
+    assert one.advice is Advice.TOO_LITTLE
+    assert one.said == (
+        "too little seen: 7 of 60 were closed, all of batch-*; "
+        "whether they were used just before cannot be told"
+    )
+
+
+def test_few_are_enough_to_say_no() -> None:
+    one = assessed(*trials(2, REVIVED, after="5m", application="checkout-1"), *trials(10, UNUSED))
+    assert one.advice is Advice.NOT_YET
+    assert one.said == (
+        "not yet: 2 of 12 used again, all of checkout-*; at idle_for: 16m it would have been none of 10"
+    )
+
+
+def test_more_than_a_few_that_may_be_borne_are_a_no() -> None:
+    assert assessed(trial(REVIVED), *trials(100, UNUSED)).advice is Advice.SAFE
+    assert assessed(trial(REVIVED), *trials(99, UNUSED)).advice is Advice.NOT_YET
+
+
+def test_when_no_limit_would_do_it_says_so() -> None:
+    one = assessed(trial(REVIVED, after="2h"), *trials(10, UNUSED))
+    assert one.said.endswith("no longer limit that was seen would do")
+
+
+def test_what_runs_is_told_the_limit_of_what_runs() -> None:
+    one = assessed(*(each._replace(at_work=True) for each in [trial(REVIVED, after="5m"), *trials(9, LEFT)]))
+    assert "at running_for: 16m" in one.said
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["checkout-1", "checkout-2", "metabase"], "mostly checkout-*"),
+        (["metabase"], "all of metabase"),
+        ([""], "all of (unnamed)"),
+        (["17"], "all of 17"),
+        (["a", "b"], "of 2 kinds of application"),
+    ],
+)
+def test_it_says_whose_sessions_came_back(names: list[str], said: str) -> None:
+    assert f", {said};" in assessed(*(trial(REVIVED, application=name) for name in names)).said
+
+
+def test_every_policy_and_every_application_is_counted_for_itself() -> None:
+    other = trial(REVIVED)._replace(policy="other", server="billing")
+    dry, another = assess(
+        [other, *trials(3, UNUSED, application="b"), trial(REVIVED, application="a", after="5m")]
+    )
+    assert (dry.policy, another.policy) == ("dry", "other")
+    assert [(name, regret.acts, regret.revived) for name, regret in dry.applications] == [
+        ("b", 3, 0),
+        ("a", 1, 1),
+    ]
+    assert dry.servers == 1
+    assert dry.revived_after == parse_span("5m")
+
+
+def test_acts_by_an_earlier_policy_file_are_left_out_for_its_limits_may_have_been_others() -> None:
+    before = [each._replace(rules="old", at=Instant(NOW - 1)) for each in trials(4, REVIVED)]
+    now = [each._replace(rules="new") for each in trials(50, UNUSED)]
+    one = assessed(*before, *now)
+    assert (one.rules, one.earlier, one.regret.acts, one.advice) == ("new", 4, 50, Advice.SAFE)
+    (both,) = assess([*before, *now], by_any_rules=True)
+    assert (both.earlier, both.regret.acts, both.advice) == (0, 54, Advice.NOT_YET)

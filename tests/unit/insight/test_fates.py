@@ -1,0 +1,141 @@
+"""What became of a session that a rehearsal took is what two looks at it show, and no more is claimed."""
+
+from dataclasses import replace
+
+import pytest
+
+from reaper.insight.dryrun.outcomes import (
+    Fate,
+    Fated,
+    Look,
+    Standing,
+    Watched,
+    fates,
+    shown,
+    tells_by_now,
+    unused,
+)
+from reaper.policy.session import ACTIVE, Session, SessionId
+from reaper.policy.time import Instant, Span, parse_span
+from tests.unit.policy.build import NOW, session, snapshot
+
+from .trials import after, watched
+
+LATER = after(NOW, "10s")
+LOOK = Look(at=LATER, before=NOW, blind_after=parse_span("1m"))
+
+
+def become(one: Watched, now: Session | None, look: Look = LOOK) -> Fated | None:
+    seen = {one.id: None if now is None else Standing.of(now)}
+    found = fates([one], seen, look)
+    return found[0] if found else None
+
+
+def fate(one: Watched, now: Session | None, look: Look = LOOK) -> Fate | None:
+    found = become(one, now, look)
+    return found.fate if found else None
+
+
+def used(was: Session, at: Instant) -> Session:
+    return replace(was, state_change=Instant(at + 3_000), query_start=at)
+
+
+def test_who_stays_as_it_was_has_no_fate_yet() -> None:
+    assert fate(watched(), session()) is None
+
+
+def test_who_was_used_again_is_revived_and_since_when_is_told_by_the_servers_clock() -> None:
+    one = watched()
+    found = become(one, used(one.reap.session, after(NOW, "4s")))
+    assert found
+    assert (found.fate, found.after, found.used_at) == (Fate.REVIVED, parse_span("4s"), after(NOW, "4s"))
+    assert found.reason == "used again after 4s, having been idle for 1h"
+
+
+def test_a_session_at_work_is_revived_when_its_statement_ends_by_itself() -> None:
+    running = session(state=ACTIVE)
+    found = become(watched(running), used(running, after(NOW, "4s")))
+    assert found
+    assert found.reason == "its statement came to its end by itself after 4s"
+
+
+@pytest.mark.parametrize("key", ["query_start", "xact_start"])
+def test_the_earliest_sign_of_use_is_believed(key: str) -> None:
+    now = used(session(), after(NOW, "8s"))
+    signs = {"query_start": after(NOW, "8s"), "xact_start": after(NOW, "8s"), key: after(NOW, "2s")}
+    found = become(watched(), replace(now, **signs))  # type: ignore[arg-type]  # two fields of one type
+    assert found
+    assert found.used_at == after(NOW, "2s")
+
+
+def test_a_beginning_that_is_older_than_the_act_is_no_sign_of_use() -> None:
+    # `SELECT 1` inside the transaction that was open all along.
+    was = session(in_transaction="2h")
+    found = become(watched(was), used(was, after(NOW, "4s")))
+    assert found
+    assert found.used_at == after(NOW, "4s")
+
+
+def test_a_bare_state_change_counts_as_a_use() -> None:
+    was = session()
+    assert fate(watched(was), replace(was, state_change=after(NOW, "4s"))) is Fate.REVIVED
+
+
+def test_a_state_that_is_hidden_by_now_says_nothing() -> None:
+    was = session()
+    assert fate(watched(was), replace(was, state_change=None)) is None
+
+
+def test_who_has_gone_left_by_itself_and_how_long_nobody_had_looked_is_told() -> None:
+    found = become(watched(), None)
+    assert found
+    assert (found.fate, found.unseen) == (Fate.LEFT, parse_span("10s"))
+    assert found.reason == "left by itself after 10s; in its last 10s nobody looked"
+
+
+def test_who_went_while_nobody_looked_for_long_may_have_been_used_before() -> None:
+    look = LOOK._replace(at=after(NOW, "61s"))
+    assert fate(watched(), None, look) is Fate.UNKNOWN
+
+
+def test_a_newcomer_on_the_same_pid_is_somebody_else() -> None:
+    one = watched()
+    other = replace(one.reap.session, id=SessionId(one.id.pid, NOW))
+    assert fates([one], {other.id: Standing.of(other)}, LOOK) == []
+    assert shown([one], snapshot(other)) == {one.id: None}
+
+
+def test_a_look_that_left_nobody_out_tells_who_has_gone_and_a_thrifty_one_does_not() -> None:
+    everybody = snapshot(session(1))
+    assert shown([watched()], everybody) == {watched().id: None}
+    assert shown([watched()], replace(everybody, young=3)) == {}
+    assert shown([watched()], replace(everybody, unreadable=1)) == {}
+
+
+def test_who_is_shown_need_not_be_asked_for() -> None:
+    thrifty = replace(snapshot(session()), young=3)
+    assert shown([watched()], thrifty) == {watched().id: Standing.of(session())}
+
+
+def test_who_was_not_used_until_now_is_unused_for_so_long() -> None:
+    found = unused(watched(), after(NOW, "2h"))
+    assert (found.fate, found.after) == (Fate.UNUSED, parse_span("2h"))
+    assert found.reason == "not used again in 2h"
+
+
+@pytest.mark.parametrize(("told", "when"), [("0s", "1h"), ("1h", "2h"), ("2h", "4h"), ("5h", "10h")])
+def test_that_it_is_unused_is_told_when_it_means_something_and_whenever_that_has_doubled(
+    told: str, when: str
+) -> None:
+    due = after(NOW, when)
+    assert tells_by_now(watched(), due, parse_span(told))
+    assert not tells_by_now(watched(), Instant(due - 1), parse_span(told))
+
+
+def test_a_clock_that_was_set_back_makes_nothing_shorter_than_nothing() -> None:
+    one = watched()
+    found = become(one, used(one.reap.session, Instant(NOW - parse_span("1d"))))
+    assert found
+    assert found.fate is Fate.REVIVED
+    assert found.after == parse_span("10s")
+    assert unused(one, Instant(NOW - 1)).after == Span(0)

@@ -1,0 +1,37 @@
+"""Acts of a rehearsal and what became of them, built so that a test shows only what it is about."""
+
+from collections.abc import Iterator
+
+from reaper.insight.dryrun.outcomes import Fate, Watched
+from reaper.insight.dryrun.regret import Trial
+from reaper.policy.plan import Reap
+from reaper.policy.rules import Mode
+from reaper.policy.session import Identity, Session
+from reaper.policy.time import Instant, Span, parse_span
+from tests.unit.policy.build import NOW, policy, session
+
+DRY = policy("dry", mode=Mode.DRY_RUN)
+
+
+def watched(seen: Session | None = None, *, at: Instant = NOW) -> Watched:
+    """A web worker that a rehearsal took after an hour, unless told otherwise."""
+    reap = Reap(session=session() if seen is None else seen, policy=DRY, reason="idle 1h, limit 10m")
+    return Watched(intent="life/1", reap=reap, at=at, cycle="7", rules="d1gest")
+
+
+def trial(fate: Fate | None, *, idle: str = "10m", after: str = "1h", application: str = "web-1") -> Trial:
+    """A session that a policy of ten minutes met."""
+    who = Identity("shop", "app_web", application, "10.2.0.7")
+    return Trial("orders", "dry", who, fate, NOW, parse_span(idle), parse_span(after))
+
+
+def trials(
+    count: int, fate: Fate | None, *, after: str = "1h", application: str = "web-1"
+) -> Iterator[Trial]:
+    """So many that are alike."""
+    return (trial(fate, after=after, application=application) for _ in range(count))
+
+
+def after(moment: Instant, text: str) -> Instant:
+    """So much later."""
+    return Instant(moment + Span(parse_span(text)))
