@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, settings
 
-from reaper.demo import places
+from reaper.demo import server
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -60,5 +60,5 @@ def ports_of_its_own() -> Iterator[None]:
     count, worker = (os.environ.get(f"PYTEST_XDIST_WORKER{of}", "") for of in ("_COUNT", ""))
     with pytest.MonkeyPatch.context() as patch:
         if worker:
-            patch.setattr(places, "_PORTS", places._PORTS[int(worker.removeprefix("gw")) :: int(count)])
+            patch.setattr(server, "_PORTS", server._PORTS[int(worker.removeprefix("gw")) :: int(count)])
         yield

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from reaper.audit.sinks import RecordFailed
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
-from reaper.demo.binaries import DEFAULT_MAJOR, EmbeddedServerError, find_binaries
 from reaper.demo.live import LiveStage
 from reaper.demo.play import Script, play
+from reaper.demo.server import DEFAULT_MAJOR, EmbeddedServerError, find_binaries
 from reaper.demo.stage import PlainStage, Stage
 from reaper.demo.tempo import USUAL_SECONDS, Interrupted, StoryStuck
 from reaper.postgres.errors import ServerError

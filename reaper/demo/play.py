@@ -22,11 +22,11 @@ from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
 from reaper.config import Server
 from reaper.demo.clients import server_words
-from reaper.demo.embedded import EmbeddedServer
 from reaper.demo.patrol import Patrol
 from reaper.demo.policy_file import NAME, PolicyFile, shipped
 from reaper.demo.scene import Scene
 from reaper.demo.score import SERVER, Score
+from reaper.demo.server import EmbeddedServer
 from reaper.demo.stage import Stage
 from reaper.demo.story import Story
 from reaper.demo.summary import RECORD, summary

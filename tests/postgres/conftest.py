@@ -8,8 +8,7 @@ from typing import Protocol
 import psycopg
 import pytest
 
-from reaper.demo.binaries import DEFAULT_MAJOR
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import DEFAULT_MAJOR, EmbeddedServer
 
 from . import majors
 from . import server as servers

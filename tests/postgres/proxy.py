@@ -11,7 +11,7 @@ from typing import Final, Self, TypeVar
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from reaper.demo.places import free_ports
+from reaper.demo.server import free_ports
 
 from .waiting import PATIENCE
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 
 from . import majors
 

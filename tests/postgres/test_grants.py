@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from reaper.policy.rules import Rules
 from reaper.postgres.findings import Level
 from reaper.postgres.preflight import inspect

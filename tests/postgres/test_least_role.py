@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from reaper.policy.plan import Result, Spared
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.errors import Unreachable

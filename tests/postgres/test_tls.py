@@ -11,7 +11,7 @@ import trustme
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from reaper.postgres.errors import Unreachable
 from reaper.postgres.findings import Finding, Level
 from reaper.postgres.link import Link

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from reaper.policy.plan import Outcome, Result
 
 from . import majors

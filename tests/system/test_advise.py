@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from reaper.history.aliases import SECRET_BYTES, Aliases, Anonymous
 from reaper.history.folder import HistoryFolder
 from reaper.history.write import HistoryWriter

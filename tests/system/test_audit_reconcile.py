@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from tests.postgres.clients import Clients
 from tests.postgres.conftest import StartServer
 from tests.postgres.sandbox import Role

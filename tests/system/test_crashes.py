@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 from reaper.audit.events import INTENT, OUTCOME, TORN, Event
 from reaper.audit.reader import Torn, open_intents, read_events
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from tests.postgres.sandbox import Role
 from tests.postgres.waiting import until
 

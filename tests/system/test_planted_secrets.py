@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import yaml
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role
 from tests.postgres.waiting import until

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from reaper.cli.app import reaper as root
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 
 from .command import Reaper
 from .policies import FILE

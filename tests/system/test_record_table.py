@@ -12,7 +12,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from reaper.audit.events import CLOSED, OPENED, OUTCOME
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from tests.postgres import majors
 from tests.postgres.clients import Clients
 from tests.postgres.conftest import StartServer
@@ -120,7 +120,7 @@ def test_every_line_arrives_in_the_order_of_the_record_down_to_its_last(
 def test_a_table_that_is_away_stands_in_nobodys_way_and_gets_everything_when_it_is_back(
     reaper: Reaper, archive: Archive, clients: Clients, app: Role
 ) -> None:
-    archive.server.kill_immediate()
+    archive.server.shut_down("immediate")
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive)
     service.life.logged("table.away")
@@ -162,7 +162,7 @@ def test_after_any_number_of_crashes_the_table_holds_the_lines_of_the_file_and_e
 def test_a_record_that_is_rotated_and_compressed_while_the_table_is_away_arrives_whole(
     reaper: Reaper, archive: Archive, clients: Clients, app: Role
 ) -> None:
-    archive.server.kill_immediate()
+    archive.server.shut_down("immediate")
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive)
     service.life.logged("table.away")

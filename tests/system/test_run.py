@@ -9,8 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from reaper.demo.embedded import EmbeddedServer
-from reaper.demo.places import free_ports
+from reaper.demo.server import EmbeddedServer, free_ports
 from tests.postgres.clients import Client, Clients
 from tests.postgres.sandbox import Role
 from tests.postgres.server import Server
@@ -167,7 +166,7 @@ def grant_what_it_needs(own_server: EmbeddedServer) -> tuple[str, Role]:
 
 def test_a_server_that_is_away_at_the_start_is_waited_for(tmp_path: Path, own_server: EmbeddedServer) -> None:
     way_in, app = grant_what_it_needs(own_server)
-    own_server.kill_immediate()
+    own_server.shut_down("immediate")
     with Reaper(tmp_path, REAPER_DSN=way_in) as reaper:
         reaper.write(FILE, policy_file(leaked(app)))
         life = reaper.start("run", *RECORD)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role
 from tests.postgres.waiting import until
@@ -75,7 +75,7 @@ def test_a_password_from_the_environment_opens_the_server_and_is_shown_nowhere(
     with Clients(locked_server.dsn) as clients:
         until(clients.open(role=app).left)
     command_line = Path(f"/proc/{life.pid}/cmdline").read_bytes().decode()
-    locked_server.kill_immediate()
+    locked_server.shut_down("immediate")
     life.logged("server.away")
     done = life.end()
     shown = [reaper(command) for command in ("plan", "check", "snapshot")]

@@ -11,7 +11,7 @@ import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.sql import SQL, Identifier
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role, Sandbox
 from tests.postgres.waiting import PATIENCE, until
@@ -40,7 +40,7 @@ def test_a_server_that_is_away_is_not_ready_but_live_until_it_is_back(
         reaper.write(FILE, policy_file(leaked(Role("app", ""))))
         service = started(reaper)
         service.life.logged("cycle.quiet")
-        own_server.kill_immediate()
+        own_server.shut_down("immediate")
         service.life.logged("server.away")
 
         until(lambda: service.ask("readyz").status == 503)

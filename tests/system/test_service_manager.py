@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from tests.postgres.sandbox import Role
 from tests.postgres.waiting import until
 
@@ -70,7 +70,7 @@ def test_it_is_ready_after_the_first_cycle_says_how_it_stands_and_that_it_lives(
 def test_a_server_that_is_away_keeps_nobody_from_being_ready(
     tmp_path: Path, own_server: EmbeddedServer, manager: Manager
 ) -> None:
-    own_server.kill_immediate()
+    own_server.shut_down("immediate")
     with Reaper(tmp_path, REAPER_DSN=own_server.dsn) as reaper:
         reaper.write(FILE, policy_file(leaked(Role("app", ""))))
         manager.start(reaper)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from psycopg.sql import SQL, Identifier
 
-from reaper.demo.embedded import EmbeddedServer
+from reaper.demo.server import EmbeddedServer
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role
 from tests.postgres.waiting import until
@@ -80,7 +80,7 @@ def test_a_server_that_is_away_is_told_once_an_outage(
 ) -> None:
     with Reaper(tmp_path, REAPER_DSN=own_server.dsn) as reaper:
         reaper.write(FILE, notifying(chat, policy_file(leaked(Role("app", "")))))
-        own_server.kill_immediate()
+        own_server.shut_down("immediate")
         service = started(reaper)
         service.life.logged("server.away", times=3)
         until(lambda: told(chat, "is away: "))
@@ -88,7 +88,7 @@ def test_a_server_that_is_away_is_told_once_an_outage(
         service.life.logged("cycle.quiet")
         assert len(told(chat, "is away: ")) == 1
 
-        own_server.kill_immediate()
+        own_server.shut_down("immediate")
         until(lambda: len(told(chat, "Connection refused")) == 2)
         service.life.end()
 

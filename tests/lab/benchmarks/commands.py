@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from reaper.demo.binaries import DEFAULT_MAJOR
+from reaper.demo.server import DEFAULT_MAJOR
 
 from . import backtest, cycle, fleet, lateness, memory, start, takeover, terminations
 from .machine import Machine

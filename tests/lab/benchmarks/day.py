@@ -12,7 +12,7 @@ from reaper import __version__
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Author, Ledger
 from reaper.config import Occasion, read
-from reaper.demo.places import free_ports
+from reaper.demo.server import free_ports
 from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
 from reaper.service.clock import ClockWatch

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from reaper.demo.places import free_ports
+from reaper.demo.server import free_ports
 from reaper.telemetry import events
 from tests.postgres.proxy import Proxy
 from tests.postgres.sandbox import Role

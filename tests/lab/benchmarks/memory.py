@@ -14,7 +14,7 @@ import psycopg
 import yaml
 from psycopg.conninfo import make_conninfo
 
-from reaper.demo.places import free_ports
+from reaper.demo.server import free_ports
 from tests.postgres.sandbox import Role
 from tests.system.policies import Keys, leaked, policy_file
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
-from reaper.demo.places import free_ports
+from reaper.demo.server import free_ports
 
 from .ground import Daemon
 from .pages import Pages

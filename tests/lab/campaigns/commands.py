@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from reaper.demo.binaries import DEFAULT_MAJOR
+from reaper.demo.server import DEFAULT_MAJOR
 from tests.lab.benchmarks.machine import Machine
 
 from .backtest import backtest as run_backtest

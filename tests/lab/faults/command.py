@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from reaper.demo.binaries import DEFAULT_MAJOR
+from reaper.demo.server import DEFAULT_MAJOR
 from tests.lab.benchmarks.machine import Machine
 
 from .campaign import NewFault, Round, rounds

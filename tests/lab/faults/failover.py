@@ -6,7 +6,6 @@ from typing import Final
 
 import psycopg
 
-from reaper.demo.binaries import EmbeddedServerError
 from tests.conftest import MAJORS
 from tests.postgres.majors import installation, tool
 
@@ -29,19 +28,7 @@ class Standby(Server):
         copy = tool("pg_basebackup", major=self._primary.major)
         assert copy, "no pg_basebackup is installed for this major"
         way = ["-h", "127.0.0.1", "-p", str(self._primary.port), "-U", "postgres"]
-        with self.log_path.open("ab") as log:
-            done = self._popen(
-                str(copy), *way, "-R", "-X", "stream", "-c", "fast", "--no-sync", log=log.fileno()
-            ).wait()
-        if done != 0:
-            raise EmbeddedServerError(what="pg_basebackup failed:", said=self.log_text())
-
-    def _says_ready(self, pid: int) -> bool:
-        try:
-            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return False
-        return lines[:1] == [str(pid)] and [line.strip() for line in lines[7:8]] in (["ready"], ["standby"])
+        self._run(str(copy), *way, "-R", "-X", "stream", "-c", "fast", "--no-sync")
 
     def promote(self) -> None:
         """Let it be a primary."""
@@ -63,7 +50,7 @@ class Promotion:
         old, standby = world.server, Standby(world.server)
         await asyncio.to_thread(standby.start)
         world.adopt(standby)
-        await asyncio.to_thread(old._end, world.dice.choice(("fast", "immediate")), "immediate")
+        await asyncio.to_thread(old.shut_down, world.dice.choice(("fast", "immediate")), "immediate")
         self._old = old
         if world.dice.random() < 0.5:
             world.follow(standby)  # while it still is a standby: the reaper may come too early
@@ -96,8 +83,8 @@ class OtherMajor:
         self._old = world.server
         major = world.dice.choice([each for each in MAJORS if each != self._old.major])
         self._new = Server(binaries=await asyncio.to_thread(installation, major), settings=SETTINGS)
-        self._new._port = self._old.port
-        await asyncio.to_thread(self._old._end, "fast", "immediate")
+        self._new.port = self._old.port
+        await asyncio.to_thread(self._old.shut_down, "fast", "immediate")
         await world.serve(self._new)
         world.count(f"another major after a restart: {major}")
 

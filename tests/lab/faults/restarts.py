@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from signal import SIGKILL
 from typing import Final
 
-from reaper.demo.embedded import Mode
+from reaper.demo.server import StopMode
 
 from .campaign import NewFault
 from .contract import Excuse
@@ -16,11 +16,11 @@ class _Restart:
     touches = frozenset({"server"})
     excuse = Excuse.NOTHING
     name: str
-    mode: Mode
+    mode: StopMode
 
     async def inflict(self, world: World) -> None:
         # Half of the times it is away for a while; a restart in one go is over too soon for some.
-        await asyncio.to_thread(world.server._end, self.mode, "immediate")
+        await asyncio.to_thread(world.server.shut_down, self.mode, "immediate")
 
     async def mend(self, world: World) -> None:
         await asyncio.to_thread(world.server.start)

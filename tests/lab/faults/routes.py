@@ -9,7 +9,7 @@ from typing import Final
 
 from psycopg.conninfo import make_conninfo
 
-from reaper.demo.places import free_ports
+from reaper.demo.server import free_ports
 from reaper.telemetry import events
 
 from .campaign import NewFault
@@ -172,8 +172,8 @@ def _launched(server: Server, configuration: Path) -> subprocess.Popen[bytes]:
             [shutil.which("pgbouncer") or "pgbouncer", configuration],
             stdout=log,
             stderr=log,
-            user=server._account.uid,
-            group=server._account.gid,
+            user=server._user.uid,
+            group=server._user.gid,
             extra_groups=[],
         )
 
