@@ -74,9 +74,9 @@ def check(
 
 async def _preflight(server: Server, settings: Settings) -> Sequence[Finding]:
     # Here, because checking a file alone should not cost the loading of what works at a server.
-    from reaper.service.connection import Manner, opened  # noqa: PLC0415
+    from reaper.service.connection import RunOptions, opened  # noqa: PLC0415
 
-    async with opened(server, settings.rules_for(server), Manner()) as at:
+    async with opened(server, settings.rules_for(server), RunOptions()) as at:
         return at.findings
 
 

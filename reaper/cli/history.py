@@ -10,7 +10,7 @@ from reaper.cli.options import dsn_option, history_options, log_options, policie
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server
 from reaper.service.history import Keeping, Recorder
-from reaper.service.signals import heed_signals
+from reaper.service.signals import handle_signals
 from reaper.telemetry import events
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 
@@ -46,7 +46,7 @@ def record_history(
 
 
 async def _record(servers: Sequence[Server], keeping: Keeping, log: Log) -> None:
-    stop = heed_signals(log).stop
+    stop = handle_signals(log).stop
     async with asyncio.TaskGroup() as group:
         for each in servers:
             group.create_task(Recorder(each, keeping, log=log, stop=stop).run(), name=each.name)

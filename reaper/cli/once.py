@@ -16,10 +16,10 @@ from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
 from reaper.postgres.errors import ServerError
 from reaper.postgres.leadership import Holder
-from reaper.service.connection import Manner
+from reaper.service.connection import RunOptions
 from reaper.service.cycle import Cycle
 from reaper.service.once import run_once
-from reaper.service.signals import heed_signals
+from reaper.service.signals import handle_signals
 from reaper.telemetry.library_warnings import strays_told
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 
@@ -45,13 +45,13 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
     """
     settings = read_settings(policies)
     servers = pick_servers(settings, dsn, server)
-    manner = manner_of(
+    options = manner_of(
         dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals
     )
     log = make_log(LogFormat(log_format), LogLevel(log_level))
     with strays_told(log), opened_ledger(audit_log, log) as ledger:
-        say_what_will_be_done(log, settings, manner, [each.name for each in servers])
-        cycles = asyncio.run(_everywhere(servers, settings, manner, ledger, log))
+        say_what_will_be_done(log, settings, options, [each.name for each in servers])
+        cycles = asyncio.run(_everywhere(servers, settings, options, ledger, log))
     unrecorded = [result for result in cycles if isinstance(result, RecordFailed)]
     if unrecorded:
         raise Misconfigured(str(unrecorded[0]))
@@ -63,14 +63,14 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
 
 
 async def _everywhere(
-    servers: Sequence[Server], settings: Settings, manner: Manner, ledger: Ledger, log: Log
+    servers: Sequence[Server], settings: Settings, options: RunOptions, ledger: Ledger, log: Log
 ) -> Sequence[Cycle | Holder | ServerError | RecordFailed | None]:
     """One server's trouble is no other's."""
-    stop = heed_signals(log).stop
+    stop = handle_signals(log).stop
 
     async def at(server: Server) -> Cycle | Holder | ServerError | RecordFailed | None:
         try:
-            return await run_once(server, settings, manner, ledger=ledger, log=log, stop=stop)
+            return await run_once(server, settings, options, ledger=ledger, log=log, stop=stop)
         except ServerError as error:
             return ServerError(f"{server.name}: {error}")
         except RecordFailed as failed:

@@ -22,14 +22,14 @@ from reaper.policy.time import exact_words
 from reaper.postgres.errors import sentence
 from reaper.postgres.query_text import QueryText
 from reaper.postgres.record_table import target_of
-from reaper.service.connection import Manner
+from reaper.service.connection import RunOptions
 from reaper.service.daemon import Daemon, Parts
 from reaper.service.fleet import Shard, choose_servers
 from reaper.service.history import Keeping
-from reaper.service.reload import Rulebook
-from reaper.service.reporter import Tally
+from reaper.service.reload import PolicyReloader
+from reaper.service.reporter import RunTotals
 from reaper.service.shipping import Shipment
-from reaper.service.signals import Summons
+from reaper.service.signals import SignalHandlers
 from reaper.telemetry import events
 from reaper.telemetry.http.server import listen as listen_on
 from reaper.telemetry.library_warnings import strays_told
@@ -41,13 +41,13 @@ _LISTEN: Final = "127.0.0.1:9432"
 _MOST_FILES: Final = 65_536
 
 
-def manner_of(*, dry_run: bool, with_query_text: bool, with_query_literals: bool) -> Manner:
+def manner_of(*, dry_run: bool, with_query_text: bool, with_query_literals: bool) -> RunOptions:
     """How to go about it, from the options."""
     shown = QueryText.SHAPE if with_query_text else QueryText.NONE
-    return Manner(dry_run=dry_run, query_text=QueryText.FULL if with_query_literals else shown)
+    return RunOptions(dry_run=dry_run, query_text=QueryText.FULL if with_query_literals else shown)
 
 
-def say_what_will_be_done(log: Log, settings: Settings, manner: Manner, servers: Sequence[str]) -> None:
+def say_what_will_be_done(log: Log, settings: Settings, options: RunOptions, servers: Sequence[str]) -> None:
     """At the start, in numbers, what may happen from now on."""
     for warning in settings.warnings:
         at = f"{warning.file}:{warning.line}:{warning.column}"
@@ -58,8 +58,8 @@ def say_what_will_be_done(log: Log, settings: Settings, manner: Manner, servers:
     log.info(
         events.STARTED,
         version=__version__,
-        enforcing=0 if manner.dry_run else len(rules.enforcing),
-        rehearsing=len(rules.awake) if manner.dry_run else len(rules.rehearsing),
+        enforcing=0 if options.dry_run else len(rules.enforcing),
+        rehearsing=len(rules.awake) if options.dry_run else len(rules.rehearsing),
         servers=" ".join(servers),
         interval=exact_words(settings.interval),
         rules=rules.digest[:12],
@@ -132,7 +132,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     systemd = Systemd.from_environment()
     settings = read_settings(policies)
     pick_servers(settings, dsn, server)
-    manner = manner_of(
+    options = manner_of(
         dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals
     )
     log = make_log(LogFormat(log_format), LogLevel(log_level))
@@ -140,11 +140,11 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     metrics = Metrics(__version__)
     asked = ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
     choose = partial(choose_servers, dsn=dsn, name=server, shard=_shard(shard))
-    summons = Summons()
-    with strays_told(log), _told_at_the_end(log) as tallies, opened_ledger(audit_log, log) as ledger:
-        say_what_will_be_done(log, settings, manner, [each.name for each in choose(settings)])
+    signal_handlers = SignalHandlers()
+    with strays_told(log), _told_at_the_end(log) as totals, opened_ledger(audit_log, log) as ledger:
+        say_what_will_be_done(log, settings, options, [each.name for each in choose(settings)])
         parts = Parts(
-            rulebook=Rulebook(
+            reloader=PolicyReloader(
                 policies,
                 settings,
                 gauges=metrics.reload,
@@ -152,36 +152,36 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
                 objection=lambda new: _objection(new, dsn, server),
             ),
             servers=choose,
-            manner=manner,
+            options=options,
             ledger=ledger,
             log=log,
             metrics=metrics,
             systemd=systemd,
             listening=_listening(listen, log, asked=asked),
             names=listen_names,
-            summons=summons,
+            signal_handlers=signal_handlers,
             shipment=shipment,
             keeping=keeping,
         )
         daemon = Daemon(parts)
-        tallies.update(_run(daemon, log))
+        totals.update(_run(daemon, log))
         if daemon.record_failed:
             raise daemon.record_failed
 
 
 @contextmanager
-def _told_at_the_end(log: Log) -> Iterator[dict[str, Tally]]:
+def _told_at_the_end(log: Log) -> Iterator[dict[str, RunTotals]]:
     """What was done at each server: the last that is said, also when the record cannot be closed."""
-    tallies = dict[str, Tally]()
+    totals = dict[str, RunTotals]()
     try:
-        yield tallies
+        yield totals
     finally:
-        for name, tally in tallies.items():
-            counts = {"cycles": tally.cycles, "failed": tally.failures, "brakes": tally.brakes}
-            log.info(events.STOPPED, server=name, **counts, **tally.by_result)
+        for name, total in totals.items():
+            counts = {"cycles": total.cycles, "failed": total.failures, "brakes": total.brakes}
+            log.info(events.STOPPED, server=name, **counts, **total.by_result)
 
 
-def _run(daemon: Daemon, log: Log) -> Mapping[str, Tally]:
+def _run(daemon: Daemon, log: Log) -> Mapping[str, RunTotals]:
     try:
         return asyncio.run(daemon.run())
     except ExceptionGroup as broken:

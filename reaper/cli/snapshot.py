@@ -16,7 +16,7 @@ from reaper.policy.session import Snapshot
 from reaper.postgres.errors import ServerError
 from reaper.postgres.preflight import refuse
 from reaper.postgres.query_text import QueryText
-from reaper.service.connection import Manner, opened
+from reaper.service.connection import RunOptions, opened
 from reaper.service.look import MISLEADING
 
 
@@ -62,8 +62,8 @@ def look_at(server: Server, rules: Rules | None, *, query_text: QueryText = Quer
 
 
 async def _look_at(server: Server, rules: Rules | None, query_text: QueryText) -> Snapshot:
-    manner = Manner(dry_run=True, query_text=query_text)
-    async with opened(server, rules, manner) as at:
+    options = RunOptions(dry_run=True, query_text=query_text)
+    async with opened(server, rules, options) as at:
         refuse(tuple(found for found in at.findings if found.check in MISLEADING))
         return await at.observer.observe(rules)
 

@@ -21,7 +21,7 @@ from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, LOCAL, 
 from reaper.policy.text import plain
 from reaper.postgres.errors import ServerError, Unreachable
 from reaper.postgres.preflight import refuse
-from reaper.service.connection import Manner, Opened, opened
+from reaper.service.connection import OpenConnection, RunOptions, opened
 from reaper.telemetry.http.views import Overview
 
 _WAYS: Final = """\
@@ -115,7 +115,7 @@ class Live:
         self._reaper = reaper
         self._trends = Trends()
         self._connection = AsyncExitStack()
-        self._at: Opened | None = None
+        self._at: OpenConnection | None = None
 
     async def look(self) -> Seen:
         """Ask the server, or a reaper that is already inside."""
@@ -132,7 +132,7 @@ class Live:
 
     async def _asked(self) -> Usage:
         if self._at is None:
-            connecting = opened(self._server, None, Manner(dry_run=True))
+            connecting = opened(self._server, None, RunOptions(dry_run=True))
             self._at = await self._connection.enter_async_context(connecting)
             refuse(tuple(found for found in self._at.findings if found.check in _MISLEADING))
         counted = census(await self._at.observer.everybody(), top=self._top)

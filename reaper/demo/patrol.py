@@ -13,7 +13,7 @@ from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
 from reaper.policy.time import seconds
 from reaper.service.clock import ClockWatch
-from reaper.service.connection import Manner, Opened, station
+from reaper.service.connection import OpenConnection, RunOptions, station
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.pause import Flag, pause
 
@@ -24,7 +24,7 @@ class Patrol:
     def __init__(
         self,
         server: Server,
-        at: Opened,
+        at: OpenConnection,
         settings: Settings,
         *,
         ledger: Ledger,
@@ -57,7 +57,7 @@ class Patrol:
         await self._finished.wait()
 
     async def _by(self, settings: Settings) -> None:
-        post = station(self._server, self._at, settings.rules, Manner(), self._ledger, clock=ClockWatch())
+        post = station(self._server, self._at, settings.rules, RunOptions(), self._ledger, clock=ClockWatch())
         memory = Memory()
         while settings is self._settings and not self._finish.is_set():
             cycle = await self._cycle(post, settings, memory)

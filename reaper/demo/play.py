@@ -32,7 +32,7 @@ from reaper.demo.story import Story
 from reaper.demo.summary import RECORD, summary
 from reaper.demo.tempo import Tempo
 from reaper.postgres.errors import Lost
-from reaper.service.connection import Manner, opened
+from reaper.service.connection import RunOptions, opened
 
 _SLOTS: Final = 20
 _SETTINGS: Final = {
@@ -96,7 +96,7 @@ async def _with_the_reaper(dsn: str, policies: PolicyFile, ledger: Ledger, score
     score.mode = "dry-run"
     # Inside before the trouble begins: when all slots are taken, nobody else gets in.
     watched = Server(name="demo", dsn=make_conninfo(dsn, user="reaper"))
-    async with opened(watched, settings.rules, Manner()) as at:
+    async with opened(watched, settings.rules, RunOptions()) as at:
         patrol = Patrol(watched, at, settings, ledger=ledger, saw=score.saw)
         scene = Scene(dsn, tempo)
         story = Story(scene=scene, patrol=patrol, policies=policies, score=score, tempo=tempo)

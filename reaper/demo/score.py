@@ -11,7 +11,7 @@ from reaper.policy.plan import Reap, Result, Spare, Spared
 from reaper.policy.session import SessionId
 from reaper.policy.text import plain
 from reaper.service.cycle import Cycle
-from reaper.service.reporter import Tally
+from reaper.service.reporter import RunTotals
 
 ACT: Final = "act"
 HINT: Final = ""
@@ -74,7 +74,7 @@ class Score:
         self.server = ""
         self.policies = ""
         self.cycle: Cycle | None = None
-        self.tally = Tally()
+        self.tally = RunTotals()
         self.applications: list[str] = []
         self.spared: dict[str, str] = {}
         self.condemned: frozenset[SessionId] = frozenset()

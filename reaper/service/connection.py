@@ -27,7 +27,7 @@ _SHORTEST_LEASE: Final = Span(15 * SECOND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
+class RunOptions:
     """How the reaper goes about it, whatever the policy file says."""
 
     dry_run: bool = False
@@ -37,7 +37,7 @@ class Manner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class OpenConnection:
     """A connection that was looked at."""
 
     link: Link
@@ -48,34 +48,34 @@ class Opened:
 
 @asynccontextmanager
 async def opened(
-    server: Server, rules: Rules | None, manner: Manner, *, lease: Span | None = None
-) -> AsyncIterator[Opened]:
+    server: Server, rules: Rules | None, options: RunOptions, *, lease: Span | None = None
+) -> AsyncIterator[OpenConnection]:
     """Connect, probe and judge; the caller decides what a refusal means."""
-    link = await Link.open(server.dsn, lease=lease, tuned=manner.tuned)
+    link = await Link.open(server.dsn, lease=lease, tuned=options.tuned)
     try:
         seen = await probe(link)
-        yield Opened(
+        yield OpenConnection(
             link=link,
             probe=seen,
-            findings=inspect(link, seen, rules, dry_run=manner.dry_run),
-            observer=Observer(link, seen, server=server.name, query_text=manner.query_text),
+            findings=inspect(link, seen, rules, dry_run=options.dry_run),
+            observer=Observer(link, seen, server=server.name, query_text=options.query_text),
         )
     finally:
         await link.close()
 
 
-async def looked_again(at: Opened, rules: Rules, manner: Manner) -> Opened:
+async def inspect_again(at: OpenConnection, rules: Rules, options: RunOptions) -> OpenConnection:
     """The same connection under rules that are new to it, or with rights that are no longer the same."""
     seen = await probe(at.link)
     at.observer.know(seen)
-    return replace(at, probe=seen, findings=inspect(at.link, seen, rules, dry_run=manner.dry_run))
+    return replace(at, probe=seen, findings=inspect(at.link, seen, rules, dry_run=options.dry_run))
 
 
 def station(
     server: Server,
-    at: Opened,
+    at: OpenConnection,
     rules: Rules,
-    manner: Manner,
+    options: RunOptions,
     ledger: Ledger,
     *,
     clock: ClockWatch,
@@ -86,7 +86,7 @@ def station(
     rehearsal = Rehearsal()
     return Station(
         observer=at.observer,
-        hands=Hands(enforce=rehearsal if manner.dry_run else GuardedTerminator(at.link), rehearse=rehearsal),
+        hands=Hands(enforce=rehearsal if options.dry_run else GuardedTerminator(at.link), rehearse=rehearsal),
         ledger=ledger,
         author=Author(
             version=__version__,
@@ -94,23 +94,23 @@ def station(
             by=at.probe.role,
             server=server.name,
             rules=rules.digest,
-            dry_run=manner.dry_run,
+            dry_run=options.dry_run,
         ),
         clock=clock,
         ahead=ahead,
     )
 
 
-def foresight(settings: Settings) -> Span:
+def lookahead(settings: Settings) -> Span:
     """How far a cycle looks ahead: beyond the next one, which may come late and has to find nobody new."""
     return Span(_FORESIGHT_INTERVALS * settings.interval)
 
 
-def lease_of(settings: Settings) -> Span:
+def lease_duration(settings: Settings) -> Span:
     """For how long a reaper may be silent before the server takes it for frozen, and its lead away."""
     return Span(max(_LEASE_INTERVALS * settings.interval, _SHORTEST_LEASE))
 
 
-def office_of(manner: Manner) -> Office:
+def office_of(options: RunOptions) -> Office:
     """What to lead: a rehearsal has a lead of its own, and does not stand in the way of who acts."""
-    return Office.REHEARSING if manner.dry_run else Office.ACTING
+    return Office.REHEARSING if options.dry_run else Office.ACTING

@@ -15,18 +15,18 @@ from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import RecordFailed
 from reaper.config import Occasion, Server, Settings, Webhook
 from reaper.policy.time import seconds
-from reaper.service.connection import Manner
+from reaper.service.connection import RunOptions
 from reaper.service.fleet import Fleet
-from reaper.service.health import Vitals
+from reaper.service.health import HealthCheck
 from reaper.service.history import Keeping
-from reaper.service.page_data import Lessons, Outlook
+from reaper.service.page_data import Lessons, PageData
 from reaper.service.pause import pause
-from reaper.service.recent_events import Chronicle
-from reaper.service.reload import Rulebook
-from reaper.service.reporter import Tally
-from reaper.service.server_loop import ServerLoop, Surroundings
+from reaper.service.recent_events import RecentEvents
+from reaper.service.reload import PolicyReloader
+from reaper.service.reporter import RunTotals
+from reaper.service.server_loop import LoopContext, ServerLoop
 from reaper.service.shipping import Shipment, Shipper
-from reaper.service.signals import Flags, Summons, heed_signals
+from reaper.service.signals import Flags, SignalHandlers, handle_signals
 from reaper.telemetry import events
 from reaper.telemetry.http.server import application, serve
 from reaper.telemetry.log import Log
@@ -36,7 +36,7 @@ from reaper.telemetry.notify import Hook, Notifier
 from reaper.telemetry.systemd import Systemd
 
 
-class Heads:
+class ChainHeadLog:
     """Tells where the chain of each sink stands, each head once."""
 
     def __init__(self, ledger: Ledger, log: Log) -> None:
@@ -71,10 +71,10 @@ class Broken(Exception):
 class Parts:
     """What a daemon is made of."""
 
-    rulebook: Rulebook
+    reloader: PolicyReloader
     servers: Callable[[Settings], Sequence[Server]]
     """Which servers of these settings are ours."""
-    manner: Manner
+    options: RunOptions
     ledger: Ledger
     log: Log
     metrics: Metrics
@@ -82,7 +82,7 @@ class Parts:
     listening: socket | None
     names: Collection[str] = ()
     """By which the port on loopback may be asked for, beside addresses and `localhost`."""
-    summons: Summons | None = None
+    signal_handlers: SignalHandlers | None = None
     shipment: Shipment | None = None
     """The record on its way into a table."""
     keeping: Keeping | None = None
@@ -97,31 +97,31 @@ class Daemon:
         self.record_failed: RecordFailed | None = None
         """What kept the end of the record from being written."""
         settings = self._settings
-        common = Surroundings(
-            settings=settings, manner=parts.manner, ledger=parts.ledger, keeping=parts.keeping
+        common = LoopContext(
+            settings=settings, options=parts.options, ledger=parts.ledger, keeping=parts.keeping
         )
         self._notifier = Notifier(log=parts.log, counts=parts.metrics.notifications)
-        self._chronicle = Chronicle()
+        self._recent_events = RecentEvents()
         self._fleet = Fleet(
             common,
             log=parts.log,
             metrics=parts.metrics,
             notifier=self._notifier,
-            chronicle=self._chronicle,
+            recent_events=self._recent_events,
         )
         self._shipper = self._shipper_of(parts)
-        self._vitals = Vitals(
+        self._health = HealthCheck(
             fleet=self._fleet,
             settings=settings,
             reload=parts.metrics.reload,
-            dry_run=parts.manner.dry_run,
+            dry_run=parts.options.dry_run,
             beside=lambda: self._shipper.reasons() if self._shipper else {},
         )
 
-    async def run(self) -> Mapping[str, Tally]:
+    async def run(self) -> Mapping[str, RunTotals]:
         """Begin everywhere, keep watch, end everywhere; returns what was done at each server."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MOST_NAMES, "names"))
-        flags = heed_signals(self._parts.log, self._parts.summons)
+        flags = handle_signals(self._parts.log, self._parts.signal_handlers)
         last = asyncio.Event()
         async with asyncio.TaskGroup() as group:
 
@@ -142,17 +142,17 @@ class Daemon:
             # Now, so that its last line is carried into the table as well.
             self._close_record()
             last.set()
-        return self._fleet.tallies
+        return self._fleet.totals
 
     async def _watch(self, flags: Flags, start: Callable[[ServerLoop], None]) -> None:
         """Once a second, and at once on a signal: reload, muster, feed the watchdog, say how it stands."""
         parts = self._parts
-        self._muster(start)
+        self._update_servers(start)
         # A manager that waits for less than two beats is fed in time all the same.
         beat = min(_BEAT_SECONDS, (parts.systemd.watchdog_seconds or math.inf) / 2)
-        announced, beats, heads = False, 0, Heads(parts.ledger, parts.log)
+        announced, beats, heads = False, 0, ChainHeadLog(parts.ledger, parts.log)
         while not flags.stop.is_set():
-            if not announced and self._vitals.started():
+            if not announced and self._health.started():
                 parts.systemd.ready()
                 announced = True
             self._beat()
@@ -160,32 +160,32 @@ class Daemon:
             if flags.reload.is_set():
                 flags.reload.clear()
                 await self._reload_as_asked(start)
-            elif (beats := beats + 1) % _BEATS_A_LOOK == 0 and await parts.rulebook.look():
-                self._muster(start)
+            elif (beats := beats + 1) % _BEATS_A_LOOK == 0 and await parts.reloader.look():
+                self._update_servers(start)
             if beats % _BEATS_A_HEAD == 0:
                 heads.tell()
 
     async def _reload_as_asked(self, start: Callable[[ServerLoop], None]) -> None:
         self._parts.systemd.reloading()
         self._reopen_record()
-        await self._parts.rulebook.reload()
-        self._muster(start)
+        await self._parts.reloader.reload()
+        self._update_servers(start)
         self._parts.systemd.ready()
 
-    def _muster(self, start: Callable[[ServerLoop], None]) -> None:
+    def _update_servers(self, start: Callable[[ServerLoop], None]) -> None:
         settings = self._settings()
         self._parts.metrics.put_in_force(
             digest=settings.rules.digest, interval_seconds=seconds(settings.interval)
         )
         self._notifier.use(map(_hook, settings.notify))
-        self._fleet.muster(self._parts.servers(settings), start)
+        self._fleet.update_servers(self._parts.servers(settings), start)
 
     def _beat(self) -> None:
         manager = self._parts.systemd
         if not manager.listens:
             return  # a look at every server for nobody
-        manager.status(self._vitals.status())
-        if self._vitals.live().good:
+        manager.status(self._health.status())
+        if self._health.live().good:
             manager.alive()
 
     def _reopen_record(self) -> None:
@@ -210,25 +210,25 @@ class Daemon:
         return Shipper(parts.shipment, log=parts.log, gauges=gauges, alarm=alarm)
 
     def _settings(self) -> Settings:
-        return self._parts.rulebook.settings
+        return self._parts.reloader.settings
 
     def _pages(self) -> Starlette:
         learnt = Lessons(fleet=self._fleet).verdicts
-        outlook = Outlook(
+        page_data = PageData(
             fleet=self._fleet,
             settings=self._settings,
             metrics=self._parts.metrics,
-            chronicle=self._chronicle,
+            recent_events=self._recent_events,
             learnt=learnt,
-            dry_run=self._parts.manner.dry_run,
+            dry_run=self._parts.options.dry_run,
         )
         return application(
             metrics=self._parts.metrics,
-            livez=self._vitals.live,
-            readyz=self._vitals.ready,
-            overview=outlook.overview,
+            livez=self._health.live,
+            readyz=self._health.ready,
+            overview=page_data.overview,
             learnt=learnt,
-            rows=outlook.rows,
+            rows=page_data.rows,
         )
 
 

@@ -11,11 +11,11 @@ from reaper.config import Server, Settings
 from reaper.insight.dryrun.assessment import Held
 from reaper.postgres.link import name_of
 from reaper.service.clock import ClockWatch
-from reaper.service.follow_up import Aftermath, Standings, Trials
-from reaper.service.recent_events import Chronicle
-from reaper.service.reporter import Bulletin, Tally
-from reaper.service.server_loop import ServerLoop, Surroundings
-from reaper.service.status import Standing
+from reaper.service.follow_up import FollowUp, OutcomeStore, Standings
+from reaper.service.recent_events import RecentEvents
+from reaper.service.reporter import Reporter, RunTotals
+from reaper.service.server_loop import LoopContext, ServerLoop
+from reaper.service.status import ServerStatus
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Notifier
@@ -83,29 +83,29 @@ class Fleet:
 
     def __init__(
         self,
-        common: Surroundings,
+        common: LoopContext,
         *,
         log: Log,
         metrics: Metrics,
         notifier: Notifier,
-        chronicle: Chronicle | None = None,
+        recent_events: RecentEvents | None = None,
     ) -> None:
         self._common = common
         self._log = log
         self._metrics = metrics
         self._notifier = notifier
-        self._chronicle = chronicle or Chronicle()
+        self._recent_events = recent_events or RecentEvents()
         self._loops: dict[Server, ServerLoop] = {}
         self._all: list[ServerLoop] = []
         self._clocks: dict[str, ClockWatch] = {}
-        self._aftermaths: dict[str, Aftermath] = {}
-        self._trials = Trials()
-        self.tallies: dict[str, Tally] = {}
+        self._follow_ups: dict[str, FollowUp] = {}
+        self._trials = OutcomeStore()
+        self.totals: dict[str, RunTotals] = {}
 
     @property
-    def standings(self) -> Mapping[str, Standing]:
+    def statuses(self) -> Mapping[str, ServerStatus]:
         """Where each loop stands."""
-        return {server.name: loop.standing for server, loop in self._loops.items()}
+        return {server.name: loop.status for server, loop in self._loops.items()}
 
     @property
     def loops(self) -> Iterable[ServerLoop]:
@@ -113,19 +113,19 @@ class Fleet:
         return self._loops.values()
 
     @property
-    def aftermaths(self) -> Mapping[str, Aftermath]:
+    def follow_ups(self) -> Mapping[str, FollowUp]:
         """What cycles have led to, at each server."""
-        return self._aftermaths
+        return self._follow_ups
 
     def trials(self) -> Standings:
         """What rehearsals have shown until now."""
-        return self._trials.beside(each.watch.acts() for each in self._aftermaths.values())
+        return self._trials.beside(each.watch.acts() for each in self._follow_ups.values())
 
     def held(self) -> Iterable[Held]:
         """The most that restraints of rehearsed policies have held back until now."""
-        return (one for each in self._aftermaths.values() for one in each.holdings.most)
+        return (one for each in self._follow_ups.values() for one in each.holdings.most)
 
-    def muster(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
+    def update_servers(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
         """Begin at servers that are new, end at those that are gone; one that has changed is both.
 
         Those that stay are woken: what they wait for may have changed.
@@ -152,34 +152,34 @@ class Fleet:
         await asyncio.gather(*(loop.ended.wait() for loop in self._all))
 
     def _loop(self, server: Server, *, begin_after: float) -> ServerLoop:
-        bulletin = Bulletin(
+        reporter = Reporter(
             server.name,
             log=self._log,
             metrics=self._metrics,
             notifier=self._notifier,
-            chronicle=self._chronicle,
+            recent_events=self._recent_events,
         )
         # One that comes back, or whose connection string has changed, goes on counting.
-        bulletin.tally = self.tallies.setdefault(server.name, bulletin.tally)
+        reporter.totals = self.totals.setdefault(server.name, reporter.totals)
         # What is known of a server's clock outlives a change of its labels or its connection string.
         clock = self._clocks.setdefault(server.name, ClockWatch())
         keeping = self._common.keeping
         loop = ServerLoop(
             server,
             self._common,
-            bulletin,
-            Standing(),
+            reporter,
+            ServerStatus(),
             clock=clock,
-            aftermath=self._aftermath(server.name),
-            annals=keeping.of(server.name, bulletin) if keeping else None,
+            follow_up=self._follow_up(server.name),
+            annals=keeping.of(server.name, reporter) if keeping else None,
             begin_after=begin_after,
         )
         self._all = [other for other in self._all if not other.ended.is_set()] + [loop]
         return loop
 
-    def _aftermath(self, server: str) -> Aftermath:
+    def _follow_up(self, server: str) -> FollowUp:
         """What is known of it stays known when the server changes its labels or its connection string."""
-        known = self._aftermaths.get(server)
-        new = known.next() if known else Aftermath(server, self._common.ledger, self._trials)
-        self._aftermaths[server] = new
+        known = self._follow_ups.get(server)
+        new = known.next() if known else FollowUp(server, self._common.ledger, self._trials)
+        self._follow_ups[server] = new
         return new

@@ -29,7 +29,7 @@ from reaper.policy.session import SessionId
 from reaper.policy.time import SECOND, Instant, Span
 from reaper.postgres.onlooker import Onlooker, Seen
 from reaper.service.cycle import Cycle
-from reaper.service.refills import Refills
+from reaper.service.refills import RefillDetector
 
 
 class Holdings:
@@ -71,7 +71,7 @@ _MOST_ASKED: Final = 5_000
 Acts = Mapping[tuple[str, Key], Trial]
 
 
-class Trials:
+class OutcomeStore:
     """The newest acts of all servers that something has become of."""
 
     def __init__(self, most: int = MOST_TRIALS) -> None:
@@ -139,7 +139,9 @@ class _Case:
 class Watch:
     """The open cases of one server; of longer life than a connection."""
 
-    def __init__(self, server: str, ledger: Ledger, trials: Trials, *, most: int = MOST_WATCHED) -> None:
+    def __init__(
+        self, server: str, ledger: Ledger, trials: OutcomeStore, *, most: int = MOST_WATCHED
+    ) -> None:
         self._server = server
         self._ledger = ledger
         self._trials = trials
@@ -281,11 +283,11 @@ class News(NamedTuple):
     left_alone: Sequence[Refilling]
 
 
-class Aftermath:
+class FollowUp:
     """Looks at what cycles have led to, and records it; of longer life than a connection."""
 
     def __init__(
-        self, server: str, ledger: Ledger, trials: Trials, *, before: "Aftermath | None" = None
+        self, server: str, ledger: Ledger, trials: OutcomeStore, *, before: "FollowUp | None" = None
     ) -> None:
         self._server = server
         self._ledger = ledger
@@ -293,12 +295,12 @@ class Aftermath:
         # What another loop watches stays its own: that loop is still at its end when this one begins, maybe
         # at another server, and neither can tell what became of the other's sessions.
         self.watch = Watch(server, ledger, trials)
-        self.refills: Refills = before.refills if before else Refills()
+        self.refills: RefillDetector = before.refills if before else RefillDetector()
         self.holdings: Holdings = before.holdings if before else Holdings(server)
 
-    def next(self) -> "Aftermath":
+    def next(self) -> "FollowUp":
         """What the loop that takes the place of this one begins with."""
-        return Aftermath(self._server, self._ledger, self._trials, before=self)
+        return FollowUp(self._server, self._ledger, self._trials, before=self)
 
     def reminded(self, memory: Memory) -> Memory:
         """What the next cycle has to know of it."""

@@ -18,7 +18,7 @@ _OF_USE: Final = {State.WORKING, State.STANDBY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vitals:
+class HealthCheck:
     """Looks at the standings of all loops."""
 
     fleet: Fleet
@@ -32,39 +32,37 @@ class Vitals:
         """Bad when a loop stands still: then nothing but a restart helps."""
         limit = 3 * seconds(self.settings().interval) + _LONGEST_SILENCE
         silent = {
-            name: f"no sign of life for {standing.silent_seconds:.0f}s ({standing})"
-            for name, standing in self.fleet.standings.items()
-            if standing.silent_seconds > limit
+            name: f"no sign of life for {status.silent_seconds:.0f}s ({status})"
+            for name, status in self.fleet.statuses.items()
+            if status.silent_seconds > limit
         }
         return Health(good=not silent, reasons=silent)
 
     def ready(self) -> Health:
         """Bad when a server that is ours is not looked after, with the reason."""
-        standings = self.fleet.standings
-        missing = {
-            name: str(standing) for name, standing in standings.items() if standing.state not in _OF_USE
-        }
+        statuses = self.fleet.statuses
+        missing = {name: str(status) for name, status in statuses.items() if status.state not in _OF_USE}
         return Health(good=not missing, reasons={**missing, **self.beside()})
 
     def started(self) -> bool:
         """Whether every loop has had the result of its first attempt."""
-        return all(standing.started for standing in self.fleet.standings.values())
+        return all(status.started for status in self.fleet.statuses.values())
 
     def status(self) -> str:
         """`3 servers, 412 of 500 slots, 2 policies enforcing`."""
-        standings = list(self.fleet.standings.values())
-        seen_now = (standing for standing in standings if standing.state is State.WORKING)
-        slots = [standing.slots for standing in seen_now if standing.slots]
+        statuses = list(self.fleet.statuses.values())
+        seen_now = (status for status in statuses if status.state is State.WORKING)
+        slots = [status.slots for status in seen_now if status.slots]
         enforcing = 0 if self.dry_run else len(self.settings().rules.enforcing)
         parts = [
-            _counted(len(standings), "server"),
+            _counted(len(statuses), "server"),
             f"{sum(each.used for each in slots)} of {sum(each.total for each in slots)} slots",
             f"{_counted(enforcing, 'policy', 'policies')} enforcing",
         ]
         if not self.reload.succeeded:
             parts.append("the policy file on disk is refused")
         for state in (State.STANDBY, State.AWAY, State.REFUSED, State.FAILING):
-            count = sum(standing.state is state for standing in standings)
+            count = sum(status.state is state for status in statuses)
             parts += [f"{count} {state.value}"] if count else []
         return ", ".join(parts)
 

@@ -29,7 +29,7 @@ from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.observer import Observer, ObservingFailed
 from reaper.postgres.preflight import refuse
 from reaper.service.clock import ClockWatch
-from reaper.service.connection import Manner, Opened, opened
+from reaper.service.connection import OpenConnection, RunOptions, opened
 from reaper.service.cycle import Cycle
 from reaper.service.pause import Flag, pause, unless
 from reaper.service.reporter import warn
@@ -98,7 +98,7 @@ class Annals:
         self._waiting = 0
         self._failures = 0
         self._clock = ClockWatch()  # not the cycles' own: a jump that it noticed would be news to no cycle
-        self._observer: tuple[Opened, Observer] | None = None
+        self._observer: tuple[OpenConnection, Observer] | None = None
 
     @property
     def due_in(self) -> float:
@@ -115,7 +115,7 @@ class Annals:
         if candidates := _candidates(cycle):
             self._submit(partial(self._sighting, snapshot, candidates))
 
-    async def look(self, at: Opened, *, room: float) -> None:
+    async def look(self, at: OpenConnection, *, room: float) -> None:
         """Take a reading if it is time, and if there is room for it before the next cycle; raises Lost."""
         if self.due_in or self._waiting >= _MOST_WAITING:
             return
@@ -124,17 +124,17 @@ class Annals:
         else:
             self._took *= _FORGETS  # what was slow once may be quick again
 
-    async def look_first(self, at: Opened) -> None:
+    async def look_first(self, at: OpenConnection) -> None:
         """Take a reading before the first cycle, which takes nobody: what it is to be compared with."""
         await self._read(at, within=_LONGEST_LOOK)
 
-    async def look_last(self, at: Opened) -> None:
+    async def look_last(self, at: OpenConnection) -> None:
         """Take a last reading, so that what cycles have noted since the one before is not left behind."""
         if self._marks:
             with suppress(ServerError):
                 await self._read(at, within=_LONGEST_LOOK)
 
-    async def _read(self, at: Opened, *, within: float) -> None:
+    async def _read(self, at: OpenConnection, *, within: float) -> None:
         started = time.monotonic()
         self._due = started + self._every
         try:
@@ -155,7 +155,7 @@ class Annals:
         """Write what is at hand, and close the file."""
         await asyncio.wrap_future(self._pool.submit(self._quietly, self._writer.close))
 
-    def _observer_of(self, at: Opened) -> Observer:
+    def _observer_of(self, at: OpenConnection) -> Observer:
         """Its own: what it knows of everybody is not forgotten when a cycle looks at a few."""
         if self._observer is None or self._observer[0].link is not at.link:
             self._observer = at, Observer(at.link, at.probe, server=at.observer.server)
@@ -244,7 +244,7 @@ class Recorder:
     async def _record(self) -> None:
         lease = Span(max(_LEASE_READINGS * self._keeping.every, _SHORTEST_LEASE))
         async with AsyncExitStack() as stack:
-            connecting = opened(self._server, None, Manner(dry_run=True), lease=lease)
+            connecting = opened(self._server, None, RunOptions(dry_run=True), lease=lease)
             at = await unless(self._stop, stack.enter_async_context(connecting))
             if at is None:
                 return
@@ -262,7 +262,7 @@ class Recorder:
         """It goes on."""
         self._log.info(events.HISTORY_RESUMED)
 
-    def _say_connected(self, at: Opened) -> None:
+    def _say_connected(self, at: OpenConnection) -> None:
         self._trouble = None
         warn(at, self._log)
         self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major)

@@ -9,7 +9,7 @@ from reaper.insight.advice.evidence import Evidence, Watching
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.ground import read_ground
 from reaper.postgres.preflight import refuse
-from reaper.service.connection import Manner, opened
+from reaper.service.connection import RunOptions, opened
 
 MISLEADING: Final = frozenset({"pooler", "visibility", "version"})
 """Through a pooler or half blind, what we show would look true and be wrong."""
@@ -28,7 +28,7 @@ async def look_for(
 ) -> Evidence:
     """Look again and again for so long; once when it is no time at all. Raises ServerError."""
     loop = asyncio.get_running_loop()
-    async with opened(server, None, Manner(dry_run=True, tuned=False)) as at:
+    async with opened(server, None, RunOptions(dry_run=True, tuned=False)) as at:
         refuse(tuple(found for found in at.findings if found.check in MISLEADING))
         before = await read_ground(at.link, at.probe)
         began = loop.time()

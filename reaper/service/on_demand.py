@@ -20,7 +20,7 @@ from reaper.policy.session import Snapshot
 from reaper.policy.time import Instant
 from reaper.postgres.observer import Observer, ObservingFailed
 from reaper.service.clock import ClockWatch
-from reaper.service.connection import Opened
+from reaper.service.connection import OpenConnection
 from reaper.service.pause import Flag, pause
 
 TOP: Final = 12
@@ -120,7 +120,7 @@ class Lookout:
         seen = self._whole.snapshot
         return replace(seen, sessions=tuple(replace(each, query=None) for each in seen.sessions))
 
-    async def rest(self, at: Opened, rules: Rules, delay: float, *wakers: Flag) -> None:
+    async def rest(self, at: OpenConnection, rules: Rules, delay: float, *wakers: Flag) -> None:
         """Rest for so long or until woken, and look meanwhile for whoever asks."""
         end = self._clock() + delay
         while True:
@@ -137,7 +137,7 @@ class Lookout:
     def _just_tried(self) -> bool:
         return self._clock() - self._tried < _FRESH_SECONDS
 
-    async def _look(self, at: Opened, rules: Rules, within: float) -> None:
+    async def _look(self, at: OpenConnection, rules: Rules, within: float) -> None:
         # An observer of its own: what the cycles' remembers of their last look stays as it is.
         observer = Observer(at.link, at.probe, server=self._server)
         try:

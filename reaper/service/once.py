@@ -9,7 +9,7 @@ from reaper.policy.plan import Result
 from reaper.policy.time import seconds
 from reaper.postgres.leadership import Holder, Leadership
 from reaper.service.clock import ClockWatch
-from reaper.service.connection import Manner, lease_of, office_of, opened, station
+from reaper.service.connection import RunOptions, lease_duration, office_of, opened, station
 from reaper.service.counters import Account
 from reaper.service.cycle import Cycle, run_cycle
 from reaper.service.pause import Flag, pause
@@ -21,15 +21,15 @@ _MAYBE_TERMINATED: Final = {Result.TERMINATED, Result.SIGNALLED, Result.UNKNOWN}
 
 
 async def run_once(
-    server: Server, settings: Settings, manner: Manner, *, ledger: Ledger, log: Log, stop: Flag
+    server: Server, settings: Settings, options: RunOptions, *, ledger: Ledger, log: Log, stop: Flag
 ) -> Cycle | Holder | None:
     """Look, look again a moment later, carry out what both looks agree on; or say who leads here instead."""
     rules = settings.rules_for(server)
     log = log.bind(server=server.name)
-    async with opened(server, rules, manner, lease=lease_of(settings)) as at:
-        post = station(server, at, rules, manner, ledger, clock=ClockWatch())
+    async with opened(server, rules, options, lease=lease_duration(settings)) as at:
+        post = station(server, at, rules, options, ledger, clock=ClockWatch())
         warn(at, log)
-        leadership = Leadership(at.link, office=office_of(manner), role=at.probe.role)
+        leadership = Leadership(at.link, office=office_of(options), role=at.probe.role)
         if not await leadership.seek():
             holder = await leadership.holder()
             log.warning(events.STANDS_BY, why=str(holder or "another reaper leads"))

@@ -14,8 +14,8 @@ from reaper.policy.rules import Rules
 from reaper.policy.time import Span, isoformat, seconds
 from reaper.service.fleet import Fleet
 from reaper.service.on_demand import Reading
-from reaper.service.recent_events import Chronicle
-from reaper.service.reporter import Tally
+from reaper.service.recent_events import RecentEvents
+from reaper.service.reporter import RunTotals
 from reaper.service.server_loop import ServerLoop
 from reaper.service.status import State
 from reaper.telemetry.http.routes import Learnt, LeftAlone, Verdicts
@@ -60,8 +60,8 @@ class Lessons:
                 until=isoformat(alone.until),
                 reason=alone.reason,
             )
-            for server, aftermath in self.fleet.aftermaths.items()
-            for group, alone in aftermath.refills.left_alone.items()
+            for server, follow_up in self.fleet.follow_ups.items()
+            for group, alone in follow_up.refills.left_alone.items()
         ]
 
 
@@ -73,13 +73,13 @@ _SEEN: Final = {State.WORKING, State.FAILING}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class PageData:
     """Looks round for whoever asks."""
 
     fleet: Fleet
     settings: Callable[[], Settings]
     metrics: Metrics
-    chronicle: Chronicle
+    recent_events: RecentEvents
     learnt: Learnt
     dry_run: bool
     clock: Callable[[], float] = time.monotonic
@@ -103,7 +103,7 @@ class Outlook:
             servers=tuple(lines[:_MOST_SERVERS]),
             more_servers=len(lines[_MOST_SERVERS:]),
             shown=shown,
-            happenings=self.chronicle.latest(_MOST_HAPPENINGS),
+            recent_events=self.recent_events.latest(_MOST_HAPPENINGS),
             verdicts=tuple(map(_verdict, lessons.policies[:_MOST_POLICIES])),
             left_alone=tuple(map(_left_alone, lessons.left_alone[:_OUTLOOK_MOST_LEFT_ALONE])),
         )
@@ -115,12 +115,12 @@ class Outlook:
         return None if seen is None else await asyncio.to_thread(dump_snapshot, seen)
 
     def _line(self, loop: ServerLoop) -> ServerLine:
-        standing = loop.standing
-        slots = standing.slots if standing.state in _SEEN else None
+        status = loop.status
+        slots = status.slots if status.state in _SEEN else None
         return ServerLine(
             name=loop.server.name,
-            state=standing.state.value,
-            why=standing.why,
+            state=status.state.value,
+            why=status.why,
             total=slots.total if slots else None,
             usable=max(slots.total - slots.reserved, 0) if slots else None,
             used=slots.used if slots else None,
@@ -129,7 +129,7 @@ class Outlook:
 
     async def _shown(self, loop: ServerLoop) -> ServerView:
         reading = await loop.lookout.reading()
-        due = loop.standing.next_cycle
+        due = loop.status.next_cycle
         rules = self.settings().rules_for(loop.server)
         return ServerView(
             name=loop.server.name,
@@ -158,7 +158,7 @@ class Outlook:
         plan = gauges and gauges.plan
         matching = candidates(plan, rules) if plan else None
         braked = {trip.policy.name for trip in plan.brakes} if plan else set()
-        tally = self.fleet.tallies.get(server) or Tally()
+        totals = self.fleet.totals.get(server) or RunTotals()
         for policy in rules.policies[:_MOST_POLICIES]:
             yield PolicyLine(
                 name=policy.name,
@@ -167,7 +167,7 @@ class Outlook:
                 matching=matching[policy.name, policy.mode.value] if matching else None,
                 braked=policy.name in braked,
                 outcomes={
-                    result.value: count for (of, result), count in tally.results.items() if of == policy.name
+                    result.value: count for (of, result), count in totals.results.items() if of == policy.name
                 },
             )
 

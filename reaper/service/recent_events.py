@@ -5,23 +5,23 @@ from typing import Final
 
 from reaper.policy.time import isoformat
 from reaper.service.cycle import Cycle
-from reaper.telemetry.http.views import Happening
+from reaper.telemetry.http.views import RecentEvent
 
 _MOST: Final = 30
 BRAKED: Final = "braked"
 
 
-class Chronicle:
+class RecentEvents:
     """Remembers the last few outcomes and brakes."""
 
     def __init__(self) -> None:
-        self._happenings = deque[Happening](maxlen=_MOST)
+        self._recent_events = deque[RecentEvent](maxlen=_MOST)
 
     def add(self, server: str, cycle: Cycle) -> None:
         """A cycle has come to its end."""
         for trip in cycle.new_brakes:
-            self._happenings.append(
-                Happening(
+            self._recent_events.append(
+                RecentEvent(
                     at=isoformat(cycle.snapshot.at),
                     server=server,
                     policy=trip.policy.name,
@@ -33,8 +33,8 @@ class Chronicle:
                 )
             )
         for reap, outcome in cycle.settled[-_MOST:]:
-            self._happenings.append(
-                Happening(
+            self._recent_events.append(
+                RecentEvent(
                     at=isoformat(outcome.at or cycle.snapshot.at),
                     server=server,
                     policy=reap.policy.name,
@@ -46,6 +46,6 @@ class Chronicle:
                 )
             )
 
-    def latest(self, most: int) -> tuple[Happening, ...]:
+    def latest(self, most: int) -> tuple[RecentEvent, ...]:
         """The last ones, the latest first."""
-        return tuple(self._happenings)[: -most - 1 : -1]
+        return tuple(self._recent_events)[: -most - 1 : -1]

@@ -41,7 +41,7 @@ class _Case:
     evidence: Evidence = Evidence()  # noqa: RUF009 (immutable)
 
 
-class Refills:
+class RefillDetector:
     """The groups of one server; of longer life than a connection."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 _MOST_LOGGED: Final = 100
 
 
-class Rulebook:
+class PolicyReloader:
     """Holds the settings; loops read them at the start of a cycle, so a swap falls between cycles."""
 
     def __init__(

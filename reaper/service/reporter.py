@@ -14,9 +14,9 @@ from reaper.policy.session import whose
 from reaper.policy.time import Span, words
 from reaper.postgres.findings import Level
 from reaper.postgres.leadership import Holder
-from reaper.service.connection import Opened
+from reaper.service.connection import OpenConnection
 from reaper.service.cycle import Cycle
-from reaper.service.recent_events import Chronicle
+from reaper.service.recent_events import RecentEvents
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics.collect import Metrics
@@ -24,7 +24,7 @@ from reaper.telemetry.notify import Notifier
 
 
 @dataclass(slots=True)
-class Tally:
+class RunTotals:
     """Counts over all cycles of all servers."""
 
     cycles: int = 0
@@ -48,7 +48,7 @@ class Tally:
         return dict(total)
 
 
-class Bulletin:
+class Reporter:
     """Tells what happens at one server."""
 
     def __init__(
@@ -58,10 +58,10 @@ class Bulletin:
         log: Log,
         metrics: Metrics,
         notifier: Notifier,
-        chronicle: Chronicle | None = None,
+        recent_events: RecentEvents | None = None,
     ) -> None:
         self._server = server
-        self._chronicle = chronicle or Chronicle()
+        self._recent_events = recent_events or RecentEvents()
         self._notifier = notifier
         self._log = log.bind(server=server)
         self._metrics = metrics
@@ -71,9 +71,9 @@ class Bulletin:
         self._last_failure: str | None = None
         self._last_history_failure: str | None = None
         self._was_blind = False
-        self.tally = Tally()
+        self.totals = RunTotals()
 
-    def connected(self, at: Opened) -> None:
+    def connected(self, at: OpenConnection) -> None:
         """There is a connection, and it was looked at."""
         self._gauges.connect()
         self._last_trouble = None
@@ -130,7 +130,7 @@ class Bulletin:
         kind, event = "cycle", events.CYCLE_FAILED
         if isinstance(error, RecordFailed):
             kind, event = "record", events.RECORD_FAILED
-        self.tally.failures += 1
+        self.totals.failures += 1
         self._metrics.failed(self._server, kind)
         self._log.error(event, why=str(error))
         self._tell_failure(error)
@@ -149,8 +149,8 @@ class Bulletin:
 
     def cycled(self, cycle: Cycle, *, took: float) -> None:
         """A cycle has come to its end."""
-        self.tally.add(cycle)
-        self._chronicle.add(self._server, cycle)
+        self.totals.add(cycle)
+        self._recent_events.add(self._server, cycle)
         clock_stepped = cycle.clock_step is not None
         self._metrics.cycle(
             self._server,
@@ -214,7 +214,7 @@ class Bulletin:
 _WORTH_TELLING: Final = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
 
 
-def warn(at: Opened, log: Log) -> None:
+def warn(at: OpenConnection, log: Log) -> None:
     """Say what the first look at a server has found that should not be so, each with its cure."""
     for found in at.findings:
         if found.level is Level.WARNING:

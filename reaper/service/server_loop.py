@@ -23,23 +23,23 @@ from reaper.postgres.observer import ObservingFailed
 from reaper.postgres.onlooker import Onlooker
 from reaper.service.clock import ClockWatch
 from reaper.service.connection import (
-    Manner,
-    Opened,
-    foresight,
-    lease_of,
-    looked_again,
+    OpenConnection,
+    RunOptions,
+    inspect_again,
+    lease_duration,
+    lookahead,
     office_of,
     opened,
     station,
 )
 from reaper.service.counters import Account
 from reaper.service.cycle import Cycle, Station, run_cycle
-from reaper.service.follow_up import Aftermath
+from reaper.service.follow_up import FollowUp
 from reaper.service.history import Annals, Keeping
 from reaper.service.on_demand import Lookout
 from reaper.service.pause import Flag, pause, unless
-from reaper.service.reporter import Bulletin
-from reaper.service.status import Standing, State
+from reaper.service.reporter import Reporter
+from reaper.service.status import ServerStatus, State
 
 _LONGEST_BACKOFF: Final = 60.0
 _AFTER_DEADLINE: Final = 0.002
@@ -49,11 +49,11 @@ _STANDBY_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class LoopContext:
     """What the loops of all servers have in common."""
 
     settings: Callable[[], Settings]
-    manner: Manner
+    options: RunOptions
     ledger: Ledger
     keeping: Keeping | None = None
     """The history of every server, if one is to be kept."""
@@ -65,30 +65,30 @@ class ServerLoop:
     def __init__(  # noqa: PLR0913 (what of a server outlives its loop)
         self,
         server: Server,
-        common: Surroundings,
-        bulletin: Bulletin,
-        standing: Standing,
+        common: LoopContext,
+        reporter: Reporter,
+        status: ServerStatus,
         *,
         clock: ClockWatch,
-        aftermath: Aftermath,
+        follow_up: FollowUp,
         annals: Annals | None = None,
         begin_after: float = 0.0,
     ) -> None:
         self.server = server
-        self.standing = standing
+        self.status = status
         self.stop = Flag()
         self.wake = Flag()
         self.ended = asyncio.Event()
         self._common = common
         self._of = common.settings()
         self._ours = self._of.rules_for(server)
-        self._bulletin = bulletin
+        self._reporter = reporter
         self._begin_after = begin_after
         self._cycles = 0
         self._served = False
         self.lookout = Lookout(server.name, clock)
         self._clock = clock  # of longer life than a connection: it may jump while there is none
-        self._aftermath = aftermath
+        self._follow_up = follow_up
         self._annals = annals
 
     async def run(self) -> None:
@@ -107,7 +107,7 @@ class ServerLoop:
                 # A fresh round after each connection that served: the back-off starts small again.
                 await attempts(self._serve)
         finally:
-            self._bulletin.fated(self._aftermath.watch.end())
+            self._reporter.fated(self._follow_up.watch.end())
             if self._annals:
                 await self._annals.end()
             self.ended.set()
@@ -121,16 +121,16 @@ class ServerLoop:
 
     async def _serve(self) -> None:
         self._served = False
-        lease = lease_of(self._common.settings())
+        lease = lease_duration(self._common.settings())
         try:
             async with AsyncExitStack() as stack:
-                connecting = opened(self.server, self._rules, self._common.manner, lease=lease)
+                connecting = opened(self.server, self._rules, self._common.options, lease=lease)
                 # A host that does not answer must not keep the end waiting.
                 at = await unless(self.stop, stack.enter_async_context(connecting))
                 if at is None:
                     return
                 self._station(at, self._rules)  # a missing right shows now, and not with the first candidate
-                self._bulletin.connected(at)
+                self._reporter.connected(at)
                 self.lookout.attend(attended=True)
                 if await self._led(at):
                     await self._cycle_until_stop(at)
@@ -139,21 +139,21 @@ class ServerLoop:
                 raise  # it was of no use: back off
             self._away(lost, "at once")
         finally:
-            self._aftermath.watch.interrupted()
+            self._follow_up.watch.interrupted()
             self.lookout.attend(attended=False)
-            self._bulletin.disconnected()
+            self._reporter.disconnected()
 
-    async def _led(self, at: Opened) -> bool:
+    async def _led(self, at: OpenConnection) -> bool:
         """Stand by until the lead is ours; false when asked to stop before."""
-        leadership = Leadership(at.link, office=office_of(self._common.manner), role=at.probe.role)
+        leadership = Leadership(at.link, office=office_of(self._common.options), role=at.probe.role)
         while not self.stop.is_set():
             if await self._sought(leadership):
-                self._bulletin.leads(await leadership.elsewhere())
+                self._reporter.leads(await leadership.elsewhere())
                 return True
             holder = await leadership.holder()
             self._served = True
-            self.standing.set(State.STANDBY, str(holder or "another reaper leads"))
-            self._bulletin.stands_by(holder)
+            self.status.set(State.STANDBY, str(holder or "another reaper leads"))
+            self._reporter.stands_by(holder)
             share = seconds(self._common.settings().interval) / _STANDBY_SHARE
             await self.lookout.rest(at, self._rules, min(share, _STANDBY_SECONDS), self.stop)
         return False
@@ -163,10 +163,10 @@ class ServerLoop:
         self._clock.begin()
         taken = await leadership.seek()
         if leadership.at is not None and (step := self._clock.step(leadership.at)) is not None:
-            self._bulletin.clock_stepped(step)  # no cycle will: to the next one it is no news
+            self._reporter.clock_stepped(step)  # no cycle will: to the next one it is no news
         return taken
 
-    async def _cycle_until_stop(self, at: Opened) -> None:
+    async def _cycle_until_stop(self, at: OpenConnection) -> None:
         memory = Memory()
         rules, post = await self._take_post(at)
         account = Account(at.link, post.author, post.ledger)
@@ -182,8 +182,8 @@ class ServerLoop:
             try:
                 cycle = await self._cycle(post, rules, memory)
             except (ObservingFailed, RecordFailed) as failed:
-                self._bulletin.failed(failed)
-                self.standing.set(State.FAILING, str(failed))
+                self._reporter.failed(failed)
+                self.status.set(State.FAILING, str(failed))
             else:
                 memory = cycle.remembered
                 await self._see_what_became(cycle, post, onlooker)
@@ -194,18 +194,18 @@ class ServerLoop:
                     rules, post = await self._take_post(at)
             await account.note_daily()
             rest = await self._noted(at, rest)
-            self.standing.rests(rest)
+            self.status.rests(rest)
             await self.lookout.rest(at, rules, rest, self.stop, self.wake)
             self.wake.clear()
         if self._annals:
             await self._annals.look_last(at)
         await account.note_last()
 
-    async def _take_post(self, at: Opened) -> tuple[Rules, Station]:
+    async def _take_post(self, at: OpenConnection) -> tuple[Rules, Station]:
         """Work by the rules that hold now, with the rights that we have now and a lease for this interval."""
         rules = self._rules
-        await at.link.lease(lease_of(self._common.settings()))
-        return rules, self._station(await looked_again(at, rules, self._common.manner), rules)
+        await at.link.lease(lease_duration(self._common.settings()))
+        return rules, self._station(await inspect_again(at, rules, self._common.options), rules)
 
     async def _cycle(self, post: Station, rules: Rules, memory: Memory) -> Cycle:
         started = time.monotonic()
@@ -214,21 +214,21 @@ class ServerLoop:
             post,
             name,
             rules=rules,
-            memory=self._aftermath.reminded(memory),
+            memory=self._follow_up.reminded(memory),
             stopping=lambda: self.stop.is_set() or self._rules != rules,
         )
         self._cycles += 1
         self._served = True
-        self.standing.slots = cycle.snapshot.slots
+        self.status.slots = cycle.snapshot.slots
         self.lookout.cycled(cycle.snapshot, rules)
         failed = cycle.record_failed
-        self.standing.set(State.FAILING if failed else State.WORKING, str(failed or ""))
-        self._bulletin.cycled(cycle, took=time.monotonic() - started)
+        self.status.set(State.FAILING if failed else State.WORKING, str(failed or ""))
+        self._reporter.cycled(cycle, took=time.monotonic() - started)
         if self._annals:
             self._annals.cycled(cycle)
         return cycle
 
-    async def _noted(self, at: Opened, rest: float) -> float:
+    async def _noted(self, at: OpenConnection, rest: float) -> float:
         """Keep the history in what there is of rest; what is left of it."""
         if self._annals is None:
             return rest
@@ -238,15 +238,15 @@ class ServerLoop:
 
     async def _see_what_became(self, cycle: Cycle, post: Station, onlooker: Onlooker) -> None:
         interval = self._common.settings().interval
-        news = await self._aftermath.cycled(cycle, onlooker, post.author, interval=interval)
-        self._bulletin.fated(news.fated)
-        self._bulletin.leaves_alone(news.left_alone)
+        news = await self._follow_up.cycled(cycle, onlooker, post.author, interval=interval)
+        self._reporter.fated(news.fated)
+        self._reporter.leaves_alone(news.left_alone)
 
-    def _station(self, at: Opened, rules: Rules) -> Station:
-        self._bulletin.judges_by(rules)
+    def _station(self, at: OpenConnection, rules: Rules) -> Station:
+        self._reporter.judges_by(rules)
         common = self._common
-        ahead = foresight(common.settings())
-        return station(self.server, at, rules, common.manner, common.ledger, clock=self._clock, ahead=ahead)
+        ahead = lookahead(common.settings())
+        return station(self.server, at, rules, common.options, common.ledger, clock=self._clock, ahead=ahead)
 
     def _rest_after(self, cycle: Cycle, rules: Rules) -> float:
         """How many seconds to rest."""
@@ -273,5 +273,5 @@ class ServerLoop:
 
     def _away(self, error: BaseException | None, retry: str) -> None:
         refused = isinstance(error, Refused)
-        self.standing.set(State.REFUSED if refused else State.AWAY, str(error))
-        self._bulletin.away(str(error), refused=refused, retry=retry)
+        self.status.set(State.REFUSED if refused else State.AWAY, str(error))
+        self._reporter.away(str(error), refused=refused, retry=retry)

@@ -18,7 +18,7 @@ class Flags:
     reload: Flag = field(default_factory=Flag)
 
 
-class Summons:
+class SignalHandlers:
     """Heeds signals from now on to the end of the process, whether or not a loop is there to obey them.
 
     Left to themselves they would end it with their number, a SIGHUP too; and the handlers of a loop are gone
@@ -60,6 +60,6 @@ class Summons:
             self._flags.reload.set()
 
 
-def heed_signals(log: Log, summons: Summons | None = None) -> Flags:
+def handle_signals(log: Log, signal_handlers: SignalHandlers | None = None) -> Flags:
     """SIGTERM and Ctrl-C ask to stop; SIGHUP to read the policy file and reopen the record."""
-    return (summons or Summons()).obeyed(log)
+    return (signal_handlers or SignalHandlers()).obeyed(log)

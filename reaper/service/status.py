@@ -20,7 +20,7 @@ class State(StrEnum):
 
 
 @dataclass(slots=True, kw_only=True)
-class Standing:
+class ServerStatus:
     """One server's state, its reason in words, and the last sign of life of its loop."""
 
     clock: Callable[[], float] = time.monotonic

@@ -19,7 +19,7 @@ from reaper.policy.time import SECOND, Span
 from reaper.postgres.observer import Observer
 from reaper.postgres.onlooker import Onlooker
 from reaper.service.cycle import Cycle
-from reaper.service.follow_up import Aftermath, News, Trials, Watch
+from reaper.service.follow_up import FollowUp, News, OutcomeStore, Watch
 
 from .clients import Client
 from .post import AUTHOR, Post
@@ -36,8 +36,8 @@ class Watching:
     def __init__(self, stage: Stage, folder: Path) -> None:
         self.post = Post(stage, folder)
         self.stage = stage
-        self.trials = Trials()
-        self.after = Aftermath("test", self.post.ledger, self.trials)
+        self.trials = OutcomeStore()
+        self.after = FollowUp("test", self.post.ledger, self.trials)
         self.onlooker = Onlooker(stage.reaper.link)
         self.author = AUTHOR
 
@@ -257,7 +257,7 @@ def test_new_rules_are_rehearsed_from_the_beginning(watching: Watching, dry: Pol
 
 
 def test_no_more_are_watched_than_there_is_room_for_and_that_is_said(watching: Watching, dry: Policy) -> None:
-    watching.after.watch = Watch("test", watching.post.ledger, Trials(), most=2)
+    watching.after.watch = Watch("test", watching.post.ledger, OutcomeStore(), most=2)
     watching.stage.open_many(3)
     watching.sight()
 

@@ -12,7 +12,7 @@ from reaper.policy.rules import Rules
 from reaper.postgres.errors import Lost
 from reaper.postgres.query_text import QueryText
 from reaper.service.clock import ClockWatch
-from reaper.service.connection import Opened
+from reaper.service.connection import OpenConnection
 from reaper.service.on_demand import Lookout, Reading
 from reaper.service.pause import Flag
 
@@ -31,7 +31,7 @@ class Post:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         reaper = stage.reaper
-        self.at = Opened(link=reaper.link, probe=reaper.probe, findings=(), observer=reaper.observer)
+        self.at = OpenConnection(link=reaper.link, probe=reaper.probe, findings=(), observer=reaper.observer)
         self.lookout = Lookout("orders", ClockWatch())
         self.lookout.attend(attended=True)
 

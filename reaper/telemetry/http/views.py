@@ -52,7 +52,7 @@ class DueLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Happening:
+class RecentEvent:
     """What was done, or would have been."""
 
     at: str | None
@@ -116,7 +116,7 @@ class Overview:
     more_servers: int
     shown: ServerView | None
     """The server that was asked for, or the only one."""
-    happenings: tuple[Happening, ...]
+    recent_events: tuple[RecentEvent, ...]
     """The latest first."""
     verdicts: tuple[VerdictLine, ...]
     left_alone: tuple[LeftAloneLine, ...]

@@ -17,7 +17,7 @@ from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
 from reaper.service.clock import ClockWatch
 from reaper.service.cycle import Hands, Station, run_cycle
-from reaper.service.reporter import Bulletin
+from reaper.service.reporter import Reporter
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Hook, Notifier
@@ -77,8 +77,8 @@ class _Work:
         self.notifier = Notifier(log=log, counts=self.metrics.notifications)
         url = f"http://127.0.0.1:{next(free_ports())}/"
         self.notifier.use([Hook(name="nobody", url=url, on=frozenset(Occasion), every_seconds=1.0)])
-        self._bulletin = Bulletin("imagined", log=log, metrics=self.metrics, notifier=self.notifier)
-        self._bulletin.judges_by(rules)
+        self._reporter = Reporter("imagined", log=log, metrics=self.metrics, notifier=self.notifier)
+        self._reporter.judges_by(rules)
         author = Author(
             version=__version__,
             host="here",
@@ -104,7 +104,7 @@ class _Work:
         )
         self._memory = cycle.remembered
         self.ended += len(cycle.settled)
-        self._bulletin.cycled(cycle, took=0.0)
+        self._reporter.cycled(cycle, took=0.0)
         rest_after(cycle.snapshot, settings.rules, interval=settings.interval, precision=settings.precision)
 
 

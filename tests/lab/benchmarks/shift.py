@@ -18,14 +18,14 @@ from reaper.policy.plan import Reap
 from reaper.policy.time import from_datetime
 from reaper.postgres.terminator import Settled
 from reaper.service.clock import ClockWatch
-from reaper.service.connection import Manner, foresight, opened, station
+from reaper.service.connection import RunOptions, lookahead, opened, station
 from reaper.service.cycle import FLIGHT, Cycle, run_cycle
-from reaper.service.reporter import Bulletin
+from reaper.service.reporter import Reporter
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Notifier
 
-_MANNER: Final = Manner()
+_MANNER: Final = RunOptions()
 
 
 class Shift:
@@ -46,14 +46,14 @@ class Shift:
             at = await stack.enter_async_context(opened(self._server, rules, _MANNER))
             ledger = Ledger([FileSink(self._record)], clock=lambda: datetime.now(UTC), run="benchmark")
             stack.callback(ledger.close)
-            ahead = None if self._everybody else foresight(self._settings)
+            ahead = None if self._everybody else lookahead(self._settings)
             self._post = station(self._server, at, rules, _MANNER, ledger, clock=ClockWatch(), ahead=ahead)
             notifier = Notifier(log=self._log)
-            self._bulletin = Bulletin(
+            self._reporter = Reporter(
                 "server", log=self._log, metrics=Metrics(__version__), notifier=notifier
             )
-            self._bulletin.connected(at)
-            self._bulletin.judges_by(rules)
+            self._reporter.connected(at)
+            self._reporter.judges_by(rules)
             self.backend = at.link.pid
             self._stack = stack.pop_all()
         return self
@@ -86,6 +86,6 @@ class Shift:
             self._post, "1", rules=settings.rules, memory=self._memory, stopping=lambda: False
         )
         self._memory = cycle.remembered
-        self._bulletin.cycled(cycle, took=0.0)
+        self._reporter.cycled(cycle, took=0.0)
         rest_after(cycle.snapshot, settings.rules, interval=settings.interval, precision=settings.precision)
         return cycle

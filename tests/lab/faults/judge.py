@@ -91,7 +91,7 @@ def judge(
     """Hear everybody, and find."""
     told = {Who(each.began, each.pid): each for each in depositions if each.pid}
     announced = _announced(deeds)
-    looked = {deed.who: deed.looked_again for deed in deeds if deed.looked_again}
+    looked = {deed.who: deed.inspect_again for deed in deeds if deed.inspect_again}
     seen = list(terminations)
     orphans = [deed for deed in deeds if deed.orphaned]
     gone = {each.who for each in seen}
@@ -199,7 +199,7 @@ def _rivals(deeds: Sequence[Deed]) -> list[tuple[Deed, Deed]]:
 def _began(deed: Deed) -> datetime:
     """When its cycle looked, by the clock by which it was done: a step in between makes no long act."""
     until = deed.until or deed.since
-    by_one_clock = (each for each in (deed.since, deed.looked_again) if each and _is_near(each, until))
+    by_one_clock = (each for each in (deed.since, deed.inspect_again) if each and _is_near(each, until))
     return next(by_one_clock, until)
 
 

@@ -29,7 +29,7 @@ class Deed:
     """Whether its life ended before its outcome was known."""
     until: datetime | None = None
     """When its outcome was seen, by the server's clock; nothing when nobody saw it."""
-    looked_again: datetime | None = None
+    inspect_again: datetime | None = None
     """When the act looked once more, by the server's clock; nothing when no signal is known of."""
 
 
@@ -77,7 +77,7 @@ def _settle(deed: Deed, event: Event) -> None:
         deed.outcome = event.text("outcome")
         deed.orphaned = event.text("detail") == ENDED
         deed.until = _instant(event, "outcome_at") or deed.until
-        deed.looked_again = _instant(event, "looked_again_at") or deed.looked_again
+        deed.inspect_again = _instant(event, "looked_again_at") or deed.inspect_again
 
 
 def _instant(event: Event, field: str) -> datetime | None:

@@ -92,7 +92,7 @@ def test_one_that_was_overdue_until_the_act_had_looked_and_woke_before_the_signa
 
 
 def _overtaken(heard: Deposition, looked: datetime | None) -> Judgement:
-    (case,) = found(TERMINATION, heard, replace(DEED, looked_again=looked)).cases
+    (case,) = found(TERMINATION, heard, replace(DEED, inspect_again=looked)).cases
     return case.judgement
 
 
@@ -127,7 +127,7 @@ def test_two_lives_that_act_at_once_are_found_and_two_that_follow_each_other_are
 @pytest.mark.parametrize("step", [timedelta(days=1), timedelta(hours=-2)])
 def test_an_act_in_which_the_servers_clock_was_stepped_is_no_long_one(step: timedelta) -> None:
     until = SINCE + step + timedelta(seconds=1)
-    stepped = replace(DEED, until=until, looked_again=SINCE + step)
+    stepped = replace(DEED, until=until, inspect_again=SINCE + step)
     afterwards = replace(
         DEED, run="two", since=SINCE + timedelta(minutes=9), until=SINCE + timedelta(minutes=9)
     )

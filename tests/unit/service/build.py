@@ -9,9 +9,9 @@ from reaper.audit.ledger import Ledger
 from reaper.config import Server, Settings
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.time import SECOND, Span
-from reaper.service.connection import Manner
+from reaper.service.connection import RunOptions
 from reaper.service.fleet import Fleet
-from reaper.service.server_loop import ServerLoop, Surroundings
+from reaper.service.server_loop import LoopContext, ServerLoop
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Hook, Notifier
@@ -79,7 +79,7 @@ def record() -> Ledger:
 
 
 def fleet(ears: Ears, now: Settings) -> Fleet:
-    common = Surroundings(settings=lambda: now, manner=Manner(), ledger=record())
+    common = LoopContext(settings=lambda: now, options=RunOptions(), ledger=record())
     return Fleet(common, log=ears.log, metrics=ears.metrics, notifier=ears.notifier)
 
 

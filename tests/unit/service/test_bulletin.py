@@ -13,7 +13,7 @@ from reaper.policy.session import Snapshot
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.leadership import Holder
 from reaper.service.cycle import Cycle
-from reaper.service.reporter import Bulletin, Tally
+from reaper.service.reporter import Reporter, RunTotals
 from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
 from tests.unit.policy.build import session as told_session
 from tests.unit.telemetry.test_metrics import key, numbers
@@ -31,7 +31,7 @@ class Told:
 
     def __init__(self) -> None:
         self.ears = Ears()
-        self.bulletin = Bulletin(
+        self.reporter = Reporter(
             "orders", log=self.ears.log, metrics=self.ears.metrics, notifier=self.ears.notifier
         )
 
@@ -60,7 +60,7 @@ class Told:
             clock_step=clock_step,
         )
         self.memory = cycle.remembered
-        self.bulletin.cycled(cycle, took=0.01)
+        self.reporter.cycled(cycle, took=0.01)
         return cycle
 
     def logged(self, event: str) -> list[str]:
@@ -78,7 +78,7 @@ class Told:
 def test_a_holder_is_told_once_however_often_it_is_met() -> None:
     told = Told()
     for _ in range(3):
-        told.bulletin.stands_by(OURS)
+        told.reporter.stands_by(OURS)
     assert told.logged("leader.standby") == [str(OURS)]
     assert told.levels == ["info"]
 
@@ -86,7 +86,7 @@ def test_a_holder_is_told_once_however_often_it_is_met() -> None:
 def test_another_holder_is_told_anew_and_a_stranger_as_an_error_with_the_cure() -> None:
     told = Told()
     for holder in (OURS, STRANGER, STRANGER, OURS):
-        told.bulletin.stands_by(holder)
+        told.reporter.stands_by(holder)
     assert told.logged("leader.standby") == [str(OURS), str(STRANGER), str(OURS)]
     assert told.levels == ["info", "error", "info"]
     assert "SELECT pg_terminate_backend(8);" in told.logged("leader.standby")[1]
@@ -95,28 +95,28 @@ def test_another_holder_is_told_anew_and_a_stranger_as_an_error_with_the_cure() 
 
 def test_a_holder_is_told_again_on_a_new_connection() -> None:
     told = Told()
-    told.bulletin.stands_by(OURS)
-    told.bulletin.disconnected()
-    told.bulletin.stands_by(OURS)
+    told.reporter.stands_by(OURS)
+    told.reporter.disconnected()
+    told.reporter.stands_by(OURS)
     assert len(told.logged("leader.standby")) == 2
 
 
 def test_a_lead_is_told_and_a_second_one_beside_it_is_a_warning_with_the_cure() -> None:
     told = Told()
-    told.bulletin.leads(None)
-    told.bulletin.leads(OURS)
+    told.reporter.leads(None)
+    told.reporter.leads(OURS)
     assert told.levels == ["info", "info", "warning"]
     (line,) = told.ears.lines("leader.twice")
     assert (line["why"], line["mend"]) == (
         "another reaper leads this server through database 'db': pid 7",
         "let all reapers of a server connect to the same database",
     )
-    assert told.bulletin._gauges.leads
+    assert told.reporter._gauges.leads
 
 
 def test_a_lock_that_was_just_let_go_is_told_without_a_name() -> None:
     told = Told()
-    told.bulletin.stands_by(None)
+    told.reporter.stands_by(None)
     assert told.logged("leader.standby") == ["another reaper leads"]
 
 
@@ -128,7 +128,7 @@ def test_trouble_is_logged_at_every_attempt_and_notified_once(
 ) -> None:
     told = Told()
     for _ in range(3):
-        told.bulletin.away("connection refused", refused=refused, retry="in 1.0s")
+        told.reporter.away("connection refused", refused=refused, retry="in 1.0s")
     assert told.logged(event) == ["connection refused"] * 3
     assert told.waiting == [f"orders: {words}: connection refused"]
 
@@ -136,21 +136,21 @@ def test_trouble_is_logged_at_every_attempt_and_notified_once(
 def test_other_trouble_is_notified_anew() -> None:
     told = Told()
     for why in ("refused", "refused", "no route", "no route"):
-        told.bulletin.away(why, refused=False, retry="in 1.0s")
+        told.reporter.away(why, refused=False, retry="in 1.0s")
     assert told.waiting == ["orders: is away: refused", "orders: is away: no route"]
 
 
 def test_a_failing_record_is_logged_at_every_cycle_and_notified_once_until_a_cycle_goes_well() -> None:
     told = Told()
     for _ in range(3):
-        told.bulletin.failed(DISK_FULL)
+        told.reporter.failed(DISK_FULL)
     assert len(told.logged("record.failed")) == 3
     assert told.waiting == [f"orders: {DISK_FULL}"]
 
     told.cycled(snapshot())
-    told.bulletin.failed(DISK_FULL)
+    told.reporter.failed(DISK_FULL)
     assert len(told.waiting) == 2
-    assert told.bulletin.tally.failures == 4
+    assert told.reporter.totals.failures == 4
 
 
 def test_outcomes_that_could_not_be_written_are_notified_once() -> None:
@@ -210,7 +210,7 @@ def test_a_clock_that_jumped_is_told_with_its_size() -> None:
 
 def test_a_clock_that_jumped_while_no_cycle_looked_is_told_and_counted_too() -> None:
     told = Told()
-    told.bulletin.clock_stepped(Span(-7_200 * SECOND))
+    told.reporter.clock_stepped(Span(-7_200 * SECOND))
     (line,) = told.ears.lines("clock.stepped")
     assert (line["level"], line["by"]) == ("warning", "-2h")
     assert numbers(told.ears.metrics)[key("reaper_clock_steps_total", server="orders")] == 1
@@ -222,13 +222,13 @@ def test_the_tally_counts_by_policy_and_result() -> None:
         snapshot(told_session(101), told_session(102)), policy(), results=[Result.TERMINATED, Result.WOKE]
     )
     told.cycled(snapshot(*sessions(8)), CAREFUL)
-    tally = told.bulletin.tally
-    assert (tally.cycles, tally.brakes, tally.failures) == (2, 1, 0)
-    assert tally.results == {("leaked", Result.TERMINATED): 1, ("leaked", Result.WOKE): 1}
-    assert tally.by_result == {"terminated": 1, "woke": 1}
+    totals = told.reporter.totals
+    assert (totals.cycles, totals.brakes, totals.failures) == (2, 1, 0)
+    assert totals.results == {("leaked", Result.TERMINATED): 1, ("leaked", Result.WOKE): 1}
+    assert totals.by_result == {"terminated": 1, "woke": 1}
 
 
 def test_a_tally_adds_up_over_policies() -> None:
-    tally = Tally()
-    tally.results.update({("a", Result.GONE): 2, ("b", Result.GONE): 3, ("b", Result.WOKE): 1})
-    assert tally.by_result == {"gone": 5, "woke": 1}
+    totals = RunTotals()
+    totals.results.update({("a", Result.GONE): 2, ("b", Result.GONE): 3, ("b", Result.WOKE): 1})
+    assert totals.by_result == {"gone": 5, "woke": 1}

@@ -19,8 +19,8 @@ class Gathered:
         self.fleet = fleet(self.ears, settings())
         self.begun = Mustered()
 
-    def muster(self, *servers: Server) -> None:
-        self.fleet.muster(servers, self.begun.append)
+    def update_servers(self, *servers: Server) -> None:
+        self.fleet.update_servers(servers, self.begun.append)
 
     @property
     def shown(self) -> set[str]:
@@ -32,63 +32,63 @@ class Gathered:
 
 def test_every_new_server_is_begun_at_once_and_only_once() -> None:
     gathered = Gathered()
-    gathered.muster(ORDERS)
-    gathered.muster(ORDERS, BILLING)
-    gathered.muster(ORDERS, BILLING)
+    gathered.update_servers(ORDERS)
+    gathered.update_servers(ORDERS, BILLING)
+    gathered.update_servers(ORDERS, BILLING)
     assert gathered.begun.names == ["orders", "billing"]
-    assert list(gathered.fleet.standings) == ["orders", "billing"]
+    assert list(gathered.fleet.statuses) == ["orders", "billing"]
     assert gathered.shown == {"orders", "billing"}
 
 
 def test_a_server_that_is_given_twice_is_begun_once() -> None:
     gathered = Gathered()
-    gathered.muster(ORDERS, ORDERS)
+    gathered.update_servers(ORDERS, ORDERS)
     assert gathered.begun.names == ["orders"]
 
 
 def test_a_server_that_is_gone_is_ended_and_its_metrics_are_forgotten() -> None:
     gathered = Gathered()
-    gathered.muster(ORDERS, BILLING)
-    gathered.muster(BILLING)
+    gathered.update_servers(ORDERS, BILLING)
+    gathered.update_servers(BILLING)
     orders, billing = gathered.begun
     assert (orders.stop.is_set(), billing.stop.is_set()) == (True, False)
-    assert gathered.shown == set(gathered.fleet.standings) == {"billing"}
-    assert set(gathered.fleet.tallies) == {"orders", "billing"}
+    assert gathered.shown == set(gathered.fleet.statuses) == {"billing"}
+    assert set(gathered.fleet.totals) == {"orders", "billing"}
 
 
 def test_a_server_whose_connection_string_has_changed_is_ended_and_begun_and_goes_on_counting() -> None:
     gathered = Gathered()
-    gathered.muster(ORDERS)
-    gathered.fleet.tallies["orders"].cycles = 7
-    gathered.muster(_MOVED)
+    gathered.update_servers(ORDERS)
+    gathered.fleet.totals["orders"].cycles = 7
+    gathered.update_servers(_MOVED)
     old, new = gathered.begun
     assert (old.stop.is_set(), new.stop.is_set()) == (True, False)
     assert new.server == _MOVED
     assert gathered.shown == {"orders"}
-    assert gathered.fleet.tallies["orders"].cycles == 7
+    assert gathered.fleet.totals["orders"].cycles == 7
 
 
 def test_a_loop_that_takes_the_place_of_another_watches_for_itself_and_knows_what_refills() -> None:
     gathered = Gathered()
-    gathered.muster(ORDERS)
-    old = gathered.fleet.aftermaths["orders"]
-    gathered.muster(_MOVED)
-    new = gathered.fleet.aftermaths["orders"]
+    gathered.update_servers(ORDERS)
+    old = gathered.fleet.follow_ups["orders"]
+    gathered.update_servers(_MOVED)
+    new = gathered.fleet.follow_ups["orders"]
     assert new.watch is not old.watch
     assert (new.refills, new.holdings) == (old.refills, old.holdings)
 
 
 def test_those_that_stay_are_woken_and_those_that_are_new_need_not_be() -> None:
     gathered = Gathered()
-    gathered.muster(ORDERS)
+    gathered.update_servers(ORDERS)
     assert not gathered.begun[0].wake.is_set()
-    gathered.muster(ORDERS, BILLING)
+    gathered.update_servers(ORDERS, BILLING)
     assert [loop.wake.is_set() for loop in gathered.begun] == [True, False]
 
 
 def test_many_are_begun_one_after_the_other() -> None:
     gathered = Gathered()
-    gathered.muster(*(replace(ORDERS, name=f"shop-{number}") for number in range(100)))
+    gathered.update_servers(*(replace(ORDERS, name=f"shop-{number}") for number in range(100)))
     after = [loop._begin_after for loop in gathered.begun]
     assert after[0] == 0
     assert after == sorted(set(after))
@@ -99,8 +99,8 @@ def test_the_end_waits_for_every_loop_also_for_those_that_were_dismissed() -> No
     gathered = Gathered()
 
     async def scene() -> None:
-        gathered.muster(ORDERS, BILLING)
-        gathered.muster(BILLING)
+        gathered.update_servers(ORDERS, BILLING)
+        gathered.update_servers(BILLING)
         gathered.fleet.stop()
         assert all(loop.stop.is_set() for loop in gathered.begun)
         end = asyncio.ensure_future(gathered.fleet.ended())
@@ -123,7 +123,7 @@ def test_a_loop_that_is_stopped_before_it_begins_ends() -> None:
     gathered = Gathered()
 
     async def scene() -> None:
-        gathered.muster(ORDERS)
+        gathered.update_servers(ORDERS)
         (loop,) = gathered.begun
         loop.stop.set()
         await loop.run()

@@ -9,8 +9,8 @@ from reaper.policy.plan import Outcome, Result
 from reaper.policy.rules import Brake, Mode
 from reaper.policy.session import Slots
 from reaper.service.cycle import Cycle
-from reaper.service.page_data import Lessons, Outlook
-from reaper.service.recent_events import BRAKED, Chronicle
+from reaper.service.page_data import Lessons, PageData
+from reaper.service.recent_events import BRAKED, RecentEvents
 from reaper.service.status import State
 from reaper.telemetry.http.views import Overview, ServerView
 from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
@@ -26,14 +26,14 @@ class Place:
         self.settings = now or settings(policy())
         self.fleet = fleet(self.ears, self.settings)
         self.loops = Mustered()
-        self.fleet.muster(servers, self.loops.append)
+        self.fleet.update_servers(servers, self.loops.append)
         self.clock = Clock()
-        self.chronicle = Chronicle()
-        self.outlook = Outlook(
+        self.recent_events = RecentEvents()
+        self.page_data = PageData(
             fleet=self.fleet,
             settings=lambda: self.settings,
             metrics=self.ears.metrics,
-            chronicle=self.chronicle,
+            recent_events=self.recent_events,
             learnt=Lessons(fleet=self.fleet).verdicts,
             dry_run=dry_run,
             clock=self.clock,
@@ -41,7 +41,7 @@ class Place:
         )
 
     def see(self, name: str | None = None) -> Overview | None:
-        return asyncio.run(self.outlook.overview(name))
+        return asyncio.run(self.page_data.overview(name))
 
 
 def seen(place: Place, name: str | None = None) -> Overview:
@@ -69,10 +69,10 @@ def test_whoever_is_not_looked_after_comes_first_and_then_the_fullest() -> None:
     servers = [Server(name=name, dsn="") for name in ("calm", "full", "away", "busy", "standby")]
     place = Place(*servers)
     for loop, used in zip(place.loops, (10, 97, 50, 60, 0), strict=True):
-        loop.standing.slots = Slots(total=100, reserved=3, used=used)
-        loop.standing.set(State.WORKING)
-    place.loops[2].standing.set(State.AWAY, "connection refused")
-    place.loops[4].standing.set(State.STANDBY, "another reaper leads")
+        loop.status.slots = Slots(total=100, reserved=3, used=used)
+        loop.status.set(State.WORKING)
+    place.loops[2].status.set(State.AWAY, "connection refused")
+    place.loops[4].status.set(State.STANDBY, "another reaper leads")
 
     lines = seen(place).servers
 
@@ -103,7 +103,7 @@ def test_policies_come_with_what_they_have_done_and_would_do() -> None:
         settled=tuple((reap, Outcome(result=Result.TERMINATED, at=NOW)) for reap in decided.reaps),
         memory=Memory(),
     )
-    place.fleet.tallies["orders"].add(cycle)
+    place.fleet.totals["orders"].add(cycle)
     place.ears.metrics.servers["orders"].plan = decided
 
     (line,) = full(place).policies
@@ -121,7 +121,7 @@ def test_in_a_dry_run_nothing_is_shown_as_enforcing() -> None:
 
 
 def test_what_happened_last_comes_first_and_only_so_much_of_it() -> None:
-    chronicle = Chronicle()
+    recent_events = RecentEvents()
     careful = replace(policy("careful"), brake=Brake(share=0.1, above=1))
     for look, rule, results in (
         (snapshot(*sessions(9)), careful, ()),
@@ -131,14 +131,14 @@ def test_what_happened_last_comes_first_and_only_so_much_of_it() -> None:
         decided = plan(look, rule)
         pairs = zip(decided.reaps, results, strict=True) if results else ()
         settled = tuple((reap, Outcome(result=result, at=NOW)) for reap, result in pairs)
-        chronicle.add(
+        recent_events.add(
             "orders", Cycle(name="1", snapshot=look, plan=decided, settled=settled, memory=Memory())
         )
         if not results:
-            assert [each.outcome for each in chronicle.latest(9)] == [BRAKED]
+            assert [each.outcome for each in recent_events.latest(9)] == [BRAKED]
 
-    latest = chronicle.latest(12)
+    latest = recent_events.latest(12)
 
     assert [each.outcome for each in latest] == ["terminated", *["woke"] * 11]
     assert latest[0].session == sessions(1)[0].identity
-    assert len(chronicle.latest(1_000)) == 30
+    assert len(recent_events.latest(1_000)) == 30

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from reaper.config import Settings, load
-from reaper.service import reload as rulebook
-from reaper.service.reload import Rulebook
+from reaper.service import reload as reloader
+from reaper.service.reload import PolicyReloader
 
 from .build import Ears
 
@@ -28,25 +28,25 @@ class Book:
         self.ears = Ears()
         gauges = self.ears.metrics.reload
         self.gauges = gauges
-        self.rulebook = Rulebook(self.path, load(self.path), gauges=gauges, log=self.ears.log)
+        self.reloader = PolicyReloader(self.path, load(self.path), gauges=gauges, log=self.ears.log)
         assert self.look() is False
 
     def write(self, text: str) -> None:
         self.path.write_text(text, encoding="utf-8")
 
     def glance(self) -> bool:
-        return asyncio.run(self.rulebook.look())
+        return asyncio.run(self.reloader.look())
 
     def look(self) -> bool:
         """Twice, so that whatever has changed rests in between."""
         return any(self.glance() for _ in range(2))
 
     def reload(self) -> bool:
-        return asyncio.run(self.rulebook.reload())
+        return asyncio.run(self.reloader.reload())
 
     @property
     def in_force(self) -> list[str]:
-        return [policy.name for policy in self.rulebook.settings.rules.policies]
+        return [policy.name for policy in self.reloader.settings.rules.policies]
 
     @property
     def refused(self) -> list[str]:
@@ -81,7 +81,7 @@ def test_a_file_that_is_written_between_two_looks_at_it_and_its_reading_is_left_
     book.write(OTHER + "# more\n")
     book.glance()
     with monkeypatch.context() as patch:
-        patch.setattr(rulebook, "load", written_meanwhile)
+        patch.setattr(reloader, "load", written_meanwhile)
         assert book.glance() is False
     assert (book.in_force, book.refused) == (["a"], [])
     assert book.look() is (text == OTHER)
@@ -94,12 +94,12 @@ def test_a_signal_says_that_a_file_is_ready_and_it_is_taken_at_once(book: Book) 
 
 
 def test_nothing_changes_and_nothing_is_said_as_long_as_the_content_is_the_same(book: Book) -> None:
-    settings, succeeded = book.rulebook.settings, book.gauges.last_success
+    settings, succeeded = book.reloader.settings, book.gauges.last_success
     book.path.unlink()
     book.write(GOOD)
     os.utime(book.path, (1, 1))
     assert book.look() is False
-    assert book.rulebook.settings is settings
+    assert book.reloader.settings is settings
     assert book.gauges.last_success == succeeded
     assert book.ears.logged == []
 
@@ -110,11 +110,11 @@ def test_a_good_file_comes_into_force_and_is_told_in_numbers(book: Book) -> None
     assert book.in_force == ["b"]
     (told,) = book.ears.logged
     assert (told["event"], told["enforcing"], told["rehearsing"]) == ("policy.reloaded", 1, 0)
-    assert told["rules"] == book.rulebook.settings.rules.digest[:12]
+    assert told["rules"] == book.reloader.settings.rules.digest[:12]
 
 
 def test_a_bad_file_is_told_with_every_mistake_and_the_last_good_one_stays(book: Book) -> None:
-    in_force = book.rulebook.settings.rules.digest
+    in_force = book.reloader.settings.rules.digest
     book.write(BAD)
     assert book.look() is False
     assert book.in_force == ["a"]
@@ -152,13 +152,13 @@ def test_a_signal_tells_a_bad_file_again(book: Book) -> None:
 
 
 def test_a_file_that_is_mended_to_what_it_was_counts_as_a_success_and_changes_nothing(book: Book) -> None:
-    settings = book.rulebook.settings
+    settings = book.reloader.settings
     book.write(BAD)
     book.look()
     book.write(GOOD)
     assert book.look() is False
     assert book.gauges.succeeded
-    assert book.rulebook.settings == settings
+    assert book.reloader.settings == settings
     assert not book.ears.lines("policy.reloaded")
 
 
@@ -208,7 +208,7 @@ def test_what_changed_between_the_start_and_the_first_look_is_found(tmp_path: Pa
     settings = load(path)
     path.write_text(OTHER, encoding="utf-8")
     ears = Ears()
-    found = Rulebook(path, settings, gauges=ears.metrics.reload, log=ears.log)
+    found = PolicyReloader(path, settings, gauges=ears.metrics.reload, log=ears.log)
 
     assert [asyncio.run(found.look()) for _ in range(2)] == [False, True]
     assert [policy.name for policy in found.settings.rules.policies] == ["b"]
@@ -218,7 +218,7 @@ def test_settings_that_would_not_have_been_started_with_are_refused(tmp_path: Pa
     path = tmp_path / "policies.yaml"
     path.write_text(GOOD, encoding="utf-8")
     ears = Ears()
-    strict = Rulebook(
+    strict = PolicyReloader(
         path,
         load(path),
         gauges=ears.metrics.reload,
@@ -239,8 +239,8 @@ def test_files_are_read_even_when_all_threads_of_the_loop_wait_for_names(book: B
     async def scene() -> bool:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(_Full(1))
-        await book.rulebook.look()
-        return await book.rulebook.look()
+        await book.reloader.look()
+        return await book.reloader.look()
 
     assert asyncio.run(scene()) is True
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from reaper.service.signals import Summons
+from reaper.service.signals import SignalHandlers
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 
 
@@ -24,11 +24,11 @@ def handlers() -> Iterator[None]:
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_what_was_asked_for_before_is_done_as_soon_as_there_is_a_loop(number: signal.Signals) -> None:
-    summons = Summons()
+    signal_handlers = SignalHandlers()
     os.kill(os.getpid(), number)
 
     async def begun() -> tuple[bool, bool]:
-        flags = summons.obeyed(make_log(LogFormat.JSON, LogLevel.INFO, to=io.StringIO()))
+        flags = signal_handlers.obeyed(make_log(LogFormat.JSON, LogLevel.INFO, to=io.StringIO()))
         await asyncio.sleep(0)
         return flags.stop.is_set(), flags.reload.is_set()
 

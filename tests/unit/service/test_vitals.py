@@ -7,8 +7,8 @@ import pytest
 from reaper.config import Server
 from reaper.policy.rules import Mode
 from reaper.policy.session import Slots
-from reaper.service.health import Vitals
-from reaper.service.status import Standing, State
+from reaper.service.health import HealthCheck
+from reaper.service.status import ServerStatus, State
 from reaper.telemetry.metrics.collect import ReloadGauges
 from tests.unit.policy.build import policy
 
@@ -25,21 +25,23 @@ class Watched:
         now = settings(*both, interval=interval, servers=servers)
         self.loops = Mustered()
         all_of_them = fleet(Ears(), now)
-        all_of_them.muster(servers, self.loops.append)
+        all_of_them.update_servers(servers, self.loops.append)
         for loop in self.loops:
-            loop.standing = Standing(clock=self.clock)
-        self.vitals = Vitals(fleet=all_of_them, settings=lambda: now, reload=self.reload, dry_run=dry_run)
+            loop.status = ServerStatus(clock=self.clock)
+        self.health = HealthCheck(
+            fleet=all_of_them, settings=lambda: now, reload=self.reload, dry_run=dry_run
+        )
 
-    def standing(self, number: int = 0) -> Standing:
-        return self.loops[number].standing
+    def status(self, number: int = 0) -> ServerStatus:
+        return self.loops[number].status
 
 
 @pytest.mark.parametrize("state", State)
 def test_a_loop_that_comes_round_lives_whatever_its_server_does(state: State) -> None:
     watched = Watched(ORDERS)
     watched.clock.passes(10_000)
-    watched.standing().set(state, "so")
-    assert watched.vitals.live().good
+    watched.status().set(state, "so")
+    assert watched.health.live().good
 
 
 @pytest.mark.parametrize(("interval", "limit"), [(1, 103), (10, 130), (3_600, 10_900)])
@@ -48,13 +50,13 @@ def test_a_loop_that_stands_still_beyond_three_intervals_and_the_longest_back_of
 ) -> None:
     watched = Watched(ORDERS, BILLING, interval=interval)
     watched.clock.passes(limit)
-    assert watched.vitals.live().good
+    assert watched.health.live().good
 
-    watched.standing(0).set(State.WORKING)
-    watched.standing(1).state = State.AWAY
+    watched.status(0).set(State.WORKING)
+    watched.status(1).state = State.AWAY
     watched.clock.passes(limit + 1)
-    watched.standing(0).sign()
-    health = watched.vitals.live()
+    watched.status(0).sign()
+    health = watched.health.live()
     assert not health.good
     assert health.reasons == {"billing": f"no sign of life for {2 * limit + 1:.0f}s (away)"}
 
@@ -72,77 +74,77 @@ def test_a_loop_that_stands_still_beyond_three_intervals_and_the_longest_back_of
 )
 def test_only_a_server_that_is_worked_at_or_stood_by_is_ready(state: State, *, ready: bool) -> None:
     watched = Watched(ORDERS)
-    watched.standing().set(state, "why")
-    health = watched.vitals.ready()
+    watched.status().set(state, "why")
+    health = watched.health.ready()
     assert health.good is ready
     assert health.reasons == ({} if ready else {"orders": f"{state.value}: why"})
 
 
 def test_one_server_in_trouble_is_named_and_the_others_are_not() -> None:
     watched = Watched(ORDERS, BILLING)
-    watched.standing(0).set(State.WORKING)
-    watched.standing(1).set(State.AWAY, "connection refused")
-    assert watched.vitals.ready().reasons == {"billing": "away: connection refused"}
+    watched.status(0).set(State.WORKING)
+    watched.status(1).set(State.AWAY, "connection refused")
+    assert watched.health.ready().reasons == {"billing": "away: connection refused"}
 
 
 def test_the_start_is_over_when_every_loop_has_had_its_first_result() -> None:
     watched = Watched(ORDERS, BILLING)
-    assert not watched.vitals.started()
-    watched.standing(0).set(State.WORKING)
-    assert not watched.vitals.started()
-    watched.standing(1).set(State.REFUSED)
-    assert watched.vitals.started()
+    assert not watched.health.started()
+    watched.status(0).set(State.WORKING)
+    assert not watched.health.started()
+    watched.status(1).set(State.REFUSED)
+    assert watched.health.started()
 
 
 def test_without_a_server_it_is_started_live_and_ready() -> None:
-    vitals = Watched().vitals
-    assert vitals.started()
-    assert vitals.live().good
-    assert vitals.ready().good
-    assert vitals.status() == "0 servers, 0 of 0 slots, 2 policies enforcing"
+    health = Watched().health
+    assert health.started()
+    assert health.live().good
+    assert health.ready().good
+    assert health.status() == "0 servers, 0 of 0 slots, 2 policies enforcing"
 
 
 def test_the_status_is_one_line_of_numbers() -> None:
     watched = Watched(ORDERS, BILLING)
     for loop, used in zip(watched.loops, (12, 30), strict=True):
-        loop.standing.slots = Slots(total=100, reserved=3, used=used)
-        loop.standing.set(State.WORKING)
-    assert watched.vitals.status() == "2 servers, 42 of 200 slots, 2 policies enforcing"
+        loop.status.slots = Slots(total=100, reserved=3, used=used)
+        loop.status.set(State.WORKING)
+    assert watched.health.status() == "2 servers, 42 of 200 slots, 2 policies enforcing"
 
 
 def test_the_status_counts_the_slots_that_are_seen_now_and_the_servers_that_are_not() -> None:
     watched = Watched(ORDERS, BILLING)
     for loop, state in zip(watched.loops, (State.WORKING, State.AWAY), strict=True):
-        loop.standing.slots = Slots(total=100, reserved=3, used=12)
-        loop.standing.set(state)
-    assert watched.vitals.status() == "2 servers, 12 of 100 slots, 2 policies enforcing, 1 away"
+        loop.status.slots = Slots(total=100, reserved=3, used=12)
+        loop.status.set(state)
+    assert watched.health.status() == "2 servers, 12 of 100 slots, 2 policies enforcing, 1 away"
 
 
 def test_the_status_of_a_dry_run_speaks_of_no_policy_that_enforces() -> None:
-    assert Watched(ORDERS, dry_run=True).vitals.status() == "1 server, 0 of 0 slots, 0 policies enforcing"
+    assert Watched(ORDERS, dry_run=True).health.status() == "1 server, 0 of 0 slots, 0 policies enforcing"
 
 
 def test_the_status_says_when_the_file_on_disk_is_refused() -> None:
     watched = Watched(ORDERS)
     watched.reload.failed()
-    assert watched.vitals.status().endswith(", the policy file on disk is refused")
+    assert watched.health.status().endswith(", the policy file on disk is refused")
 
 
 def test_a_standing_says_its_state_and_the_reason_if_there_is_one() -> None:
-    standing = Standing(clock=Clock())
-    assert (str(standing), standing.started) == ("connecting", False)
-    standing.set(State.STANDBY, "another reaper leads")
-    assert (str(standing), standing.started) == ("standby: another reaper leads", True)
-    standing.set(State.WORKING)
-    assert str(standing) == "working"
+    status = ServerStatus(clock=Clock())
+    assert (str(status), status.started) == ("connecting", False)
+    status.set(State.STANDBY, "another reaper leads")
+    assert (str(status), status.started) == ("standby: another reaper leads", True)
+    status.set(State.WORKING)
+    assert str(status) == "working"
 
 
 def test_a_sign_of_life_ends_the_silence_and_changes_nothing_else() -> None:
     clock = Clock()
-    standing = Standing(clock=clock)
-    standing.set(State.AWAY, "refused")
+    status = ServerStatus(clock=clock)
+    status.set(State.AWAY, "refused")
     clock.passes(5)
-    assert standing.silent_seconds == 5
-    standing.sign()
-    assert standing.silent_seconds == 0
-    assert str(standing) == "away: refused"
+    assert status.silent_seconds == 5
+    status.sign()
+    assert status.silent_seconds == 0
+    assert str(status) == "away: refused"

@@ -9,10 +9,10 @@ from reaper.insight.usage.trend import BEAT_SECONDS, BEATS, Trends, Usage
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, Facts, Identity, Session, Slots
 from reaper.telemetry.http.views import (
     DueLine,
-    Happening,
     LeftAloneLine,
     Overview,
     PolicyLine,
+    RecentEvent,
     ServerLine,
     ServerView,
     VerdictLine,
@@ -110,9 +110,9 @@ def view(of: Usage | None, *, name: str = "orders", policy: str = "leaked", reas
     )
 
 
-def happening(text: str = "idle 12m31s, limit 10m", *, outcome: str = "terminated") -> Happening:
+def happening(text: str = "idle 12m31s, limit 10m", *, outcome: str = "terminated") -> RecentEvent:
     """Something that was done."""
-    return Happening(
+    return RecentEvent(
         at="2025-06-18T11:59:07.123456Z",
         server="orders",
         policy="leaked",
@@ -127,7 +127,7 @@ def happening(text: str = "idle 12m31s, limit 10m", *, outcome: str = "terminate
 def overview(
     shown: ServerView | None,
     *servers: ServerLine,
-    happenings: Sequence[Happening] = (),
+    recent_events: Sequence[RecentEvent] = (),
     dry_run: bool = False,
     reloaded: bool = True,
     verdicts: Sequence[VerdictLine] = (),
@@ -143,7 +143,7 @@ def overview(
         servers=servers or (line(),),
         more_servers=0,
         shown=shown,
-        happenings=tuple(happenings),
+        recent_events=tuple(recent_events),
         verdicts=tuple(verdicts),
         left_alone=tuple(left_alone),
     )
@@ -170,13 +170,13 @@ def usual() -> Overview:
         VerdictLine(policy="batch", advice="too little seen", said=said, acts=14, held_back={}),
     ]
     seen = view(usage(*a_day_like_any_other()))
-    return overview(seen, happenings=[happening()], verdicts=verdicts, left_alone=[alone("web")])
+    return overview(seen, recent_events=[happening()], verdicts=verdicts, left_alone=[alone("web")])
 
 
 def full() -> Overview:
     """One server whose slots are taken."""
     seen = usage(*a_day_like_any_other(83))
-    return overview(view(seen), line(used=95), happenings=[happening(), happening(outcome="denied")])
+    return overview(view(seen), line(used=95), recent_events=[happening(), happening(outcome="denied")])
 
 
 def empty() -> Overview:
@@ -192,7 +192,7 @@ def hostile() -> Overview:
     return overview(
         seen,
         *servers,
-        happenings=[happening(name) for name in HOSTILE],
+        recent_events=[happening(name) for name in HOSTILE],
         verdicts=[verdict(name) for name in HOSTILE],
         left_alone=[alone(name) for name in HOSTILE],
     )
@@ -202,4 +202,4 @@ def fleet(count: int = 20) -> Overview:
     """Many servers, one of them full, one away."""
     servers = [line(f"orders-{number:02}.internal", used=4 * number) for number in range(count - 2)]
     away = line("payroll", used=None, state="away", why="connection to 10.0.0.9 failed: timeout expired")
-    return overview(None, away, line("billing", used=96), *reversed(servers), happenings=[happening()])
+    return overview(None, away, line("billing", used=96), *reversed(servers), recent_events=[happening()])
