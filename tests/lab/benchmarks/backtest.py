@@ -13,9 +13,9 @@ from reaper import __version__
 from reaper.history.folder import Bounds, HistoryFolder
 from reaper.history.write import HistoryWriter
 from reaper.policy.time import SECOND, Span
+from tests.lab.report import Scale
 from tests.system.command import find
 
-from .scale import Scale
 from .table import figure, table
 from .traffic import EVERY, Shape, Traffic
 

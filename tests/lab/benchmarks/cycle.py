@@ -20,6 +20,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from tests.lab.report import Scale
 from tests.postgres.majors import tool
 from tests.postgres.waiting import until
 from tests.system.policies import Keys, policy_file
@@ -27,7 +28,6 @@ from tests.system.policies import Keys, policy_file
 from .crowd import Crowd
 from .ground import REAPER, Ground
 from .proc import cpu_seconds, cpu_seconds_of_children, free_mib
-from .scale import Scale
 from .shift import Shift
 from .table import NOTHING, figure, quantile, table
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from reaper.demo.server import free_ports
 from reaper.telemetry import events
+from tests.lab.report import Scale
 from tests.postgres.proxy import Proxy
 from tests.postgres.sandbox import Role
 from tests.system.policies import Keys, leaked, policy_file
@@ -23,7 +24,6 @@ from .ground import CYCLED, Daemon
 from .pages import Pages
 from .park import Park
 from .proc import Memory, cpu_seconds, memory
-from .scale import Scale
 from .shards import sharded
 from .table import NOTHING, figure, table, tail
 

@@ -19,12 +19,12 @@ from typing import Final, Self
 import psycopg
 
 from reaper.telemetry import events
+from tests.lab.report import Scale
 from tests.postgres.sandbox import Role
 from tests.system.policies import leaked, policy_file
 
 from .ground import Daemon, Ground
 from .proc import cpu_seconds
-from .scale import Scale
 from .sessions import TERMINATED, TIMED_OUT, End, Session
 from .table import NOTHING, figure, table, tail
 

@@ -15,6 +15,7 @@ import yaml
 from psycopg.conninfo import make_conninfo
 
 from reaper.demo.server import free_ports
+from tests.lab.report import Scale
 from tests.postgres.sandbox import Role
 from tests.system.policies import Keys, leaked, policy_file
 
@@ -22,7 +23,6 @@ from .day import day
 from .ground import CYCLED, Daemon, Ground
 from .pages import Pages
 from .proc import Memory, memory
-from .scale import Scale
 from .table import NOTHING, figure, table
 
 

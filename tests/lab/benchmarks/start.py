@@ -16,13 +16,13 @@ from typing import Final, NamedTuple
 
 from psycopg.conninfo import make_conninfo
 
+from tests.lab.report import Scale
 from tests.postgres.majors import tool
 from tests.postgres.sandbox import Role
 from tests.system.command import find
 from tests.system.policies import FILE, leaked, policy_file
 
 from .ground import REAPER, Ground
-from .scale import Scale
 from .table import NOTHING, figure, quantile, table
 
 _ROUNDS: Final[Mapping[Scale, int]] = {Scale.FULL: 15, Scale.QUICK: 5, Scale.SMOKE: 1}

@@ -17,12 +17,12 @@ from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import Final, Protocol, Self
 
 from reaper.telemetry import events
+from tests.lab.report import Scale
 from tests.postgres.sandbox import Role
 from tests.system.policies import leaked, policy_file
 
 from .ground import CYCLED, Daemon, Ground
 from .network import Line, OpenLine, lines, move_to_own_network
-from .scale import Scale
 from .table import figure, spread, table
 
 

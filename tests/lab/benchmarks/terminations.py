@@ -23,13 +23,13 @@ from psycopg.conninfo import make_conninfo
 from reaper.policy.plan import Reap, Result
 from reaper.policy.time import SECOND
 from reaper.postgres.terminator import Settled
+from tests.lab.report import Scale
 from tests.postgres.sandbox import Role
 from tests.system.policies import leaked, policy_file
 
 from .crowd import Crowd
 from .ground import REAPER, Ground
 from .proc import cpu_seconds
-from .scale import Scale
 from .shift import Shift
 from .table import figure, quantile, table
 

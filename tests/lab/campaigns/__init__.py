@@ -1,5 +1,1 @@
-"""What the promises are worth when they are tried many thousand times; counted, judged and printed.
-
-`python -m tests.lab NAME` runs one campaign with the real reaper at a real server, and ends with 1 when
-a promise was broken. The same campaigns run in short form with the other tests.
-"""
+"""Campaigns: each tries one promise many thousand times, with the real `reaper run` at a real server."""

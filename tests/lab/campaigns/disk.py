@@ -1,105 +1,80 @@
-"""The disk under the record is filled up again and again: while it is full, nobody may be terminated."""
+"""The disk of the audit log is filled up again and again: while it is full, nothing may be terminated."""
 
 import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Final
 
 from reaper.telemetry.events import RECORD_FAILED
+from tests.lab.report import Report, figures
+from tests.lab.world.isolation import small_disk
 from tests.postgres.waiting import until
 
-from .patrol import INTENT_LINE, OUTCOME_LINE, Patrol, patrolled
-from .report import Report, figures
+from .audited import INTENT_LINE, OUTCOME_LINE, AuditedReaper, audited
 
-_NAME: Final = "disk"
-_SIZE: Final = 2 * 1024 * 1024
+SIZE: Final = "2m"
 _ROOM: Final = range(4 * 1024, 48 * 1024)
-"""What is left of it, so that it is met at every point of a cycle."""
-_AGAIN: Final = 2
-_CRASHES: Final = 0.3
+"""The bytes that are left, so that the disk becomes full at every point of a cycle."""
+_FAILURES: Final = 3
+_KILLED: Final = 0.3
 _PATIENCE: Final = 120.0
-
-
-@contextmanager
-def small_disk() -> Iterator[Path]:
-    """A file system of its own, as large as two megabytes; OSError where nothing can be mounted."""
-    folder = Path(tempfile.mkdtemp())
-    mount, umount = (shutil.which(name) or name for name in ("mount", "umount"))
-    try:
-        command = [mount, "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(folder)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise OSError(done.stderr.strip())
-        try:
-            yield folder
-        finally:
-            subprocess.run([umount, str(folder)], check=True)
-    finally:
-        folder.rmdir()
+_TERMINATED: Final = "sessions terminated while it was full"
+_CRASHES: Final = "crashes while it was full"
+_REFUSED: Final = "starts refused"
 
 
 def disk(*, fillings: int, seed: int, major: int) -> Report:
-    """Fill the disk so many times, and make room again."""
+    """Fill the disk this many times, and make room again."""
     dice = Random(seed)  # noqa: S311 (the same choices in every run)
-    told = {"sessions terminated while it was full": 0, "crashes while it was full": 0, "starts refused": 0}
+    meanwhile = dict.fromkeys((_TERMINATED, _CRASHES, _REFUSED), 0)
     with (
-        small_disk() as folder,
-        patrolled(_NAME, seed=seed, major=major, record=folder / "audit.jsonl") as patrol,
+        small_disk(SIZE) as folder,
+        audited("disk", seed=seed, major=major, audit=folder / "audit.jsonl") as reaper,
     ):
         ballast = folder / "ballast"
-        patrol.daemon.start()
+        reaper.start()
         for _ in range(fillings):
-            patrol.awaits(OUTCOME_LINE)
-            told["sessions terminated while it was full"] += _filled(patrol, ballast, dice.choice(_ROOM))
-            if dice.random() < _CRASHES:
-                told["crashes while it was full"] += 1
-                told["starts refused"] += _crashed(patrol)
+            reaper.await_lines(OUTCOME_LINE)
+            meanwhile[_TERMINATED] += _filled(reaper, ballast, dice.choice(_ROOM))
+            if dice.random() < _KILLED:
+                meanwhile[_CRASHES] += 1
+                meanwhile[_REFUSED] += _start_refused(reaper)
             ballast.unlink()
-            if not patrol.daemon.running:
-                patrol.daemon.start()
-            patrol.awaits(OUTCOME_LINE)
-            patrol.rotate()
-        patrol.awaits(INTENT_LINE)
-        patrol.end()
-        patrol.retire()
-        # What a full disk did not take leaves a gap in the numbers, and is told afterwards.
-        account, broken = patrol.judged(gaps=True)
-        counted = account.counted(patrol.died())
-    if told["sessions terminated while it was full"]:
+            if not reaper.running:
+                reaper.start()
+            reaper.await_lines(OUTCOME_LINE)
+            reaper.rotate()
+        reaper.await_lines(INTENT_LINE)
+        reaper.finish()
+        reaper.last_run()
+        # Lines that did not fit leave a gap in the numbers, which the audit log reports afterwards.
+        log, ended, broken = reaper.judged(gaps=True)
+    if meanwhile[_TERMINATED]:
         broken.append("sessions were terminated while the disk was full")
-    title = f"Disk: {fillings:,} times full under load"
-    tables = [figures(title, counted), figures("While it was full", told)]
+    counted = log.counted(ended)
+    tables = [
+        figures(f"Disk: {fillings:,} times full under load", counted),
+        figures("While it was full", meanwhile),
+    ]
     return Report(tables=tables, counted=counted, broken=broken)
 
 
-def _filled(patrol: Patrol, ballast: Path, room: int) -> int:
-    """Let the record run into the end of the disk; how many are terminated in the two cycles after that."""
+def _filled(reaper: AuditedReaper, ballast: Path, room: int) -> int:
+    """Fill the disk; return how many sessions are terminated in the next cycles after a failed write."""
     since = time.time()
-    taken = shutil.disk_usage(ballast.parent)
-    ballast.write_bytes(b"\0" * max(0, taken.free - room))
-    patrol.daemon.wait(RECORD_FAILED, since=since, within=_PATIENCE)
-    full = len(patrol.died())
-
-    def again() -> bool:
-        return len(patrol.daemon.journal.named(RECORD_FAILED, since=since)) > _AGAIN
-
-    until(again, within=_PATIENCE)
-    return len(patrol.died()) - full
+    free = shutil.disk_usage(ballast.parent).free
+    ballast.write_bytes(b"\0" * max(0, free - room))
+    reaper.wait(RECORD_FAILED, since=since, within=_PATIENCE)
+    before = len(reaper.terminated())
+    until(lambda: len(reaper.log.named(RECORD_FAILED, since=since)) >= _FAILURES, within=_PATIENCE)
+    return len(reaper.terminated()) - before
 
 
-def _crashed(patrol: Patrol) -> bool:
-    """End it and start it again while the disk is full; whether it refuses to begin."""
-    patrol.crash()
+def _start_refused(reaper: AuditedReaper) -> bool:
+    """Kill it and start it while the disk is full; return True if it refuses to start."""
+    reaper.kill()
     since = time.time()
-    patrol.daemon.start()
-    life = patrol.daemon.life
-    assert life
-    until(
-        lambda: not life.running or patrol.daemon.journal.named(RECORD_FAILED, since=since), within=_PATIENCE
-    )
-    return not life.running
+    reaper.start()
+    until(lambda: not reaper.running or reaper.log.named(RECORD_FAILED, since=since), within=_PATIENCE)
+    return not reaper.running

@@ -1,185 +1,193 @@
-"""The race between the last look and a session that wakes up: how many statements are hit, by whom.
+"""The race between the guard and a session that wakes up: how many statements are hit, and by which tool.
 
-The real `reaper run` and the usual ways to do it each have a crowd of their own, on one server, at the same
-time. Everybody sleeps alike: whoever is asleep is as likely to wake up in this moment as in any other, so
-that the share of statements hit is the time between look and signal, divided by the mean time to wake up.
+The real `reaper run` and the usual statements each have clients of their own on one server, at the same time.
+All sleep alike: a sleeping session is as likely to wake up at this moment as at any other, so the share of
+statements that are hit is the time between check and signal, divided by the mean time to wake up.
 """
 
-import tempfile
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from typing import Final, LiteralString, Self
 
-from psycopg.conninfo import make_conninfo
+import psycopg
 
-from tests.lab.benchmarks.ground import REAPER, Daemon, Ground
-from tests.lab.benchmarks.table import table
+from tests.lab.clients.sleepers import Habits, Sleepers
+from tests.lab.clients.wire import TIMED_OUT
+from tests.lab.judge.audit_log import AuditLog
+from tests.lab.judge.server_log import Termination, terminated
+from tests.lab.report import Report, at_most, table
+from tests.lab.world.log import LineCounter
+from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
+from tests.lab.world.server import REAPER, LabServer
 from tests.postgres.waiting import until
-from tests.system.policies import policy_file
 
-from .account import Account
-from .bounds import at_most
-from .crowds import Crowds
-from .report import Report
-from .rivals import Rival, Way, one_liner, read_then_by_pid
-from .sleepers import TIMED_OUT, Habits
-from .tail import Tail
-from .witness import deaths
-
-_OURS: Final = "guarded"
-_TIMEOUT: Final = "timed"
-_WAYS: Final[Mapping[str, Way]] = {"oneliner": one_liner, "bypid": read_then_by_pid}
+_REAPER, _ONE_LINER, _BY_PID, _TIMEOUT = "guarded", "oneliner", "bypid", "timed"
+_BYSTANDER: Final = "bystander"
 _TITLES: Final[Mapping[str, str]] = {
-    _OURS: "reaper run",
-    "oneliner": "select pg_terminate_backend(pid) from pg_stat_activity where ...",
-    "bypid": "select pid from ..., then pg_terminate_backend(pid)",
+    _REAPER: "reaper run",
+    _ONE_LINER: "select pg_terminate_backend(pid) from pg_stat_activity where ...",
+    _BY_PID: "select pid from ..., then pg_terminate_backend(pid)",
     _TIMEOUT: "the server's own idle_session_timeout",
 }
-_BYSTANDER: Final = "bystander"
+_IDLE: Final[LiteralString] = """
+    SELECT {} FROM pg_stat_activity
+     WHERE state = 'idle' AND now() - state_change > %s * interval '1 second' AND application_name LIKE %s
+"""
 _TIMES_OUT_SINCE: Final = 14
 _IDLE_FOR: Final = 0.02
 _WAKES_AFTER: Final = 0.1
-_WORKS_FOR: Final = 0.02
 _EVERY: Final = 0.1
-"""How often a rival looks: seldom, so that most of the machine is left for ours."""
-_OUR_CROWD: Final = 32
-_THEIR_CROWD: Final = 8
+"""Between two statements of another tool: most of the machine is left for the reaper."""
 _BYSTANDERS: Final = 100
-_DONE: Final = b'"outcome": "terminated"'
 _TOLERATED: Final = 0.001
 _CHANCE: Final = 3
-"""What is left are the microseconds between look and signal, a ten-thousandth of the time that they sleep."""
-_LOOK: Final = 0.1
+"""What remains are the microseconds between check and signal, a ten-thousandth of the time of sleep."""
 _PATIENCE: Final = 6 * 3600.0
-_MICROSECONDS: Final = 1e6
 
 
 @dataclass(slots=True)
 class Toll:
-    """What one way of doing it did to its crowd."""
+    """What one tool did to its clients."""
 
     acts: int = 0
-    spared: int = 0
-    """Sessions that had woken up, and that the last look let live."""
+    skipped: int = 0
+    """Sessions that had woken up, and that the guard left alone."""
     executing: int = 0
-    """Sessions that were terminated while they executed a statement, by the server's log."""
+    """Sessions that executed a statement when they were terminated, by the server's log."""
     crossed: int = 0
-    """Sessions whose query was on its way when they were terminated: refused with 57P01, and never begun."""
+    """Sessions whose query was on its way: refused with 57P01, and never begun."""
 
     @property
     def row(self) -> Sequence[str]:
-        """For people."""
-        share, bound = (
-            (self.executing / self.acts, at_most(self.executing, self.acts)) if self.acts else (0, 1)
-        )
-        window = share * _WAKES_AFTER * _MICROSECONDS
+        """The cells of a table."""
+        share = self.executing / self.acts if self.acts else 0.0
         return (
             f"{self.acts:,}",
-            f"{self.spared:,}",
+            f"{self.skipped:,}",
             f"{self.executing:,}",
             f"{share:.4%}",
-            f"{bound:.4%}",
-            f"{window:,.0f} us",
+            f"{at_most(self.executing, self.acts):.4%}",
+            f"{share * _WAKES_AFTER * 1e6:,.0f} us",
             f"{self.crossed:,}",
         )
 
 
+class _OtherTool(Thread):
+    """Terminates idle sessions with the usual statements, again and again."""
+
+    def __init__(self, name: str, dsn: str) -> None:
+        super().__init__(daemon=True)
+        self.acts = 0
+        self._one_liner = name == _ONE_LINER
+        self._like = f"{name}.%"
+        self._dsn = dsn
+        self._enough = Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        self.join()
+
+    def run(self) -> None:
+        """Work until the race is over."""
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            while not self._enough.wait(_EVERY):
+                self.acts += sum(bool(sent) for (sent,) in self._terminate(connection))
+
+    def _terminate(self, connection: psycopg.Connection) -> Sequence[tuple[bool, ...]]:
+        chosen: LiteralString = "pg_terminate_backend(pid)" if self._one_liner else "pid"
+        rows = connection.execute(_IDLE.format(chosen), (_IDLE_FOR, self._like)).fetchall()
+        if self._one_liner:
+            return rows
+        return [row for pid in rows for row in connection.execute("SELECT pg_terminate_backend(%s)", pid)]
+
+
 def race(*, acts: int, seed: int, major: int) -> Report:
-    """Let the reaper terminate so many sessions, and the rivals what they get meanwhile."""
+    """Let the reaper terminate this many sessions, and the other tools as many as they get meanwhile."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ground = stack.enter_context(Ground(major, max_connections="400"))
-        ground.role("app")
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        server = stack.enter_context(LabServer(major, max_connections="400"))
         timeout = {"idle_session_timeout": f"{_IDLE_FOR * 1_000:.0f}ms"} if major >= _TIMES_OUT_SINCE else {}
-        ground.role(_TIMEOUT, **timeout)
-        dsn = ground.server.dsn
-        crowds = stack.enter_context(Crowds(*_habits(ground, seed)))
-        daemon = stack.enter_context(_daemon(folder, make_conninfo(dsn, user=REAPER)))
+        server.role(_TIMEOUT, **timeout)
+        sleepers = stack.enter_context(Sleepers(*_habits(server.socket, seed)))
+        reaper = stack.enter_context(_reaper(folder, server.dsn_of(REAPER)))
         with ExitStack() as contest:
-            rivals = {
-                name: contest.enter_context(
-                    Rival(way, dsn, idle_for=_IDLE_FOR, like=f"{name}.%", every=_EVERY)
-                )
-                for name, way in _WAYS.items()
+            others = {
+                name: contest.enter_context(_OtherTool(name, server.dsn)) for name in (_ONE_LINER, _BY_PID)
             }
-            tail = Tail(folder / "reaper" / "audit.jsonl", _DONE)
+            counter = LineCounter(reaper.audit, b'"outcome": "terminated"')
 
             def done() -> bool:
-                crowds.check()
-                assert daemon.running, "the reaper has ended by itself"
-                return tail.count() >= acts
+                sleepers.check()
+                assert reaper.running, "the reaper has ended by itself"
+                return counter.count() >= acts
 
-            until(done, within=_PATIENCE, every=_LOOK)
-        daemon.stop()
-        told = crowds.told()
-        account = Account.of([tail.path])
-        tolls = {name: Toll() for name in _TITLES}
-        died = dict[str, bool]()
-        for death in deaths(ground.server.log_path):
-            tolls[_crowd_of(death.application)].executing += death.executing
-            died[death.application] = death.executing
-        for name, toll in tolls.items():
-            toll.crossed = sum(not died.get(each) for each in told[name].in_flight)
-        tolls[_OURS].acts = len(account.terminated | account.uncertain)
-        tolls[_OURS].spared = account.results["woke"]
-        for name, rival in rivals.items():
-            tolls[name].acts = rival.acts
-        tolls[_TIMEOUT].acts = told[_TIMEOUT].ends.get(TIMED_OUT, 0)
-        statements = sum(each.statements for each in told.values())
-        return Report(
-            tables=[_shown(tolls, statements)],
-            counted=asdict(tolls[_OURS]),
-            broken=_broken(account, tolls[_OURS], died),
-        )
-
-
-def _habits(ground: Ground, seed: int) -> list[Habits]:
-    alike = Habits(
-        socket=f"{ground.server.folder}/socket/.s.PGSQL.{ground.server.port}",
-        role="app",
-        database="postgres",
-        name=_OURS,
-        count=_OUR_CROWD,
-        wakes_after=_WAKES_AFTER,
-        works_for=_WORKS_FOR,
-        comes_back_after=0,
-        seed=seed,
-    )
-    theirs = [
-        replace(alike, name=name, count=_THEIR_CROWD, seed=seed + at) for at, name in enumerate(_WAYS, 1)
-    ]
-    # The server is so quick that most of the machine would go into new sessions, were there no pause.
-    timed = replace(alike, name=_TIMEOUT, role=_TIMEOUT, count=2, comes_back_after=_EVERY)
-    return [alike, *theirs, timed, replace(alike, name=_BYSTANDER, count=_BYSTANDERS, works_for=0)]
-
-
-def _daemon(folder: Path, dsn: str) -> Daemon:
-    match = {"state": ["idle"], "idle_for": f"{_IDLE_FOR * 1_000:.0f}ms", "application": [f"{_OURS}.*"]}
-    policy = {
-        "name": "sleepers",
-        "mode": "enforce",
-        "match": match,
-        "pace": {"per_cycle": 1_000},
-        "brake": "off",
+            until(done, within=_PATIENCE, every=0.1)
+        reaper.stop()
+        summaries = sleepers.finish()
+        log, ended = AuditLog.read(reaper.audit), terminated(server)
+    executing = Counter(_tool(each) for each in ended if each.executing)
+    hit = {each.application for each in ended if each.executing}
+    tolls = {
+        name: Toll(executing=executing[name], crossed=len(set(summaries[name].unanswered) - hit))
+        for name in _TITLES
     }
-    servers = [{"name": "server", "dsn": dsn}]
-    text = policy_file(policy, interval="1s", precision="10ms", servers=servers)
-    return Daemon(folder / "reaper", text, "--listen", "off", level="warning")
+    tolls[_REAPER].acts = len(log.keys("terminated", "unknown", "signalled"))
+    tolls[_REAPER].skipped = log.results["woke"]
+    for name, other in others.items():
+        tolls[name].acts = other.acts
+    tolls[_TIMEOUT].acts = summaries[_TIMEOUT].ends.get(TIMED_OUT, 0)
+    statements = sum(each.statements for each in summaries.values())
+    return Report(
+        tables=[_shown(tolls, statements)],
+        counted=asdict(tolls[_REAPER]),
+        broken=_broken(log, tolls[_REAPER], ended),
+    )
 
 
-def _crowd_of(application: str) -> str:
-    return application.partition(".")[0]
+def _habits(socket: str, seed: int) -> list[Habits]:
+    alike = Habits(
+        socket=socket,
+        name=_REAPER,
+        count=32,
+        seed=seed,
+        wakes_after=_WAKES_AFTER,
+        works_for=0.02,
+        returns_after=0,
+    )
+    others = [
+        replace(alike, name=name, count=8, seed=seed + at) for at, name in enumerate((_ONE_LINER, _BY_PID), 1)
+    ]
+    # The server is so quick that without a pause most of the machine would go into new sessions.
+    timed = replace(alike, name=_TIMEOUT, role=_TIMEOUT, count=2, returns_after=_EVERY)
+    return [alike, *others, timed, replace(alike, name=_BYSTANDER, count=_BYSTANDERS, works_for=0)]
 
 
-def _broken(account: Account, toll: Toll, died: Collection[str]) -> list[str]:
-    told = account.disagreements({name for name in died if _crowd_of(name) == _OURS})
-    if bystanders := sum(_crowd_of(name) == _BYSTANDER for name in died):
-        told.append(f"{bystanders} bystanders terminated")
+def _reaper(folder: Path, dsn: str) -> ReaperProcess:
+    sleepers = policy("sleepers", _IDLE_FOR, application=[f"{_REAPER}.*"], keys=NO_LIMITS)
+    text = rules(dsn, sleepers, interval=1, precision=0.01)
+    return ReaperProcess(folder / "reaper", text, "--listen", "off", log_level="warning")
+
+
+def _tool(each: Termination) -> str:
+    return each.application.partition(".")[0]
+
+
+def _broken(log: AuditLog, toll: Toll, ended: Collection[Termination]) -> list[str]:
+    broken = log.disagreements(each for each in ended if _tool(each) == _REAPER)
+    if bystanders := sum(_tool(each) == _BYSTANDER for each in ended):
+        broken.append(f"{bystanders} bystanders terminated")
     if toll.executing > _CHANCE + toll.acts * _TOLERATED:
-        told.append(f"{toll.executing} of {toll.acts} hit a statement: that is more than the microseconds")
-    return told
+        broken.append(f"{toll.executing} of {toll.acts} hit a statement: more than the microseconds explain")
+    return broken
 
 
 def _shown(tolls: Mapping[str, Toll], statements: int) -> str:
@@ -187,5 +195,5 @@ def _shown(tolls: Mapping[str, Toll], statements: int) -> str:
         f"Race: {statements:,} statements by sessions that sleep for {_WAKES_AFTER * 1_000:.0f} ms (mean), "
         f"limit {_IDLE_FOR * 1_000:.0f} ms, {_BYSTANDERS} bystanders"
     )
-    head = ("", "acts", "spared", "hit", "share", "at most (95 %)", "look to signal", "query on its way")
+    head = ("", "acts", "skipped", "hit", "share", "at most (95 %)", "check to signal", "query on its way")
     return table(title, head, [(_TITLES[name], *toll.row) for name, toll in tolls.items()])

@@ -1,7 +1,8 @@
-"""The record is moved aside again and again while the reaper works: no line of it may be lost.
+"""The audit log is renamed again and again while the reaper works: no line may be lost.
 
-As logrotate does, with a SIGHUP afterwards or without one, and now and then while the life after a SIGKILL
-starts. It is moved at most once in a cycle, for an open intent is looked for in the file and the one before.
+As logrotate does, with a SIGHUP afterwards or without one, and sometimes while the reaper starts after a
+SIGKILL. It is renamed at most once in a cycle, because open intents are looked for in the file and in the
+one before it.
 """
 
 import time
@@ -9,48 +10,48 @@ from random import Random
 from signal import SIGHUP
 from typing import Final
 
-from .patrol import INTENT_LINE, Patrol, patrolled
-from .report import Report, figures
+from tests.lab.report import Report, figures
 
-_NAME: Final = "rotated"
+from .audited import INTENT_LINE, AuditedReaper, audited
+
 _LATER: Final = 0.05
-_CRASHES: Final = 0.2
+_KILLED: Final = 0.2
 _START: Final = 0.8
 _SIGHUP: Final = "and SIGHUP sent"
-_NOBODY: Final = "and nobody told"
-_STARTING: Final = "while the life after a SIGKILL started"
+_SILENTLY: Final = "without a signal"
+_STARTING: Final = "while the reaper started after a SIGKILL"
 
 
 def rotation(*, rotations: int, seed: int, major: int) -> Report:
-    """Move the record aside so many times."""
+    """Rename the audit log this many times."""
     dice = Random(seed)  # noqa: S311 (the same choices in every run)
-    told = dict.fromkeys((_SIGHUP, _NOBODY, _STARTING), 0)
-    with patrolled(_NAME, seed=seed, major=major) as patrol:
-        patrol.daemon.start()
+    renamed = dict.fromkeys((_SIGHUP, _SILENTLY, _STARTING), 0)
+    with audited("rotated", seed=seed, major=major) as reaper:
+        reaper.start()
         for _ in range(rotations):
-            patrol.awaits(INTENT_LINE)
+            reaper.await_lines(INTENT_LINE)
             time.sleep(dice.expovariate(1 / _LATER))
-            told[_moved(dice, patrol)] += 1
-        patrol.awaits(INTENT_LINE)
-        patrol.end()
-        patrol.retire()
-        account, broken = patrol.judged()
-        title = f"Rotation: {rotations:,} renames of the record under load"
-        counted = {**account.counted(patrol.died()), "files": len(patrol.records)}
-    tables = [figures(title, counted), figures("Renamed", told)]
-    return Report(tables=tables, counted=counted, broken=broken)
+            renamed[_rename(dice, reaper)] += 1
+        reaper.await_lines(INTENT_LINE)
+        reaper.finish()
+        reaper.last_run()
+        log, ended, broken = reaper.judged()
+        counted = {**log.counted(ended), "files": len(reaper.files)}
+    title = f"Rotation: {rotations:,} renames of the audit log under load"
+    return Report(
+        tables=[figures(title, counted), figures("Renamed", renamed)], counted=counted, broken=broken
+    )
 
 
-def _moved(dice: Random, patrol: Patrol) -> str:
-    if dice.random() < _CRASHES:
-        patrol.crash()
-        patrol.daemon.start()
+def _rename(dice: Random, reaper: AuditedReaper) -> str:
+    if dice.random() < _KILLED:
+        reaper.kill()
+        reaper.start()
         time.sleep(dice.uniform(0, _START))
-        patrol.rotate()
+        reaper.rotate()
         return _STARTING
-    patrol.rotate()
+    reaper.rotate()
     if dice.random() < 0.5:
-        assert patrol.daemon.life
-        patrol.daemon.life.send(SIGHUP)
+        reaper.send(SIGHUP)
         return _SIGHUP
-    return _NOBODY
+    return _SILENTLY

@@ -1,4 +1,4 @@
-"""On which majors of PostgreSQL the short forms run."""
+"""The majors of PostgreSQL that the short forms run on."""
 
 from tests.postgres.conftest import major, pytest_generate_tests
 

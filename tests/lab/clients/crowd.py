@@ -1,0 +1,68 @@
+"""Many idle sessions that cost this process one socket each, and nothing while they are idle."""
+
+import resource
+import socket
+from collections.abc import Sequence
+from typing import Final, Self
+
+from .wire import HEAD, query, startup
+
+_READY: Final = HEAD.pack(b"Z", 5)
+_LAST_QUERY: Final = f"SELECT '{'a query of an ordinary length, ' * 7}'"
+_SPARE_FILES: Final = 200
+
+
+class Crowd:
+    """Idle sessions; used from one thread and outside of event loops."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self, count: int | None = None) -> None:
+        """Close the oldest of them, or all."""
+        for each in self._sockets[:count]:
+            each.close()
+        del self._sockets[:count]
+
+    def open(self, count: int, roles: Sequence[str], *, names: int = 20, work: Sequence[str] = ()) -> None:
+        """Open more, with these roles and so many application names in turn, after this work."""
+        _allow_files(len(self._sockets) + count + _SPARE_FILES)
+        for number in range(count):
+            opened = socket.create_connection(("127.0.0.1", self._port))
+            self._sockets.append(opened)
+            opened.sendall(startup(roles[number % len(roles)], "postgres", f"web-{number % names}"))
+            _wait(opened)
+            for each in (*work, _LAST_QUERY):
+                opened.sendall(query(each))
+                _wait(opened)
+
+    def run(self, *queries: str, since: int = 0) -> None:
+        """Run a query in each session from this one on, the given ones in turn."""
+        chosen = self._sockets[since:]
+        for number, each in enumerate(chosen):
+            each.sendall(query(queries[number % len(queries)] if queries else _LAST_QUERY))
+        for each in chosen:
+            _wait(each)
+
+
+def _wait(opened: socket.socket) -> None:
+    """Read until the session is idle."""
+    answer = b""
+    while answer[-6:-1] != _READY:
+        more = opened.recv(65_536)
+        if not more:
+            raise ConnectionRefusedError(answer.decode("ascii", "replace"))
+        answer += more
+
+
+def _allow_files(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(count, hard)))

@@ -1,0 +1,186 @@
+"""One session, and the account of its client: when it was used, when it ended and why."""
+
+import asyncio
+import struct
+import time
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Self
+
+from .wire import HEAD, error_fields, query, row, startup
+
+NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"
+_MICROSECONDS: Final = 1_000_000
+_PATIENCE: Final = 30.0
+_FATAL: Final = {b"FATAL", b"PANIC"}
+_BACKEND_START: Final = "(extract(epoch FROM s.backend_start) * 1000000)::int8"
+_INTRODUCTION: Final = f"SELECT {NOW}, {_BACKEND_START} FROM pg_stat_get_activity(pg_backend_pid()) s"  # noqa: S608
+
+Address = int | str
+"""A port on loopback, or the path of a Unix socket."""
+
+
+class NotServed(Exception):
+    """No session could be opened, or it has ended; the message is the SQLSTATE if there was one."""
+
+
+class SessionKey(NamedTuple):
+    """A session as the server's log identifies it: the second in which it began, and its pid."""
+
+    began: int
+    pid: int
+
+
+class Use(NamedTuple):
+    """One statement: when it was sent and answered, by this host's monotonic clock."""
+
+    sent: float
+    answered: float
+    server_time: int
+    """The server's clock within the statement, in microseconds."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Account:
+    """What a client knows of one session of its own."""
+
+    kind: str
+    limit: float | None = None
+    """The seconds for which it may be unused; None if it must never be terminated."""
+    pid: int = 0
+    began: int = 0
+    """The server's `backend_start` in microseconds; 0 if the session was never served."""
+    uses: list[Use] = field(default_factory=list)
+    waiting: bool = False
+    """Whether a statement is unanswered."""
+    closed_at: float | None = None
+    """When the client closed it."""
+    ended_at: float | None = None
+    """When the client learned that the server had ended it."""
+    sqlstate: str = ""
+
+    @property
+    def key(self) -> SessionKey:
+        """How the server's log identifies it."""
+        return SessionKey(self.began // _MICROSECONDS, self.pid)
+
+    @property
+    def open(self) -> bool:
+        """Whether the client still has it, as far as it knows."""
+        return bool(self.began) and self.ended_at is None and self.closed_at is None
+
+    @property
+    def last(self) -> Use:
+        """Its last use."""
+        return self.uses[-1]
+
+    @property
+    def rested(self) -> float:
+        """The seconds for which it had been unused before its last use, by the server's clock."""
+        return (
+            (self.uses[-1].server_time - self.uses[-2].server_time) / _MICROSECONDS if self.uses[1:] else 0.0
+        )
+
+
+def wall(monotonic: float) -> float:
+    """The wall clock time of a moment of the monotonic clock."""
+    return monotonic + time.time() - time.monotonic()
+
+
+class Session(asyncio.Protocol):
+    """A session that learns at once that the server has ended it."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.ended = asyncio.Event()
+        self.row: list[bytes] = []
+        self.transport: asyncio.Transport
+        self._unread = b""
+        self._ready = asyncio.Event()
+        self._error = ""
+
+    @classmethod
+    async def open(
+        cls, at: Address, account: Account, *, role: str, application: str = "", database: str = "postgres"
+    ) -> Self:
+        """Log in, and ask for the session's identity; NotServed if that fails."""
+        session = cls(account)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                if isinstance(at, int):
+                    await loop.create_connection(lambda: session, "127.0.0.1", at)
+                else:
+                    await loop.create_unix_connection(lambda: session, at)
+        except (OSError, TimeoutError) as error:
+            raise NotServed from error
+        try:
+            session.transport.write(startup(role, database, application))
+            await session._answered()
+            await session.use(_INTRODUCTION)
+            account.began = int(session.row[1])
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    async def use(self, sql: str = f"SELECT {NOW}") -> None:
+        """Run statements, whose last row begins with the server's clock, and write down when."""
+        sent = time.monotonic()
+        await self.run(sql)
+        self.account.uses.append(Use(sent, time.monotonic(), int(self.row[0])))
+
+    async def run(self, sql: str) -> None:
+        """Run statements that return no clock: for sessions whose age does not matter."""
+        if self.ended.is_set():
+            raise NotServed(self.account.sqlstate)
+        self._ready.clear()
+        self._error = ""
+        self.account.waiting = True
+        self.transport.write(query(sql))
+        await self._answered()
+        self.account.waiting = False
+
+    def close(self, *, noted: bool = True) -> None:
+        """Close it, unless the server has ended it, and write down when."""
+        if noted and not self.ended.is_set() and self.account.closed_at is None:
+            self.account.closed_at = time.monotonic()
+        self.transport.close()
+
+    async def _answered(self) -> None:
+        await self._ready.wait()
+        if self.ended.is_set() or self._error:
+            raise NotServed(self._error or self.account.sqlstate)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        while len(self._unread) >= HEAD.size:
+            kind, length = HEAD.unpack_from(self._unread)
+            if len(self._unread) <= length:
+                return
+            body, self._unread = self._unread[HEAD.size : length + 1], self._unread[length + 1 :]
+            self._message(kind, body)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self.account.closed_at is None:
+            self.account.ended_at = self.account.ended_at or time.monotonic()
+        self.ended.set()
+        self._ready.set()
+
+    def _message(self, kind: bytes, body: bytes) -> None:
+        if kind == b"K":
+            (self.account.pid,) = struct.unpack_from("!I", body)
+        elif kind == b"D":
+            self.row = row(body)
+        elif kind == b"Z":
+            self._ready.set()
+        elif kind == b"E":
+            fields = error_fields(body)
+            self._error = fields.get(b"C", b"").decode("ascii")
+            if fields.get(b"V") in _FATAL:
+                self.account.sqlstate = self._error
+                self.account.ended_at = time.monotonic()
+                self.transport.close()  # connection_lost follows

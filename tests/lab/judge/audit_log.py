@@ -1,0 +1,155 @@
+"""The audit log, read without the product's own reader, and compared with the server's log."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from tests.lab.clients.session import SessionKey
+
+from .server_log import Termination
+
+INTENT: Final = "session.intent"
+OUTCOME: Final = "session.outcome"
+FATE: Final = "session.fate"
+_UNCERTAIN: Final = frozenset({"unknown", "signalled"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Intent:
+    """One intent and its outcome."""
+
+    run: str
+    key: SessionKey
+    application: str
+    seen_at: datetime
+    """When its cycle saw the session, by the server's clock."""
+    written: float = 0.0
+    """When it was written, by the clock of the reaper's host."""
+    outcome: str | None = None
+    orphaned: bool = False
+    """Whether a later run wrote the outcome, because its own had ended."""
+    until: datetime | None = None
+    """When the outcome was seen, by the server's clock; None if it was not seen."""
+    checked_again: datetime | None = None
+    """When the guard checked again, by the server's clock; None if no signal is known of."""
+
+
+@dataclass(slots=True)
+class AuditLog:
+    """The intents to act in some files, and what is wrong with the lines."""
+
+    intents: dict[str, Intent] = field(default_factory=dict)
+    results: Counter[str] = field(default_factory=Counter)
+    torn: int = 0
+    _numbers: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    @classmethod
+    def read(cls, *files: Path) -> Self:
+        """The audit log in these files, in any order."""
+        return cls.of(
+            [line for file in files if file.exists() for line in file.read_bytes().splitlines(keepends=True)]
+        )
+
+    @classmethod
+    def of(cls, lines: Sequence[bytes]) -> Self:
+        """The audit log in these lines."""
+        log = cls()
+        entries = [entry for line in lines if (entry := log._entry(line))]
+        # Intents first: files that were moved aside are read in any order.
+        for entry in sorted(entries, key=lambda entry: entry["event"] != INTENT):
+            if entry["event"] == INTENT:
+                log.intents.setdefault(entry["intent"], _intent(entry))
+            elif entry["event"] == OUTCOME and entry["intent"] in log.intents:
+                log.results[entry["outcome"]] += 1
+                _settle(log.intents[entry["intent"]], entry)
+        return log
+
+    @property
+    def open(self) -> list[Intent]:
+        """Intents without an outcome."""
+        return [intent for intent in self.intents.values() if intent.outcome is None]
+
+    @property
+    def missing(self) -> int:
+        """How many lines are missing, by the numbers of the others."""
+        return sum(max(numbers) - len(numbers) for numbers in self._numbers.values())
+
+    def keys(self, *outcomes: str) -> set[SessionKey]:
+        """The sessions with one of these outcomes, or all intended ones."""
+        return {each.key for each in self.intents.values() if not outcomes or each.outcome in outcomes}
+
+    def disagreements(self, terminations: Iterable[Termination]) -> list[str]:
+        """Everything in which this audit log and the server's log differ, in sentences."""
+        ended = {each.key: each.application for each in terminations}
+        names = {each.key: each.application for each in self.intents.values()} | ended
+        found = {
+            "terminated without an intent": ended.keys() - self.keys(),
+            "terminated by the server's log, and not by the audit log": (
+                ended.keys() - self.keys("terminated", *_UNCERTAIN)
+            ),
+            "terminated by the audit log, and not by the server's": self.keys("terminated") - ended.keys(),
+        }
+        differences = [
+            f"{len(keys)} {what}: {sorted(names[key] for key in keys)[:5]}"
+            for what, keys in found.items()
+            if keys
+        ]
+        return [*differences, *([f"{len(self.open)} intents without an outcome"] if self.open else [])]
+
+    def counted(self, terminations: Iterable[Termination]) -> Counter[str]:
+        """The figures of the comparison."""
+        ended = {each.key for each in terminations}
+        return Counter(
+            {
+                "sessions terminated, by the server's log": len(ended),
+                "of these without an intent": len(ended - self.keys()),
+                "of these logged as terminated": len(ended & self.keys("terminated")),
+                "of these logged as unknown or signalled": len(ended & self.keys(*_UNCERTAIN)),
+                "intents": len(self.intents),
+                "intents without an outcome": len(self.open),
+                "lines that are missing": self.missing,
+                "skipped by the guard, because the session woke up": self.results["woke"],
+                "torn lines": self.torn,
+            }
+        )
+
+    def _entry(self, line: bytes) -> Mapping[str, Any] | None:
+        """The entry in a line; None if it is torn, or not an act."""
+        if not line.strip():
+            return None
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            self._numbers[entry["run"]].add(entry["seq"])
+        except (ValueError, LookupError, TypeError):
+            self.torn += 1
+            return None
+        acts = entry.get("intent") and entry.get("mode") == "enforce" and not entry.get("dry_run")
+        return entry if acts else None
+
+
+def moment(text: str | None) -> datetime | None:
+    """A moment in the audit log."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def _intent(entry: Mapping[str, Any]) -> Intent:
+    began = datetime.fromisoformat(entry["backend_start"])
+    return Intent(
+        run=entry["run"],
+        key=SessionKey(int(began.timestamp()), entry["pid"]),
+        application=entry["application"] or "",
+        seen_at=datetime.fromisoformat(entry["server_time"]),
+        written=datetime.fromisoformat(entry["time"]).timestamp(),
+    )
+
+
+def _settle(intent: Intent, entry: Mapping[str, Any]) -> None:
+    if intent.outcome in {None, "unknown"}:  # a known outcome counts more than an unknown one
+        intent.outcome = entry["outcome"]
+        intent.orphaned = entry["run"] != intent.run
+        intent.until = moment(entry.get("outcome_at")) or intent.until
+        intent.checked_again = moment(entry.get("looked_again_at")) or intent.checked_again

@@ -1,0 +1,187 @@
+"""Whether each termination was right, and announced in the audit log before.
+
+The clients are believed about their sessions, the server's log about their ends, and the audit log about
+nothing but its own intents and outcomes.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from operator import attrgetter, itemgetter
+from typing import Final, NamedTuple
+
+from tests.lab.clients.session import Account, SessionKey, wall
+from tests.lab.clients.wire import TERMINATED
+
+from .audit_log import AuditLog, Intent
+from .server_log import Termination
+
+_MICROSECONDS: Final = 1_000_000
+_LONGEST_ACT: Final = timedelta(hours=1)
+"""Longer than any fault, and shorter than any step of a clock."""
+_STEP: Final = 5.0
+"""The seconds by which two clocks may disagree before one of them was set."""
+
+
+class Judgement(StrEnum):
+    """The judgement about one termination."""
+
+    RIGHT = "right"
+    CROSSED = "crossed"
+    """Right when the guard checked; the client's next statement was on its way or came before the signal."""
+    EXECUTING = "executing"
+    """Overdue, and its next statement had just begun: the microseconds that no guard can close."""
+    WRONG = "wrong"
+
+
+class Case(NamedTuple):
+    """One termination and its judgement."""
+
+    termination: Termination
+    judgement: Judgement
+    why: str
+    intended: bool
+    at: float
+    """When, by the clock of this host if the client knows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """The result of comparing everything."""
+
+    cases: Sequence[Case]
+    """The terminations by a reaper."""
+    by_others: int
+    """Terminations by the experiment itself."""
+    client_losses: int
+    """How many of all terminations the clients report as well."""
+    open_intents: Sequence[Intent]
+    orphans: Sequence[Intent]
+    """Intents that the end of a run left open, and a later run settled as unknown."""
+    orphans_terminated: int
+    overlaps: Sequence[tuple[Intent, Intent]]
+    """Acts of two reapers at the same time."""
+
+    def of(self, judgement: Judgement) -> list[Case]:
+        """The cases with this judgement."""
+        return [case for case in self.cases if case.judgement is judgement]
+
+    @property
+    def unannounced(self) -> list[Case]:
+        """Terminations without an intent before them."""
+        return [case for case in self.cases if not case.intended]
+
+
+def judge(
+    terminations: Iterable[Termination],
+    accounts: Iterable[Account],
+    audit_log: AuditLog,
+    *,
+    by_others: Collection[SessionKey] = (),
+) -> Findings:
+    """Compare the server's log, the clients' accounts and the audit log."""
+    known = {each.key: each for each in accounts if each.began}
+    intents = sorted(audit_log.intents.values(), key=attrgetter("written"))
+    first = {intent.key: intent for intent in reversed(intents)}
+    checked = {intent.key: intent.checked_again for intent in intents if intent.checked_again}
+    ended = list(terminations)
+    keys = {each.key for each in ended}
+    orphans = [intent for intent in intents if intent.orphaned]
+    return Findings(
+        cases=[_case(each, known, first, checked) for each in ended if each.key not in by_others],
+        by_others=sum(each.key in by_others for each in ended),
+        client_losses=sum(each.sqlstate == TERMINATED for key, each in known.items() if key in keys),
+        open_intents=audit_log.open,
+        orphans=orphans,
+        orphans_terminated=sum(intent.key in keys for intent in orphans),
+        overlaps=_overlaps(intents),
+    )
+
+
+def _case(
+    each: Termination,
+    known: Mapping[SessionKey, Account],
+    first: Mapping[SessionKey, Intent],
+    checked: Mapping[SessionKey, datetime],
+) -> Case:
+    account, intent = known.get(each.key), first.get(each.key)
+    judgement, why = _judged(each, account, checked.get(each.key))
+    at = each.seconds if account is None or account.ended_at is None else wall(account.ended_at)
+    return Case(each, judgement, why, intent is not None and _was_before(intent, each, account), at)
+
+
+def _was_before(intent: Intent, each: Termination, account: Account | None) -> bool:
+    """Return True if the intent was written before the act."""
+    if account and account.ended_at is not None and _clock_was_set(each, account):
+        return intent.written < wall(account.ended_at)
+    return intent.seen_at.timestamp() < each.seconds
+
+
+def _judged(each: Termination, account: Account | None, checked: datetime | None) -> tuple[Judgement, str]:
+    if account is None:
+        return Judgement.WRONG, f"a session of none of our clients: {each.application!r}"
+    if account.limit is None:
+        return Judgement.WRONG, f"{account.kind} must never be terminated"
+    unused = _unused(each, account)
+    if unused < account.limit and _woke_unseen(account, account.limit, checked):
+        return Judgement.CROSSED, ""
+    if unused < account.limit:
+        return (
+            Judgement.WRONG,
+            f"{account.kind} was used {unused:.6f} s before; its limit is {account.limit} s",
+        )
+    if each.executing:
+        return Judgement.EXECUTING, f"{account.kind} woke up {unused - account.limit:.6f} s after its limit"
+    return (Judgement.CROSSED if account.waiting else Judgement.RIGHT), ""
+
+
+def _woke_unseen(account: Account, limit: float, checked: datetime | None) -> bool:
+    """Return True if it was overdue when the guard checked, and was used between that and the signal."""
+    return (
+        checked is not None
+        and account.rested >= limit
+        and account.last.server_time >= checked.timestamp() * _MICROSECONDS
+    )
+
+
+def _unused(each: Termination, account: Account) -> float:
+    """The seconds for which the client had not used it, at most."""
+    if account.ended_at is None or not _clock_was_set(each, account):
+        return _by_server(each, account)
+    # The server's clock is exact; once it was set, only the client knows.
+    return account.ended_at - account.last.answered
+
+
+def _clock_was_set(each: Termination, account: Account) -> bool:
+    """Return True if the server's clock was set between the last answer and the end."""
+    by_client = (account.ended_at or 0.0) - account.last.answered
+    return abs(_by_server(each, account) - by_client) >= _STEP
+
+
+def _by_server(each: Termination, account: Account) -> float:
+    return (each.at - account.last.server_time) / _MICROSECONDS
+
+
+def _overlaps(intents: Sequence[Intent]) -> list[tuple[Intent, Intent]]:
+    """Acts of two runs on the same server at the same time, by the server's clock."""
+    acting = sorted(((_began(intent), intent) for intent in intents if intent.until), key=itemgetter(0))
+    found = []
+    for number, (_, intent) in enumerate(acting):
+        for began, later in acting[number + 1 :]:
+            if intent.until is None or began >= intent.until:
+                break
+            if later.run != intent.run:
+                found.append((intent, later))
+    return found
+
+
+def _began(intent: Intent) -> datetime:
+    """When its cycle began, by the clock that showed its outcome: setting a clock makes no long act."""
+    until = intent.until or intent.seen_at
+    near = (each for each in (intent.seen_at, intent.checked_again) if each and _is_near(each, until))
+    return next(near, until)
+
+
+def _is_near(one: datetime, other: datetime) -> bool:
+    return timedelta(0) <= other - one < _LONGEST_ACT

@@ -1,0 +1,271 @@
+"""The judge must find what it is there to find."""
+
+import json
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.lab.clients.session import Account, SessionKey, Use
+from tests.lab.report import at_most
+
+from .audit_log import INTENT, OUTCOME, AuditLog, Intent
+from .server_log import Termination, terminations
+from .terminations import Findings, Judgement, judge
+
+BEGAN: Final = datetime(2026, 11, 20, 10, tzinfo=UTC)
+KEY: Final = SessionKey(1_700_000_000, 4711)
+USED: Final = 1_700_000_010_000_000
+TERMINATION: Final = Termination(key=KEY, at=USED + 2_000_000, application="web")
+SEEN: Final = datetime.fromtimestamp(1_700_000_011.5, tz=UTC)
+ACT: Final = Intent(
+    run="one",
+    key=KEY,
+    application="web",
+    seen_at=SEEN,
+    outcome="terminated",
+    until=SEEN + timedelta(seconds=1),
+)
+STRANGER: Final = SessionKey(1_700_000_000, 4712)
+
+
+def account(*, limit: float | None = 1.5, waiting: bool = False, ended_at: float | None = 12.0) -> Account:
+    return Account(
+        kind="leaked",
+        limit=limit,
+        pid=KEY.pid,
+        began=KEY.began * 1_000_000,
+        uses=[Use(10.0, 10.0, USED)],
+        waiting=waiting,
+        ended_at=ended_at,
+        sqlstate="57P01",
+    )
+
+
+def found(
+    termination: Termination = TERMINATION, client: Account | None = None, *acts: Intent, ours: bool = False
+) -> Findings:
+    log = AuditLog(intents={str(number): act for number, act in enumerate(acts or [ACT])})
+    return judge([termination], [client or account()], log, by_others={KEY} if ours else set())
+
+
+def judged(termination: Termination, client: Account, act: Intent = ACT) -> Judgement:
+    (case,) = found(termination, client, act).cases
+    return case.judgement
+
+
+def unannounced(termination: Termination, client: Account, act: Intent) -> list[SessionKey]:
+    return [case.termination.key for case in found(termination, client, act).unannounced]
+
+
+def entries(*acts: tuple[int, str | None]) -> list[bytes]:
+    """The lines of one run: for each session an intent, or its outcome."""
+    numbers = count(1)
+    common: dict[str, Any] = {"run": "r", "mode": "enforce", "dry_run": False, "time": str(BEGAN)}
+    return [
+        json.dumps(
+            {
+                **common,
+                "event": OUTCOME if outcome else INTENT,
+                "seq": next(numbers),
+                "intent": str(pid),
+                "pid": pid,
+                "application": f"app.{pid}",
+                "backend_start": str(BEGAN),
+                "server_time": str(BEGAN),
+                "outcome": outcome,
+            }
+        ).encode()
+        for pid, outcome in acts
+    ]
+
+
+COMPLETE: Final = ((1, None), (1, "terminated"), (2, None), (2, "unknown"))
+
+
+def ended(*pids: int) -> list[Termination]:
+    began = int(BEGAN.timestamp())
+    return [Termination(key=SessionKey(began, pid), at=0, application=f"app.{pid}") for pid in pids]
+
+
+@pytest.mark.parametrize("pids", [(1,), (1, 2)])
+def test_an_audit_log_that_agrees_with_the_server_has_no_disagreement(pids: tuple[int, ...]) -> None:
+    assert AuditLog.of(entries(*COMPLETE)).disagreements(ended(*pids)) == []
+
+
+@pytest.mark.parametrize(
+    ("acts", "pids", "expected"),
+    [
+        (
+            COMPLETE,
+            (1, 3),
+            ["1 terminated without an intent: ['app.3']", "1 terminated by the server's log, and not"],
+        ),
+        (COMPLETE, (), ["1 terminated by the audit log, and not by the server's: ['app.1']"]),
+        (COMPLETE[:3], (1,), ["1 intents without an outcome"]),
+        (
+            (*COMPLETE[:3], (2, "woke")),
+            (1, 2),
+            ["1 terminated by the server's log, and not by the audit log"],
+        ),
+    ],
+)
+def test_an_audit_log_that_differs_from_the_server_is_found(
+    acts: tuple[tuple[int, str | None], ...], pids: tuple[int, ...], expected: list[str]
+) -> None:
+    differences = AuditLog.of(entries(*acts)).disagreements(ended(*pids))
+    assert len(differences) == len(expected)
+    assert all(one.startswith(text) for one, text in zip(differences, expected, strict=True))
+
+
+def test_lines_that_are_torn_or_missing_are_counted() -> None:
+    lines = entries(*COMPLETE, (3, None), (4, None), (4, "terminated"))
+    log = AuditLog.of([*lines[:4], b'{"event": "session.int', lines[6]])
+    assert (log.torn, log.missing) == (1, 2)
+
+
+def test_an_outcome_that_a_later_run_wrote_is_an_orphans() -> None:
+    lines = entries((1, None), (1, "unknown"))
+    log = AuditLog.of([lines[0], lines[1].replace(b'"run": "r"', b'"run": "s"')])
+    assert [intent.orphaned for intent in log.intents.values()] == [True]
+
+
+def test_a_termination_of_a_session_that_was_unused_for_its_limit_is_right() -> None:
+    assert judged(TERMINATION, account()) is Judgement.RIGHT
+    assert found().unannounced == []
+    assert found().client_losses == 1
+
+
+@pytest.mark.parametrize(
+    ("termination", "client"),
+    [
+        (TERMINATION, account(limit=2.1)),
+        (TERMINATION, account(limit=None)),
+        (replace(TERMINATION, key=STRANGER), account()),
+        (replace(TERMINATION, executing=True), account(limit=2.1, waiting=True)),
+    ],
+    ids=["used a moment before", "protected", "of no client", "executing within its limit"],
+)
+def test_a_wrong_termination_is_found(termination: Termination, client: Account) -> None:
+    assert judged(termination, client) is Judgement.WRONG
+
+
+def test_a_statement_on_its_way_has_crossed_the_signal_and_one_that_had_begun_was_executing() -> None:
+    assert judged(TERMINATION, account(waiting=True)) is Judgement.CROSSED
+    assert judged(replace(TERMINATION, executing=True), account(waiting=True)) is Judgement.EXECUTING
+
+
+def test_a_session_that_was_overdue_at_the_check_and_woke_before_the_signal_has_crossed_it() -> None:
+    def woke(checked: datetime | None, rested: float = 2.6) -> Judgement:
+        uses = [Use(7.4, 7.4, USED - round(rested * 1_000_000)), Use(10.0, 10.0, USED)]
+        client = replace(account(limit=2.5), uses=uses)
+        return judged(TERMINATION, client, replace(ACT, checked_again=checked))
+
+    used = datetime.fromtimestamp(USED / 1_000_000, tz=UTC)
+    assert woke(used) is Judgement.CROSSED
+    assert woke(used + timedelta(microseconds=1)) is Judgement.WRONG
+    assert woke(used, rested=2.4) is Judgement.WRONG
+    assert woke(None) is Judgement.WRONG
+
+
+def test_when_the_servers_clock_was_set_only_the_client_is_believed() -> None:
+    ahead = replace(TERMINATION, at=TERMINATION.at + 7_200_000_000)
+    assert judged(ahead, account(ended_at=10.5)) is Judgement.WRONG
+    assert judged(ahead, account(ended_at=12.0)) is Judgement.RIGHT
+
+
+def test_a_termination_without_an_intent_before_it_is_found_unless_it_was_our_own() -> None:
+    other = replace(ACT, key=STRANGER)
+    assert unannounced(TERMINATION, account(), other) == [KEY]
+    assert unannounced(TERMINATION, account(), replace(ACT, seen_at=SEEN + timedelta(seconds=1))) == [KEY]
+    own = found(TERMINATION, account(), other, ours=True)
+    assert (own.cases, own.by_others) == ([], 1)
+
+
+def test_an_intent_without_an_outcome_is_found() -> None:
+    left_open = replace(ACT, outcome=None, until=None)
+    assert found(TERMINATION, account(), left_open).open_intents == [left_open]
+
+
+def test_two_runs_that_act_at_once_are_found_and_two_that_follow_each_other_are_not() -> None:
+    overlapping = replace(ACT, run="two", seen_at=SEEN + timedelta(seconds=0.5))
+    later = replace(ACT, run="two", seen_at=SEEN + timedelta(seconds=1))
+    assert found(TERMINATION, account(), ACT, overlapping).overlaps == [(ACT, overlapping)]
+    assert found(TERMINATION, account(), ACT, later).overlaps == []
+    assert found(TERMINATION, account(), ACT, replace(overlapping, run="one")).overlaps == []
+
+
+@pytest.mark.parametrize("step", [timedelta(days=1), timedelta(hours=-2)])
+def test_an_act_during_which_the_servers_clock_was_set_is_not_a_long_one(step: timedelta) -> None:
+    until = SEEN + step + timedelta(seconds=1)
+    stepped = replace(ACT, until=until, checked_again=SEEN + step)
+    minutes = SEEN + timedelta(minutes=9)
+    afterwards = replace(ACT, run="two", seen_at=minutes, until=minutes)
+    assert found(TERMINATION, account(), stepped, afterwards).overlaps == []
+    meanwhile = replace(ACT, run="two", seen_at=until, until=until)
+    assert found(TERMINATION, account(), stepped, meanwhile).overlaps == []
+    meanwhile = replace(meanwhile, seen_at=until - timedelta(seconds=0.5))
+    assert found(TERMINATION, account(), stepped, meanwhile).overlaps == [(stepped, meanwhile)]
+
+
+def test_when_the_servers_clock_was_set_back_before_the_act_the_hosts_clock_is_believed() -> None:
+    now, at = time.time(), time.monotonic()
+    back = replace(TERMINATION, at=TERMINATION.at - 7_200_000_000)
+    client = replace(account(), uses=[Use(at - 3, at - 3, USED)], ended_at=at)
+    before, after = (replace(ACT, written=now + seconds) for seconds in (-1, 1))
+    assert unannounced(back, client, before) == []
+    assert unannounced(back, client, after) == [KEY]
+
+
+def test_when_the_servers_clock_is_wrong_a_case_has_the_time_of_its_client() -> None:
+    before, at = time.time() - 1, time.monotonic()
+    client = replace(account(), uses=[Use(at - 3, at - 3, USED)], ended_at=at)
+    (case,) = found(replace(TERMINATION, at=TERMINATION.at + 86_400_000_000), client).cases
+    assert before < case.at < time.time() + 1
+
+
+def row(
+    second: float,
+    session: str,
+    state: str = "57P01",
+    message: str = "terminating connection due to administrator command",
+    *,
+    kind: str = "client backend",
+    query: str = "",
+) -> str:
+    cells = [""] * 26
+    cells[0] = f"2026-11-20 10:00:{second:06.3f} UTC"
+    cells[5], cells[11], cells[12], cells[13] = session, "FATAL", state, message
+    cells[19], cells[22], cells[23] = query, "web", kind
+    return ",".join(f'"{cell}"' for cell in cells) + "\n"
+
+
+def test_terminations_are_read_from_the_log_and_a_shutdown_is_none(tmp_path: Path) -> None:
+    log = tmp_path / "server.csv"
+    log.write_text(
+        row(1.345, "6553f100.1267")
+        + row(2.4, "6553f100.1268", query="SELECT\n1")
+        + row(2.5, "6553f000.1", "00000", "received fast shutdown request", kind="postmaster")
+        + row(2.501, "6553f100.1269")
+        + row(3, "6553f000.2", "00000", "database system is ready to accept connections", kind="postmaster")
+        + row(3.1, "6553f100.126a", kind="walsender")
+        + row(3.2, "6553f100.126c", "57P05", "terminating connection due to idle-session timeout")
+        + row(4, "6553f100.126b")
+        + "2026-11-20 10:00:05"
+    )
+    first, executing, after = terminations(log)
+    at = round(BEGAN.timestamp() * 1_000_000) + 1_345_999
+    assert first == Termination(key=SessionKey(0x6553F100, 0x1267), at=at, application="web")
+    assert (executing.key.pid, executing.executing) == (0x1268, True)
+    assert after.key.pid == 0x126B
+
+
+@pytest.mark.parametrize(
+    ("hits", "of", "share"), [(0, 100_000, 3.0e-5), (10, 100_000, 17.0e-5), (1_000, 10_000, 0.1053)]
+)
+def test_a_share_is_bounded_as_in_the_tables_of_poisson(hits: int, of: int, share: float) -> None:
+    assert at_most(hits, of) == pytest.approx(share, rel=0.005)

@@ -1,0 +1,130 @@
+"""What an experiment prints: tables, broken promises, and the machine that it ran on."""
+
+import math
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+from typing import Final
+
+NOTHING: Final = "-"
+_DOUBT: Final = 0.05
+_MINUTE: Final = 60.0
+
+
+class Scale(StrEnum):
+    """The size of a benchmark: for figures, for a first impression, or to see that it runs."""
+
+    FULL = "full"
+    QUICK = "quick"
+    SMOKE = "smoke"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The result of a campaign."""
+
+    tables: Sequence[str]
+    counted: Mapping[str, int]
+    """The figures that tests look at."""
+    broken: Sequence[str]
+    """Every promise that was broken, in a sentence each."""
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        conclusion = [f"BROKEN: {what}" for what in self.broken] or ["No promise was broken."]
+        return "\n\n".join([*self.tables, "\n".join(conclusion)])
+
+
+class Machine:
+    """This machine, and its load from now on."""
+
+    def __init__(self) -> None:
+        self._load = os.getloadavg()[0]
+        self._began = time.monotonic()
+
+    def described(self, major: int) -> str:
+        """One line that names no host."""
+        took = (time.monotonic() - self._began) / _MINUTE
+        return (
+            f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, "
+            f"Python {platform.python_version()}, PostgreSQL {major}; load {self._load:.1f} at the start "
+            f"and {os.getloadavg()[0]:.1f} at the end, {took:.1f} minutes later"
+        )
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A title and aligned columns: names to the left, figures to the right."""
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join([title, *(_line(cells, widths) for cells in lines)])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = zip(cells, widths, strict=True)
+    aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+    return "  ".join(aligned).rstrip()
+
+
+def figures(title: str, counted: Mapping[str, int]) -> str:
+    """A table of names and whole numbers."""
+    return table(title, ("", ""), [(name, f"{count:,}") for name, count in counted.items()])
+
+
+def figure(value: float, unit: str, digits: int = 1) -> str:
+    """`1,234.5 ms`."""
+    return f"{value:,.{digits}f} {unit}"
+
+
+def milliseconds(seconds: float, digits: int = 1) -> str:
+    """Seconds as `1,234.5 ms`."""
+    return figure(1000 * seconds, "ms", digits)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that this share of the values does not exceed."""
+    return sorted(values)[max(0, round(share * len(values) + 0.5) - 1)] if values else float("nan")
+
+
+def spread(values: Sequence[float], unit: str, digits: int = 1) -> tuple[str, str, str]:
+    """Minimum, median and maximum."""
+    chosen = (min(values), median(values), max(values)) if values else ()
+    return _three(chosen, unit, digits)
+
+
+def tail(values: Sequence[float], unit: str, digits: int = 1) -> tuple[str, str, str]:
+    """Median, p95 and maximum."""
+    chosen = (median(values), quantile(values, 0.95), max(values)) if values else ()
+    return _three(chosen, unit, digits)
+
+
+def ratios(values: Sequence[float]) -> tuple[str, str, str]:
+    """Median, p10 and p90; one value alone has no spread."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}", NOTHING, NOTHING
+    return f"{median(values):.2f}", f"{quantile(values, 0.1):.2f}", f"{quantile(values, 0.9):.2f}"
+
+
+def _three(values: Sequence[float], unit: str, digits: int) -> tuple[str, str, str]:
+    first, second, third = (figure(value, unit, digits) for value in values) if values else (NOTHING,) * 3
+    return first, second, third
+
+
+def at_most(hits: int, of: int) -> float:
+    """The share that is not exceeded, with 95 % confidence, after this many hits."""
+    low, high = float(hits), 2.0 * hits + 10.0
+    for _ in range(60):
+        mean = (low + high) / 2
+        low, high = (mean, high) if _chance(hits, mean) > _DOUBT else (low, mean)
+    return min(1.0, high / of) if of else 1.0
+
+
+def _chance(hits: int, mean: float) -> float:
+    """The chance of at most this many hits if the mean is this (Poisson)."""
+    if mean == 0:
+        return 1.0
+    return sum(math.exp(n * math.log(mean) - mean - math.lgamma(n + 1)) for n in range(hits + 1))

@@ -1,0 +1,1 @@
+"""The world of an experiment: embedded servers, the real `reaper run`, and ways to isolate them."""

@@ -1,0 +1,191 @@
+"""Namespaces of our own in which packets can be dropped, disks can fill up and names can disappear.
+
+Nothing outside sees it, and it ends with the last process inside. Without root most of it is not available.
+"""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, Self
+
+from psycopg.conninfo import make_conninfo
+
+from tests.postgres.proxy import Proxy
+
+LAST_PID: Final = Path("/proc/sys/kernel/ns_last_pid")
+_NETWORK: Final = 0x4000_0000
+_MOUNTS: Final = 0x2_0000
+_NO_NAMES: Final = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
+_MAX_LINKS: Final = 250
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an experiment keeps its files, and what can be isolated there."""
+
+    folder: Path
+    own_network: bool = False
+    own_mounts: bool = False
+    hosts: Path | None = None
+    """The file that resolves host names here, if it is ours to write."""
+
+
+def isolate(folder: Path) -> Place:
+    """Enter namespaces of our own, as far as permitted; to be called before anything is started."""
+    network = own_network()
+    mounts = os.geteuid() == 0 and ctypes.CDLL(None).unshare(_MOUNTS) == 0
+    mounts = mounts and mount("--make-rprivate", "/")
+    hosts = _own_hosts(folder) if mounts else None
+    return Place(folder=folder, own_network=network, own_mounts=mounts, hosts=hosts)
+
+
+def own_network() -> bool:
+    """Enter a network of our own with loopback only; False if that is not possible."""
+    tools = [shutil.which(name) for name in ("ip", "iptables")]
+    if os.geteuid() != 0 or not all(tools) or ctypes.CDLL(None).unshare(_NETWORK) != 0:
+        return False
+    return _run("ip", "link", "set", "lo", "up") and _run("iptables", "--list", "INPUT")
+
+
+def in_own_pids(*command: str) -> Sequence[str]:
+    """This command in a namespace where the next pid can be chosen."""
+    unshare = shutil.which("unshare") or "unshare"
+    user = () if os.geteuid() == 0 else ("--user", "--map-current-user", "--keep-caps")
+    return (unshare, *user, "--pid", "--fork", "--kill-child", "--mount-proc", *command)
+
+
+def no_own_pids() -> str | None:
+    """Why such a namespace is not possible here; None if it is."""
+    command = in_own_pids("/bin/sh", "-c", f"echo 1000 > {LAST_PID}")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return str(error)
+    return done.stderr.strip() if done.returncode else None
+
+
+def mount(*arguments: str) -> bool:
+    """Mount a file system; return whether it worked."""
+    return _run("mount", *arguments)
+
+
+def mount_disk(folder: Path, size: str) -> bool:
+    """Mount a small disk on this folder; return whether it worked."""
+    return mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
+
+
+def unmount(folder: Path) -> None:
+    """Unmount this folder, even if a process has a file of it open."""
+    assert _run("umount", "--lazy", str(folder)), folder
+
+
+@contextmanager
+def small_disk(size: str) -> Iterator[Path]:
+    """A file system of this size; OSError where nothing can be mounted."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        if not mount_disk(folder, size):
+            message = "a file system cannot be mounted here"
+            raise OSError(message)
+        try:
+            yield folder
+        finally:
+            unmount(folder)
+    finally:
+        folder.rmdir()
+
+
+def drop_packets(*match: str, begin: bool) -> None:
+    """Drop every packet that iptables matches in this way, or stop dropping them."""
+    rule = ("iptables", "--wait", "--insert" if begin else "--delete", "INPUT", *match, "--jump", "DROP")
+    assert _run(*rule), rule
+
+
+class Link(Protocol):
+    """The connection between one reaper and the server, which can be cut without notice."""
+
+    def through(self, dsn: str) -> str:
+        """The DSN over this link."""
+
+    def cut(self) -> None:
+        """Let nothing pass any more."""
+
+    def restore(self) -> None:
+        """Let everything pass again."""
+
+
+class Links:
+    """Opens links to one server: addresses whose packets can be dropped, or else proxies."""
+
+    def __init__(self, dsn: str, *, dropping: bool) -> None:
+        self._dsn = dsn
+        self._dropping = dropping
+        self._addresses = (f"127.0.1.{number}" for number in range(1, _MAX_LINKS))
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def open(self) -> Link:
+        """Another link."""
+        if self._dropping:
+            return _Address(next(self._addresses))
+        return _SilentProxy(self._stack.enter_context(Proxy(self._dsn)))
+
+
+class _Address:
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def through(self, dsn: str) -> str:
+        return make_conninfo(dsn, host=self._address)
+
+    def cut(self) -> None:
+        self._drop(begin=True)
+
+    def restore(self) -> None:
+        self._drop(begin=False)
+
+    def _drop(self, *, begin: bool) -> None:
+        for end in ("--source", "--destination"):
+            drop_packets(end, self._address, begin=begin)
+
+
+class _SilentProxy:
+    """A proxy acknowledges what it does not forward, unlike a network that drops packets."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def through(self, dsn: str) -> str:
+        return self._proxy.dsn(dsn)
+
+    def cut(self) -> None:
+        self._proxy.go_deaf()
+
+    def restore(self) -> None:
+        self._proxy.restore()
+
+
+def _own_hosts(folder: Path) -> Path | None:
+    hosts, resolver = folder / "hosts", folder / "resolv.conf"
+    hosts.write_bytes(Path("/etc/hosts").read_bytes())
+    resolver.write_text(_NO_NAMES, encoding="ascii")
+    done = [mount("--bind", str(ours), f"/etc/{ours.name}") for ours in (hosts, resolver)]
+    return hosts if all(done) else None
+
+
+def _run(program: str, *arguments: str) -> bool:
+    found = shutil.which(program)
+    if found is None:
+        return False
+    return subprocess.run([found, *arguments], check=False, capture_output=True).returncode == 0
