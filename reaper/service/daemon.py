@@ -17,16 +17,15 @@ from reaper.config import Occasion, Server, Settings, Webhook
 from reaper.policy.time import seconds
 from reaper.service.connection import RunOptions
 from reaper.service.fleet import Fleet
-from reaper.service.health import HealthCheck
 from reaper.service.history import Keeping
 from reaper.service.page_data import Lessons, PageData
 from reaper.service.pause import pause
-from reaper.service.recent_events import RecentEvents
 from reaper.service.reload import PolicyReloader
-from reaper.service.reporter import RunTotals
+from reaper.service.reporter import RecentEvents, RunTotals
 from reaper.service.server_loop import LoopContext, ServerLoop
 from reaper.service.shipping import Shipment, Shipper
 from reaper.service.signals import Flags, SignalHandlers, handle_signals
+from reaper.service.status import HealthCheck
 from reaper.telemetry import events
 from reaper.telemetry.http.server import application, serve
 from reaper.telemetry.log import Log
@@ -111,11 +110,11 @@ class Daemon:
         )
         self._shipper = self._shipper_of(parts)
         self._health = HealthCheck(
-            fleet=self._fleet,
+            statuses=lambda: self._fleet.statuses,
             settings=settings,
             reload=parts.metrics.reload,
             dry_run=parts.options.dry_run,
-            beside=lambda: self._shipper.reasons() if self._shipper else {},
+            notices=lambda: self._shipper.reasons() if self._shipper else {},
         )
 
     async def run(self) -> Mapping[str, RunTotals]:

@@ -12,8 +12,7 @@ from reaper.insight.dryrun.assessment import Held
 from reaper.postgres.link import name_of
 from reaper.service.clock import ClockWatch
 from reaper.service.follow_up import FollowUp, OutcomeStore, Standings
-from reaper.service.recent_events import RecentEvents
-from reaper.service.reporter import Reporter, RunTotals
+from reaper.service.reporter import RecentEvents, Reporter, RunTotals
 from reaper.service.server_loop import LoopContext, ServerLoop
 from reaper.service.status import ServerStatus
 from reaper.telemetry.log import Log

@@ -269,7 +269,7 @@ class Recorder:
 
     def _say_away(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None
-        event = events.SERVER_REFUSED if isinstance(error, Refused) else events.SERVER_AWAY
+        event = events.SERVER_DENIED if isinstance(error, Refused) else events.SERVER_UNREACHABLE
         if str(error) != self._trouble:
             self._trouble = str(error)
             self._log.error(event, why=str(error), retry=f"in {attempt.upcoming_sleep:.1f}s")

@@ -14,8 +14,7 @@ from reaper.policy.rules import Rules
 from reaper.policy.time import Span, isoformat, seconds
 from reaper.service.fleet import Fleet
 from reaper.service.on_demand import Reading
-from reaper.service.recent_events import RecentEvents
-from reaper.service.reporter import RunTotals
+from reaper.service.reporter import RecentEvents, RunTotals
 from reaper.service.server_loop import ServerLoop
 from reaper.service.status import State
 from reaper.telemetry.http.routes import Learnt, LeftAlone, Verdicts

@@ -1,6 +1,6 @@
 """What one server's loop tells the world: the log, the metrics, the tally; each event once, in one place."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,16 +11,59 @@ from reaper.insight.dryrun.outcomes import Fate, Fated
 from reaper.policy.plan import Refilling, Result
 from reaper.policy.rules import Rules
 from reaper.policy.session import whose
-from reaper.policy.time import Span, words
+from reaper.policy.time import Span, isoformat, words
 from reaper.postgres.findings import Level
 from reaper.postgres.leadership import Holder
 from reaper.service.connection import OpenConnection
 from reaper.service.cycle import Cycle
-from reaper.service.recent_events import RecentEvents
 from reaper.telemetry import events
+from reaper.telemetry.http.views import RecentEvent
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Notifier
+
+_RECENT_EVENTS: Final = 30
+BRAKED: Final = "braked"
+
+
+class RecentEvents:
+    """Remembers the last few outcomes and brakes."""
+
+    def __init__(self) -> None:
+        self._recent_events = deque[RecentEvent](maxlen=_RECENT_EVENTS)
+
+    def add(self, server: str, cycle: Cycle) -> None:
+        """A cycle has come to its end."""
+        for trip in cycle.new_brakes:
+            self._recent_events.append(
+                RecentEvent(
+                    at=isoformat(cycle.snapshot.at),
+                    server=server,
+                    policy=trip.policy.name,
+                    mode=trip.policy.mode.value,
+                    outcome=BRAKED,
+                    pid=None,
+                    session=None,
+                    reason=trip.reason,
+                )
+            )
+        for reap, outcome in cycle.settled[-_RECENT_EVENTS:]:
+            self._recent_events.append(
+                RecentEvent(
+                    at=isoformat(outcome.at or cycle.snapshot.at),
+                    server=server,
+                    policy=reap.policy.name,
+                    mode=reap.mode.value,
+                    outcome=outcome.result.value,
+                    pid=reap.session.id.pid,
+                    session=reap.session.identity,
+                    reason=reap.reason,
+                )
+            )
+
+    def latest(self, most: int) -> tuple[RecentEvent, ...]:
+        """The last ones, the latest first."""
+        return tuple(self._recent_events)[: -most - 1 : -1]
 
 
 @dataclass(slots=True)
@@ -120,7 +163,7 @@ class Reporter:
         """The server cannot be reached, was lost, or refuses."""
         self._gauges.refused = refused
         self._metrics.failed(self._server, "refused" if refused else "away")
-        self._log.error(events.SERVER_REFUSED if refused else events.SERVER_AWAY, why=why, retry=retry)
+        self._log.error(events.SERVER_DENIED if refused else events.SERVER_UNREACHABLE, why=why, retry=retry)
         if why != self._last_trouble:
             self._last_trouble = why
             self._tell(Occasion.FAILURES, f"{'refuses' if refused else 'is away'}: {why}")
@@ -228,7 +271,9 @@ def report(cycle: Cycle, log: Log) -> None:
     for trip in cycle.new_brakes:
         log.error(events.POLICY_BRAKED, policy=trip.policy.name, mode=trip.policy.mode.value, why=trip.reason)
     if cycle.snapshot.unreadable:
-        log.warning(events.SERVER_BLIND, unreadable=cycle.snapshot.unreadable, mend="GRANT pg_read_all_stats")
+        log.warning(
+            events.SERVER_UNREADABLE, unreadable=cycle.snapshot.unreadable, mend="GRANT pg_read_all_stats"
+        )
     if cycle.record_failed:
         log.error(events.RECORD_FAILED, why=str(cycle.record_failed))
     say: Callable[..., None] = log.info if cycle.settled else log.debug

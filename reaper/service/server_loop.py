@@ -273,5 +273,5 @@ class ServerLoop:
 
     def _away(self, error: BaseException | None, retry: str) -> None:
         refused = isinstance(error, Refused)
-        self.status.set(State.REFUSED if refused else State.AWAY, str(error))
+        self.status.set(State.DENIED if refused else State.UNREACHABLE, str(error))
         self._reporter.away(str(error), refused=refused, retry=retry)

@@ -314,7 +314,7 @@ class Shipper:
         self._gauges.failures[state] += 1
         self._why = str(error)
         if state != self._state:
-            event = events.TABLE_REFUSED if state == "refused" else events.TABLE_AWAY
+            event = events.TABLE_DENIED if state == "refused" else events.TABLE_UNREACHABLE
             self._log.error(event, why=self._why, so=_GOES_ON)
             self._alarm(PART, f"{state}: {self._why}")
         self._state = state

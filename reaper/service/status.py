@@ -1,64 +1,129 @@
-"""What the loop of one server is about right now, for health, status and metrics."""
+"""The state of each server's loop, and what probes, the watchdog and `systemctl status` report of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
+from reaper.config import Settings
 from reaper.policy.session import Slots
+from reaper.policy.time import seconds
+from reaper.telemetry.http.server import Health
+from reaper.telemetry.metrics.collect import ReloadGauges
 
 
 class State(StrEnum):
-    """Where a loop stands."""
+    """States of a server's loop."""
 
     CONNECTING = "connecting"
-    AWAY = "away"
-    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    DENIED = "denied"
     STANDBY = "standby"
     FAILING = "failing"
     WORKING = "working"
 
 
+_READY: Final = {State.WORKING, State.STANDBY}
+_NOT_WORKING: Final = (State.STANDBY, State.UNREACHABLE, State.DENIED, State.FAILING)
+_SILENCE_SECONDS: Final = 100.0
+"""Allowed beyond three intervals: the longest wait for a reconnect, and for a hung server."""
+
+
 @dataclass(slots=True, kw_only=True)
 class ServerStatus:
-    """One server's state, its reason in words, and the last sign of life of its loop."""
+    """The state of one server's loop, the reason for it, and when the loop last made progress."""
 
     clock: Callable[[], float] = time.monotonic
     state: State = State.CONNECTING
     why: str = ""
     slots: Slots | None = None
     next_cycle: float | None = None
-    """When the next cycle is due, by this clock."""
-    _last_sign: float = field(init=False)
+    """When the next cycle is due, by `clock`."""
+    _last_progress: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin alive."""
-        self._last_sign = self.clock()
+        """Count a new loop as alive."""
+        self._last_progress = self.clock()
 
     def set(self, state: State, why: str = "") -> None:
-        """Say where the loop stands; that is a sign of life."""
+        """Set the state; this counts as progress."""
         self.state, self.why = state, why
         self.next_cycle = None
-        self.sign()
+        self.progress()
 
     def rests(self, seconds: float) -> None:
-        """The next cycle is due after so long."""
+        """Note that the next cycle is due in `seconds`."""
         self.next_cycle = self.clock() + seconds
 
-    def sign(self) -> None:
-        """The loop has come round."""
-        self._last_sign = self.clock()
+    def progress(self) -> None:
+        """Note that the loop has completed a pass."""
+        self._last_progress = self.clock()
 
     @property
     def silent_seconds(self) -> float:
-        """How long the loop has not come round."""
-        return self.clock() - self._last_sign
+        """Seconds since the loop last made progress."""
+        return self.clock() - self._last_progress
 
     @property
     def started(self) -> bool:
-        """Whether the first attempt has had its result, good or bad."""
+        """True once the first attempt to connect has ended, in success or failure."""
         return self.state is not State.CONNECTING
 
     def __str__(self) -> str:
         """`standby: another reaper leads`."""
         return f"{self.state.value}: {self.why}" if self.why else self.state.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """Answers `/livez`, `/readyz`, the watchdog and `systemctl status` from the states of all loops."""
+
+    statuses: Callable[[], Mapping[str, ServerStatus]]
+    settings: Callable[[], Settings]
+    reload: ReloadGauges
+    dry_run: bool = False
+    notices: Callable[[], Mapping[str, str]] = dict
+    """Further problems that are reported and do not make the service unready."""
+
+    def live(self) -> Health:
+        """Bad if a loop makes no progress: only a restart helps then."""
+        limit = 3 * seconds(self.settings().interval) + _SILENCE_SECONDS
+        silent = {
+            name: f"no progress for {status.silent_seconds:.0f}s ({status})"
+            for name, status in self.statuses().items()
+            if status.silent_seconds > limit
+        }
+        return Health(good=not silent, reasons=silent)
+
+    def ready(self) -> Health:
+        """Bad if this service neither works at a server nor stands by for it, with the reason."""
+        missing = {
+            name: str(status) for name, status in self.statuses().items() if status.state not in _READY
+        }
+        return Health(good=not missing, reasons={**missing, **self.notices()})
+
+    def started(self) -> bool:
+        """True if every loop has ended its first attempt to connect."""
+        return all(status.started for status in self.statuses().values())
+
+    def status(self) -> str:
+        """`3 servers, 412 of 500 slots, 2 policies enforcing`."""
+        statuses = list(self.statuses().values())
+        slots = [each.slots for each in statuses if each.state is State.WORKING and each.slots]
+        enforcing = 0 if self.dry_run else len(self.settings().rules.enforcing)
+        parts = [
+            _counted(len(statuses), "server"),
+            f"{sum(each.used for each in slots)} of {sum(each.total for each in slots)} slots",
+            f"{_counted(enforcing, 'policy', 'policies')} enforcing",
+        ]
+        if not self.reload.succeeded:
+            parts.append("the policy file on disk is refused")
+        for state in _NOT_WORKING:
+            count = sum(status.state is state for status in statuses)
+            parts += [f"{count} {state.value}"] if count else []
+        return ", ".join(parts)
+
+
+def _counted(count: int, one: str, several: str | None = None) -> str:
+    return f"{count} {one if count == 1 else several or one + 's'}"

@@ -110,7 +110,7 @@ def test_what_cannot_be_kept_is_told_and_stops_nothing(reaper: Reaper, clients: 
 def test_a_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
     with Reaper(tmp_path, PGHOST="127.0.0.1", PGPORT="1") as reaper:
         life = reaper.start("record-history", "--to", "history", "--every", "1s")
-        assert "retry" in life.logged("server.away")
+        assert "retry" in life.logged("server.unreachable")
         assert life.end().code == 0
 
 

@@ -123,7 +123,7 @@ def test_a_table_that_is_away_stands_in_nobodys_way_and_gets_everything_when_it_
     archive.server.shut_down("immediate")
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive)
-    service.life.logged("table.away")
+    service.life.logged("table.unreachable")
     reaped(reaper, clients, app, "while-away")
     until(lambda: (service.number("reaper_record_table_failures_total", kind="away") or 0) >= 2)
 
@@ -139,7 +139,7 @@ def test_a_table_that_is_away_stands_in_nobodys_way_and_gets_everything_when_it_
     archive.server.restart("immediate")
     reaped(reaper, clients, app, "after-a-restart")
     until(lambda: archive.lines() == lines_of(reaper))
-    assert len(events(service.life, "table.away")) == 2, "told once each time"
+    assert len(events(service.life, "table.unreachable")) == 2, "told once each time"
 
 
 def test_after_any_number_of_crashes_the_table_holds_the_lines_of_the_file_and_each_once(
@@ -165,7 +165,7 @@ def test_a_record_that_is_rotated_and_compressed_while_the_table_is_away_arrives
     archive.server.shut_down("immediate")
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive)
-    service.life.logged("table.away")
+    service.life.logged("table.unreachable")
     current = reaper.folder / "audit.jsonl"
     for day in range(3):
         reaped(reaper, clients, app, f"day-{day}")
@@ -192,7 +192,7 @@ def test_what_is_missing_there_is_a_sentence_and_all_goes_on_and_arrives_when_it
         archive.run("REVOKE INSERT ON reaper.record FROM reaper_record")
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive)
-    told = service.life.logged("table.refused")
+    told = service.life.logged("table.denied")
     reaped(reaper, clients, app, "meanwhile")
 
     assert "deploy/sql/record_table.sql" in told["why"]
@@ -212,7 +212,7 @@ def test_a_line_that_the_table_does_not_take_is_told_and_arrives_with_all_others
     service = shipping(reaper, archive)
     for application in ("before", "unloved", "behind"):
         reaped(reaper, clients, app, application)
-    told = service.life.logged("table.refused")
+    told = service.life.logged("table.denied")
 
     assert "violates check constraint" in told["why"]
     assert "record_table.sql" in told["why"]
@@ -236,7 +236,7 @@ def test_a_table_that_is_locked_or_takes_few_lines_at_a_time_gets_them_all(
     with archive.admin() as admin, admin.transaction():
         admin.execute("LOCK reaper.record")
         service = shipping(reaper, archive)
-        assert "SQLSTATE 55P03" in service.life.logged("table.away")["why"]
+        assert "SQLSTATE 55P03" in service.life.logged("table.unreachable")["why"]
         for number in range(3):
             reaped(reaper, clients, app, f"web-{number}")
     until(lambda: archive.lines() == lines_of(reaper))
@@ -251,7 +251,7 @@ def test_a_server_whose_slots_are_full_is_waited_for(
         for _ in range(4):
             slots.enter_context(psycopg.connect(archive.dsn))
         service = shipping(reaper, archive)
-        assert "connection" in service.life.logged("table.away")["why"]
+        assert "connection" in service.life.logged("table.unreachable")["why"]
         reaped(reaper, clients, app, "while-full")
     until(lambda: archive.lines() == lines_of(reaper))
 

@@ -146,7 +146,7 @@ def sigterm_waits_for(pid: int) -> bool:
 def test_a_signal_while_the_server_is_away_ends_it_too(offline: Reaper) -> None:
     offline.write(FILE, policy_file(leaked(Role("app", ""))))
     life = offline.start("run", *RECORD)
-    life.logged("server.away")
+    life.logged("server.unreachable")
 
     done = life.end()
 
@@ -170,7 +170,7 @@ def test_a_server_that_is_away_at_the_start_is_waited_for(tmp_path: Path, own_se
     with Reaper(tmp_path, REAPER_DSN=way_in) as reaper:
         reaper.write(FILE, policy_file(leaked(app)))
         life = reaper.start("run", *RECORD)
-        life.logged("server.away")
+        life.logged("server.unreachable")
         own_server.start()
         life.logged("server.connected")
         with Clients(own_server.dsn) as clients:
@@ -189,7 +189,7 @@ def test_a_server_that_restarts_is_waited_for_and_served_again(
             until(clients.open(role=app, application="before").left)
         reaper.recorded("session.outcome", application="before")  # confirmed, before the server goes
         own_server.restart()
-        life.logged("server.away")
+        life.logged("server.unreachable")
         life.logged("server.connected", times=2)
         with Clients(own_server.dsn) as clients:
             until(clients.open(role=app, application="after").left)
@@ -210,7 +210,7 @@ def test_a_server_that_is_away_is_no_concern_of_another(
         reaper.write(FILE, policy_file(leaked(app), servers=[away, here]))
         life = reaper.start("run", *RECORD)
         until(clients.open(role=app, application="leak").left)
-        life.logged("server.away", server="away")
+        life.logged("server.unreachable", server="away")
         done = life.end()
         stopped = {line["server"]: line for line in done.log if line["event"] == "reaper.stopped"}
         assert done.code == 0
@@ -273,7 +273,7 @@ def test_a_role_that_is_blind_is_refused_and_served_as_soon_as_it_sees(
     reaper.write(FILE, policy_file(leaked(app)))
     life = reaper.start("run", *RECORD)
 
-    refused = life.logged("server.refused")
+    refused = life.logged("server.denied")
     admin.execute(psycopg.sql.SQL("GRANT pg_read_all_stats TO {}").format(role))
     until(leak.left)
 

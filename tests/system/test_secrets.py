@@ -76,7 +76,7 @@ def test_a_password_from_the_environment_opens_the_server_and_is_shown_nowhere(
         until(clients.open(role=app).left)
     command_line = Path(f"/proc/{life.pid}/cmdline").read_bytes().decode()
     locked_server.shut_down("immediate")
-    life.logged("server.away")
+    life.logged("server.unreachable")
     done = life.end()
     shown = [reaper(command) for command in ("plan", "check", "snapshot")]
 

@@ -95,7 +95,7 @@ def test_many_servers_are_begun_at_without_a_failure(tmp_path: Path, start_serve
         until(lambda: service.ask("readyz").status == 200)
         assert len(events(service.life, "server.connected")) == 100
         assert len(events(service.life, "leader.acquired")) == 1
-        assert not events(service.life, "server.away")
+        assert not events(service.life, "server.unreachable")
         assert service.life.end().code == 0
 
 

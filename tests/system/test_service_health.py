@@ -41,11 +41,11 @@ def test_a_server_that_is_away_is_not_ready_but_live_until_it_is_back(
         service = started(reaper)
         service.life.logged("cycle.quiet")
         own_server.shut_down("immediate")
-        service.life.logged("server.away")
+        service.life.logged("server.unreachable")
 
         until(lambda: service.ask("readyz").status == 503)
         (reason,) = service.ask("readyz").reasons.values()
-        assert reason.startswith("away: ")
+        assert reason.startswith("unreachable: ")
         assert service.ask("livez").status == 200
         assert service.number("reaper_connected") == 0
         assert service.number("reaper_slots_used") is None
@@ -66,7 +66,7 @@ def test_a_right_that_is_revoked_meanwhile_is_told_with_its_cure_and_who_was_den
     admin.execute(SQL("REVOKE pg_signal_backend FROM {}").format(role))
     leaks = [clients.open(role=app, application="leak") for _ in range(2)]
 
-    told = service.life.logged("server.refused", times=2)
+    told = service.life.logged("server.denied", times=2)
     assert "GRANT pg_signal_backend TO" in told["why"]
     assert service.ask("readyz").status == 503
     assert all(leak.present() for leak in leaks)
@@ -108,7 +108,7 @@ def test_a_server_that_refuses_is_not_ready_and_says_what_to_mend(
     admin.execute(SQL("REVOKE pg_read_all_stats FROM {}").format(Identifier(reaper_role.name)))
     reaper.write(FILE, policy_file(leaked(app)))
     service = started(reaper)
-    service.life.logged("server.refused")
+    service.life.logged("server.denied")
 
     ready = service.ask("readyz")
     assert ready.status == 503

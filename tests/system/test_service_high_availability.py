@@ -113,7 +113,7 @@ def test_a_frozen_leader_is_replaced_and_comes_back_as_a_standby_that_has_touche
     replicas.recorded("session.outcome", name="second.jsonl", application="leak", outcome="terminated")
 
     assert done_by(replicas, "first") == {}
-    assert [event["event"] for event in events(leader, "server.away")] == ["server.away"]
+    assert [event["event"] for event in events(leader, "server.unreachable")] == ["server.unreachable"]
     assert len(events(leader, "server.connected")) == 2
     assert len(events(leader, "leader.acquired")) == 1
 
@@ -125,7 +125,7 @@ def test_another_takes_over_when_the_leader_is_cut_off_and_the_old_one_comes_bac
     leader, standby = leader_and_standby(replicas, proxy.dsn(home.dsn))
     proxy.cut()
     standby.logged("leader.acquired")
-    leader.logged("server.away")
+    leader.logged("server.unreachable")
     proxy.restore()
     leader.logged("leader.standby")
 
@@ -150,7 +150,8 @@ def test_a_leader_whose_session_is_terminated_may_lead_again_but_two_never_do(
     until(lambda: len(done_by(replicas, "first")) + len(done_by(replicas, "second")) == 1)
 
     leads_now = [
-        len(events(life, "leader.acquired")) - len(events(life, "server.away")) for life in (leader, standby)
+        len(events(life, "leader.acquired")) - len(events(life, "server.unreachable"))
+        for life in (leader, standby)
     ]
     assert sum(leads_now) == 1
 
@@ -239,7 +240,7 @@ def test_through_a_pooler_it_refuses_to_seek_the_lead(
     with Pooler(server.dsn) as pooler, Reaper(tmp_path, REAPER_DSN=pooler.dsn(home.dsn)) as reaper:
         reaper.write(FILE, policy_file(leaked(app)))
         life = replica(reaper, "first")
-        told = life.logged("server.refused", times=2)
+        told = life.logged("server.denied", times=2)
         assert "there is a pooler between the reaper and the server" in told["why"]
         assert not life.has_logged("leader.acquired")
 

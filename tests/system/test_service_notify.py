@@ -82,7 +82,7 @@ def test_a_server_that_is_away_is_told_once_an_outage(
         reaper.write(FILE, notifying(chat, policy_file(leaked(Role("app", "")))))
         own_server.shut_down("immediate")
         service = started(reaper)
-        service.life.logged("server.away", times=3)
+        service.life.logged("server.unreachable", times=3)
         until(lambda: told(chat, "is away: "))
         own_server.start()
         service.life.logged("cycle.quiet")
@@ -101,7 +101,7 @@ def test_whoever_hides_its_state_is_told(
     service.life.logged("cycle.quiet")
     leak = clients.open(role=app, state="idle in transaction")
     admin.execute(SQL("REVOKE pg_read_all_stats FROM {}").format(Identifier(reaper_role.name)))
-    service.life.logged("server.blind", times=3)
+    service.life.logged("server.unreadable", times=3)
     until(lambda: told(chat, "hide their state and are spared"))
     service.life.end()
 

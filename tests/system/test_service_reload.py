@@ -288,7 +288,7 @@ def test_a_policy_that_begins_to_enforce_without_the_right_is_refused_and_served
 
     reaper.write(FILE, policy_file(leaked(app)))
     hang_up(service.life)
-    told = service.life.logged("server.refused")
+    told = service.life.logged("server.denied")
     until(lambda: service.ask("readyz").status == 503)
     service.shows(1, "reaper_refused")
     assert "GRANT pg_signal_backend TO" in told["why"]

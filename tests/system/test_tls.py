@@ -56,10 +56,10 @@ def test_run_waits_while_the_certificate_is_expired_and_goes_on_by_itself_when_i
 ) -> None:
     front.present(issued(ca, valid=(-9, -1)))
     life = guarded.start("run", *RECORD, "--listen", "off", "--log-level", "debug")
-    life.logged("server.away", times=2)
+    life.logged("server.unreachable", times=2)
 
     front.present(issued(ca))
     life.logged("cycle.quiet")
 
-    assert all("certificate has expired" in told["why"] for told in events(life, "server.away"))
+    assert all("certificate has expired" in told["why"] for told in events(life, "server.unreachable"))
     assert life.end().code == 0

@@ -21,7 +21,7 @@ from .world import ROLE, World
 _HELD: Final = (0.0, 5.0)
 _NAME: Final = "db.reaper.test"
 _ENTRY: Final = f"127.0.0.1 {_NAME}\n"
-_ALSO_AWAY: Final = (events.SERVER_AWAY, events.SERVER_REFUSED)
+_ALSO_AWAY: Final = (events.SERVER_UNREACHABLE, events.SERVER_DENIED)
 
 
 async def _led_by(world: World, fault: str, dsn: str) -> None:

@@ -28,7 +28,7 @@ _DISK: Final = "disk"
 _RECORD: Final = "record"
 _DISK_SIZE: Final = "size=64m"
 _SOON: Final = 10.0
-_HEEDS: Final = (events.LEADS, events.STANDS_BY, events.SERVER_AWAY, events.SERVER_REFUSED)
+_HEEDS: Final = (events.LEADS, events.STANDS_BY, events.SERVER_UNREACHABLE, events.SERVER_DENIED)
 """What it says only after it has begun to heed signals."""
 PAGES: Final = ("", "usage", "rehearsal")
 """What people look at."""
@@ -165,7 +165,13 @@ class Replica:
     @property
     def leads(self) -> bool:
         """Whether it says that it leads, at the last word."""
-        words = (events.LEADS, events.STANDS_BY, events.SERVER_AWAY, events.SERVER_REFUSED, events.STARTED)
+        words = (
+            events.LEADS,
+            events.STANDS_BY,
+            events.SERVER_UNREACHABLE,
+            events.SERVER_DENIED,
+            events.STARTED,
+        )
         said = self.daemon.journal.named(*words)
         return self.daemon.running and bool(said) and said[-1].name == events.LEADS
 

@@ -21,7 +21,7 @@ from .watch import Bite, truce
 from .world import ROLE, World
 
 _HELD: Final = (0.0, 5.0)
-_AWAY: Final = (events.SERVER_AWAY, events.CYCLE_FAILED)
+_AWAY: Final = (events.SERVER_UNREACHABLE, events.CYCLE_FAILED)
 _PERHAPS: Final = 0.5
 _BRIEF: Final = 3.0
 _LIMITS: Final = 4.0
@@ -135,7 +135,7 @@ class Pooler:
 
     async def inflict(self, world: World) -> None:
         port = await self._started(world)
-        bite = Bite(world, events.SERVER_REFUSED, says="pooler")
+        bite = Bite(world, events.SERVER_DENIED, says="pooler")
         world.line.point_at(make_conninfo(world.server.dsn, port=port))
         world.line.reset()
         if await bite.awaited(self.name):

@@ -72,9 +72,9 @@ async def _anywhere(world: World, _: Replica) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _connecting(world: World, replica: Replica) -> AsyncIterator[None]:
     """Reset its connection, and let nobody answer the next one."""
-    said = len(replica.daemon.journal.named(events.SERVER_AWAY))
+    said = len(replica.daemon.journal.named(events.SERVER_UNREACHABLE))
     world.line.reset()
-    await until(lambda: len(replica.daemon.journal.named(events.SERVER_AWAY)) > said, within=_SOON)
+    await until(lambda: len(replica.daemon.journal.named(events.SERVER_UNREACHABLE)) > said, within=_SOON)
     world.line.go_deaf()
     try:
         await asyncio.sleep(world.dice.uniform(0, 2 * _LONGEST_REST))

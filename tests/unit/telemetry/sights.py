@@ -181,7 +181,7 @@ def full() -> Overview:
 
 def empty() -> Overview:
     """A server that nobody could look at, by a reaper in a dry run whose policy file is bad."""
-    away = line(used=None, state="away", why="connection refused")
+    away = line(used=None, state="unreachable", why="connection refused")
     return overview(view(None), away, dry_run=True, reloaded=False)
 
 
@@ -201,5 +201,7 @@ def hostile() -> Overview:
 def fleet(count: int = 20) -> Overview:
     """Many servers, one of them full, one away."""
     servers = [line(f"orders-{number:02}.internal", used=4 * number) for number in range(count - 2)]
-    away = line("payroll", used=None, state="away", why="connection to 10.0.0.9 failed: timeout expired")
+    away = line(
+        "payroll", used=None, state="unreachable", why="connection to 10.0.0.9 failed: timeout expired"
+    )
     return overview(None, away, line("billing", used=96), *reversed(servers), recent_events=[happening()])

@@ -33,7 +33,7 @@ def told(stream: TextIO) -> list[str]:
 def test_a_line_brings_its_priority_before_its_json(journal: TextIO, level: str, priority: int) -> None:
     log = make_log(LogFormat.JSON, LogLevel.DEBUG, to=journal)
 
-    getattr(log, level)("server.away", why="gone")
+    getattr(log, level)("server.unreachable", why="gone")
 
     (line,) = told(journal)
     assert line.startswith(f"<{priority}>{{")

@@ -7,8 +7,7 @@ import pytest
 from reaper.config import Server
 from reaper.policy.rules import Mode
 from reaper.policy.session import Slots
-from reaper.service.health import HealthCheck
-from reaper.service.status import ServerStatus, State
+from reaper.service.status import HealthCheck, ServerStatus, State
 from reaper.telemetry.metrics.collect import ReloadGauges
 from tests.unit.policy.build import policy
 
@@ -29,7 +28,7 @@ class Watched:
         for loop in self.loops:
             loop.status = ServerStatus(clock=self.clock)
         self.health = HealthCheck(
-            fleet=all_of_them, settings=lambda: now, reload=self.reload, dry_run=dry_run
+            statuses=lambda: all_of_them.statuses, settings=lambda: now, reload=self.reload, dry_run=dry_run
         )
 
     def status(self, number: int = 0) -> ServerStatus:
@@ -53,20 +52,20 @@ def test_a_loop_that_stands_still_beyond_three_intervals_and_the_longest_back_of
     assert watched.health.live().good
 
     watched.status(0).set(State.WORKING)
-    watched.status(1).state = State.AWAY
+    watched.status(1).state = State.UNREACHABLE
     watched.clock.passes(limit + 1)
-    watched.status(0).sign()
+    watched.status(0).progress()
     health = watched.health.live()
     assert not health.good
-    assert health.reasons == {"billing": f"no sign of life for {2 * limit + 1:.0f}s (away)"}
+    assert health.reasons == {"billing": f"no progress for {2 * limit + 1:.0f}s (unreachable)"}
 
 
 @pytest.mark.parametrize(
     ("state", "ready"),
     [
         (State.CONNECTING, False),
-        (State.AWAY, False),
-        (State.REFUSED, False),
+        (State.UNREACHABLE, False),
+        (State.DENIED, False),
         (State.FAILING, False),
         (State.STANDBY, True),
         (State.WORKING, True),
@@ -83,8 +82,8 @@ def test_only_a_server_that_is_worked_at_or_stood_by_is_ready(state: State, *, r
 def test_one_server_in_trouble_is_named_and_the_others_are_not() -> None:
     watched = Watched(ORDERS, BILLING)
     watched.status(0).set(State.WORKING)
-    watched.status(1).set(State.AWAY, "connection refused")
-    assert watched.health.ready().reasons == {"billing": "away: connection refused"}
+    watched.status(1).set(State.UNREACHABLE, "connection refused")
+    assert watched.health.ready().reasons == {"billing": "unreachable: connection refused"}
 
 
 def test_the_start_is_over_when_every_loop_has_had_its_first_result() -> None:
@@ -92,7 +91,7 @@ def test_the_start_is_over_when_every_loop_has_had_its_first_result() -> None:
     assert not watched.health.started()
     watched.status(0).set(State.WORKING)
     assert not watched.health.started()
-    watched.status(1).set(State.REFUSED)
+    watched.status(1).set(State.DENIED)
     assert watched.health.started()
 
 
@@ -114,10 +113,10 @@ def test_the_status_is_one_line_of_numbers() -> None:
 
 def test_the_status_counts_the_slots_that_are_seen_now_and_the_servers_that_are_not() -> None:
     watched = Watched(ORDERS, BILLING)
-    for loop, state in zip(watched.loops, (State.WORKING, State.AWAY), strict=True):
+    for loop, state in zip(watched.loops, (State.WORKING, State.UNREACHABLE), strict=True):
         loop.status.slots = Slots(total=100, reserved=3, used=12)
         loop.status.set(state)
-    assert watched.health.status() == "2 servers, 12 of 100 slots, 2 policies enforcing, 1 away"
+    assert watched.health.status() == "2 servers, 12 of 100 slots, 2 policies enforcing, 1 unreachable"
 
 
 def test_the_status_of_a_dry_run_speaks_of_no_policy_that_enforces() -> None:
@@ -142,9 +141,9 @@ def test_a_standing_says_its_state_and_the_reason_if_there_is_one() -> None:
 def test_a_sign_of_life_ends_the_silence_and_changes_nothing_else() -> None:
     clock = Clock()
     status = ServerStatus(clock=clock)
-    status.set(State.AWAY, "refused")
+    status.set(State.UNREACHABLE, "refused")
     clock.passes(5)
     assert status.silent_seconds == 5
-    status.sign()
+    status.progress()
     assert status.silent_seconds == 0
-    assert str(status) == "away: refused"
+    assert str(status) == "unreachable: refused"

@@ -10,7 +10,7 @@ from reaper.policy.rules import Brake, Mode
 from reaper.policy.session import Slots
 from reaper.service.cycle import Cycle
 from reaper.service.page_data import Lessons, PageData
-from reaper.service.recent_events import BRAKED, RecentEvents
+from reaper.service.reporter import BRAKED, RecentEvents
 from reaper.service.status import State
 from reaper.telemetry.http.views import Overview, ServerView
 from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
@@ -71,7 +71,7 @@ def test_whoever_is_not_looked_after_comes_first_and_then_the_fullest() -> None:
     for loop, used in zip(place.loops, (10, 97, 50, 60, 0), strict=True):
         loop.status.slots = Slots(total=100, reserved=3, used=used)
         loop.status.set(State.WORKING)
-    place.loops[2].status.set(State.AWAY, "connection refused")
+    place.loops[2].status.set(State.UNREACHABLE, "connection refused")
     place.loops[4].status.set(State.STANDBY, "another reaper leads")
 
     lines = seen(place).servers

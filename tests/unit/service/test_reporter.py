@@ -121,7 +121,8 @@ def test_a_lock_that_was_just_let_go_is_told_without_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refused", "event", "words"), [(False, "server.away", "is away"), (True, "server.refused", "refuses")]
+    ("refused", "event", "words"),
+    [(False, "server.unreachable", "is away"), (True, "server.denied", "refuses")],
 )
 def test_trouble_is_logged_at_every_attempt_and_notified_once(
     event: str, words: str, *, refused: bool
@@ -166,7 +167,7 @@ def test_blindness_is_logged_at_every_look_and_notified_once_until_it_is_cured()
     blind = replace(snapshot(), unreadable=3)
     for seen in (blind, blind, snapshot(), blind):
         told.cycled(seen)
-    assert len(told.logged("server.blind")) == 3
+    assert len(told.logged("server.unreadable")) == 3
     assert told.waiting == ["orders: 3 sessions hide their state and are spared"] * 2
 
 
