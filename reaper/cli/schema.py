@@ -4,10 +4,10 @@ import json
 
 import click
 
-from reaper.config.editors import schema as policy_schema
+from reaper.config.model import json_schema
 
 
 @click.command
 def schema() -> None:
     """Print the JSON Schema of the policy file, for editors and CI."""
-    click.echo(json.dumps(policy_schema(), indent=2))
+    click.echo(json.dumps(json_schema(), indent=2))

@@ -1,16 +1,14 @@
-"""The policy file: YAML to Settings, whole or not at all, every mistake with its line and column.
+"""The policy file: YAML to Settings, completely or not at all, every mistake with its line and column.
 
-The law of this floor: it reads the policy file and the files that it names, each once, and knows no server.
-The way through it: syntax (bytes to events), nodes (a tree that knows its places), document (plain data),
-shapes (models), lists and addresses (what the file names beside itself), sense (mistakes that no schema
-sees), compile (the rules of the policy floor).
+The law of this package: it reads the policy file and the files that it names, each once, and knows no server.
+The path: `yaml_tree` (bytes to plain data with places), `validation` and `model` (pydantic), `files` (what
+the policy file names), `checks` and `unreachable` (mistakes that no schema sees), `loader` (Settings).
 """
 
-from reaper.config.load import load, read
-from reaper.config.mistakes import BadPolicyFile, Mistake
-from reaper.config.settings import Server, Settings
-from reaper.config.stamps import Stamp, stamp
-from reaper.config.webhooks import Occasion, Webhook
+from reaper.config.errors import BadPolicyFile, Mistake
+from reaper.config.files import Stamp, stamp
+from reaper.config.loader import load, read
+from reaper.config.settings import Occasion, Server, Settings, Webhook
 
 __all__ = [
     "BadPolicyFile",

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from textwrap import wrap
 from typing import Final
 
-from reaper.config import patterns
-from reaper.config.wording import BadValue
+from reaper.config.errors import BadValue
+from reaper.config.patterns import application_glob
 from reaper.insight.advice.proposals import Proposal, Proposals
 from reaper.policy.time import exact_words
 
@@ -27,7 +27,7 @@ def exactly(name: str) -> str | None:
     if "\0" in name or any("\ud800" <= each <= "\udfff" for each in name):
         return None
     try:
-        return patterns.unnamed(glob).text
+        return application_glob(glob).text
     except BadValue:
         return None
 

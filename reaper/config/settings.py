@@ -1,16 +1,39 @@
-"""What a policy file settles, once it is found to be in order."""
+"""The contents of a valid policy file."""
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Final
 
-from reaper.config.labels import EVERY_SERVER, Labels, Only
-from reaper.config.mistakes import Mistake
-from reaper.config.webhooks import Webhook
+from reaper.config.errors import Mistake
 from reaper.policy.rules import Rules
 from reaper.policy.time import SECOND, Span
 
 DEFAULT_INTERVAL: Final = Span(10 * SECOND)
 DEFAULT_PRECISION: Final = Span(SECOND // 4)
+
+Labels = tuple[tuple[str, str], ...]
+"""Names and values, sorted by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSelector:
+    """The servers that a policy applies to: those that have all of these labels."""
+
+    labels: tuple[tuple[str, frozenset[str]], ...] = ()
+    """Names, each with its values, of which any is enough."""
+
+    def selects(self, labels: Labels) -> bool:
+        """Return True if the policy applies to a server with these labels."""
+        present = dict(labels)
+        return all(present.get(name) in values for name, values in self.labels)
+
+    def includes(self, other: "LabelSelector") -> bool:
+        """Return True if this one selects every server, known or not, that the other one selects."""
+        wanted = dict(other.labels)
+        return all(name in wanted and wanted[name] <= values for name, values in self.labels)
+
+
+EVERY_SERVER: Final = LabelSelector()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,34 +46,56 @@ class Server:
     labels: Labels = ()
 
 
+class Occasion(StrEnum):
+    """A kind of event that webhooks report."""
+
+    BRAKES = "brakes"
+    BLINDNESS = "blindness"
+    FAILURES = "failures"
+    TERMINATIONS = "terminations"
+    CHURN = "churn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """A URL that receives messages."""
+
+    name: str
+    url: str = field(repr=False)
+    """Often a secret in itself: it is all that one needs in order to write there."""
+    on: frozenset[Occasion]
+    every: Span
+    """Events within this time go into one message."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The whole of a policy file, and of the files that it names."""
+    """A policy file, and the files that it names."""
 
     rules: Rules
-    """Of all policies, whichever servers they concern."""
+    """All policies, whichever servers they apply to."""
     interval: Span
     precision: Span
     servers: tuple[Server, ...]
-    """None, when the environment names the server, or when no file of `servers_from` names one now."""
+    """Empty if the environment names the server, or if `servers_from` finds none at the moment."""
     warnings: tuple[Mistake, ...]
-    only: tuple[tuple[str, Only], ...] = ()
-    """The policies that concern some servers only, by name."""
+    only: tuple[tuple[str, LabelSelector], ...] = ()
+    """The names of the policies that apply to some servers only."""
     notify: tuple[Webhook, ...] = ()
     servers_from: tuple[str, ...] = ()
-    """Patterns of files that list servers, from the working directory on; none without the key."""
+    """Globs of files that list servers, relative to the working directory."""
     secrets: tuple[str, ...] = ()
-    """Files that hold the URLs of webhooks, from the working directory on."""
+    """Files that contain the URLs of webhooks, relative to the working directory."""
 
     @property
     def names_servers(self) -> bool:
-        """Whether the file says which servers to watch, even if none is found right now."""
+        """Return True if the file says which servers to watch, even if none is found at the moment."""
         return bool(self.servers or self.servers_from)
 
     def rules_for(self, server: Server) -> Rules:
-        """The rules without the policies that do not concern this server."""
+        """Return the rules without the policies that do not apply to this server."""
         if not self.only:
             return self.rules
         only = dict(self.only)
-        concerned = (p for p in self.rules.policies if only.get(p.name, EVERY_SERVER).fits(server.labels))
-        return replace(self.rules, policies=tuple(concerned))
+        policies = (p for p in self.rules.policies if only.get(p.name, EVERY_SERVER).selects(server.labels))
+        return replace(self.rules, policies=tuple(policies))

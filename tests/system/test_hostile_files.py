@@ -54,25 +54,25 @@ POLICIES: Final[Mapping[str, tuple[Make, str]]] = {
     "a dangling link": (link("nowhere"), ":1:1: file: the file cannot be read: No such file"),
     "a huge file": (text("#" * 20_000_000), ":1:1: file: the file is larger than 10 MiB"),
     "a huge value": (text(f'{LEAST}interval: "{"a " * 100_000}"'), ":3:11: interval: 'a a a a a"),
-    "depth": (text("[{a: " * 100_000), ":1:98: file: nested deeper than 40"),
+    "depth": (text("[{a: " * 100_000), ":1:101: file: nested deeper than 40"),
     "a bomb of aliases": (
         text("\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))])),
-        "more than 100,000 values, with every alias written out",
+        "more than 100,000 values, each use of an alias counted",
     ),
     "an object of Python": (
         text(f"{LEAST}interval: !!python/object/apply:os.system [id]\n"),
-        ":3:11: interval: the tag '!!python/object/apply:os.system' is not read",
+        ":3:11: interval: the tag '!!python/object/apply:os.system' is not supported",
     ),
     "another encoding": (text(LEAST.encode("utf-16")), ":1:1: file: the byte 0xff is not UTF-8"),
     "another encoding without a mark": (
         text(LEAST.encode("utf-16-be")),
-        ":1:1: file: the character '\\x00' cannot stand in YAML; delete it, or save the file as UTF-8",
+        ":1:1: file: the character '\\x00' is not allowed in YAML; delete it, or save the file as UTF-8",
     ),
-    "an escape sequence": (text(f"{LEAST}\x1b[2J: 1"), "the character '\\x1b' cannot stand in YAML"),
+    "an escape sequence": (text(f"{LEAST}\x1b[2J: 1"), "the character '\\x1b' is not allowed in YAML"),
     "a number without end": (text(f"{LEAST}interval: {'9' * 1_000_000}s\n"), ":3:11: interval: '99999999"),
     "a way out of the zones": (
         text(LEAST.replace("1m}", '1m}, during: "20:00-21:00 ../../../etc/passwd"')),
-        "policies[0].during: '20:00-21:00 ../../../etc/passwd' is not a stretch of the week",
+        "policies[0].during: '20:00-21:00 ../../../etc/passwd' is not a time window",
     ),
 }
 SNAPSHOTS: Final[Mapping[str, tuple[Make, str]]] = {

@@ -126,7 +126,7 @@ def test_a_server_that_is_away_does_not_keep_another_from_being_served(
     reaper: Reaper, app: Role, reaper_role: Role, clients: Clients
 ) -> None:
     if "password" in reaper_role.dsn:
-        pytest.skip("this server's way in cannot stand in a policy file")
+        pytest.skip("this server's way in cannot be written in a policy file")
     leak = clients.open(role=app)
     servers = [{"name": "away", "dsn": "host=127.0.0.1 port=1"}, {"name": "here", "dsn": reaper_role.dsn}]
     reaper.write(FILE, policy_file(leaked(app), servers=servers))

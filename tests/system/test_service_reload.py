@@ -222,7 +222,7 @@ def test_a_server_that_is_named_twice_by_different_means_is_refused(
     again = fleet.write("servers.d/again.yaml", yaml.safe_dump([one]))
     told = service.life.logged("policy.refused")
     assert told["mistake"].startswith("servers.d/again.yaml:2:9: ")
-    assert "the name 'one' is taken by servers[0] of policies.yaml" in told["mistake"]
+    assert "the name 'one' is already used by servers[0] of policies.yaml" in told["mistake"]
     assert service.number("reaper_leader", server="one") == 1
 
     again.unlink()

@@ -20,7 +20,7 @@ policies:
         - metabase
         - reporting
 """
-WORDS = "the last line has no end, as in a file that is half-written; end it with a line break"
+WORDS = "the last line has no line break, as in a half-written file; end it with a line break"
 
 
 @pytest.mark.parametrize("at", [at for at in range(1, len(WHOLE)) if WHOLE[at - 1] != "\n"])

@@ -7,8 +7,8 @@ from threading import Thread
 
 import pytest
 
-from reaper.config import BadPolicyFile, contents, load, reachability, read
-from reaper.config.mistakes import MOST_TOLD
+from reaper.config import BadPolicyFile, files, load, read, unreachable
+from reaper.config.errors import MOST_MISTAKES
 
 LEAST = "version: 1\npolicies: [{name: a, match: {state: [idle], idle_for: 1m}}]\n"
 
@@ -32,10 +32,10 @@ def written(text: bytes) -> int:
 
 
 def test_a_pipe_that_nobody_writes_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(files, "PIPE_PATIENCE_SECONDS", 0.01)
     os.mkfifo(tmp_path / "policies.yaml")
     told = refused(tmp_path / "policies.yaml")
-    assert "policies.yaml:1:1: file: the file cannot be read: It is a pipe, and nobody has written" in told
+    assert "policies.yaml:1:1: file: the file cannot be read: It is a pipe, and its writer" in told
 
 
 def test_what_comes_through_a_pipe_is_read_to_its_end() -> None:
@@ -54,24 +54,24 @@ def test_thousands_of_mistakes_are_not_all_told() -> None:
     with pytest.raises(BadPolicyFile) as bad:
         read("".join(f"key{number}: 1\n" for number in range(4_000)).encode(), file="x")
     *told, last = bad.value.mistakes
-    assert len(told) == MOST_TOLD
-    assert "2,502 more mistakes, here and below; mend those above first" in str(last)
+    assert len(told) == MOST_MISTAKES
+    assert "2,502 more mistakes, here and below; correct those above first" in str(last)
     assert last.line == told[-1].line + 1
 
 
 def test_lists_that_nearly_hold_each_other_are_compared_as_far_as_patience_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reachability, "_PATIENCE", 5_000)
+    monkeypatch.setattr(unreachable, "MOST_COMPARISONS", 5_000)
     compared = 0
-    holds = reachability._holds
+    holds = unreachable.covers
 
     def counted(wide: object, narrow: object) -> bool:
         nonlocal compared
         compared += 1
         return holds(wide, narrow)  # type: ignore[arg-type]  # handed on as it came
 
-    monkeypatch.setattr(reachability, "_holds", counted)
+    monkeypatch.setattr(unreachable, "covers", counted)
     common = ", ".join(f"'a{number}*'" for number in range(40))
     policies = "\n".join(
         f"  - {{name: p{number}, match: {{state: [idle], idle_for: 1m, role: [{common}, 'x{number}']}}}}"

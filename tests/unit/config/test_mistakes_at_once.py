@@ -35,7 +35,7 @@ def test_mistakes_come_in_the_order_of_the_file_and_can_be_taken_apart() -> None
             line=1,
             column=10,
             where="version",
-            what="2 is no version known to this reaper",
+            what="2 is not a known version",
             instead="write 1",
         ),
         Mistake(
@@ -43,7 +43,7 @@ def test_mistakes_come_in_the_order_of_the_file_and_can_be_taken_apart() -> None
             line=2,
             column=11,
             where="policies",
-            what="an empty list says nothing",
+            what="the list is empty",
             instead="write a list of maps, each with its name and its match",
         ),
     )

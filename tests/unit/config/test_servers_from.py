@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reaper.config import BadPolicyFile, Server, Settings, contents, lists, load
+from reaper.config import BadPolicyFile, Server, Settings, files, load
 
 Tree = dict[str, str]
 LEAST = "policies: [{name: a, match: {state: [idle], idle_for: 1m}}]\n"
@@ -50,12 +50,14 @@ def test_a_file_that_two_patterns_find_is_read_once(
     load_with: Loading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
+    contents = files.contents
 
     def read_and_count(file: str) -> bytes:
-        read.append(Path(file).name)
-        return contents.contents(file)
+        if (name := Path(file).name) != "policies.yaml":
+            read.append(name)
+        return contents(file)
 
-    monkeypatch.setattr(lists, "contents", read_and_count)
+    monkeypatch.setattr(files, "contents", read_and_count)
     tree = {"servers.d/a.yaml": "- name: a\n", "servers.d/b.yaml": "- name: b\n"}
     assert names(load_with("servers_from: [servers.d/*.yaml, servers.d/a*.yaml]", tree)) == ["a", "b"]
     assert read == ["a.yaml", "b.yaml"]
@@ -96,10 +98,12 @@ def test_a_pattern_that_finds_nothing_leaves_no_server_and_a_warning(load_with: 
 def test_a_file_that_vanishes_after_it_was_listed_is_skipped(
     load_with: Loading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found_too_early(pattern: str) -> list[str]:
-        return [*contents.found(pattern), pattern.replace("*", "gone")]
+    matching = files.matching
 
-    monkeypatch.setattr(lists, "found", found_too_early)
+    def found_too_early(pattern: str) -> list[str]:
+        return [*matching(pattern), pattern.replace("*", "gone")]
+
+    monkeypatch.setattr(files, "matching", found_too_early)
     assert names(load_with("servers_from: servers.d/*.yaml", {"servers.d/a.yaml": "- name: a\n"})) == ["a"]
 
 
@@ -107,7 +111,7 @@ def test_a_link_that_leads_nowhere_is_skipped_and_told(load_with: Loading, tmp_p
     (tmp_path / "a.yaml").symlink_to("nowhere")
     settings = load_with("servers_from: '[ab].yaml'", {"b.yaml": "- name: b\n"})
     assert [server.name for server in settings.servers] == ["b"]
-    sentence = "the link leads nowhere, so no server is read from it; mend the link, or delete it"
+    sentence = "the link points to nothing, so no server is read from it; correct the link, or delete it"
     assert [str(warning) for warning in settings.warnings] == [f"{tmp_path}/a.yaml:1:1: file: {sentence}"]
 
 

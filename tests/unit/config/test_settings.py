@@ -1,15 +1,14 @@
 import hashlib
 from dataclasses import replace
 from datetime import UTC
-from importlib import import_module
 from ipaddress import ip_network
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from reaper.config import BadPolicyFile, Occasion, Server, Webhook, load, read
-from reaper.config.labels import Only
+from reaper.config import BadPolicyFile, Occasion, Server, Webhook, load, loader, read
+from reaper.config.settings import LabelSelector
 from reaper.policy.match import Match
 from reaper.policy.refill_guard import DEFAULT_CHURN, Churn
 from reaper.policy.rules import (
@@ -124,7 +123,8 @@ def test_every_key_reaches_the_rules() -> None:
         ),
     )
     shop_or_billing = frozenset({"shop", "billing"})
-    assert settings.only == (("everything", Only((("env", frozenset({"prod"})), ("team", shop_or_billing)))),)
+    labels = LabelSelector((("env", frozenset({"prod"})), ("team", shop_or_billing)))
+    assert settings.only == (("everything", labels),)
     assert settings.rules.protect == Selector(role=(Glob("*_migrator"),))
     everything, capped, statements = settings.rules.policies
     assert everything == Policy(
@@ -195,7 +195,7 @@ def test_a_file_is_read_once_so_that_the_digest_and_the_rules_cannot_disagree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [LEAST, b"changed meanwhile"]
-    monkeypatch.setattr(import_module("reaper.config.load"), "piped", lambda _: answers.pop(0))
+    monkeypatch.setattr(loader, "contents_or_pipe", lambda _: answers.pop(0))
     assert load(tmp_path / "policies.yaml").rules.digest == hashlib.sha256(LEAST).hexdigest()
     assert len(answers) == 1
 

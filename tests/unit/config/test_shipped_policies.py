@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from reaper.config import Settings, load
-from reaper.config.editors import schema
+from reaper.config.model import json_schema
 from reaper.policy.rules import Mode
 
 SHIPPED = Path(__file__).parents[3] / "policies.yaml"
@@ -36,9 +36,9 @@ def test_the_tour_names_its_schema_in_the_first_line() -> None:
 
 
 def test_the_tour_shows_every_key() -> None:
-    definitions = schema()["$defs"]
+    definitions = json_schema()["$defs"]
     assert isinstance(definitions, dict)
-    keys = {key for part in (schema(), *definitions.values()) for key in part["properties"]}
+    keys = {key for part in (json_schema(), *definitions.values()) for key in part["properties"]}
     code = [line.partition(" #")[0] for line in switched_on().splitlines()]
     words = set(re.findall(r"(\w+):", "\n".join(line for line in code if not line.startswith("#"))))
     assert keys - words == set()

@@ -91,7 +91,7 @@ def test_a_set_that_cannot_mean_what_it_says_is_refused(written: str) -> None:
 
 def test_sixty_three_bytes_are_the_longest_name_that_matches() -> None:
     assert policy(f', role: ["{"ä" * 31}x", "{"ä" * 40}*"]').match.selector.role
-    with pytest.raises(BadPolicyFile, match="PostgreSQL cuts names at 63 bytes"):
+    with pytest.raises(BadPolicyFile, match="PostgreSQL truncates names to 63 bytes"):
         policy(f', role: ["{"ä" * 32}"]')
 
 

@@ -36,7 +36,7 @@ def test_what_is_in_the_environment_is_never_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPS_URL", "hooks.example.com/hunter2")
-    with pytest.raises(BadPolicyFile, match="what stands in this environment variable does not") as refused:
+    with pytest.raises(BadPolicyFile, match="the value of this environment variable does not") as refused:
         notify(tmp_path, "webhook_env: OPS_URL")
     assert "hunter2" not in str(refused.value) + repr(refused.value)
 

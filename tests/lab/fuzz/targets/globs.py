@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from reaper.config.patterns import unnamed
-from reaper.config.wording import BadValue
+from reaper.config.errors import BadValue
+from reaper.config.patterns import application_glob
 from tests.lab.fuzz.feed import Feed
 
 SEEDS: Final = (
@@ -23,7 +23,7 @@ def check(data: bytes) -> None:
     pattern = feed.piece().decode("utf-8", "replace")
     name = feed.rest().decode("utf-8", "replace")
     try:
-        glob = unnamed(pattern)
+        glob = application_glob(pattern)
     except BadValue:
         return
     assert glob.matches(name) == _fits(pattern, name)

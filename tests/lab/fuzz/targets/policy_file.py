@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from reaper.config import BadPolicyFile, Settings, models, read
+from reaper.config import BadPolicyFile, Settings, model, read
 from reaper.policy.decide import decide, questions
 from reaper.policy.explain import explain
 from reaper.policy.memory import Memory
@@ -18,8 +18,16 @@ SEEDS: Final = tuple(
 WORDS: Final = tuple(
     word.encode()
     for word in (
-        *(name for model in (models.File, models.Policy, models.Match) for name in model.keys),
-        *(name for model in (models.Server, models.Notify, models.Brake) for name in model.keys),
+        *(
+            name
+            for entry in (model.FileEntry, model.PolicyEntry, model.MatchEntry)
+            for name in entry.model_fields
+        ),
+        *(
+            name
+            for entry in (model.ServerEntry, model.NotifyEntry, model.BrakeEntry)
+            for name in entry.model_fields
+        ),
         *("idle", "active", "10m", "1s", "50%", "off", "enforce", "local", "10.0.0.0/8", '"*"', "[a-z]*"),
     )
 )

@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from reaper.config import BadPolicyFile, pages, shapes
-from reaper.config import compile as compiled
+from reaper.config import BadPolicyFile
+from reaper.config.validation import validate_servers
+from reaper.config.yaml_tree import parse
 from tests.lab.fuzz.promises import is_sentence
 
 SEEDS: Final = (
@@ -17,14 +18,14 @@ WORDS: Final = tuple(b"name dsn labels host=db env prod servers".split())
 
 def check(data: bytes) -> None:
     try:
-        page = pages.servers(data, "x\n\x1b")
+        document = parse(data, "x\n\x1b", if_empty="write []", below="servers")
     except BadPolicyFile as bad:
         mistakes = list(bad.mistakes)
         assert mistakes
     else:
-        servers, findings = shapes.servers(page.document)
-        mistakes = page.mistakes([*page.document.findings, *findings])
+        servers, issues = validate_servers(document)
+        mistakes = document.mistakes([*document.issues, *issues])
         for server in servers.values():
-            assert compiled.server(server).name.isprintable()
+            assert server.build().name.isprintable()
     for mistake in mistakes:
         is_sentence(str(mistake))

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from reaper.config import fields, patterns, urls, windows
-from reaper.config.dsn import dsn
-from reaper.config.scalars import plain
-from reaper.config.wording import BadValue
+from reaper.config import patterns, values
+from reaper.config.errors import BadPolicyFile, BadValue
+from reaper.config.yaml_tree import parse
 from reaper.policy.rules import Window
 from reaper.policy.selector import From, Glob
 from reaper.policy.time import Instant, exact_words, parse_span, parse_time, words
@@ -15,23 +14,23 @@ from tests.lab.fuzz.feed import Feed
 from tests.lab.fuzz.promises import is_line, is_sentence
 
 _READERS: Final[Mapping[str, Callable[[object], object]]] = {
-    "duration": fields.duration("1ms", "3650d"),
-    "share": fields.share,
-    "whole": fields.whole(0),
-    "truth": fields.truth,
-    "choice": fields.choice(("terminate", "cancel")),
-    "protection": fields.protection,
-    "name": fields.name("[a-z0-9][a-z0-9-]{0,62}", "write letters"),
-    "role": patterns.named,
-    "application": patterns.unnamed,
+    "duration": values.duration("1ms", "3650d"),
+    "share": values.share,
+    "whole": values.whole(0),
+    "truth": values.truth,
+    "choice": values.choice(("terminate", "cancel")),
+    "protection": values.protection,
+    "name": values.name("[a-z0-9][a-z0-9-]{0,62}", "write letters"),
+    "role": patterns.name_glob,
+    "application": patterns.application_glob,
     "client": patterns.network,
     "files": patterns.files,
-    "during": windows.window,
-    "dsn": dsn,
-    "url": urls.url,
-    "file": urls.file,
-    "variable": urls.variable,
-    "version": fields.version,
+    "during": values.window,
+    "dsn": patterns.dsn,
+    "url": patterns.url,
+    "file": patterns.url_file,
+    "variable": patterns.url_variable,
+    "version": values.version,
 }
 _NAMES: Final = tuple(_READERS)
 _EXAMPLES: Final[Mapping[str, str]] = {
@@ -70,11 +69,16 @@ def check(data: bytes) -> None:
         return
     name = _NAMES[which]
     try:
-        value = _READERS[name](text if quoted else plain(text))
-    except BadValue as refused:
+        value = _READERS[name](text if quoted else _plain(text))
+    except (BadPolicyFile, BadValue) as refused:
         is_sentence(str(refused))
     else:
         _is_of_use(value, text)
+
+
+def _plain(text: str) -> object:
+    """The text as a policy file without quotes would say it."""
+    return parse(text.encode(), "x", if_empty="write a value").data
 
 
 def _is_of_use(value: object, text: str) -> None:

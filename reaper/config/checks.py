@@ -1,0 +1,213 @@
+"""Mistakes and warnings that no schema sees: policies that contradict themselves, or match everything."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from reaper.config.errors import Issue, KeyPath, quoted
+from reaper.config.model import AGES, URL_KEYS, HeadEntry, MatchEntry, PolicyEntry, SelectorEntry
+from reaper.config.patterns import looks_secret
+from reaper.config.settings import Server
+from reaper.policy.rules import GROUP_KEYS, Mode
+from reaper.policy.selector import From, Glob
+from reaper.policy.session import ACTIVE, IDLE
+from reaper.policy.time import exact_words
+
+Policies = Mapping[int, PolicyEntry]
+"""Policies by their position in the file."""
+
+_MATCH: Final = "match"
+
+
+def mistakes(head: HeadEntry | None, policies: Policies, *, names_servers: bool) -> Iterator[Issue]:
+    """Every mistake of meaning; `names_servers` is False if the environment names the server."""
+    if head:
+        yield from _head_mistakes(head)
+    yield from _repeated_names("policies", {number: policy.name for number, policy in policies.items()})
+    for selector in _selectors(head, policies):
+        yield from _useless(selector)
+    for number, policy in policies.items():
+        at = ("policies", number)
+        yield from _state_and_age_mistakes(policy.match, (*at, _MATCH))
+        yield from _limit_mistakes(policy, at)
+        if policy.only and not names_servers:
+            what = "no server in this file has labels"
+            yield Issue((*at, "only"), what, "name the servers under servers: or servers_from:")
+
+
+def _head_mistakes(head: HeadEntry) -> Iterator[Issue]:
+    if head.precision > head.interval:
+        interval = exact_words(head.interval)
+        what = f"the precision is longer than the interval of {interval}"
+        yield Issue(("precision",), what, f"write {interval} or less")
+    yield from _repeated_names("servers", {n: server.name for n, server in enumerate(head.servers)})
+    yield from _repeated_names("notify", {n: notify.name for n, notify in enumerate(head.notify)})
+    for number, notify in enumerate(head.notify):
+        given = [key for key in URL_KEYS if getattr(notify, key) is not None]
+        if not given:
+            instead = "write webhook_file: and the path of a file that contains it"
+            yield Issue(("notify", number), "the URL is missing", instead)
+        for key in given[1:]:
+            yield Issue(("notify", number, key), f"both {given[0]} and {key} are set", "write one of them")
+
+
+def _repeated_names(kind: str, names: Mapping[int, str]) -> Iterator[Issue]:
+    first: dict[str, int] = {}
+    for number, name in names.items():
+        if first.setdefault(name, number) != number:
+            what = f"the name {quoted(name)} is already used by {kind}[{first[name]}]"
+            yield Issue((kind, number, "name"), what, "write another")
+
+
+def _state_and_age_mistakes(match: MatchEntry, at: KeyPath) -> Iterator[Issue]:
+    states = set(match.state)
+    if not states:
+        yield Issue(at, "the state is missing", "write for example state: [idle]")
+    if ACTIVE in states:
+        yield from _active_mistakes(match, states, at)
+    elif all(getattr(match, age) is None for age in AGES):
+        yield Issue(at, "an age is missing", "write for example idle_for: 10m")
+    elif states:
+        yield from _inactive_mistakes(match, states, at)
+
+
+def _active_mistakes(match: MatchEntry, states: set[str], at: KeyPath) -> Iterator[Issue]:
+    if len(states) > 1:
+        what = f"{ACTIVE!r} cannot be combined with other states"
+        yield Issue((*at, "state"), what, "write a policy of its own for it")
+    elif match.running_for is None:
+        yield Issue(at, f"state {ACTIVE!r} needs running_for", "write for example running_for: 30m")
+    if match.idle_for is not None:
+        yield Issue((*at, "idle_for"), "active sessions are not idle", "use running_for")
+
+
+def _inactive_mistakes(match: MatchEntry, states: set[str], at: KeyPath) -> Iterator[Issue]:
+    if match.running_for is not None:
+        what = "only active sessions run a statement"
+        yield Issue((*at, "running_for"), what, "use idle_for, or write state: [active]")
+    if match.transaction_for is not None and states == {IDLE}:
+        what = "an idle session has no transaction: this never matches"
+        yield Issue((*at, "transaction_for"), what, "use idle_for, or write state: [idle in transaction]")
+
+
+def _limit_mistakes(policy: PolicyEntry, at: KeyPath) -> Iterator[Issue]:
+    states = set(policy.match.state)
+    if policy.action == "cancel" and states and states != {ACTIVE}:
+        what = "only a running statement can be cancelled"
+        yield Issue((*at, "action"), what, "write state: [active], or action: terminate")
+    if policy.churn and policy.churn.pause > policy.churn.longest:
+        longest = exact_words(policy.churn.longest)
+        what = f"the first pause is longer than the longest of {longest}"
+        yield Issue((*at, "churn", "pause"), what, f"write {longest} or less, or a longer longest:")
+    if policy.cap and ACTIVE in states:
+        yield Issue((*at, "cap"), "cap counts idle sessions, this policy matches active ones", "delete it")
+    elif policy.cap and policy.match.idle_for is None:
+        yield Issue((*at, _MATCH), "cap needs idle_for", "write for example idle_for: 10m")
+    if policy.cap and policy.keep:
+        yield Issue((*at, "cap"), "keep and cap are both set", "write one of them")
+
+
+class _Placed(NamedTuple):
+    """A selector and its place."""
+
+    path: KeyPath
+    selector: SelectorEntry
+
+    @property
+    def key(self) -> str:
+        """Match, allowlist or protect."""
+        return str(self.path[-1])
+
+    def values(self) -> Iterator[tuple[KeyPath, Glob | From]]:
+        """Every pattern and its place."""
+        for key in GROUP_KEYS:
+            for number, pattern in enumerate(getattr(self.selector, key)):
+                yield (*self.path, key, number), pattern
+
+
+def _selectors(head: HeadEntry | None, policies: Policies) -> Iterator[_Placed]:
+    if head and head.protect:
+        yield _Placed(("protect",), head.protect)
+    for number, policy in policies.items():
+        yield _Placed(("policies", number, _MATCH), policy.match)
+        if policy.allowlist:
+            yield _Placed(("policies", number, "allowlist"), policy.allowlist)
+
+
+def _useless(placed: _Placed) -> Iterator[Issue]:
+    """Selectors without a key, and patterns that match every session."""
+    if placed.key != _MATCH and not any(True for _ in placed.values()):
+        yield Issue(placed.path, "the map is empty", "write one of its keys, or leave it out")
+    for path, pattern in placed.values():
+        if isinstance(pattern, Glob) and _matches_all(pattern, str(path[-2])):
+            what = f"{quoted(pattern.text)} matches every session"
+        elif placed.key != _MATCH and isinstance(pattern, From) and (version := _whole_version(pattern)):
+            what = f"{pattern} matches every {version} client"
+        else:
+            continue
+        instead = "leave the key out" if placed.key == _MATCH else "write a narrower pattern"
+        yield Issue(path, what, instead)
+
+
+def _matches_all(glob: Glob, key: str) -> bool:
+    # `?*` as an application still excludes clients that set no name.
+    text = glob.text if key == "application" else glob.text.replace("?", "", 1)
+    return set(text) == {"*"}
+
+
+def _whole_version(pattern: From) -> str | None:
+    """The version of IP of which this network contains every address."""
+    network = pattern.network
+    return f"IPv{network.version}" if network is not None and network.prefixlen == 0 else None
+
+
+def warnings(head: HeadEntry, policies: Policies, servers: Sequence[Server]) -> Iterator[Issue]:
+    """What is valid, and probably not intended."""
+    yield from _repeated_values(("servers_from",), head.servers_from)
+    for number, notify in enumerate(head.notify):
+        at = ("notify", number)
+        yield from _repeated_values((*at, "on"), notify.on)
+        if notify.webhook and looks_secret(notify.webhook):
+            instead = "keep it in a file, and write webhook_file: with its path"
+            yield Issue((*at, "webhook"), "this URL looks like a secret", instead)
+    for placed in _selectors(head, policies):
+        yield from _selector_warnings(placed)
+    labels = {server.labels for server in servers}
+    for number, policy in policies.items():
+        yield from _policy_warnings(policy, ("policies", number))
+        if labels and not any(policy.labels().selects(each) for each in labels):
+            what = "no known server has these labels"
+            yield Issue(("policies", number, "only"), what, "add them to a server, or write others")
+
+
+def _selector_warnings(placed: _Placed) -> Iterator[Issue]:
+    for key in GROUP_KEYS:
+        patterns = getattr(placed.selector, key)
+        yield from _repeated_values((*placed.path, key), map(str, patterns))
+    for path, pattern in placed.values():
+        if placed.key == _MATCH and isinstance(pattern, From) and (version := _whole_version(pattern)):
+            what = f"{pattern} matches every {version} client"
+            yield Issue(path, what, "leave the key out, or write a network")
+
+
+def _policy_warnings(policy: PolicyEntry, at: KeyPath) -> Iterator[Issue]:
+    lists: dict[KeyPath, Iterable[str]] = {
+        (_MATCH, "state"): policy.match.state,
+        ("despite",): policy.despite,
+        ("during",): [window.text for window in policy.during],
+        ("keep", "per"): policy.keep.per if policy.keep else (),
+        ("cap", "per"): policy.cap.per if policy.cap else (),
+        **{("only", name): values for name, values in policy.only.items()},
+    }
+    for path, words in lists.items():
+        yield from _repeated_values((*at, *path), words)
+    if policy.mode == Mode.ENFORCE and policy.brake is None and policy.when is None:
+        what = "without a brake and without when: this policy may terminate every session that it matches"
+        yield Issue((*at, "brake"), what, "write when: beside brake: off, or keep the brake")
+
+
+def _repeated_values(at: KeyPath, words: Iterable[str]) -> Iterator[Issue]:
+    seen: set[str] = set()
+    for place, word in enumerate(words):
+        if word in seen:
+            yield Issue((*at, place), f"{quoted(word)} is in this list twice", "delete one of them")
+        seen.add(word)

@@ -1,0 +1,295 @@
+"""The files and variables that a policy file names: what they contain, and whether it has changed."""
+
+import errno
+import fnmatch
+import hashlib
+import os
+import select
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple, NewType
+
+from reaper.config.errors import BadPolicyFile, Issue, KeyPath, Mistake, at_top, quoted
+from reaper.config.model import HeadEntry, NotifyEntry, ServerEntry
+from reaper.config.patterns import url_flaw
+from reaper.config.settings import Occasion, Server, Settings, Webhook
+from reaper.config.validation import validate, validate_servers
+from reaper.config.yaml_tree import LARGEST, Document, parse, unfinished
+
+PIPE_PATIENCE_SECONDS: Final = 5.0
+
+_CHUNK: Final = 65_536
+_ONLY_THE_URL: Final = "write the URL there, and nothing else"
+IF_EMPTY: Final = "write version: 1, and policies: below it"
+
+Stamp = NewType("Stamp", str)
+"""Equal as long as reading every file again would give the same settings."""
+
+
+class Unreadable(Exception):
+    """Why a file or a folder cannot be read, as the system says it."""
+
+
+class Vanished(Unreadable):
+    """The file or folder does not exist, or no longer."""
+
+
+def contents(file: str) -> bytes:
+    """The content of a regular file, up to one byte more than the largest that is accepted."""
+    try:
+        # Opening a pipe would otherwise wait for a writer.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+            return opened.read(min(_size(opened.fileno()), LARGEST) + 1)
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from error
+
+
+def contents_or_pipe(file: str) -> bytes:
+    """The content of a file, or of a pipe whose writer is ready: `-p <(make-policies)`."""
+    try:
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as opened:
+            if stat.S_ISFIFO(os.fstat(opened.fileno()).st_mode):
+                return _from_pipe(opened.fileno())
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from error
+    return contents(file)
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that match a glob now, without hidden ones; its folder is taken literally."""
+    last = Path(pattern).name
+    folder = pattern.removesuffix(last)
+    try:
+        names = [file.name for file in Path(folder).iterdir()]
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from error
+    # As in a shell: editors and mounted volumes keep their own files hidden there.
+    visible = (name for name in names if last.startswith(".") or not name.startswith("."))
+    return [folder + name for name in visible if fnmatch.fnmatchcase(name, last)]
+
+
+def _from_pipe(descriptor: int) -> bytes:
+    data = bytearray()
+    end = time.monotonic() + PIPE_PATIENCE_SECONDS
+    while len(data) <= LARGEST:
+        ready, _, _ = select.select([descriptor], [], [], max(end - time.monotonic(), 0))
+        if not ready:
+            what = f"It is a pipe, and its writer did not finish within {PIPE_PATIENCE_SECONDS:g} seconds"
+            raise OSError(errno.ETIMEDOUT, what)
+        if not (chunk := os.read(descriptor, _CHUNK)):
+            break
+        data += chunk
+    return bytes(data)
+
+
+def _size(descriptor: int) -> int:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    return status.st_size
+
+
+def _unreadable(error: OSError | ValueError) -> Unreadable:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (Vanished if isinstance(error, FileNotFoundError | NotADirectoryError) else Unreadable)(reason)
+
+
+class NamedFiles(NamedTuple):
+    """The globs and files that a policy file names, relative to the working directory."""
+
+    servers_from: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+
+
+def named_files(head: HeadEntry | None, file: str) -> NamedFiles:
+    """The files that a policy file names; they are relative to its folder."""
+    if head is None:
+        return NamedFiles()
+    folder = Path(file).parent
+    secrets = (notify.webhook_file for notify in head.notify if notify.webhook_file is not None)
+    return NamedFiles(
+        tuple(str(folder / pattern) for pattern in head.servers_from),
+        tuple(str(folder / secret) for secret in secrets),
+    )
+
+
+@dataclass(slots=True)
+class ServerLists:
+    """The content of the files of `servers_from`, and what is wrong with it."""
+
+    servers: list[Server] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
+    """Mistakes of the policy file itself: globs whose folder cannot be read."""
+    doubts: list[Issue] = field(default_factory=list)
+    """Globs that match no file now."""
+    warnings: list[Mistake] = field(default_factory=list)
+
+
+def server_lists(head: HeadEntry | None, file: str) -> ServerLists:
+    """Read the lists of servers that a policy file names, in the order of their names."""
+    if head is None:
+        return ServerLists()
+    reading = _ServerListReading(head, file)
+    for found in sorted(reading.files(head, file)):
+        reading.read(found)
+    return reading.result
+
+
+class _ServerListReading:
+    def __init__(self, head: HeadEntry, file: str) -> None:
+        self.result = ServerLists()
+        self._folder = f"{Path(file).parent}/"
+        self._taken: dict[str, str] = {}
+        # A name that the policy file itself repeats is reported there.
+        for number, server in enumerate(head.servers):
+            self._taken.setdefault(server.name, self._place(number, file))
+
+    def files(self, head: HeadEntry, file: str) -> set[str]:
+        files: set[str] = set()
+        patterns = zip(head.servers_from, named_files(head, file).servers_from, strict=True)
+        for number, (written, pattern) in enumerate(patterns):
+            at = ("servers_from", number)
+            try:
+                found = matching(pattern)
+            except Vanished:
+                found = []
+            except Unreadable as error:
+                what = f"the folder cannot be read: {error}"
+                self.result.issues.append(Issue(at, what, "let the reaper list it"))
+                continue
+            if not found:
+                instead = "put a list of servers there, or correct the pattern"
+                self.result.doubts.append(Issue(at, f"no file matches {quoted(written)}", instead))
+            files.update(found)
+        return files
+
+    def read(self, file: str) -> None:
+        try:
+            data = contents(file)
+            document = parse(data, file, if_empty="write [] if there are no servers", below="servers")
+        except Vanished:
+            # Deleted since it was listed; but a dangling link that stays is reported.
+            if Path(file).is_symlink():
+                what = "the link points to nothing, so no server is read from it"
+                self.result.warnings.append(at_top(file, what, "correct the link, or delete it"))
+        except Unreadable as error:
+            what = f"the file cannot be read: {error}"
+            self.result.mistakes.append(at_top(file, what, "let the reaper read it, or move it away"))
+        except BadPolicyFile as bad:
+            self.result.mistakes.extend(bad.mistakes)
+        else:
+            self.result.mistakes.extend(unfinished(data, file))
+            self._understand(document)
+
+    def _understand(self, document: Document) -> None:
+        servers, issues = validate_servers(document)
+        reported = {issue.path for issue in issues}
+        clashes = [one for one in self._clashes(servers, document.file) if one.path not in reported]
+        self.result.servers.extend(server.build() for server in servers.values())
+        self.result.mistakes.extend(document.mistakes([*document.issues, *issues, *clashes]))
+
+    def _clashes(self, servers: dict[int, ServerEntry], file: str) -> Iterator[Issue]:
+        for number, server in servers.items():
+            here = self._place(number, file)
+            first = self._taken.setdefault(server.name, here)
+            if first != here:
+                what = f"the name {quoted(server.name)} is already used by {first}"
+                yield Issue(("servers", number, "name"), what, "write another")
+
+    def _place(self, number: int, file: str) -> str:
+        """A server in a message, with its file as the policy file would write it."""
+        return f"servers[{number}] of {file.removeprefix(self._folder)}"
+
+
+def webhooks(head: HeadEntry | None, file: str) -> Iterator[Webhook | Issue]:
+    """Every webhook, or why its URL is not found."""
+    for number, notify in enumerate(head.notify if head else ()):
+        url = _url(notify, ("notify", number), Path(file).parent)
+        if isinstance(url, str):
+            on = frozenset(map(Occasion, notify.on))
+            yield Webhook(name=notify.name, url=url, on=on, every=notify.every)
+        elif url:
+            yield url
+
+
+def _url(notify: NotifyEntry, at: KeyPath, folder: Path) -> str | Issue | None:
+    """The URL, if exactly one key says where it is; `checks` reports the others."""
+    match notify.webhook, notify.webhook_file, notify.webhook_env:
+        case str(url), None, None:
+            return url
+        case None, str(file), None:
+            return _url_in_file(folder / file, (*at, "webhook_file"))
+        case None, None, str(variable):
+            return _url_in_environment(variable, (*at, "webhook_env"))
+    return None
+
+
+def _url_in_file(path: Path, at: KeyPath) -> str | Issue:
+    try:
+        url = contents(str(path)).decode().strip()
+    except Unreadable as error:
+        what = f"the file cannot be read: {error}"
+        return Issue(at, what, "name a readable file that contains the URL")
+    except UnicodeDecodeError:
+        return Issue(at, "the content of the file is not UTF-8", _ONLY_THE_URL)
+    if not url:
+        return Issue(at, "the file is empty", _ONLY_THE_URL)
+    flaw = url_flaw(url)
+    return Issue(at, f"the content of the file {flaw}", _ONLY_THE_URL) if flaw else url
+
+
+def _url_in_environment(variable: str, at: KeyPath) -> str | Issue:
+    url = os.environ.get(variable, "").strip()
+    if not url:
+        return Issue(at, "this environment variable is not set", "set it to the URL")
+    flaw = url_flaw(url)
+    return Issue(at, f"the value of this environment variable {flaw}", _ONLY_THE_URL) if flaw else url
+
+
+def stamp(path: Path, settings: Settings) -> Stamp:
+    """The digest of all files that a reload would read now; an unreadable one counts as such."""
+    digest = hashlib.sha256()
+    for fact in _facts(path, settings):
+        digest.update(repr(fact).encode())
+    return Stamp(digest.hexdigest())
+
+
+def _facts(path: Path, settings: Settings) -> Iterator[tuple[str, str]]:
+    try:
+        data = contents(str(path))
+    except Unreadable as error:
+        yield str(path), f"unreadable: {error}"
+        return
+    now = hashlib.sha256(data).hexdigest()
+    yield str(path), now
+    is_in_force = now == settings.rules.digest
+    names = NamedFiles(settings.servers_from, settings.secrets) if is_in_force else _named(data, str(path))
+    files = set(names.secrets)
+    for pattern in names.servers_from:
+        try:
+            files.update(matching(pattern))
+        except Unreadable as error:
+            yield pattern, f"unreadable: {error}"
+    for file in sorted(files):
+        yield file, _digest(file)
+
+
+@lru_cache(maxsize=1)
+def _named(data: bytes, file: str) -> NamedFiles:
+    """The files named by a policy file that was refused: the mistake may be corrected in one of them."""
+    try:
+        return named_files(validate(parse(data, file, if_empty=IF_EMPTY)).head, file)
+    except BadPolicyFile:
+        return NamedFiles()
+
+
+def _digest(file: str) -> str:
+    try:
+        return hashlib.sha256(contents(file)).hexdigest()
+    except Unreadable as error:
+        return f"unreadable: {error}"

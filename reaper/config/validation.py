@@ -1,0 +1,245 @@
+"""Plain data to models: pydantic's errors in our words, and what is still valid in a wrong file."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, TypeVar, cast
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from reaper.config import model
+from reaper.config.errors import BadValue, Issue, KeyPath, did_you_mean, quoted
+from reaper.config.patterns import SECRET_OPTIONS, WHERE_SECRETS_BELONG
+from reaper.config.values import shown
+from reaper.config.yaml_tree import Document, PlainScalar, ScalarKind
+
+E = TypeVar("E", bound=model.Entry)
+
+_ROUNDS: Final = 8
+_STAND_INS: Final[Mapping[str, object]] = {"version": PlainScalar("1", ScalarKind.NUMBER), "name": "unnamed"}
+_KEY_MARK: Final = "[key]"
+"""The last step of the place that pydantic gives for a wrong key of a dictionary."""
+
+_EXAMPLES: Final[Mapping[str, str]] = {
+    "": "version: 1, and policies: below it",
+    "version": "1",
+    "servers": "a list such as [{name: orders, dsn: host=db-1}]",
+    "servers_from": "servers.d/*.yaml",
+    "labels": "{env: prod}",
+    "protect": '{role: ["*_migrator"]}',
+    "notify": "a list such as [{name: ops, webhook_file: secrets/ops-url}]",
+    "on": "[brakes, blindness]",
+    "policies": "a list of maps, each with its name and its match",
+    "name": "orders",
+    "only": "{env: prod}",
+    "value": "[prod]",
+    "match": "{state: [idle], idle_for: 10m}",
+    "allowlist": "{application: [metabase]}",
+    "role": '["app_*"]',
+    "database": "[shop]",
+    "application": '["web-*"]',
+    "client": "[10.2.0.0/16]",
+    "state": "[idle]",
+    "despite": "[listeners]",
+    "during": "[Mon-Fri 20:00-06:00 Europe/Berlin]",
+    "when": "{connections_used: 80%}",
+    "connections_used": "80%",
+    "keep": "{newest: 2, per: [application]}",
+    "newest": "2",
+    "cap": "{most: 20, per: [application]}",
+    "most": "20",
+    "per": "[application]",
+    "pace": "{per_cycle: 10}",
+    "per_cycle": "10",
+    "brake": "{share: 50%, above: 5}, or off",
+    "churn": "{within: 10s, pause: 10m}, or off",
+}
+_ITEMS: Final[Mapping[str, str]] = {
+    "servers": "{name: orders, dsn: host=db-1}",
+    "notify": "{name: ops, webhook_file: secrets/ops-url}",
+    "policies": "a map with a name and a match",
+}
+_SHORTER: Final[Mapping[str, str]] = {
+    "during": "split the policy",
+    "servers": "split the list, and name the files in servers_from",
+    "labels": "delete those that no policy uses",
+    "only": "use fewer",
+}
+_NEEDED: Final = frozenset({"policies", "state", "per"})
+_ENTRIES: Final[Mapping[str, type[model.Entry]]] = {
+    "": model.FileEntry,
+    "servers": model.ServerEntry,
+    "protect": model.SelectorEntry,
+    "notify": model.NotifyEntry,
+    "policies": model.PolicyEntry,
+    "match": model.MatchEntry,
+    "allowlist": model.SelectorEntry,
+    "when": model.WhenEntry,
+    "keep": model.KeepEntry,
+    "cap": model.CapEntry,
+    "pace": model.PaceEntry,
+    "brake": model.BrakeEntry,
+    "churn": model.ChurnEntry,
+}
+"""The model of the map under each key; no key is the top of the file."""
+
+
+class Validated(NamedTuple):
+    """What is valid in a policy file, and what is not."""
+
+    head: model.HeadEntry | None
+    policies: dict[int, model.PolicyEntry]
+    """The policies that can be checked further, by their position in the file."""
+    issues: list[Issue]
+
+
+def validate(document: Document) -> Validated:
+    """Validate a policy file; if it is wrong, also what is left of it without the wrong keys."""
+    data = document.data
+    try:
+        file = model.FileEntry.model_validate(data)
+    except ValidationError as error:
+        issues = _issues(error, document)
+    else:
+        return Validated(file, dict(enumerate(file.policies)), [])
+    if not isinstance(data, dict):
+        return Validated(None, {}, issues)
+    policies = _each(model.PolicyEntry, data.pop("policies", None))
+    return Validated(_what_is_left(model.HeadEntry, data), policies, issues)
+
+
+def validate_servers(document: Document) -> tuple[dict[int, model.ServerEntry], list[Issue]]:
+    """Validate a list of servers below the key `servers`: those that are valid, by their position."""
+    data = cast("dict[str, object]", document.data)
+    try:
+        return dict(enumerate(model.ServerFileEntry.model_validate(data).servers)), []
+    except ValidationError as error:
+        issues = _issues(error, document)
+        return _each(model.ServerEntry, data["servers"]), issues
+
+
+def _each(entry: type[E], items: object) -> dict[int, E]:
+    left = (_what_is_left(entry, item) for item in items) if isinstance(items, list) else ()
+    return {number: one for number, one in enumerate(left) if one}
+
+
+def _what_is_left(entry: type[E], data: object) -> E | None:
+    """The model without the keys that are wrong, so that mistakes of meaning are found at the same time."""
+    for _ in range(_ROUNDS):
+        try:
+            return entry.model_validate(data)
+        except ValidationError as error:
+            if not all(_cut(data, one) for one in _details(error)):
+                return None
+    return None
+
+
+def _cut(data: object, error: ErrorDetails) -> bool:
+    """Delete the innermost key that contains the mistake; False if nothing would be left."""
+    path = _path(error)
+    keys = [number for number, step in enumerate(path) if isinstance(step, str)]
+    if error["type"] == "missing":
+        if len(path) == 1 and path[0] in _STAND_INS:
+            cast("dict[str, object]", data)[str(path[0])] = _STAND_INS[str(path[0])]
+            return True
+        keys = keys[:-1]
+    if not keys:
+        return False
+    holder = data
+    for step in path[: keys[-1]]:
+        holder = _at(holder, step)
+    if isinstance(holder, dict):
+        holder.pop(path[keys[-1]], None)
+    return True
+
+
+def _at(holder: object, step: str | int) -> object:
+    if isinstance(holder, dict):
+        return holder.get(step)
+    return holder[step] if isinstance(holder, list) and isinstance(step, int) else None
+
+
+def _details(errors: ValidationError) -> list[ErrorDetails]:
+    """The errors without those of lists that are too short only because pydantic leaves out wrong entries."""
+    found = errors.errors(include_url=False)
+    return [error for error in found if error["type"] != "too_short" or not error["input"]]
+
+
+def _issues(errors: ValidationError, document: Document) -> list[Issue]:
+    return [_issue(error, document) for error in _details(errors)]
+
+
+def _issue(error: ErrorDetails, document: Document) -> Issue:
+    path = _path(error)
+    what, instead = _WORDS[error["type"]](error, path)
+    is_of_key = error["type"] == "extra_forbidden" or path != error["loc"]
+    return Issue(path, what, instead, document.keys[path] if is_of_key else None)
+
+
+def _path(error: ErrorDetails) -> KeyPath:
+    path: KeyPath = error["loc"]
+    # A key of the file may itself be called `[key]`; then it is not repeated before the mark.
+    is_of_key = error["type"] == "value_error" and path[-2:] == (error["input"], _KEY_MARK)
+    return path[:-1] if is_of_key else path
+
+
+def _missing(_: ErrorDetails, path: KeyPath) -> tuple[str, str]:
+    key = _key(path)
+    return f"{key!r} is missing", f"write {key}: {_EXAMPLES[key]}"
+
+
+def _unknown(_: ErrorDetails, path: KeyPath) -> tuple[str, str]:
+    key = _key(path)
+    if key in SECRET_OPTIONS:
+        return f"unknown key {quoted(key)}", WHERE_SECRETS_BELONG
+    return f"unknown key {quoted(key)}", did_you_mean(key, _ENTRIES[_key(path[:-1])].model_fields)
+
+
+def _no_map(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
+    is_item = path and isinstance(path[-1], int)
+    example = (_ITEMS if is_item else _EXAMPLES)[_key(path)]
+    return f"expected a map, got {_got(error, path)}", f"write {example}"
+
+
+def _no_list(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
+    return f"expected a list, got {_got(error, path)}", f"write {_EXAMPLES[_key(path)]}"
+
+
+def _empty(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
+    key = _key(path)
+    kind = "map" if isinstance(error["input"], dict) else "list"
+    or_not = "" if key in _NEEDED else ", or leave the key out"
+    return f"the {kind} is empty", f"write {_EXAMPLES[key]}{or_not}"
+
+
+def _too_long(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
+    instead = _SHORTER.get(_key(path), "split the file, or write patterns")
+    return f"more than {error['ctx']['max_length']} entries", instead
+
+
+def _refused_by_its_reader(error: ErrorDetails, _: KeyPath) -> tuple[str, str]:
+    bad = cast("BadValue", error["ctx"]["error"])
+    return bad.what, bad.instead
+
+
+def _key(path: KeyPath) -> str:
+    """The innermost key of a path that the schema knows by name; empty at the top."""
+    keys = [step for step in path if isinstance(step, str)]
+    return "value" if keys[-2:-1] in (["only"], ["labels"]) else (keys or [""])[-1]
+
+
+def _got(error: ErrorDetails, path: KeyPath) -> str:
+    """The value in words; not a text that may be the URL of a webhook at the wrong place."""
+    is_text = isinstance(error["input"], str)
+    return "a text" if is_text and "notify" in path else shown(error["input"])
+
+
+_WORDS: Final[Mapping[str, Callable[[ErrorDetails, KeyPath], tuple[str, str]]]] = {
+    "missing": _missing,
+    "extra_forbidden": _unknown,
+    "model_type": _no_map,
+    "dict_type": _no_map,
+    "tuple_type": _no_list,
+    "too_short": _empty,
+    "too_long": _too_long,
+    "value_error": _refused_by_its_reader,
+}

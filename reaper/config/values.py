@@ -1,0 +1,239 @@
+"""Readers of single values: from what is written in the file to its meaning, or BadValue."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, tzinfo
+from functools import cache
+from typing import Final, NoReturn
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from reaper.config.errors import closest, did_you_mean, quoted, refuse
+from reaper.config.yaml_tree import PlainScalar, ScalarKind
+from reaper.policy.protections import SELF, SETTABLE
+from reaper.policy.rules import Window
+from reaper.policy.time import Span, parse_span
+
+DURATION_PATTERN: Final = "^(?=.)([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"
+SHARE_PATTERN: Final = r"^(?!0+(\.0+)?%)(0?[0-9]{1,2}(\.[0-9]{1,6})?|100(\.0{1,6})?)%$"
+DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+_LONGEST_SHOWN: Final = 64
+_LONGEST_WINDOW: Final = 500
+_WHOLE: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
+_FRACTION: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?|\.[0-9]{1,6}")
+_WORD: Final = re.compile(r"[\w ()-]{1,40}")
+_OCTAL: Final = re.compile(r"0[0-7_]+")
+_DAY: Final = f"(?:{'|'.join(DAYS)})"
+_RANGE: Final = f"{_DAY}(?:-{_DAY})?"
+_WINDOW: Final = (
+    rf"(?:(?P<days>{_RANGE}(?:,{_RANGE})*) )?"
+    r"(?P<start>(?:[01][0-9]|2[0-3]):[0-5][0-9])-(?P<end>(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00)"
+    r"(?: (?P<zone>[A-Za-z][A-Za-z0-9_+/-]{0,62}))?"
+)
+WINDOW_PATTERN: Final = f"^{re.sub('[?]P<[a-z]+>', '', _WINDOW)}$"
+"""For editors, whose regular expressions do not know named groups of this form."""
+
+
+def shown(value: object) -> str:
+    """A value of the file as a message shows it."""
+    match value:
+        case PlainScalar(kind=ScalarKind.NOTHING):
+            return "nothing"
+        case PlainScalar(text=text):
+            # Only letters, digits and a few signs can look like a number, a date or a boolean.
+            return text if len(text) <= _LONGEST_SHOWN and text.isprintable() else quoted(text)
+        case str():
+            return quoted(value)
+        case dict():
+            return "a map"
+        case list():
+            return "a list"
+    return type(value).__name__
+
+
+def text(value: object) -> str:
+    """A text; what YAML reads as something else needs quotes."""
+    return value if isinstance(value, str) else _no_text(value)
+
+
+def _no_text(value: object) -> NoReturn:
+    if not isinstance(value, PlainScalar):
+        refuse(f"expected one text, got {shown(value)}", "write a text")
+    if value.kind is ScalarKind.NOTHING:
+        refuse("the value is empty", "write a value, or leave it out")
+    refuse(f"{shown(value)} is {value.kind} to YAML", f'write "{shown(value)}", in quotes')
+
+
+def duration(least: str, most: str) -> Callable[[object], Span]:
+    """A reader of durations between these two."""
+    low, high = parse_span(least), parse_span(most)
+
+    def read(value: object) -> Span:
+        span = _span(value)
+        if span < low:
+            refuse(f"{shown(value)} is too short", f"write {least} or more")
+        if span > high:
+            refuse(f"{shown(value)} is too long", f"write {most} or less")
+        return span
+
+    return read
+
+
+def _span(value: object) -> Span:
+    for_example = "write for example 90s, 10m, 1h30m or 2d"
+    if isinstance(value, PlainScalar) and _WHOLE.fullmatch(value.text):
+        units = f"write {value.text}s, {value.text}m or {value.text}h"
+        refuse(f"{value.text} has no unit", for_example if value.text == "0" else units)
+    if isinstance(value, PlainScalar) and value.kind is not ScalarKind.NOTHING:
+        refuse(f"{shown(value)} is {value.kind} to YAML, not a duration", for_example)
+    written = text(value)
+    try:
+        return parse_span(written)
+    except ValueError:
+        refuse(f"{shown(value)} is not a duration", for_example)
+
+
+def share(value: object) -> float:
+    """A percentage above 0% and up to 100%, as a fraction."""
+    if isinstance(value, PlainScalar) and _FRACTION.fullmatch(value.text):
+        number = float(value.text)
+        percent = number * 100 if number <= 1 and "." in value.text else number
+        proposed = percent if 0 < percent <= 100 else 80  # noqa: PLR2004 - the whole, and an example
+        refuse(f"{value.text} has no percent sign", f"write {proposed:.6g}%")
+    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if not found:
+        refuse(f"{shown(value)} is not a percentage", "write for example 80%")
+    fraction = float(found[1]) / 100
+    if not 0 < fraction <= 1:
+        refuse(f"{shown(value)} is out of range", "write more than 0% and at most 100%")
+    return fraction
+
+
+def whole(least: int) -> Callable[[object], int]:
+    """A reader of whole numbers that are not smaller than this."""
+
+    def read(value: object) -> int:
+        if isinstance(value, str) and _WHOLE.fullmatch(value):
+            refuse(f"{shown(value)} is a text because of its quotes", f"write {value}")
+        if not isinstance(value, PlainScalar) or not _WHOLE.fullmatch(value.text.removeprefix("-")):
+            _no_whole_number(value)
+        number = int(value.text)
+        if number < least:
+            refuse(f"{value.text} is too small", f"write {least} or more")
+        return number
+
+    return read
+
+
+def _no_whole_number(value: object) -> NoReturn:
+    if isinstance(value, PlainScalar) and value.kind is ScalarKind.NUMBER:
+        if _OCTAL.fullmatch(value.text):
+            refuse(f"{shown(value)} is an octal number to YAML", "write it without the leading zero")
+        if ":" in value.text:
+            refuse(f"{shown(value)} is a base-60 number to YAML", "write a whole number such as 10")
+    refuse(f"{shown(value)} is not a whole number up to 999999999", "write one such as 10")
+
+
+def truth(value: object) -> bool:
+    """True or false, and none of YAML's other words for them."""
+    if not isinstance(value, PlainScalar) or value.text not in ("true", "false"):
+        refuse(f"{shown(value)} is neither true nor false", "write true, or leave the key out")
+    return value.text == "true"
+
+
+def choice(known: Iterable[str]) -> Callable[[object], str]:
+    """A reader of one of these words."""
+    words = tuple(known)
+
+    def read(value: object) -> str:
+        written = value.text if isinstance(value, PlainScalar) else value
+        if not isinstance(written, str) or not written:
+            refuse(f"expected a word, got {shown(value)}", f"write one of {', '.join(words)}")
+        if written not in words:
+            # A text with other characters may be the URL of a webhook at the wrong key.
+            what = shown(value) if _WORD.fullmatch(written) else "this"
+            refuse(f"{what} is not a known value", did_you_mean(written, words))
+        return written
+
+    return read
+
+
+def version(value: object) -> int:
+    """The version of the schema, of which there is one."""
+    if not isinstance(value, PlainScalar) or value.text != "1":
+        refuse(f"{shown(value)} is not a known version", "write 1")
+    return 1
+
+
+_protection = choice(SETTABLE)
+
+
+def protection(value: object) -> str:
+    """A built-in protection that a policy may override."""
+    if value == SELF:
+        refuse(f"the protection {SELF!r} cannot be overridden", "delete it")
+    return _protection(value)
+
+
+def name(pattern: str, rule: str) -> Callable[[object], str]:
+    """A reader of names of this form, at most 63 characters long."""
+    form = re.compile(pattern)
+
+    def read(value: object) -> str:
+        written = text(value)
+        if not form.fullmatch(written):
+            refuse(f"{shown(value)} is not a valid name", rule)
+        return written
+
+    return read
+
+
+def window(value: object) -> Window:
+    """Days, hours and a time zone: `Mon-Fri 20:00-06:00 Europe/Berlin`; by default every day, in UTC."""
+    written = text(value)
+    if len(written) > _LONGEST_WINDOW:
+        refuse(f"{shown(written)} is longer than {_LONGEST_WINDOW} characters", "write several, in a list")
+    # Also what a comma leaves of a window that stands in a list without quotes.
+    if re.fullmatch(f"{_RANGE}(?:,{_RANGE})*", written):
+        instead = 'write for example "Sat,Sun 08:00-20:00", in quotes where it stands in a [list]'
+        refuse(f"{shown(written)} has days and no hours", instead)
+    found = re.fullmatch(_WINDOW, written)
+    if not found:
+        instead = "write for example Mon-Fri 20:00-06:00 Europe/Berlin, or 22:00-24:00 for every day in UTC"
+        refuse(f"{shown(written)} is not a time window", instead)
+    start, end = _minutes(found["start"]), _minutes(found["end"])
+    if start == end:
+        refuse(f"{shown(written)} ends when it begins", "write 00:00-24:00 for the whole day")
+    days = frozenset(_days(found["days"] or "Mon-Sun"))
+    return Window(days=days, start=start, end=end, zone=_zone(found["zone"]), text=written)
+
+
+def _minutes(clock: str) -> int:
+    hours, minutes = clock.split(":")
+    return int(hours) * 60 + int(minutes)
+
+
+def _days(written: str) -> Iterator[int]:
+    for part in written.split(","):
+        first, _, last = part.partition("-")
+        start, end = DAYS.index(first), DAYS.index(last or first)
+        yield from (day % 7 for day in range(start, end + 1 if end >= start else end + 8))
+
+
+def _zone(name: str | None) -> tzinfo:
+    if name in (None, "UTC"):
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        area = name.partition("/")[0].casefold()
+        similar = closest(name, [zone for zone in _zones() if zone.casefold().startswith(area)], cutoff=0.8)
+        instead = f"did you mean {quoted(similar)}?" if similar else "write one such as Europe/Berlin or UTC"
+        refuse(f"{shown(name)} is not a known time zone", instead)
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """Every time zone; cached, because finding them reads the file system."""
+    return frozenset(available_timezones())

@@ -1,0 +1,311 @@
+"""YAML text to plain data with the place of every key and value.
+
+Depth, number of values and use of aliases are bounded: `yaml.compose` itself recurses, and follows aliases
+into exponential size. Plain scalars are not converted: where YAML 1.1 would read `no` as false, `1:30` as 90
+and `010` as 8, the reader of the value decides, and says in its own words what to write.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NoReturn, Protocol
+
+import yaml
+
+from reaper.config.errors import TOP, BadPolicyFile, Issue, KeyPath, Mistake, Place, at_top, dotted, quoted
+
+LARGEST: Final = 10 * 1024 * 1024
+DEEPEST: Final = 40
+MOST_VALUES: Final = 100_000
+
+_TAG: Final = "tag:yaml.org,2002:"
+_NO_CHARACTER: Final = re.compile("[\\0\ud800-\udfff]")
+_LETTERS_FOR_TRUTH: Final = frozenset("yYnN")
+_ALIAS: Final = re.compile(r"\*[^\s,\]}#]*")
+
+
+class _Mark(Protocol):
+    """A place in PyYAML's words; its two loaders have a class each."""
+
+    index: int
+    line: int
+    column: int
+
+
+class ScalarKind(StrEnum):
+    """What YAML reads a plain scalar as."""
+
+    TRUTH = "a boolean"
+    NUMBER = "a number"
+    DATE = "a date"
+    NOTHING = "nothing"
+
+
+_KINDS: Final = {
+    "bool": ScalarKind.TRUTH,
+    "int": ScalarKind.NUMBER,
+    "float": ScalarKind.NUMBER,
+    "timestamp": ScalarKind.DATE,
+    "null": ScalarKind.NOTHING,
+}
+_TEXTS: Final = frozenset({"str", "value", "merge"})
+
+
+@dataclass(frozen=True, slots=True)
+class PlainScalar:
+    """A text without quotes that YAML does not read as a text."""
+
+    text: str
+    kind: ScalarKind
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The plain data of a file (dict, list, str, PlainScalar), its places, and the mistakes in its YAML."""
+
+    file: str
+    data: object
+    places: dict[KeyPath, Place]
+    keys: dict[KeyPath, Place]
+    issues: tuple[Issue, ...]
+
+    def mistakes(self, issues: Iterable[Issue]) -> list[Mistake]:
+        """The issues at their places, in the order of the file."""
+        return sorted({self._mistake(issue) for issue in issues})
+
+    def _mistake(self, issue: Issue) -> Mistake:
+        path = issue.path[:-1] if issue.key else issue.path
+        while path and path not in self.places:
+            path = path[:-1]
+        line, column = issue.key or self.places[path]
+        where = dotted(path)
+        return Mistake(
+            file=self.file, line=line, column=column, where=where, what=issue.what, instead=issue.instead
+        )
+
+
+def parse(data: bytes, file: str, *, if_empty: str, below: str = "") -> Document:
+    """Read the one YAML document of a file; `below` is a key under which it is read."""
+    try:
+        root = _compose(decode(data, file))
+        if root is None:
+            _refuse("the file is empty", if_empty)
+        reading = _Reading()
+        at: KeyPath = (below,) if below else ()
+        value = reading.value(root, at, _place(root.start_mark), depth=len(at))
+    except _NotYaml as error:
+        raise BadPolicyFile(at_top(file, error.what, error.instead, error.place)) from None
+    reading.places.setdefault((), TOP)
+    data_below: object = {below: value} if below else value
+    return Document(file, data_below, reading.places, reading.keys, tuple(reading.issues))
+
+
+def decode(data: bytes, file: str) -> str:
+    """The text of a file without its byte order mark."""
+    if len(data) > LARGEST:
+        what = f"the file is larger than {LARGEST // 1024 // 1024} MiB"
+        raise BadPolicyFile(at_top(file, what, "name another file; this is no policy file"))
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = _position(data[: error.start].decode("utf-8", "replace"))
+        what = f"the byte 0x{data[error.start]:02x} is not UTF-8"
+        raise BadPolicyFile(at_top(file, what, "save the file as UTF-8", place)) from None
+
+
+def unfinished(data: bytes, file: str) -> list[Mistake]:
+    """Refuse a last line without a line break: a half-written file may lack an allowlist, or a role."""
+    text = decode(data, file)
+    # Brackets around the whole file show as well whether it is complete.
+    if text.endswith("\n") or text.lstrip().startswith(("{", "[")):
+        return []
+    what = "the last line has no line break, as in a half-written file"
+    return [at_top(file, what, "end it with a line break once the file is complete", _position(text))]
+
+
+class _NotYaml(Exception):
+    """Why a text cannot be read as one YAML document, and where."""
+
+    def __init__(self, what: str, instead: str, place: Place) -> None:
+        super().__init__(what)
+        self.what = what
+        self.instead = instead
+        self.place = place
+
+
+def _refuse(what: str, instead: str, place: Place = TOP) -> NoReturn:
+    raise _NotYaml(what, instead, place)
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """PyYAML's loader with bounds on what its recursive composer is given.
+
+    Not the loader in C: its error messages and places differ, and it is not installed everywhere.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._open: list[str | None] = []
+        self._values = 0
+
+    def get_event(self) -> yaml.Event:
+        event: yaml.Event = super().get_event()  # type: ignore[no-untyped-call]
+        match event:
+            case yaml.CollectionStartEvent():
+                self._open.append(event.anchor)
+            case yaml.CollectionEndEvent():
+                self._open.pop()
+            case yaml.AliasEvent() if event.anchor in self._open:
+                what = f"the alias {quoted(event.anchor or '')} refers to itself"
+                _refuse(what, "write the value out", _place(event.start_mark))
+        if isinstance(event, yaml.NodeEvent):
+            self._values += 1
+            _check_bounds(len(self._open), self._values, _place(event.start_mark))
+        return event
+
+
+def _check_bounds(depth: int, values: int, place: Place) -> None:
+    if depth > DEEPEST:
+        _refuse(f"nested deeper than {DEEPEST} levels", "write it as flat as the schema is", place)
+    if values > MOST_VALUES:
+        what = f"more than {MOST_VALUES:,} values, each use of an alias counted"
+        _refuse(what, "write fewer policies, or fewer aliases", place)
+
+
+def _compose(text: str) -> yaml.Node | None:
+    try:
+        root: yaml.Node | None = yaml.compose(text, Loader=_BoundedLoader)
+    except yaml.reader.ReaderError as error:
+        _bad_character(error, text)
+    except yaml.MarkedYAMLError as error:
+        _bad_syntax(error, text)
+    except (ValueError, OverflowError):
+        # The parser turns the numbers of directives and escapes into integers unchecked.
+        instead = "delete the directive, or write the character itself"
+        _refuse("a %YAML directive or a \\U escape is out of range", instead)
+    return root
+
+
+def _bad_character(error: yaml.reader.ReaderError, text: str) -> NoReturn:
+    character = text[error.position]
+    what = f"the character {quoted(character)} is not allowed in YAML"
+    # NUL between letters is how UTF-16 looks.
+    instead = "delete it" if character != "\0" else "delete it, or save the file as UTF-8"
+    _refuse(what, instead, _position(text[: error.position]))
+
+
+def _bad_syntax(error: yaml.MarkedYAMLError, text: str) -> NoReturn:
+    place = _place(error.problem_mark or error.context_mark)
+    problem = error.problem or "this cannot be read"
+    is_alias = error.context == "while scanning an alias"
+    if is_alias or "undefined alias" in problem:
+        _bad_alias(text, error.context_mark if is_alias else error.problem_mark)
+    if "another document" in problem:
+        _refuse("a second document begins", "write one document, without another '---'", place)
+    if error.context and "duplicate anchor" in error.context:
+        _refuse("this anchor is defined twice", "write the value out", place)
+    if "'\\t'" in problem:
+        _refuse("a tab is used for indentation", "indent with spaces", place)
+    if "mapping values are not allowed" in problem:
+        instead = "put the value in quotes, or correct the indentation"
+        _refuse("a ': ' stands inside a value", instead, place)
+    instead = "check the indentation, colons, quotes and brackets here and just above"
+    _refuse(f"not YAML: {problem}", instead, place)
+
+
+def _bad_alias(text: str, mark: _Mark | None) -> NoReturn:
+    """Without quotes `*_x` is an alias to YAML, where most people want a glob."""
+    found = _ALIAS.match(text, mark.index if mark else 0)
+    written = quoted(found[0] if found else "*")
+    what = f"{written} is an alias to YAML, and no such anchor exists"
+    _refuse(what, f'quote globs that begin with *: "{written[1:-1]}"', _place(mark))
+
+
+class _Reading:
+    """Converts nodes to plain data, and collects places and issues."""
+
+    def __init__(self) -> None:
+        self.places: dict[KeyPath, Place] = {}
+        self.keys: dict[KeyPath, Place] = {}
+        self.issues: list[Issue] = []
+        self._values = 0
+
+    def value(self, node: yaml.Node, path: KeyPath, key: Place, depth: int) -> object:
+        """Convert one node, and count it again wherever an alias repeats it."""
+        self._values += 1
+        _check_bounds(depth, self._values, key)
+        # A block begins below its key, and the key is where a person looks for it.
+        is_block = isinstance(node, yaml.CollectionNode) and not node.flow_style
+        self.places[path] = key if is_block else _place(node.start_mark)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        self._check_tag(node, path, "map" if isinstance(node, yaml.MappingNode) else "seq")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path, depth)
+        return [
+            self.value(item, (*path, number), _place(item.start_mark), depth + 1)
+            for number, item in enumerate(node.value)
+        ]
+
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> object:
+        self._check_tag(node, path, *_KINDS, *_TEXTS)
+        value = _scalar(node)
+        return value if isinstance(value, PlainScalar) else self._characters(value, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath, depth: int) -> dict[str, object]:
+        data: dict[str, object] = {}
+        for key, value in node.value:
+            place = _place(key.start_mark)
+            if not isinstance(key, yaml.ScalarNode):
+                what = "a list or a map is used as a key"
+                self.issues.append(Issue((*path, "?"), what, "write a name before the colon", place))
+            elif key.tag == f"{_TAG}merge":
+                what = "merge keys are not supported"
+                self.issues.append(Issue((*path, "<<"), what, "write its keys out", place))
+            else:
+                self._pair(key, value, path, data, depth)
+        return data
+
+    def _pair(
+        self, key: yaml.ScalarNode, value: yaml.Node, path: KeyPath, data: dict[str, object], depth: int
+    ) -> None:
+        name, place = self._characters(key.value, path), _place(key.start_mark)
+        here = (*path, name)
+        self._check_tag(key, here, *_KINDS, *_TEXTS, key=place)
+        if name in data:
+            what = f"the key {quoted(name)} is repeated, first in line {self.keys[here].line}"
+            self.issues.append(Issue(here, what, "delete one of them", place))
+            return
+        self.keys[here] = place
+        data[name] = self.value(value, here, place, depth + 1)
+
+    def _characters(self, text: str, path: KeyPath) -> str:
+        """Refuse NUL and lone surrogates: only an escape can spell them, and PostgreSQL takes neither."""
+        found = _NO_CHARACTER.search(text)
+        if not found:
+            return text
+        self.issues.append(Issue(path, f"{quoted(found[0])} is not a character", "delete the escape"))
+        return _NO_CHARACTER.sub("?", text)
+
+    def _check_tag(self, node: yaml.Node, path: KeyPath, *known: str, key: Place | None = None) -> None:
+        if node.tag.removeprefix(_TAG) not in known:
+            what = f"the tag {quoted(node.tag.replace(_TAG, '!!'))} is not supported"
+            self.issues.append(Issue(path, what, "write the value without a tag", key))
+
+
+def _scalar(node: yaml.ScalarNode) -> str | PlainScalar:
+    text: str = node.value
+    # PyYAML reads the single letters as texts, the YAML 1.1 of other tools reads them as booleans.
+    if text in _LETTERS_FOR_TRUTH and node.style is None:
+        return PlainScalar(text, ScalarKind.TRUTH)
+    kind = _KINDS.get(node.tag.removeprefix(_TAG))
+    return text if kind is None else PlainScalar(text, kind)
+
+
+def _place(mark: _Mark | None) -> Place:
+    return Place(mark.line + 1, mark.column + 1) if mark else TOP
+
+
+def _position(before: str) -> Place:
+    return Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
