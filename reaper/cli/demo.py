@@ -1,4 +1,4 @@
-"""`reaper demo`: see it at work, in a minute and on a server of its own."""
+"""`reaper demo`: a demonstration of a minute, on a server of its own."""
 
 import asyncio
 import io
@@ -6,18 +6,17 @@ import os
 import sys
 
 import click
-from rich.console import Console
 
 from reaper.audit.sinks import RecordFailed
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
-from reaper.demo.live import LiveStage
-from reaper.demo.play import Script, play
+from reaper.cli.output import open_console
+from reaper.demo.play import Interrupted, play
+from reaper.demo.screen import DemoScreen
 from reaper.demo.server import DEFAULT_MAJOR, EmbeddedServerError, find_binaries
-from reaper.demo.stage import PlainStage, Stage
-from reaper.demo.tempo import USUAL_SECONDS, Interrupted, StoryStuck
+from reaper.demo.story import USUAL_SECONDS, StoryStuck
 from reaper.postgres.errors import ServerError
 
-_SECONDS_FOR_PROGRAMS = 10
+_SECONDS_WITHOUT_TERMINAL = 10
 _SIGNALLED = 128
 
 
@@ -25,18 +24,18 @@ _SIGNALLED = 128
 @click.option(
     "--seconds",
     type=click.IntRange(5, 300),
-    default=lambda: USUAL_SECONDS if _on_terminal() else _SECONDS_FOR_PROGRAMS,
-    show_default=f"{USUAL_SECONDS}, or {_SECONDS_FOR_PROGRAMS} when nobody watches",
+    default=lambda: USUAL_SECONDS if _on_terminal() else _SECONDS_WITHOUT_TERMINAL,
+    show_default=f"{USUAL_SECONDS}, or {_SECONDS_WITHOUT_TERMINAL} without a terminal",
     envvar="REAPER_DEMO_SECONDS",
     show_envvar=True,
-    help="About how long the story takes; the ages in its policies set a lower limit of some 15 s.",
+    help="Approximate length of the story; the ages in its policies need some 15 s.",
 )
 @click.option(
     "--keep",
     is_flag=True,
     envvar="REAPER_DEMO_KEEP",
     show_envvar=True,
-    help="Keep the record, the policy file and the server's log, and say where.",
+    help="Keep the audit log, the policy file and the server's log, and print where.",
 )
 @click.option(
     "--major",
@@ -51,30 +50,32 @@ _SIGNALLED = 128
 def demo(*, seconds: int, keep: bool, major: int) -> None:
     """Watch the reaper at work on a PostgreSQL of its own: nothing to set up, nothing left behind.
 
-    Starts a small server in a temporary folder, lets leaky and honest clients fill it up, rehearses the
-    policies, enforces them, and asks whoever should live. Ctrl-C ends it at any moment and cleans up; the
-    exit code is then 130. Exit code 1: somebody was terminated who should live.
+    Starts a small server in a temporary folder and lets clients fill it up, some of which leak connections.
+    Runs the policies first as a dry run, then enforces them; the healthy clients then check their
+    connections. Ctrl-C ends the demo at any moment and cleans up, with exit code 130. Exit code 1: a healthy
+    client has lost a connection.
     """
     try:
-        script = Script(binaries=find_binaries(major), seconds=seconds, keep=keep)
+        binaries = find_binaries(major)
     except EmbeddedServerError as missing:
         raise Misconfigured(str(missing)) from None
     try:
-        all_well = asyncio.run(play(script, _stage()))
+        all_passed = asyncio.run(play(binaries, _screen(), duration=seconds, keep=keep))
     except Interrupted as interrupted:
-        click.echo(f"The demo was {interrupted}; its server and its folder are gone.", err=True)
+        click.echo(f"The demo was {interrupted}; its server and its folder are removed.", err=True)
         raise click.exceptions.Exit(_SIGNALLED + interrupted.by) from None
     except (EmbeddedServerError, ServerError, RecordFailed, StoryStuck) as failed:
         raise ServerTrouble(str(failed)) from None
-    if not all_well:
+    if not all_passed:
         raise click.exceptions.Exit(Exit.NO)
 
 
-def _stage() -> Stage:
+def _screen() -> DemoScreen:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # An output that cannot write a sign is no reason to end.
+        # A character that the output's encoding does not have must not end the demo.
         sys.stdout.reconfigure(errors="replace")
-    return LiveStage(Console()) if _on_terminal() else PlainStage()
+    console = open_console()
+    return DemoScreen(console, live=_on_terminal() and console.is_terminal)
 
 
 def _on_terminal() -> bool:

@@ -1,1 +1,4 @@
-"""`reaper demo`: an embedded PostgreSQL, honest and leaky clients, and the reaper at work."""
+"""`reaper demo`: an embedded PostgreSQL, healthy and leaky clients, and the service's own cycle.
+
+Face: `play` runs the demo, `screen` shows it. `server` is also used by the tests.
+"""

@@ -1,17 +1,17 @@
-"""From an empty folder to the last words: server, reaper, clients, story, and everything cleaned up again."""
+"""The whole demo: server, reaper, story and summary; everything is cleaned up at the end."""
 
 import asyncio
 import os
 import shutil
-import signal
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
 from typing import Final
 
 import psycopg
@@ -20,115 +20,143 @@ from psycopg.conninfo import make_conninfo
 
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
-from reaper.config import Server
-from reaper.demo.clients import server_words
-from reaper.demo.patrol import Patrol
-from reaper.demo.policy_file import NAME, PolicyFile, shipped
-from reaper.demo.scene import Scene
-from reaper.demo.score import SERVER, Score
+from reaper.config import Server, load
+from reaper.demo.clients import server_message
+from reaper.demo.screen import AUDIT_LOG, DemoScreen, summary
 from reaper.demo.server import EmbeddedServer
-from reaper.demo.stage import Stage
-from reaper.demo.story import Story
-from reaper.demo.summary import RECORD, summary
-from reaper.demo.tempo import Tempo
+from reaper.demo.state import DemoState
+from reaper.demo.story import POLICY_FILE, USUAL_SECONDS, Story, packaged_policies
+from reaper.policy.deadline import rest_after
+from reaper.policy.memory import Memory
+from reaper.policy.time import seconds
 from reaper.postgres.errors import Lost
-from reaper.service.connection import RunOptions, opened
+from reaper.service.clock import ClockWatch
+from reaper.service.connection import OpenConnection, RunOptions, opened, station
+from reaper.service.cycle import run_cycle
+from reaper.service.pause import Flag, pause
 
 _SLOTS: Final = 20
 _SETTINGS: Final = {
     "max_connections": str(_SLOTS),
-    # No slot is reserved, so that a full server says what everybody knows: too many clients already.
+    # No slot is reserved, so that a full server answers "too many clients already" to every role.
     "superuser_reserved_connections": "0",
 }
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_READING: Final = 3.0
-"""Beats for reading the policies."""
-
 _DATABASE: Final = "shop"
-_ROLES: Final = "roles.sql"
-_SERVER_LOG: Final = "server.log"
+_READ_BEATS: Final = 3.0
+"""Time for reading the policies."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
-    """How the demo is to be played."""
+class Interrupted(Exception):
+    """A signal has ended the demo."""
 
-    binaries: Path
-    seconds: float
-    keep: bool = False
+    def __init__(self, *, by: Signals) -> None:
+        super().__init__(f"ended by {by.name}")
+        self.by = by
 
 
-async def play(script: Script, stage: Stage) -> bool:
-    """Play; whether everybody lives who should. Interrupted comes out when everything is cleaned up."""
+async def play(binaries: Path, screen: DemoScreen, *, duration: float, keep: bool) -> bool:
+    """Run the demo; return True if every healthy client passed its check.
+
+    A signal raises Interrupted after everything is cleaned up.
+    """
+    received: list[Signals] = []
+    task = asyncio.current_task()
+
+    def interrupt(number: Signals) -> None:
+        received.append(number)
+        if task and len(received) == 1:  # a second signal must not interrupt the clean-up
+            task.cancel()
+
+    for number in (SIGINT, SIGTERM, SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
+    try:
+        return await _play(binaries, screen, beat=duration / USUAL_SECONDS, keep=keep)
+    except asyncio.CancelledError:
+        raise Interrupted(by=received[0]) from None
+
+
+async def _play(binaries: Path, screen: DemoScreen, *, beat: float, keep: bool) -> bool:
     _forget_other_servers()
-    tempo = Tempo(seconds=script.seconds)
-    for number in _SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, tempo.interrupt, number)
-    server = EmbeddedServer(binaries=script.binaries, settings=_SETTINGS)
-    score = Score(stage.tell)
+    state = DemoState(screen.add)
+    server = EmbeddedServer(binaries=binaries, settings=_SETTINGS)
     try:
-        with stage.show(score):
-            told = await _from_start_to_end(server, score, tempo)
-        kept = _keep(server) if script.keep else None
-        stage.close_with(summary(score, server.folder / RECORD, told, kept))
+        with screen.live(state):
+            state.show_policies(packaged_policies())
+            # Blocks the event loop, which has nothing else to do: no signal interrupts a start halfway.
+            server.start()
+            await asyncio.sleep(_READ_BEATS * beat)
+            await _run(server, state, beat)
+        kept = _keep(server) if keep else None
+        screen.print(summary(state, server.folder / AUDIT_LOG, kept))
     except psycopg.Error as error:
-        raise Lost(server_words(error)) from None
+        raise Lost(server_message(error)) from None
     finally:
-        await asyncio.to_thread(server.stop)
-    return all(proof.well for proof in score.proofs)
+        server.stop()
+    return all(check.passed for check in state.checks)
 
 
-async def _from_start_to_end(server: EmbeddedServer, score: Score, tempo: Tempo) -> str:
-    score.show_policies(shipped())
-    # In a thread and to its end, whatever signal comes: half a server is hard to clean up.
-    await asyncio.to_thread(server.start)
-    await tempo.rest(_READING)
-    score.server = f"PostgreSQL {server.major}"
-    score.tell(SERVER, f"{score.server}, {_SLOTS} slots, in {server.folder} until the end")
+async def _run(server: EmbeddedServer, state: DemoState, beat: float) -> None:
+    state.server, state.mode = f"PostgreSQL {server.major}", "dry-run"
+    state.add("server", f"{state.server}, {_SLOTS} slots, in {server.folder} until the end")
     dsn = make_conninfo(server.dsn, dbname=_DATABASE, sslmode="disable", gssencmode="disable")
-    await _prepare(server.dsn, dsn)
-    with _opened_ledger(server.folder / RECORD) as ledger:
-        return await _with_the_reaper(dsn, PolicyFile(server.folder), ledger, score, tempo)
+    await _create_database(server.dsn, dsn)
+    policies = server.folder / POLICY_FILE
+    policies.write_text(packaged_policies(), encoding="utf-8")
+    target = Server(name="demo", dsn=make_conninfo(dsn, user="reaper"))
+    # Connected before the clients, which take all slots.
+    async with opened(target, load(policies).rules, RunOptions()) as at:
+        with _ledger(server.folder / AUDIT_LOG) as ledger:
+            stop = Flag()
+            cycles = _run_cycles(target, at, policies, ledger, state, stop)
+            await _side_by_side(Story(dsn, policies, state, beat), cycles, stop)
 
 
-async def _with_the_reaper(dsn: str, policies: PolicyFile, ledger: Ledger, score: Score, tempo: Tempo) -> str:
-    settings = policies.read()
-    score.mode = "dry-run"
-    # Inside before the trouble begins: when all slots are taken, nobody else gets in.
-    watched = Server(name="demo", dsn=make_conninfo(dsn, user="reaper"))
-    async with opened(watched, settings.rules, RunOptions()) as at:
-        patrol = Patrol(watched, at, settings, ledger=ledger, saw=score.saw)
-        scene = Scene(dsn, tempo)
-        story = Story(scene=scene, patrol=patrol, policies=policies, score=score, tempo=tempo)
-        async with _beside(patrol.run()):
-            try:
-                return await _played(story)
-            finally:
-                await patrol.finish()
-
-
-async def _played(story: Story) -> str:
-    scene = story.scene
+async def _side_by_side(story: Story, cycles: Coroutine[None, None, None], stop: Flag) -> None:
+    """Run the story and the cycles until the story ends; if one of them fails, raise its error."""
     try:
-        await story.arrive()
-        async with _beside(scene.work(), scene.leak(), scene.shop(story.score.trying)):
-            await story.fill_up()
-            await story.enforce()
-            return await story.ask()
-    finally:
-        await scene.leave()
+        async with asyncio.TaskGroup() as group:
+            reaper = group.create_task(cycles)
+            try:
+                await story.run(group)
+            finally:
+                # The group would cancel the cycle in progress and leave intents without an outcome.
+                stop.set()
+                await asyncio.wait([reaper])
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
-async def _prepare(dsn: str, shop: str) -> None:
+async def _run_cycles(
+    target: Server, at: OpenConnection, policies: Path, ledger: Ledger, state: DemoState, stop: Flag
+) -> None:
+    """Run the service's own cycle at every deadline, by the policy file as it is at that moment."""
+    settings, memory, clock, numbers = load(policies), Memory(), ClockWatch(), count(1)
+    while not stop.is_set():
+        loaded = load(policies)
+        if loaded.rules.digest != settings.rules.digest:
+            settings, memory = loaded, Memory()  # as after a restart
+        rules = settings.rules
+        context = station(target, at, rules, RunOptions(), ledger, clock=clock)
+        name = str(next(numbers))
+        cycle = await run_cycle(context, name, rules=rules, memory=memory, stopping=stop.is_set)
+        if cycle.record_failed:
+            raise cycle.record_failed
+        state.finished_cycle(cycle)
+        memory = cycle.remembered
+        rest = rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.precision)
+        await pause(seconds(rest), stop)
+
+
+async def _create_database(dsn: str, shop: str) -> None:
     async with await AsyncConnection.connect(dsn, autocommit=True) as admin:
         await admin.execute(f"CREATE DATABASE {_DATABASE}")
     async with await AsyncConnection.connect(shop, autocommit=True) as admin:
-        await admin.execute(files("reaper.demo").joinpath(_ROLES).read_bytes())
+        await admin.execute(files("reaper.demo").joinpath("roles.sql").read_bytes())
 
 
 @contextmanager
-def _opened_ledger(record: Path) -> Iterator[Ledger]:
-    ledger = Ledger([FileSink(record)], clock=lambda: datetime.now(UTC), run=uuid.uuid4().hex)
+def _ledger(path: Path) -> Iterator[Ledger]:
+    ledger = Ledger([FileSink(path)], clock=lambda: datetime.now(UTC), run=uuid.uuid4().hex)
     ledger.open()
     try:
         yield ledger
@@ -136,29 +164,14 @@ def _opened_ledger(record: Path) -> Iterator[Ledger]:
         ledger.close()
 
 
-@asynccontextmanager
-async def _beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """These go on beside the block and end with it; if one of them fails, so does the block."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in works]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-
-
 def _keep(server: EmbeddedServer) -> Path:
     kept = Path(tempfile.mkdtemp(prefix="reaper-demo-"))
-    for name in (RECORD, NAME, _SERVER_LOG):
-        shutil.copyfile(server.folder / name, kept / name)
+    for path in (server.folder / AUDIT_LOG, server.folder / POLICY_FILE, server.log_path):
+        shutil.copyfile(path, kept / path.name)
     return kept
 
 
 def _forget_other_servers() -> None:
-    # PGHOSTADDR, PGSSLMODE and their like are meant for another server than ours.
+    # PGHOSTADDR, PGSSLMODE and the like are for the user's servers and would apply to this one too.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]

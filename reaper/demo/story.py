@@ -1,93 +1,142 @@
-"""The story in three acts; each moves on when what it shows has happened, and could be seen for a while."""
+"""The story in three steps. Each ends when its effect has happened and was visible for a while."""
 
-from dataclasses import dataclass, replace
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
-from reaper.demo.clients import Client
-from reaper.demo.patrol import Patrol
-from reaper.demo.policy_file import PolicyFile
-from reaper.demo.scene import Scene
-from reaper.demo.score import CLIENT, Act, Score
-from reaper.demo.tempo import Tempo
+import psycopg
+
+from reaper.demo.clients import load_clients, server_message
+from reaper.demo.state import DemoState
 from reaper.policy.plan import Result
 
-_FILL_UP: Final = Act(
-    number=1,
-    title="The slots fill up, and the policies only rehearse",
-    hint="A dry run takes the same decisions, and touches nobody.",
-)
-_ENFORCE: Final = Act(number=2, title="The same policies, enforced")
-_ASK: Final = Act(
-    number=3,
-    title="Those who should live answer for themselves",
-    hint="Each client uses its own connections again.",
-)
+POLICY_FILE: Final = "policies.yaml"
+USUAL_SECONDS: Final = 30
+"""The length of the story at which a beat is a second."""
 
-_ENOUGH_TRIES: Final = 4
-_ENOUGH_REHEARSALS: Final = {"leaked-sessions": 6, "forgotten-transactions": 1}
+_STUCK_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.05
+# Not in beats, because in a slow story this client would be idle for long enough to match.
+_WORK_SECONDS: Final = 0.25
+_ENOUGH_ATTEMPTS: Final = 4
+_ENOUGH_DRY_RUNS: Final = {"leaked-sessions": 6, "forgotten-transactions": 1}
+_HEALTHY: Final = ("scheduler", "notifier", "backup", "metabase", "billing-api")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class StoryStuck(Exception):
+    """An expected event of the story does not happen."""
+
+    def __init__(self, *, awaited: str) -> None:
+        super().__init__(f"the demo waited for {awaited} in vain")
+
+
+def packaged_policies() -> str:
+    """Return the text of the policy file that belongs to the demo."""
+    return files("reaper.demo").joinpath(POLICY_FILE).read_text(encoding="utf-8")
+
+
 class Story:
-    """Plays the acts on the scene, before the eyes of the patrol."""
+    """Runs the steps; the reaper's cycles run beside them and read the policy file that the story changes."""
 
-    scene: Scene
-    patrol: Patrol
-    policies: PolicyFile
-    score: Score
-    tempo: Tempo
+    def __init__(self, dsn: str, policies: Path, state: DemoState, beat: float) -> None:
+        self._clients = load_clients(dsn)
+        self._healthy = [self._clients[name] for name in _HEALTHY]
+        self._policies = policies
+        self._state = state
+        self._beat = beat
+        self._leak_beats = 0.8
 
-    async def arrive(self) -> None:
-        """Everybody comes who is there before the trouble begins."""
-        self.score.begin(_FILL_UP)
-        for resident in self.scene.residents:
-            await resident.arrive()
-            self._introduce(resident)
-            await self.tempo.rest(0.3)
-        await self.scene.console.arrive()
-        self._introduce(self.scene.console)
-        self._introduce(self.scene.customer)
-        self._introduce(self.scene.leaky)
+    async def run(self, group: asyncio.TaskGroup) -> None:
+        """Run all steps; what the clients do all the time runs in the group."""
+        try:
+            await self._arrive()
+            tasks = [group.create_task(work) for work in (self._work(), self._leak(), self._order())]
+            await self._fill_up()
+            await self._enforce()
+            await self._check()
+            for task in tasks:
+                task.cancel()
+        finally:
+            for client in self._clients.values():
+                await client.close()
 
-    async def fill_up(self) -> None:
-        """Until customers are refused, and the reaper has said whom it would take."""
-        await self.tempo.until("a refusal of the customer", self._is_full)
-        await self.tempo.until("a rehearsal of every policy", self._is_rehearsed)
-        await self.tempo.rest(4)
+    async def _arrive(self) -> None:
+        hint = "A dry run decides as enforcement does, and terminates nothing."
+        self._state.begin(1, "The slots fill up, and the policies are in dry-run mode", hint)
+        for client in (*self._healthy, self._clients["psql"]):
+            await client.arrive()
+            self._state.add("client", f"{client.application}: {client.habit}")
+            await self._rest(0.3)
+        for client in (self._clients["customer"], self._clients["checkout-web"]):
+            self._state.add("client", f"{client.application}: {client.habit}")
 
-    async def enforce(self) -> None:
-        """Until everybody is gone whom the dry run would have taken, and customers get in."""
-        self.score.begin(replace(_ENFORCE, hint=self.policies.enforce()))
-        await self.tempo.rest(2.5)
-        self.scene.calm_down()
-        self.score.mode = "enforce"
-        self.patrol.adopt(self.policies.read())
-        await self.tempo.until("the end of the leaked sessions", lambda: not self.score.condemned)
-        await self.tempo.until("a customer who gets in", self._gets_in)
-        await self.tempo.rest(4)
+    async def _fill_up(self) -> None:
+        """Wait until customers are refused and the dry run has matched sessions of every policy."""
+        state = self._state
+        await self._until("a refusal of the customer", lambda: state.refusals[False] >= _ENOUGH_ATTEMPTS)
+        for policy, enough in _ENOUGH_DRY_RUNS.items():
+            awaited = f"a dry run of {policy}"
+            await self._until(awaited, lambda: state.count(Result.REHEARSED, policy) >= enough)  # noqa: B023 (awaited at once)
+        await self._rest(4)
 
-    async def ask(self) -> str:
-        """Ask everybody; what the forgotten console is told in the end."""
-        self.score.begin(_ASK)
-        async for proof in self.scene.proofs():
-            self.score.prove(proof)
-            await self.tempo.rest(0.5)
-        told = await self.scene.console.come_back()
-        self.score.tell(CLIENT, f"psql: COMMIT, after lunch: {told}")
-        await self.tempo.rest(2)
-        return told
-
-    def _introduce(self, client: Client) -> None:
-        self.score.tell(CLIENT, f"{client.application}: {client.habit}")
-
-    def _is_full(self) -> bool:
-        return self.score.before.refused >= _ENOUGH_TRIES
-
-    def _is_rehearsed(self) -> bool:
-        return all(
-            self.score.count(Result.REHEARSED, policy) >= enough
-            for policy, enough in _ENOUGH_REHEARSALS.items()
+    async def _enforce(self) -> None:
+        """Wait until every session of the dry run is gone and customers connect."""
+        state, before = self._state, self._policies.read_text(encoding="utf-8")
+        changed = [str(n) for n, line in enumerate(before.splitlines(), 1) if "    mode: dry-run" in line]
+        hint = f"{POLICY_FILE}, lines {' and '.join(changed)}: mode: dry-run -> mode: enforce"
+        state.begin(2, "The same policies, enforced", hint)
+        await self._rest(2.5)
+        self._leak_beats = 2.5
+        state.mode = "enforce"
+        self._policies.write_text(before.replace("    mode: dry-run", "    mode: enforce"), encoding="utf-8")
+        await self._until("the end of the leaked sessions", lambda: not state.due)
+        await self._until(
+            "a customer that connects",
+            lambda: state.attempts[True] >= _ENOUGH_ATTEMPTS and state.refusal is None,
         )
+        await self._rest(4)
 
-    def _gets_in(self) -> bool:
-        return self.score.after.tries >= _ENOUGH_TRIES and self.score.refusal is None
+    async def _check(self) -> None:
+        self._state.begin(3, "The other clients check their connections", "Each client uses them again.")
+        for client in self._healthy:
+            self._state.checked(await client.check())
+            await self._rest(0.5)
+        try:
+            await self._clients["psql"].run("COMMIT")
+        except psycopg.Error as error:
+            self._state.commit_answer = server_message(error)
+        self._state.add("client", f"psql: COMMIT, after lunch: {self._state.commit_answer}")
+        await self._rest(2)
+
+    async def _work(self) -> None:
+        with suppress(psycopg.Error):  # the check meets the same error and reports it
+            while True:
+                await self._clients["billing-api"].run("INSERT INTO orders DEFAULT VALUES")
+                await asyncio.sleep(_WORK_SECONDS)
+
+    async def _leak(self) -> None:
+        while True:
+            with suppress(psycopg.Error):
+                await self._clients["checkout-web"].add_connection()
+            await self._rest(self._leak_beats)
+
+    async def _order(self) -> None:
+        while True:
+            # An attempt that begins before the first termination does not count as one after it.
+            after = self._state.count(Result.TERMINATED) > 0
+            self._state.attempted(await self._clients["customer"].visit(), after=after)
+            await self._rest(0.5)
+
+    async def _rest(self, beats: float) -> None:
+        await asyncio.sleep(beats * self._beat)
+
+    async def _until(self, awaited: str, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _STUCK_SECONDS + 2 * USUAL_SECONDS * self._beat
+        while not holds():
+            if time.monotonic() > deadline:
+                raise StoryStuck(awaited=awaited)
+            await asyncio.sleep(_POLL_SECONDS)

