@@ -75,7 +75,7 @@ def test_a_server_that_is_away_keeps_nobody_from_being_ready(
         reaper.write(FILE, policy_file(leaked(Role("app", ""))))
         manager.start(reaper)
         manager.hears("READY=1")
-        until(lambda: any(said.endswith(" enforcing, 1 away") for said in manager.said))
+        until(lambda: any(said.endswith(" enforcing, 1 unreachable") for said in manager.said))
 
 
 def test_a_reload_begins_and_ends_good_or_bad_and_a_bad_one_shows_in_the_status(
