@@ -19,7 +19,7 @@ from reaper.audit.recovery import settle_open_intents
 from reaper.audit.sinks import Finding, RecordFailed, Sink, StreamSink
 from reaper.cli.errors import Misconfigured
 from reaper.policy.text import plain
-from reaper.service.daemon import ChainHeadLog
+from reaper.service.reporter import ChainHeadLog
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 
@@ -94,12 +94,12 @@ def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
             if target != STDOUT and (count := settle_open_intents(Path(target), ledger)):
                 log.warning(events.RECORD_RECOVERED, file=target, open_intents=count, settled_as="unknown")
         heads = ChainHeadLog(ledger, log)
-        heads.tell()
+        heads.log_new()
         try:
             yield ledger
         finally:
             ledger.close()
-            heads.tell()
+            heads.log_new()
     except RecordFailed as failed:
         raise Misconfigured(str(failed)) from None
 

@@ -23,7 +23,7 @@ from reaper.postgres.errors import sentence
 from reaper.postgres.query_text import QueryText
 from reaper.postgres.record_table import target_of
 from reaper.service.connection import RunOptions
-from reaper.service.daemon import Daemon, Parts
+from reaper.service.daemon import Daemon, DaemonParts
 from reaper.service.fleet import Shard, choose_servers
 from reaper.service.history import Keeping
 from reaper.service.reload import PolicyReloader
@@ -143,7 +143,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     signal_handlers = SignalHandlers()
     with strays_told(log), _told_at_the_end(log) as totals, opened_ledger(audit_log, log) as ledger:
         say_what_will_be_done(log, settings, options, [each.name for each in choose(settings)])
-        parts = Parts(
+        parts = DaemonParts(
             reloader=PolicyReloader(
                 policies,
                 settings,

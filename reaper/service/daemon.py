@@ -1,4 +1,4 @@
-"""The daemon: every part a named task, and the end of any one ends the process with a reason."""
+"""The daemon: every part is a named task; if a part ends that never should, the process ends with the reason."""
 
 import asyncio
 import math
@@ -21,7 +21,7 @@ from reaper.service.history import Keeping
 from reaper.service.page_data import Lessons, PageData
 from reaper.service.pause import pause
 from reaper.service.reload import PolicyReloader
-from reaper.service.reporter import RecentEvents, RunTotals
+from reaper.service.reporter import ChainHeadLog, RecentEvents, RunTotals
 from reaper.service.server_loop import LoopContext, ServerLoop
 from reaper.service.shipping import Shipment, Shipper
 from reaper.service.signals import Flags, SignalHandlers, handle_signals
@@ -34,45 +34,25 @@ from reaper.telemetry.metrics.exposition import CopyGauges
 from reaper.telemetry.notify import Hook, Notifier
 from reaper.telemetry.systemd import Systemd
 
-
-class ChainHeadLog:
-    """Tells where the chain of each sink stands, each head once."""
-
-    def __init__(self, ledger: Ledger, log: Log) -> None:
-        self._ledger = ledger
-        self._log = log
-        self._told = dict[str, str]()
-
-    def tell(self) -> None:
-        """Tell those that have moved since."""
-        for file, digest in self._ledger.heads():
-            if self._told.get(file) != digest:
-                self._told[file] = digest
-                self._log.info(events.RECORD_HEAD, file=file, digest=digest)
+_TICK_SECONDS: Final = 1.0
+_RELOAD_CHECK_SECONDS: Final = 5.0
+_CHAIN_HEAD_SECONDS: Final = 3_600.0
+"""How often the head of the audit log's chain is logged: what is written later could be removed unnoticed."""
+_RESOLVER_THREADS: Final = 256
+"""Host names that may hang in the resolver before other servers, and the pages, wait for a thread."""
 
 
-_BEAT_SECONDS: Final = 1.0
-_BEATS_A_LOOK: Final = 5
-"""How often the content of the policy file is looked at."""
-
-_BEATS_A_HEAD: Final = 3_600
-"""How often the head of the record is told: what was written since then could be taken away unseen."""
-
-_MOST_NAMES: Final = 256
-"""So many names may hang in the resolver before other servers, and the pages, wait for a thread."""
-
-
-class Broken(Exception):
+class PartEnded(Exception):
     """A part that should never end has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class DaemonParts:
     """What a daemon is made of."""
 
     reloader: PolicyReloader
     servers: Callable[[Settings], Sequence[Server]]
-    """Which servers of these settings are ours."""
+    """Chooses the servers of this daemon from the settings."""
     options: RunOptions
     ledger: Ledger
     log: Log
@@ -80,98 +60,101 @@ class Parts:
     systemd: Systemd
     listening: socket | None
     names: Collection[str] = ()
-    """By which the port on loopback may be asked for, beside addresses and `localhost`."""
+    """Host names that requests to a loopback port may use, beside addresses and `localhost`."""
     signal_handlers: SignalHandlers | None = None
     shipment: Shipment | None = None
-    """The record on its way into a table."""
+    """The audit table to which entries are copied."""
     keeping: Keeping | None = None
-    """The history of every server."""
+    """Where the history of every server is kept."""
 
 
 class Daemon:
     """Runs until SIGTERM or Ctrl-C."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: DaemonParts) -> None:
         self._parts = parts
         self.record_failed: RecordFailed | None = None
-        """What kept the end of the record from being written."""
-        settings = self._settings
-        common = LoopContext(
-            settings=settings, options=parts.options, ledger=parts.ledger, keeping=parts.keeping
+        """Why the end of the audit log could not be written."""
+        context = LoopContext(
+            settings=self._settings, options=parts.options, ledger=parts.ledger, keeping=parts.keeping
         )
         self._notifier = Notifier(log=parts.log, counts=parts.metrics.notifications)
         self._recent_events = RecentEvents()
         self._fleet = Fleet(
-            common,
+            context,
             log=parts.log,
             metrics=parts.metrics,
             notifier=self._notifier,
             recent_events=self._recent_events,
         )
-        self._shipper = self._shipper_of(parts)
+        self._shipper = self._new_shipper()
         self._health = HealthCheck(
             statuses=lambda: self._fleet.statuses,
-            settings=settings,
+            settings=self._settings,
             reload=parts.metrics.reload,
             dry_run=parts.options.dry_run,
             notices=lambda: self._shipper.reasons() if self._shipper else {},
         )
 
     async def run(self) -> Mapping[str, RunTotals]:
-        """Begin everywhere, keep watch, end everywhere; returns what was done at each server."""
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MOST_NAMES, "names"))
-        flags = handle_signals(self._parts.log, self._parts.signal_handlers)
-        last = asyncio.Event()
+        """Start every part, watch over them, end them in order; return the totals of each server."""
+        parts, last = self._parts, asyncio.Event()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_RESOLVER_THREADS, "names"))
+        flags = handle_signals(parts.log, parts.signal_handlers)
         async with asyncio.TaskGroup() as group:
 
             def start(name: str, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-                group.create_task(_eternal(name, work, stop), name=name)
+                group.create_task(_run_forever(name, work, stop), name=name)
 
-            parts = self._parts
             if parts.listening:
                 pages = serve(self._pages(), parts.listening, last, log=parts.log, names=parts.names)
                 start("http", pages, last)
             start("notify", self._notifier.run(last), last)
             if self._shipper:
-                start("record table", self._shipper.run(last), last)
+                start("audit table", self._shipper.run(last), last)
             await self._watch(flags, lambda loop: start(f"server {loop.server.name}", loop.run(), loop.stop))
-            self._parts.systemd.stopping()
+            parts.systemd.stopping()
             self._fleet.stop()
             await self._fleet.ended()
-            # Now, so that its last line is carried into the table as well.
-            self._close_record()
+            # Close the audit log before the shipper stops, so that its last entry reaches the table too.
+            self._close_audit_log()
             last.set()
         return self._fleet.totals
 
     async def _watch(self, flags: Flags, start: Callable[[ServerLoop], None]) -> None:
-        """Once a second, and at once on a signal: reload, muster, feed the watchdog, say how it stands."""
+        """Until the stop: reload, update the servers, and feed the watchdog, once a second and on signals."""
         parts = self._parts
-        self._update_servers(start)
-        # A manager that waits for less than two beats is fed in time all the same.
-        beat = min(_BEAT_SECONDS, (parts.systemd.watchdog_seconds or math.inf) / 2)
-        announced, beats, heads = False, 0, ChainHeadLog(parts.ledger, parts.log)
+        self._apply_settings(start)
+        # Two ticks fit into the shortest watchdog interval.
+        tick = min(_TICK_SECONDS, (parts.systemd.watchdog_seconds or math.inf) / 2)
+        now = asyncio.get_running_loop().time
+        next_check, next_head = now() + _RELOAD_CHECK_SECONDS, now() + _CHAIN_HEAD_SECONDS
+        announced, heads = False, ChainHeadLog(parts.ledger, parts.log)
         while not flags.stop.is_set():
             if not announced and self._health.started():
                 parts.systemd.ready()
                 announced = True
-            self._beat()
-            await pause(beat, flags.stop, flags.reload)
+            self._notify_systemd()
+            await pause(tick, flags.stop, flags.reload)
             if flags.reload.is_set():
                 flags.reload.clear()
-                await self._reload_as_asked(start)
-            elif (beats := beats + 1) % _BEATS_A_LOOK == 0 and await parts.reloader.look():
-                self._update_servers(start)
-            if beats % _BEATS_A_HEAD == 0:
-                heads.tell()
+                await self._reload(start)
+            elif now() >= next_check:
+                next_check = now() + _RELOAD_CHECK_SECONDS
+                if await parts.reloader.reload_if_changed():
+                    self._apply_settings(start)
+            if now() >= next_head:
+                next_head = now() + _CHAIN_HEAD_SECONDS
+                heads.log_new()
 
-    async def _reload_as_asked(self, start: Callable[[ServerLoop], None]) -> None:
+    async def _reload(self, start: Callable[[ServerLoop], None]) -> None:
         self._parts.systemd.reloading()
-        self._reopen_record()
+        self._reopen_audit_log()
         await self._parts.reloader.reload()
-        self._update_servers(start)
+        self._apply_settings(start)
         self._parts.systemd.ready()
 
-    def _update_servers(self, start: Callable[[ServerLoop], None]) -> None:
+    def _apply_settings(self, start: Callable[[ServerLoop], None]) -> None:
         settings = self._settings()
         self._parts.metrics.put_in_force(
             digest=settings.rules.digest, interval_seconds=seconds(settings.interval)
@@ -179,15 +162,15 @@ class Daemon:
         self._notifier.use(map(_hook, settings.notify))
         self._fleet.update_servers(self._parts.servers(settings), start)
 
-    def _beat(self) -> None:
-        manager = self._parts.systemd
-        if not manager.listens:
-            return  # a look at every server for nobody
-        manager.status(self._health.status())
+    def _notify_systemd(self) -> None:
+        systemd = self._parts.systemd
+        if not systemd.listens:
+            return
+        systemd.status(self._health.status())
         if self._health.live().good:
-            manager.alive()
+            systemd.alive()
 
-    def _reopen_record(self) -> None:
+    def _reopen_audit_log(self) -> None:
         try:
             self._parts.ledger.reopen()
         except RecordFailed as failed:
@@ -195,13 +178,14 @@ class Daemon:
         else:
             self._parts.log.info(events.RECORD_REOPENED)
 
-    def _close_record(self) -> None:
+    def _close_audit_log(self) -> None:
         try:
             self._parts.ledger.close()
         except RecordFailed as failed:
             self.record_failed = failed
 
-    def _shipper_of(self, parts: Parts) -> Shipper | None:
+    def _new_shipper(self) -> Shipper | None:
+        parts = self._parts
         if parts.shipment is None:
             return None
         parts.metrics.copy = gauges = CopyGauges()
@@ -236,9 +220,9 @@ def _hook(webhook: Webhook) -> Hook:
     return Hook(name=webhook.name, url=webhook.url, on=on, every_seconds=seconds(webhook.every))
 
 
-async def _eternal(name: str, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-    """Do it until the stop; whatever ends sooner is broken."""
+async def _run_forever(name: str, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Run `work` until the stop; raise PartEnded if it ends sooner."""
     await work
     if not stop.is_set():
         message = f"{name} has ended by itself"
-        raise Broken(message)
+        raise PartEnded(message)

@@ -1,4 +1,4 @@
-"""All servers at once: a named task each, come and gone by reload; if one breaks, all end with its reason."""
+"""The loops of all servers: started and stopped by a reload. If one breaks, the service ends."""
 
 import asyncio
 import re
@@ -19,20 +19,22 @@ from reaper.telemetry.log import Log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Notifier
 
-# The name of a pod as Kubernetes writes it, and no more shards than lots can be drawn for in a moment.
-_SHARD = re.compile(r"(?:[a-z0-9][a-z0-9.-]*-)?(\d{1,4})/(\d{1,4})", re.ASCII)
+# The name of a pod as Kubernetes writes it; at most 9,999 shards, so that hashing for each stays fast.
+_SHARD: Final = re.compile(r"(?:[a-z0-9][a-z0-9.-]*-)?(\d{1,4})/(\d{1,4})", re.ASCII)
+_SECONDS_BETWEEN_FIRST_CONNECTIONS: Final = 0.005
+"""So that a thousand servers, or one server under a thousand names, see no storm of logins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of `count` equals."""
+    """One of `count` services that share the servers of one policy file."""
 
     index: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Read `2/8`, or a pod's name with its ordinal: `reaper-2/8`; anything else is a ValueError."""
+        """Read `2/8`, or a pod's name with its ordinal (`reaper-2/8`); anything else is a ValueError."""
         found = _SHARD.fullmatch(text)
         if not found:
             message = f"{text!r} is no shard: write INDEX/COUNT such as 0/4, or POD-NAME/COUNT"
@@ -44,22 +46,22 @@ class Shard:
         return cls(index, count)
 
     def owns(self, name: str) -> bool:
-        """Whether a server of this name is ours: the shard that draws the highest lot for it has it."""
-        return max(range(self.count), key=lambda index: _lot(name, index)) == self.index
+        """Return True if the server of this name belongs to this shard (rendezvous hashing)."""
+        return max(range(self.count), key=lambda index: _weight(name, index)) == self.index
 
     def __str__(self) -> str:
         """`2/8`."""
         return f"{self.index}/{self.count}"
 
 
-def _lot(name: str, index: int) -> bytes:
+def _weight(name: str, index: int) -> bytes:
     return blake2b(f"{index}\0{name}".encode(), digest_size=8).digest()
 
 
 def choose_servers(
     settings: Settings, *, dsn: str | None, name: str | None, shard: Shard | None = None
 ) -> Sequence[Server]:
-    """Those of the policy file that are meant, or the one of the connection string or libpq's variables."""
+    """The servers of the policy file, or the one of the connection string, limited to `name` and `shard`."""
     servers = settings.servers if settings.names_servers else (from_dsn(dsn),)
     return [
         server
@@ -69,27 +71,23 @@ def choose_servers(
 
 
 def from_dsn(dsn: str | None) -> Server:
-    """A server that the policy file does not name; ValueError when the connection string is unreadable."""
+    """A server that the policy file does not name; ValueError if the connection string is unreadable."""
     return Server(name=name_of(dsn or ""), dsn=dsn or "")
 
 
-_APART_SECONDS: Final = 0.005
-"""Between the first connections: a thousand servers, or one with a thousand names, see no storm of logins."""
-
-
 class Fleet:
-    """The loops of all servers that are ours."""
+    """The loops of all servers of this service."""
 
     def __init__(
         self,
-        common: LoopContext,
+        context: LoopContext,
         *,
         log: Log,
         metrics: Metrics,
         notifier: Notifier,
         recent_events: RecentEvents | None = None,
     ) -> None:
-        self._common = common
+        self._context = context
         self._log = log
         self._metrics = metrics
         self._notifier = notifier
@@ -98,36 +96,36 @@ class Fleet:
         self._all: list[ServerLoop] = []
         self._clocks: dict[str, ClockWatch] = {}
         self._follow_ups: dict[str, FollowUp] = {}
-        self._trials = OutcomeStore()
+        self._outcomes = OutcomeStore()
         self.totals: dict[str, RunTotals] = {}
 
     @property
     def statuses(self) -> Mapping[str, ServerStatus]:
-        """Where each loop stands."""
+        """The status of each loop, by its server's name."""
         return {server.name: loop.status for server, loop in self._loops.items()}
 
     @property
     def loops(self) -> Iterable[ServerLoop]:
-        """The loops themselves."""
+        """The loops that run now."""
         return self._loops.values()
 
     @property
     def follow_ups(self) -> Mapping[str, FollowUp]:
-        """What cycles have led to, at each server."""
+        """What followed from earlier cycles, by server."""
         return self._follow_ups
 
-    def trials(self) -> Standings:
-        """What rehearsals have shown until now."""
-        return self._trials.beside(each.watch.acts() for each in self._follow_ups.values())
+    def outcomes(self) -> Standings:
+        """The outcomes of dry runs until now, including sessions that are still watched."""
+        return self._outcomes.beside(each.watch.acts() for each in self._follow_ups.values())
 
     def held(self) -> Iterable[Held]:
-        """The most that restraints of rehearsed policies have held back until now."""
+        """The largest number that each limit of a dry-run policy has held back until now."""
         return (one for each in self._follow_ups.values() for one in each.holdings.most)
 
     def update_servers(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
-        """Begin at servers that are new, end at those that are gone; one that has changed is both.
+        """Start loops of new servers and stop those of removed ones; a changed server is both.
 
-        Those that stay are woken: what they wait for may have changed.
+        Loops that stay are woken: the settings that they wait by may have changed.
         """
         wanted = dict.fromkeys(servers)
         names = {server.name for server in wanted}
@@ -138,19 +136,20 @@ class Fleet:
         for loop in self._loops.values():
             loop.wake.set()
         for number, server in enumerate([server for server in wanted if server not in self._loops]):
-            self._loops[server] = loop = self._loop(server, begin_after=number * _APART_SECONDS)
+            delay = number * _SECONDS_BETWEEN_FIRST_CONNECTIONS
+            self._loops[server] = loop = self._new_loop(server, delay=delay)
             start(loop)
 
     def stop(self) -> None:
-        """Ask every loop to finish what is at hand and end."""
+        """Ask every loop to finish its current work and end."""
         for loop in self._loops.values():
             loop.stop.set()
 
     async def ended(self) -> None:
-        """Wait until every loop, dismissed ones too, has finished what was at hand."""
+        """Wait until every loop has ended, those of removed servers too."""
         await asyncio.gather(*(loop.ended.wait() for loop in self._all))
 
-    def _loop(self, server: Server, *, begin_after: float) -> ServerLoop:
+    def _new_loop(self, server: Server, *, delay: float) -> ServerLoop:
         reporter = Reporter(
             server.name,
             log=self._log,
@@ -158,27 +157,25 @@ class Fleet:
             notifier=self._notifier,
             recent_events=self._recent_events,
         )
-        # One that comes back, or whose connection string has changed, goes on counting.
+        # Totals, clock and follow-up belong to the server's name: they outlive a change of labels or DSN.
         reporter.totals = self.totals.setdefault(server.name, reporter.totals)
-        # What is known of a server's clock outlives a change of its labels or its connection string.
         clock = self._clocks.setdefault(server.name, ClockWatch())
-        keeping = self._common.keeping
+        keeping = self._context.keeping
         loop = ServerLoop(
             server,
-            self._common,
+            self._context,
             reporter,
             ServerStatus(),
             clock=clock,
             follow_up=self._follow_up(server.name),
             annals=keeping.of(server.name, reporter) if keeping else None,
-            begin_after=begin_after,
+            delay=delay,
         )
         self._all = [other for other in self._all if not other.ended.is_set()] + [loop]
         return loop
 
     def _follow_up(self, server: str) -> FollowUp:
-        """What is known of it stays known when the server changes its labels or its connection string."""
         known = self._follow_ups.get(server)
-        new = known.next() if known else FollowUp(server, self._common.ledger, self._trials)
+        new = known.next() if known else FollowUp(server, self._context.ledger, self._outcomes)
         self._follow_ups[server] = new
         return new

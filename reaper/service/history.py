@@ -31,7 +31,7 @@ from reaper.postgres.preflight import refuse
 from reaper.service.clock import ClockWatch
 from reaper.service.connection import OpenConnection, RunOptions, opened
 from reaper.service.cycle import Cycle
-from reaper.service.pause import Flag, pause, unless
+from reaper.service.pause import Flag, pause, run_unless
 from reaper.service.reporter import warn
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
@@ -245,7 +245,7 @@ class Recorder:
         lease = Span(max(_LEASE_READINGS * self._keeping.every, _SHORTEST_LEASE))
         async with AsyncExitStack() as stack:
             connecting = opened(self._server, None, RunOptions(dry_run=True), lease=lease)
-            at = await unless(self._stop, stack.enter_async_context(connecting))
+            at = await run_unless(self._stop, stack.enter_async_context(connecting))
             if at is None:
                 return
             refuse(tuple(found for found in at.findings if found.check in _MISLEADING))

@@ -41,7 +41,7 @@ class Lessons:
 
     async def verdicts(self) -> Verdicts:
         """The newest acts judged; beside the cycles, for they may be thousands."""
-        trials = self.fleet.trials()
+        trials = self.fleet.outcomes()
         assessed = await asyncio.to_thread(assess, trials.newest(), tuple(self.fleet.held()))
         return Verdicts(
             policies=assessed,

@@ -1,4 +1,4 @@
-"""Waiting that ends early when something is asked of the reaper."""
+"""Waiting that ends early when a flag is set."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,50 +8,50 @@ T = TypeVar("T")
 
 
 class Flag(asyncio.Event):
-    """Whether something was asked; it ends the rests that it is given to."""
+    """An event that also ends the pauses that wait for it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rests = set[asyncio.Future[None]]()
+        self.pauses = set[asyncio.Future[None]]()
 
     def set(self) -> None:
-        """It was asked."""
+        """Set the flag and end every pause that waits for it."""
         super().set()
-        for rest in self.rests:
-            _end(rest)
+        for waiting in self.pauses:
+            _end(waiting)
 
 
 async def pause(seconds: float, *flags: Flag) -> None:
-    """Wait for so long, or until one of these is set."""
+    """Wait for `seconds`, or until one of the flags is set."""
     if any(flag.is_set() for flag in flags):
         return
     loop = asyncio.get_running_loop()
-    # Not a task for each flag: whoever rests most of the time would work most at that.
-    rest: asyncio.Future[None] = loop.create_future()
-    timer = loop.call_later(max(seconds, 0), _end, rest)
+    # One future instead of a task for each flag: with many servers, pausing would be most of the work.
+    waiting: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_later(max(seconds, 0), _end, waiting)
     for flag in flags:
-        flag.rests.add(rest)
+        flag.pauses.add(waiting)
     try:
-        await rest
+        await waiting
     finally:
         timer.cancel()
         for flag in flags:
-            flag.rests.discard(rest)
+            flag.pauses.discard(waiting)
 
 
-def _end(rest: "asyncio.Future[None]") -> None:
-    if not rest.done():
-        rest.set_result(None)
+def _end(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """Do it, or leave it when the stop comes first: for what has no consequences before it is done."""
-    doing = asyncio.ensure_future(work)
+async def run_unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Run `work`, or cancel it and return None if `stop` comes first. Only for work that can be abandoned."""
+    running = asyncio.ensure_future(work)
     stopped = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
-        return doing.result() if doing.done() else None
+        await asyncio.wait((running, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return running.result() if running.done() else None
     finally:
         stopped.cancel()
-        if doing.cancel():
-            await asyncio.wait((doing,))
+        if running.cancel():
+            await asyncio.wait((running,))

@@ -1,4 +1,4 @@
-"""The policy file in force: build new, validate whole, swap once, keep the last good."""
+"""The policy file in force: read the new file whole, validate it, swap once, keep the last good one."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from reaper.telemetry.metrics.collect import ReloadGauges
 
 T = TypeVar("T")
 
-_MOST_LOGGED: Final = 100
+_LOGGED_MISTAKES: Final = 100
 
 
 class PolicyReloader:
-    """Holds the settings; loops read them at the start of a cycle, so a swap falls between cycles."""
+    """Holds the settings in force. Loops read them when a cycle starts, so a swap falls between cycles."""
 
     def __init__(
         self,
@@ -32,68 +32,69 @@ class PolicyReloader:
         self._objection = objection
         self._gauges = gauges
         self._log = log
-        self._stamp: Stamp | None = None  # so that the first looks find what has changed since the start
-        self._seen: Stamp | None = None
-        # Of its own: names that cannot be resolved keep all threads of the loop's pool waiting.
-        self._thread = ThreadPoolExecutor(1, "rulebook")
+        self._stamp: Stamp | None = None  # None: the first check finds what has changed since the start
+        self._last_check: Stamp | None = None
+        # A thread of its own: names that cannot be resolved may occupy every thread of the loop's pool.
+        self._thread = ThreadPoolExecutor(1, "policy-reload")
         self.settings = settings
 
-    async def look(self) -> bool:
-        """Reload when something has changed and rests since the last look; true when settings are new.
+    async def reload_if_changed(self) -> bool:
+        """Reload if the files differ from those in force and are unchanged since the last check.
 
-        What is being written in place may be cut at the end of a line, and is whole as far as one can see.
+        Returns True if the settings are new. A file that is being written may look complete at any line end;
+        two equal checks with a load in between are the best evidence that the writer has finished.
         """
-        now = await self._stamped()
-        before, self._seen = self._seen, now
+        now = await self._read_stamp()
+        before, self._last_check = self._last_check, now
         if now == self._stamp or now != before:
             return False
-        read = await self._loaded()
-        if await self._stamped() != now:
-            return False  # somebody writes while we read
-        return self._take(now, read)
+        loaded = await self._load()
+        if await self._read_stamp() != now:
+            return False  # it was written to while we read it
+        return self._apply(now, loaded)
 
     async def reload(self) -> bool:
-        """Read the file anew, for somebody says that it is ready; a bad one is told with every mistake."""
-        # Remembered before the load: what changes in between is seen by the next look.
-        return self._take(await self._stamped(), await self._loaded())
+        """Reload now (SIGHUP); return True if the settings are new."""
+        # The stamp is taken before the load, so a change in between is seen by the next check.
+        return self._apply(await self._read_stamp(), await self._load())
 
-    async def _stamped(self) -> Stamp:
-        return await self._beside(lambda: stamp(self._path, self.settings))
+    async def _read_stamp(self) -> Stamp:
+        return await self._in_thread(lambda: stamp(self._path, self.settings))
 
-    async def _loaded(self) -> Settings | BadPolicyFile:
+    async def _load(self) -> Settings | BadPolicyFile:
         try:
-            return await self._beside(lambda: load(self._path))
+            return await self._in_thread(lambda: load(self._path))
         except BadPolicyFile as bad:
             return bad
 
-    def _take(self, now: Stamp, read: Settings | BadPolicyFile) -> bool:
-        """Put it in force, or tell what is wrong with it: the last good one stays."""
+    def _apply(self, now: Stamp, loaded: Settings | BadPolicyFile) -> bool:
+        """Put new settings in force, or log every mistake and keep the last good ones."""
         self._stamp = now
-        if isinstance(read, BadPolicyFile):
-            self._refuse(*map(str, read.mistakes))
+        if isinstance(loaded, BadPolicyFile):
+            self._refuse(*map(str, loaded.mistakes))
             return False
-        if wrong := self._objection(read):
-            self._refuse(wrong)
+        if objection := self._objection(loaded):
+            self._refuse(objection)
             return False
         self._gauges.succeed()
-        changed = read != self.settings
-        self.settings = read
+        changed = loaded != self.settings
+        self.settings = loaded
         if changed:
-            rules = read.rules
+            rules = loaded.rules
             counts = {"enforcing": len(rules.enforcing), "rehearsing": len(rules.rehearsing)}
             self._log.info(events.RELOADED, rules=self._digest, **counts)
         return changed
 
     def _refuse(self, *mistakes: str) -> None:
         self._gauges.failed()
-        told = list(mistakes[:_MOST_LOGGED])
-        if len(mistakes) > _MOST_LOGGED:
-            told.append(f"and {len(mistakes) - _MOST_LOGGED} more: `reaper check` tells them")
-        for mistake in told:
+        logged = list(mistakes[:_LOGGED_MISTAKES])
+        if len(mistakes) > _LOGGED_MISTAKES:
+            logged.append(f"and {len(mistakes) - _LOGGED_MISTAKES} more: `reaper check` lists them")
+        for mistake in logged:
             self._log.error(events.RELOAD_REFUSED, mistake=mistake, in_force=self._digest)
 
-    async def _beside(self, work: Callable[[], T]) -> T:
-        """In a thread, for a list of thousands of servers takes seconds, and no cycle is to wait for it."""
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Run file access in a thread: reading thousands of servers takes seconds."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     @property

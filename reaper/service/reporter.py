@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import RecordFailed
 from reaper.config import Occasion
 from reaper.insight.dryrun.outcomes import Fate, Fated
@@ -64,6 +65,22 @@ class RecentEvents:
     def latest(self, most: int) -> tuple[RecentEvent, ...]:
         """The last ones, the latest first."""
         return tuple(self._recent_events)[: -most - 1 : -1]
+
+
+class ChainHeadLog:
+    """Logs where the hash chain of each audit file stands, each head once."""
+
+    def __init__(self, ledger: Ledger, log: Log) -> None:
+        self._ledger = ledger
+        self._log = log
+        self._logged = dict[str, str]()
+
+    def log_new(self) -> None:
+        """Log the heads that have moved since the last call."""
+        for file, digest in self._ledger.heads():
+            if self._logged.get(file) != digest:
+                self._logged[file] = digest
+                self._log.info(events.RECORD_HEAD, file=file, digest=digest)
 
 
 @dataclass(slots=True)
@@ -159,8 +176,8 @@ class Reporter:
                 self._log.error(events.STANDS_BY, why=said)
                 self._tell(Occasion.FAILURES, said)
 
-    def away(self, why: str, *, refused: bool, retry: str) -> None:
-        """The server cannot be reached, was lost, or refuses."""
+    def lost(self, why: str, *, refused: bool, retry: str) -> None:
+        """Report that the server is unreachable, was lost, or denies access."""
         self._gauges.refused = refused
         self._metrics.failed(self._server, "refused" if refused else "away")
         self._log.error(events.SERVER_DENIED if refused else events.SERVER_UNREACHABLE, why=why, retry=retry)

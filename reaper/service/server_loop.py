@@ -37,74 +37,74 @@ from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.follow_up import FollowUp
 from reaper.service.history import Annals, Keeping
 from reaper.service.on_demand import Lookout
-from reaper.service.pause import Flag, pause, unless
+from reaper.service.pause import Flag, pause, run_unless
 from reaper.service.reporter import Reporter
 from reaper.service.status import ServerStatus, State
 
-_LONGEST_BACKOFF: Final = 60.0
-_AFTER_DEADLINE: Final = 0.002
-_STANDBY_SHARE: Final = 5
+_MAX_BACKOFF_SECONDS: Final = 60.0
+_AFTER_DEADLINE_SECONDS: Final = 0.002
+_STANDBY_TRIES_PER_INTERVAL: Final = 5
 _STANDBY_SECONDS: Final = 2.0
-"""A standby asks so many times an interval, but at least so often, whether the lead is free."""
+"""A standby tries to lead that many times per interval, and at least once in these seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopContext:
-    """What the loops of all servers have in common."""
+    """What the loops of all servers share."""
 
     settings: Callable[[], Settings]
     options: RunOptions
     ledger: Ledger
     keeping: Keeping | None = None
-    """The history of every server, if one is to be kept."""
+    """Where the history of every server is kept, if it is."""
 
 
 class ServerLoop:
-    """Runs cycles at one server until it is asked to stop."""
+    """Runs cycles at one server until `stop` is set."""
 
     def __init__(  # noqa: PLR0913 (what of a server outlives its loop)
         self,
         server: Server,
-        common: LoopContext,
+        context: LoopContext,
         reporter: Reporter,
         status: ServerStatus,
         *,
         clock: ClockWatch,
         follow_up: FollowUp,
         annals: Annals | None = None,
-        begin_after: float = 0.0,
+        delay: float = 0.0,
     ) -> None:
         self.server = server
         self.status = status
         self.stop = Flag()
         self.wake = Flag()
         self.ended = asyncio.Event()
-        self._common = common
-        self._of = common.settings()
+        self._context = context
+        self._of = context.settings()
         self._ours = self._of.rules_for(server)
         self._reporter = reporter
-        self._begin_after = begin_after
+        self._delay = delay
         self._cycles = 0
         self._served = False
         self.lookout = Lookout(server.name, clock)
-        self._clock = clock  # of longer life than a connection: it may jump while there is none
+        self._clock = clock  # kept across connections: the clock may jump while there is none
         self._follow_up = follow_up
         self._annals = annals
 
     async def run(self) -> None:
-        """Connect, cycle, and connect again when the server was lost: one that is away is no crash."""
+        """Connect and run cycles; connect again after the server was lost."""
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(ServerError),
-            wait=wait_exponential_jitter(initial=1, max=_LONGEST_BACKOFF, jitter=1),
-            sleep=self._rest_for,
-            before_sleep=self._say_away,
+            wait=wait_exponential_jitter(initial=1, max=_MAX_BACKOFF_SECONDS, jitter=1),
+            sleep=self._wait,
+            before_sleep=self._report_retry,
             stop=lambda _: self.stop.is_set(),
             retry_error_callback=lambda _: None,
         )
         try:
-            await pause(self._begin_after, self.stop)
+            await pause(self._delay, self.stop)
             while not self.stop.is_set():
-                # A fresh round after each connection that served: the back-off starts small again.
+                # A fresh round after each connection that was of use: the backoff starts small again.
                 await attempts(self._serve)
         finally:
             self._reporter.fated(self._follow_up.watch.end())
@@ -114,61 +114,61 @@ class ServerLoop:
 
     @property
     def _rules(self) -> Rules:
-        settings = self._common.settings()
+        settings = self._context.settings()
         if settings is not self._of:
             self._of, self._ours = settings, settings.rules_for(self.server)
         return self._ours
 
     async def _serve(self) -> None:
         self._served = False
-        lease = lease_duration(self._common.settings())
+        lease = lease_duration(self._context.settings())
         try:
             async with AsyncExitStack() as stack:
-                connecting = opened(self.server, self._rules, self._common.options, lease=lease)
-                # A host that does not answer must not keep the end waiting.
-                at = await unless(self.stop, stack.enter_async_context(connecting))
+                connecting = opened(self.server, self._rules, self._context.options, lease=lease)
+                # A host that does not answer must not delay the shutdown.
+                at = await run_unless(self.stop, stack.enter_async_context(connecting))
                 if at is None:
                     return
-                self._station(at, self._rules)  # a missing right shows now, and not with the first candidate
+                self._station(at, self._rules)  # a missing right shows now and not with the first candidate
                 self._reporter.connected(at)
                 self.lookout.attend(attended=True)
-                if await self._led(at):
-                    await self._cycle_until_stop(at)
+                if await self._lead(at):
+                    await self._run_cycles(at)
         except ServerError as lost:
             if not self._served:
-                raise  # it was of no use: back off
-            self._away(lost, "at once")
+                raise  # the connection was of no use: back off
+            self._report_lost(lost, "at once")
         finally:
             self._follow_up.watch.interrupted()
             self.lookout.attend(attended=False)
             self._reporter.disconnected()
 
-    async def _led(self, at: OpenConnection) -> bool:
-        """Stand by until the lead is ours; false when asked to stop before."""
-        leadership = Leadership(at.link, office=office_of(self._common.options), role=at.probe.role)
+    async def _lead(self, at: OpenConnection) -> bool:
+        """Stand by until this reaper leads; False if stopped before."""
+        leadership = Leadership(at.link, office=office_of(self._context.options), role=at.probe.role)
         while not self.stop.is_set():
-            if await self._sought(leadership):
+            if await self._try_to_lead(leadership):
                 self._reporter.leads(await leadership.elsewhere())
                 return True
             holder = await leadership.holder()
             self._served = True
             self.status.set(State.STANDBY, str(holder or "another reaper leads"))
             self._reporter.stands_by(holder)
-            share = seconds(self._common.settings().interval) / _STANDBY_SHARE
+            share = seconds(self._context.settings().interval) / _STANDBY_TRIES_PER_INTERVAL
             await self.lookout.rest(at, self._rules, min(share, _STANDBY_SECONDS), self.stop)
         return False
 
-    async def _sought(self, leadership: Leadership) -> bool:
-        """Ask for the lead, and look at the clocks: a jump that a standby saw counts when it leads."""
+    async def _try_to_lead(self, leadership: Leadership) -> bool:
+        """Try to take the lock, and compare the clocks: a jump during standby counts later."""
         self._clock.begin()
         taken = await leadership.seek()
         if leadership.at is not None and (step := self._clock.step(leadership.at)) is not None:
-            self._reporter.clock_stepped(step)  # no cycle will: to the next one it is no news
+            self._reporter.clock_stepped(step)  # the next cycle will not see this jump
         return taken
 
-    async def _cycle_until_stop(self, at: OpenConnection) -> None:
+    async def _run_cycles(self, at: OpenConnection) -> None:
         memory = Memory()
-        rules, post = await self._take_post(at)
+        rules, post = await self._refresh(at)
         account = Account(at.link, post.author, post.ledger)
         onlooker = Onlooker(at.link)
         await account.note()
@@ -176,9 +176,9 @@ class ServerLoop:
             await self._annals.look_first(at)
         while not self.stop.is_set():
             while self._rules != rules:
-                rules, post = await self._take_post(at)
+                rules, post = await self._refresh(at)
                 memory = memory.without_rehearsals()
-            rest = seconds(self._common.settings().interval)
+            rest = seconds(self._context.settings().interval)
             try:
                 cycle = await self._cycle(post, rules, memory)
             except (ObservingFailed, RecordFailed) as failed:
@@ -186,14 +186,14 @@ class ServerLoop:
                 self.status.set(State.FAILING, str(failed))
             else:
                 memory = cycle.remembered
-                await self._see_what_became(cycle, post, onlooker)
+                await self._follow(cycle, post, onlooker)
                 rest = self._rest_after(cycle, rules)
                 if cycle.results[Result.DENIED]:
-                    # Was a right revoked, we leave with its cure in words, and begin anew when it is back:
-                    # whoever was denied meanwhile is not among those that were tried in vain.
-                    rules, post = await self._take_post(at)
+                    # If a right was revoked, this raises with the fix; a later connection starts afresh:
+                    # sessions that were denied meanwhile do not count as tried.
+                    rules, post = await self._refresh(at)
             await account.note_daily()
-            rest = await self._noted(at, rest)
+            rest = await self._record_history(at, rest)
             self.status.rests(rest)
             await self.lookout.rest(at, rules, rest, self.stop, self.wake)
             self.wake.clear()
@@ -201,11 +201,11 @@ class ServerLoop:
             await self._annals.look_last(at)
         await account.note_last()
 
-    async def _take_post(self, at: OpenConnection) -> tuple[Rules, Station]:
-        """Work by the rules that hold now, with the rights that we have now and a lease for this interval."""
+    async def _refresh(self, at: OpenConnection) -> tuple[Rules, Station]:
+        """Read rules and rights again, and set the lease for the current interval."""
         rules = self._rules
-        await at.link.lease(lease_duration(self._common.settings()))
-        return rules, self._station(await inspect_again(at, rules, self._common.options), rules)
+        await at.link.lease(lease_duration(self._context.settings()))
+        return rules, self._station(await inspect_again(at, rules, self._context.options), rules)
 
     async def _cycle(self, post: Station, rules: Rules, memory: Memory) -> Cycle:
         started = time.monotonic()
@@ -228,50 +228,50 @@ class ServerLoop:
             self._annals.cycled(cycle)
         return cycle
 
-    async def _noted(self, at: OpenConnection, rest: float) -> float:
-        """Keep the history in what there is of rest; what is left of it."""
+    async def _record_history(self, at: OpenConnection, rest: float) -> float:
+        """Record a history snapshot within the rest; return what is left of the rest."""
         if self._annals is None:
             return rest
         started = time.monotonic()
         await self._annals.look(at, room=rest)
         return rest - (time.monotonic() - started)
 
-    async def _see_what_became(self, cycle: Cycle, post: Station, onlooker: Onlooker) -> None:
-        interval = self._common.settings().interval
+    async def _follow(self, cycle: Cycle, post: Station, onlooker: Onlooker) -> None:
+        interval = self._context.settings().interval
         news = await self._follow_up.cycled(cycle, onlooker, post.author, interval=interval)
         self._reporter.fated(news.fated)
         self._reporter.leaves_alone(news.left_alone)
 
     def _station(self, at: OpenConnection, rules: Rules) -> Station:
         self._reporter.judges_by(rules)
-        common = self._common
+        common = self._context
         ahead = lookahead(common.settings())
         return station(self.server, at, rules, common.options, common.ledger, clock=self._clock, ahead=ahead)
 
     def _rest_after(self, cycle: Cycle, rules: Rules) -> float:
-        """How many seconds to rest."""
-        span, interval = self._rest(cycle, rules), self._common.settings().interval
-        # Counted from the look, which the server dated a moment earlier: no deadline is met too soon.
-        rest = seconds(span) - self._clock.seconds_since_look + _AFTER_DEADLINE
+        """Seconds until the next cycle."""
+        span, interval = self._rest(cycle, rules), self._context.settings().interval
+        # Counted from the snapshot, which the server dated a moment earlier: no deadline is met too early.
+        rest = seconds(span) - self._clock.seconds_since_snapshot + _AFTER_DEADLINE_SECONDS
         now = time.monotonic()
         return rest if span < interval else shared_moment(now + rest, interval=interval) - now
 
     def _rest(self, cycle: Cycle, rules: Rules) -> Span:
-        settings = self._common.settings()
+        settings = self._context.settings()
         if any(spare.by is Spared.FIRST_SIGHTING for spare in cycle.plan.matched_spares):
-            return settings.precision  # the second look that must agree
+            return settings.precision  # the second sighting that must agree
         return rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.precision)
 
-    async def _rest_for(self, delay: float) -> None:
-        """Wait so long, but for a reload no longer: the interval, or what was refused, may have changed."""
+    async def _wait(self, delay: float) -> None:
+        """Wait before a reconnect, but not beyond a reload: what was denied may be allowed now."""
         await pause(delay, self.stop, self.wake)
         self.wake.clear()
 
-    def _say_away(self, attempt: RetryCallState) -> None:
+    def _report_retry(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None
-        self._away(error, f"in {attempt.upcoming_sleep:.1f}s")
+        self._report_lost(error, f"in {attempt.upcoming_sleep:.1f}s")
 
-    def _away(self, error: BaseException | None, retry: str) -> None:
+    def _report_lost(self, error: BaseException | None, retry: str) -> None:
         refused = isinstance(error, Refused)
         self.status.set(State.DENIED if refused else State.UNREACHABLE, str(error))
-        self._reporter.away(str(error), refused=refused, retry=retry)
+        self._reporter.lost(str(error), refused=refused, retry=retry)

@@ -1,4 +1,4 @@
-"""Signals set flags and do nothing else; what they ask for happens between acts."""
+"""Signals set flags and do nothing else; what they request happens between terminations."""
 
 import asyncio
 import signal
@@ -12,17 +12,17 @@ from reaper.telemetry.log import Log
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What a signal has asked for."""
+    """Requests that arrived as signals."""
 
     stop: Flag = field(default_factory=Flag)
     reload: Flag = field(default_factory=Flag)
 
 
 class SignalHandlers:
-    """Heeds signals from now on to the end of the process, whether or not a loop is there to obey them.
+    """Handles SIGTERM, SIGINT and SIGHUP from now to the end of the process, with or without an event loop.
 
-    Left to themselves they would end it with their number, a SIGHUP too; and the handlers of a loop are gone
-    with it, while the last words are still being said.
+    The default handlers would end the process with the signal's number, on SIGHUP too, and the handlers of an
+    event loop are removed with the loop, while the last log lines are still being written.
     """
 
     def __init__(self) -> None:
@@ -32,23 +32,23 @@ class SignalHandlers:
         self._flags: Flags | None = None
         self._log: Log | None = None
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._asked)
+            signal.signal(number, self._received)
 
-    def obeyed(self, log: Log) -> Flags:
-        """Set flags in this loop from now on, also for what was asked for before."""
+    def attach(self, log: Log) -> Flags:
+        """Set flags in the running loop from now on, for signals that came earlier too."""
         self._loop, self._flags, self._log = asyncio.get_running_loop(), Flags(), log
-        self._pass_on()
+        self._set_flags()
         return self._flags
 
-    def _asked(self, number: int, _: FrameType | None) -> None:
+    def _received(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self._reload = True
         else:
             self._stop = signal.Signals(number)
         if self._loop and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._pass_on)
+            self._loop.call_soon_threadsafe(self._set_flags)
 
-    def _pass_on(self) -> None:
+    def _set_flags(self) -> None:
         if self._flags is None or self._log is None:
             return
         stop, self._stop = self._stop, None
@@ -60,6 +60,6 @@ class SignalHandlers:
             self._flags.reload.set()
 
 
-def handle_signals(log: Log, signal_handlers: SignalHandlers | None = None) -> Flags:
-    """SIGTERM and Ctrl-C ask to stop; SIGHUP to read the policy file and reopen the record."""
-    return (signal_handlers or SignalHandlers()).obeyed(log)
+def handle_signals(log: Log, handlers: SignalHandlers | None = None) -> Flags:
+    """Flags that SIGTERM and Ctrl-C (stop) and SIGHUP (reload the policy file, reopen the audit log) set."""
+    return (handlers or SignalHandlers()).attach(log)

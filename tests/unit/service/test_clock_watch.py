@@ -30,7 +30,7 @@ class Watched:
 
 def test_the_first_look_has_nothing_to_compare_with() -> None:
     watch = ClockWatch(Clock())
-    assert watch.seconds_since_look == 0
+    assert watch.seconds_since_snapshot == 0
     assert watch.step(NOW) is None
     assert watch.counted_from is None
 
@@ -94,7 +94,7 @@ def test_the_seconds_since_the_last_look_are_this_hosts() -> None:
     watched = Watched()
     watched.passes(here=5, there=5)
     watched.here.passes(1.5)
-    assert watched.watch.seconds_since_look == 1.5
+    assert watched.watch.seconds_since_snapshot == 1.5
 
 
 def test_another_server_behind_the_same_name_shows_by_its_clock() -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reaper.service.daemon import Broken, _eternal
+from reaper.service.daemon import PartEnded, _run_forever
 
 
 async def nothing() -> None:
@@ -16,19 +16,19 @@ async def breaks() -> None:
 
 
 def test_a_part_that_ends_by_itself_is_broken_and_named() -> None:
-    with pytest.raises(Broken, match="server orders has ended by itself"):
-        asyncio.run(_eternal("server orders", nothing(), asyncio.Event()))
+    with pytest.raises(PartEnded, match="server orders has ended by itself"):
+        asyncio.run(_run_forever("server orders", nothing(), asyncio.Event()))
 
 
 def test_a_part_that_ends_because_it_was_asked_to_is_not() -> None:
     async def scene() -> None:
         stop = asyncio.Event()
         stop.set()
-        await _eternal("http", nothing(), stop)
+        await _run_forever("http", nothing(), stop)
 
     asyncio.run(scene())
 
 
 def test_a_part_that_fails_keeps_its_own_reason() -> None:
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(_eternal("http", breaks(), asyncio.Event()))
+        asyncio.run(_run_forever("http", breaks(), asyncio.Event()))

@@ -89,7 +89,7 @@ def test_those_that_stay_are_woken_and_those_that_are_new_need_not_be() -> None:
 def test_many_are_begun_one_after_the_other() -> None:
     gathered = Gathered()
     gathered.update_servers(*(replace(ORDERS, name=f"shop-{number}") for number in range(100)))
-    after = [loop._begin_after for loop in gathered.begun]
+    after = [loop._delay for loop in gathered.begun]
     assert after[0] == 0
     assert after == sorted(set(after))
     assert after[-1] < 1

@@ -35,7 +35,7 @@ class Book:
         self.path.write_text(text, encoding="utf-8")
 
     def glance(self) -> bool:
-        return asyncio.run(self.reloader.look())
+        return asyncio.run(self.reloader.reload_if_changed())
 
     def look(self) -> bool:
         """Twice, so that whatever has changed rests in between."""
@@ -210,7 +210,7 @@ def test_what_changed_between_the_start_and_the_first_look_is_found(tmp_path: Pa
     ears = Ears()
     found = PolicyReloader(path, settings, gauges=ears.metrics.reload, log=ears.log)
 
-    assert [asyncio.run(found.look()) for _ in range(2)] == [False, True]
+    assert [asyncio.run(found.reload_if_changed()) for _ in range(2)] == [False, True]
     assert [policy.name for policy in found.settings.rules.policies] == ["b"]
 
 
@@ -227,7 +227,7 @@ def test_settings_that_would_not_have_been_started_with_are_refused(tmp_path: Pa
     )
     path.write_text(OTHER, encoding="utf-8")
 
-    assert [asyncio.run(strict.look()) for _ in range(2)] == [False, False]
+    assert [asyncio.run(strict.reload_if_changed()) for _ in range(2)] == [False, False]
     assert [policy.name for policy in strict.settings.rules.policies] == ["a"]
     assert [line["mistake"] for line in ears.lines("policy.refused")] == ["not b"]
     assert not ears.metrics.reload.succeeded
@@ -239,8 +239,8 @@ def test_files_are_read_even_when_all_threads_of_the_loop_wait_for_names(book: B
     async def scene() -> bool:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(_Full(1))
-        await book.reloader.look()
-        return await book.reloader.look()
+        await book.reloader.reload_if_changed()
+        return await book.reloader.reload_if_changed()
 
     assert asyncio.run(scene()) is True
 

@@ -129,7 +129,7 @@ def test_trouble_is_logged_at_every_attempt_and_notified_once(
 ) -> None:
     told = Told()
     for _ in range(3):
-        told.reporter.away("connection refused", refused=refused, retry="in 1.0s")
+        told.reporter.lost("connection refused", refused=refused, retry="in 1.0s")
     assert told.logged(event) == ["connection refused"] * 3
     assert told.waiting == [f"orders: {words}: connection refused"]
 
@@ -137,7 +137,7 @@ def test_trouble_is_logged_at_every_attempt_and_notified_once(
 def test_other_trouble_is_notified_anew() -> None:
     told = Told()
     for why in ("refused", "refused", "no route", "no route"):
-        told.reporter.away(why, refused=False, retry="in 1.0s")
+        told.reporter.lost(why, refused=False, retry="in 1.0s")
     assert told.waiting == ["orders: is away: refused", "orders: is away: no route"]
 
 

@@ -28,7 +28,7 @@ def test_what_was_asked_for_before_is_done_as_soon_as_there_is_a_loop(number: si
     os.kill(os.getpid(), number)
 
     async def begun() -> tuple[bool, bool]:
-        flags = signal_handlers.obeyed(make_log(LogFormat.JSON, LogLevel.INFO, to=io.StringIO()))
+        flags = signal_handlers.attach(make_log(LogFormat.JSON, LogLevel.INFO, to=io.StringIO()))
         await asyncio.sleep(0)
         return flags.stop.is_set(), flags.reload.is_set()
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from reaper.service.pause import unless
+from reaper.service.pause import run_unless
 
 
 async def answered(answer: str) -> str:
@@ -13,7 +13,7 @@ async def answered(answer: str) -> str:
 
 def test_what_is_done_before_the_stop_has_its_answer() -> None:
     async def play() -> str | None:
-        return await unless(asyncio.Event(), answered("done"))
+        return await run_unless(asyncio.Event(), answered("done"))
 
     assert asyncio.run(play()) == "done"
 
@@ -30,7 +30,7 @@ def test_what_would_never_end_is_left_and_cleaned_up_after_at_the_stop() -> None
     async def play() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().call_soon(stop.set)
-        assert await unless(stop, forever()) is None
+        assert await run_unless(stop, forever()) is None
 
     asyncio.run(play())
     assert left == ["cleaned up"]
@@ -41,7 +41,7 @@ def test_what_fails_fails_as_it_would_without_a_stop() -> None:
         raise OSError
 
     async def play() -> None:
-        await unless(asyncio.Event(), broken())
+        await run_unless(asyncio.Event(), broken())
 
     with pytest.raises(OSError, match=r"^$"):
         asyncio.run(play())
