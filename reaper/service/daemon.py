@@ -1,4 +1,4 @@
-"""The daemon: every part is a named task; if a part ends that never should, the process ends with the reason."""
+"""The daemon: every part is a named task; if a part ends too early, the process ends with the reason."""
 
 import asyncio
 import math

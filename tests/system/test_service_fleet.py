@@ -23,7 +23,7 @@ import reaper.service.server_loop as loop
 async def breaks(*_: object) -> None:
     raise ZeroDivisionError("as a defect would")
 
-loop.ServerLoop._cycle_until_stop = breaks
+loop.ServerLoop._run_cycles = breaks
 """
 
 
