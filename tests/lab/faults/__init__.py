@@ -1,6 +1,5 @@
-"""The fault campaign: a real reaper at a real server under a living load, and faults that strike both.
+"""Faults: real reapers at a real server under load, while everything around them and they themselves fail.
 
-`python -m tests.lab faults` runs it. The clients of the load know from their own side when they last used
-their sessions; the judge believes them, the server's log and the record, and asks whether anybody was
-terminated who did not deserve it, or without an intent.
+The clients know when they used their sessions; the judge compares that with the server's log and the audit
+log. No session may be terminated wrongly or without an intent, and everything must go on by itself.
 """

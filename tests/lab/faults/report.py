@@ -1,203 +1,229 @@
-"""The tables that a campaign prints."""
+"""The tables that a run of the faults prints, and every invariant that did not hold."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
 from reaper.telemetry import events
-from tests.lab.benchmarks.table import NOTHING, figure, table
+from tests.lab.judge.terminations import Case, Findings, Judgement
+from tests.lab.report import NOTHING, figure, figures, milliseconds, table
 
-from .campaign import Round
-from .judge import Case, Findings, Judgement
-from .notes import Truce
-from .replica import Replica, Sample
-from .steps import Step
-from .words import slips
-from .world import LEASE, World
+from .evidence import Evidence
+from .halts import Step
+from .rounds import Round
+from .supervised import Sample, SupervisedReaper
+from .world import LEASE, QuietPeriod, World
 
-_MOST_SHOWN: Final = 20
+_MAX_SHOWN: Final = 20
 _WARM_UP: Final = 2
-_MOST_GROWTH: Final = 24.0
-"""MiB that a life may grow by after its first two rounds: far more than noise, far less than a leak."""
+_MAX_GROWTH: Final = 24.0
+"""MiB by which a run may grow after its first two rounds: far more than noise, far less than a leak."""
+_NEVER: Final = (404, 500)
+"""Answers that no visitor may get: a reaper in trouble answers 503 or not at all."""
 
 
-def violations(world: World, done: Sequence[Round], found: Findings) -> list[str]:
-    """Every invariant that did not hold, in a sentence each."""
-    troubles = [
-        f"round {each.number} ({' + '.join(each.faults)}): {what}" for each in done for what in each.troubles
-    ]
-    return [
-        *troubles,
-        *(f"{_when(done, case)}: {case.why}: {case.termination.who}" for case in found.of(Judgement.WRONG)),
-        *(f"{_when(done, case)}: no intent: {case.termination.who}" for case in found.unannounced),
-        *(f"an intent without an outcome: {deed}" for deed in found.open_intents),
-        *(f"two acted at once: {one} and {other}" for one, other in found.rivals),
-        *(f"the record of {chain.name}: {what}" for chain in found.chains for what in chain.wrong),
-        *found.unread,
-        *world.visitor.wrong,
-        *slips(world.reapers),
-        *(f"terminated {truce.why}: {case.termination.who}" for truce, case in _breaches(world, found)),
-        *(
-            f"{replica.name} grew by {growth:.0f} MiB in {len(life)} rounds"
-            for replica, life in _lives(world.reapers)
-            if (growth := _growth(life)) is not None and growth > _MOST_GROWTH
-        ),
-    ]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Everything that a run left behind."""
 
+    world: World
+    rounds: Sequence[Round]
+    found: Findings
+    evidence: Evidence
 
-def tables(world: World, done: Sequence[Round], found: Findings) -> Iterator[str]:
-    """Everything worth knowing."""
-    yield _faults(world, done, found)
-    yield _invariants(world, done, found)
-    yield _resources(world.reapers)
-    if world.losses:
-        yield _take_overs(world)
-    if world.blows:
-        yield _blows(world.blows)
-    if world.notes:
-        rows = [(what, str(number)) for what, number in sorted(world.notes.items())]
-        yield table("How the faults struck", ("", "times"), rows)
-
-
-def _faults(world: World, done: Sequence[Round], found: Findings) -> str:
-    by_name = defaultdict[str, list[Round]](list)
-    for each in done:
-        for name in each.faults:
-            by_name[name].append(each)
-    head = ("", "struck", "in pairs", "felt", "back after, median", "max", "terminated", "wrong", "stuck")
-    rows = [_row(name, _felt(world, name), struck, found.cases) for name, struck in sorted(by_name.items())]
-    return table("Faults", head, rows)
-
-
-def _row(name: str, felt: str, struck: Sequence[Round], cases: Iterable[Case]) -> Sequence[str]:
-    back = [each.back_after for each in struck if each.back_after is not None]
-    during = [case for case in cases if any(_in(each, case) for each in struck)]
-    return (
-        name,
-        str(len(struck)),
-        str(sum(len(each.faults) > 1 for each in struck)),
-        felt,
-        figure(median(back), "s") if back else NOTHING,
-        figure(max(back), "s") if back else NOTHING,
-        str(len(during)),
-        str(sum(case.judgement is Judgement.WRONG for case in during)),
-        str(sum(bool(each.troubles) for each in struck)),
-    )
-
-
-def _felt(world: World, name: str) -> str:
-    awaited = world.felt[name, True] + world.felt[name, False]
-    return f"{world.felt[name, True]} of {awaited}" if awaited else NOTHING
-
-
-def _breaches(world: World, found: Findings) -> Iterator[tuple[Truce, Case]]:
-    for truce in world.truces:
-        yield from ((truce, case) for case in found.cases if truce.since <= case.at < truce.until)
-
-
-def _invariants(world: World, done: Sequence[Round], found: Findings) -> str:
-    counted = Counter(case.judgement for case in found.cases)
-    rows = [
-        ("rounds", str(len(done))),
-        ("sessions terminated by the reaper", str(len(found.cases))),
-        *((f"  {judgement}", str(counted[judgement])) for judgement in Judgement),
-        ("  without an intent", str(len(found.unannounced))),
-        ("terminated by the campaign itself", str(found.by_others)),
-        ("losses that clients heard of themselves", str(found.losses)),
-        ("intents that an end left open, settled as unknown", str(len(found.orphans))),
-        ("  terminated all the same", str(found.orphans_gone)),
-        ("intents without an outcome", str(len(found.open_intents))),
-        ("times in which nobody may be terminated", str(len(world.truces))),
-        ("  terminated all the same", str(len(list(_breaches(world, found))))),
-        ("two reapers acting at once", str(len(found.rivals))),
-        ("lines in the chains of the records", str(sum(chain.lines for chain in found.chains))),
-        ("  torn or cut by a blow, and told of there", str(sum(chain.told for chain in found.chains))),
-        ("  cut off the end by the campaign, times", str(sum(chain.cuts for chain in found.chains))),
-        ("  found by audit verify", str(sum(len(chain.untold) for chain in found.chains))),
-        ("  of them not done by the campaign", str(sum(len(chain.wrong) for chain in found.chains))),
-        ("histories that cannot be read", str(len(found.unread))),
-        ("pages that a visitor got", str(world.visitor.answers.total())),
-        ("  404 or 500", str(len(world.visitor.wrong))),
-        ("lines of logs that are none, or tell of a defect", str(len(slips(world.reapers)))),
-        ("rounds in which something did not go on by itself", str(sum(bool(each.troubles) for each in done))),
-    ]
-    return table("Invariants", ("", ""), rows)
-
-
-def _resources(reapers: Sequence[Replica]) -> str:
-    rows = []
-    for replica, life in _lives(reapers):
-        third = max(1, len(life) // 3)
-        growth = _growth(life)
-        rows.append(
-            (
-                f"{replica.name} {life[0].pid}",
-                str(len(life)),
-                figure(life[0].rss, "MiB"),
-                figure(life[-1].rss, "MiB"),
-                NOTHING if growth is None else figure(growth, "MiB"),
-                _cost(life[: third + 1]),
-                _cost(life[-third - 1 :]),
-            )
-        )
-    head = ("reaper, life", "rounds", "RSS first", "last", "growth", "CPU a cycle, first third", "last third")
-    return table("Memory and CPU of every life of three rounds or more", head, rows)
-
-
-def _lives(reapers: Sequence[Replica]) -> Iterator[tuple[Replica, list[Sample]]]:
-    for replica in reapers:
-        lives = defaultdict[int, list[Sample]](list)
-        for sample in replica.samples:
-            lives[sample.pid].append(sample)
-        yield from ((replica, life) for life in lives.values() if len(life) > _WARM_UP)
-
-
-def _growth(life: Sequence[Sample]) -> float | None:
-    return life[-1].rss - life[_WARM_UP].rss if len(life) > _WARM_UP + 1 else None
-
-
-def _cost(samples: Sequence[Sample]) -> str:
-    cycles = samples[-1].cycles - samples[0].cycles
-    return figure((samples[-1].cpu - samples[0].cpu) * 1_000 / cycles, "ms") if cycles else NOTHING
-
-
-def _take_overs(world: World) -> str:
-    gaps = defaultdict[str, list[float]](list)
-    for loss in world.losses:
-        heirs = [
-            event.at
-            for replica in world.reapers  # the lost one too: it may be back before a standby asks
-            for event in replica.daemon.journal.named(events.LEADS, since=loss.at)
+    @property
+    def violations(self) -> list[str]:
+        """Every invariant that did not hold, in a sentence each."""
+        wrong = self.found.of(Judgement.WRONG)
+        problems = [
+            f"round {each.number} ({' + '.join(each.faults)}): {what}"
+            for each in self.rounds
+            for what in each.problems
         ]
-        if heirs:
-            gaps[loss.how].append((min(heirs) - loss.at) / LEASE)
-    rows = [
-        (how, str(len(shares)), figure(100 * median(shares), "%"), figure(100 * max(shares), "%"))
-        for how, shares in sorted(gaps.items())
-    ]
-    title = f"From the loss of a leader to the next one, as a share of the lease of {LEASE:g} s"
-    return table(title, ("the leader was lost by", "times", "median", "max"), rows)
+        return [
+            *problems,
+            *(f"{self._when(case)}: {case.why}: {case.termination.key}" for case in wrong),
+            *(f"{self._when(case)}: no intent: {case.termination.key}" for case in self.found.unannounced),
+            *(f"an intent without an outcome: {intent}" for intent in self.found.open_intents),
+            *(f"two acted at once: {one} and {other}" for one, other in self.found.overlaps),
+            *(
+                f"the audit log of {each.name}: {what}"
+                for each in self.evidence.chains
+                for what in each.wrong
+            ),
+            *self.evidence.unread,
+            *self._bad_answers,
+            *self.evidence.bad_lines,
+            *(f"terminated {period.why}: {case.termination.key}" for period, case in self._breaches),
+            *(
+                f"{reaper.name} grew by {growth:.0f} MiB in {len(run)} rounds"
+                for reaper, run in _runs(self.world.reapers)
+                if (growth := _growth(run)) is not None and growth > _MAX_GROWTH
+            ),
+        ]
+
+    @property
+    def tables(self) -> Iterator[str]:
+        """All tables."""
+        yield self._faults()
+        yield figures("Invariants", self._invariants())
+        yield _resources(self.world.reapers)
+        if self.world.losses:
+            yield self._take_overs()
+        if self.world.signals:
+            yield _signals(self.world.signals)
+        if self.world.notes:
+            yield figures("How the faults happened", dict(sorted(self.world.notes.items())))
+
+    def _faults(self) -> str:
+        by_name = defaultdict[str, list[Round]](list)
+        for each in self.rounds:
+            for name in each.faults:
+                by_name[name].append(each)
+        head = (
+            "",
+            "rounds",
+            "in pairs",
+            "noticed",
+            "back after, median",
+            "max",
+            "terminated",
+            "wrong",
+            "stuck",
+        )
+        return table("Faults", head, [self._row(name, struck) for name, struck in sorted(by_name.items())])
+
+    def _row(self, name: str, struck: Sequence[Round]) -> Sequence[str]:
+        back = [each.back_after for each in struck if each.back_after is not None]
+        during = [case for case in self.found.cases if any(_in(each, case) for each in struck)]
+        noticed, missed = self.world.noticed[name, True], self.world.noticed[name, False]
+        return (
+            name,
+            str(len(struck)),
+            str(sum(len(each.faults) > 1 for each in struck)),
+            f"{noticed} of {noticed + missed}" if noticed + missed else NOTHING,
+            figure(median(back), "s") if back else NOTHING,
+            figure(max(back), "s") if back else NOTHING,
+            str(len(during)),
+            str(sum(case.judgement is Judgement.WRONG for case in during)),
+            str(sum(bool(each.problems) for each in struck)),
+        )
+
+    def _invariants(self) -> dict[str, int]:
+        found, chains = self.found, self.evidence.chains
+        return {
+            "rounds": len(self.rounds),
+            "sessions terminated by the reaper": len(found.cases),
+            **{f"  {judgement}": len(found.of(judgement)) for judgement in Judgement},
+            "  without an intent": len(found.unannounced),
+            "terminated by the experiment itself": found.by_others,
+            "terminations that clients report as well": found.client_losses,
+            "intents that the end of a run left open, settled as unknown": len(found.orphans),
+            "  of them terminated": found.orphans_terminated,
+            "intents without an outcome": len(found.open_intents),
+            "periods in which nothing may be terminated": len(self.world.quiet_periods),
+            "  terminated all the same": len(self._breaches),
+            "two reapers acting at once": len(found.overlaps),
+            "lines in the chains of the audit logs": sum(each.lines for each in chains),
+            "  torn or cut by a fault, and explained there": sum(each.explained for each in chains),
+            "  cut off the end, times": sum(each.cuts for each in chains),
+            "  found by audit verify": sum(len(each.unexplained) for each in chains),
+            "  of them not done by a fault": sum(len(each.wrong) for each in chains),
+            "histories that cannot be read": len(self.evidence.unread),
+            "pages that a visitor opened": self.world.answers.total(),
+            "  404 or 500": len(self._bad_answers),
+            "lines of logs that are not events, or have a traceback": len(self.evidence.bad_lines),
+            "rounds after which something did not go on": sum(bool(each.problems) for each in self.rounds),
+        }
+
+    def _take_overs(self) -> str:
+        gaps = defaultdict[str, list[float]](list)
+        for loss in self.world.losses:
+            # The lost one counts too: it may be back before a standby tries.
+            leads = [
+                event.at
+                for reaper in self.world.reapers
+                for event in reaper.log.named(events.LEADS, since=loss.at)
+            ]
+            if leads:
+                gaps[loss.how].append(100 * (min(leads) - loss.at) / LEASE)
+        rows = [
+            (how, str(len(shares)), figure(median(shares), "%"), figure(max(shares), "%"))
+            for how, shares in sorted(gaps.items())
+        ]
+        title = f"From the loss of a leader to the next one, as a share of the lease of {LEASE:g} s"
+        return table(title, ("the leader was lost by", "times", "median", "max"), rows)
+
+    @property
+    def _breaches(self) -> list[tuple[QuietPeriod, Case]]:
+        return [
+            (period, case)
+            for period in self.world.quiet_periods
+            for case in self.found.cases
+            if period.since <= case.at < period.until
+        ]
+
+    @property
+    def _bad_answers(self) -> list[str]:
+        answers = sorted(self.world.answers.items())
+        return [f"/{page} answered {status}, {n} times" for (page, status), n in answers if status in _NEVER]
+
+    def _when(self, case: Case) -> str:
+        during = (
+            f"round {each.number} ({' + '.join(each.faults)})" for each in self.rounds if _in(each, case)
+        )
+        return next(during, "between rounds")
 
 
-def _blows(blows: Counter[tuple[str, str]]) -> str:
-    signals = sorted({number for number, _ in blows})
-    rows = [(step.value, *(str(blows[number, step]) for number in signals)) for step in Step]
-    return table("Signals to a reaper, by what it was doing", ("", *signals), rows)
+def shown(violations: Sequence[str]) -> str:
+    """As many violations as a person reads."""
+    more = len(violations) - _MAX_SHOWN
+    return "\n".join([*violations[:_MAX_SHOWN], *([f"... and {more} more"] if more > 0 else [])])
 
 
 def _in(each: Round, case: Case) -> bool:
     return each.began <= case.at < each.ended
 
 
-def _when(done: Sequence[Round], case: Case) -> str:
-    return next(
-        (f"round {each.number} ({' + '.join(each.faults)})" for each in done if _in(each, case)),
-        "between rounds",
-    )
+def _resources(reapers: Iterable[SupervisedReaper]) -> str:
+    rows = []
+    for reaper, run in _runs(reapers):
+        third, growth = max(1, len(run) // 3), _growth(run)
+        rows.append(
+            (
+                f"{reaper.name} {run[0].pid}",
+                str(len(run)),
+                figure(run[0].rss, "MiB"),
+                figure(run[-1].rss, "MiB"),
+                NOTHING if growth is None else figure(growth, "MiB"),
+                _cost(run[: third + 1]),
+                _cost(run[-third - 1 :]),
+            )
+        )
+    head = ("reaper, run", "rounds", "RSS first", "last", "growth", "CPU a cycle, first third", "last third")
+    return table("Memory and CPU of every run of three rounds or more", head, rows)
 
 
-def shown(broken: Sequence[str]) -> str:
-    """The violations, as many as a person reads."""
-    more = len(broken) - _MOST_SHOWN
-    return "\n".join([*broken[:_MOST_SHOWN], *([f"... and {more} more"] if more > 0 else [])])
+def _runs(reapers: Iterable[SupervisedReaper]) -> Iterator[tuple[SupervisedReaper, list[Sample]]]:
+    for reaper in reapers:
+        runs = defaultdict[int, list[Sample]](list)
+        for sample in reaper.samples:
+            runs[sample.pid].append(sample)
+        yield from ((reaper, run) for run in runs.values() if len(run) > _WARM_UP)
+
+
+def _growth(run: Sequence[Sample]) -> float | None:
+    return run[-1].rss - run[_WARM_UP].rss if len(run) > _WARM_UP + 1 else None
+
+
+def _cost(run: Sequence[Sample]) -> str:
+    cycles = run[-1].cycles - run[0].cycles
+    return milliseconds((run[-1].cpu - run[0].cpu) / cycles) if cycles else NOTHING
+
+
+def _signals(signals: Counter[tuple[str, str]]) -> str:
+    names = sorted({name for name, _ in signals})
+    rows = [(step.value, *(str(signals[name, step]) for name in names)) for step in Step]
+    return table("Signals to a reaper, by what it was doing", ("", *names), rows)

@@ -1,51 +1,40 @@
-"""The world of a campaign: a server, a line to it, the reapers, the load, and everything that was noted."""
+"""The world of the faults: servers, the link to them, reapers, clients, and what was noted."""
 
 import asyncio
-import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from signal import Signals
+from tempfile import TemporaryDirectory
 from typing import Final, Self
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from reaper.telemetry import events
-from tests.postgres.majors import installation
+from tests.lab.clients.kinds import Clients
+from tests.lab.clients.session import SessionKey
+from tests.lab.world.isolation import Place
+from tests.lab.world.reaper import policy, rules
+from tests.lab.world.server import REAPER, LabServer
+from tests.lab.world.waiting import LONG, running
 from tests.postgres.proxy import Proxy
+from tests.system.policies import FILE
 
-from .load import LIMIT, Load
-from .notes import Loss, Size, Truce
-from .patience import LONG
-from .place import Place
-from .replica import Replica
-from .rules import rules
-from .server_log import PREFIX, Who
-from .servers import Server
-from .visitor import Visitor
+from .supervised import PAGES, SupervisedReaper
 
-ROLE: Final = "reaper"
+LIMIT: Final = 1.5
+"""Seconds for which a session may be idle, also in its transaction."""
 LEASE: Final = 15.0
-"""Seconds: three intervals, but at least so many."""
-SETTINGS: Final[Mapping[str, str]] = {
-    "max_connections": "60",
-    "log_line_prefix": PREFIX,
-    "max_wal_senders": "4",
-}
-"""Of every server that there is in a campaign."""
-_ROLES: Final = (
-    "CREATE ROLE app LOGIN",
-    "CREATE ROLE other LOGIN",
-    f"CREATE ROLE {ROLE} LOGIN",
-    f"GRANT pg_read_all_stats, pg_signal_backend TO {ROLE}",
-)
-_AGAIN: Final = 0.1
-
+"""Seconds: three intervals, but at least this."""
+SETTINGS: Final[Mapping[str, str]] = {"max_connections": "60", "max_wal_senders": "4"}
+_RETRY: Final = 0.1
+_IN_FLIGHT: Final = 1.0
+"""Seconds in which signals that were sent before may still take effect."""
+_BETWEEN_VISITS: Final = 0.3
 _SESSIONS: Final = """
     SELECT a.pid, floor(extract(epoch FROM a.backend_start))::int8, l.pid IS NOT NULL
       FROM pg_stat_activity a
@@ -56,109 +45,149 @@ _SESSIONS: Final = """
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """The size of a run."""
+
+    clients: Mapping[str, int]
+    repeats: int
+    """How often a fault does what it does more than once in a round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """The loss of a leader while another reaper stood by."""
+
+    at: float
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuietPeriod:
+    """A time, by this host's clock, in which nothing may be terminated."""
+
+    why: str
+    since: float
+    until: float
+
+
+def policies(dsn: str, *, limit: float = LIMIT, mode: str = "enforce") -> str:
+    """The policy file of the reapers."""
+    keys = {
+        "allowlist": {"application": ["metabase"]},
+        # Leaks pile up during a fault, and that is not a mistake in a glob.
+        "brake": {"share": "100%"},
+        "pace": {"per_cycle": 20},
+        # These clients reconnect at once, as a pool does, which the refill guard would notice.
+        "churn": "off",
+    }
+    in_transaction = ["idle in transaction", "idle in transaction (aborted)"]
+    roles = ["app", "postgres"]
+    return rules(
+        dsn,
+        policy("leaked", limit, mode=mode, role=roles, keys=keys),
+        policy("forgotten", limit, mode=mode, role=roles, state=in_transaction, keys=keys),
+        # Its outcomes are observed afterwards, beside everything that is done for real.
+        policy("dry-run", limit, mode="dry-run", role=roles, keys=keys),
+        interval=1,
+        precision=0.05,
+        protect={"application": ["nightly-*"]},
+    )
+
+
 class World:
-    """Everything that a fault can lay hands on."""
+    """Everything that a fault can reach."""
 
     def __init__(self, *, major: int, seed: int, size: Size, place: Place) -> None:
         self.dice = Random(seed)  # noqa: S311 (a repeatable choice)
         self.folder = place.folder
         self.place = place
-        self.server = Server(binaries=installation(major), settings=SETTINGS)
-        """The server that is in charge now."""
-        self.load = Load(lambda: self.server.port, Random(seed + 1))  # noqa: S311 (as above)
-        self.reapers: list[Replica] = []
-        self.losses: list[Loss] = []
-        self.by_others: set[Who] = set()
-        """Sessions that the campaign itself has terminated."""
-        self.blows = Counter[tuple[str, str]]()
-        """Signals to a reaper, by the step at which it was."""
-        self.notes: dict[str, int] = {}
-        """Figures that faults count, by their name."""
-        self.felt = Counter[tuple[str, bool]]()
-        """How often a reaper has said that it felt a fault, and how often none has, by the fault's name."""
-        self.truces: list[Truce] = []
-        self.decreed = ""
-        """The policy file for all that may act, when it is not the ordinary one."""
         self.size = size
-        self._logs = tempfile.TemporaryDirectory(prefix="reaper-faults-logs-")
+        self.server = LabServer(major, **SETTINGS)
+        """The current server."""
+        self.clients = Clients(lambda: self.server.port, limit=LIMIT, seed=seed + 1)
+        self.reapers: list[SupervisedReaper] = []
+        self.rules = ""
+        """The policy file of all reapers that may act, if it is not the usual one."""
+        self.by_others: set[SessionKey] = set()
+        """Sessions that the experiment itself has terminated."""
+        self.losses: list[Loss] = []
+        self.quiet_periods: list[QuietPeriod] = []
+        self.signals = Counter[tuple[str, str]]()
+        """Signals to a reaper, by its step of the cycle."""
+        self.notes = Counter[str]()
+        """Figures that faults count."""
+        self.noticed = Counter[tuple[str, bool]]()
+        """How often a reaper logged that it noticed a fault, and how often none did."""
+        self.answers = Counter[tuple[str, int]]()
+        """The answers to requests of pages, by page and status; 0 is none."""
+        self._servers: list[LabServer] = []
+        self._logs = TemporaryDirectory(prefix="reaper-faults-logs-")
         self._kept_logs: list[Path] = []
-        self._servers: list[Server] = []
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            stack.callback(self._logs.cleanup)
+            stack.enter_context(self._logs)
             stack.callback(self._stop_servers)
             await self.serve(self.server)
-            self.line = stack.enter_context(Proxy(self.server.dsn))
-            """The reapers' way to the server, which can be cut, and turned to another server."""
+            self.proxy = stack.enter_context(Proxy(self.server.dsn))
+            """The link from the reapers to the server."""
             stack.push_async_callback(self._stop_reapers)
-            self.witness = self.add_reaper("witness", "--dry-run")
-            """Rehearses beside the others, and is never struck itself."""
-            self.reaper = self.add_reaper("first")
-            self._clients = asyncio.create_task(self.load.run(self.size.clients), name="load")
-            stack.push_async_callback(_cancelled, self._clients)
-            self.visitor = Visitor(self.reapers)
-            visits = asyncio.create_task(self.visitor.run(), name="visits")
-            stack.push_async_callback(_cancelled, visits)
+            self.dry_runner = self.add_reaper("dry-runner", "--dry-run")
+            """A dry run beside the others, to which nothing is done."""
+            self.first = self.add_reaper("first")
+            self.load = await stack.enter_async_context(running(self.clients.run(self.size.clients)))
+            await stack.enter_async_context(running(self._visit()))
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def serve(self, server: Server) -> None:
-        """Start a server, with what the campaign needs on it."""
-        self._servers.append(server)
+    # Servers
+
+    async def serve(self, server: LabServer) -> None:
+        """Start a server and make it the current one."""
+        self.adopt(server)
         await asyncio.to_thread(server.start)
         self.server = server
-        async with self.admin() as admin:
-            for statement in _ROLES:
-                await admin.execute(statement.encode())
 
-    def adopt(self, server: Server) -> None:
-        """Remember a server that was started elsewhere: its log counts, and it is stopped at the end."""
+    def adopt(self, server: LabServer) -> None:
+        """Stop this server at the end, and count its log."""
         self._servers.append(server)
 
-    def follow(self, server: Server) -> None:
-        """From now on this one is the server, for the load and for the reapers' line."""
+    def follow(self, server: LabServer) -> None:
+        """Make this the current server, for the clients and for the link of the reapers."""
         self.server = server
-        self.line.point_at(server.dsn)
+        self.proxy.point_at(server.dsn)
 
-    @property
-    def server_logs(self) -> list[Path]:
-        """The logs of all servers that there ever were."""
-        return [*self._kept_logs, *(server.log_path for server in self._servers if server._folder)]
-
-    def retire(self, server: Server) -> None:
-        """Remove a server for good, and keep its log."""
-        kept = Path(self._logs.name, f"{len(self._kept_logs)}.log")
-        kept.write_bytes(server.log_path.read_bytes())
+    def retire(self, server: LabServer) -> None:
+        """Remove a server, and keep its log."""
+        kept = Path(self._logs.name, f"{len(self._kept_logs)}.csv")
+        kept.write_bytes(server.csv_log.read_bytes())
         self._kept_logs.append(kept)
         self._servers.remove(server)
         server.stop()
 
+    async def server_logs(self) -> list[Path]:
+        """The logs of all servers, complete up to now."""
+        for server in self._servers:
+            if server.running:
+                await asyncio.to_thread(server.flush_log)
+        return [*self._kept_logs, *(server.csv_log for server in self._servers if server.created)]
+
     @asynccontextmanager
     async def admin(self, *, within: float = LONG) -> AsyncIterator[psycopg.AsyncConnection]:
-        """A superuser's session, had as soon as the server lets anybody in."""
+        """A session of the superuser, as soon as the server accepts it."""
         connection = await self._connected(time.monotonic() + within)
         try:
             yield connection
         finally:
             await connection.close()
 
-    async def _connected(self, deadline: float) -> psycopg.AsyncConnection:
-        while True:
-            try:
-                dsn = make_conninfo(self.server.dsn, connect_timeout=5, application_name="campaign")
-                return await psycopg.AsyncConnection.connect(dsn, autocommit=True)
-            except psycopg.OperationalError:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(_AGAIN)
-
     async def execute(self, *statements: str, within: float = LONG) -> None:
-        """Run statements as the superuser, all of them again when the server is lost meanwhile."""
+        """Run statements as the superuser, all of them again if the server is lost meanwhile."""
         deadline = time.monotonic() + within
         while True:
             try:
@@ -168,125 +197,150 @@ class World:
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:
                     raise
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(_RETRY)
             else:
                 return
 
-    async def backends(self) -> list[Who]:
-        """The server's ends of the reapers' sessions, the one that may act first; none while it is away."""
+    async def reaper_backends(self) -> list[SessionKey]:
+        """The server processes of the reapers, the leader's first; none while the server is unreachable."""
         with suppress(psycopg.OperationalError):
             async with self.admin(within=0) as admin:
-                cursor = await admin.execute(_SESSIONS, (ROLE,))
-                return [Who(began, pid) for pid, began, _ in await cursor.fetchall()]
+                cursor = await admin.execute(_SESSIONS, (REAPER,))
+                return [SessionKey(began, pid) for pid, began, _ in await cursor.fetchall()]
         return []
 
-    async def terminate(self, *whom: Who) -> None:
-        """End sessions as an administrator would, and tell the judge that it was us."""
-        self.by_others.update(whom)
-        await self.execute(
-            *(
-                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = {who.pid} "  # noqa: S608
-                f"AND floor(extract(epoch FROM backend_start)) = {who.began}"
-                for who in whom
-            )
-        )
-
-    def policies(self) -> str:
-        """The policy file of every reaper that begins now."""
-        return self.decreed or rules(self.way_in, limit=LIMIT)
-
-    @property
-    def way_in(self) -> str:
-        """The reaper's way in, over the line."""
-        return make_conninfo(self.line.dsn(), user=ROLE, dbname="postgres")
-
-    def add_reaper(self, name: str, *options: str) -> Replica:
-        """Start another reaper."""
-        replica = Replica(self.folder / name, self.policies(), *options, own_disk=self.place.own_mounts)
-        self.reapers.append(replica)
-        replica.start()
-        return replica
-
-    async def join(self, name: str) -> Replica:
-        """Let another reaper of this name take part, the first time or again."""
-        for replica in self.reapers:
-            if replica.name == name:
-                replica.start()
-                break
-        else:
-            replica = self.add_reaper(name)
-        await replica.up()
-        return replica
-
-    async def leave(self, name: str) -> None:
-        """End the reaper of this name politely, if it takes part."""
-        for replica in self.reapers:
-            if replica.name == name:
-                await replica.stop()
-
-    @property
-    def acting(self) -> list[Replica]:
-        """The reapers that may act, as far as they are up."""
-        return [
-            each
-            for each in self.reapers
-            if each is not self.witness and each.in_service and each.daemon.running
-        ]
-
-    @property
-    def leader(self) -> Replica:
-        """The one that says that it leads, or the first one when none does."""
-        return next((each for each in self.acting if each.leads), self.reaper)
-
-    @property
-    def postmaster(self) -> int:
-        """The pid of the server's first process."""
-        postmaster = self.server._postmaster
-        return postmaster.pid if postmaster else 0
-
-    def lost(self, replica: Replica, how: str) -> None:
-        """Note that a leader is being lost, when somebody stands by to take over."""
-        standing_by = [
-            each
-            for each in self.acting
-            if each is not replica and each.daemon.journal.named(events.STANDS_BY)
-        ]
-        if replica.leads and standing_by:
-            self.losses.append(Loss(at=time.time(), how=how))
-
-    def check(self) -> None:
-        """Raise whatever has ended the load, which only the end of the campaign may do."""
-        if self._clients.done():
-            self._clients.result()
-
-    def count(self, what: str, by: int = 1) -> None:
-        """Count something that the table is to show."""
-        self.notes[what] = self.notes.get(what, 0) + by
-
-    async def end(self) -> None:
-        """Let every reaper end politely; from then on nothing happens that is to be judged."""
-        for replica in self.reapers:
-            await replica.stop()
-
-    async def _stop_reapers(self) -> None:
-        await self.end()
-        for replica in self.reapers:
-            replica.dismantle()
+    async def _connected(self, deadline: float) -> psycopg.AsyncConnection:
+        while True:
+            try:
+                dsn = make_conninfo(self.server.dsn, connect_timeout=5, application_name="faults")
+                return await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_RETRY)
 
     def _stop_servers(self) -> None:
         for server in self._servers:
             server.stop()
 
+    # Reapers
 
-def signal(pid: int, number: Signals) -> bool:
-    """Send a signal to whoever it is; whether there was somebody."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-        return True
-    return False
+    @property
+    def dsn(self) -> str:
+        """The DSN of the reapers, over the proxy."""
+        return make_conninfo(self.proxy.dsn(), user=REAPER, dbname="postgres")
+
+    @property
+    def acting(self) -> list[SupervisedReaper]:
+        """The reapers that may act and are running."""
+        others = [each for each in self.reapers if each is not self.dry_runner]
+        return [each for each in others if each.in_service and each.running]
+
+    @property
+    def leader(self) -> SupervisedReaper:
+        """The reaper that leads, or the first one if none does."""
+        return next((each for each in self.acting if each.leads), self.first)
+
+    @property
+    def current_rules(self) -> str:
+        """The policy file of a reaper that starts now."""
+        return self.rules or policies(self.dsn)
+
+    @property
+    def rule_files(self) -> list[Path]:
+        """The policy files of the reapers that may act, whether they are running or not."""
+        return [each.folder / FILE for each in self.reapers if each is not self.dry_runner]
+
+    def change_rules(self, *, dsn: str | None = None, limit: float = LIMIT, mode: str = "enforce") -> None:
+        """Replace their policy files; without arguments by the usual one."""
+        self.rules = policies(dsn or self.dsn, limit=limit, mode=mode)
+        for path in self.rule_files:
+            replace_file(path, self.rules)
+
+    def add_reaper(self, name: str, *options: str) -> SupervisedReaper:
+        """Start another reaper."""
+        folder = self.folder / name
+        reaper = SupervisedReaper(folder, self.current_rules, *options, own_disk=self.place.own_mounts)
+        self.reapers.append(reaper)
+        reaper.supervise()
+        return reaper
+
+    async def join(self, name: str) -> None:
+        """Start the reaper with this name, for the first time or again."""
+        known = next((reaper for reaper in self.reapers if reaper.name == name), None)
+        if known:
+            known.supervise()
+        await (known or self.add_reaper(name)).ready()
+
+    async def leave(self, name: str) -> None:
+        """Stop the reaper with this name, if it runs."""
+        for reaper in self.reapers:
+            if reaper.name == name:
+                await reaper.leave()
+
+    async def end(self) -> None:
+        """Stop every reaper; nothing that is judged happens afterwards."""
+        for reaper in self.reapers:
+            await reaper.leave()
+
+    def note_loss(self, reaper: SupervisedReaper, how: str) -> None:
+        """Note that a leader is about to be lost, if another reaper stands by."""
+        others = [each for each in self.acting if each is not reaper]
+        if reaper.leads and any(each.log.named(events.STANDS_BY) for each in others):
+            self.losses.append(Loss(at=time.time(), how=how))
+
+    @asynccontextmanager
+    async def quiet(self, why: str) -> AsyncIterator[None]:
+        """A time in which nothing may be terminated."""
+        since = time.time() + _IN_FLIGHT
+        try:
+            yield
+        finally:
+            self.quiet_periods.append(QuietPeriod(why=why, since=since, until=time.time()))
+
+    async def _stop_reapers(self) -> None:
+        await self.end()
+        for reaper in self.reapers:
+            reaper.dismantle()
+
+    async def _visit(self) -> None:
+        """Open every page of every reaper, again and again."""
+        while True:
+            for reaper in [each for each in self.reapers if each.in_service]:
+                for page in PAGES:
+                    answer = await reaper.get(page)
+                    self.answers[page, answer.status] += 1
+            await asyncio.sleep(_BETWEEN_VISITS)
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+class Expectation:
+    """Whether an acting reaper logs, from now on, that it notices something."""
+
+    def __init__(self, world: World, *names: str, text: str = "") -> None:
+        self._world = world
+        self._names = names
+        self._text = text
+        logs = [each.log for each in world.reapers if each is not world.dry_runner]
+        self._known = [(log, len(log.events)) for log in logs]
+
+    @property
+    def met(self) -> bool:
+        """Whether one has logged it by now."""
+        new = (event for log, known in self._known for event in log.events[known:])
+        return any(event.name in self._names and self._text in str(event.fields) for event in new)
+
+    async def wait(self, fault: str, *, within: float = LONG) -> bool:
+        """Wait for it, and count whether it came: another fault may prevent it."""
+        deadline = time.monotonic() + within
+        while not self.met and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_RETRY / 10)
+        self._world.noticed[fault, self.met] += 1
+        return self.met
+
+
+def replace_file(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Replace a file in one step, so that no reader sees half of it."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    beside.chmod(mode)
+    beside.replace(path)

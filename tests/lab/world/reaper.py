@@ -25,7 +25,14 @@ def policy(name: str, idle_for: float, *, mode: str = "enforce", **keys: Any) ->
     return {"name": name, "mode": mode, "match": match, **own}
 
 
-def rules(dsn: str, *policies: Keys, interval: float, precision: float = 0.25, name: str = "server") -> str:
+def rules(
+    dsn: str,
+    *policies: Keys,
+    interval: float,
+    precision: float = 0.25,
+    name: str = "server",
+    protect: Keys | None = None,
+) -> str:
     """A policy file for one server."""
     server = {"name": name, "dsn": dsn}
     return policy_file(
@@ -33,6 +40,7 @@ def rules(dsn: str, *policies: Keys, interval: float, precision: float = 0.25, n
         interval=f"{interval:g}s",
         precision=f"{round(1000 * precision)}ms",
         servers=[server],
+        protect=protect,
     )
 
 

@@ -1,0 +1,154 @@
+"""Faults of the audit log: a full disk, no permission, rotated, cut off, removed."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from reaper.telemetry import events
+from tests.lab.world.isolation import Place, mount, unmount
+
+from .fault import Fault, fault
+from .halts import full_disk
+from .supervised import SupervisedReaper
+from .world import Expectation, World
+
+_HELD: Final = (0.0, 5.0)
+_BRIEFLY: Final = (0.0, 2.0)
+
+
+def _no_disk(place: Place) -> str:
+    return "" if place.own_mounts else "root, for a small disk of its own"
+
+
+@fault("audit disk full", "audit", may_end_reapers=True, missing=_no_disk)
+async def disk_full(world: World) -> AsyncIterator[None]:
+    """Nothing more fits on the disk of the audit log, or a few bytes do."""
+    failed = Expectation(world, events.RECORD_FAILED)
+    with full_disk(world.leader.disk, world.dice.choice((0, 0, 4096, 8192))):
+        await failed.wait("audit disk full")
+        await asyncio.sleep(world.dice.uniform(*_HELD))
+        yield
+
+
+def _writes_all(place: Place) -> str:
+    # Permissions do not stop root.
+    return "" if place.own_mounts or os.geteuid() != 0 else "mounts of its own"
+
+
+@fault("audit folder read-only", "audit", may_end_reapers=True, missing=_writes_all)
+async def read_only(world: World) -> AsyncIterator[None]:
+    """The folder becomes read-only, and the file has to be opened again."""
+    reaper = world.leader
+    failed = Expectation(world, events.RECORD_FAILED)
+    with _read_only(reaper.audit, by_mount=world.place.own_mounts):
+        await reaper.hang_up()
+        await failed.wait("audit folder read-only")
+        await asyncio.sleep(world.dice.uniform(*_HELD))
+        yield
+
+
+@contextmanager
+def _read_only(audit: Path, *, by_mount: bool) -> Iterator[None]:
+    folder = audit.parent
+    if by_mount:
+        assert mount("--bind", str(folder), str(folder))
+        assert mount("-o", "remount,bind,ro", str(folder))
+    else:
+        audit.chmod(0o400)
+        folder.chmod(0o500)
+    try:
+        yield
+    finally:
+        if by_mount:
+            unmount(folder)
+        else:
+            folder.chmod(0o755)
+            audit.chmod(0o640)
+
+
+@fault("audit folder removed", "audit", "reaper", may_end_reapers=True)
+async def removed(world: World) -> AsyncIterator[None]:
+    """The folder disappears with everything in it, and an empty one comes later."""
+    reaper = world.leader
+    failed = Expectation(world, events.RECORD_FAILED)
+    try:
+        with reaper.paused():
+            _set_aside(reaper)
+            shutil.rmtree(reaper.audit.parent)
+            reaper.cuts = 0  # gone with everything else
+        await failed.wait("audit folder removed")
+        await asyncio.sleep(world.dice.uniform(*_HELD))
+        yield
+    finally:
+        reaper.audit.parent.mkdir(exist_ok=True)
+
+
+@fault("audit rotated by renaming", "audit")
+async def rotated(world: World) -> AsyncIterator[None]:
+    """As logrotate does, a few times, with a signal afterwards or without one."""
+    reaper = world.leader
+    for _ in range(world.size.repeats):
+        await asyncio.sleep(world.dice.uniform(*_BRIEFLY))
+        with suppress(FileNotFoundError):  # just rotated, and nothing was written since
+            if reaper.audit.stat().st_size:
+                _renumber(reaper.audit)
+                reaper.audit.rename(_rotated(reaper.audit, 1))
+        if world.dice.random() < 0.5:
+            await reaper.hang_up()
+    await Expectation(world, events.CYCLE_ACTED).wait("audit rotated by renaming")
+    yield
+
+
+@fault("audit copied and truncated", "audit", "reaper")
+async def copied_and_truncated(world: World) -> AsyncIterator[None]:
+    """As logrotate's copytruncate does, if nothing is written between the two."""
+    reaper = world.leader
+    for _ in range(world.size.repeats):
+        await asyncio.sleep(world.dice.uniform(*_BRIEFLY))
+        with reaper.paused():
+            _renumber(reaper.audit)
+            shutil.copy2(reaper.audit, _rotated(reaper.audit, 1))
+            os.truncate(reaper.audit, 0)
+    await Expectation(world, events.CYCLE_ACTED).wait("audit copied and truncated")
+    yield
+
+
+@fault("audit truncated", "audit", "reaper")
+async def truncated(world: World) -> AsyncIterator[None]:
+    """The end of the audit log is cut off in the middle of a line; what is lost stays lost."""
+    reaper = world.leader
+    for _ in range(world.size.repeats):
+        await asyncio.sleep(world.dice.uniform(*_BRIEFLY))
+        with reaper.paused():
+            _set_aside(reaper)
+            size = reaper.audit.stat().st_size
+            rest = world.dice.randrange(size + 1)
+            os.truncate(reaper.audit, rest)
+            reaper.cuts += rest < size
+    await Expectation(world, events.CYCLE_ACTED).wait("audit truncated")
+    yield
+
+
+def _set_aside(reaper: SupervisedReaper) -> None:
+    """Copy for the judge what is about to be lost, where the reaper does not look for rotated files."""
+    targets = (reaper.disk / f"lost-{number}" for number in count())
+    shutil.copytree(reaper.audit.parent, next(each for each in targets if not each.exists()))
+
+
+def _renumber(audit: Path) -> None:
+    """Give each rotated file the next number, as logrotate does."""
+    free = next(number for number in count(1) if not _rotated(audit, number).exists())
+    for number in range(free, 1, -1):
+        _rotated(audit, number - 1).rename(_rotated(audit, number))
+
+
+def _rotated(audit: Path, number: int) -> Path:
+    return audit.with_name(f"{audit.name}.{number}")
+
+
+FAULTS: Final[Sequence[Fault]] = (disk_full, read_only, removed, rotated, copied_and_truncated, truncated)
