@@ -109,7 +109,8 @@ def _as_list(value: object) -> object:
 
 
 def _off_is_none(value: object) -> object:
-    return None if isinstance(value, PlainScalar) and value.text == "off" else value
+    text = value.text if isinstance(value, PlainScalar) else value
+    return None if text == "off" else value
 
 
 def _or_off(schema: JsonDict) -> None:
