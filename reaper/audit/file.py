@@ -12,7 +12,7 @@ from typing import Final
 from reaper.audit.chain import Chain, Damaged, chain_at_end, chain_of_copies
 from reaper.audit.events import OPENED, TORN, TRUNCATED
 from reaper.audit.rotation import locked, rotated_copies
-from reaper.audit.sinks import Finding, NotReady, RecordFailed
+from reaper.audit.sinks import AuditLogFailed, Finding, NotReady
 
 
 class Predecessor:
@@ -228,7 +228,7 @@ class FileSink:
         except OSError as error:
             self._forget()
             raise self._failure(error) from error
-        except RecordFailed:
+        except AuditLogFailed:
             self._forget()
             raise
 
@@ -239,11 +239,11 @@ class FileSink:
                 self._predecessor.leave(os.fstat(fd), self._known.chain)
                 os.close(fd)
 
-    def _failure(self, error: OSError, *, lost: bool = False) -> RecordFailed:
+    def _failure(self, error: OSError, *, lost: bool = False) -> AuditLogFailed:
         folder = self._path.parent
         if error.errno == errno.ENOENT and not folder.exists():
-            return RecordFailed(where=self.name, why=f"its folder {folder} does not exist, create it")
-        return RecordFailed(where=self.name, why=error.strerror or str(error), lost=lost)
+            return AuditLogFailed(where=self.name, why=f"its folder {folder} does not exist, create it")
+        return AuditLogFailed(where=self.name, why=error.strerror or str(error), lost=lost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

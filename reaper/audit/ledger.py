@@ -19,7 +19,7 @@ from reaper.audit.events import (
     WRITTEN_BY_THE_PEN,
     Event,
 )
-from reaper.audit.sinks import Clock, Copy, Head, RecordFailed, Sink
+from reaper.audit.sinks import AuditLogFailed, Clock, Copy, Head, Sink
 from reaper.insight.dryrun.assessment import RESTRAINTS, Restrained
 from reaper.insight.dryrun.outcomes import Fated
 from reaper.policy.plan import BrakeTrip, Outcome, Reap, Refilling, Result
@@ -173,7 +173,7 @@ class Ledger:
     def intend(
         self, author: Author, cycle: str, snapshot: Snapshot, reaps: Sequence[Reap]
     ) -> Sequence[Intent]:
-        """Make durable what is about to be done; raises RecordFailed, and then nothing may be terminated."""
+        """Write intents durably; after AuditLogFailed nothing may be terminated."""
         if not reaps:
             return ()
         with self._lock:
@@ -186,9 +186,9 @@ class Ledger:
 
     def settle(self, intent: Intent, outcome: Outcome) -> None:
         """Record what became of an intent; what a sink cannot take now it gets before anything else."""
-        self.settle_all([(intent, outcome)])
+        self.log_outcomes([(intent, outcome)])
 
-    def settle_all(self, settled: Sequence[tuple[Intent, Outcome]]) -> None:
+    def log_outcomes(self, settled: Sequence[tuple[Intent, Outcome]]) -> None:
         """The same for what became known at one moment."""
         with self._lock:
             events = [self._outcome(intent.fields, outcome) for intent, outcome in settled]
@@ -207,7 +207,9 @@ class Ledger:
         with self._lock:
             self._each(Copy.flush)
 
-    def braked(self, author: Author, cycle: str, snapshot: Snapshot, trips: Sequence[BrakeTrip]) -> None:
+    def log_safety_limit(
+        self, author: Author, cycle: str, snapshot: Snapshot, trips: Sequence[BrakeTrip]
+    ) -> None:
         """Record, to last, which policies would have taken too large a share."""
         if not trips:
             return
@@ -215,7 +217,7 @@ class Ledger:
             events = [self._event(BRAKED, _brake(author, cycle, snapshot, trip)) for trip in trips]
             self._each(lambda copy: copy.write(events, durable=True))
 
-    def fated(self, author: Author, became: Sequence[Fated]) -> None:
+    def log_dry_run_outcomes(self, author: Author, became: Sequence[Fated]) -> None:
         """Record what became of sessions after their rehearsal, now or before anything else."""
         if not became:
             return
@@ -225,7 +227,7 @@ class Ledger:
             ]
             self._each(lambda copy: copy.deliver(events))
 
-    def left_alone(self, author: Author, cycle: str, pools: Sequence[Refilling]) -> None:
+    def log_refill_guard(self, author: Author, cycle: str, pools: Sequence[Refilling]) -> None:
         """Record which groups a policy leaves alone from now on; now, or before anything else."""
         if not pools:
             return
@@ -280,7 +282,7 @@ class Ledger:
         for number, copy in enumerate(self._copies, start=1):
             try:
                 copy.write(events, durable=True)
-            except RecordFailed:
+            except AuditLogFailed:
                 self._withdraw(intents, self._copies[:number])
                 raise
 
@@ -290,7 +292,7 @@ class Ledger:
         outcome = Outcome(result=Result.WITHDRAWN, detail="the record could not be written")
         events = [self._outcome(intent.fields, outcome) for intent in intents]
         for copy in reached:
-            with suppress(RecordFailed):
+            with suppress(AuditLogFailed):
                 copy.deliver(events, durable=True)
 
     def _each(self, act: Callable[[Copy], None]) -> None:
@@ -299,7 +301,7 @@ class Ledger:
         for copy in self._copies:
             try:
                 act(copy)
-            except RecordFailed as failure:
+            except AuditLogFailed as failure:
                 failures.append(failure)
         if failures:
             raise failures[0]

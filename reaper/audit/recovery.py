@@ -10,7 +10,7 @@ from reaper.audit.events import COUNTERS, INTENT, Event
 from reaper.audit.ledger import Ledger
 from reaper.audit.reader import Torn, open_intents, read_events
 from reaper.audit.rotation import rotated_copies
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 
 ENDED: Final = "an earlier life of the reaper ended between intent and outcome"
 _MOST_COPIES: Final = 10
@@ -77,7 +77,7 @@ def _back_from(path: Path) -> Iterator[Event | Torn]:
                     yield from noted(read_events(looked_at))
     except OSError as error:
         why = f"open intents cannot be looked for: {error.strerror or error}"
-        raise RecordFailed(where=str(looked_at), why=why) from error
+        raise AuditLogFailed(where=str(looked_at), why=why) from error
 
 
 def _near(copies: list[Path]) -> Iterator[Path]:

@@ -59,7 +59,7 @@ class Pen:
         return {**first, "seq": next(self._numbers), "run": self._run, **fields}
 
 
-class RecordFailed(Exception):
+class AuditLogFailed(Exception):
     """The record cannot be written, and therefore nothing may be terminated."""
 
     def __init__(self, *, where: str, why: str, lost: bool = False) -> None:
@@ -98,7 +98,7 @@ class Sink(Protocol):
         """Open what must be open, and tell what was found there."""
 
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
-        """Take every byte or raise RecordFailed; an empty durable batch makes last what was taken before.
+        """Take every byte or raise AuditLogFailed; an empty durable batch makes last what was taken before.
 
         Raises NotReady, and has taken nothing, when things are no longer as `ready` found them.
         """
@@ -188,7 +188,7 @@ class StreamSink:
         try:
             yield
         except OSError as error:
-            raise RecordFailed(where=self.name, why=error.strerror or str(error)) from error
+            raise AuditLogFailed(where=self.name, why=error.strerror or str(error)) from error
 
 
 Clock = Callable[[], datetime]
@@ -220,7 +220,7 @@ class Copy:
         self._sound_at = -math.inf
 
     def write(self, events: Sequence[Event] = (), *, durable: bool = False) -> None:
-        """Pay what is owed, then write these; after a RecordFailed these are the caller's to give up."""
+        """Pay what is owed, then write these; after a AuditLogFailed these are the caller's to give up."""
         with self._owing_what_is_lost():
             self._put(map(self._told, self._sink.ready()))
             self._put(self._owed)
@@ -238,7 +238,7 @@ class Copy:
         """Write these, now or, when that fails, before anything else."""
         try:
             self.write(events, durable=durable)
-        except RecordFailed:
+        except AuditLogFailed:
             self._owed = [*self._owed, *events]
             raise
 
@@ -286,7 +286,7 @@ class Copy:
     def _owing_what_is_lost(self) -> Iterator[None]:
         try:
             yield
-        except RecordFailed as failure:
+        except AuditLogFailed as failure:
             self._sound_at = -math.inf
             if failure.lost:
                 self._owed = [*self._unsynced, *self._owed]

@@ -16,7 +16,7 @@ from reaper.audit.events import BRAKED, LEFT_ALONE, OUTCOME
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
 from reaper.audit.recovery import settle_open_intents
-from reaper.audit.sinks import Finding, RecordFailed, Sink, StreamSink
+from reaper.audit.sinks import AuditLogFailed, Finding, Sink, StreamSink
 from reaper.cli.errors import Misconfigured
 from reaper.policy.text import plain
 from reaper.service.reporter import ChainHeadLog
@@ -88,11 +88,11 @@ def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
         ledger.open()
         if targets == (STDOUT,) and sys.stdout.isatty():
             log.warning(
-                events.RECORD_NOT_KEPT, why="it is shown here and nowhere kept", keep="--audit-log FILE"
+                events.AUDIT_NOT_KEPT, why="it is shown here and nowhere kept", keep="--audit-log FILE"
             )
         for target in targets:
             if target != STDOUT and (count := settle_open_intents(Path(target), ledger)):
-                log.warning(events.RECORD_RECOVERED, file=target, open_intents=count, settled_as="unknown")
+                log.warning(events.AUDIT_RECOVERED, file=target, open_intents=count, settled_as="unknown")
         heads = ChainHeadLog(ledger, log)
         heads.log_new()
         try:
@@ -100,7 +100,7 @@ def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
         finally:
             ledger.close()
             heads.log_new()
-    except RecordFailed as failed:
+    except AuditLogFailed as failed:
         raise Misconfigured(str(failed)) from None
 
 

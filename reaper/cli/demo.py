@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.output import open_console
 from reaper.demo.play import Interrupted, play
@@ -64,7 +64,7 @@ def demo(*, seconds: int, keep: bool, major: int) -> None:
     except Interrupted as interrupted:
         click.echo(f"The demo was {interrupted}; its server and its folder are removed.", err=True)
         raise click.exceptions.Exit(_SIGNALLED + interrupted.by) from None
-    except (EmbeddedServerError, ServerError, RecordFailed, StoryStuck) as failed:
+    except (EmbeddedServerError, ServerError, AuditLogFailed, StoryStuck) as failed:
         raise ServerTrouble(str(failed)) from None
     if not all_passed:
         raise click.exceptions.Exit(Exit.NO)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from reaper.audit.ledger import Ledger
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.cli.audit_log import opened_ledger
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import acting_options
@@ -52,7 +52,7 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
     with strays_told(log), opened_ledger(audit_log, log) as ledger:
         say_what_will_be_done(log, settings, options, [each.name for each in servers])
         cycles = asyncio.run(_everywhere(servers, settings, options, ledger, log))
-    unrecorded = [result for result in cycles if isinstance(result, RecordFailed)]
+    unrecorded = [result for result in cycles if isinstance(result, AuditLogFailed)]
     if unrecorded:
         raise Misconfigured(str(unrecorded[0]))
     lost = [result for result in cycles if isinstance(result, ServerError)]
@@ -64,16 +64,16 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
 
 async def _everywhere(
     servers: Sequence[Server], settings: Settings, options: RunOptions, ledger: Ledger, log: Log
-) -> Sequence[Cycle | Holder | ServerError | RecordFailed | None]:
+) -> Sequence[Cycle | Holder | ServerError | AuditLogFailed | None]:
     """One server's trouble is no other's."""
     stop = handle_signals(log).stop
 
-    async def at(server: Server) -> Cycle | Holder | ServerError | RecordFailed | None:
+    async def at(server: Server) -> Cycle | Holder | ServerError | AuditLogFailed | None:
         try:
             return await run_once(server, settings, options, ledger=ledger, log=log, stop=stop)
         except ServerError as error:
             return ServerError(f"{server.name}: {error}")
-        except RecordFailed as failed:
+        except AuditLogFailed as failed:
             return failed  # the others are in the middle of theirs
 
     return await asyncio.gather(*map(at, servers))

@@ -165,8 +165,8 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
         )
         daemon = Daemon(parts)
         totals.update(_run(daemon, log))
-        if daemon.record_failed:
-            raise daemon.record_failed
+        if daemon.audit_log_failed:
+            raise daemon.audit_log_failed
 
 
 @contextmanager

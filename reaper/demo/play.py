@@ -139,8 +139,8 @@ async def _run_cycles(
         context = station(target, at, rules, RunOptions(), ledger, clock=clock)
         name = str(next(numbers))
         cycle = await run_cycle(context, name, rules=rules, memory=memory, stopping=stop.is_set)
-        if cycle.record_failed:
-            raise cycle.record_failed
+        if cycle.audit_log_failed:
+            raise cycle.audit_log_failed
         state.finished_cycle(cycle)
         memory = cycle.remembered
         rest = rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.precision)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Final
 
 from reaper.audit.ledger import Author, Ledger, Tallied
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Server
 from reaper.postgres.counters import Counters, read_counters
 from reaper.postgres.errors import ServerError
@@ -52,7 +52,7 @@ class Account:
             reset=counters.reset,
         )
         # The cycle that wants to act finds out as well, and tells.
-        with suppress(RecordFailed):
+        with suppress(AuditLogFailed):
             self._ledger.tallied(self._author, tallied)
 
     async def note_last(self) -> None:

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Final, Protocol
 
 from reaper.audit.ledger import Author, Intent, Ledger
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.plan import BrakeTrip, Outcome, Plan, Reap, Result
@@ -62,7 +62,7 @@ class Cycle:
     memory: Memory
     """What it was judged with."""
     clock_step: Span | None = None
-    record_failed: RecordFailed | None = None
+    audit_log_failed: AuditLogFailed | None = None
 
     @property
     def results(self) -> Counter[Result]:
@@ -84,7 +84,7 @@ class Cycle:
         """Whether something that was due was not done: a brake, a refusal, an uncertain end."""
         return (
             bool(self.plan.brakes)
-            or bool(self.record_failed)
+            or bool(self.audit_log_failed)
             or any(outcome.result in _UNDONE for _, outcome in self.settled)
         )
 
@@ -108,7 +108,7 @@ class Station:
 async def run_cycle(
     station: Station, name: str, *, rules: Rules, memory: Memory, stopping: Callable[[], bool]
 ) -> Cycle:
-    """Go once through the five steps; RecordFailed is raised before the first signal or not at all."""
+    """Go once through the five steps; AuditLogFailed is raised before the first signal or not at all."""
     station.clock.begin()
     snapshot = await station.observer.observe(rules, ahead=station.ahead)
     clock_step = station.clock.step(snapshot.at)
@@ -117,7 +117,7 @@ async def run_cycle(
     if station.clock.counted_from is not None:
         snapshot = snapshot.counted_from(station.clock.counted_from)
     plan = decide(snapshot=snapshot, rules=rules, memory=memory)
-    station.ledger.braked(station.author, name, snapshot, new_brakes(plan, memory))
+    station.ledger.log_safety_limit(station.author, name, snapshot, new_brakes(plan, memory))
     intents = station.ledger.intend(station.author, name, snapshot, (*plan.reaps, *plan.rehearsals))
     book = await _carry_out(intents, station, stopping, heard=snapshot.at)
     return Cycle(
@@ -128,7 +128,7 @@ async def run_cycle(
         rehearsed=tuple(book.rehearsed),
         memory=memory,
         clock_step=clock_step,
-        record_failed=book.failure,
+        audit_log_failed=book.failure,
     )
 
 
@@ -174,7 +174,7 @@ class _Book:
         self._ledger = ledger
         self.settled: list[tuple[Reap, Outcome]] = []
         self.rehearsed: list[tuple[str, Reap]] = []
-        self.failure: RecordFailed | None = None
+        self.failure: AuditLogFailed | None = None
 
     @property
     def veto(self) -> Outcome | None:
@@ -185,7 +185,7 @@ class _Book:
             return
         self.settled += [(intent.reap, outcome) for intent, outcome in ends]
         self.rehearsed += [(each.id, each.reap) for each, end in ends if end.result is Result.REHEARSED]
-        self._try(lambda: self._ledger.settle_all(ends))
+        self._try(lambda: self._ledger.log_outcomes(ends))
 
     def flush(self) -> None:
         self._try(self._ledger.flush)
@@ -193,7 +193,7 @@ class _Book:
     def _try(self, write: Callable[[], None]) -> None:
         try:
             write()
-        except RecordFailed as failure:
+        except AuditLogFailed as failure:
             self.failure = self.failure or failure
 
 

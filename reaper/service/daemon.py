@@ -12,7 +12,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 
 from reaper.audit.ledger import Ledger
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Occasion, Server, Settings, Webhook
 from reaper.policy.time import seconds
 from reaper.service.connection import RunOptions
@@ -73,7 +73,7 @@ class Daemon:
 
     def __init__(self, parts: DaemonParts) -> None:
         self._parts = parts
-        self.record_failed: RecordFailed | None = None
+        self.audit_log_failed: AuditLogFailed | None = None
         """Why the end of the audit log could not be written."""
         context = LoopContext(
             settings=self._settings, options=parts.options, ledger=parts.ledger, keeping=parts.keeping
@@ -173,16 +173,16 @@ class Daemon:
     def _reopen_audit_log(self) -> None:
         try:
             self._parts.ledger.reopen()
-        except RecordFailed as failed:
-            self._parts.log.error(events.RECORD_FAILED, why=str(failed))  # noqa: TRY400 (a sentence)
+        except AuditLogFailed as failed:
+            self._parts.log.error(events.AUDIT_FAILED, why=str(failed))  # noqa: TRY400 (a sentence)
         else:
-            self._parts.log.info(events.RECORD_REOPENED)
+            self._parts.log.info(events.AUDIT_REOPENED)
 
     def _close_audit_log(self) -> None:
         try:
             self._parts.ledger.close()
-        except RecordFailed as failed:
-            self.record_failed = failed
+        except AuditLogFailed as failed:
+            self.audit_log_failed = failed
 
     def _new_shipper(self) -> Shipper | None:
         parts = self._parts

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from reaper.audit.ledger import Author, Ledger
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.insight.dryrun.assessment import Held, Restrained, restrained
 from reaper.insight.dryrun.outcomes import (
     Fate,
@@ -268,8 +268,8 @@ class Watch:
             self._trials.note(self._server, one)
         if self._author and became:
             # The cycle that wants to act finds out as well, and tells.
-            with suppress(RecordFailed):
-                self._ledger.fated(self._author, became)
+            with suppress(AuditLogFailed):
+                self._ledger.log_dry_run_outcomes(self._author, became)
 
 
 def _news(became: Iterable[Fated], old: set[Key]) -> list[Fated]:
@@ -311,7 +311,7 @@ class FollowUp:
         left_alone = await self.refills.cycled(cycle, onlooker)
         held = self.holdings.cycled(cycle.plan, rules=author.rules, dry_run=author.dry_run)
         # The cycle that wants to act finds out as well, and tells.
-        with suppress(RecordFailed):
-            self._ledger.left_alone(author, cycle.name, left_alone)
+        with suppress(AuditLogFailed):
+            self._ledger.log_refill_guard(author, cycle.name, left_alone)
             self._ledger.held_back(author, cycle.name, cycle.snapshot.at, held)
         return News(await self.watch.cycled(cycle, onlooker, author, interval=interval), left_alone)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from reaper.audit.ledger import Ledger
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Occasion
 from reaper.insight.dryrun.outcomes import Fate, Fated
 from reaper.policy.plan import Refilling, Result
@@ -80,7 +80,7 @@ class ChainHeadLog:
         for file, digest in self._ledger.heads():
             if self._logged.get(file) != digest:
                 self._logged[file] = digest
-                self._log.info(events.RECORD_HEAD, file=file, digest=digest)
+                self._log.info(events.AUDIT_HEAD, file=file, digest=digest)
 
 
 @dataclass(slots=True)
@@ -188,8 +188,8 @@ class Reporter:
     def failed(self, error: Exception) -> None:
         """A cycle failed; the next one follows."""
         kind, event = "cycle", events.CYCLE_FAILED
-        if isinstance(error, RecordFailed):
-            kind, event = "record", events.RECORD_FAILED
+        if isinstance(error, AuditLogFailed):
+            kind, event = "record", events.AUDIT_FAILED
         self.totals.failures += 1
         self._metrics.failed(self._server, kind)
         self._log.error(event, why=str(error))
@@ -220,9 +220,9 @@ class Reporter:
             took=took,
             clock_stepped=clock_stepped,
         )
-        if cycle.record_failed:
+        if cycle.audit_log_failed:
             self._metrics.failed(self._server, "record")
-            self._tell_failure(cycle.record_failed)
+            self._tell_failure(cycle.audit_log_failed)
         else:
             self._gauges.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
             self._last_failure = None
@@ -291,8 +291,8 @@ def report(cycle: Cycle, log: Log) -> None:
         log.warning(
             events.SERVER_UNREADABLE, unreadable=cycle.snapshot.unreadable, mend="GRANT pg_read_all_stats"
         )
-    if cycle.record_failed:
-        log.error(events.RECORD_FAILED, why=str(cycle.record_failed))
+    if cycle.audit_log_failed:
+        log.error(events.AUDIT_FAILED, why=str(cycle.audit_log_failed))
     say: Callable[..., None] = log.info if cycle.settled else log.debug
     event = events.CYCLE_ACTED if cycle.settled else events.CYCLE_QUIET
     slots = cycle.snapshot.slots

@@ -10,7 +10,7 @@ from typing import Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from reaper.audit.ledger import Ledger
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Server, Settings
 from reaper.policy.deadline import rest_after, shared_moment
 from reaper.policy.memory import Memory
@@ -181,7 +181,7 @@ class ServerLoop:
             rest = seconds(self._context.settings().interval)
             try:
                 cycle = await self._cycle(post, rules, memory)
-            except (ObservingFailed, RecordFailed) as failed:
+            except (ObservingFailed, AuditLogFailed) as failed:
                 self._reporter.failed(failed)
                 self.status.set(State.FAILING, str(failed))
             else:
@@ -221,7 +221,7 @@ class ServerLoop:
         self._served = True
         self.status.slots = cycle.snapshot.slots
         self.lookout.cycled(cycle.snapshot, rules)
-        failed = cycle.record_failed
+        failed = cycle.audit_log_failed
         self.status.set(State.FAILING if failed else State.WORKING, str(failed or ""))
         self._reporter.cycled(cycle, took=time.monotonic() - started)
         if self._annals:

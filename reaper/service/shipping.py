@@ -286,23 +286,23 @@ class Shipper:
             if trouble not in self._told and len(self._told) < _MOST_TROUBLES:
                 self._told.add(trouble)
                 self._gauges.failures["file"] += 1
-                self._log.warning(events.TABLE_TROUBLE, why=trouble)
+                self._log.warning(events.AUDIT_TABLE_TROUBLE, why=trouble)
         if missed := self._backlog.missed():
             self._gauges.failures["missed"] += missed
             why = "removed before all of it had arrived in the table"
-            self._log.error(events.TABLE_MISSED, copies=missed, why=why)
+            self._log.error(events.AUDIT_TABLE_MISSED, copies=missed, why=why)
             self._alarm(PART, why)
 
     async def _reached(self, table: RecordTable) -> None:
         for why, mend in await table.doubts():
             if why not in self._told:
                 self._told.add(why)
-                self._log.warning(events.TABLE_TROUBLE, why=why, mend=mend)
+                self._log.warning(events.AUDIT_TABLE_TROUBLE, why=why, mend=mend)
         self._gauges.connected = True
         self._gauges.arrived(0)
         self._asked_at = time.monotonic()
         if self._state != _WORKING:
-            self._log.info(events.TABLE_REACHED, at=table.where, bytes_waiting=self._gauges.waiting)
+            self._log.info(events.AUDIT_TABLE_REACHED, at=table.where, bytes_waiting=self._gauges.waiting)
         self._state, self._why = _WORKING, ""
 
     def _failed(self, attempt: RetryCallState) -> None:
@@ -314,7 +314,7 @@ class Shipper:
         self._gauges.failures[state] += 1
         self._why = str(error)
         if state != self._state:
-            event = events.TABLE_DENIED if state == "refused" else events.TABLE_UNREACHABLE
+            event = events.AUDIT_TABLE_DENIED if state == "refused" else events.AUDIT_TABLE_UNREACHABLE
             self._log.error(event, why=self._why, so=_GOES_ON)
             self._alarm(PART, f"{state}: {self._why}")
         self._state = state
@@ -326,5 +326,5 @@ class Shipper:
         self._measure()
         if self._load or self._gauges.waiting:
             self._log.warning(
-                events.TABLE_BEHIND, bytes_waiting=self._gauges.waiting, so="the next start goes on"
+                events.AUDIT_TABLE_BEHIND, bytes_waiting=self._gauges.waiting, so="the next start goes on"
             )

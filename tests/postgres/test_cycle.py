@@ -11,7 +11,7 @@ import pytest
 from reaper.audit.events import BRAKED, INTENT, OUTCOME
 from reaper.audit.file import FileSink
 from reaper.audit.reader import open_intents
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.policy.plan import Reap, Result, Spare, Spared
 from reaper.policy.rules import Brake, Mode
 from reaper.policy.session import SessionId
@@ -101,7 +101,7 @@ def test_when_the_record_cannot_be_written_nobody_is_touched(stage: Stage, tmp_p
     post = Post(stage, tmp_path, sink=FileSink(tmp_path / "missing" / "audit.jsonl"))
     post.sight()
 
-    with pytest.raises(RecordFailed, match="nothing is terminated until it can"):
+    with pytest.raises(AuditLogFailed, match="nothing is terminated until it can"):
         post.cycle(policy(stage.application))
 
     assert all(client.alive() for client in clients)
@@ -121,7 +121,7 @@ def test_when_the_record_fails_in_the_middle_the_rest_is_withdrawn(post: Post) -
     cycle = post.cycle(policy(post.stage.application))
 
     assert cycle.results == {Result.WOKE: 1, Result.TERMINATED: FLIGHT - 1, Result.WITHDRAWN: 2}
-    assert cycle.record_failed
+    assert cycle.audit_log_failed
     assert cycle.left_undone
     assert all(client.alive() for client in rest)
     folder.with_name("moved").rename(folder)

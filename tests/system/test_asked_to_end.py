@@ -71,14 +71,14 @@ def test_what_is_asked_for_before_there_is_a_loop_is_done_as_soon_as_there_is_on
         done = held.life.ended()
 
     assert done.code == 0
-    assert [line["event"] for line in parsed(said)][:2] == ["record.head", "reaper.started"]
+    assert [line["event"] for line in parsed(said)][:2] == ["audit.head", "reaper.started"]
     assert "reaper.stopping" in {line["event"] for line in parsed(said)}
 
 
 def test_a_reload_that_is_asked_for_before_there_is_a_loop_is_made_up_for(policies: Reaper) -> None:
     with Held(policies) as held:
         held.life.send(SIGHUP)
-        held.let_go(until_it_says="record.reopened")
+        held.let_go(until_it_says="audit.reopened")
         held.life.send(SIGTERM)
         assert held.life.ended().code == 0
 

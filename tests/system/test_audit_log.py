@@ -112,7 +112,7 @@ def test_rotation_loses_no_line(reaper: Reaper, app: Role, clients: Clients, tol
         if told:
             life.send(signal.SIGHUP)
     if told:
-        life.logged("record.reopened", times=2)
+        life.logged("audit.reopened", times=2)
     until(clients.open(role=app, application="last").left)
     done = life.end()
 
@@ -135,7 +135,7 @@ def test_a_file_that_may_not_grow_spares_everybody_loudly_until_it_may(
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     meanwhile = clients.open(role=app, application="meanwhile")
 
-    failed = life.logged("record.failed", times=2)
+    failed = life.logged("audit.failed", times=2)
     assert meanwhile.present()
     assert (failed["level"], failed["why"]) == (
         "error",
@@ -197,7 +197,7 @@ def test_a_reader_of_the_record_that_goes_away_spares_everybody_and_is_told_to_t
     os.close(ours)
     leak = clients.open(role=app)
 
-    failed = life.logged("record.failed", times=2)
+    failed = life.logged("audit.failed", times=2)
     done = life.end()
 
     assert leak.present()
@@ -280,7 +280,7 @@ def test_intents_that_a_life_left_open_are_shown_and_then_settled_by_the_next(
     assert [row["intent"] for row in shown.document] == [intent["intent"]]
 
     next_life = reaper.start("run", *RECORD)
-    assert next_life.logged("record.recovered")["open_intents"] == 1
+    assert next_life.logged("audit.recovered")["open_intents"] == 1
     next_life.end()
 
     assert reaper("audit", "audit.jsonl", "--open").code == 0

@@ -29,10 +29,10 @@ def test_it_takes_what_both_of_its_looks_condemn_and_ends_with_0(
     assert done.code == 0
     assert became(done) == ["terminated"]
     assert [line["event"] for line in done.log] == [
-        "record.head",
+        "audit.head",
         "reaper.started",
         "cycle.acted",
-        "record.head",
+        "audit.head",
     ]
 
 

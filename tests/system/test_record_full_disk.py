@@ -23,7 +23,7 @@ from reaper.policy.session import Identity, Session, SessionId, Slots, Snapshot,
 from reaper.policy.verdict import Outcome, Reap, Result
 from reaper.record.file import FileSink
 from reaper.record.ledger import Author, Ledger
-from reaper.record.writer import RecordFailed
+from reaper.record.writer import AuditLogFailed
 
 path, limit = Path(sys.argv[1]), int(sys.argv[2])
 ballast = path.with_name("ballast")
@@ -53,13 +53,13 @@ def carry_out(intents):
             print(intent.id)
         try:
             ledger.settle(intent, Outcome(result=Result.WITHDRAWN if failure else Result.TERMINATED))
-        except RecordFailed as failed:
+        except AuditLogFailed as failed:
             failure = failed
 
 for cycle in range(1_000):
     try:
         carry_out(ledger.intend(author, str(cycle), snapshot, reaps))
-    except RecordFailed as failed:
+    except AuditLogFailed as failed:
         failure = failed
     if failure:
         print(failure, file=sys.stderr)
@@ -68,7 +68,7 @@ for attempt in range(3):
     try:
         ledger.intend(author, "full", snapshot, reaps)
         print("intended on a full disk")
-    except RecordFailed:
+    except AuditLogFailed:
         pass
 make_room()
 failure = None

@@ -123,7 +123,7 @@ def test_a_table_that_is_away_stands_in_nobodys_way_and_gets_everything_when_it_
     archive.server.shut_down("immediate")
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive)
-    service.life.logged("table.unreachable")
+    service.life.logged("audit_table.unreachable")
     reaped(reaper, clients, app, "while-away")
     until(lambda: (service.number("reaper_record_table_failures_total", kind="away") or 0) >= 2)
 
@@ -133,13 +133,13 @@ def test_a_table_that_is_away_stands_in_nobodys_way_and_gets_everything_when_it_
     assert (service.number("reaper_record_table_lag_seconds") or 0) > 0
     assert (service.number("reaper_record_table_lag_bytes") or 0) > 0
     archive.server.start()
-    service.life.logged("table.reached")
+    service.life.logged("audit_table.reached")
     until(lambda: archive.lines() == lines_of(reaper))
     service.shows(0, "reaper_record_table_lag_seconds")
     archive.server.restart("immediate")
     reaped(reaper, clients, app, "after-a-restart")
     until(lambda: archive.lines() == lines_of(reaper))
-    assert len(events(service.life, "table.unreachable")) == 2, "told once each time"
+    assert len(events(service.life, "audit_table.unreachable")) == 2, "told once each time"
 
 
 def test_after_any_number_of_crashes_the_table_holds_the_lines_of_the_file_and_each_once(
@@ -165,7 +165,7 @@ def test_a_record_that_is_rotated_and_compressed_while_the_table_is_away_arrives
     archive.server.shut_down("immediate")
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive)
-    service.life.logged("table.unreachable")
+    service.life.logged("audit_table.unreachable")
     current = reaper.folder / "audit.jsonl"
     for day in range(3):
         reaped(reaper, clients, app, f"day-{day}")
@@ -192,7 +192,7 @@ def test_what_is_missing_there_is_a_sentence_and_all_goes_on_and_arrives_when_it
         archive.run("REVOKE INSERT ON reaper.record FROM reaper_record")
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive)
-    told = service.life.logged("table.denied")
+    told = service.life.logged("audit_table.denied")
     reaped(reaper, clients, app, "meanwhile")
 
     assert "deploy/sql/record_table.sql" in told["why"]
@@ -212,7 +212,7 @@ def test_a_line_that_the_table_does_not_take_is_told_and_arrives_with_all_others
     service = shipping(reaper, archive)
     for application in ("before", "unloved", "behind"):
         reaped(reaper, clients, app, application)
-    told = service.life.logged("table.denied")
+    told = service.life.logged("audit_table.denied")
 
     assert "violates check constraint" in told["why"]
     assert "record_table.sql" in told["why"]
@@ -236,7 +236,7 @@ def test_a_table_that_is_locked_or_takes_few_lines_at_a_time_gets_them_all(
     with archive.admin() as admin, admin.transaction():
         admin.execute("LOCK reaper.record")
         service = shipping(reaper, archive)
-        assert "SQLSTATE 55P03" in service.life.logged("table.unreachable")["why"]
+        assert "SQLSTATE 55P03" in service.life.logged("audit_table.unreachable")["why"]
         for number in range(3):
             reaped(reaper, clients, app, f"web-{number}")
     until(lambda: archive.lines() == lines_of(reaper))
@@ -251,7 +251,7 @@ def test_a_server_whose_slots_are_full_is_waited_for(
         for _ in range(4):
             slots.enter_context(psycopg.connect(archive.dsn))
         service = shipping(reaper, archive)
-        assert "connection" in service.life.logged("table.unreachable")["why"]
+        assert "connection" in service.life.logged("audit_table.unreachable")["why"]
         reaped(reaper, clients, app, "while-full")
     until(lambda: archive.lines() == lines_of(reaper))
 
@@ -267,14 +267,14 @@ def test_a_server_that_goes_deaf_delays_neither_a_termination_nor_the_end(
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive, dsn=way_there.dsn(archive.dsn))
-    service.life.logged("table.reached")
+    service.life.logged("audit_table.reached")
     until(lambda: archive.lines() == lines_of(reaper))
     way_there.go_deaf()
     reaped(reaper, clients, app, "while-deaf")
     done = service.life.end()
 
     assert done.code == 0
-    (behind,) = (line for line in done.log if line["event"] == "table.behind")
+    (behind,) = (line for line in done.log if line["event"] == "audit_table.behind")
     assert behind["bytes_waiting"] > 0
     way_there.restore()
     again = shipping(reaper, archive)
@@ -337,7 +337,7 @@ def test_a_role_that_could_change_the_copy_is_told_of(reaper: Reaper, archive: A
     reaper.write(FILE, policy_file(leaked(app)))
     life = shipping(reaper, archive, dsn=archive.server.dsn).life
 
-    assert "may change" in life.logged("table.trouble")["why"]
+    assert "may change" in life.logged("audit_table.trouble")["why"]
     until(archive.lines)
 
 

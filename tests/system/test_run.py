@@ -96,7 +96,7 @@ def test_a_signal_ends_it_with_a_summary_and_exit_code_0(
     done = life.end(number)
 
     assert done.code == 0
-    stopping, stopped = [line for line in done.log if line["event"] != "record.head"][-2:]
+    stopping, stopped = [line for line in done.log if line["event"] != "audit.head"][-2:]
     assert (stopping["event"], stopped["event"]) == ("reaper.stopping", "reaper.stopped")
     assert stopping["signal"] == number.name
     assert stopped["cycles"] == 1

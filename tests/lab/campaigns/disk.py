@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from reaper.telemetry.events import RECORD_FAILED
+from reaper.telemetry.events import AUDIT_FAILED
 from tests.lab.report import Report, figures
 from tests.lab.world.isolation import small_disk
 from tests.postgres.waiting import until
@@ -65,9 +65,9 @@ def _filled(reaper: AuditedReaper, ballast: Path, room: int) -> int:
     since = time.time()
     free = shutil.disk_usage(ballast.parent).free
     ballast.write_bytes(b"\0" * max(0, free - room))
-    reaper.wait(RECORD_FAILED, since=since, within=_PATIENCE)
+    reaper.wait(AUDIT_FAILED, since=since, within=_PATIENCE)
     before = len(reaper.terminated())
-    until(lambda: len(reaper.log.named(RECORD_FAILED, since=since)) >= _FAILURES, within=_PATIENCE)
+    until(lambda: len(reaper.log.named(AUDIT_FAILED, since=since)) >= _FAILURES, within=_PATIENCE)
     return len(reaper.terminated()) - before
 
 
@@ -76,5 +76,5 @@ def _start_refused(reaper: AuditedReaper) -> bool:
     reaper.kill()
     since = time.time()
     reaper.start()
-    until(lambda: not reaper.running or reaper.log.named(RECORD_FAILED, since=since), within=_PATIENCE)
+    until(lambda: not reaper.running or reaper.log.named(AUDIT_FAILED, since=since), within=_PATIENCE)
     return not reaper.running

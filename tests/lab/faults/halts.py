@@ -126,7 +126,7 @@ async def _observing(world: World, _: SupervisedReaper) -> AsyncIterator[None]:
 async def _intending(_: World, reaper: SupervisedReaper) -> AsyncIterator[None]:
     """Let it find no room for its intents."""
     with _no_room(reaper):
-        await _next(reaper, events.RECORD_FAILED)
+        await _next(reaper, events.AUDIT_FAILED)
         yield
 
 
@@ -169,7 +169,7 @@ async def _settling(world: World, reaper: SupervisedReaper) -> AsyncIterator[Non
         await wait_until(lambda: _has_pending(pid, SIGTERM), within=_SOON)
         with _no_room(reaper):
             signal(pid, SIGCONT)
-            await _next(reaper, events.RECORD_FAILED)
+            await _next(reaper, events.AUDIT_FAILED)
             yield
 
 

@@ -28,7 +28,7 @@ def _no_disk(place: Place) -> str:
 @fault("audit disk full", "audit", may_end_reapers=True, missing=_no_disk)
 async def disk_full(world: World) -> AsyncIterator[None]:
     """Nothing more fits on the disk of the audit log, or a few bytes do."""
-    failed = Expectation(world, events.RECORD_FAILED)
+    failed = Expectation(world, events.AUDIT_FAILED)
     with full_disk(world.leader.disk, world.dice.choice((0, 0, 4096, 8192))):
         await failed.wait("audit disk full")
         await asyncio.sleep(world.dice.uniform(*_HELD))
@@ -44,7 +44,7 @@ def _writes_all(place: Place) -> str:
 async def read_only(world: World) -> AsyncIterator[None]:
     """The folder becomes read-only, and the file has to be opened again."""
     reaper = world.leader
-    failed = Expectation(world, events.RECORD_FAILED)
+    failed = Expectation(world, events.AUDIT_FAILED)
     with _read_only(reaper.audit, by_mount=world.place.own_mounts):
         await reaper.hang_up()
         await failed.wait("audit folder read-only")
@@ -75,7 +75,7 @@ def _read_only(audit: Path, *, by_mount: bool) -> Iterator[None]:
 async def removed(world: World) -> AsyncIterator[None]:
     """The folder disappears with everything in it, and an empty one comes later."""
     reaper = world.leader
-    failed = Expectation(world, events.RECORD_FAILED)
+    failed = Expectation(world, events.AUDIT_FAILED)
     try:
         with reaper.paused():
             _set_aside(reaper)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from reaper.audit.chain import Chain
 from reaper.audit.events import OPENED
 from reaper.audit.ledger import Author, Ledger
-from reaper.audit.sinks import Finding, RecordFailed, Sink
+from reaper.audit.sinks import AuditLogFailed, Finding, Sink
 from reaper.policy.match import Match
 from reaper.policy.plan import Outcome, Reap, Result
 from reaper.policy.rules import Mode, Policy
@@ -101,10 +101,10 @@ class Shelf:
 
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
         if self.broken:
-            raise RecordFailed(where=self.name, why="it is broken")
+            raise AuditLogFailed(where=self.name, why="it is broken")
         self.taken.extend(self._chain.carry_on(lines))
         if durable and self.unsyncable:
-            raise RecordFailed(where=self.name, why="it does not last", lost=True)
+            raise AuditLogFailed(where=self.name, why="it does not last", lost=True)
         if durable:
             self.durable = len(self.taken)
 

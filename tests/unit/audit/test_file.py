@@ -15,7 +15,7 @@ from reaper.audit import sinks as copies
 from reaper.audit.events import INTENT, OPENED, OUTCOME, TORN, TRUNCATED
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 
 from .build import AUTHOR, SNAPSHOT, TERMINATED, events, ledger, names, reap
 
@@ -129,7 +129,7 @@ def test_a_descriptor_closed_behind_its_back_is_a_failure_and_then_mended(
     act(book, 1)
     assert sink._fd is not None
     os.close(sink._fd)
-    with pytest.raises(RecordFailed, match="Bad file descriptor"):
+    with pytest.raises(AuditLogFailed, match="Bad file descriptor"):
         book.intend(AUTHOR, "c1", SNAPSHOT, [reap(2)])
     act(book, 3)
     assert pids(path) == [1, 3]
@@ -148,7 +148,7 @@ def test_a_failed_sync_is_not_asked_again_of_the_same_descriptor(
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
     book.settle(intent, TERMINATED)
     monkeypatch.setattr(os, "fdatasync", failing)
-    with pytest.raises(RecordFailed, match="Input/output error"):
+    with pytest.raises(AuditLogFailed, match="Input/output error"):
         book.flush()
     book.flush()
     assert len(asked) == 2
@@ -206,7 +206,7 @@ def test_a_short_write_is_a_failure_and_the_rest_of_the_line_is_not_glued_to_it(
     write = os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, data: write(fd, data[:100]))
-        with pytest.raises(RecordFailed, match=r"100 of \d+ bytes were taken: the disk is full"):
+        with pytest.raises(AuditLogFailed, match=r"100 of \d+ bytes were taken: the disk is full"):
             book.intend(AUTHOR, "c2", SNAPSHOT, [reap(2)])
     act(book, 3)
     lines = path.read_bytes().splitlines(keepends=True)
@@ -234,7 +234,9 @@ def test_a_place_that_cannot_hold_a_record_is_named_in_a_sentence(
 ) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "file").touch()
-    with pytest.raises(RecordFailed, match=f"the audit record .* cannot be written: {why}; nothing is term"):
+    with pytest.raises(
+        AuditLogFailed, match=f"the audit record .* cannot be written: {why}; nothing is term"
+    ):
         ledger(FileSink(tmp_path / place)).open()
 
 
@@ -244,7 +246,7 @@ def test_a_file_that_somebody_keeps_locked_is_a_failure(
     monkeypatch.setattr(time, "sleep", lambda _: None)
     with path.open("wb") as somebody:
         fcntl.flock(somebody, fcntl.LOCK_EX)
-        with pytest.raises(RecordFailed, match="another process keeps it locked"):
+        with pytest.raises(AuditLogFailed, match="another process keeps it locked"):
             book.open()
     book.open()
     assert names(path) == [OPENED]
@@ -254,7 +256,7 @@ def test_a_closed_ledger_writes_nothing_any_more(book: Ledger) -> None:
     act(book)
     book.close()
     book.close()
-    with pytest.raises(RecordFailed, match="it was closed"):
+    with pytest.raises(AuditLogFailed, match="it was closed"):
         act(book)
 
 
@@ -269,5 +271,5 @@ def test_a_place_where_files_have_no_lasting_number_is_a_failure_and_no_endless_
         return os.stat_result(fields)
 
     monkeypatch.setattr(os, "fstat", numbered)
-    with pytest.raises(RecordFailed, match="another file at its path"):
+    with pytest.raises(AuditLogFailed, match="another file at its path"):
         ledger(FileSink(path)).open()

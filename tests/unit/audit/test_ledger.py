@@ -4,7 +4,7 @@ import pytest
 
 from reaper.audit.events import CLOSED, INTENT, OPENED
 from reaper.audit.ledger import Ledger
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.policy.plan import Outcome, Result
 
 from .build import AUTHOR, HOST_TIME, SNAPSHOT, TERMINATED, Shelf, ledger, reap
@@ -29,7 +29,7 @@ def test_a_quiet_cycle_writes_nothing() -> None:
     shelf = Shelf()
     book = ledger(shelf)
     assert book.intend(AUTHOR, "c1", SNAPSHOT, []) == ()
-    book.braked(AUTHOR, "c1", SNAPSHOT, [])
+    book.log_safety_limit(AUTHOR, "c1", SNAPSHOT, [])
     book.close()
     assert shelf.taken == []
 
@@ -45,7 +45,7 @@ def test_an_outcome_is_written_at_once_and_lasts_after_a_flush() -> None:
 
 
 def test_opening_says_at_the_start_that_the_record_cannot_be_written() -> None:
-    with pytest.raises(RecordFailed, match="the audit record shelf cannot be written: it is broken"):
+    with pytest.raises(AuditLogFailed, match="the audit record shelf cannot be written: it is broken"):
         ledger(Shelf(broken=True)).open()
 
 
@@ -70,7 +70,7 @@ def test_when_one_sink_fails_the_intents_are_withdrawn_where_they_arrived() -> N
     book = ledger(sound, broken, after)
     book.open()
     broken.unsyncable = True
-    with pytest.raises(RecordFailed, match="nothing is terminated"):
+    with pytest.raises(AuditLogFailed, match="nothing is terminated"):
         book.intend(AUTHOR, "c1", SNAPSHOT, [reap(1), reap(2)])
     assert sound.told == [OPENED, INTENT, INTENT, "withdrawn", "withdrawn"]
     assert after.told == [OPENED]
@@ -79,7 +79,7 @@ def test_when_one_sink_fails_the_intents_are_withdrawn_where_they_arrived() -> N
 def test_a_sink_that_failed_learns_of_the_withdrawal_when_it_works_again() -> None:
     shelf = Shelf(unsyncable=True)
     book = ledger(shelf)
-    with pytest.raises(RecordFailed):
+    with pytest.raises(AuditLogFailed):
         book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
     shelf.unsyncable = False
     shelf.taken.clear()
@@ -93,7 +93,7 @@ def test_an_outcome_that_cannot_be_written_is_written_before_anything_else_later
     one, other = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(1), reap(2)])
     shelf.broken = True
     for intent in (one, other):
-        with pytest.raises(RecordFailed):
+        with pytest.raises(AuditLogFailed):
             book.settle(intent, TERMINATED)
     shelf.broken = False
     book.intend(AUTHOR, "c2", SNAPSHOT, [reap(3)])
@@ -105,7 +105,7 @@ def test_a_failing_sink_does_not_keep_an_outcome_from_the_others() -> None:
     book = ledger(failing, sound)
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
     failing.broken = True
-    with pytest.raises(RecordFailed):
+    with pytest.raises(AuditLogFailed):
         book.settle(intent, TERMINATED)
     assert sound.told[-1] == "terminated"
 
@@ -116,7 +116,7 @@ def test_outcomes_that_a_failed_flush_may_have_lost_are_written_again() -> None:
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
     book.settle(intent, TERMINATED)
     shelf.unsyncable = True
-    with pytest.raises(RecordFailed):
+    with pytest.raises(AuditLogFailed):
         book.flush()
     shelf.unsyncable = False
     book.flush()
@@ -130,7 +130,7 @@ def test_a_sink_that_has_failed_is_tried_again_in_every_quiet_cycle() -> None:
     book.flush()
     shelf.broken = True
     for act in (book.open, book.flush, book.flush):
-        with pytest.raises(RecordFailed):
+        with pytest.raises(AuditLogFailed):
             act()
     shelf.broken = False
     book.flush()
@@ -141,10 +141,10 @@ def test_while_a_sink_owes_outcomes_nothing_new_is_intended_and_debts_do_not_gro
     book = ledger(shelf)
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
     shelf.broken = True
-    with pytest.raises(RecordFailed):
+    with pytest.raises(AuditLogFailed):
         book.settle(intent, TERMINATED)
     for _ in range(100):
-        with pytest.raises(RecordFailed):
+        with pytest.raises(AuditLogFailed):
             book.intend(AUTHOR, "c2", SNAPSHOT, [reap()])
     shelf.broken = False
     book.flush()

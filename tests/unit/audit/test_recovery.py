@@ -9,7 +9,7 @@ from reaper.audit.events import EVENTS, INTENT, OUTCOME, WRITTEN_BY_THE_PEN
 from reaper.audit.file import FileSink
 from reaper.audit.reader import open_intents, read_events
 from reaper.audit.recovery import ENDED, settle_open_intents
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 
 from .build import AUTHOR, SNAPSHOT, TERMINATED, Shelf, events, ledger, reap
 
@@ -192,5 +192,5 @@ def test_nothing_that_stands_in_the_file_stops_the_start(tmp_path: Path) -> None
 
 
 def test_a_folder_in_place_of_the_file_is_told_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RecordFailed, match="open intents cannot be looked for: Is a directory"):
+    with pytest.raises(AuditLogFailed, match="open intents cannot be looked for: Is a directory"):
         settle_open_intents(tmp_path, ledger(Shelf()))

@@ -39,15 +39,15 @@ def written(*, query: str | None = None) -> list[dict[str, Any]]:
     shelf = Shelf()
     book = ledger(shelf)
     trip = BrakeTrip(policy=POLICY, condemned=9, clients=10, reason="brake")
-    book.braked(AUTHOR, "c1", SNAPSHOT, [trip])
+    book.log_safety_limit(AUTHOR, "c1", SNAPSHOT, [trip])
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(query=query)])
     book.settle(intent, TERMINATED)
     one = Watched(intent=intent.id, reap=reap(query=query), at=AT, cycle="c1", rules="d1gest")
-    book.fated(AUTHOR, [unknown(one, AT, "nobody looked")])
+    book.log_dry_run_outcomes(AUTHOR, [unknown(one, AT, "nobody looked")])
     evidence = Evidence(pauses=1, until=AT, because=(9, 10))
     alone = BackOff(AT, "churn")
     identity = one.reap.session.identity
-    book.left_alone(
+    book.log_refill_guard(
         AUTHOR,
         "c1",
         [Refilling(policy=POLICY, identity=identity, at=AT, evidence=evidence, left_alone=alone)],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reaper.audit.events import INTENT, OPENED, OUTCOME, TORN
-from reaper.audit.sinks import RecordFailed, StreamSink
+from reaper.audit.sinks import AuditLogFailed, StreamSink
 
 from .build import AUTHOR, SNAPSHOT, TERMINATED, ledger, parsed, reap
 
@@ -52,7 +52,7 @@ def test_lines_longer_than_the_pipe_arrive_whole(pipe: tuple[int, int], *, block
 def test_a_reader_that_left_is_a_failure(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.close(reading)
-    with pytest.raises(RecordFailed, match="stdout cannot be written: Broken pipe"):
+    with pytest.raises(AuditLogFailed, match="stdout cannot be written: Broken pipe"):
         ledger(StreamSink(writing)).open()
 
 
@@ -63,7 +63,7 @@ def test_a_reader_that_stopped_reading_cannot_hang_us_and_gets_no_glued_line(
     reading, writing = pipe
     os.set_blocking(writing, blocking)
     sink = StreamSink(writing, stalled_ms=0)
-    with pytest.raises(RecordFailed, match="nobody read from it"):
+    with pytest.raises(AuditLogFailed, match="nobody read from it"):
         sink.write([b'{"schema": "' + b"x" * 300_000 + b'"}\n'], durable=True)
     torn = os.read(reading, 300_000)
     assert [finding.name for finding in sink.ready()] == [OPENED, TORN]
@@ -75,7 +75,7 @@ def test_a_reader_that_stopped_reading_cannot_hang_us_and_gets_no_glued_line(
 def test_a_full_disk_behind_a_redirection_is_a_failure() -> None:
     with (
         Path("/dev/full").open("wb", buffering=0) as full,
-        pytest.raises(RecordFailed, match="No space left"),
+        pytest.raises(AuditLogFailed, match="No space left"),
     ):
         ledger(StreamSink(full.fileno())).open()
 
@@ -83,7 +83,7 @@ def test_a_full_disk_behind_a_redirection_is_a_failure() -> None:
 def test_a_closed_stdout_is_a_failure(pipe: tuple[int, int]) -> None:
     _, writing = pipe
     os.close(writing)
-    with pytest.raises(RecordFailed, match="Bad file descriptor"):
+    with pytest.raises(AuditLogFailed, match="Bad file descriptor"):
         ledger(StreamSink(writing)).open()
 
 

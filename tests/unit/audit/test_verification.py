@@ -21,7 +21,7 @@ from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
 from reaper.audit.reader import LONGEST_LINE
 from reaper.audit.rotation import records_of
-from reaper.audit.sinks import RecordFailed, StreamSink
+from reaper.audit.sinks import AuditLogFailed, StreamSink
 from reaper.audit.verify import Damage, Kind, Verification
 
 from .build import AUTHOR, SNAPSHOT, TERMINATED, ledger, reap
@@ -371,7 +371,7 @@ def test_a_torn_line_of_a_stream_is_explained() -> None:
     sink = StreamSink(writing, stalled_ms=0)
     book = ledger(sink, run="life")
     book.open()
-    with pytest.raises(RecordFailed):
+    with pytest.raises(AuditLogFailed):
         sink.write([b'{"schema": 1, "run": "life", "query": "' + b"x" * 300_000 + b'"}\n'], durable=True)
     data = os.read(reading, 1_000_000)
     act(book)

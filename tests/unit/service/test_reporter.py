@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from reaper.audit.sinks import RecordFailed
+from reaper.audit.sinks import AuditLogFailed
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Outcome, Reap, Result
 from reaper.policy.rules import Brake, Policy
@@ -23,7 +23,7 @@ from .build import Ears
 OURS = Holder(pid=7, role="reaper", application="pg-reaper", database="db", ours=True)
 STRANGER = Holder(pid=8, role="app", application="web", database="db", ours=False)
 CAREFUL = replace(policy(), brake=Brake(share=0.1, above=1))
-DISK_FULL = RecordFailed(where="audit.jsonl", why="No space left on device")
+DISK_FULL = AuditLogFailed(where="audit.jsonl", why="No space left on device")
 
 
 class Told:
@@ -42,7 +42,7 @@ class Told:
         seen: Snapshot,
         *policies: Policy,
         results: Sequence[Result] = (),
-        record_failed: RecordFailed | None = None,
+        audit_log_failed: AuditLogFailed | None = None,
         clock_step: Span | None = None,
     ) -> Cycle:
         decided = plan(seen, *policies)
@@ -56,7 +56,7 @@ class Told:
             plan=decided,
             settled=tuple(settled),
             memory=self.memory,
-            record_failed=record_failed,
+            audit_log_failed=audit_log_failed,
             clock_step=clock_step,
         )
         self.memory = cycle.remembered
@@ -145,7 +145,7 @@ def test_a_failing_record_is_logged_at_every_cycle_and_notified_once_until_a_cyc
     told = Told()
     for _ in range(3):
         told.reporter.failed(DISK_FULL)
-    assert len(told.logged("record.failed")) == 3
+    assert len(told.logged("audit.failed")) == 3
     assert told.waiting == [f"orders: {DISK_FULL}"]
 
     told.cycled(snapshot())
@@ -157,9 +157,9 @@ def test_a_failing_record_is_logged_at_every_cycle_and_notified_once_until_a_cyc
 def test_outcomes_that_could_not_be_written_are_notified_once() -> None:
     told = Told()
     for _ in range(3):
-        told.cycled(snapshot(), record_failed=DISK_FULL)
+        told.cycled(snapshot(), audit_log_failed=DISK_FULL)
     assert told.waiting == [f"orders: {DISK_FULL}"]
-    assert len(told.logged("record.failed")) == 3
+    assert len(told.logged("audit.failed")) == 3
 
 
 def test_blindness_is_logged_at_every_look_and_notified_once_until_it_is_cured() -> None:

@@ -116,7 +116,7 @@ def _snapshot(feed: Feed, row: Columns, sessions: tuple[Session, ...], *, unread
 def _record(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
     shelf = Shelf()
     book = ledger(shelf)
-    book.braked(AUTHOR, "1", seen, plan.brakes)
+    book.log_safety_limit(AUTHOR, "1", seen, plan.brakes)
     for intent in book.intend(AUTHOR, "1", seen, (*plan.reaps, *plan.rehearsals)):
         book.settle(intent, outcome)
     for line in shelf.taken:
