@@ -74,9 +74,9 @@ def _about(evidence: Evidence) -> list[str]:
         ),
         "",
         (
-            "Not said below, and so as always: at most 10 sessions a policy and cycle (pace), and none at "
-            "all when more than half of all clients would go (brake). Both count for each policy by "
-            "itself: let one policy act, look how it goes, and then the next."
+            "By default: at most 10 sessions a policy and cycle (max_per_cycle), and none at all if "
+            "more than half of all clients would go (safety_limit). Both apply to each policy by itself: let "
+            "one policy act, look how it goes, and then the next."
         ),
     ]
 

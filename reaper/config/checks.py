@@ -29,16 +29,16 @@ def mistakes(head: HeadEntry | None, policies: Policies, *, names_servers: bool)
         at = ("policies", number)
         yield from _state_and_age_mistakes(policy.match, (*at, _MATCH))
         yield from _limit_mistakes(policy, at)
-        if policy.only and not names_servers:
+        if policy.servers and not names_servers:
             what = "no server in this file has labels"
-            yield Issue((*at, "only"), what, "name the servers under servers: or servers_from:")
+            yield Issue((*at, "servers"), what, "name the servers under servers: or servers_from:")
 
 
 def _head_mistakes(head: HeadEntry) -> Iterator[Issue]:
-    if head.precision > head.interval:
+    if head.min_interval > head.interval:
         interval = exact_words(head.interval)
-        what = f"the precision is longer than the interval of {interval}"
-        yield Issue(("precision",), what, f"write {interval} or less")
+        what = f"min_interval is longer than the interval of {interval}"
+        yield Issue(("min_interval",), what, f"write {interval} or less")
     yield from _repeated_names("servers", {n: server.name for n, server in enumerate(head.servers)})
     yield from _repeated_names("notify", {n: notify.name for n, notify in enumerate(head.notify)})
     for number, notify in enumerate(head.notify):
@@ -94,16 +94,17 @@ def _limit_mistakes(policy: PolicyEntry, at: KeyPath) -> Iterator[Issue]:
     if policy.action == "cancel" and states and states != {ACTIVE}:
         what = "only a running statement can be cancelled"
         yield Issue((*at, "action"), what, "write state: [active], or action: terminate")
-    if policy.churn and policy.churn.pause > policy.churn.longest:
-        longest = exact_words(policy.churn.longest)
-        what = f"the first pause is longer than the longest of {longest}"
-        yield Issue((*at, "churn", "pause"), what, f"write {longest} or less, or a longer longest:")
-    if policy.cap and ACTIVE in states:
-        yield Issue((*at, "cap"), "cap counts idle sessions, this policy matches active ones", "delete it")
-    elif policy.cap and policy.match.idle_for is None:
-        yield Issue((*at, _MATCH), "cap needs idle_for", "write for example idle_for: 10m")
-    if policy.cap and policy.keep:
-        yield Issue((*at, "cap"), "keep and cap are both set", "write one of them")
+    if (guard := policy.refill_guard) and guard.pause > guard.max_pause:
+        longest = exact_words(guard.max_pause)
+        what = f"the first pause is longer than max_pause, {longest}"
+        yield Issue((*at, "refill_guard", "pause"), what, f"write {longest} or less, or a longer max_pause:")
+    if policy.max_sessions and ACTIVE in states:
+        what = "max_sessions counts idle sessions, this policy matches active ones"
+        yield Issue((*at, "max_sessions"), what, "delete it")
+    elif policy.max_sessions and policy.match.idle_for is None:
+        yield Issue((*at, _MATCH), "max_sessions needs idle_for", "write for example idle_for: 10m")
+    if policy.max_sessions and policy.keep:
+        yield Issue((*at, "max_sessions"), "keep and max_sessions are both set", "write one of them")
 
 
 class _Placed(NamedTuple):
@@ -176,7 +177,7 @@ def warnings(head: HeadEntry, policies: Policies, servers: Sequence[Server]) -> 
         yield from _policy_warnings(policy, ("policies", number))
         if labels and not any(policy.labels().selects(each) for each in labels):
             what = "no known server has these labels"
-            yield Issue(("policies", number, "only"), what, "add them to a server, or write others")
+            yield Issue(("policies", number, "servers"), what, "add them to a server, or write others")
 
 
 def _selector_warnings(placed: _Placed) -> Iterator[Issue]:
@@ -192,17 +193,18 @@ def _selector_warnings(placed: _Placed) -> Iterator[Issue]:
 def _policy_warnings(policy: PolicyEntry, at: KeyPath) -> Iterator[Issue]:
     lists: dict[KeyPath, Iterable[str]] = {
         (_MATCH, "state"): policy.match.state,
-        ("despite",): policy.despite,
+        ("override_protections",): policy.override_protections,
         ("during",): [window.text for window in policy.during],
         ("keep", "per"): policy.keep.per if policy.keep else (),
-        ("cap", "per"): policy.cap.per if policy.cap else (),
-        **{("only", name): values for name, values in policy.only.items()},
+        ("max_sessions", "per"): policy.max_sessions.per if policy.max_sessions else (),
+        **{("servers", name): values for name, values in policy.servers.items()},
     }
     for path, words in lists.items():
         yield from _repeated_values((*at, *path), words)
-    if policy.mode == Mode.ENFORCE and policy.brake is None and policy.when is None:
-        what = "without a brake and without when: this policy may terminate every session that it matches"
-        yield Issue((*at, "brake"), what, "write when: beside brake: off, or keep the brake")
+    if policy.mode == Mode.ENFORCE and policy.safety_limit is None and policy.when is None:
+        what = "with neither a safety limit nor when: this policy may terminate every session that it matches"
+        instead = "write when: beside safety_limit: none, or keep the safety limit"
+        yield Issue((*at, "safety_limit"), what, instead)
 
 
 def _repeated_values(at: KeyPath, words: Iterable[str]) -> Iterator[Issue]:

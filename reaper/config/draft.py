@@ -51,8 +51,7 @@ def _protect(proposed: Proposals) -> Iterator[str]:
     protected = _spelled(proposed.protected)
     if protected:
         yield from _comment(
-            "What watches the server, as seen. A name is the client's own word: the role says more, if "
-            "it has its own."
+            "Monitoring, as seen. The client chooses its name: a role of its own is the better criterion."
         )
         yield "protect:"
         yield f"  application: [{protected}]"
@@ -86,7 +85,7 @@ def _policy(policy: Proposal) -> Iterator[str]:
         yield "    allowlist:"
         yield f"      application: [{spares}]"
     if policy.used:
-        yield f"    when: {{connections_used: {policy.used}}}"
+        yield f"    when: {{slots_used: {policy.used}}}"
 
 
 def _spelled(names: Iterable[str]) -> str:

@@ -85,7 +85,7 @@ def _settings(
     digest: str,
 ) -> Settings:
     policies = tuple(entry.build() for entry in entries.values())
-    only = {entry.name: entry.labels() for entry in entries.values() if entry.only}
+    only = {entry.name: entry.labels() for entry in entries.values() if entry.servers}
     servers = (*(server.build() for server in head.servers), *lists.servers)
     doubts = [*checks.warnings(head, entries, servers), *unreachable(policies, only), *lists.doubts]
     protect = head.protect.selector() if head.protect else Selector()
@@ -93,7 +93,7 @@ def _settings(
     return Settings(
         rules=Rules(policies=policies, protect=protect, digest=digest),
         interval=head.interval,
-        precision=head.precision,
+        precision=head.min_interval,
         servers=servers,
         warnings=tuple(sorted([*document.mistakes(doubts), *lists.warnings])),
         only=tuple(only.items()),

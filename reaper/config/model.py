@@ -10,7 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from reaper.config import patterns, values
-from reaper.config.settings import DEFAULT_INTERVAL, DEFAULT_PRECISION, LabelSelector, Occasion, Server
+from reaper.config.settings import DEFAULT_INTERVAL, DEFAULT_MIN_INTERVAL, LabelSelector, Occasion, Server
 from reaper.config.yaml_tree import PlainScalar
 from reaper.policy import rules
 from reaper.policy.match import Match
@@ -108,13 +108,12 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str | PlainScalar) and value != "" else value
 
 
-def _off_is_none(value: object) -> object:
-    text = value.text if isinstance(value, PlainScalar) else value
-    return None if text == "off" else value
+def _none_is_off(value: object) -> object:
+    return None if value == "none" else value
 
 
-def _or_off(schema: JsonDict) -> None:
-    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"const": "off"}]
+def _or_none(schema: JsonDict) -> None:
+    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"const": "none"}]
 
 
 Several = Annotated[tuple[T, ...], Field(min_length=1, max_length=MOST), BeforeValidator(_as_list)]
@@ -172,7 +171,7 @@ class MatchEntry(SelectorEntry):
     """Age of the running statement; only with state `active`."""
     blocking: Truth = False
     """Only sessions that other sessions wait for."""
-    holds_back_vacuum: Number | None = None
+    xmin_age: Number | None = None
     """Only sessions whose snapshot is at least this number of transactions old."""
 
     def build(self) -> Match:
@@ -184,7 +183,7 @@ class MatchEntry(SelectorEntry):
             transaction_for=self.transaction_for,
             connected_for=self.connected_for,
             running_for=self.running_for,
-            holds_back_vacuum=self.holds_back_vacuum,
+            holds_back_vacuum=self.xmin_age,
             blocking=self.blocking,
         )
 
@@ -192,7 +191,7 @@ class MatchEntry(SelectorEntry):
 class WhenEntry(Entry):
     """A condition of the server."""
 
-    connections_used: Share
+    slots_used: Share
     """The policy acts only if this share of the slots for ordinary roles is used: `80%`."""
 
 
@@ -205,23 +204,20 @@ class KeepEntry(Entry):
     """The columns that make a group."""
 
 
-class CapEntry(Entry):
+class MaxSessionsEntry(Entry):
     """Limits the sessions of each group; those idle longest above the limit are terminated."""
 
-    most: Count
+    count: Count
     """The number of sessions that a group may have."""
     per: Several[GroupKey]
     """The columns that make a group."""
 
-
-class PaceEntry(Entry):
-    """A limit for each cycle."""
-
-    per_cycle: Number
-    """The most sessions that one cycle terminates, the longest idle first."""
+    def build(self) -> rules.Cap:
+        """The limit of the policy package."""
+        return rules.Cap(most=self.count, per=self.per)
 
 
-class BrakeEntry(Entry):
+class SafetyLimitEntry(Entry):
     """A plan for more than `above` sessions and more than this share of all clients is not carried out."""
 
     share: Share = Field(rules.DEFAULT_BRAKE.share, json_schema_extra={"default": "50%"})
@@ -234,7 +230,7 @@ class BrakeEntry(Entry):
         return rules.Brake(share=self.share, above=self.above)
 
 
-class ChurnEntry(Entry):
+class RefillGuardEntry(Entry):
     """Pauses for pools that reopen every terminated session; each pause is twice as long as the last."""
 
     within: Annotated[Span, _duration("1s", "10m")] = Field(
@@ -243,38 +239,38 @@ class ChurnEntry(Entry):
     """A session that connects this soon after a termination has replaced it; 1s to 10m."""
     share: Share = Field(DEFAULT_CHURN.share, json_schema_extra={"default": "90%"})
     """The share of terminated sessions that must have been replaced."""
-    acts: Number = DEFAULT_CHURN.acts
+    after: Number = DEFAULT_CHURN.acts
     """The number of terminations in a group (same role, database, application and client) that are judged."""
     pause: Pause = Field(DEFAULT_CHURN.pause, json_schema_extra={"default": "10m"})
     """The first pause of a group."""
-    longest: Pause = Field(DEFAULT_CHURN.longest, json_schema_extra={"default": "4h"})
+    max_pause: Pause = Field(DEFAULT_CHURN.longest, json_schema_extra={"default": "4h"})
     """The longest pause."""
 
     def build(self) -> Churn:
         """The refill guard of the policy package."""
         return Churn(
-            within=self.within, share=self.share, acts=self.acts, pause=self.pause, longest=self.longest
+            within=self.within, share=self.share, acts=self.after, pause=self.pause, longest=self.max_pause
         )
 
 
 class PolicyEntry(Entry):
     """A named rule. The first policy in the file that matches a session decides."""
 
-    model_config = ConfigDict(json_schema_extra={"not": {"required": ["keep", "cap"]}})
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["keep", "max_sessions"]}})
 
     name: PolicyName
     """The name in logs, metrics and the audit log."""
     description: Text = ""
     """A description for people."""
     mode: Annotated[str, _word(*rules.Mode)] = "dry-run"
-    """`dry-run` only shows what would happen, `enforce` acts, `off` does nothing."""
-    only: Annotated[dict[LabelName, Several[Text]], Field(min_length=1, max_length=MOST_LABELS)] = Field({})
+    """`dry-run` only shows what would happen, `enforce` acts, `disabled` does nothing."""
+    servers: Annotated[dict[LabelName, Several[Text]], Field(min_length=1, max_length=MOST_LABELS)] = {}
     """Applies only to servers that have all of these labels; one of several values is enough."""
     match: MatchEntry
     """The sessions that the policy matches: all keys must hold."""
     allowlist: SelectorEntry | None = None
     """Sessions that are skipped although they match: one value is enough."""
-    despite: Several[Protection] = Field(
+    override_protections: Several[Protection] = Field(
         (),
         description="Built-in protections that this policy overrides. "
         + " ".join(f"`{name}`: {DESCRIPTIONS[name]}." for name in SETTABLE),
@@ -287,20 +283,20 @@ class PolicyEntry(Entry):
     """The policy acts only at these times: `Mon-Fri 20:00-06:00 Europe/Berlin`; by default always."""
     keep: KeepEntry | None = None
     """Of each group of sessions, the newest are skipped."""
-    cap: CapEntry | None = None
+    max_sessions: MaxSessionsEntry | None = None
     """Terminates only sessions of groups that have more than this."""
     action: Annotated[str, _word(*rules.Action)] = "terminate"
     """`terminate` ends the session, `cancel` only its statement (state `active`)."""
-    pace: PaceEntry = PaceEntry.model_construct(per_cycle=rules.DEFAULT_PACE)
-    """The most sessions that one cycle terminates; 10 by default."""
-    brake: Annotated[BrakeEntry | None, BeforeValidator(_off_is_none)] = Field(
-        BrakeEntry(), json_schema_extra=_or_off
+    max_per_cycle: Number = rules.DEFAULT_PACE
+    """The most sessions that one cycle terminates, the longest idle first."""
+    safety_limit: Annotated[SafetyLimitEntry | None, BeforeValidator(_none_is_off)] = Field(
+        SafetyLimitEntry(), json_schema_extra=_or_none
     )
-    """A plan larger than this is not carried out; use `off` only with `when`."""
-    churn: Annotated[ChurnEntry | None, BeforeValidator(_off_is_none)] = Field(
-        ChurnEntry(), json_schema_extra=_or_off
+    """A plan larger than this is not carried out; use `none` only with `when`."""
+    refill_guard: Annotated[RefillGuardEntry | None, BeforeValidator(_none_is_off)] = Field(
+        RefillGuardEntry(), json_schema_extra=_or_none
     )
-    """Pauses for pools that reopen every terminated session; `off` never pauses."""
+    """Pauses for pools that reopen every terminated session; `none` never pauses."""
 
     def build(self) -> rules.Policy:
         """The policy of the policy package."""
@@ -310,20 +306,21 @@ class PolicyEntry(Entry):
             mode=rules.Mode(self.mode),
             match=self.match.build(),
             allowlist=self.allowlist.selector() if self.allowlist else Selector(),
-            despite=frozenset(self.despite),
-            when=rules.When(self.when.connections_used) if self.when else None,
+            despite=frozenset(self.override_protections),
+            when=rules.When(self.when.slots_used) if self.when else None,
             during=self.during,
             keep=rules.Keep(newest=self.keep.newest, per=self.keep.per) if self.keep else None,
-            cap=rules.Cap(most=self.cap.most, per=self.cap.per) if self.cap else None,
+            cap=self.max_sessions.build() if self.max_sessions else None,
             action=rules.Action(self.action),
-            pace=self.pace.per_cycle,
-            brake=self.brake.build() if self.brake else None,
-            churn=self.churn.build() if self.churn else None,
+            pace=self.max_per_cycle,
+            brake=self.safety_limit.build() if self.safety_limit else None,
+            churn=self.refill_guard.build() if self.refill_guard else None,
         )
 
     def labels(self) -> LabelSelector:
         """The servers that the policy applies to."""
-        return LabelSelector(tuple((name, frozenset(values)) for name, values in sorted(self.only.items())))
+        labels = sorted(self.servers.items())
+        return LabelSelector(tuple((name, frozenset(allowed)) for name, allowed in labels))
 
 
 class ServerEntry(Entry):
@@ -333,8 +330,8 @@ class ServerEntry(Entry):
     """The name in logs, metrics and the audit log."""
     dsn: Annotated[str, _text(patterns.dsn)] = ""
     """A connection string without a password; what it leaves out comes from libpq's PG* variables."""
-    labels: Annotated[dict[LabelName, Text], Field(max_length=MOST_LABELS)] = Field({})
-    """Labels for the `only` of policies: `{env: prod}`."""
+    labels: Annotated[dict[LabelName, Text], Field(max_length=MOST_LABELS)] = {}
+    """Labels for the `servers` of policies: `{env: prod}`."""
 
     def build(self) -> Server:
         """The server as the service watches it."""
@@ -379,8 +376,8 @@ class HeadEntry(Entry):
         DEFAULT_INTERVAL, json_schema_extra={"default": "10s"}
     )
     """The longest time between two cycles; 1s to 1h."""
-    precision: Annotated[Span, _duration("10ms", "1h")] = Field(
-        DEFAULT_PRECISION, json_schema_extra={"default": "250ms"}
+    min_interval: Annotated[Span, _duration("10ms", "1h")] = Field(
+        DEFAULT_MIN_INTERVAL, json_schema_extra={"default": "250ms"}
     )
     """The shortest time between two cycles, when a session becomes due; from 10ms to the interval."""
     servers: Annotated[tuple[ServerEntry, ...], Field(min_length=1, max_length=MOST_SERVERS)] = ()

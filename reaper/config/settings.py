@@ -9,7 +9,7 @@ from reaper.policy.rules import Rules
 from reaper.policy.time import SECOND, Span
 
 DEFAULT_INTERVAL: Final = Span(10 * SECOND)
-DEFAULT_PRECISION: Final = Span(SECOND // 4)
+DEFAULT_MIN_INTERVAL: Final = Span(SECOND // 4)
 
 Labels = tuple[tuple[str, str], ...]
 """Names and values, sorted by name."""

@@ -81,7 +81,7 @@ def _covers(earlier: Policy, later: Policy, comparison: _Comparison) -> bool:
 
 def _competes(earlier: Policy, later: Policy) -> bool:
     """A dry run hides no session from an enforcing policy."""
-    if Mode.OFF in (earlier.mode, later.mode):
+    if Mode.DISABLED in (earlier.mode, later.mode):
         return False
     return earlier.mode is Mode.ENFORCE or later.mode is Mode.DRY_RUN
 

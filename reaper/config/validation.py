@@ -30,7 +30,6 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "on": "[brakes, blindness]",
     "policies": "a list of maps, each with its name and its match",
     "name": "orders",
-    "only": "{env: prod}",
     "value": "[prod]",
     "match": "{state: [idle], idle_for: 10m}",
     "allowlist": "{application: [metabase]}",
@@ -39,19 +38,17 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "application": '["web-*"]',
     "client": "[10.2.0.0/16]",
     "state": "[idle]",
-    "despite": "[listeners]",
+    "override_protections": "[listeners]",
     "during": "[Mon-Fri 20:00-06:00 Europe/Berlin]",
-    "when": "{connections_used: 80%}",
-    "connections_used": "80%",
+    "when": "{slots_used: 80%}",
+    "slots_used": "80%",
     "keep": "{newest: 2, per: [application]}",
     "newest": "2",
-    "cap": "{most: 20, per: [application]}",
-    "most": "20",
+    "max_sessions": "{count: 20, per: [application]}",
+    "count": "20",
     "per": "[application]",
-    "pace": "{per_cycle: 10}",
-    "per_cycle": "10",
-    "brake": "{share: 50%, above: 5}, or off",
-    "churn": "{within: 10s, pause: 10m}, or off",
+    "safety_limit": "{share: 50%, above: 5}, or none",
+    "refill_guard": "{within: 10s, pause: 10m}, or none",
 }
 _ITEMS: Final[Mapping[str, str]] = {
     "servers": "{name: orders, dsn: host=db-1}",
@@ -61,8 +58,7 @@ _ITEMS: Final[Mapping[str, str]] = {
 _SHORTER: Final[Mapping[str, str]] = {
     "during": "split the policy",
     "servers": "split the list, and name the files in servers_from",
-    "labels": "delete those that no policy uses",
-    "only": "use fewer",
+    "labels": "use fewer",
 }
 _NEEDED: Final = frozenset({"policies", "state", "per"})
 _ENTRIES: Final[Mapping[str, type[model.Entry]]] = {
@@ -75,10 +71,9 @@ _ENTRIES: Final[Mapping[str, type[model.Entry]]] = {
     "allowlist": model.SelectorEntry,
     "when": model.WhenEntry,
     "keep": model.KeepEntry,
-    "cap": model.CapEntry,
-    "pace": model.PaceEntry,
-    "brake": model.BrakeEntry,
-    "churn": model.ChurnEntry,
+    "max_sessions": model.MaxSessionsEntry,
+    "safety_limit": model.SafetyLimitEntry,
+    "refill_guard": model.RefillGuardEntry,
 }
 """The model of the map under each key; no key is the top of the file."""
 
@@ -223,8 +218,14 @@ def _refused_by_its_reader(error: ErrorDetails, _: KeyPath) -> tuple[str, str]:
 
 def _key(path: KeyPath) -> str:
     """The innermost key of a path that the schema knows by name; empty at the top."""
-    keys = [step for step in path if isinstance(step, str)]
-    return "value" if keys[-2:-1] in (["only"], ["labels"]) else (keys or [""])[-1]
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    match path:
+        case ("policies", int(), "servers"):
+            return "labels"
+        case (*_, "servers" | "labels", str()):
+            return "value"
+    return str(path[-1]) if path else ""
 
 
 def _got(error: ErrorDetails, path: KeyPath) -> str:

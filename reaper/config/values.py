@@ -9,11 +9,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from reaper.config.errors import closest, did_you_mean, quoted, refuse
 from reaper.config.yaml_tree import PlainScalar, ScalarKind
+from reaper.policy import time
 from reaper.policy.protections import SELF, SETTABLE
 from reaper.policy.rules import Window
 from reaper.policy.time import Span, parse_span
 
-DURATION_PATTERN: Final = "^(?=.)([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"
+DURATION_PATTERN: Final = f"^{time.DURATION_PATTERN}$"
 SHARE_PATTERN: Final = r"^(?!0+(\.0+)?%)(0?[0-9]{1,2}(\.[0-9]{1,6})?|100(\.0{1,6})?)%$"
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 

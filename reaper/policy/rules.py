@@ -25,7 +25,7 @@ class Mode(StrEnum):
 
     ENFORCE = "enforce"
     DRY_RUN = "dry-run"
-    OFF = "off"
+    DISABLED = "disabled"
 
 
 class Action(StrEnum):
@@ -185,7 +185,7 @@ class Rules:
     @property
     def awake(self) -> tuple[Policy, ...]:
         """Every policy that is not off."""
-        return tuple(policy for policy in self.policies if policy.mode is not Mode.OFF)
+        return tuple(policy for policy in self.policies if policy.mode is not Mode.DISABLED)
 
 
 class Meant(NamedTuple):

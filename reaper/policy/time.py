@@ -18,15 +18,15 @@ Span = NewType("Span", int)
 SECOND: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: Final = {"d": 86_400 * SECOND, "h": 3_600 * SECOND, "m": 60 * SECOND, "s": SECOND, "ms": 1_000}
-_DURATION: Final = re.compile(
-    r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?", re.ASCII
-)
+_NAMES: Final = ("days?|d", "hours?|h", "minutes?|min|m", "seconds?|sec|s", "ms")
+DURATION_PATTERN: Final = "(?=[0-9])" + "".join(f"(?: ?([0-9]{{1,9}}) ?(?:{names}))?" for names in _NAMES)
+_DURATION: Final = re.compile(DURATION_PATTERN)
 
 
 def parse_span(text: str) -> Span:
-    """Read `90s`, `10m`, `1h30m` or `2d`; anything else is a ValueError."""
+    """Read `90s`, `10m`, `1h30m`, `2d`, `10 minutes`; anything else is a ValueError."""
     found = _DURATION.fullmatch(text)
-    if not found or not text:
+    if not found:
         message = f"{text!r} is not a duration"
         raise ValueError(message)
     return Span(

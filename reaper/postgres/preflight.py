@@ -250,7 +250,10 @@ def _protections(rules: Rules, seen: Probe) -> Iterator[Finding]:
         elif name in aside:
             said = f"{name}: set aside by {', '.join(aside[name])}"
             yield Finding(
-                check="protections", level=Level.NOTE, finding=said, mend="take it out of `despite:`"
+                check="protections",
+                level=Level.NOTE,
+                finding=said,
+                mend="delete it from override_protections",
             )
         else:
             yield Finding(check="protections", level=Level.FINE, finding=f"{name}: {DESCRIPTIONS[name]}")

@@ -288,7 +288,7 @@ def test_as_long_as_nobody_is_watched_nothing_is_asked(watching: Watching, dry: 
     stage.reaper.do(closed._link.close())
     watching.onlooker = closed
 
-    assert watching.cycle(replace(dry, mode=Mode.OFF)) == News([], [])
+    assert watching.cycle(replace(dry, mode=Mode.DISABLED)) == News([], [])
 
 
 AT_ONCE: Final = Churn(
@@ -306,7 +306,7 @@ def after_a_round(watching: Watching, reaping: Policy, *, refilled: bool) -> New
     for client in watching.stage.open_many(4 - len(watching.stage.sessions)):
         assert client.present()
     watching.sight()
-    off = replace(reaping, mode=Mode.OFF)
+    off = replace(reaping, mode=Mode.DISABLED)
     passes(watching, off)  # whoever is there by now came before
     cycle = watching.post.cycle(reaping)
     assert cycle.results[Result.TERMINATED] == 4
@@ -366,4 +366,4 @@ def test_who_comes_under_another_name_took_nobodys_place(
     for _ in range(4):
         stage.open(application=f"{stage.application}-other")
 
-    assert watching.cycle(replace(reaping, mode=Mode.OFF)).left_alone == []
+    assert watching.cycle(replace(reaping, mode=Mode.DISABLED)).left_alone == []

@@ -21,12 +21,12 @@ def leaked(role: Role, *, idle_for: str = "100ms", mode: str = "enforce", **keys
 def policy_file(
     *policies: Keys,
     interval: str = "1s",
-    precision: str = "100ms",
+    min_interval: str = "100ms",
     servers: Sequence[Keys] = (),
     protect: Keys | None = None,
 ) -> str:
     """The text of a policy file."""
-    head: dict[str, Any] = {"version": 1, "interval": interval, "precision": precision}
+    head: dict[str, Any] = {"version": 1, "interval": interval, "min_interval": min_interval}
     if servers:
         head["servers"] = list(servers)
     if protect:

@@ -49,7 +49,8 @@ def scene(tmp_path: Path, start_server: StartServer, major: int) -> Iterator[Sce
         Reaper(tmp_path, REAPER_DSN=make_conninfo(server.dsn, user="reaper")) as reaper,
         Clients(server.dsn) as clients,
     ):
-        reaper.write(FILE, policy_file({**leaked(app), "brake": "off"}, protect={"application": ["spared"]}))
+        policy = leaked(app, safety_limit="none")
+        reaper.write(FILE, policy_file(policy, protect={"application": ["spared"]}))
         life = reaper.start("run", "--audit-log", "audit.jsonl", "--listen", "off")
         reaper.recorded("server.counters")
         leaks = [clients.open(role=app, application=f"web-{number}") for number in range(2)]

@@ -89,8 +89,8 @@ def test_after_any_number_of_crashes_nobody_was_terminated_without_an_intent(
     chosen = random.Random(20261120)  # noqa: S311 (a repeatable choice of instants)
     record = tmp_path / "audit.jsonl"
     with Reaper(tmp_path, REAPER_DSN=make_conninfo(own_server.dsn, user="reaper")) as reaper:
-        policy = leaked(app, idle_for="20ms", brake={"share": "100%"})
-        reaper.write(FILE, policy_file(policy, precision="10ms"))
+        policy = leaked(app, idle_for="20ms", safety_limit={"share": "100%"})
+        reaper.write(FILE, policy_file(policy, min_interval="10ms"))
 
         with restless_clients(app.dsn):
             lives = deque(reaper.start("run", "--audit-log", "audit.jsonl") for _ in range(AT_ONCE))

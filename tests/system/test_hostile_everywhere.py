@@ -131,7 +131,8 @@ def policies(sandbox: Sandbox, hook: Webhook) -> str:
         "role": [f"{sandbox.prefix}*"],
         "application": [f"{SHARE}*"],
     }
-    policy = {"name": "hostile", "mode": "enforce", "match": match, "brake": "off", "pace": {"per_cycle": 99}}
+    limits = {"safety_limit": "none", "max_per_cycle": 99}
+    policy = {"name": "hostile", "mode": "enforce", "match": match, **limits}
     notify = [{"name": "ops", "webhook": hook.url, "every": "1s"}]
     return yaml.safe_dump({**yaml.safe_load(policy_file(policy)), "notify": notify})
 

@@ -41,7 +41,7 @@ def test_a_session_that_comes_between_its_looks_is_left_alone(
 ) -> None:
     early = clients.open(role=app, application="early")
     until(lambda: is_overdue(admin, early))
-    reaper.write(FILE, policy_file(leaked(app), precision="2s", interval="2s"))
+    reaper.write(FILE, policy_file(leaked(app), min_interval="2s", interval="2s"))
     life = reaper.start("once")
     until(lambda: looked(admin, reaper_role))
     late = clients.open(role=app, application="late")
@@ -81,7 +81,7 @@ def test_a_dry_run_touches_nobody(reaper: Reaper, app: Role, clients: Clients) -
 
 def test_a_brake_is_a_no(reaper: Reaper, app: Role, clients: Clients) -> None:
     opened = [clients.open(role=app) for _ in range(3)]
-    reaper.write(FILE, policy_file(leaked(app, brake={"share": "1%", "above": 1})))
+    reaper.write(FILE, policy_file(leaked(app, safety_limit={"share": "1%", "above": 1})))
 
     done = reaper("once")
 
@@ -95,7 +95,7 @@ def test_a_session_that_the_server_will_not_let_go_of_is_a_no(
 ) -> None:
     root = sandbox.role("root", options="SUPERUSER")
     admin = clients.open(role=root)
-    reaper.write(FILE, policy_file(leaked(root, despite=["superusers"])))
+    reaper.write(FILE, policy_file(leaked(root, override_protections=["superusers"])))
 
     done = reaper("once")
 

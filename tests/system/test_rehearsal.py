@@ -65,7 +65,7 @@ def test_what_becomes_of_each_is_recorded_counted_and_judged(
 def test_whom_a_restraint_held_back_is_told_beside_those_who_would_have_gone(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
-    held: Any = {"mode": "dry-run", "brake": {"share": "1%", "above": 2}}
+    held: Any = {"mode": "dry-run", "safety_limit": {"share": "1%", "above": 2}}
     reaper.write(FILE, policy_file(leaked(app, **held)))
     opened(clients, app, "first")
     life = reaper.start("run", *RECORD, *ANYWHERE)
@@ -89,7 +89,7 @@ def test_a_policy_whose_brake_held_all_the_time_is_not_forgotten(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     opened(clients, app, *["crowd"] * 3)
-    held: Any = {"mode": "dry-run", "brake": {"share": "1%", "above": 2}}
+    held: Any = {"mode": "dry-run", "safety_limit": {"share": "1%", "above": 2}}
     reaper.write(FILE, policy_file(leaked(app, **held)))
     life = reaper.start("run", *RECORD, *ANYWHERE)
     reaper.recorded("policy.held_back", restraint="brake", held=3)
@@ -272,8 +272,10 @@ def has_been_there(admin: psycopg.Connection, client: Client) -> bool:
 def test_a_pool_that_refills_at_once_is_noticed_and_a_leak_is_not(
     reaper: Reaper, app: Role, clients: Clients, admin: psycopg.Connection
 ) -> None:
-    churn = {"within": "1s", "acts": 4, "pause": "1h"}
-    reaper.write(FILE, policy_file(leaked(app, brake="off", when={"connections_used": "1%"}, churn=churn)))
+    guard = {"within": "1s", "after": 4, "pause": "1h"}
+    reaper.write(
+        FILE, policy_file(leaked(app, safety_limit="none", when={"slots_used": "1%"}, refill_guard=guard))
+    )
     leaks = opened(clients, app, *["leak"] * 4)
     pool = opened(clients, app, *["pool"] * 2)
     until(lambda: has_been_there(admin, pool[-1]))  # longer than a newcomer, before anybody is ended

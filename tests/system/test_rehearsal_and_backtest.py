@@ -80,7 +80,7 @@ def acts_of(lines: list[Fields]) -> list[tuple[object, ...]]:
 def test_the_record_of_a_dry_run_and_a_backtest_of_its_history_tell_the_same_acts_and_the_same_verdict(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
-    held: Any = {"idle_for": "1s", "brake": "off", "pace": {"per_cycle": 4}}
+    held: Any = {"idle_for": "1s", "safety_limit": "none", "max_per_cycle": 4}
     life = keeping(reaper, leaked(app, **held), every="1s")
     stay, used, closed = (
         [clients.open(role=app, application=name) for _ in range(2)] for name in ("stays", "used", "closed")

@@ -225,7 +225,7 @@ def test_a_dry_run_takes_the_same_decisions_and_touches_nobody(
     opened = [clients.open(role=app, application=f"web-{number}") for number in range(4)]
     opened[0].hold_advisory_lock(opened[0].pid)
     rehearsal_beside = {**leaked(app, mode="dry-run"), "name": "beside"}
-    reaper.write(FILE, policy_file(leaked(app, pace={"per_cycle": 2}), rehearsal_beside))
+    reaper.write(FILE, policy_file(leaked(app, max_per_cycle=2), rehearsal_beside))
     dry = reaper.start("run", "--dry-run", "--audit-log", "dry.jsonl")
     dry.logged("cycle.acted", cycle="3")
     dry.end()
@@ -249,7 +249,7 @@ def taken(events: list[Fields]) -> list[tuple[str, ...]]:
 
 def test_a_brake_touches_nobody_and_is_told_everywhere(reaper: Reaper, app: Role, clients: Clients) -> None:
     opened = [clients.open(role=app) for _ in range(3)]
-    reaper.write(FILE, policy_file(leaked(app, brake={"share": "1%", "above": 1})))
+    reaper.write(FILE, policy_file(leaked(app, safety_limit={"share": "1%", "above": 1})))
     life = reaper.start("run", *RECORD, "--log-level", "debug")
 
     life.logged("policy.braked")

@@ -60,7 +60,7 @@ def test_a_right_that_is_revoked_meanwhile_is_told_with_its_cure_and_who_was_den
     reaper: Reaper, app: Role, reaper_role: Role, admin: psycopg.Connection, clients: Clients
 ) -> None:
     role = Identifier(reaper_role.name)
-    reaper.write(FILE, policy_file(leaked(app, brake={"share": "100%"})))
+    reaper.write(FILE, policy_file(leaked(app, safety_limit={"share": "100%"})))
     service = started(reaper)
     service.life.logged("cycle.quiet")
     admin.execute(SQL("REVOKE pg_signal_backend FROM {}").format(role))
@@ -146,7 +146,7 @@ def test_a_server_at_which_every_cycle_fails_is_not_ready(
 def test_every_page_is_whole_while_sessions_are_terminated(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
-    reaper.write(FILE, policy_file(leaked(app, pace={"per_cycle": 4}, brake="off")))
+    reaper.write(FILE, policy_file(leaked(app, max_per_cycle=4, safety_limit="none")))
     service = started(reaper)
     service.life.logged("cycle.quiet")
     leaks = [clients.open(role=app, application=f"leak-{number}") for number in range(12)]

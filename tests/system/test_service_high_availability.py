@@ -218,7 +218,7 @@ def test_a_frozen_once_does_not_keep_the_lead_for_ever(
 ) -> None:
     if server.major < 14:
         pytest.skip("idle_session_timeout, which the lease is made of, came with 14")
-    replicas.write("patient.yaml", policy_file(leaked(app), interval="5s", precision="5s"))
+    replicas.write("patient.yaml", policy_file(leaked(app), interval="5s", min_interval="5s"))
     frozen = replicas.start("once", "--policies", "patient.yaml", "--audit-log", "once.jsonl")
     question = """
         SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database

@@ -65,7 +65,7 @@ def test_a_brake_is_told_once_however_long_it_holds(
     for _ in range(3):
         clients.open(role=app)
     brake = {"share": "1%", "above": 1}
-    reaper.write(FILE, notifying(chat, policy_file(leaked(app, brake=brake)), on=["brakes"]))
+    reaper.write(FILE, notifying(chat, policy_file(leaked(app, safety_limit=brake)), on=["brakes"]))
     service = started(reaper)
     service.life.logged("policy.braked")
     service.life.logged("cycle.quiet", times=4)

@@ -60,7 +60,7 @@ def test_a_rehearsal_becomes_real_without_a_restart_on_the_same_connection(
 
 def test_a_change_of_content_is_noticed_without_a_signal(reaper: Reaper, app: Role, clients: Clients) -> None:
     leak = clients.open(role=app)
-    reaper.write(FILE, policy_file(leaked(app, mode="off")))
+    reaper.write(FILE, policy_file(leaked(app, mode="disabled")))
     life = started(reaper).life
     life.logged("cycle.quiet")
 
@@ -74,7 +74,7 @@ def test_a_swapped_link_is_noticed_as_a_mounted_volume_makes_it(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     leak = clients.open(role=app)
-    for version, mode in (("..1", "off"), ("..2", "enforce")):
+    for version, mode in (("..1", "disabled"), ("..2", "enforce")):
         (reaper.folder / version).mkdir()
         reaper.write(f"{version}/{FILE}", policy_file(leaked(app, mode=mode)))
     data = reaper.folder / "..data"
@@ -94,7 +94,7 @@ def test_a_swapped_link_is_noticed_as_a_mounted_volume_makes_it(
 def test_a_shorter_interval_begins_at_once_and_not_after_the_longer_one(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
-    reaper.write(FILE, policy_file(leaked(app), interval="1h", precision="1h"))
+    reaper.write(FILE, policy_file(leaked(app), interval="1h", min_interval="1h"))
     life = started(reaper).life
     life.logged("cycle.quiet")
     leak = clients.open(role=app)
@@ -142,7 +142,7 @@ def test_a_file_that_contradicts_the_command_line_is_refused_as_it_would_be_at_t
     service = started(reaper)
     service.life.logged("cycle.quiet")
 
-    reaper.write(FILE, policy_file(leaked(app, mode="off"), servers=[as_server("one", reaper_role)]))
+    reaper.write(FILE, policy_file(leaked(app, mode="disabled"), servers=[as_server("one", reaper_role)]))
     hang_up(service.life)
     told = service.life.logged("policy.refused")
 
@@ -258,13 +258,13 @@ def test_a_policy_for_some_servers_acts_only_there(
         as_server("one", reaper_role, dbname=one, labels={"tier": "test"}),
         as_server("two", reaper_role, dbname=two, labels={"tier": "live"}),
     ]
-    fleet.write(FILE, policy_file(leaked(app, only={"tier": "test"}), servers=labelled))
+    fleet.write(FILE, policy_file(leaked(app, servers={"tier": "test"}), servers=labelled))
     service = started(fleet)
     service.shows(1, "reaper_policies", server="one", mode="enforce")
     service.shows(0, "reaper_policies", server="two", mode="enforce")
     until(clients.open(role=app, application="before").left)
 
-    fleet.write(FILE, policy_file(leaked(app, only={"tier": "live"}), servers=labelled))
+    fleet.write(FILE, policy_file(leaked(app, servers={"tier": "live"}), servers=labelled))
     hang_up(service.life)
     service.shows(0, "reaper_policies", server="one", mode="enforce")
     service.shows(1, "reaper_policies", server="two", mode="enforce")

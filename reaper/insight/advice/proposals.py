@@ -194,7 +194,7 @@ def _now(due: int, evidence: Evidence) -> Iterator[str]:
     if DEFAULT_BRAKE.trips(due, evidence.last.clients):
         yield (
             f"That is more than {percent(DEFAULT_BRAKE.share)} of all clients: its brake will hold it "
-            "back until you raise the share, for example `brake: {share: 90%}`."
+            "back until you raise the share, for example `safety_limit: {share: 90%}`."
         )
 
 

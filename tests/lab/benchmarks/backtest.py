@@ -30,8 +30,8 @@ policies:
     match: {state: [idle in transaction], idle_for: 10m}
   - name: last-slots
     match: {state: [idle], idle_for: 5m}
-    when: {connections_used: 90%}
-    brake: off
+    when: {slots_used: 90%}
+    safety_limit: none
 """
 
 

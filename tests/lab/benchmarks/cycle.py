@@ -119,7 +119,7 @@ async def _ways(ground: Ground, folder: Path, size: _Size, held: AsyncExitStack)
         ("reaper, a look at everybody", _policies(_POLICIES, size.limit), True),
         ("reaper, all old, of roles that no policy means", _policies(_POLICIES, 1, role="batch"), False),
     ):
-        file = policy_file(*policies, interval=f"{size.interval}s", precision="100ms")
+        file = policy_file(*policies, interval=f"{size.interval}s", min_interval="100ms")
         shift = Shift(dsn, file, folder / f"{name}.jsonl", everybody=everybody)
         await held.enter_async_context(shift)
         yield _Way(name, shift.cycle, shift.backend)
@@ -149,7 +149,7 @@ def _policies(count: int, limit: int, role: str = "app") -> Iterator[Keys]:
             "mode": "enforce",
             "match": match,
             "allowlist": {"application": ["metabase", "grafana-*"]},
-            "when": {"connections_used": "100%"},
+            "when": {"slots_used": "100%"},
         }
 
 

@@ -118,5 +118,9 @@ class _Nowhere(io.StringIO):
 def _policies() -> list[dict[str, object]]:
     """One that takes a session in each cycle, and others that wait for a day."""
     far = {**leaked(Role("app_?", ""), idle_for="1d")}
-    soon = {**leaked(Role("app_?", ""), idle_for="10m"), "pace": {"per_cycle": 1}, "brake": {"share": "100%"}}
+    soon = {
+        **leaked(Role("app_?", ""), idle_for="10m"),
+        "max_per_cycle": 1,
+        "safety_limit": {"share": "100%"},
+    }
     return [*({**far, "name": f"waits-{number}"} for number in range(_POLICIES - 1)), soon]

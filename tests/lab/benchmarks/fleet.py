@@ -168,7 +168,7 @@ def _measure(park: Park, folder: Path, count: int, size: _Size) -> _Taken:
     with ExitStack() as sessions, ExitStack() as stack:
         dsns = park.some(count, sessions)
         policies = policy_file(
-            *_policies(_POLICIES), interval=f"{size.interval}s", precision="1s", servers=_servers(dsns)
+            *_policies(_POLICIES), interval=f"{size.interval}s", min_interval="1s", servers=_servers(dsns)
         )
         daemon, pages = _watched(folder / f"{count} servers", policies, stack)
         answers = pages.wait("/livez", within=_PATIENCE)
@@ -199,7 +199,7 @@ def _sharded(park: Park, folder: Path, size: _Size) -> str:
     with ExitStack() as stack:
         dsns = park.some(servers, stack)
     policies = policy_file(
-        *_policies(_POLICIES), interval=f"{size.interval}s", precision="1s", servers=_servers(dsns)
+        *_policies(_POLICIES), interval=f"{size.interval}s", min_interval="1s", servers=_servers(dsns)
     )
     return sharded(
         park, folder, servers=servers, processes=size.processes, policies=policies, window=size.window
@@ -213,7 +213,7 @@ def _beside_a_hung_one(park: Park, folder: Path, size: _Size) -> str:
         proxy = stack.enter_context(Proxy(one))
         servers = [*_servers(others), {"name": _HUNG, "dsn": proxy.dsn(one)}]
         policies = policy_file(
-            *_policies(_POLICIES), interval=f"{size.hung_interval}s", precision="1s", servers=servers
+            *_policies(_POLICIES), interval=f"{size.hung_interval}s", min_interval="1s", servers=servers
         )
         daemon, pages = _watched(folder / "hung", policies, stack, level="debug")
         gaps: dict[str, list[float]] = {"all answer": [], "one hangs": []}

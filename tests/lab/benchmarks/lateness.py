@@ -46,7 +46,7 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.QUICK: _Size(sessions=50, begin_within=10, interval=2, limit=3),
     Scale.SMOKE: _Size(sessions=3, begin_within=0.5, interval=1, limit=1.5),
 }
-_PRECISIONS: Final = {f"reaper, precision {each}": each for each in ("1s", "250ms", "20ms")}
+_MIN_INTERVALS: Final = {f"reaper, min_interval {each}": each for each in ("1s", "250ms", "20ms")}
 _NATIVE: Final = "idle_session_timeout"
 _POLL: Final = "polling"
 _CONDEMNED: Final = """
@@ -70,18 +70,18 @@ class _Cost:
 def run(scale: Scale, major: int) -> Iterator[str]:
     """The ways to end idle sessions, side by side."""
     size = _SIZES[scale]
-    room = (len(_PRECISIONS) + 2) * size.sessions + size.bystanders + 20
+    room = (len(_MIN_INTERVALS) + 2) * size.sessions + size.bystanders + 20
     with Ground(major, max_connections=str(room)) as ground, ExitStack() as stack:
         ground.role("bystander")
         ground.role(_NATIVE, idle_session_timeout=f"{size.limit}s")
         ground.role(_POLL)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         watches = [
-            stack.enter_context(_Watch(ground, folder, way, precision, size))
-            for way, precision in _PRECISIONS.items()
+            stack.enter_context(_Watch(ground, folder, way, min_interval, size))
+            for way, min_interval in _MIN_INTERVALS.items()
         ]
         poller = stack.enter_context(_Poller(ground, size))
-        ways = [_NATIVE, *_PRECISIONS, _POLL]
+        ways = [_NATIVE, *_MIN_INTERVALS, _POLL]
         late = asyncio.run(_all(ground.server.port, ways, size))
         costs = {_NATIVE: None, _POLL: poller.cost()} | {watch.role: watch.cost() for watch in watches}
     title = (
@@ -134,7 +134,7 @@ def _as_meant(way: str, end: End) -> bool:
 class _Watch:
     """A reaper that ends the sessions of one role."""
 
-    def __init__(self, ground: Ground, folder: Path, role: str, precision: str, size: _Size) -> None:
+    def __init__(self, ground: Ground, folder: Path, role: str, min_interval: str, size: _Size) -> None:
         self.role = ground.role(role)
         self._ground = ground
         self._database = f"beside {role}"
@@ -142,10 +142,10 @@ class _Watch:
         policies = policy_file(
             leaked(Role(role, ""), idle_for=f"{1000 * size.limit:g}ms"),
             interval=f"{size.interval}s",
-            precision=precision,
+            min_interval=min_interval,
             servers=[server],
         )
-        self._daemon = Daemon(folder / precision, policies, "--listen", "off")
+        self._daemon = Daemon(folder / min_interval, policies, "--listen", "off")
 
     def __enter__(self) -> Self:
         self._daemon.__enter__()

@@ -42,7 +42,7 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
 }
 _POLICIES: Final = 20
 _REHEARSED: Final = leaked(
-    Role("app", ""), idle_for="50ms", mode="dry-run", name="rehearsed", brake={"share": "100%"}
+    Role("app", ""), idle_for="50ms", mode="dry-run", name="rehearsed", safety_limit={"share": "100%"}
 )
 _AT_ONCE: Final = 10
 _KEPT: Final = 5
@@ -84,7 +84,7 @@ def _everything(ground: Ground, beside: Ground, folder: Path, size: _Size) -> It
     port = next(free_ports())
     hook = {"name": "nobody", "webhook": f"http://127.0.0.1:{port}/", "every": "1s"}
     policies = policy_file(
-        *_policies(_POLICIES), _REHEARSED, interval="1s", precision="10ms", servers=_servers(ground)
+        *_policies(_POLICIES), _REHEARSED, interval="1s", min_interval="10ms", servers=_servers(ground)
     ) + yaml.safe_dump({"notify": [hook]})
     history = ("--history", "history", "--history-every", "1s")
     options = ("--listen", f"127.0.0.1:{port}", "--audit-table", beside.server.dsn, *history)
@@ -150,4 +150,4 @@ def _policies(count: int) -> list[Keys]:
     """Policies of which the last one alone is ever due, soon; the others wait for a day."""
     far = leaked(Role("app", ""), idle_for="1d")
     waiting = [{**far, "name": f"waits-{number}"} for number in range(count - 1)]
-    return [*waiting, {**leaked(Role("app", ""), idle_for="100ms"), "brake": {"share": "100%"}}]
+    return [*waiting, {**leaked(Role("app", ""), idle_for="100ms"), "safety_limit": {"share": "100%"}}]

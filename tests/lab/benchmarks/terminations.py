@@ -118,7 +118,7 @@ async def _rows(
 ) -> Sequence[Sequence[str]]:
     dsn = make_conninfo(ground.server.dsn, user=REAPER)
     policy = leaked(
-        Role(_LEAKED, ""), idle_for=f"{1000 * _IDLE_FOR:g}ms", pace={"per_cycle": count}, brake="off"
+        Role(_LEAKED, ""), idle_for=f"{1000 * _IDLE_FOR:g}ms", max_per_cycle=count, safety_limit="none"
     )
     rounds = list[Mapping[str, _Taken]]()
     with psycopg.connect(dsn, autocommit=True) as link:

@@ -118,8 +118,8 @@ def _policies() -> list[Keys]:
             application=["leak-*"],
             keys={
                 "allowlist": {"application": ["leak-2"]},
-                "pace": {"per_cycle": 3},
-                "brake": {"share": "60%"},
+                "max_per_cycle": 3,
+                "safety_limit": {"share": "60%"},
             },
         ),
         policy("pools", _LIMIT, application=["pool-*"]),
@@ -128,7 +128,7 @@ def _policies() -> list[Keys]:
             _LIMIT,
             mode="dry-run",
             application=["cron-*"],
-            keys={"keep": {"newest": 1, "per": ["role"]}, "when": {"connections_used": "30%"}},
+            keys={"keep": {"newest": 1, "per": ["role"]}, "when": {"slots_used": "30%"}},
         ),
         {
             "name": "consoles",

@@ -76,10 +76,10 @@ def policies(dsn: str, *, limit: float = LIMIT, mode: str = "enforce") -> str:
     keys = {
         "allowlist": {"application": ["metabase"]},
         # Leaks pile up during a fault, and that is not a mistake in a glob.
-        "brake": {"share": "100%"},
-        "pace": {"per_cycle": 20},
+        "safety_limit": {"share": "100%"},
+        "max_per_cycle": 20,
         # These clients reconnect at once, as a pool does, which the refill guard would notice.
-        "churn": "off",
+        "refill_guard": "none",
     }
     in_transaction = ["idle in transaction", "idle in transaction (aborted)"]
     roles = ["app", "postgres"]

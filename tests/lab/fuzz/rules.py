@@ -16,18 +16,18 @@ policies:
   - name: kept
     mode: enforce
     match: {state: [idle, idle in transaction], connected_for: 1ms}
-    despite: [superusers, listeners, backups, poolers, advisory-locks, replication]
+    override_protections: [superusers, listeners, backups, poolers, advisory-locks, replication]
     during: ["00:00-24:00", Mon-Fri 20:00-06:00 Europe/Berlin]
-    when: {connections_used: 1%}
+    when: {slots_used: 1%}
     keep: {newest: 1, per: [application]}
-    brake: off
+    safety_limit: none
   - name: capped
     match: {state: [idle in transaction (aborted)], idle_for: 1s}
-    cap: {most: 1, per: [role, client]}
+    max_sessions: {count: 1, per: [role, client]}
   - name: cancelled
     match: {state: [active], running_for: 1s, blocking: true}
     action: cancel
   - name: vacuum
-    match: {state: [idle], idle_for: 1s, holds_back_vacuum: 5}
+    match: {state: [idle], idle_for: 1s, xmin_age: 5}
 """
 RULES: Final[Rules] = read(_FILE, file="rules").rules

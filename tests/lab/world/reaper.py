@@ -11,7 +11,7 @@ from tests.system.policies import FILE, Keys, policy_file
 from .log import LogEvent, ReaperLog
 
 CYCLES: Final = (events.CYCLE_QUIET, events.CYCLE_ACTED)
-NO_LIMITS: Final[Keys] = {"pace": {"per_cycle": 1_000}, "brake": "off", "churn": "off"}
+NO_LIMITS: Final[Keys] = {"max_per_cycle": 1_000, "safety_limit": "none", "refill_guard": "none"}
 """Policy keys that switch the limits and the refill guard off: clients of the lab reconnect at once."""
 
 
@@ -38,7 +38,7 @@ def rules(
     return policy_file(
         *policies,
         interval=f"{interval:g}s",
-        precision=f"{round(1000 * precision)}ms",
+        min_interval=f"{round(1000 * precision)}ms",
         servers=[server],
         protect=protect,
     )

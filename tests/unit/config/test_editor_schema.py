@@ -18,8 +18,8 @@ UNSEEN = frozenset(
     {
         *("active-beside-others", "active-without-running-for", "active-idle-for"),
         *("running-for-an-idle-session", "transaction-of-an-idle-session", "cancel-of-an-idle-session"),
-        *("cap-without-idle-for", "cap-of-active-sessions"),
-        *("match-everybody", "allowlist-of-everybody", "protect-everybody"),
+        *("max-sessions-without-idle-for", "max-sessions-of-active-sessions"),
+        *("match-of-every-session", "allowlist-of-every-session", "protect-every-session"),
         *("duplicate-key", "duplicate-policy", "duplicate-server"),
         *("glob-too-long", "name-too-long-to-match", "glob-with-a-character-class"),
         *("glob-with-an-empty-range", "glob-with-an-unclosed-bracket"),
@@ -29,15 +29,15 @@ UNSEEN = frozenset(
         *("password-in-a-broken-dsn", "secret-of-scram", "dsn-that-libpq-cannot-read"),
         *("dsn-with-an-unknown-key", "dsn-with-an-application-name"),
         *("duration-of-zero", "duration-too-long", "interval-too-short", "interval-too-long"),
-        *("precision-too-short", "precision-above-interval", "churn-of-a-long-pause"),
+        *("min-interval-too-short", "min-interval-above-interval", "refill-guard-with-a-long-first-pause"),
         *("unknown-time-zone", "time-zone-like-no-other", "window-that-ends-when-it-begins"),
-        *("files-with-an-unclosed-bracket", "only-without-servers", "duplicate-webhook"),
+        *("files-with-an-unclosed-bracket", "policy-servers-without-servers", "duplicate-webhook"),
         *("webhook-without-a-host", "webhook-with-a-bad-port", "webhook-with-a-user", "messages-too-often"),
         *("webhook-in-a-missing-file", "webhook-in-a-folder", "webhook-in-a-bad-file"),
         "webhook-in-an-unset-variable",
         *("merge-key", "odd-key", "escaped-nul", "half-a-surrogate"),
         # Where editors read YAML 1.2, these are the words that they seem to be.
-        *("truth-value-as-a-name-of-a-policy", "octal-number", "sexagesimal-number", "date-as-a-name"),
+        *("boolean-as-a-policy-name", "octal-number", "base-60-number", "date-as-a-name"),
     }
 )
 
@@ -104,4 +104,6 @@ def test_every_key_is_described_and_nothing_may_be_null() -> None:
 def test_editors_complete_the_names_of_the_protections() -> None:
     definitions = json_schema()["$defs"]
     assert isinstance(definitions, dict)
-    assert definitions["PolicyEntry"]["properties"]["despite"]["anyOf"][0]["enum"] == list(SETTABLE)
+    assert definitions["PolicyEntry"]["properties"]["override_protections"]["anyOf"][0]["enum"] == list(
+        SETTABLE
+    )

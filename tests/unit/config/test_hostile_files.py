@@ -21,17 +21,17 @@ protect: {role: ["*_m"], client: [10.0.0.0/8]}
 policies:
   - name: a
     mode: enforce
-    only: {env: [prod, test]}
+    servers: {env: [prod, test]}
     match: &m {state: [idle], idle_for: 10m, role: ["app_*"], blocking: true}
     allowlist: {application: [x]}
-    despite: [listeners]
-    when: {connections_used: 80%}
+    override_protections: [listeners]
+    when: {slots_used: 80%}
     during: Mon-Fri 20:00-06:00 Europe/Berlin
     keep: {newest: 1, per: [role]}
-    brake: {share: 50%, above: 5}
+    safety_limit: {share: 50%, above: 5}
   - name: b
     match: *m
-    brake: off
+    safety_limit: none
 """
 WITH_A_LIST = f"servers_from: servers.yaml\n{LEAST}"
 SECRETIVE = f"notify: [{{name: ops, webhook: https://hooks.example.com/hunter2}}]\n{LEAST}"
@@ -39,7 +39,7 @@ SCRAPS = [
     *("*", "&", "!", "!!int", "<<: *m", "? ", ": ", "- ", "{", "}", "[", "]", "|", ">", "'", '"', "%", "@"),
     *("\t", "\n", "\r", "\0", "\x85", "\u2028", "\u202e", "\x1b[2J", "\ufeff", '"\\ud800"', "\\"),
     *("~", "null", "no", "off", "1:30", "010", ".inf", ".nan", "2024-01-01", "-1", "99999999999", "0.8", "é"),
-    *("---\n", "...\n", "%YAML 1.1\n", "# ", "*m", "&m", "*", "active", "cap:", "policies:", "match:"),
+    *("---\n", "...\n", "%YAML 1.1\n", "# ", "*m", "&m", "*", "active", "keep:", "policies:", "match:"),
 ]
 
 
@@ -136,18 +136,17 @@ KEYS = [
     *("version", "policies", "name", "match", "state", "idle_for", "role", "client", "allowlist", "during"),
     *(
         "when",
-        "connections_used",
+        "slots_used",
         "keep",
         "newest",
         "per",
-        "brake",
-        "churn",
+        "safety_limit",
+        "refill_guard",
         "within",
         "share",
         "servers",
         "dsn",
         "labels",
-        "only",
         "servers_from",
         "notify",
         "webhook",

@@ -12,9 +12,9 @@ servers:
   - {name: c}
 policies:
   - {name: everywhere, match: {state: [idle], idle_for: 1h}}
-  - {name: prod, only: {env: prod}, match: {state: [idle], idle_for: 10m}}
-  - {name: both, only: {env: [prod, test]}, match: {state: [idle], idle_for: 5m}}
-  - {name: shop-in-prod, only: {env: prod, team: shop}, match: {state: [idle in transaction], idle_for: 1m}}
+  - {name: prod, servers: {env: prod}, match: {state: [idle], idle_for: 10m}}
+  - {name: both, servers: {env: [prod, test]}, match: {state: [idle], idle_for: 5m}}
+  - {name: shop-in-prod, servers: {env: prod, team: shop}, match: {state: idle in transaction, idle_for: 1m}}
 """
 
 

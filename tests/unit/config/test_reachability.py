@@ -31,7 +31,7 @@ policies:
         (USUAL + ", client: [10.0.0.0/8, local]", USUAL + ", client: [10.1.0.0/16, 10.2.3.4, local]"),
         (USUAL + ", client: ['2001:db8::/32']", USUAL + ", client: ['2001:db8:1::/48']"),
         (USUAL + ", blocking: true", USUAL + ", blocking: true"),
-        (USUAL + ", holds_back_vacuum: 10", USUAL + ", holds_back_vacuum: 11"),
+        (USUAL + ", xmin_age: 10", USUAL + ", xmin_age: 11"),
     ],
 )
 def test_a_policy_that_leaves_nothing_to_a_later_one_is_told(earlier: str, later: str) -> None:
@@ -53,8 +53,8 @@ def test_a_policy_that_leaves_nothing_to_a_later_one_is_told(earlier: str, later
         (USUAL + ", client: ['2001:db8::/32']", USUAL + ", client: [10.0.0.1]"),
         (USUAL + ", client: [10.0.0.0/8]", USUAL + ", client: [local]"),
         (USUAL + ", blocking: true", USUAL),
-        (USUAL + ", holds_back_vacuum: 10", USUAL + ", holds_back_vacuum: 9"),
-        (USUAL + ", holds_back_vacuum: 10", USUAL),
+        (USUAL + ", xmin_age: 10", USUAL + ", xmin_age: 9"),
+        (USUAL + ", xmin_age: 10", USUAL),
     ],
 )
 def test_a_policy_that_may_leave_a_session_to_a_later_one_is_not(earlier: str, later: str) -> None:
@@ -68,8 +68,8 @@ def test_a_policy_that_may_leave_a_session_to_a_later_one_is_not(earlier: str, l
         ("enforce", "dry-run", True),
         ("dry-run", "dry-run", True),
         ("dry-run", "enforce", False),
-        ("off", "enforce", False),
-        ("enforce", "off", False),
+        ("disabled", "enforce", False),
+        ("enforce", "disabled", False),
     ],
 )
 def test_only_policies_that_compete_shadow_each_other(above: str, below: str, *, told: bool) -> None:
@@ -79,26 +79,26 @@ def test_only_policies_that_compete_shadow_each_other(above: str, below: str, *,
 @pytest.mark.parametrize(
     ("above", "below", "told"),
     [
-        ("allowlist: {role: [a]}", "pace: {per_cycle: 5}", False),
+        ("allowlist: {role: [a]}", "max_per_cycle: 5", False),
         ("allowlist: {role: [a]}", "allowlist: {role: [a]}", True),
-        ("when: {connections_used: 80%}", "pace: {per_cycle: 5}", False),
-        ("when: {connections_used: 80%}", "when: {connections_used: 90%}", True),
-        ("when: {connections_used: 90%}", "when: {connections_used: 80%}", False),
-        ("during: 08:00-09:00", "pace: {per_cycle: 5}", False),
+        ("when: {slots_used: 80%}", "max_per_cycle: 5", False),
+        ("when: {slots_used: 80%}", "when: {slots_used: 90%}", True),
+        ("when: {slots_used: 90%}", "when: {slots_used: 80%}", False),
+        ("during: 08:00-09:00", "max_per_cycle: 5", False),
         ("during: 08:00-09:00", "during: 08:00-09:00", True),
-        ("pace: {per_cycle: 5}", "despite: [listeners]", False),
-        ("despite: [listeners, poolers]", "despite: [listeners]", True),
-        ("only: {env: prod}", "pace: {per_cycle: 5}", False),
-        ("only: {env: prod}", "only: {env: prod}", True),
-        ("only: {env: prod}", "only: {env: prod, team: shop}", True),
-        ("only: {env: prod, team: shop}", "only: {env: prod}", False),
-        ("only: {env: [prod, test]}", "only: {env: prod}", True),
+        ("max_per_cycle: 5", "override_protections: [listeners]", False),
+        ("override_protections: [listeners, poolers]", "override_protections: [listeners]", True),
+        ("servers: {env: prod}", "max_per_cycle: 5", False),
+        ("servers: {env: prod}", "servers: {env: prod}", True),
+        ("servers: {env: prod}", "servers: {env: prod, team: shop}", True),
+        ("servers: {env: prod, team: shop}", "servers: {env: prod}", False),
+        ("servers: {env: [prod, test]}", "servers: {env: prod}", True),
         # No server of the file has another env; one that comes by a reload may.
-        ("only: {env: prod}", "only: {env: [prod, test]}", False),
-        ("pace: {per_cycle: 5}", "only: {env: prod}", True),
+        ("servers: {env: prod}", "servers: {env: [prod, test]}", False),
+        ("max_per_cycle: 5", "servers: {env: prod}", True),
         # What keep and cap spare is spared by that policy, and no later one is asked.
-        ("keep: {newest: 1, per: [role]}", "pace: {per_cycle: 5}", True),
-        ("cap: {most: 1, per: [role]}", "pace: {per_cycle: 5}", True),
+        ("keep: {newest: 1, per: [role]}", "max_per_cycle: 5", True),
+        ("max_sessions: {count: 1, per: [role]}", "max_per_cycle: 5", True),
     ],
 )
 def test_a_policy_that_rests_or_spares_leaves_sessions_to_a_later_one(

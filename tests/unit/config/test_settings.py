@@ -30,7 +30,7 @@ LEAST = b"version: 1\npolicies:\n  - name: a\n    match: {state: [idle], idle_fo
 WHOLE = b"""
 version: 1
 interval: 30s
-precision: 500ms
+min_interval: 500ms
 servers:
   - name: orders
     dsn: host=db-1 user=reaper
@@ -47,38 +47,38 @@ policies:
   - name: everything
     description: All at once
     mode: enforce
-    only: {team: [shop, billing], env: prod}
+    servers: {team: [shop, billing], env: prod}
     match:
       state: [idle, idle in transaction (aborted)]
       idle_for: 1h30m
       transaction_for: 2d
       connected_for: 90s
       blocking: true
-      holds_back_vacuum: 1000
+      xmin_age: 1000
       role: ["app_*"]
       database: [shop]
       application: ["web-*", ""]
       client: [10.1.0.0/16, 10.2.3.4, local]
     allowlist:
       application: [metabase]
-    despite: [listeners, poolers]
-    when: {connections_used: 80.5%}
+    override_protections: [listeners, poolers]
+    when: {slots_used: 80.5%}
     during: [Fri-Mon 20:00-06:00 Europe/Berlin, 22:00-24:00]
     keep: {newest: 2, per: [role, client]}
-    pace: {per_cycle: 3}
-    brake: {share: 25%, above: 0}
-    churn: {within: 5s, share: 80%, acts: 20, pause: 1m, longest: 1h}
+    max_per_cycle: 3
+    safety_limit: {share: 25%, above: 0}
+    refill_guard: {within: 5s, share: 80%, after: 20, pause: 1m, max_pause: 1h}
   - name: capped
     match: {state: [idle], idle_for: 1m}
-    cap: {most: 20, per: [application]}
-    brake: {above: 9}
-    churn: {acts: 4}
+    max_sessions: {count: 20, per: [application]}
+    safety_limit: {above: 9}
+    refill_guard: {after: 4}
   - name: statements
-    mode: off
+    mode: disabled
     match: {state: [active], running_for: 4h}
     action: cancel
-    brake: off
-    churn: off
+    safety_limit: none
+    refill_guard: none
 """
 
 
@@ -172,7 +172,7 @@ def test_every_key_reaches_the_rules() -> None:
     assert capped.cap == Cap(most=20, per=("application",))
     assert capped.churn == replace(DEFAULT_CHURN, acts=4)
     assert capped.brake == Brake(share=DEFAULT_BRAKE.share, above=9)
-    assert statements.mode is Mode.OFF
+    assert statements.mode is Mode.DISABLED
     assert statements.action is Action.CANCEL
     assert statements.match.running_for == minutes(4 * 60)
     assert statements.brake is None

@@ -19,7 +19,15 @@ def test_a_duration_is_read_as_it_is_spelled(written: str, seconds: float) -> No
 
 
 @pytest.mark.parametrize(
-    "written", ["1.5h", "10 m", "m", "-5m", "10M", "1e3", "0x10", "10", "1m1h", "٣m", "''"]
+    ("written", "seconds"),
+    [("10 minutes", 600), ("5 min", 300), ("1 day", 86_400), ("1 hour 30 minutes", 5400), ("30 sec", 30)],
+)
+def test_a_duration_may_be_written_in_words(written: str, seconds: float) -> None:
+    assert policy(f", connected_for: {written}").match.connected_for == seconds * SECOND
+
+
+@pytest.mark.parametrize(
+    "written", ["1.5h", "10  m", "'10m '", "min", "-5m", "10M", "1e3", "0x10", "10", "1m1h", "٣m", "''"]
 )
 def test_what_is_no_duration_is_refused(written: str) -> None:
     with pytest.raises(BadPolicyFile, match=r"connected_for: "):
@@ -30,7 +38,7 @@ def test_what_is_no_duration_is_refused(written: str) -> None:
     ("written", "share"), [("80%", 0.8), ("80.5%", 0.805), ("100%", 1.0), ("0.1%", 0.001), ('"5%"', 0.05)]
 )
 def test_a_share_is_a_percentage(written: str, share: float) -> None:
-    when = policy(more=f"    when: {{connections_used: {written}}}\n").when
+    when = policy(more=f"    when: {{slots_used: {written}}}\n").when
     assert when
     assert when.connections_used == share
 
@@ -39,8 +47,8 @@ def test_a_share_is_a_percentage(written: str, share: float) -> None:
     "written", ["100.1%", "0%", "0.0%", "80 %", "-5%", "'%'", "1e1%", "80", "1", ".5", "''"]
 )
 def test_what_is_no_share_is_refused(written: str) -> None:
-    with pytest.raises(BadPolicyFile, match=r"connections_used: "):
-        policy(more=f"    when: {{connections_used: {written}}}\n")
+    with pytest.raises(BadPolicyFile, match=r"slots_used: "):
+        policy(more=f"    when: {{slots_used: {written}}}\n")
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ policies = st.builds(
     Policy,
     name=st.just("unnamed"),
     match=mostly(usual_matches, hostile_matches),
-    mode=st.sampled_from([Mode.ENFORCE, Mode.ENFORCE, Mode.DRY_RUN, Mode.DRY_RUN, Mode.OFF]),
+    mode=st.sampled_from([Mode.ENFORCE, Mode.ENFORCE, Mode.DRY_RUN, Mode.DRY_RUN, Mode.DISABLED]),
     allowlist=mostly(nobody, selectors),
     despite=despites,
     when=mostly_none(st.builds(When, shares)),

@@ -47,8 +47,9 @@ def test_each_criterion_counts_from_what_is_cheap_to_ask_for(match: Match, cutof
 
 def test_the_shortest_limit_of_all_policies_counts_but_for_those_that_are_off() -> None:
     limits = {"hour": HOUR, "minute": MINUTE, "off": SECOND}
+    modes = {"off": Mode.DISABLED}
     of = [
-        policy(name, Match(states=(IDLE,), idle_for=limit), mode=Mode.OFF if name == "off" else Mode.DRY_RUN)
+        policy(name, Match(states=(IDLE,), idle_for=limit), mode=modes.get(name, Mode.DRY_RUN))
         for name, limit in limits.items()
     ]
 

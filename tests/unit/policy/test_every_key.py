@@ -175,7 +175,7 @@ def test_no_key_is_without_a_scenario() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "reaped", "rehearsed"),
-    [(Mode.ENFORCE, 1, 0), (Mode.DRY_RUN, 0, 1), (Mode.OFF, 0, 0)],
+    [(Mode.ENFORCE, 1, 0), (Mode.DRY_RUN, 0, 1), (Mode.DISABLED, 0, 0)],
 )
 def test_the_mode_says_how_far_a_policy_goes(mode: Mode, reaped: int, rehearsed: int) -> None:
     decided = plan(ONE, policy(mode=mode))

@@ -65,7 +65,7 @@ def test_a_session_of_which_nothing_is_known_is_said_to_be_one() -> None:
 
 
 def test_every_policy_answers_even_one_that_is_off() -> None:
-    rules = (policy("a"), policy("b", mode=Mode.DRY_RUN), policy("c", mode=Mode.OFF))
+    rules = (policy("a"), policy("b", mode=Mode.DRY_RUN), policy("c", mode=Mode.DISABLED))
     assert [answer.policy for answer in explained(session(), *rules).policies] == list(rules)
 
 

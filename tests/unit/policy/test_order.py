@@ -72,7 +72,7 @@ def test_an_empty_name_is_a_name_and_an_unknown_one_is_none() -> None:
 
 
 def test_a_policy_that_is_off_does_nothing_at_all() -> None:
-    decided = plan(snapshot(session()), policy(mode=Mode.OFF))
+    decided = plan(snapshot(session()), policy(mode=Mode.DISABLED))
     assert (decided.reaps, decided.rehearsals, reasons(decided)) == ((), (), ["no policy matches"])
 
 

@@ -36,7 +36,7 @@ def due(seen: Session, *policies: Policy) -> Instant | None:
     [
         (policy(), True, False),
         (policy(mode=Mode.DRY_RUN), True, False),
-        (policy(mode=Mode.OFF), False, False),
+        (policy(mode=Mode.DISABLED), False, False),
         (BLOCKERS, True, True),
         (WITHOUT_LOCKS, False, False),
         (replace(BLOCKERS, despite=WITHOUT_LOCKS.despite), False, True),
@@ -113,7 +113,9 @@ def test_the_earliest_moment_of_any_session_and_policy_is_next() -> None:
     assert next_due(seen, rules) == NOW + parse_span("3m")
 
 
-@pytest.mark.parametrize(("mode", "wakes"), [(Mode.ENFORCE, True), (Mode.DRY_RUN, True), (Mode.OFF, False)])
+@pytest.mark.parametrize(
+    ("mode", "wakes"), [(Mode.ENFORCE, True), (Mode.DRY_RUN, True), (Mode.DISABLED, False)]
+)
 def test_policies_that_are_off_wake_nobody_up(mode: Mode, *, wakes: bool) -> None:
     assert (due(session(idle="4m"), policy(mode=mode)) is not None) is wakes
 

@@ -51,6 +51,6 @@ def test_that_nobody_asked_for_advisory_locks_hides_nobody() -> None:
 
 
 def test_a_policy_that_is_off_makes_nobody_due() -> None:
-    rules = Rules(policies=(policy(mode=Mode.OFF),))
+    rules = Rules(policies=(policy(mode=Mode.DISABLED),))
 
     assert soonest(snapshot(session(2, idle="9m")), rules, most=9) == ()

@@ -48,7 +48,7 @@ def test_a_duration_is_read_as_written(text: str, milliseconds: int) -> None:
         "",
         " ",
         "10",
-        "10 m",
+        "10  m",
         "m",
         "-5m",
         "1.5h",

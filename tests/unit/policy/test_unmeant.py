@@ -38,7 +38,7 @@ BOTH = snapshot(of("web", WEB), of("batch", BATCH, 101))
         ([meaning("web")], (BATCH,)),
         ([meaning("web"), meaning("ba*")], ()),
         ([meaning("web", mode=Mode.DRY_RUN)], (BATCH,)),
-        ([meaning("web", mode=Mode.OFF)], (WEB, BATCH)),
+        ([meaning("web", mode=Mode.DISABLED)], (WEB, BATCH)),
         ([meaning("web"), policy()], ()),
         ([], (WEB, BATCH)),
     ],

@@ -112,12 +112,12 @@ def test_policies_come_with_what_they_have_done_and_would_do() -> None:
 
 
 def test_in_a_dry_run_nothing_is_shown_as_enforcing() -> None:
-    now = settings(policy("one"), policy("two", mode=Mode.DRY_RUN), policy("three", mode=Mode.OFF))
+    now = settings(policy("one"), policy("two", mode=Mode.DRY_RUN), policy("three", mode=Mode.DISABLED))
     overview = seen(Place(ORDERS, now=now, dry_run=True))
 
     assert overview.dry_run
     assert overview.shown
-    assert [line.mode for line in overview.shown.policies] == ["dry-run", "dry-run", "off"]
+    assert [line.mode for line in overview.shown.policies] == ["dry-run", "dry-run", "disabled"]
 
 
 def test_what_happened_last_comes_first_and_only_so_much_of_it() -> None:

@@ -174,7 +174,7 @@ def test_names_and_units_follow_the_conventions() -> None:
 
 
 def test_what_known_policies_can_come_to_stands_at_zero_from_the_start() -> None:
-    here = Watched(policy(), DRY, CANCELS, policy("asleep", mode=Mode.OFF))
+    here = Watched(policy(), DRY, CANCELS, policy("asleep", mode=Mode.DISABLED))
 
     for outcome in ("terminated", "signalled", "woke", "gone", "denied", "unknown", "withdrawn"):
         assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome=outcome) == 0
@@ -236,7 +236,7 @@ def test_gauges_show_the_last_look() -> None:
     assert here.number("reaper_spared", by="backups") == 1
     assert here.number("reaper_spared", by="listeners") == 0
     assert here.number("reaper_policies", mode="enforce") == 1
-    assert here.number("reaper_policies", mode="off") == 0
+    assert here.number("reaper_policies", mode="disabled") == 0
 
 
 def test_an_age_from_before_the_clock_was_set_back_is_no_age() -> None:

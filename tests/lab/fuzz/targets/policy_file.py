@@ -25,7 +25,7 @@ WORDS: Final = tuple(
         ),
         *(
             name
-            for entry in (model.ServerEntry, model.NotifyEntry, model.BrakeEntry)
+            for entry in (model.ServerEntry, model.NotifyEntry, model.SafetyLimitEntry)
             for name in entry.model_fields
         ),
         *("idle", "active", "10m", "1s", "50%", "off", "enforce", "local", "10.0.0.0/8", '"*"', "[a-z]*"),
