@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -11,7 +12,6 @@ from reaper.audit.sinks import AuditLogFailed
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.output import open_console
 from reaper.demo.play import Interrupted, play
-from reaper.demo.screen import DemoScreen
 from reaper.demo.server import DEFAULT_MAJOR, EmbeddedServerError, find_binaries
 from reaper.demo.story import USUAL_SECONDS, StoryStuck
 from reaper.postgres.errors import ServerError
@@ -60,7 +60,7 @@ def demo(*, seconds: int, keep: bool, major: int) -> None:
     except EmbeddedServerError as missing:
         raise Misconfigured(str(missing)) from None
     try:
-        all_passed = asyncio.run(play(binaries, _screen(), duration=seconds, keep=keep))
+        all_passed = asyncio.run(_play(binaries, duration=seconds, keep=keep))
     except Interrupted as interrupted:
         click.echo(f"The demo was {interrupted}; its server and its folder are removed.", err=True)
         raise click.exceptions.Exit(_SIGNALLED + interrupted.by) from None
@@ -70,12 +70,13 @@ def demo(*, seconds: int, keep: bool, major: int) -> None:
         raise click.exceptions.Exit(Exit.NO)
 
 
-def _screen() -> DemoScreen:
+async def _play(binaries: Path, *, duration: float, keep: bool) -> bool:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the output's encoding does not have must not end the demo.
         sys.stdout.reconfigure(errors="replace")
     console = open_console()
-    return DemoScreen(console, live=_on_terminal() and console.is_terminal)
+    live = _on_terminal() and console.is_terminal
+    return await play(binaries, console, live=live, duration=duration, keep=keep)
 
 
 def _on_terminal() -> bool:

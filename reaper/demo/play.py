@@ -5,8 +5,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import count
@@ -17,15 +17,18 @@ from typing import Final
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
 from reaper.config import Server, load
 from reaper.demo.clients import server_message
-from reaper.demo.screen import AUDIT_LOG, DemoScreen, summary
+from reaper.demo.screen import AUDIT_LOG, DemoView, entry_line, summary
 from reaper.demo.server import EmbeddedServer
 from reaper.demo.state import DemoState
-from reaper.demo.story import POLICY_FILE, USUAL_SECONDS, Story, packaged_policies
+from reaper.demo.story import USUAL_SECONDS, Story
 from reaper.policy.deadline import rest_after
 from reaper.policy.memory import Memory
 from reaper.policy.time import seconds
@@ -42,6 +45,7 @@ _SETTINGS: Final = {
     "superuser_reserved_connections": "0",
 }
 _DATABASE: Final = "shop"
+_POLICY_FILE: Final = "policies.yaml"
 _READ_BEATS: Final = 3.0
 """Time for reading the policies."""
 
@@ -54,8 +58,8 @@ class Interrupted(Exception):
         self.by = by
 
 
-async def play(binaries: Path, screen: DemoScreen, *, duration: float, keep: bool) -> bool:
-    """Run the demo; return True if every healthy client passed its check.
+async def play(binaries: Path, console: Console, *, live: bool, duration: float, keep: bool) -> bool:
+    """Run the demo in a live view, or with a line for each event; return True if every check passed.
 
     A signal raises Interrupted after everything is cleaned up.
     """
@@ -70,24 +74,31 @@ async def play(binaries: Path, screen: DemoScreen, *, duration: float, keep: boo
     for number in (SIGINT, SIGTERM, SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
     try:
-        return await _play(binaries, screen, beat=duration / USUAL_SECONDS, keep=keep)
+        return await _play(binaries, console, live=live, beat=duration / USUAL_SECONDS, keep=keep)
     except asyncio.CancelledError:
         raise Interrupted(by=received[0]) from None
 
 
-async def _play(binaries: Path, screen: DemoScreen, *, beat: float, keep: bool) -> bool:
-    _forget_other_servers()
-    state = DemoState(screen.add)
+async def _play(binaries: Path, console: Console, *, live: bool, beat: float, keep: bool) -> bool:
+    # PGHOSTADDR, PGSSLMODE and the like are for the user's servers and would apply to this one too.
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+    state = DemoState(lambda entry: None if live else console.print(entry_line(entry), soft_wrap=True))
+    policies = files("reaper.demo").joinpath(_POLICY_FILE).read_text(encoding="utf-8")
+    view = DemoView(state, policies[policies.index("policies:") :])
     server = EmbeddedServer(binaries=binaries, settings=_SETTINGS)
     try:
-        with screen.live(state):
-            state.show_policies(packaged_policies())
+        # The view is drawn from another thread, also while the event loop is busy.
+        with Live(view, console=console, screen=True, refresh_per_second=8) if live else nullcontext():
+            if not live:
+                console.print(Text(view.policies), soft_wrap=True)
             # Blocks the event loop, which has nothing else to do: no signal interrupts a start halfway.
             server.start()
             await asyncio.sleep(_READ_BEATS * beat)
-            await _run(server, state, beat)
+            await _run(server, policies, state, beat)
         kept = _keep(server) if keep else None
-        screen.print(summary(state, server.folder / AUDIT_LOG, kept))
+        for line in summary(state, server.folder / AUDIT_LOG, kept):
+            console.print(line, soft_wrap=True)
     except psycopg.Error as error:
         raise Lost(server_message(error)) from None
     finally:
@@ -95,20 +106,24 @@ async def _play(binaries: Path, screen: DemoScreen, *, beat: float, keep: bool) 
     return all(check.passed for check in state.checks)
 
 
-async def _run(server: EmbeddedServer, state: DemoState, beat: float) -> None:
+async def _run(server: EmbeddedServer, policies: str, state: DemoState, beat: float) -> None:
     state.server, state.mode = f"PostgreSQL {server.major}", "dry-run"
     state.add("server", f"{state.server}, {_SLOTS} slots, in {server.folder} until the end")
     dsn = make_conninfo(server.dsn, dbname=_DATABASE, sslmode="disable", gssencmode="disable")
     await _create_database(server.dsn, dsn)
-    policies = server.folder / POLICY_FILE
-    policies.write_text(packaged_policies(), encoding="utf-8")
+    path = server.folder / _POLICY_FILE
+    path.write_text(policies, encoding="utf-8")
     target = Server(name="demo", dsn=make_conninfo(dsn, user="reaper"))
+    ledger = Ledger(
+        [FileSink(server.folder / AUDIT_LOG)], clock=lambda: datetime.now(UTC), run=uuid.uuid4().hex
+    )
     # Connected before the clients, which take all slots.
-    async with opened(target, load(policies).rules, RunOptions()) as at:
-        with _ledger(server.folder / AUDIT_LOG) as ledger:
+    async with opened(target, load(path).rules, RunOptions()) as at:
+        ledger.open()
+        with closing(ledger):
             stop = Flag()
-            cycles = _run_cycles(target, at, policies, ledger, state, stop)
-            await _side_by_side(Story(dsn, policies, state, beat), cycles, stop)
+            cycles = _run_cycles(target, at, path, ledger, state, stop)
+            await _side_by_side(Story(dsn, path, state, beat), cycles, stop)
 
 
 async def _side_by_side(story: Story, cycles: Coroutine[None, None, None], stop: Flag) -> None:
@@ -127,12 +142,12 @@ async def _side_by_side(story: Story, cycles: Coroutine[None, None, None], stop:
 
 
 async def _run_cycles(
-    target: Server, at: OpenConnection, policies: Path, ledger: Ledger, state: DemoState, stop: Flag
+    target: Server, at: OpenConnection, path: Path, ledger: Ledger, state: DemoState, stop: Flag
 ) -> None:
     """Run the service's own cycle at every deadline, by the policy file as it is at that moment."""
-    settings, memory, clock, numbers = load(policies), Memory(), ClockWatch(), count(1)
+    settings, memory, clock, numbers = load(path), Memory(), ClockWatch(), count(1)
     while not stop.is_set():
-        loaded = load(policies)
+        loaded = load(path)
         if loaded.rules.digest != settings.rules.digest:
             settings, memory = loaded, Memory()  # as after a restart
         rules = settings.rules
@@ -154,24 +169,8 @@ async def _create_database(dsn: str, shop: str) -> None:
         await admin.execute(files("reaper.demo").joinpath("roles.sql").read_bytes())
 
 
-@contextmanager
-def _ledger(path: Path) -> Iterator[Ledger]:
-    ledger = Ledger([FileSink(path)], clock=lambda: datetime.now(UTC), run=uuid.uuid4().hex)
-    ledger.open()
-    try:
-        yield ledger
-    finally:
-        ledger.close()
-
-
 def _keep(server: EmbeddedServer) -> Path:
     kept = Path(tempfile.mkdtemp(prefix="reaper-demo-"))
-    for path in (server.folder / AUDIT_LOG, server.folder / POLICY_FILE, server.log_path):
+    for path in (server.folder / AUDIT_LOG, server.folder / _POLICY_FILE, server.log_path):
         shutil.copyfile(path, kept / path.name)
     return kept
-
-
-def _forget_other_servers() -> None:
-    # PGHOSTADDR, PGSSLMODE and the like are for the user's servers and would apply to this one too.
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]

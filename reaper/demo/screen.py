@@ -1,12 +1,10 @@
 """The output of the demo: a live view on a terminal or plain lines elsewhere, and the summary at the end."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.live import Live
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -14,9 +12,7 @@ from rich.text import Text
 from reaper.audit.events import INTENT, Event
 from reaper.audit.reader import open_intents, read_events
 from reaper.demo.state import PERMANENT, DemoEntry, DemoState, application_of
-from reaper.demo.story import POLICY_FILE
-from reaper.policy.plan import Outcome, Reap, Result, Spared, Verdict, longest_idle_first
-from reaper.policy.protections import SELF
+from reaper.policy.plan import Result, Spare, Spared, Verdict, longest_idle_first
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, Session, Slots
 from reaper.policy.text import plain
 from reaper.policy.time import Instant, since, words
@@ -25,78 +21,32 @@ from reaper.service.cycle import Cycle
 AUDIT_LOG: Final = "audit.jsonl"
 
 _WIDTH: Final = 110
-_FRAMES_PER_SECOND: Final = 8
-_SHOWN_ABOVE: Final = ("", "policy")
-"""Kinds of entries that are not repeated below the table."""
 _PROTECTED, _NOT_DUE, _DUE, _TERMINATED = "protected", "not due", "due", "terminated"
 _STYLES: Final = {_PROTECTED: "green", _NOT_DUE: "blue", _DUE: "yellow", _TERMINATED: "bold red"}
-_KIND_STYLES: Final = {
-    "step": "bold",
-    "client": "blue",
-    "server": "blue",
-    "refused": "bold red",
-    "connected": "bold green",
-    "skipped": "green",
-    "passed": "bold green",
-    "failed": "bold red",
-    "dry": "yellow",
-    "terminated": "bold red",
+_GROUPS: Final = {
+    **dict.fromkeys(PERMANENT, _PROTECTED),
+    **dict.fromkeys((Spared.PACE, Spared.BRAKE, Spared.FIRST_SIGHTING, Spared.REHEARSED), _DUE),
 }
-_WOULD_TERMINATE: Final = "dry run: would terminate"
-_BY_RESULT: Final = {
-    Result.REHEARSED: (_DUE, _WOULD_TERMINATE),
-    Result.TERMINATED: (_TERMINATED, _TERMINATED),
-}
-_BY_REASON: Final = {
-    Spared.UNMATCHED: (_NOT_DUE, _NOT_DUE),
-    Spared.REHEARSED: (_DUE, _WOULD_TERMINATE),
-}
-_TEMPORARY: Final = (Spared.PACE, Spared.FIRST_SIGHTING, Spared.BRAKE)
-_NEXT: Final = (
-    (f"reaper check -p {POLICY_FILE}", "is it correct; may the reaper read and terminate"),
-    (f"reaper plan -p {POLICY_FILE}", "what it would terminate now, what not, and why"),
-    (f"reaper run --dry-run -p {POLICY_FILE}", "the service as a dry run; nothing is terminated"),
-)
+_DECISIONS: Final = {Spared.UNMATCHED: _NOT_DUE, Spared.REHEARSED: "dry run: would terminate"}
+_GOOD: Final = ("connected", "passed")
+_BAD: Final = ("refused", "failed", "terminated")
 
 
-class DemoScreen:
-    """Shows the demo: as a live view, or with a line for each entry."""
-
-    def __init__(self, console: Console, *, live: bool) -> None:
-        self._console = console
-        self._live = live
-
-    def add(self, entry: DemoEntry) -> None:
-        """Print the entry, unless the live view shows it."""
-        if not self._live:
-            self.print([_entry(entry)])
-
-    def live(self, state: DemoState) -> AbstractContextManager[object]:
-        """Draw the state several times a second, during the block and from another thread."""
-        if not self._live:
-            return nullcontext()
-        return Live(_View(state), console=self._console, screen=True, refresh_per_second=_FRAMES_PER_SECOND)
-
-    def print(self, lines: Iterable[Text]) -> None:
-        """Print lines that stay after the demo."""
-        for line in lines:
-            line.rstrip()
-            self._console.print(line, soft_wrap=True)
-
-
-class _View:
+class DemoView:
     """The state at this moment, cut to the terminal's width and height."""
 
-    def __init__(self, state: DemoState) -> None:
+    def __init__(self, state: DemoState, policies: str) -> None:
         self._state = state
+        self.policies = policies
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the present state above the newest entries."""
         height = options.height or console.height
         width = min(options.max_width, _WIDTH)
         options = options.update(width=width, height=None, no_wrap=True, overflow="ellipsis")
         upper = Group(*self._upper(width, ascii_only=options.ascii_only))
         room = max(height - len(console.render_lines(upper, options)), 1)
-        entries = [_entry(each) for each in self._state.entries if each.kind not in _SHOWN_ABOVE]
+        entries = [entry_line(each) for each in self._state.entries if each.kind]
         yield from console.render(Group(upper, *entries[-room:]), options)
 
     def _upper(self, width: int, *, ascii_only: bool) -> Iterator[RenderableType]:
@@ -106,7 +56,7 @@ class _View:
         yield Text(rule * width, style="dim")
         if not state.step:
             yield Text("A PostgreSQL of its own, and these policies:\n", style="bold")
-            yield Syntax(state.policies, "yaml", theme="ansi_dark", background_color="default")
+            yield Syntax(self.policies, "yaml", theme="ansi_dark", background_color="default")
             return
         yield Text.assemble((f"{state.step:13}", "bold magenta"), (state.title, "bold"))
         yield Text(f"{'':13}{state.hint}\n")
@@ -125,27 +75,20 @@ class _SessionStatus(NamedTuple):
 
 def _statuses(cycle: Cycle) -> list[_SessionStatus]:
     """Return what the cycle decided about each session, the protected ones first."""
-    outcomes = {reap.session.id: outcome for reap, outcome in cycle.settled}
-    statuses = [
-        _SessionStatus(verdict.session, *_decision(verdict, outcomes.get(verdict.session.id)))
-        for verdict in cycle.plan.verdicts
-    ]
+    outcomes = {reap.session.id: outcome.result for reap, outcome in cycle.settled}
+    statuses = [_status(verdict, outcomes.get(verdict.session.id)) for verdict in cycle.plan.verdicts]
     order = list(_STYLES)
     return sorted(statuses, key=lambda each: (order.index(each.group), application_of(each.session)))
 
 
-def _decision(verdict: Verdict, outcome: Outcome | None) -> tuple[str, str]:
-    """Return the group of a session and the decision in words."""
-    if isinstance(verdict, Reap):
-        result = outcome.result if outcome else Result.REHEARSED
-        return _BY_RESULT.get(result, (_NOT_DUE, result.value))
-    if verdict.protection == SELF:
-        return _NOT_DUE, "the reaper itself"
-    if verdict.by in _BY_REASON:
-        return _BY_REASON[verdict.by]
-    if verdict.by in PERMANENT:
-        return _PROTECTED, verdict.reason
-    return _DUE if verdict.by in _TEMPORARY else _NOT_DUE, verdict.reason
+def _status(verdict: Verdict, result: Result | None) -> _SessionStatus:
+    if isinstance(verdict, Spare):
+        group, decision = _GROUPS.get(verdict.by, _NOT_DUE), _DECISIONS.get(verdict.by, verdict.reason)
+    elif result is None or result is Result.REHEARSED:
+        group, decision = _DUE, _DECISIONS[Spared.REHEARSED]
+    else:
+        group, decision = _TERMINATED if result is Result.TERMINATED else _NOT_DUE, result.value
+    return _SessionStatus(verdict.session, group, decision)
 
 
 def _title(state: DemoState, width: int) -> Text:
@@ -161,11 +104,11 @@ def _title(state: DemoState, width: int) -> Text:
 def _slots(slots: Slots, statuses: list[_SessionStatus], used: str, free: str) -> Text:
     full = slots.used >= slots.usable
     return Text.assemble(
-        _label("slots"),
+        ("slots     ", "dim"),
         *((f"{used} ", _STYLES[each.group]) for each in statuses),
         (f"{free} " * max(slots.total - len(statuses), 0), "dim"),
         (f" {slots.used} of {slots.usable} used\n", "bold red" if full else "bold"),
-        _label(""),
+        " " * 10,
         *(part for group, style in _STYLES.items() for part in ((f"{used} ", style), (f"{group}   ", "dim"))),
         (f"{free} free", "dim"),
     )
@@ -173,12 +116,12 @@ def _slots(slots: Slots, statuses: list[_SessionStatus], used: str, free: str) -
 
 def _customer(state: DemoState) -> Text:
     if not state.attempts:
-        return Text.assemble(_label("customer"), "\n\n")
+        return Text("\n\n")
     answer = (state.refusal, "bold red") if state.refusal else ("connects", "bold green")
     shares = f"refused {state.refused(after=False)} times"
     if state.attempts[True]:
         shares += f", since the first termination {state.refused(after=True)}"
-    return Text.assemble(_label("customer"), answer, "\n", _label(""), (f"{shares}\n", "dim"))
+    return Text.assemble(("customer  ", "dim"), answer, "\n", " " * 10, (f"{shares}\n", "dim"))
 
 
 def _table(statuses: list[_SessionStatus], state: DemoState) -> Table:
@@ -197,18 +140,12 @@ def _table(statuses: list[_SessionStatus], state: DemoState) -> Table:
 def _row(application: str, members: list[_SessionStatus], now: Instant) -> tuple[Text, ...]:
     if not members:
         return Text(plain(application), "dim"), Text(), Text(), Text("gone", "dim")
-    last = members[-1]  # of the group that is closest to termination
-    decision, count = last.decision, sum(each.decision == last.decision for each in members)
-    if last.group in {_DUE, _TERMINATED} and len(members) > 1 and decision in {_WOULD_TERMINATE, _TERMINATED}:
-        decision = f"{decision} {count} of {len(members)}"
-    oldest = min((each.session for each in members), key=longest_idle_first)
-    style = _STYLES[last.group]
-    return (
-        Text(plain(application)),
-        Text(str(len(members)), "bold"),
-        Text(_state(oldest, now)),
-        Text(plain(decision), style),
-    )
+    _, group, decision = members[-1]  # of the group that is closest to termination
+    if len(members) > 1 and decision in {*_DECISIONS.values(), _TERMINATED} - {_NOT_DUE}:
+        decision += f" {sum(each.decision == decision for each in members)} of {len(members)}"
+    longest = min((each.session for each in members), key=longest_idle_first)
+    cells = (plain(application), ""), (str(len(members)), "bold"), (_state(longest, now), "")
+    return (*(Text(*cell) for cell in cells), Text(plain(decision), _STYLES[group]))
 
 
 def _state(session: Session, now: Instant) -> str:
@@ -220,13 +157,12 @@ def _state(session: Session, now: Instant) -> str:
     return state if age is None else f"{state} {words(age)}"
 
 
-def _entry(entry: DemoEntry) -> Text:
-    style = _KIND_STYLES.get(entry.kind.partition(" ")[0], "default")
-    return Text.assemble((f"{entry.after:5.1f}s  ", "dim"), (f"{entry.kind:11}", style), entry.text)
-
-
-def _label(text: str) -> tuple[str, str]:
-    return f"{text:10}", "dim"
+def entry_line(entry: DemoEntry) -> Text:
+    """Return the line of an entry."""
+    style = "bold red" if entry.kind in _BAD else "bold green" if entry.kind in _GOOD else "blue"
+    line = Text.assemble((f"{entry.after:5.1f}s  ", "dim"), (f"{entry.kind:11}", style), entry.text)
+    line.rstrip()
+    return line
 
 
 def summary(state: DemoState, audit_log: Path, kept: Path | None) -> Iterator[Text]:
@@ -241,9 +177,8 @@ def summary(state: DemoState, audit_log: Path, kept: Path | None) -> Iterator[Te
     for check in state.checks:
         report = check.report if check.passed else f"FAILED: {check.report}"
         line = _line(check.application, f"{report:23} ", "green" if check.passed else "bold red")
-        yield line.append(
-            state.skipped.get(check.application, "never idle for long: no policy matches"), "dim"
-        )
+        reason = state.skipped.get(check.application, "never idle for long: no policy matches")
+        yield line.append(reason, "dim")
     yield _heading("The customer")
     yield _line("before", f"{state.refused(after=False)} attempts refused: {state.last_refusal}", "red")
     yield _line("after", f"{state.refused(after=True)} attempts refused", "green")
@@ -252,13 +187,16 @@ def summary(state: DemoState, audit_log: Path, kept: Path | None) -> Iterator[Te
     intents = sum(isinstance(event, Event) and event.name == INTENT for event in events)
     without = len(open_intents(events))
     yield _line(AUDIT_LOG, f"{intents} intents, each written before the signal; {without} without an outcome")
-    yield _line(
-        "",
-        f"kept in {kept}" if kept else "removed with the server; --keep keeps it, the policies and the log",
-    )
+    removed = "removed with the server; --keep keeps it, the policies and the log"
+    yield _line("", f"kept in {kept}" if kept else removed)
     yield _heading("What next, with your own policies")
-    for command, answer in _NEXT:
-        yield _line(f"{command:37}", answer, "bold")
+    yield _next("check -p policies.yaml", "is it correct; may the reaper read and terminate")
+    yield _next("plan -p policies.yaml", "what it would terminate now, what not, and why")
+    yield _next("run --dry-run -p policies.yaml", "the service as a dry run; terminates nothing")
+
+
+def _next(command: str, answer: str) -> Text:
+    return _line(f"reaper {command:30}", answer, "bold")
 
 
 def _heading(text: str) -> Text:

