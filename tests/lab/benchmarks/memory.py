@@ -1,116 +1,113 @@
-"""Memory: a real reaper with everything on, and a day of cycles in which clients invent a million names."""
+"""Memory of a real reaper with everything on, while clients come with new names all the time."""
 
-import asyncio
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Self
 
 import psycopg
 import yaml
-from psycopg.conninfo import make_conninfo
 
-from reaper.demo.server import free_ports
-from tests.lab.report import Scale
-from tests.postgres.sandbox import Role
-from tests.system.policies import Keys, leaked, policy_file
-
-from .day import day
-from .ground import CYCLED, Daemon, Ground
-from .pages import Pages
-from .proc import Memory, memory
-from .table import NOTHING, figure, table
+from tests.lab.clients.crowd import Crowd
+from tests.lab.clients.sleepers import ROOT
+from tests.lab.report import NOTHING, Scale, figure, table
+from tests.lab.world.http import HttpPort
+from tests.lab.world.processes import memory
+from tests.lab.world.reaper import CYCLES, NO_LIMITS, ReaperProcess, policy, rules
+from tests.lab.world.server import REAPER, LabServer
+from tests.system.policies import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Size:
     seconds: float
-    """How long each reaper runs."""
-    cycles: int
-    newcomers: int
-    """In each cycle of the day."""
+    renamed: int
+    """Sessions that change their application name every second."""
 
 
 _SIZES: Final[Mapping[Scale, _Size]] = {
-    Scale.FULL: _Size(seconds=60, cycles=8_640, newcomers=116),
-    Scale.QUICK: _Size(seconds=12, cycles=1_000, newcomers=116),
-    Scale.SMOKE: _Size(seconds=1, cycles=40, newcomers=5),
+    # More than a million names.
+    Scale.FULL: _Size(seconds=1_200, renamed=850),
+    Scale.QUICK: _Size(seconds=30, renamed=200),
+    Scale.SMOKE: _Size(seconds=1, renamed=5),
 }
 _POLICIES: Final = 20
-_REHEARSED: Final = leaked(
-    Role("app", ""), idle_for="50ms", mode="dry-run", name="rehearsed", safety_limit={"share": "100%"}
-)
 _AT_ONCE: Final = 10
 _KEPT: Final = 5
-_QUARTERS: Final = 4
-_TABLE: Final = Path(__file__).parents[3] / "deploy" / "sql" / "record_table.sql"
+_PARTS: Final = 4
+_PAUSE: Final = 0.05
 
 
 def run(scale: Scale, major: int) -> Iterator[str]:
-    """A table of real reapers, and one of the day."""
+    """One table: a reaper with little to do, and one with everything on."""
     size = _SIZES[scale]
     with (
-        Ground(major, max_connections="200") as ground,
-        Ground(major) as beside,
-        tempfile.TemporaryDirectory() as scratch,
+        LabServer(major, max_connections=str(size.renamed + 200)) as server,
+        LabServer(major) as beside,
+        TemporaryDirectory() as scratch,
     ):
-        ground.role("app")
-        beside.admin.execute(_TABLE.read_bytes())
-        rows = [_little(ground, Path(scratch), size), *_everything(ground, beside, Path(scratch), size)]
+        beside.run((ROOT / "deploy" / "sql" / "record_table.sql").read_bytes())
+        rows = [_little(server, Path(scratch), size), *_everything(server, beside, Path(scratch), size)]
     yield table(
-        "Memory: one server; everything is 20 policies that terminate, one that rehearses, the record in a\n"
-        "file and in a table, a history every second, HTTP scraped all the time, a webhook, the whole log;\n"
-        "and clients that come with new names",
+        "Memory: one server; everything is 20 policies that terminate, one dry run, the audit log in a file\n"
+        "and in a table, a history every second, HTTP scraped all the time, a webhook, the whole log; and\n"
+        "clients with new names: some are terminated, others change their names",
         ("", "cycles", "names", "terminations", "RSS", "PSS"),
         rows,
     )
-    yield asyncio.run(day(cycles=size.cycles, newcomers=size.newcomers))
 
 
-def _little(ground: Ground, folder: Path, size: _Size) -> Sequence[str]:
-    policies = policy_file(*_policies(1), servers=_servers(ground))
-    with Daemon(folder / "little", policies, "--listen", "off", level="debug") as daemon:
-        daemon.wait(*CYCLED)
-        time.sleep(size.seconds / _QUARTERS)
-        cycles = len(daemon.journal.named(*CYCLED))
-        return ("1 policy, no HTTP", str(cycles), *[NOTHING] * 2, *_figures(memory(daemon.pid)))
+def _little(server: LabServer, folder: Path, size: _Size) -> Sequence[str]:
+    text = rules(server.dsn_of(REAPER), *_policies(1), interval=1)
+    with ReaperProcess(folder / "little", text, "--listen", "off", log_level="debug") as reaper:
+        reaper.wait(*CYCLES)
+        time.sleep(min(size.seconds / _PARTS, 15))
+        cycles = len(reaper.log.named(*CYCLES))
+        return ("1 policy, no HTTP", str(cycles), *[NOTHING] * 2, *_held(reaper))
 
 
-def _everything(ground: Ground, beside: Ground, folder: Path, size: _Size) -> Iterator[Sequence[str]]:
-    port = next(free_ports())
-    hook = {"name": "nobody", "webhook": f"http://127.0.0.1:{port}/", "every": "1s"}
-    policies = policy_file(
-        *_policies(_POLICIES), _REHEARSED, interval="1s", min_interval="10ms", servers=_servers(ground)
-    ) + yaml.safe_dump({"notify": [hook]})
+def _everything(server: LabServer, beside: LabServer, folder: Path, size: _Size) -> Iterator[Sequence[str]]:
+    port = HttpPort()
+    dry_run = policy("dry-run", 0.05, mode="dry-run", role=["app"], keys=NO_LIMITS)
+    # Its candidates are decided in every cycle, and skipped.
+    renamed = policy("renamed", 0.05, role=["other"], keys={"when": {"slots_used": "100%"}})
+    text = rules(
+        server.dsn_of(REAPER), *_policies(_POLICIES), dry_run, renamed, interval=1, min_interval=0.01
+    )
+    hook = {"name": "unused", "webhook": f"http://{HttpPort().at}/", "every": "1s"}
     history = ("--history", "history", "--history-every", "1s")
-    options = ("--listen", f"127.0.0.1:{port}", "--audit-table", beside.server.dsn, *history)
-    with Daemon(folder / "all", policies, *options, level="debug") as daemon, _Visitors(ground) as visitors:
-        pages = Pages(port, running=lambda: daemon.running)
-        daemon.wait(*CYCLED)
-        yield ("everything, at the start", *_counted(daemon, visitors), *_figures(memory(daemon.pid)))
-        for quarter in range(1, _QUARTERS + 1):
-            end = time.monotonic() + size.seconds / _QUARTERS
+    options = ("--listen", port.at, "--audit-table", beside.dsn, *history)
+    reaper = ReaperProcess(
+        folder / "all", text + yaml.safe_dump({"notify": [hook]}), *options, log_level="debug"
+    )
+    with reaper, _Visitors(server.dsn_of("app")) as visitors, Crowd(server.port) as crowd:
+        crowd.open(size.renamed, ["other"])
+        names = _Names(crowd, visitors, size.renamed)
+        reaper.wait(*CYCLES)
+        yield ("everything, at the start", *_counted(reaper, names), *_held(reaper))
+        for part in range(1, _PARTS + 1):
+            end = time.monotonic() + size.seconds / _PARTS
             while time.monotonic() < end:
-                visitors.come()
-                pages.cycles()
-            held = _figures(memory(daemon.pid))
-            yield (f"everything, after {quarter}/{_QUARTERS}", *_counted(daemon, visitors), *held)
+                names.more()
+                port.get("/metrics")
+                time.sleep(_PAUSE)
+            yield (f"everything, after {part}/{_PARTS}", *_counted(reaper, names), *_held(reaper))
         for page in ("/", "/usage", "/rehearsal", "/snapshot?server=server"):
-            pages.get(page)
-        held = _figures(memory(daemon.pid))
-        yield ("and once somebody has opened its pages", *_counted(daemon, visitors), *held)
+            port.get(page)
+        yield ("and after its pages were opened", *_counted(reaper, names), *_held(reaper))
 
 
 class _Visitors:
-    """Clients that come, each with a name of its own, and are left to be idle."""
+    """Clients that come, each with a name of its own, and stay idle until they are terminated."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, dsn: str) -> None:
         self.came = 0
-        self._dsn = make_conninfo(ground.server.dsn, user="app")
+        self._dsn = dsn
         self._here: deque[ExitStack] = deque()
 
     def __enter__(self) -> Self:
@@ -121,7 +118,7 @@ class _Visitors:
             self._here.popleft().close()
 
     def come(self) -> None:
-        """Some come, and those who came long ago hang up, if they have not been ended."""
+        """Open some sessions, and close the oldest."""
         with ExitStack() as stack:
             for _ in range(_AT_ONCE):
                 self.came += 1
@@ -132,22 +129,44 @@ class _Visitors:
             self._here.popleft().close()
 
 
-def _counted(daemon: Daemon, visitors: _Visitors) -> Sequence[str]:
-    cycles = daemon.journal.named(*CYCLED)
+class _Names:
+    """New names: of visitors all the time, and of all renamed sessions once a second."""
+
+    def __init__(self, crowd: Crowd, visitors: _Visitors, renamed: int) -> None:
+        self._crowd = crowd
+        self._visitors = visitors
+        self._renamed = renamed
+        self._numbers = count()
+        self._rounds = 0
+        self._last = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many names there were."""
+        return self._visitors.came + self._rounds * self._renamed
+
+    def more(self) -> None:
+        """Let visitors come, and rename the others if a second has passed."""
+        self._visitors.come()
+        if time.monotonic() - self._last >= 1:
+            self._last = time.monotonic()
+            self._rounds += 1
+            names = (f"SET application_name = 'web-{next(self._numbers)}'" for _ in range(self._renamed))
+            self._crowd.run(*names)
+
+
+def _counted(reaper: ReaperProcess, names: _Names) -> Sequence[str]:
+    cycles = reaper.log.named(*CYCLES)
     ended = sum(cycle.fields.get("terminated", 0) for cycle in cycles)
-    return f"{len(cycles):,}", f"{visitors.came:,}", f"{ended:,}"
+    return f"{len(cycles):,}", f"{names.count:,}", f"{ended:,}"
 
 
-def _figures(held: Memory) -> tuple[str, str]:
+def _held(reaper: ReaperProcess) -> tuple[str, str]:
+    held = memory(reaper.pid)
     return figure(held.rss, "MiB", 1), figure(held.pss, "MiB", 1)
 
 
-def _servers(ground: Ground) -> list[Keys]:
-    return [{"name": "server", "dsn": make_conninfo(ground.server.dsn, user="reaper")}]
-
-
-def _policies(count: int) -> list[Keys]:
-    """Policies of which the last one alone is ever due, soon; the others wait for a day."""
-    far = leaked(Role("app", ""), idle_for="1d")
-    waiting = [{**far, "name": f"waits-{number}"} for number in range(count - 1)]
-    return [*waiting, {**leaked(Role("app", ""), idle_for="100ms"), "safety_limit": {"share": "100%"}}]
+def _policies(number: int) -> list[Keys]:
+    """Policies of which only the last one is ever due; the others wait for a day."""
+    waiting = [policy(f"waits-{each}", 86_400, role=["app"]) for each in range(number - 1)]
+    return [*waiting, policy("leaked", 0.1, role=["app"], keys=NO_LIMITS)]

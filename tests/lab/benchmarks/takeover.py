@@ -1,12 +1,11 @@
-"""How long a server is without a leader: from the loss of the one to the first cycle of the other.
+"""How long a server is without a leader: from the loss of one leader to the first cycle of the next.
 
-Pairs of reapers, each pair at a database of its own that stands for a server, lose their leaders at random
-moments of a cycle. Who was lost comes back, when all pairs have had their loss, as the standby of the next.
+Pairs of reapers, each pair with a database that stands for a server, lose their leaders at random moments of
+a cycle. When all pairs have lost theirs, the lost ones come back and stand by.
 """
 
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,16 +13,14 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from signal import SIGCONT, SIGKILL, SIGSTOP
-from typing import Final, Protocol, Self
+from tempfile import TemporaryDirectory
+from typing import Final, Self
 
 from reaper.telemetry import events
-from tests.lab.report import Scale
-from tests.postgres.sandbox import Role
-from tests.system.policies import leaked, policy_file
-
-from .ground import CYCLED, Daemon, Ground
-from .network import Line, OpenLine, lines, move_to_own_network
-from .table import figure, spread, table
+from tests.lab.report import Scale, figure, spread, table
+from tests.lab.world.isolation import Link, Links, own_network
+from tests.lab.world.reaper import CYCLES, ReaperProcess, policy, rules
+from tests.lab.world.server import LabServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +28,14 @@ class _Size:
     pairs: int
     """As many losses of each kind."""
     intervals: Sequence[int]
-    """The shortest lease, and the default one."""
+    """With the shortest lease, and with the default one."""
     ways: Sequence[str]
 
 
 _KILL, _FREEZE, _CUT = "kill -9", "SIGSTOP", "network cut"
-_WAYS: Final = (_KILL, _FREEZE, _CUT)
 _SIZES: Final[Mapping[Scale, _Size]] = {
-    Scale.FULL: _Size(pairs=20, intervals=(5, 10), ways=_WAYS),
-    Scale.QUICK: _Size(pairs=4, intervals=(5,), ways=_WAYS),
+    Scale.FULL: _Size(pairs=20, intervals=(5, 10), ways=(_KILL, _FREEZE, _CUT)),
+    Scale.QUICK: _Size(pairs=4, intervals=(5,), ways=(_KILL, _FREEZE, _CUT)),
     Scale.SMOKE: _Size(pairs=1, intervals=(1,), ways=(_KILL,)),
 }
 _LEASE_INTERVALS: Final = 3
@@ -50,77 +46,63 @@ _GRACE: Final = 30.0
 _SEED: Final = 20
 
 
-class _Strike(Protocol):
-    def __call__(self, replica: "_Replica") -> None: ...
-
-
 def run(scale: Scale, major: int) -> Iterator[str]:
     """Losses of each kind, at each interval."""
     size = _SIZES[scale]
-    dropping = scale is not Scale.SMOKE and move_to_own_network()
-    cut = "packets dropped both ways" if dropping else "a proxy that falls silent: no drop without root"
-    rows = [row for interval in size.intervals for row in _at(interval, size, major, dropping=dropping)]
-    title = f"Take-over: from the loss to the first cycle of the other; network cut: {cut}"
+    dropping = scale is not Scale.SMOKE and own_network()
+    cut = (
+        "packets dropped both ways"
+        if dropping
+        else "a silent proxy, because packets are dropped by root only"
+    )
+    rows = [row for interval in size.intervals for row in _rows(interval, size, major, dropping=dropping)]
+    title = f"Take-over: from the loss to the first cycle of the next leader; network cut: {cut}"
     head = ("", "interval", "losses", "min", "median", "max", "bound", "cycles of the lost one")
     yield table(title, head, rows)
 
 
-def _at(interval: int, size: _Size, major: int, *, dropping: bool) -> Iterator[Sequence[str]]:
+def _rows(interval: int, size: _Size, major: int, *, dropping: bool) -> Iterator[Sequence[str]]:
     with (
-        Ground(major, listen_addresses="*" if dropping else "127.0.0.1") as ground,
-        lines(ground.server.dsn, dropping=dropping) as open_line,
+        LabServer(major, listen_addresses="*" if dropping else "127.0.0.1") as server,
+        Links(server.dsn, dropping=dropping) as links,
         ExitStack() as stack,
-        ThreadPoolExecutor(size.pairs) as crew,
+        ThreadPoolExecutor(size.pairs) as threads,
     ):
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        places = [(ground.database(f"server {number}"), folder / str(number)) for number in range(size.pairs)]
-        pairs = [_Pair(dsn, where, interval, open_line) for dsn, where in places]
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        names = [str(number) for number in range(size.pairs)]
+        pairs = [_Pair(server.database(name), folder / name, interval, links) for name in names]
         for pair in pairs:
             stack.enter_context(pair)
-        list(crew.map(_Pair.settle, pairs))
+        list(threads.map(_Pair.settle, pairs))
         for way in size.ways:
-            gaps = list(crew.map(partial(_Pair.lose, way=way), pairs))
-            afterwards = sum(crew.map(partial(_Pair.recover, way=way), pairs))
+            gaps = list(threads.map(partial(_Pair.lose, way=way), pairs))
+            afterwards = sum(threads.map(partial(_Pair.recover, way=way), pairs))
             yield _row(way, interval, gaps, afterwards)
 
 
 def _row(way: str, interval: int, gaps: Sequence[float], afterwards: int) -> Sequence[str]:
-    asks = min(interval / _STANDBY_SHARE, _STANDBY_SECONDS)
+    retry = min(interval / _STANDBY_SHARE, _STANDBY_SECONDS)
     lease = max(_LEASE_INTERVALS * interval, _SHORTEST_LEASE)
-    return (
-        way,
-        f"{interval} s",
-        str(len(gaps)),
-        *spread(gaps, "s"),
-        figure(asks if way == _KILL else lease + asks, "s"),
-        str(afterwards),
-    )
+    bound = retry if way == _KILL else lease + retry
+    return (way, f"{interval} s", str(len(gaps)), *spread(gaps, "s"), figure(bound, "s"), str(afterwards))
 
 
-class _Replica:
-    """One reaper and its line to the server."""
+class _Replica(ReaperProcess):
+    """One reaper and its link to the server."""
 
-    def __init__(self, dsn: str, folder: Path, interval: int, line: Line) -> None:
-        server = {"name": "server", "dsn": line.through(dsn)}
-        policies = policy_file(
-            leaked(Role("app", ""), idle_for="1h"), interval=f"{interval}s", servers=[server]
-        )
-        self.daemon = Daemon(folder, policies, "--listen", "off", level="debug")
-        self.line = line
-
-    def stop_and_go(self) -> None:
-        """Let it run on where it was stopped."""
-        assert self.daemon.life
-        self.daemon.life.send(SIGCONT)
+    def __init__(self, dsn: str, folder: Path, interval: int, link: Link) -> None:
+        text = rules(link.through(dsn), policy("leaked", 3_600, role=["app"]), interval=interval)
+        super().__init__(folder, text, "--listen", "off", log_level="debug")
+        self.link = link
 
 
 class _Pair:
-    """Two reapers at one server."""
+    """Two reapers for one server."""
 
-    def __init__(self, dsn: str, folder: Path, interval: int, open_line: OpenLine) -> None:
+    def __init__(self, dsn: str, folder: Path, interval: int, links: Links) -> None:
         folder.mkdir()
         self._leader, self._standby = (
-            _Replica(dsn, folder / name, interval, open_line()) for name in ("one", "other")
+            _Replica(dsn, folder / name, interval, links.open()) for name in ("one", "other")
         )
         self._interval = interval
         self._dice = Random(f"{_SEED} {folder.name}")  # noqa: S311 (the same moments in every run)
@@ -135,46 +117,36 @@ class _Pair:
     def settle(self) -> None:
         """Start both, one after the other."""
         for replica, event in ((self._leader, events.LEADS), (self._standby, events.STANDS_BY)):
-            self._stack.enter_context(replica.daemon)
-            replica.daemon.wait(event)
+            self._stack.enter_context(replica)
+            replica.wait(event)
 
     def lose(self, way: str) -> float:
-        """Lose the leader; how long it takes until the other has run a cycle, and the two change places."""
+        """Lose the leader; return the time until the other one has run a cycle. The two change places."""
         time.sleep(self._dice.uniform(0, self._interval))
-        lost, heir = self._leader, self._standby
+        lost, next_one = self._leader, self._standby
         since = time.time()
-        _STRIKES[way](lost)
+        _LOSE[way](lost)
         patience = max(_LEASE_INTERVALS * self._interval, _SHORTEST_LEASE) + _GRACE
-        leads = heir.daemon.wait(events.LEADS, since=since, within=patience)
-        first = heir.daemon.wait(*CYCLED, since=leads.at)
-        self._leader, self._standby = heir, lost
+        leads = next_one.wait(events.LEADS, since=since, within=patience)
+        first = next_one.wait(*CYCLES, since=leads.at)
+        self._leader, self._standby = next_one, lost
         return first.at - since
 
     def recover(self, way: str) -> int:
-        """Bring the lost one back; how many cycles it has run since, before it stood by."""
+        """Bring the lost one back; return how many cycles it has run since, before it stood by."""
         back = time.time()
-        _MENDS[way](self._standby)
-        stands_by = self._standby.daemon.wait(events.STANDS_BY, since=back)
-        return len(self._standby.daemon.journal.named(*CYCLED, since=back, until=stands_by.at))
+        _RECOVER[way](self._standby)
+        stands_by = self._standby.wait(events.STANDS_BY, since=back)
+        return len(self._standby.log.named(*CYCLES, since=back, until=stands_by.at))
 
 
-def _kill(replica: _Replica) -> None:
-    assert replica.daemon.life
-    replica.daemon.life.send(SIGKILL)
-
-
-def _freeze(replica: _Replica) -> None:
-    assert replica.daemon.life
-    replica.daemon.life.send(SIGSTOP)
-
-
-_STRIKES: Final[Mapping[str, _Strike]] = {
-    _KILL: _kill,
-    _FREEZE: _freeze,
-    _CUT: lambda replica: replica.line.cut(),
+_LOSE: Final[Mapping[str, Callable[[_Replica], None]]] = {
+    _KILL: lambda replica: replica.send(SIGKILL),
+    _FREEZE: lambda replica: replica.send(SIGSTOP),
+    _CUT: lambda replica: replica.link.cut(),
 }
-_MENDS: Final[Mapping[str, _Strike]] = {
-    _KILL: lambda replica: replica.daemon.start(),
-    _FREEZE: lambda replica: replica.stop_and_go(),
-    _CUT: lambda replica: replica.line.mend(),
+_RECOVER: Final[Mapping[str, Callable[[_Replica], None]]] = {
+    _KILL: lambda replica: replica.start(),
+    _FREEZE: lambda replica: replica.send(SIGCONT),
+    _CUT: lambda replica: replica.link.restore(),
 }

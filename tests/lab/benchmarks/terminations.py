@@ -1,37 +1,34 @@
-"""What caution costs: cycles that terminate, until all are confirmed gone, beside one unguarded statement.
+"""What terminations cost: a cycle, until all sessions are gone, beside one unguarded statement.
 
-All ways take turns in one loop on one server, each with sessions of its own that are opened anew for each
-round, among others who stay: the statement of a cron job, the guarded statements without a reaper around
-them, and a whole cycle. The pace allows all, and the brake is off. Wall counts here, for the end of a
-backend is mostly the server's own work; the reaper's sessions are sighted before the clock starts.
+Both take turns on one server, with sessions that are opened anew for each round, among others that stay. The
+real reaper is stopped until all sessions are due, so that one cycle terminates all of them; the times are
+those of its audit log. The unguarded statement is measured while the reaper is stopped.
 """
 
-import asyncio
-import tempfile
+import json
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from datetime import datetime
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP
 from statistics import median
-from typing import Final, LiteralString, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Final, LiteralString, NamedTuple, Self
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
-from reaper.policy.plan import Reap, Result
-from reaper.policy.time import SECOND
-from reaper.postgres.terminator import Settled
-from tests.lab.report import Scale
-from tests.postgres.sandbox import Role
-from tests.system.policies import leaked, policy_file
-
-from .crowd import Crowd
-from .ground import REAPER, Ground
-from .proc import cpu_seconds
-from .shift import Shift
-from .table import figure, quantile, table
+from reaper.telemetry import events
+from tests.lab.clients.crowd import Crowd
+from tests.lab.judge.audit_log import OUTCOME
+from tests.lab.report import Scale, milliseconds, ratios, table
+from tests.lab.world.http import HttpPort
+from tests.lab.world.log import GrowingFile
+from tests.lab.world.processes import cpu_seconds
+from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
+from tests.lab.world.server import REAPER, LabServer
+from tests.postgres.waiting import until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,42 +36,42 @@ class _Size:
     terminations: Sequence[int]
     bystanders: int
     rounds: int
+    idle_for: float
+    """Seconds: longer than it takes to open some sessions and to run two cycles."""
     pages: int
-    """Of the table that sessions have read which have worked."""
+    """Of the table that sessions have read."""
 
 
 _SIZES: Final[Mapping[Scale, _Size]] = {
-    Scale.FULL: _Size(terminations=(1, 100, 1_000), bystanders=1_000, rounds=9, pages=3_000),
-    Scale.QUICK: _Size(terminations=(1, 100), bystanders=200, rounds=8, pages=3_000),
-    Scale.SMOKE: _Size(terminations=(2,), bystanders=2, rounds=1, pages=10),
+    Scale.FULL: _Size(terminations=(1, 100, 1_000), bystanders=1_000, rounds=7, idle_for=5, pages=3_000),
+    Scale.QUICK: _Size(terminations=(1, 100), bystanders=200, rounds=4, idle_for=5, pages=3_000),
+    Scale.SMOKE: _Size(terminations=(2,), bystanders=2, rounds=1, idle_for=2.5, pages=10),
 }
 _LEAKED: Final = "leaked"
-_IDLE_FOR: Final = 0.1
-_NAIVE: Final[LiteralString] = """
+_UNGUARDED: Final[LiteralString] = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE usename = 'leaked' AND state = 'idle' AND state_change < now() - interval '100 ms'
 """
 _LEFT: Final[LiteralString] = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'leaked'"
-_PAUSE: Final = 0.002
-_HEAD: Final = ("", "seen gone", "all done", "server CPU", "own CPU", "gone to unguarded", "p10", "p90")
-_UNGUARDED: Final = "one unguarded statement"
-_STOCK: Final[Sequence[LiteralString]] = (
-    "CREATE TABLE stock (line char(7000))",  # a line fills a page
+_POLL: Final = 0.002
+_BATCH: Final = 100
+_ATTEMPTS: Final = 5
+_STOCK: Final = (
+    "CREATE TABLE stock (line char(7000))",  # one line fills a page
     "ALTER TABLE stock ALTER line SET STORAGE PLAIN",
     "GRANT SELECT ON stock TO PUBLIC",
 )
-_WORK: Final = (
-    "SELECT count(*) FROM stock",
-    "SELECT count(*) FROM pg_attribute JOIN pg_type t ON t.oid = atttypid",
-)
-_LIVES: Final[Mapping[str, Sequence[str]]] = {
-    "that have selected a constant, the cheapest there are": (),
-    "that have read a table and the catalogs, as an application's have": _WORK,
+_WORK: Final[Mapping[str, Sequence[str]]] = {
+    "that have selected a constant": (),
+    "that have read a table and the catalogs": (
+        "SELECT count(*) FROM stock",
+        "SELECT count(*) FROM pg_attribute JOIN pg_type t ON t.oid = atttypid",
+    ),
 }
 
 
 class _Taken(NamedTuple):
-    """Seconds of one round: until all were seen gone and until all was done, and the CPU that it took."""
+    """Seconds of one round: until all sessions were gone and until all was logged, and the CPU."""
 
     gone: float
     done: float
@@ -82,104 +79,120 @@ class _Taken(NamedTuple):
     client: float
 
 
-Way = Callable[[Sequence[Reap]], Awaitable[float]]
-"""Ends all of these, and tells when the last one was seen gone, by the clock of this host."""
-
-
 def run(scale: Scale, major: int) -> Iterator[str]:
-    """One table: a row for each number of terminations and way."""
+    """One table for each kind of sessions."""
     size = _SIZES[scale]
     room = str(size.bystanders + max(size.terminations) + 30)
-    with Ground(major, max_connections=room, autovacuum="off") as ground, ExitStack() as stack:
+    with LabServer(major, max_connections=room, autovacuum="off") as server, ExitStack() as stack:
         for role in (_LEAKED, "bystander"):
-            ground.role(role)
-        for statement in _STOCK:
-            ground.admin.execute(statement)
-        ground.admin.execute("INSERT INTO stock SELECT '' FROM generate_series(1, %s)", (size.pages,))
-        bystanders = stack.enter_context(Crowd(ground.server.port))
-        bystanders.open(size.bystanders, roles=["bystander"], applications=20)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for lives, work in _LIVES.items():
+            server.role(role)
+        server.run(*_STOCK, f"INSERT INTO stock SELECT '' FROM generate_series(1, {size.pages})")  # noqa: S608
+        bystanders = stack.enter_context(Crowd(server.port))
+        bystanders.open(size.bystanders, ["bystander"])
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        measured = stack.enter_context(_Measured(server, folder, size))
+        for kind, work in _WORK.items():
             title = (
-                f"Terminations of sessions {lives}, beside {size.bystanders:,}\n"
-                f"that stay, until all are seen gone and until it is recorded, counted and told; medians of\n"
-                f"{size.rounds} rounds, ratios of the same round"
+                f"Terminations of sessions {kind}, beside {size.bystanders:,} that stay;\n"
+                f"until all are gone and until all is logged; medians of {size.rounds} rounds, ratios in one"
             )
-            rows = [
-                row
-                for count in size.terminations
-                for row in asyncio.run(_rows(ground, folder, count, size, work))
-            ]
-            yield table(title, _HEAD, rows)
+            head = ("", "gone", "all done", "server CPU", "own CPU", "gone to unguarded", "p10", "p90")
+            rows = [row for count in size.terminations for row in measured.rows(count, work)]
+            yield table(title, head, rows)
 
 
-async def _rows(
-    ground: Ground, folder: Path, count: int, size: _Size, work: Sequence[str]
-) -> Sequence[Sequence[str]]:
-    dsn = make_conninfo(ground.server.dsn, user=REAPER)
-    policy = leaked(
-        Role(_LEAKED, ""), idle_for=f"{1000 * _IDLE_FOR:g}ms", max_per_cycle=count, safety_limit="none"
-    )
-    rounds = list[Mapping[str, _Taken]]()
-    with psycopg.connect(dsn, autocommit=True) as link:
-        async with Shift(dsn, policy_file(policy), folder / "audit.jsonl") as shift:
-            ways: dict[str, tuple[int, Way]] = {
-                _UNGUARDED: (link.info.backend_pid, partial(_unguarded, link)),
-                "the guarded statements alone": (shift.backend, partial(_acts, shift)),
-                "a cycle of the reaper": (shift.backend, partial(_cycle, shift)),
-            }
-            for number in range(-1, size.rounds):  # the first prepares the statements
-                taken = dict[str, _Taken]()
-                for name in _turned(list(ways), number):
-                    with Crowd(ground.server.port) as crowd:
-                        crowd.open(count, roles=[_LEAKED], applications=20, work=work)
-                        await asyncio.sleep(_IDLE_FOR)
-                        await shift.sight()
-                        reaps = await shift.condemned()
-                        assert len(reaps) == count, reaps
-                        taken[name] = await _taken(*ways[name], reaps)
-                if number >= 0:
-                    rounds.append(taken)
-    return [(f"{count:,}, {name}", *_figures(name, rounds)) for name in ways]
+class _Measured:
+    """The reaper and the connection of the unguarded statement."""
+
+    def __init__(self, server: LabServer, folder: Path, size: _Size) -> None:
+        self._server = server
+        self._size = size
+        port = HttpPort()
+        leaked = policy(_LEAKED, size.idle_for, role=[_LEAKED], keys=NO_LIMITS)
+        text = rules(server.dsn_of(REAPER), leaked, interval=1, min_interval=0.1)
+        self._reaper = ReaperProcess(folder / "reaper", text, "--listen", port.at)
+        self._port = HttpPort(lambda: self._reaper.running, at=port.at)
+        self._audit = GrowingFile(self._reaper.audit)
+
+    def __enter__(self) -> Self:
+        self._reaper.start()
+        self._port.wait("/readyz")
+        self._connection = psycopg.connect(self._server.dsn, autocommit=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._reaper.__exit__()
+
+    def rows(self, count: int, work: Sequence[str]) -> Iterator[Sequence[str]]:
+        """The rows of a table for this number of terminations."""
+        names = ("one unguarded statement", "the guarded statements alone", "a cycle of the reaper")
+        rounds = list[Sequence[_Taken]]()
+        first = -1 if self._size.rounds > 1 else 0  # a round that prepares the statements
+        for number in range(first, self._size.rounds):
+            unguarded = self._unguarded(count, work)
+            taken = (unguarded, *self._guarded(count, work))
+            rounds += [taken] if number >= 0 else []
+        for name, each in zip(names, zip(*rounds, strict=True), strict=True):
+            medians = (milliseconds(median(part)) for part in zip(*each, strict=True))
+            shares = [taken.gone / first[0].gone for taken, first in zip(each, rounds, strict=True)]
+            yield (f"{count:,}, {name}", *medians, *ratios(shares))
+
+    def _unguarded(self, count: int, work: Sequence[str]) -> _Taken:
+        link, backend = self._connection, self._connection.info.backend_pid
+        with Crowd(self._server.port) as crowd:
+            self._open(crowd, count, work)
+            self._reaper.send(SIGSTOP)
+            time.sleep(0.15)
+            began, server, client = time.monotonic(), cpu_seconds(backend), time.process_time()
+            link.cursor(binary=True).execute(_UNGUARDED, prepare=True).fetchall()
+            while link.cursor(binary=True).execute(_LEFT, prepare=True).fetchone() != (0,):
+                time.sleep(_POLL)
+            gone = time.monotonic() - began
+            self._reaper.send(SIGCONT)
+        return _Taken(gone, gone, cpu_seconds(backend) - server, time.process_time() - client)
+
+    def _guarded(self, count: int, work: Sequence[str]) -> tuple[_Taken, _Taken]:
+        """One round: of it the guarded statements alone, and all of it."""
+        for _ in range(_ATTEMPTS):
+            try:
+                with Crowd(self._server.port) as crowd:
+                    return self._cycle(crowd, count, work)
+            except OSError:  # a busy machine: some were terminated while others were opened
+                self._reaper.send(SIGCONT)
+        message = "sessions cannot be opened as fast as they become due"
+        raise RuntimeError(message)
+
+    def _cycle(self, crowd: Crowd, count: int, work: Sequence[str]) -> tuple[_Taken, _Taken]:
+        self._open(crowd, count, work)
+        seen = self._port.cycles() + 2  # nothing is terminated at first sight
+        until(lambda: self._port.cycles() >= seen)
+        self._reaper.send(SIGSTOP)
+        crowd.run()
+        self._audit.new_lines()
+        backend = self._server.reaper_backend("postgres")
+        time.sleep(self._size.idle_for + 0.1)
+        since, server, client = time.time(), cpu_seconds(backend), cpu_seconds(self._reaper.pid)
+        self._reaper.send(SIGCONT)
+        acted = self._reaper.wait(events.CYCLE_ACTED, since=since)
+        cpu = cpu_seconds(backend) - server, cpu_seconds(self._reaper.pid) - client
+        entries = [json.loads(line) for line in self._audit.new_lines()]
+        outcomes = [entry for entry in entries if entry["event"] == OUTCOME]
+        assert len(outcomes) == count, (len(outcomes), acted.fields)
+        began, guarded, gone = (
+            min(_times(outcomes, "server_time")),
+            min(_times(outcomes, "looked_again_at")),
+            max(_times(outcomes, "outcome_at")),
+        )
+        cycle = _Taken(gone - began, acted.at - began, *cpu)
+        return _Taken(gone - guarded, gone - guarded, *cpu), cycle
+
+    def _open(self, crowd: Crowd, count: int, work: Sequence[str]) -> None:
+        """Open them in batches, so that the first are used again before they are due."""
+        for opened in range(0, count, _BATCH):
+            crowd.open(min(_BATCH, count - opened), [_LEAKED], work=work)
+            crowd.run()
 
 
-def _turned(names: Sequence[str], number: int) -> Sequence[str]:
-    """Each comes first as often as the others."""
-    turn = number % len(names)
-    return [*names[turn:], *names[:turn]]
-
-
-async def _taken(backend: int, way: Way, reaps: Sequence[Reap]) -> _Taken:
-    clock = time.time()
-    began, server, client = time.monotonic(), cpu_seconds(backend), time.process_time()
-    gone = await way(reaps)
-    done = time.monotonic() - began
-    return _Taken(gone - clock, done, cpu_seconds(backend) - server, time.process_time() - client)
-
-
-async def _unguarded(link: psycopg.Connection, _: Sequence[Reap]) -> float:
-    link.cursor(binary=True).execute(_NAIVE, prepare=True).fetchall()
-    while link.cursor(binary=True).execute(_LEFT, prepare=True).fetchone() != (0,):
-        time.sleep(_PAUSE)  # noqa: ASYNC251  (nobody else is on this loop)
-    return time.time()
-
-
-async def _acts(shift: Shift, reaps: Sequence[Reap]) -> float:
-    return _last_seen(reaps, await shift.act(reaps))
-
-
-async def _cycle(shift: Shift, reaps: Sequence[Reap]) -> float:
-    return _last_seen(reaps, (await shift.cycle()).settled)
-
-
-def _last_seen(reaps: Sequence[Reap], settled: Settled) -> float:
-    ends = [outcome.at for _, outcome in settled if outcome.result is Result.TERMINATED and outcome.at]
-    assert len(ends) == len(reaps), settled
-    return max(ends) / SECOND
-
-
-def _figures(name: str, rounds: Sequence[Mapping[str, _Taken]]) -> list[str]:
-    medians = [median(part) for part in zip(*(each[name] for each in rounds), strict=True)]
-    ratios = [each[name].gone / each[_UNGUARDED].gone for each in rounds]
-    spread = ["", ""] if name == _UNGUARDED else [f"{quantile(ratios, share):.2f}" for share in (0.1, 0.9)]
-    return [*(figure(1000 * part, "ms") for part in medians), f"{median(ratios):.2f}", *spread]
+def _times(entries: Sequence[Mapping[str, str]], field: str) -> list[float]:
+    return [datetime.fromisoformat(entry[field]).timestamp() for entry in entries]

@@ -46,7 +46,7 @@ class AuditedReaper(ReaperProcess):
 
     def __init__(self, server: LabServer, folder: Path, name: str, *, audit: Path | None = None) -> None:
         sleepers = policy("sleepers", _IDLE_FOR, application=[f"{name}.*"], keys=NO_LIMITS)
-        text = rules(server.database(name), sleepers, interval=1, precision=0.01, name=name)
+        text = rules(server.database(name), sleepers, interval=1, min_interval=0.01, name=name)
         super().__init__(folder / name, text, "--listen", "off", audit=str(audit or "audit.jsonl"))
         self.name = name
         self.rotations = 0

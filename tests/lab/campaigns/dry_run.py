@@ -60,7 +60,7 @@ def dry_run(*, seconds: float, several: int, seed: int, major: int) -> Report:
         server.database("shop")
         folder = Path(stack.enter_context(TemporaryDirectory())) / "reaper"
         idle = policy("idle", _LIMIT, role=["app"], keys=NO_LIMITS)
-        text = rules(server.dsn_of(REAPER), idle, interval=1, precision=0.05, name="shop")
+        text = rules(server.dsn_of(REAPER), idle, interval=1, min_interval=0.05, name="shop")
         reaper = ReaperProcess(folder, text, "--dry-run", "--listen", "off", log_level="warning")
         stack.enter_context(reaper)
         clients = Clients(lambda: server.port, limit=_LIMIT, seed=seed, database="shop")

@@ -173,7 +173,7 @@ def _habits(socket: str, seed: int) -> list[Habits]:
 
 def _reaper(folder: Path, dsn: str) -> ReaperProcess:
     sleepers = policy("sleepers", _IDLE_FOR, application=[f"{_REAPER}.*"], keys=NO_LIMITS)
-    text = rules(dsn, sleepers, interval=1, precision=0.01)
+    text = rules(dsn, sleepers, interval=1, min_interval=0.01)
     return ReaperProcess(folder / "reaper", text, "--listen", "off", log_level="warning")
 
 

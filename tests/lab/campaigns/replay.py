@@ -48,7 +48,7 @@ def replay(*, acts: int, seed: int, major: int, every: str = "5s") -> Report:
     """Choose this many sessions in a dry run, and replay its history."""
     with TemporaryDirectory() as scratch, LabServer(major, max_connections="120") as server:
         folder = Path(scratch) / _NAME
-        text = rules(server.database(_NAME), *_policies(), interval=2, precision=0.1, name=_NAME)
+        text = rules(server.database(_NAME), *_policies(), interval=2, min_interval=0.1, name=_NAME)
         history = ("--history", "history", "--history-every", every)
         with ReaperProcess(folder, text, "--dry-run", "--listen", "off", *history) as reaper:
             asyncio.run(_live(server, reaper, acts, seed))

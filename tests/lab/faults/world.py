@@ -90,7 +90,7 @@ def policies(dsn: str, *, limit: float = LIMIT, mode: str = "enforce") -> str:
         # Its outcomes are observed afterwards, beside everything that is done for real.
         policy("dry-run", limit, mode="dry-run", role=roles, keys=keys),
         interval=1,
-        precision=0.05,
+        min_interval=0.05,
         protect={"application": ["nightly-*"]},
     )
 

@@ -29,7 +29,7 @@ def rules(
     dsn: str,
     *policies: Keys,
     interval: float,
-    precision: float = 0.25,
+    min_interval: float = 0.25,
     name: str = "server",
     protect: Keys | None = None,
 ) -> str:
@@ -38,7 +38,7 @@ def rules(
     return policy_file(
         *policies,
         interval=f"{interval:g}s",
-        min_interval=f"{round(1000 * precision)}ms",
+        min_interval=f"{round(1000 * min_interval)}ms",
         servers=[server],
         protect=protect,
     )
