@@ -81,6 +81,9 @@ class _Statement:
         self._run = run
         self._client = 0.0
 
+    def wait(self) -> None:
+        """Do nothing: it is connected."""
+
     def tick(self) -> None:
         """Run it once."""
         began = time.process_time()
@@ -104,8 +107,12 @@ class _Reaper:
         self._process = ReaperProcess(folder / name, text, "--listen", port.at)
         self._process.start()
         self.port = HttpPort(lambda: self._process.running, at=port.at)
+        self._server, self._name, self._backend = server, name, 0
+
+    def wait(self) -> None:
+        """Wait for its first cycle."""
         self.port.wait("/readyz")
-        self._backend = server.reaper_backend(name)
+        self._backend = self._server.reaper_backend(self._name)
 
     def tick(self) -> None:
         """Do nothing: it has its own clock."""
@@ -146,6 +153,7 @@ def _measured(sessions: int, size: _Size, major: int) -> str:
         ways = _ways(server, folder, size.limit)
         for way in ways.values():
             stack.callback(way.close)
+            way.wait()
         costs = _windows(ways, crowd, old, size)
         cron = _cron(server, major, size)
     rows = [_row(name, each, costs[_BARE]) for name, each in costs.items()]
