@@ -3,21 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import Final
 
 import psycopg
 import yaml
 from psycopg import AsyncConnection
 
 _QUERY: Final = "SELECT count(*) FROM orders"
-
-
-class ClientCheck(NamedTuple):
-    """The result of a client that used all its connections again."""
-
-    application: str
-    passed: bool
-    report: str
 
 
 @dataclass(kw_only=True)
@@ -32,6 +24,7 @@ class Client:
     first_query: str = _QUERY
     check_query: str = _QUERY
     report: str = ""
+    """What a passed check shows; the healthy clients have one."""
     opened: list[AsyncConnection] = field(default_factory=list)
 
     async def arrive(self) -> None:
@@ -59,13 +52,13 @@ class Client:
         rows = [await cursor.fetchone() if cursor.description else None for cursor in cursors]
         return [row[0] if row else None for row in rows]
 
-    async def check(self) -> ClientCheck:
-        """Run the check query on every connection; each has to return something."""
+    async def check(self) -> tuple[bool, str]:
+        """Return whether the check query works on every connection, and a report."""
         try:
             values = await self.run(self.check_query)
         except psycopg.Error as error:
-            return ClientCheck(self.application, passed=False, report=server_message(error))
-        return ClientCheck(self.application, passed=all(values), report=self.report.format(*values))
+            return False, server_message(error)
+        return all(values), self.report.format(*values)
 
     async def close(self) -> None:
         """Close every connection, also those that the server has terminated."""

@@ -21,13 +21,18 @@ from reaper.service.cycle import Cycle
 AUDIT_LOG: Final = "audit.jsonl"
 
 _WIDTH: Final = 110
-_PROTECTED, _NOT_DUE, _DUE, _TERMINATED = "protected", "not due", "due", "terminated"
+_ORDER = _PROTECTED, _NOT_DUE, _DUE, _TERMINATED = "protected", "not due", "due", "terminated"
 _STYLES: Final = {_PROTECTED: "green", _NOT_DUE: "blue", _DUE: "yellow", _TERMINATED: "bold red"}
 _GROUPS: Final = {
     **dict.fromkeys(PERMANENT, _PROTECTED),
     **dict.fromkeys((Spared.PACE, Spared.BRAKE, Spared.FIRST_SIGHTING, Spared.REHEARSED), _DUE),
 }
 _DECISIONS: Final = {Spared.UNMATCHED: _NOT_DUE, Spared.REHEARSED: "dry run: would terminate"}
+_NEXT: Final = {
+    "check -p policies.yaml": "is it correct; may the reaper read and terminate",
+    "plan -p policies.yaml": "what it would terminate now, what not, and why",
+    "run --dry-run -p policies.yaml": "the service as a dry run; terminates nothing",
+}
 _GOOD: Final = ("connected", "passed")
 _BAD: Final = ("refused", "failed", "terminated")
 
@@ -63,8 +68,8 @@ class DemoView:
         if state.cycle is not None:
             statuses = _statuses(state.cycle)
             yield _slots(state.cycle.snapshot.slots, statuses, used, free)
-            yield _customer(state)
-            yield _table(statuses, state)
+            yield _customer(state) if state.attempts else Text("\n\n")
+            yield Group(_table(statuses, state), Text())
 
 
 class _SessionStatus(NamedTuple):
@@ -77,8 +82,7 @@ def _statuses(cycle: Cycle) -> list[_SessionStatus]:
     """Return what the cycle decided about each session, the protected ones first."""
     outcomes = {reap.session.id: outcome.result for reap, outcome in cycle.settled}
     statuses = [_status(verdict, outcomes.get(verdict.session.id)) for verdict in cycle.plan.verdicts]
-    order = list(_STYLES)
-    return sorted(statuses, key=lambda each: (order.index(each.group), application_of(each.session)))
+    return sorted(statuses, key=lambda each: (_ORDER.index(each.group), application_of(each.session)))
 
 
 def _status(verdict: Verdict, result: Result | None) -> _SessionStatus:
@@ -102,12 +106,11 @@ def _title(state: DemoState, width: int) -> Text:
 
 
 def _slots(slots: Slots, statuses: list[_SessionStatus], used: str, free: str) -> Text:
-    full = slots.used >= slots.usable
     return Text.assemble(
         ("slots     ", "dim"),
         *((f"{used} ", _STYLES[each.group]) for each in statuses),
         (f"{free} " * max(slots.total - len(statuses), 0), "dim"),
-        (f" {slots.used} of {slots.usable} used\n", "bold red" if full else "bold"),
+        (f" {slots.used} of {slots.usable} used\n", "bold red" if slots.used >= slots.usable else "bold"),
         " " * 10,
         *(part for group, style in _STYLES.items() for part in ((f"{used} ", style), (f"{group}   ", "dim"))),
         (f"{free} free", "dim"),
@@ -115,8 +118,6 @@ def _slots(slots: Slots, statuses: list[_SessionStatus], used: str, free: str) -
 
 
 def _customer(state: DemoState) -> Text:
-    if not state.attempts:
-        return Text("\n\n")
     answer = (state.refusal, "bold red") if state.refusal else ("connects", "bold green")
     shares = f"refused {state.refused(after=False)} times"
     if state.attempts[True]:
@@ -174,10 +175,10 @@ def summary(state: DemoState, audit_log: Path, kept: Path | None) -> Iterator[Te
     yield _line("", "anna is back in psql, and types COMMIT:")
     yield _line("", state.commit_answer)
     yield _heading("Not terminated: the clients' own checks, and the reason")
-    for check in state.checks:
-        report = check.report if check.passed else f"FAILED: {check.report}"
-        line = _line(check.application, f"{report:23} ", "green" if check.passed else "bold red")
-        reason = state.skipped.get(check.application, "never idle for long: no policy matches")
+    for application, (passed, report) in state.checks.items():
+        result = report if passed else f"FAILED: {report}"
+        line = _line(application, f"{result:23} ", "green" if passed else "bold red")
+        reason = state.skipped.get(application, "never idle for long: no policy matches")
         yield line.append(reason, "dim")
     yield _heading("The customer")
     yield _line("before", f"{state.refused(after=False)} attempts refused: {state.last_refusal}", "red")
@@ -190,13 +191,8 @@ def summary(state: DemoState, audit_log: Path, kept: Path | None) -> Iterator[Te
     removed = "removed with the server; --keep keeps it, the policies and the log"
     yield _line("", f"kept in {kept}" if kept else removed)
     yield _heading("What next, with your own policies")
-    yield _next("check -p policies.yaml", "is it correct; may the reaper read and terminate")
-    yield _next("plan -p policies.yaml", "what it would terminate now, what not, and why")
-    yield _next("run --dry-run -p policies.yaml", "the service as a dry run; terminates nothing")
-
-
-def _next(command: str, answer: str) -> Text:
-    return _line(f"reaper {command:30}", answer, "bold")
+    for command, answer in _NEXT.items():
+        yield _line(f"reaper {command:30}", answer, "bold")
 
 
 def _heading(text: str) -> Text:

@@ -31,20 +31,16 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "shared_buffers": "16MB",
     "fsync": "off",
     "log_line_prefix": "%m [%p] %a ",
-    "log_connections": "off",
 }
 _SIGNALS: Final = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _START_SECONDS: Final = 60.0
 # Longer than the 5 s after which an immediate shutdown itself kills backends that do not react.
 _STOP_SECONDS: Final = 8.0
-_POLL_SECONDS: Final = 0.01
 _READY: Final = {"ready", "standby"}
 _PORT_TAKEN: Final = "could not create any TCP/IP sockets"
-_LOG_TAIL: Final = 2_000
 
 # Below the ephemeral ports, so that no outgoing connection of another program occupies one.
 _PORTS: Final = range(20_000, 32_768)
-_PORT_TRIES: Final = 20
 # 107 bytes on Linux, 103 on macOS.
 _SOCKET_PATH_LIMIT: Final = 103
 
@@ -66,7 +62,7 @@ class EmbeddedServerError(Exception):
     """An embedded server cannot be started; the message has the reason and the server's own output."""
 
     def __init__(self, *, reason: str, output: str = "") -> None:
-        super().__init__(f"{reason}\n{output[-_LOG_TAIL:].strip()}".strip())
+        super().__init__(f"{reason}\n{output[-2_000:].strip()}".strip())
 
 
 def server_user() -> Mapping[str, Any]:
@@ -108,7 +104,7 @@ def find_binaries(major: int = DEFAULT_MAJOR) -> Path:
 
 def free_ports() -> Iterator[int]:
     """Yield ports on 127.0.0.1 that are free at this moment; another program may take one first."""
-    for _ in range(_PORT_TRIES):
+    for _ in range(20):
         port = secrets.choice(_PORTS)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -296,7 +292,7 @@ class EmbeddedServer:
                 # A file that a crash left behind says ready too, with another pid.
                 if lines[:1] == [str(postmaster.pid)] and "".join(lines[7:8]).strip() in _READY:
                     return True
-            time.sleep(_POLL_SECONDS)
+            time.sleep(0.01)
         return False
 
 
@@ -314,8 +310,8 @@ def _new_folder(user: Mapping[str, Any]) -> Path:
         if longest <= _SOCKET_PATH_LIMIT and can_run(user, Path("/bin/ls"), "-d", f"{folder}/."):
             return folder
         folder.rmdir()
-    where = " or ".join(places)
-    raise EmbeddedServerError(reason=f"no folder for a server (and its socket) can be made in {where}")
+    reason = f"no folder for a server and its socket can be made in {' or '.join(places)}"
+    raise EmbeddedServerError(reason=reason)
 
 
 def _runnable(binaries: Path, user: Mapping[str, Any], folder: Path) -> Path:

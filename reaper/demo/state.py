@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from reaper.demo.clients import ClientCheck
 from reaper.policy.plan import Result, Spared
 from reaper.policy.session import Session, SessionId
 from reaper.policy.text import plain
@@ -44,8 +43,8 @@ class DemoState:
         self.refusal: str | None = None
         """The server's message to the customer's last attempt, if it was refused."""
         self.last_refusal = ""
-        self.checks: list[ClientCheck] = []
-        self.commit_answer = ""
+        self.checks: dict[str, tuple[bool, str]] = {}
+        self.commit_answer = "COMMIT"
 
     @property
     def seconds(self) -> float:
@@ -103,10 +102,10 @@ class DemoState:
         """Return the share of refused attempts in words."""
         return f"{self.refusals[after]} of {self.attempts[after]}"
 
-    def checked(self, check: ClientCheck) -> None:
+    def checked(self, application: str, passed: bool, report: str) -> None:  # noqa: FBT001
         """Add the result of a client's check."""
-        self.checks.append(check)
-        self.add("passed" if check.passed else "failed", f"{check.application}: {check.report}")
+        self.checks[application] = passed, report
+        self.add("passed" if passed else "failed", f"{application}: {report}")
 
 
 def application_of(session: Session) -> str:

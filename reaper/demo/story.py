@@ -17,12 +17,10 @@ USUAL_SECONDS: Final = 30
 """The length of the story at which a beat is a second."""
 
 _STUCK_SECONDS: Final = 60.0
-_POLL_SECONDS: Final = 0.05
 # Not in beats, because in a slow story this client would be idle for long enough to match.
 _WORK_SECONDS: Final = 0.25
 _ENOUGH_ATTEMPTS: Final = 4
 _ENOUGH_DRY_RUNS: Final = {"leaked-sessions": 6, "forgotten-transactions": 1}
-_HEALTHY: Final = ("scheduler", "notifier", "backup", "metabase", "billing-api")
 
 
 class StoryStuck(Exception):
@@ -34,7 +32,7 @@ class Story:
 
     def __init__(self, dsn: str, policies: Path, state: DemoState, beat: float) -> None:
         self._clients = load_clients(dsn)
-        self._healthy = [self._clients[name] for name in _HEALTHY]
+        self._healthy = [client for client in self._clients.values() if client.report]
         self._policies = policies
         self._state = state
         self._beat = beat
@@ -93,7 +91,7 @@ class Story:
     async def _check(self) -> None:
         self._state.begin(3, "The other clients check their connections", "Each client uses them again.")
         for client in self._healthy:
-            self._state.checked(await client.check())
+            self._state.checked(client.application, *await client.check())
             await self._rest(0.5)
         try:
             await self._clients["psql"].run("COMMIT")
@@ -130,4 +128,4 @@ class Story:
             if time.monotonic() > deadline:
                 message = f"the demo waited for {awaited} in vain"
                 raise StoryStuck(message)
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(0.05)
