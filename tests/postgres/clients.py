@@ -1,4 +1,4 @@
-"""Clients of a server, each in the state that a test wants to see it in."""
+"""Clients of a server, each in the state that a test needs."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +22,7 @@ _OWN_START: Final = "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_b
 
 
 class Client:
-    """One session, seen from its own end and, through `clients`, from the server's."""
+    """One session: its own connection, and its row in pg_stat_activity."""
 
     def __init__(self, clients: "Clients", connection: psycopg.Connection) -> None:
         self.connection = connection
@@ -31,17 +31,17 @@ class Client:
         self._clients = clients
 
     def run(self, statement: LiteralString, *parameters: object) -> Sequence[tuple[Any, ...]]:
-        """Run a statement and wait for its rows."""
+        """Run a statement and return its rows."""
         cursor = self.connection.execute(statement, parameters or None)
         return cursor.fetchall() if cursor.description else []
 
     def start(self, statement: str) -> None:
-        """Send a statement and do not wait for it; return when the server is at it."""
+        """Send a statement and return as soon as the server executes it."""
         self.connection.pgconn.send_query(statement.encode())
         until(lambda: self.state() == "active")
 
     def finish(self) -> str | None:
-        """Wait for the started statement to end; the SQLSTATE of its failure, if it failed."""
+        """Wait for the end of the started statement; return the SQLSTATE if it failed."""
         until(self._answered)
         failure: bytes | None = None
         while (result := self.connection.pgconn.get_result()) is not None:
@@ -49,7 +49,7 @@ class Client:
         return failure.decode() if failure else None
 
     def enter(self, state: State) -> None:
-        """From idle into another state."""
+        """Change from idle to another state."""
         if state == "active":
             self.start("SELECT pg_sleep(3600)")
         elif state != "idle":
@@ -60,7 +60,7 @@ class Client:
                 self.run("SELECT 1 / 0")
 
     def listen(self, channel: str = "news") -> None:
-        """Wait for notifications, as the last thing that this session did."""
+        """Make LISTEN the last query of this session."""
         self.connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
 
     def hold_advisory_lock(self, key: int) -> None:
@@ -68,11 +68,11 @@ class Client:
         self.run("SELECT pg_advisory_lock(%s)", key)
 
     def wake(self) -> None:
-        """Do something: an empty statement, which an aborted transaction allows too."""
+        """Run an empty statement, which is allowed in an aborted transaction too."""
         self.connection.execute("")
 
     def alive(self) -> bool:
-        """Whether its own connection still works; finding out wakes it unless it is at work."""
+        """Return True if its connection still works; the check resets the idle time of an idle session."""
         if self._busy:
             return not self._answered() or self.connection.pgconn.status == ConnStatus.OK
         try:
@@ -82,19 +82,19 @@ class Client:
         return True
 
     def state(self) -> str | None:
-        """What the server says that it does, without waking it; nothing when it is gone."""
+        """Return its state in pg_stat_activity, without using its connection; None if it is gone."""
         return self._clients.state(self)
 
     def present(self) -> bool:
-        """Whether the server still has this session, without waking it."""
+        """Return True if pg_stat_activity has this session; its connection is not used."""
         return self.state() is not None
 
     def left(self) -> bool:
-        """Whether the server has seen this session off."""
+        """Return True if this session is gone from pg_stat_activity."""
         return not self.present()
 
     def close(self) -> None:
-        """Leave; a statement at work is not waited for."""
+        """Disconnect, without waiting for a statement that still runs."""
         if self._busy:
             self._clients.terminate(self)
         self.connection.close()
@@ -112,13 +112,13 @@ class Client:
 
 
 class Clients:
-    """Opens clients of one server, and closes them all at the end."""
+    """Opens clients of one server and closes all of them at the end."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self.opened: list[Client] = []
-        # Opened before the slots are full.
-        self._watcher = psycopg.connect(dsn, autocommit=True, application_name="watcher of clients")
+        # Connected before a test fills all slots.
+        self._admin = psycopg.connect(dsn, autocommit=True, application_name="client states")
 
     def __enter__(self) -> Self:
         return self
@@ -135,11 +135,11 @@ class Clients:
         state: State = "idle",
         dsn: str | None = None,
     ) -> Client:
-        """A new session, in this state when we return; the superuser's in its database by default."""
-        way_in = dsn or (role.dsn if role else self._dsn)
+        """Open a session and return it in this state; by default one of the superuser in its own database."""
+        target = dsn or (role.dsn if role else self._dsn)
         options: Mapping[str, str] = {"dbname": database} if database else {}
         connection = psycopg.connect(
-            make_conninfo(way_in, application_name=application, **options), autocommit=True
+            make_conninfo(target, application_name=application, **options), autocommit=True
         )
         client = Client(self, connection)
         self.opened.append(client)
@@ -147,18 +147,18 @@ class Clients:
         return client
 
     def state(self, client: Client) -> str | None:
-        """What the server says that the client does; nothing when it is gone."""
-        row = self._ask(_STATE, client)
+        """Return the client's state in pg_stat_activity; None if it is gone."""
+        row = self._fetch(_STATE, client)
         return str(row[0]) if row else None
 
     def terminate(self, client: Client) -> None:
-        """Take a client's session away from the server's end."""
-        self._ask(_TERMINATE, client)
+        """Terminate a client's session."""
+        self._fetch(_TERMINATE, client)
 
     def close(self) -> None:
-        """Close all clients, and wait until the server has seen them off."""
+        """Close all clients and wait until their sessions are gone."""
         try:
-            # A server that is gone has seen everybody off.
+            # A server that is down has no sessions to wait for.
             with suppress(psycopg.OperationalError):
                 for client in self.opened:
                     client.close()
@@ -167,9 +167,9 @@ class Clients:
         finally:
             for client in self.opened:
                 client.connection.close()
-            self._watcher.close()
+            self._admin.close()
 
-    def _ask(self, statement: LiteralString, client: Client) -> tuple[object, ...] | None:
-        if self._watcher.closed:
-            self._watcher = psycopg.connect(self._dsn, autocommit=True)
-        return self._watcher.execute(statement, (client.pid, client.backend_start)).fetchone()
+    def _fetch(self, statement: LiteralString, client: Client) -> tuple[object, ...] | None:
+        if self._admin.closed:
+            self._admin = psycopg.connect(self._dsn, autocommit=True)
+        return self._admin.execute(statement, (client.pid, client.backend_start)).fetchone()

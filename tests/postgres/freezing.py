@@ -1,4 +1,4 @@
-"""Freezing the server's end of a session; only on a server of the test's own."""
+"""Freezing a backend; only on a server that no other test uses."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """Stop a backend, and let it go on at the end."""
+    """Stop a backend and continue it at the end."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

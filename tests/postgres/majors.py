@@ -1,4 +1,4 @@
-"""The majors of PostgreSQL that the tests run on, and where their binaries come from."""
+"""The major versions of PostgreSQL that the tests run on, and their binaries."""
 
 import json
 import os
@@ -24,7 +24,7 @@ _VERSIONS: Final[Mapping[int, str]] = {
 
 
 def installation(major: int) -> Path:
-    """The folder with this major's `bin/`: from the wheel, or fetched once into the cache."""
+    """Return the folder with this major's `bin/`: from the wheel, or downloaded once into the cache."""
     try:
         return find_binaries(major)
     except EmbeddedServerError:
@@ -32,7 +32,7 @@ def installation(major: int) -> Path:
 
 
 def tool(name: str, *, major: int) -> Path | None:
-    """A client program for a server of this major: its own, or a newer one that understands it."""
+    """Return a client program for a server of this major: of the same version, or of a newer one."""
     for candidate in sorted({major, DEFAULT_MAJOR, max(_VERSIONS)}):
         if candidate < major:
             continue
@@ -46,7 +46,7 @@ def tool(name: str, *, major: int) -> Path | None:
 
 
 def cache() -> Path:
-    """Where fetched binaries stay between runs."""
+    """Return the folder in which downloaded binaries are kept between runs."""
     chosen = os.environ.get("REAPER_TEST_CACHE")
     if chosen:
         return Path(chosen)
@@ -60,10 +60,10 @@ def _fetched(major: int) -> Path:
     target = cache() / _VERSIONS[major]
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Made beside its place and moved there whole: another run may be fetching the same.
+        # Unpacked beside the target and renamed as a whole: another run may download the same version.
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             native = _unpacked(_packed(major, Path(scratch)), Path(scratch))
-            _mend_links(native)
+            _create_links(native)
             _move(native, target)
     return target
 
@@ -89,8 +89,8 @@ def _unpacked(archive: Path, scratch: Path) -> Path:
     return scratch / "package" / "native"
 
 
-def _mend_links(native: Path) -> None:
-    # npm's archives carry no symbolic links: the package lists them for a script that we do not run.
+def _create_links(native: Path) -> None:
+    # npm archives have no symbolic links: the package lists them for a script that is not run here.
     for link in json.loads((native / "pg-symlinks.json").read_text(encoding="utf-8")):
         source, target = (native.parent / link[end] for end in ("source", "target"))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A way to a real server with the sign of a pooler: the pid named at the login is not the session's."""
+"""A proxy that looks like a pooler: the pid of the login message is not the session's pid."""
 
 import re
 from asyncio import StreamReader, StreamWriter
@@ -16,7 +16,7 @@ def _under_another_pid(found: re.Match[bytes]) -> bytes:
 
 
 class Pooler(Proxy):
-    """Forwards everything but the pid."""
+    """Forwards everything unchanged except the pid."""
 
     async def _pump(self, source: StreamReader, sink: StreamWriter) -> None:
         while chunk := await source.read(_CHUNK):

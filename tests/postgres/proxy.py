@@ -1,4 +1,4 @@
-"""A way to a server over TCP that can be cut, reset, and made deaf."""
+"""A TCP proxy before a server whose connections can be closed, reset and stalled."""
 
 import asyncio
 import socket
@@ -18,19 +18,19 @@ from .waiting import PATIENCE
 T = TypeVar("T")
 
 _CHUNK: Final = 65_536
-# Linger on, for no time: closing sends RST instead of FIN.
-NO_FAREWELL: Final = struct.pack("ii", 1, 0)
+# SO_LINGER on with a time of 0: close sends RST instead of FIN.
+LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Forwards connections to a server until it is told to do something worse; works in its own thread."""
+    """Forwards connections to a server, in its own thread, until a test disturbs them."""
 
     def __init__(self, dsn: str) -> None:
         self.point_at(dsn)
         self.port = next(free_ports())
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self._hears = asyncio.Event()
+        self._forwarding = asyncio.Event()
         self._listener: asyncio.Server | None = None
         self._ends: set[StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
@@ -47,39 +47,39 @@ class Proxy:
         self._loop.close()
 
     def dsn(self, dsn: str | None = None) -> str:
-        """The same way in (the superuser's by default), through the proxy."""
+        """Return this connection string (by default the superuser's) with the proxy's address."""
         return make_conninfo(dsn or self._dsn, host="127.0.0.1", hostaddr="", port=self.port)
 
     def point_at(self, dsn: str) -> None:
-        """Lead to this server; connections that there are stay with theirs."""
+        """Connect new clients to this server; open connections stay where they are."""
         target = conninfo_to_dict(dsn)
         self._dsn = dsn
         self._target = (str(target["host"]), int(target.get("port") or 5432))
 
     def restore(self) -> None:
-        """Welcome connections and forward what they say, also what was said to deaf ears."""
+        """Accept connections and forward all data, also the data that was received while stalled."""
         self._do(self._restore())
 
     def cut(self) -> None:
-        """End all connections, and refuse new ones."""
+        """Close all connections and refuse new ones."""
         self._do(self._refuse())
         self._do(self._drop(_close))
 
     def reset(self) -> None:
-        """End all connections without a farewell; new ones are welcome."""
+        """Reset all connections; new ones are accepted."""
         self._do(self._drop(_reset))
 
-    def go_deaf(self) -> None:
-        """Accept connections and keep those that there are, but forward nothing."""
-        self._loop.call_soon_threadsafe(self._hears.clear)
+    def stall(self) -> None:
+        """Keep and accept connections, but forward nothing, as on a half-open link."""
+        self._loop.call_soon_threadsafe(self._forwarding.clear)
 
     def _do(self, work: Coroutine[object, object, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     async def _restore(self) -> None:
-        self._hears.set()
+        self._forwarding.set()
         if self._listener is None:
-            self._listener = await asyncio.start_server(self._welcome, "127.0.0.1", self.port)
+            self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
 
     async def _refuse(self) -> None:
         if self._listener is not None:
@@ -97,7 +97,7 @@ class Proxy:
         await self._refuse()
         await self._drop(_reset)
 
-    async def _welcome(self, reader: StreamReader, writer: StreamWriter) -> None:
+    async def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.current_task()
         assert task
         self._pumps.add(task)
@@ -105,14 +105,14 @@ class Proxy:
         try:
             await self._connect(reader, writer)
         except* (OSError, asyncio.CancelledError):
-            pass  # one of its ends is gone, or it was told to end
+            pass  # one end has closed the connection, or the proxy has dropped it
         finally:
             self._pumps.discard(task)
             self._ends.discard(writer)
             writer.transport.abort()
 
     async def _connect(self, reader: StreamReader, writer: StreamWriter) -> None:
-        await self._hears.wait()
+        await self._forwarding.wait()
         there, back = await asyncio.open_connection(*self._target)
         self._ends.add(back)
         try:
@@ -125,7 +125,7 @@ class Proxy:
 
     async def _pump(self, source: StreamReader, sink: StreamWriter) -> None:
         while chunk := await source.read(_CHUNK):
-            await self._hears.wait()
+            await self._forwarding.wait()
             sink.write(chunk)
             await sink.drain()
         sink.close()
@@ -137,6 +137,6 @@ def _close(end: StreamWriter) -> None:
 
 def _reset(end: StreamWriter) -> None:
     link: socket.socket = end.get_extra_info("socket")
-    with suppress(OSError):  # it has just been closed from its other end
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_FAREWELL)
+    with suppress(OSError):  # the other end has just closed it
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     end.transport.abort()

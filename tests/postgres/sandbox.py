@@ -1,4 +1,4 @@
-"""Roles and databases of one test, under names that no other test uses."""
+"""Roles and databases of one test, with names that no other test uses."""
 
 import secrets
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Role(NamedTuple):
 
 
 class Sandbox:
-    """Makes what a test needs on the server, and takes it away at the end."""
+    """Creates roles and databases on the server and drops them at the end."""
 
     def __init__(self, server: Server) -> None:
         self.prefix = f"t{secrets.token_hex(4)}_"
@@ -36,16 +36,16 @@ class Sandbox:
         self.close()
 
     def name(self, label: str) -> str:
-        """The label under this test's own prefix."""
+        """Return the label with this test's own prefix."""
         return self.prefix + label
 
     @cached_property
     def database(self) -> str:
-        """A database of this test's own, made when it is first asked for."""
+        """A database of this test, created at the first use."""
         return self.create_database("db")
 
     def create_database(self, label: str, *, encoding: str = "UTF8") -> str:
-        """Another database; its name."""
+        """Create another database and return its name."""
         name = self.name(label)
         statement = SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE 'C' LC_CTYPE 'C'")
         self.admin.execute(statement.format(Identifier(name), Literal(encoding)))
@@ -60,12 +60,12 @@ class Sandbox:
         options: LiteralString = "",
         name: str | None = None,
     ) -> Role:
-        """A role that can log in, with these memberships and options (`SUPERUSER`, `NOINHERIT`).
+        """Create a role that can log in, with these memberships and options (`SUPERUSER`, `NOINHERIT`).
 
-        A name of the test's choice has to be one that no other test uses.
+        A `name` has to be one that no other test uses.
         """
         name = name or self.name(label)
-        # Only a server that was given may ask for a password.
+        # The embedded server trusts every role; a given server may require a password.
         password = "" if self._server.embedded else secrets.token_hex(16)
         statement = SQL("CREATE ROLE {} LOGIN PASSWORD {} " + options)
         self.admin.execute(statement.format(Identifier(name), Literal(password or None)))
@@ -76,7 +76,7 @@ class Sandbox:
         return Role(name=name, dsn=make_conninfo(self._server.dsn, user=name, **secret))
 
     def close(self) -> None:
-        """Drop everything that was made, and whoever is still connected to it."""
+        """Drop everything that was created; sessions in the databases are terminated."""
         with self.admin:
             for name in self._databases:
                 self.admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))

@@ -1,4 +1,4 @@
-"""The server that a test runs on: one of ours, or one that was given."""
+"""The server that a test runs on: an embedded one, or the one of --server."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +13,19 @@ from . import majors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A running server that all tests share; none of them may stop it."""
+    """A running server that all tests share, so that no test may stop it."""
 
     dsn: str
-    """The superuser's way in."""
+    """The superuser's connection string."""
     major: int
     embedded: EmbeddedServer | None = None
 
     def binary(self, name: str) -> Path | None:
-        """A client program that speaks to this server, when there is one."""
+        """Return a client program that works with this server, None if there is none."""
         return majors.tool(name, major=self.major)
 
     def log_text(self) -> str:
-        """What the server has logged; a given server's log is out of reach, and the test is skipped."""
+        """Return the server's log, or skip the test on a given server, whose log cannot be read."""
         if self.embedded is None:
             pytest.skip("the log of a given server cannot be read")
         return self.embedded.log_text()

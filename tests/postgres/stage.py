@@ -1,4 +1,4 @@
-"""A server with the reaper at it, and the clients that it is to find there."""
+"""A server with clients and a reaper, for one test."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from .server import Server
 
 
 class Stage:
-    """Opens clients and reapers on one server, and takes all of them away at the end."""
+    """Opens clients and reapers on one server and closes all of them at the end."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -40,7 +40,7 @@ class Stage:
 
     @property
     def sessions(self) -> Sequence[Client]:
-        """Every client that was opened and is still there."""
+        """Every opened client whose session still exists."""
         return [client for client in self.clients.opened if client.present()]
 
     def open(
@@ -52,7 +52,7 @@ class Stage:
         state: State = "idle",
         dsn: str | None = None,
     ) -> Client:
-        """A client of an ordinary role, under the application name that the test's policies are about."""
+        """Open a client of an ordinary role with the application name that the test's policies match."""
         return self.clients.open(
             application=application or self.application,
             role=role or self.app,
@@ -62,18 +62,18 @@ class Stage:
         )
 
     def open_superuser(self) -> Client:
-        """A client that is a superuser, under the same application name."""
+        """Open a client of the superuser with the same application name."""
         return self.clients.open(application=self.application)
 
     def open_many(self, count: int) -> list[Client]:
-        """So many clients, the one that has been idle for the longest first."""
+        """Open several clients and return them, the longest idle one first."""
         return [self.open() for _ in range(count)]
 
     def open_reaper(self, role: Role | None = None, *, query_text: QueryText = QueryText.NONE) -> Reaper:
-        """Another connection of the reaper, of its own role by default."""
+        """Open another connection of the reaper, by default with the reaper's own role."""
         return self._reapers.enter_context(Reaper((role or self.role).dsn, query_text=query_text))
 
     def set(self, role: Role, setting: str, value: str) -> None:
-        """Give a role a setting that its next sessions begin with."""
+        """Change a setting of a role for its next sessions."""
         statement = SQL("ALTER ROLE {} SET {} = {}")
         self.admin.execute(statement.format(Identifier(role.name), Identifier(setting), Literal(value)))

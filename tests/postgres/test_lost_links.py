@@ -82,7 +82,7 @@ def test_a_network_that_swallows_everything_is_bounded_by_the_watchdog(
 ) -> None:
     with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
         monkeypatch.setattr(link_module, "_WATCHDOG_SECONDS", 0.2)
-        proxy.go_deaf()
+        proxy.stall()
 
         with pytest.raises(Lost):
             reaper.rows("SELECT 1")
@@ -104,7 +104,7 @@ def test_a_server_that_accepts_and_never_answers_is_unreachable(
     stage: Stage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link_module, "_CONNECT_SECONDS", 0.2)
-    proxy.go_deaf()
+    proxy.stall()
 
     with pytest.raises(Unreachable, match=r"no answer within 0\.2s"):
         asyncio.run(Link.open(proxy.dsn(stage.role.dsn)))

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from .clients import Clients
-from .proxy import NO_FAREWELL, Proxy
+from .proxy import LINGER_ZERO, Proxy
 from .sandbox import Role
 from .waiting import until
 
@@ -44,7 +44,7 @@ def test_a_reset_ends_connections_and_welcomes_new_ones(proxy: Proxy, clients: C
 
 
 def test_deaf_it_takes_what_is_said_and_passes_it_on_when_restored(proxy: Proxy) -> None:
-    proxy.go_deaf()
+    proxy.stall()
     with socket.create_connection(("127.0.0.1", proxy.port)) as link:
         link.sendall(SSL_REQUEST)
         link.settimeout(0.1)
@@ -59,7 +59,7 @@ def test_deaf_it_takes_what_is_said_and_passes_it_on_when_restored(proxy: Proxy)
 
 def test_deaf_it_keeps_the_connections_that_there_are(proxy: Proxy, clients: Clients) -> None:
     through = clients.open(dsn=proxy.dsn())
-    proxy.go_deaf()
+    proxy.stall()
     through.connection.pgconn.send_query(b"SELECT 1")
     assert through.present()
 
@@ -78,7 +78,7 @@ def test_a_server_that_says_no_farewell_is_no_mishap_of_the_proxy(caplog: pytest
             there, _ = server.accept()
             link.sendall(b"?")
             there.recv(1)
-            there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_FAREWELL)
+            there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
             there.close()
             assert link.recv(1) == b""
         gc.collect()  # which is when asyncio tells of a task that failed and was not asked why

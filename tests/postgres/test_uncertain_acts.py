@@ -52,7 +52,7 @@ def test_a_connection_cut_while_signalling_leaves_the_outcome_unknown(stage: Sta
     with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
         reap = reaper.condemn(client, policy(stage.application))
         heard = now()
-        proxy.go_deaf()
+        proxy.stall()
 
         async def signal_while_cut() -> Sequence[Outcome]:
             signalling = reaper.terminator.signal([reap], heard=heard)

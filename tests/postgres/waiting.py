@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of for a while."""
+"""Waiting for a condition instead of a fixed time."""
 
 import time
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 PATIENCE: Final = 90.0
-"""Of which only a test that fails needs much, or a machine that many share."""
+"""Only a failing test or a busy machine needs much of it."""
 _POLL: Final = 0.002
 
 
 def until(condition: Callable[[], T], *, within: float = PATIENCE, every: float = _POLL) -> T:
-    """The first true answer of the condition; a TimeoutError when there is none within so many seconds."""
+    """Return the first true result of the condition; raise TimeoutError if there is none in time."""
     deadline = time.monotonic() + within
-    while not (answer := condition()):
+    while not (result := condition()):
         if time.monotonic() > deadline:
-            message = f"still {answer!r} after {within:g} s"
+            message = f"still {result!r} after {within:g} s"
             raise TimeoutError(message)
         time.sleep(every)
-    return answer
+    return result

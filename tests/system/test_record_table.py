@@ -269,7 +269,7 @@ def test_a_server_that_goes_deaf_delays_neither_a_termination_nor_the_end(
     service = shipping(reaper, archive, dsn=way_there.dsn(archive.dsn))
     service.life.logged("audit_table.reached")
     until(lambda: archive.lines() == lines_of(reaper))
-    way_there.go_deaf()
+    way_there.stall()
     reaped(reaper, clients, app, "while-deaf")
     done = service.life.end()
 

@@ -311,7 +311,7 @@ def _beside_a_hung_one(databases: _Databases, folder: Path, size: _Size) -> str:
             proxy.restore()
             fleet.port.wait("/readyz")
             time.sleep(2 * size.hung_interval)
-            for name, change in (("all answer", proxy.restore), ("one hangs", proxy.go_deaf)):
+            for name, change in (("all answer", proxy.restore), ("one hangs", proxy.stall)):
                 change()
                 since = time.time()
                 delays[name] += fleet.port.delays(seconds=size.hung_window)

@@ -102,7 +102,7 @@ async def _connecting(world: World, reaper: SupervisedReaper) -> AsyncIterator[N
     known = len(reaper.log.named(events.SERVER_UNREACHABLE))
     world.proxy.reset()
     await wait_until(lambda: len(reaper.log.named(events.SERVER_UNREACHABLE)) > known, within=_SOON)
-    world.proxy.go_deaf()
+    world.proxy.stall()
     try:
         await asyncio.sleep(world.dice.uniform(0, 2 * _LONGEST))
         yield

@@ -66,12 +66,12 @@ async def half_open(world: World) -> AsyncIterator[None]:
     try:
         if world.dice.random() < 0.5:
             for _ in range(world.size.repeats):  # short interruptions that it must not notice
-                world.proxy.go_deaf()
+                world.proxy.stall()
                 await asyncio.sleep(world.dice.uniform(0, 1))
                 world.proxy.restore()
                 await asyncio.sleep(world.dice.uniform(0, 1))
         unreachable = Expectation(world, *_UNREACHABLE)
-        world.proxy.go_deaf()
+        world.proxy.stall()
         await unreachable.wait("link half-open")
         yield
     finally:

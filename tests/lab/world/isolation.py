@@ -170,7 +170,7 @@ class _SilentProxy:
         return self._proxy.dsn(dsn)
 
     def cut(self) -> None:
-        self._proxy.go_deaf()
+        self._proxy.stall()
 
     def restore(self) -> None:
         self._proxy.restore()
