@@ -19,7 +19,7 @@ from tests.lab.campaigns.race import race as run_race
 from tests.lab.campaigns.replay import replay as run_replay
 from tests.lab.campaigns.rotation import rotation as run_rotation
 from tests.lab.faults.command import faults
-from tests.lab.fuzz.command import main as fuzz
+from tests.lab.fuzz.command import fuzz
 from tests.lab.report import Machine, Report, Scale
 from tests.lab.world.isolation import in_own_pids
 
@@ -143,7 +143,7 @@ def _benchmark(name: str) -> click.Command:
 for _name in _BENCHMARKS:
     main.add_command(_benchmark(_name))
 main.add_command(faults)
-main.add_command(fuzz, "fuzz")
+main.add_command(fuzz)
 
 if __name__ == "__main__":
     main()

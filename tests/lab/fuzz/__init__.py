@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the decoders that read input from outside.
 
 `python -m tests.lab fuzz [TARGET ...] [--seconds N]` searches for input that breaks a decoder's promise, with
-the extra `fuzz`. A new decoder is one more file in `targets` with `check`, which takes bytes and fails when
-the promise is broken, `SEEDS`, where the search begins, and for text `WORDS`. Findings are kept in
+the extra `fuzz`. A new decoder is one more `Target` in a file here: `check` takes bytes and fails when
+the promise is broken, the search begins at the seeds. Findings are kept in
 `finds/TARGET/`, and the test suite tries them again without the extra.
 """

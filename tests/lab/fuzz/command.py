@@ -1,16 +1,34 @@
-"""`python -m tests.lab fuzz`: look for inputs that break a promise."""
+"""`python -m tests.lab fuzz`: search for inputs that break a promise."""
 
 import hashlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import click
 
-from .target import FINDS, NAMES, target
+from .inputs import FINDS, Target
+
+_MODULES: Final[Mapping[str, Sequence[str]]] = {
+    "values": ("globs", "single_values", "query_text"),
+    "audit": ("record_file", "record_chain", "record_columns"),
+    "files": ("policy_file", "server_list", "snapshot_file", "history_file"),
+    "server_rows": ("server_rows",),
+    "http_requests": ("http_requests",),
+}
+NAMES: Final = tuple(sorted(name for names in _MODULES.values() for name in names))
+
+
+def target(name: str) -> Target:
+    """The target with this name, imported now, so that the search can instrument it."""
+    module = next(module for module, names in _MODULES.items() if name in names)
+    targets: Sequence[Target] = import_module(f"tests.lab.fuzz.{module}").TARGETS
+    return next(each for each in targets if each.name == name)
 
 
 @click.command()
@@ -19,22 +37,22 @@ from .target import FINDS, NAMES, target
 @click.option(
     "--corpus",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where to keep what the search has learned, for the next one; nowhere if not said.",
+    help="A folder that keeps what the search has learned for the next one.",
 )
-def main(names: Sequence[str], seconds: int, corpus: Path | None) -> None:
-    """Search each TARGET, or all of them: exit code 1 when something was found."""
+def fuzz(names: Sequence[str], seconds: int, corpus: Path | None) -> None:
+    """Search each TARGET, or all of them; exit code 1 if something was found."""
     if not find_spec("atheris"):
         message = "the engine is not installed: pip install '.[fuzz]'"
         raise click.ClickException(message)
     with TemporaryDirectory() as folder:
         found = [name for name in names or NAMES if not _search(name, seconds, corpus or Path(folder))]
     for name in found:
-        click.echo(f"{name}: something was found; it lies in {FINDS / name}")
+        click.echo(f"{name}: an input was found, see {FINDS / name}")
     sys.exit(bool(found))
 
 
 def _search(name: str, seconds: int, corpus: Path) -> bool:
-    """Whether the time was over before anything was found."""
+    """Return True if the time ended before anything was found."""
     chosen = target(name)
     learned, finds = corpus / name, FINDS / name
     for folder in (learned, finds):
@@ -43,6 +61,6 @@ def _search(name: str, seconds: int, corpus: Path) -> bool:
         (learned / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     click.echo(f"== {name}")
     limits = (f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=1024", "-max_len=4096")
-    words = ("-print_final_stats=1", "-verbosity=1", f"-artifact_prefix={finds}/")
-    command = (sys.executable, "-m", "tests.lab.fuzz.search", name, *limits, *words, str(learned))
+    output = ("-print_final_stats=1", "-verbosity=1", f"-artifact_prefix={finds}/")
+    command = (sys.executable, "-m", "tests.lab.fuzz.search", name, *limits, *output, str(learned))
     return subprocess.run(command, check=False).returncode == 0

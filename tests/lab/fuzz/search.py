@@ -6,7 +6,7 @@ from typing import Final
 
 import atheris
 
-from .mutate import mutated
+from .inputs import mutated
 
 _INSTRUMENTED: Final = ("reaper", "yaml", "h11", "uvicorn", "starlette", "fnmatch", "ipaddress", "urllib")
 
@@ -15,7 +15,7 @@ def main() -> None:
     """Search for what breaks the target that is named first, with the engine's own options behind it."""
     name, *options = sys.argv[1:]
     with atheris.instrument_imports(include=[*_INSTRUMENTED], enable_loader_override=False):
-        from tests.lab.fuzz.target import target  # noqa: PLC0415 (what is imported here is instrumented)
+        from tests.lab.fuzz.command import target  # noqa: PLC0415 (what is imported here is instrumented)
 
         chosen = target(name)
 

@@ -1,19 +1,19 @@
-"""The short form of every search: the seeds, what was once found, and small changes of both."""
+"""The short form of every search: the seeds, earlier finds, and small changes of both."""
 
 from random import Random
 from typing import Final
 
 import pytest
 
-from .mutate import mutated
-from .target import NAMES, target
+from .command import NAMES, target
+from .inputs import mutated
 
 _CHANGES: Final = 80
 _SLOW: Final = {"http_requests": 12}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_seed_and_nothing_that_was_found_breaks_a_promise(name: str) -> None:
+def test_no_seed_and_no_find_breaks_a_promise(name: str) -> None:
     chosen = target(name)
     assert chosen.seeds
     for data in (*chosen.seeds, *chosen.finds()):

@@ -1,4 +1,4 @@
-"""Whatever a server sends becomes a snapshot that is judged, recorded, shown and measured like any other."""
+"""Rows of a server become a snapshot that is decided, logged, saved and measured like any other."""
 
 import io
 import json
@@ -19,10 +19,9 @@ from reaper.postgres.rows import Columns, Decoder
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.metrics.exposition import OPENMETRICS
-from tests.lab.fuzz.feed import Feed
-from tests.lab.fuzz.promises import is_line
-from tests.lab.fuzz.rules import RULES
 from tests.unit.audit.build import AUTHOR, Shelf, ledger
+
+from .inputs import RULES, Feed, Target, is_line
 
 _EPOCH: Final = (b"\0\x02\xdb\x7f\xae\x90\x40\0", b"\x7f" + b"\xff" * 7, b"\x80" + b"\0" * 7)
 _KINDS: Final = (b"client backend", b"walsender", b"", None)
@@ -31,7 +30,7 @@ _ENCODING: Final = "utf-8"
 _MOST_ROWS: Final = 6
 
 _ROW: Final = b"\0\1\0\0\4shop\0\7app_web\0\5web-1\1\0\0\0\0\0\0\0\0\0"
-SEEDS: Final = (
+_SERVER_ROWS: Final = (
     _ROW,
     _ROW * 3,
     b'\0\2\1\0\6\x1b[2J\n\0\3\xff\xfe\xc3\0\4"}\\n\1\1' + bytes(range(60)),
@@ -39,7 +38,7 @@ SEEDS: Final = (
 )
 
 
-def check(data: bytes) -> None:
+def _check_server_rows(data: bytes) -> None:
     feed = Feed(data)
     rows = [_row(feed)]
     while feed and len(rows) < _MOST_ROWS:
@@ -115,10 +114,10 @@ def _snapshot(feed: Feed, row: Columns, sessions: tuple[Session, ...], *, unread
 
 def _record(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
     shelf = Shelf()
-    book = ledger(shelf)
-    book.log_safety_limit(AUTHOR, "1", seen, plan.brakes)
-    for intent in book.intend(AUTHOR, "1", seen, (*plan.reaps, *plan.rehearsals)):
-        book.settle(intent, outcome)
+    log = ledger(shelf)
+    log.log_safety_limit(AUTHOR, "1", seen, plan.brakes)
+    for intent in log.intend(AUTHOR, "1", seen, (*plan.reaps, *plan.rehearsals)):
+        log.settle(intent, outcome)
     for line in shelf.taken:
         is_line(line.decode("ascii").removesuffix("\n"))
         json.loads(line)
@@ -150,3 +149,6 @@ def _log(seen: Snapshot, plan: Plan) -> None:
         assert len(lines) == len(plan.verdicts) + 1
         for line in lines:
             is_line(line)
+
+
+TARGETS: Final = (Target("server_rows", _check_server_rows, _SERVER_ROWS),)

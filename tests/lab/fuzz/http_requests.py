@@ -1,4 +1,4 @@
-"""Whatever is sent to the pages, each connection comes to its end with at most one whole answer."""
+"""Any request ends with at most one complete answer."""
 
 import asyncio
 import atexit
@@ -7,7 +7,9 @@ from typing import Final
 
 from tests.unit.telemetry.pages import Pages, serving
 
-SEEDS: Final = (
+from .inputs import Target
+
+_HTTP_REQUESTS: Final = (
     b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n\r\n",
     b"HEAD /livez HTTP/1.0\r\n\r\n",
     b"POST /readyz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -17,7 +19,7 @@ SEEDS: Final = (
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00",
 )
-WORDS: Final = (
+_HTTP_REQUESTS_WORDS: Final = (
     *(
         word + b"\r\n"
         for word in b"Host:localhost Content-Length:5 Expect:100-continue Upgrade:h2c 0 hello".split()
@@ -29,7 +31,7 @@ _STATUSES: Final = {b"200", b"400", b"404", b"405", b"421", b"503"}
 _PATIENCE: Final = 20.0
 
 
-class _House:
+class _Server:
     """Pages that stay open from one check to the next, for opening them takes a hundred times as long."""
 
     def __init__(self) -> None:
@@ -55,11 +57,11 @@ class _House:
         self._runner.close()
 
 
-_HOUSE: Final = _House()
+_SERVER: Final = _Server()
 
 
-def check(data: bytes) -> None:
-    answer = _HOUSE.say(data)
+def _check_http_requests(data: bytes) -> None:
+    answer = _SERVER.say(data)
     if answer:
         head, _, _ = answer.partition(b"\r\n\r\n")
         assert head.split(b" ")[1] in _STATUSES, head
@@ -76,3 +78,6 @@ async def _said(pages: Pages, data: bytes) -> bytes:
         return b""
     finally:
         writer.close()
+
+
+TARGETS: Final = (Target("http_requests", _check_http_requests, _HTTP_REQUESTS, _HTTP_REQUESTS_WORDS),)

@@ -1,0 +1,119 @@
+"""Audit logs: read to the end, chained, settled and stored in a table, with any bytes in them."""
+
+import gzip
+import io
+import json
+import os
+from datetime import datetime
+from typing import Final
+
+from reaper.audit.chain import Chain, chain_at_end, walk
+from reaper.audit.events import EVENTS, Event
+from reaper.audit.reader import GROUPS, Torn, moment, open_intents, outcomes, read_events, summary
+from reaper.audit.tail import NUMBERS, columns
+from reaper.policy.plan import Outcome, Result
+from reaper.policy.session import Identity, whose
+from reaper.policy.text import plain
+from tests.unit.audit.build import AUTHOR, SNAPSHOT, Shelf, ledger, reap
+
+from .inputs import Target, is_line
+
+
+def _record_file_seeds() -> tuple[bytes, ...]:
+    shelf = Shelf()
+    log = ledger(shelf)
+    for application in ("web-1", "\x1b[2J\n\ud800", None):
+        (intent,) = log.intend(AUTHOR, "1", SNAPSHOT, [reap(application=application)])
+        if application:
+            log.settle(intent, Outcome(result=Result.TERMINATED))
+    lines = b"".join(shelf.taken)
+    return (lines, lines[100:], lines.replace(b'"run"', b'"ruin"'), b"[" * 500 + b"\n{}\n\n1e999\n", b"\0\n")
+
+
+_RECORD_FILE: Final = _record_file_seeds()
+_RECORD_FILE_WORDS: Final = tuple(
+    word.encode()
+    for word in (*EVENTS, *Result, *GROUPS, *{field.name for fields in EVENTS.values() for field in fields})
+)
+
+
+def _check_record_file(data: bytes) -> None:
+    found = list(read_events(io.BytesIO(data)))
+    events = [event for event in found if isinstance(event, Event)]
+    for torn in found:
+        if isinstance(torn, Torn):
+            is_line(plain(torn))
+    ended = outcomes(events)
+    for event in ended:
+        is_line(plain(whose(Identity(*map(event.text, Identity._fields)))))
+        is_line(plain(event.fields.get("pid")))
+        assert moment(event.time)
+        f"{event.time:%Y-%m-%dT%H:%M:%SZ}"
+    for group in GROUPS:
+        assert sum(int(str(row["total"])) for row in summary(ended, group)) == len(ended)
+    _settled(data, open_intents(events))
+    list(read_events(io.BytesIO(gzip.compress(data, 0)[: len(data) + 8])))
+
+
+def _settled(data: bytes, waiting: list[Event]) -> None:
+    shelf = Shelf()
+    ledger(shelf, run="next").settle_earlier(waiting, "it ended")
+    for line in shelf.taken:
+        is_line(line.decode("ascii").removesuffix("\n"))
+        json.loads(line)
+    whole = data + b"\n" + b"".join(shelf.taken)
+    assert not open_intents(read_events(io.BytesIO(whole)))
+
+
+_RECORD_CHAIN: Final = (
+    *_RECORD_FILE,
+    b'{"schema": 1}\n\n\n{"schema": 2}\ntorn',
+    b"torn\n" * 3,
+    b'{"schema": 1}',
+    b"\n\n",
+)
+_RECORD_CHAIN_WORDS: Final = (*_RECORD_FILE_WORDS, b"schema", b"\n")
+
+
+def _check_record_chain(data: bytes) -> None:
+    if not data:
+        return
+    forwards = Chain()
+    for number, line in enumerate(walk(io.BytesIO(data), forwards), start=1):
+        assert line.number == number
+        assert line.fields is not None or line.why
+        if line.fields is not None:
+            forwards.whole(line.data)
+    memory = os.memfd_create("record")
+    try:
+        os.write(memory, data)
+        backwards = chain_at_end(memory, len(data), before=Chain)
+    finally:
+        os.close(memory)
+    assert backwards.head == forwards.head
+
+
+_RECORD_COLUMNS: Final = tuple(line for seed in _RECORD_FILE for line in seed.splitlines()[:3])
+_RECORD_COLUMNS_WORDS: Final = _RECORD_FILE_WORDS
+
+
+def _check_record_columns(data: bytes) -> None:
+    row = columns(data)
+    assert row.keys() == columns(b"").keys()
+    for name, value in row.items():
+        match value:
+            case str():
+                assert "\0" not in value
+                value.encode()
+            case int() if name in NUMBERS:
+                assert not isinstance(value, bool)
+                assert abs(value) < NUMBERS[name]
+            case _:
+                assert value is None or isinstance(value, datetime | bool | bytes)
+
+
+TARGETS: Final = (
+    Target("record_file", _check_record_file, _RECORD_FILE, _RECORD_FILE_WORDS),
+    Target("record_chain", _check_record_chain, _RECORD_CHAIN, _RECORD_CHAIN_WORDS),
+    Target("record_columns", _check_record_columns, _RECORD_COLUMNS, _RECORD_COLUMNS_WORDS),
+)
