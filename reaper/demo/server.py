@@ -72,7 +72,7 @@ def server_user() -> Mapping[str, Any]:
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:
-        reason = "PostgreSQL does not run as root, and there is no user 'nobody' to run it as"
+        reason = "PostgreSQL does not run as root, and this system has no unprivileged user for it"
         raise EmbeddedServerError(reason=reason) from None
     # Without supplementary groups: root's would be inherited.
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
@@ -297,7 +297,7 @@ class EmbeddedServer:
 
 
 def _new_folder(user: Mapping[str, Any]) -> Path:
-    """Make a folder that the user can reach and whose socket path is short enough."""
+    """Make a folder that the user can reach, with a path that is short enough for a socket."""
     # The last two are for a TMPDIR that is private or too long.
     places = dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp"))  # noqa: S108
     for place in places:

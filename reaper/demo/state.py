@@ -79,11 +79,11 @@ class DemoState:
             self.add(kind, f"{session}: {reap.reason} ({reap.policy.name})")
         for trip in cycle.plan.brakes:
             self.add("limit", f"{trip.policy.name}: {trip.reason}")
-        for spare in cycle.plan.spares:
-            application = application_of(spare.session)
-            if spare.policy and spare.by in PERMANENT and application not in self.skipped:
-                self.skipped[application] = spare.reason
-                self.add("skipped", f"{application}: {spare.reason}")
+        for skip in cycle.plan.spares:
+            application = application_of(skip.session)
+            if skip.policy and skip.by in PERMANENT and application not in self.skipped:
+                self.skipped[application] = skip.reason
+                self.add("skipped", f"{application}: {skip.reason}")
 
     def attempted(self, refusal: str | None, *, after: bool) -> None:
         """Count an attempt of the customer, and add an entry if its result differs from the one before."""

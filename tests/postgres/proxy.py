@@ -1,4 +1,4 @@
-"""A TCP proxy before a server whose connections can be closed, reset and stalled."""
+"""A TCP proxy before a server; a test can close, reset and stall its connections."""
 
 import asyncio
 import socket

@@ -25,7 +25,7 @@ class Server:
         return majors.tool(name, major=self.major)
 
     def log_text(self) -> str:
-        """Return the server's log, or skip the test on a given server, whose log cannot be read."""
+        """Return the server's log; skip the test on a given server, because its log cannot be read."""
         if self.embedded is None:
             pytest.skip("the log of a given server cannot be read")
         return self.embedded.log_text()

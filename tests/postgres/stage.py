@@ -40,7 +40,7 @@ class Stage:
 
     @property
     def sessions(self) -> Sequence[Client]:
-        """Every opened client whose session still exists."""
+        """Every opened client that still has its session."""
         return [client for client in self.clients.opened if client.present()]
 
     def open(

@@ -61,7 +61,7 @@ def nothing_left(room: Path) -> Iterator[None]:
 
 
 def processes_in(folder: Path) -> list[str]:
-    """The processes whose working directory is below the folder."""
+    """The command lines of processes that have their working directory below the folder."""
     found = []
     for process in Path("/proc").iterdir():
         with suppress(OSError):
