@@ -3,11 +3,12 @@
 import errno
 import fnmatch
 import hashlib
+import io
 import os
 import select
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +19,12 @@ from reaper.config.model import HeadEntry, NotifyEntry, ServerEntry
 from reaper.config.patterns import url_flaw
 from reaper.config.settings import Occasion, Server, Settings, Webhook
 from reaper.config.validation import validate, validate_servers
-from reaper.config.yaml_tree import LARGEST, Document, parse, unfinished
+from reaper.config.yaml_tree import LARGEST, Document, parse
 
 PIPE_PATIENCE_SECONDS: Final = 5.0
 
 _CHUNK: Final = 65_536
 _ONLY_THE_URL: Final = "write the URL there, and nothing else"
-IF_EMPTY: Final = "write version: 1, and policies: below it"
 
 Stamp = NewType("Stamp", str)
 """Equal as long as reading every file again would give the same settings."""
@@ -38,25 +38,26 @@ class Vanished(Unreadable):
     """The file or folder does not exist, or no longer."""
 
 
-def contents(file: str) -> bytes:
-    """The content of a regular file, up to one byte more than the largest that is accepted."""
+def contents(file: str, *, may_wait: bool = False) -> bytes:
+    """The content of a regular file, up to one byte more than the largest that is accepted.
+
+    With `may_wait` also that of a pipe whose writer is ready: `-p <(make-policies)`.
+    """
     try:
         # Opening a pipe would otherwise wait for a writer.
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
-            return opened.read(min(_size(opened.fileno()), LARGEST) + 1)
-    except (OSError, ValueError) as error:
-        raise _unreadable(error) from error
-
-
-def contents_or_pipe(file: str) -> bytes:
-    """The content of a file, or of a pipe whose writer is ready: `-p <(make-policies)`."""
-    try:
         with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as opened:
-            if stat.S_ISFIFO(os.fstat(opened.fileno()).st_mode):
+            status = os.fstat(opened.fileno())
+            if may_wait and stat.S_ISFIFO(status.st_mode):
                 return _from_pipe(opened.fileno())
+            return _from_file(opened, status)
     except (OSError, ValueError) as error:
         raise _unreadable(error) from error
-    return contents(file)
+
+
+def _from_file(opened: io.FileIO, status: os.stat_result) -> bytes:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    return opened.read(min(status.st_size, LARGEST) + 1)
 
 
 def matching(pattern: str) -> list[str]:
@@ -86,13 +87,6 @@ def _from_pipe(descriptor: int) -> bytes:
     return bytes(data)
 
 
-def _size(descriptor: int) -> int:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "Not a regular file")
-    return status.st_size
-
-
 def _unreadable(error: OSError | ValueError) -> Unreadable:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return (Vanished if isinstance(error, FileNotFoundError | NotADirectoryError) else Unreadable)(reason)
@@ -119,59 +113,52 @@ def named_files(head: HeadEntry | None, file: str) -> NamedFiles:
 
 @dataclass(slots=True)
 class ServerLists:
-    """The content of the files of `servers_from`, and what is wrong with it."""
+    """The content of the files of `servers_from`, and what is wrong with it or with the globs."""
 
     servers: list[Server] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
-    issues: list[Issue] = field(default_factory=list)
-    """Mistakes of the policy file itself: globs whose folder cannot be read."""
-    doubts: list[Issue] = field(default_factory=list)
-    """Globs that match no file now."""
     warnings: list[Mistake] = field(default_factory=list)
 
 
-def server_lists(head: HeadEntry | None, file: str) -> ServerLists:
+def server_lists(head: HeadEntry | None, document: Document) -> ServerLists:
     """Read the lists of servers that a policy file names, in the order of their names."""
-    if head is None:
-        return ServerLists()
-    reading = _ServerListReading(head, file)
-    for found in sorted(reading.files(head, file)):
+    reading = _ServerListReading(head.servers if head else (), document.file)
+    for found in sorted(reading.files(head, document)):
         reading.read(found)
     return reading.result
 
 
 class _ServerListReading:
-    def __init__(self, head: HeadEntry, file: str) -> None:
+    def __init__(self, servers: Sequence[ServerEntry], file: str) -> None:
         self.result = ServerLists()
         self._folder = f"{Path(file).parent}/"
         self._taken: dict[str, str] = {}
         # A name that the policy file itself repeats is reported there.
-        for number, server in enumerate(head.servers):
+        for number, server in enumerate(servers):
             self._taken.setdefault(server.name, self._place(number, file))
 
-    def files(self, head: HeadEntry, file: str) -> set[str]:
+    def files(self, head: HeadEntry | None, document: Document) -> set[str]:
         files: set[str] = set()
-        patterns = zip(head.servers_from, named_files(head, file).servers_from, strict=True)
-        for number, (written, pattern) in enumerate(patterns):
+        for number, pattern in enumerate(named_files(head, document.file).servers_from):
             at = ("servers_from", number)
             try:
                 found = matching(pattern)
             except Vanished:
                 found = []
             except Unreadable as error:
-                what = f"the folder cannot be read: {error}"
-                self.result.issues.append(Issue(at, what, "let the reaper list it"))
+                issue = Issue(at, f"the folder cannot be read: {error}", "let the reaper list it")
+                self.result.mistakes += document.mistakes([issue])
                 continue
             if not found:
-                instead = "put a list of servers there, or correct the pattern"
-                self.result.doubts.append(Issue(at, f"no file matches {quoted(written)}", instead))
+                what = f"no file matches {quoted(pattern.removeprefix(self._folder))}"
+                issue = Issue(at, what, "put a list of servers there, or correct the pattern")
+                self.result.warnings += document.mistakes([issue])
             files.update(found)
         return files
 
     def read(self, file: str) -> None:
         try:
-            data = contents(file)
-            document = parse(data, file, if_empty="write [] if there are no servers", below="servers")
+            document = parse(contents(file), file, below="servers")
         except Vanished:
             # Deleted since it was listed; but a dangling link that stays is reported.
             if Path(file).is_symlink():
@@ -181,17 +168,16 @@ class _ServerListReading:
             what = f"the file cannot be read: {error}"
             self.result.mistakes.append(at_top(file, what, "let the reaper read it, or move it away"))
         except BadPolicyFile as bad:
-            self.result.mistakes.extend(bad.mistakes)
+            self.result.mistakes += bad.mistakes
         else:
-            self.result.mistakes.extend(unfinished(data, file))
-            self._understand(document)
+            self._validate(document)
 
-    def _understand(self, document: Document) -> None:
+    def _validate(self, document: Document) -> None:
         servers, issues = validate_servers(document)
         reported = {issue.path for issue in issues}
         clashes = [one for one in self._clashes(servers, document.file) if one.path not in reported]
-        self.result.servers.extend(server.build() for server in servers.values())
-        self.result.mistakes.extend(document.mistakes([*document.issues, *issues, *clashes]))
+        self.result.servers += (server.build() for server in servers.values())
+        self.result.mistakes += document.mistakes([*document.issues, *issues, *clashes])
 
     def _clashes(self, servers: dict[int, ServerEntry], file: str) -> Iterator[Issue]:
         for number, server in servers.items():
@@ -283,7 +269,7 @@ def _facts(path: Path, settings: Settings) -> Iterator[tuple[str, str]]:
 def _named(data: bytes, file: str) -> NamedFiles:
     """The files named by a policy file that was refused: the mistake may be corrected in one of them."""
     try:
-        return named_files(validate(parse(data, file, if_empty=IF_EMPTY)).head, file)
+        return named_files(validate(parse(data, file)).head, file)
     except BadPolicyFile:
         return NamedFiles()
 

@@ -8,10 +8,9 @@ from typing import Final
 from reaper.config import checks
 from reaper.config.errors import BadPolicyFile, Issue, KeyPath, at_top
 from reaper.config.files import (
-    IF_EMPTY,
     ServerLists,
     Unreadable,
-    contents_or_pipe,
+    contents,
     named_files,
     server_lists,
     webhooks,
@@ -20,7 +19,7 @@ from reaper.config.model import HeadEntry, PolicyEntry
 from reaper.config.settings import Settings, Webhook
 from reaper.config.unreachable import unreachable
 from reaper.config.validation import validate
-from reaper.config.yaml_tree import Document, parse, unfinished
+from reaper.config.yaml_tree import Document, parse
 from reaper.policy.rules import GROUP_KEYS, Rules
 from reaper.policy.selector import Selector
 
@@ -30,32 +29,26 @@ _SELECTOR_KEYS: Final = [(key,) for key in GROUP_KEYS]
 def load(path: Path) -> Settings:
     """Read a policy file once, and the files that it names: the digest is of the bytes that were read."""
     try:
-        data = contents_or_pipe(str(path))
+        data = contents(str(path), may_wait=True)
     except Unreadable as error:
-        what = f"the file cannot be read: {error}"
-        raise BadPolicyFile(
-            at_top(str(path), what, "name a readable one with --policies or REAPER_POLICIES")
-        ) from error
+        instead = "name a readable one with --policies or REAPER_POLICIES"
+        raise BadPolicyFile(at_top(str(path), f"the file cannot be read: {error}", instead)) from error
     return read(data, file=str(path))
 
 
 def read(data: bytes, *, file: str) -> Settings:
     """Settings from the bytes of a policy file; BadPolicyFile with all of its mistakes otherwise."""
-    document = parse(data, file, if_empty=IF_EMPTY)
+    document = parse(data, file)
     names_servers = any((key,) in document.places for key in ("servers", "servers_from"))
     head, policies, issues = validate(document)
-    lists = server_lists(head, file)
+    lists = server_lists(head, document)
     hooks = list(webhooks(head, file))
     further = [
         *checks.mistakes(head, policies, names_servers=names_servers),
-        *lists.issues,
         *(one for one in hooks if isinstance(one, Issue)),
     ]
-    mistakes = [
-        *document.mistakes([*document.issues, *issues, *_independent(further, issues)]),
-        *unfinished(data, file),
-        *lists.mistakes,
-    ]
+    found = document.mistakes([*document.issues, *issues, *_independent(further, issues)])
+    mistakes = [*found, *lists.mistakes]
     if mistakes or head is None:
         raise BadPolicyFile(*mistakes)
     ready = tuple(one for one in hooks if isinstance(one, Webhook))
@@ -87,7 +80,7 @@ def _settings(
     policies = tuple(entry.build() for entry in entries.values())
     only = {entry.name: entry.labels() for entry in entries.values() if entry.servers}
     servers = (*(server.build() for server in head.servers), *lists.servers)
-    doubts = [*checks.warnings(head, entries, servers), *unreachable(policies, only), *lists.doubts]
+    doubts = [*checks.warnings(head, entries, servers), *unreachable(policies, only)]
     protect = head.protect.selector() if head.protect else Selector()
     named = named_files(head, document.file)
     return Settings(

@@ -21,6 +21,7 @@ WHERE_SECRETS_BELONG: Final = (
     "keep it in a passfile, a service file, the environment (PGPASSWORD) or a mounted secret"
 )
 LONGEST_URL: Final = 2_000
+URL_PATTERN: Final = "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$"
 VARIABLE: Final = "[A-Za-z_][A-Za-z0-9_]{0,254}"
 
 _LONGEST_PATTERN: Final = 500

@@ -6,10 +6,7 @@ from typing import Final
 
 from reaper.config.errors import Mistake
 from reaper.policy.rules import Rules
-from reaper.policy.time import SECOND, Span
-
-DEFAULT_INTERVAL: Final = Span(10 * SECOND)
-DEFAULT_MIN_INTERVAL: Final = Span(SECOND // 4)
+from reaper.policy.time import Span
 
 Labels = tuple[tuple[str, str], ...]
 """Names and values, sorted by name."""

@@ -6,9 +6,10 @@ session for which the other's hold. The number of comparisons is bounded.
 
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from typing import Final, NamedTuple
+from typing import Final
 
 from reaper.config.errors import Issue, quoted
+from reaper.config.model import AGES
 from reaper.config.patterns import is_literal
 from reaper.config.settings import EVERY_SERVER, LabelSelector
 from reaper.policy.match import Match
@@ -21,37 +22,31 @@ MOST_COMPARISONS: Final = 2_000_000
 Pattern = Glob | From
 
 
-class _Patterns(NamedTuple):
-    by_text: Mapping[str, Pattern]
-    wide: Sequence[Pattern]
-    """Those that can match more than themselves."""
-
-
 class _Comparison:
     """Compares lists of patterns up to the bound, after which no list is within another."""
 
     def __init__(self) -> None:
         self._left = MOST_COMPARISONS
-        self._patterns: dict[int, _Patterns] = {}
 
     def is_within(self, narrow: tuple[Pattern, ...], wide: tuple[Pattern, ...]) -> bool:
         """Return True if every value that the narrow patterns match is matched by the wide ones."""
-        ours, theirs = self._indexed(narrow), self._indexed(wide)
+        self._left -= len(narrow) + len(wide)
+        if self._left < 0:
+            return False
+        same = {str(pattern) for pattern in wide}
+        others = [pattern for pattern in wide if not _is_literal(pattern)]
         return all(
-            any(self._may_compare() and covers(other, ours.by_text[text]) for other in theirs.wide)
-            for text in ours.by_text.keys() - theirs.by_text.keys()
+            str(pattern) in same or any(self._may_compare() and covers(other, pattern) for other in others)
+            for pattern in narrow
         )
-
-    def _indexed(self, patterns: tuple[Pattern, ...]) -> _Patterns:
-        # By identity: the policies keep the lists alive, and hashing one would cost as much as comparing it.
-        if id(patterns) not in self._patterns:
-            wide = [one for one in patterns if not (isinstance(one, Glob) and is_literal(one.text))]
-            self._patterns[id(patterns)] = _Patterns({str(pattern): pattern for pattern in patterns}, wide)
-        return self._patterns[id(patterns)]
 
     def _may_compare(self) -> bool:
         self._left -= 1
         return self._left >= 0
+
+
+def _is_literal(pattern: Pattern) -> bool:
+    return isinstance(pattern, Glob) and is_literal(pattern.text)
 
 
 def unreachable(policies: Sequence[Policy], only: Mapping[str, LabelSelector]) -> Iterator[Issue]:
@@ -94,13 +89,7 @@ def _acts_whenever(earlier: Policy, later: Policy) -> bool:
 
 
 def _matches_whenever(earlier: Match, later: Match) -> bool:
-    limits = (
-        (earlier.idle_for, later.idle_for),
-        (earlier.transaction_for, later.transaction_for),
-        (earlier.connected_for, later.connected_for),
-        (earlier.running_for, later.running_for),
-        (earlier.holds_back_vacuum, later.holds_back_vacuum),
-    )
+    limits = ((getattr(earlier, key), getattr(later, key)) for key in (*AGES, "holds_back_vacuum"))
     return (
         set(earlier.states) >= set(later.states)
         and later.blocking >= earlier.blocking
@@ -109,18 +98,14 @@ def _matches_whenever(earlier: Match, later: Match) -> bool:
 
 
 def _is_as_wide(earlier: Selector, later: Selector, comparison: _Comparison) -> bool:
-    for key in GROUP_KEYS:
-        wide, narrow = getattr(earlier, key), getattr(later, key)
-        if wide and not (narrow and comparison.is_within(narrow, wide)):
-            return False
-    return True
+    pairs = ((getattr(earlier, key), getattr(later, key)) for key in GROUP_KEYS)
+    return all(not wide or (narrow and comparison.is_within(narrow, wide)) for wide, narrow in pairs)
 
 
 def covers(wide: Pattern, narrow: Pattern) -> bool:
     """Return True if it is certain that one pattern matches all that the other one matches."""
     if isinstance(wide, Glob):
-        literal = isinstance(narrow, Glob) and is_literal(narrow.text)
-        return wide == narrow or (literal and wide.matches(str(narrow)))
+        return wide == narrow or (_is_literal(narrow) and wide.matches(str(narrow)))
     if not isinstance(narrow, From) or wide.network is None or narrow.network is None:
         return wide == narrow
     if isinstance(narrow.network, IPv4Network):

@@ -22,24 +22,14 @@ _KEY_MARK: Final = "[key]"
 _EXAMPLES: Final[Mapping[str, str]] = {
     "": "version: 1, and policies: below it",
     "version": "1",
-    "servers": "a list such as [{name: orders, dsn: host=db-1}]",
-    "servers_from": "servers.d/*.yaml",
+    "servers": "{name: orders, dsn: host=db-1}",
     "labels": "{env: prod}",
     "protect": '{role: ["*_migrator"]}',
-    "notify": "a list such as [{name: ops, webhook_file: secrets/ops-url}]",
-    "on": "[brakes, blindness]",
-    "policies": "a list of maps, each with its name and its match",
+    "notify": "{name: ops, webhook_file: secrets/ops-url}",
+    "policies": "{name: leaked, match: {state: idle, idle_for: 10m}}",
     "name": "orders",
-    "value": "[prod]",
-    "match": "{state: [idle], idle_for: 10m}",
+    "match": "{state: idle, idle_for: 10m}",
     "allowlist": "{application: [metabase]}",
-    "role": '["app_*"]',
-    "database": "[shop]",
-    "application": '["web-*"]',
-    "client": "[10.2.0.0/16]",
-    "state": "[idle]",
-    "override_protections": "[listeners]",
-    "during": "[Mon-Fri 20:00-06:00 Europe/Berlin]",
     "when": "{slots_used: 80%}",
     "slots_used": "80%",
     "keep": "{newest: 2, per: [application]}",
@@ -50,17 +40,8 @@ _EXAMPLES: Final[Mapping[str, str]] = {
     "safety_limit": "{share: 50%, above: 5}, or none",
     "refill_guard": "{within: 10s, pause: 10m}, or none",
 }
-_ITEMS: Final[Mapping[str, str]] = {
-    "servers": "{name: orders, dsn: host=db-1}",
-    "notify": "{name: ops, webhook_file: secrets/ops-url}",
-    "policies": "a map with a name and a match",
-}
-_SHORTER: Final[Mapping[str, str]] = {
-    "during": "split the policy",
-    "servers": "split the list, and name the files in servers_from",
-    "labels": "use fewer",
-}
 _NEEDED: Final = frozenset({"policies", "state", "per"})
+_LISTS_OF_MAPS: Final = frozenset({"servers", "notify", "policies"})
 _ENTRIES: Final[Mapping[str, type[model.Entry]]] = {
     "": model.FileEntry,
     "servers": model.ServerEntry,
@@ -178,37 +159,39 @@ def _path(error: ErrorDetails) -> KeyPath:
 
 
 def _missing(_: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    key = _key(path)
-    return f"{key!r} is missing", f"write {key}: {_EXAMPLES[key]}"
+    return f"{_key(path)!r} is missing", f"write {_key(path)}: {_example(path)}"
 
 
 def _unknown(_: ErrorDetails, path: KeyPath) -> tuple[str, str]:
     key = _key(path)
-    if key in SECRET_OPTIONS:
-        return f"unknown key {quoted(key)}", WHERE_SECRETS_BELONG
-    return f"unknown key {quoted(key)}", did_you_mean(key, _ENTRIES[_key(path[:-1])].model_fields)
+    known = _ENTRIES[_key(path[:-1])].model_fields
+    instead = WHERE_SECRETS_BELONG if key in SECRET_OPTIONS else did_you_mean(key, known)
+    return f"unknown key {quoted(key)}", instead
 
 
 def _no_map(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    is_item = path and isinstance(path[-1], int)
-    example = (_ITEMS if is_item else _EXAMPLES)[_key(path)]
-    return f"expected a map, got {_got(error, path)}", f"write {example}"
+    return f"expected a map, got {_got(error, path)}", f"write {_example(path)}"
 
 
 def _no_list(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    return f"expected a list, got {_got(error, path)}", f"write {_EXAMPLES[_key(path)]}"
+    return f"expected a list, got {_got(error, path)}", f"write {_example(path)}"
 
 
 def _empty(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    key = _key(path)
     kind = "map" if isinstance(error["input"], dict) else "list"
-    or_not = "" if key in _NEEDED else ", or leave the key out"
-    return f"the {kind} is empty", f"write {_EXAMPLES[key]}{or_not}"
+    or_not = "" if _key(path) in _NEEDED else ", or leave the key out"
+    return f"the {kind} is empty", f"write {_example(path)}{or_not}"
 
 
-def _too_long(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    instead = _SHORTER.get(_key(path), "split the file, or write patterns")
-    return f"more than {error['ctx']['max_length']} entries", instead
+def _too_long(error: ErrorDetails, _: KeyPath) -> tuple[str, str]:
+    return f"more than {error['ctx']['max_length']} entries", "write fewer, or patterns, or split the file"
+
+
+def _example(path: KeyPath) -> str:
+    key = _key(path)
+    example = _EXAMPLES.get(key, "one value or several")
+    is_list = key in _LISTS_OF_MAPS and path[-1] == key
+    return f"a list such as [{example}]" if is_list else example
 
 
 def _refused_by_its_reader(error: ErrorDetails, _: KeyPath) -> tuple[str, str]:

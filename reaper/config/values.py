@@ -24,7 +24,6 @@ _WHOLE: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 _FRACTION: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?|\.[0-9]{1,6}")
 _WORD: Final = re.compile(r"[\w ()-]{1,40}")
-_OCTAL: Final = re.compile(r"0[0-7_]+")
 _DAY: Final = f"(?:{'|'.join(DAYS)})"
 _RANGE: Final = f"{_DAY}(?:-{_DAY})?"
 _WINDOW: Final = (
@@ -118,22 +117,13 @@ def whole(least: int) -> Callable[[object], int]:
         if isinstance(value, str) and _WHOLE.fullmatch(value):
             refuse(f"{shown(value)} is a text because of its quotes", f"write {value}")
         if not isinstance(value, PlainScalar) or not _WHOLE.fullmatch(value.text.removeprefix("-")):
-            _no_whole_number(value)
+            refuse(f"{shown(value)} is not a whole number up to 999999999", "write one such as 10")
         number = int(value.text)
         if number < least:
             refuse(f"{value.text} is too small", f"write {least} or more")
         return number
 
     return read
-
-
-def _no_whole_number(value: object) -> NoReturn:
-    if isinstance(value, PlainScalar) and value.kind is ScalarKind.NUMBER:
-        if _OCTAL.fullmatch(value.text):
-            refuse(f"{shown(value)} is an octal number to YAML", "write it without the leading zero")
-        if ":" in value.text:
-            refuse(f"{shown(value)} is a base-60 number to YAML", "write a whole number such as 10")
-    refuse(f"{shown(value)} is not a whole number up to 999999999", "write one such as 10")
 
 
 def truth(value: object) -> bool:
@@ -228,8 +218,7 @@ def _zone(name: str | None) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        area = name.partition("/")[0].casefold()
-        similar = closest(name, [zone for zone in _zones() if zone.casefold().startswith(area)], cutoff=0.8)
+        similar = closest(name, _zones(), cutoff=0.8)
         instead = f"did you mean {quoted(similar)}?" if similar else "write one such as Europe/Berlin or UTC"
         refuse(f"{shown(name)} is not a known time zone", instead)
 

@@ -6,7 +6,7 @@ and `010` as 8, the reader of the value decides, and says in its own words what 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NoReturn, Protocol
@@ -85,23 +85,27 @@ class Document:
         )
 
 
-def parse(data: bytes, file: str, *, if_empty: str, below: str = "") -> Document:
-    """Read the one YAML document of a file; `below` is a key under which it is read."""
+def parse(data: bytes, file: str, *, below: str = "") -> Document:
+    """Read the one YAML document of a file; with `below`, as if it stood under that key."""
+    text = _decode(data, file)
     try:
-        root = _compose(decode(data, file))
+        root = _compose(text)
         if root is None:
-            _refuse("the file is empty", if_empty)
+            instead = (
+                "write [] if there are no servers" if below else "write version: 1, and policies: below it"
+            )
+            _refuse("the file is empty", instead)
         reading = _Reading()
         at: KeyPath = (below,) if below else ()
         value = reading.value(root, at, _place(root.start_mark), depth=len(at))
     except _NotYaml as error:
-        raise BadPolicyFile(at_top(file, error.what, error.instead, error.place)) from None
+        raise BadPolicyFile(at_top(file, *error.args)) from None
     reading.places.setdefault((), TOP)
-    data_below: object = {below: value} if below else value
-    return Document(file, data_below, reading.places, reading.keys, tuple(reading.issues))
+    issues = (*reading.issues, *_unfinished(text))
+    return Document(file, {below: value} if below else value, reading.places, reading.keys, issues)
 
 
-def decode(data: bytes, file: str) -> str:
+def _decode(data: bytes, file: str) -> str:
     """The text of a file without its byte order mark."""
     if len(data) > LARGEST:
         what = f"the file is larger than {LARGEST // 1024 // 1024} MiB"
@@ -114,24 +118,16 @@ def decode(data: bytes, file: str) -> str:
         raise BadPolicyFile(at_top(file, what, "save the file as UTF-8", place)) from None
 
 
-def unfinished(data: bytes, file: str) -> list[Mistake]:
+def _unfinished(text: str) -> Iterator[Issue]:
     """Refuse a last line without a line break: a half-written file may lack an allowlist, or a role."""
-    text = decode(data, file)
     # Brackets around the whole file show as well whether it is complete.
-    if text.endswith("\n") or text.lstrip().startswith(("{", "[")):
-        return []
-    what = "the last line has no line break, as in a half-written file"
-    return [at_top(file, what, "end it with a line break once the file is complete", _position(text))]
+    if not text.endswith("\n") and not text.lstrip().startswith(("{", "[")):
+        what = "the last line has no line break, as in a half-written file"
+        yield Issue((), what, "end it with a line break once the file is complete", _position(text))
 
 
 class _NotYaml(Exception):
-    """Why a text cannot be read as one YAML document, and where."""
-
-    def __init__(self, what: str, instead: str, place: Place) -> None:
-        super().__init__(what)
-        self.what = what
-        self.instead = instead
-        self.place = place
+    """What is wrong with a text that is not one YAML document, what to write instead, and its place."""
 
 
 def _refuse(what: str, instead: str, place: Place = TOP) -> NoReturn:
@@ -195,23 +191,28 @@ def _bad_character(error: yaml.reader.ReaderError, text: str) -> NoReturn:
     _refuse(what, instead, _position(text[: error.position]))
 
 
+_PROBLEMS: Final = {
+    "another document": ("a second document begins", "write one document, without another '---'"),
+    "duplicate anchor": ("this anchor is defined twice", "write the value out"),
+    "'\\t'": ("a tab is used for indentation", "indent with spaces"),
+    "mapping values are not allowed": (
+        "a ': ' stands inside a value",
+        "put the value in quotes, or correct the indentation",
+    ),
+}
+"""What PyYAML says, and what we say."""
+
+
 def _bad_syntax(error: yaml.MarkedYAMLError, text: str) -> NoReturn:
-    place = _place(error.problem_mark or error.context_mark)
-    problem = error.problem or "this cannot be read"
-    is_alias = error.context == "while scanning an alias"
-    if is_alias or "undefined alias" in problem:
-        _bad_alias(text, error.context_mark if is_alias else error.problem_mark)
-    if "another document" in problem:
-        _refuse("a second document begins", "write one document, without another '---'", place)
-    if error.context and "duplicate anchor" in error.context:
-        _refuse("this anchor is defined twice", "write the value out", place)
-    if "'\\t'" in problem:
-        _refuse("a tab is used for indentation", "indent with spaces", place)
-    if "mapping values are not allowed" in problem:
-        instead = "put the value in quotes, or correct the indentation"
-        _refuse("a ': ' stands inside a value", instead, place)
+    said = f"{error.context}: {error.problem}"
+    if "scanning an alias" in said:
+        _bad_alias(text, error.context_mark)
+    if "undefined alias" in said:
+        _bad_alias(text, error.problem_mark)
     instead = "check the indentation, colons, quotes and brackets here and just above"
-    _refuse(f"not YAML: {problem}", instead, place)
+    unknown = (f"not YAML: {error.problem or 'this cannot be read'}", instead)
+    words = next((words for problem, words in _PROBLEMS.items() if problem in said), unknown)
+    _refuse(*words, _place(error.problem_mark or error.context_mark))
 
 
 def _bad_alias(text: str, mark: _Mark | None) -> NoReturn:

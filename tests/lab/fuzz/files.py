@@ -86,7 +86,7 @@ _SERVER_LIST_WORDS: Final = tuple(b"name dsn labels host=db env prod servers".sp
 
 def _check_server_list(data: bytes) -> None:
     try:
-        document = parse(data, "x\n\x1b", if_empty="write []", below="servers")
+        document = parse(data, "x\n\x1b", below="servers")
     except BadPolicyFile as bad:
         mistakes = list(bad.mistakes)
         assert mistakes

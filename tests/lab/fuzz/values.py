@@ -150,7 +150,7 @@ def _check_single_values(data: bytes) -> None:
 
 def _plain(text: str) -> object:
     """The text as in a policy file without quotes."""
-    return parse(text.encode(), "x", if_empty="write a value").data
+    return parse(text.encode(), "x").data
 
 
 def _use_value(value: object, text: str) -> None:

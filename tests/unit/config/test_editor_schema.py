@@ -37,7 +37,7 @@ UNSEEN = frozenset(
         "webhook-in-an-unset-variable",
         *("merge-key", "odd-key", "escaped-nul", "half-a-surrogate"),
         # Where editors read YAML 1.2, these are the words that they seem to be.
-        *("boolean-as-a-policy-name", "octal-number", "base-60-number", "date-as-a-name"),
+        *("boolean-as-a-policy-name", "date-as-a-name"),
     }
 )
 

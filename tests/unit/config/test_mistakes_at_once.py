@@ -44,7 +44,7 @@ def test_mistakes_come_in_the_order_of_the_file_and_can_be_taken_apart() -> None
             column=11,
             where="policies",
             what="the list is empty",
-            instead="write a list of maps, each with its name and its match",
+            instead="write a list such as [{name: leaked, match: {state: idle, idle_for: 10m}}]",
         ),
     )
 

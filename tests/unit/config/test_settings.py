@@ -195,7 +195,7 @@ def test_a_file_is_read_once_so_that_the_digest_and_the_rules_cannot_disagree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [LEAST, b"changed meanwhile"]
-    monkeypatch.setattr(loader, "contents_or_pipe", lambda _: answers.pop(0))
+    monkeypatch.setattr(loader, "contents", lambda *_, **__: answers.pop(0))
     assert load(tmp_path / "policies.yaml").rules.digest == hashlib.sha256(LEAST).hexdigest()
     assert len(answers) == 1
 
