@@ -11,18 +11,17 @@ from reaper.cli.advise_options import STDOUT, Asked, asking_options, write_polic
 from reaper.cli.advise_view import as_document, print_advice
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
-from reaper.cli.output import Output, print_document, progress
+from reaper.cli.output import Output, print_document, progress, report_problem
 from reaper.cli.service_client import ask_for_looks
 from reaper.cli.snapshot import read_snapshot
 from reaper.cli.targets import pick_server, read_settings
 from reaper.config import Server
-from reaper.history.folder import history_files
-from reaper.history.format import BadHistory
-from reaper.history.read import HistoryFile, HistoryStream, by_server
+from reaper.history.decode import BadHistory
+from reaper.history.read import HistoryFile, HistoryReader, by_server
+from reaper.history.write import history_files
 from reaper.insight.advice.advise import advise as ask
 from reaper.insight.advice.advise import untold
 from reaper.insight.advice.evidence import Evidence, Watching
-from reaper.policy.text import plain
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.errors import ServerError, Unreachable
 from reaper.service.look import look_for
@@ -48,7 +47,7 @@ def read_history(places: Sequence[Path], watching: Watching, server: str | None)
 
 
 def _files(places: Sequence[Path], server: str | None) -> Sequence[Path]:
-    found = by_server([path for place in places for path in history_files(place)], _tell)
+    found = by_server([path for place in places for path in history_files(place)], report_problem)
     chosen = [files for name, files in found.items() if server in {None, name}]
     if len(chosen) == 1:
         return chosen[0]
@@ -61,20 +60,16 @@ def _files(places: Sequence[Path], server: str | None) -> Sequence[Path]:
 
 
 def _read(files: Sequence[Path], watching: Watching) -> Past:
-    head = HistoryFile(files[0]).head()
+    head = HistoryFile(files[0], report_problem).head()
     size = sum(path.stat().st_size for path in files)
     with progress("reading the history", size) as passed:
-        for reading in HistoryStream(files, told=_tell, passed=passed).readings():
+        for reading in HistoryReader(files, report_problem, advance=passed).snapshots():
             watching.follow(reading)
     try:
         return Past(watching.evidence(), bool(head and head.anonymous))
     except ValueError:
         message = f"{files[0].parent}: not one whole look is there yet"
         raise Misconfigured(message) from None
-
-
-def _tell(what: str) -> None:
-    click.echo(plain(what), err=True)
 
 
 _WAYS_IN: Final = """\

@@ -196,7 +196,7 @@ _ASKING: tuple[Callable[[Any], Any], ...] = (
         type=click.Path(path_type=Path, exists=True),
         envvar="REAPER_HISTORY",
         show_envvar=True,
-        help="Look at what `reaper record-history` or `reaper run --history` wrote, with no server.",
+        help="Look at what `reaper history` or `reaper run --history` wrote, with no server.",
     ),
     click.option(
         "--policy",

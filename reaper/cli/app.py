@@ -63,10 +63,10 @@ _COMMANDS: Final = {
     "advise": _Command("reaper.cli.advise", "Say what is wrong with connections, and what would cure it."),
     "audit": _Command("reaper.cli.audit", "Read the record: who was terminated, when and why."),
     "rehearsal": _Command("reaper.cli.assess", "Judge what was rehearsed: would it be safe to enforce."),
-    "record-history": _Command(
-        "reaper.cli.history", "Keep who holds the slots, to try policies on it later."
+    "history": _Command("reaper.cli.history", "Record the sessions of servers, to try policies on them."),
+    "backtest": _Command(
+        "reaper.cli.backtest", "Report what policies would have done, on a recorded history."
     ),
-    "backtest": _Command("reaper.cli.backtest", "Tell what policies would have done, on a history."),
     "schema": _Command("reaper.cli.schema", "Print the JSON Schema of the policy file."),
     "demo": _Command("reaper.cli.demo", "Watch the reaper at work on a PostgreSQL of its own."),
     "completion": _Command("reaper.cli.completion", "Print the completion script for SHELL."),

@@ -1,23 +1,27 @@
-"""`reaper backtest`: what policies would have done, on a history."""
+"""`reaper backtest`: what policies would have done, on a recorded history."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import IO
 
 import click
 
-from reaper.cli.backtest_result import Acts, Document, Replayed, Side, account, print_account, written_to
+from reaper.cli.backtest_html import MissingPlotly, report
+from reaper.cli.backtest_result import Document, Replayed, Side, as_document, print_result
 from reaper.cli.errors import Misconfigured
 from reaper.cli.options import output_option, policies_option
-from reaper.cli.output import Output, print_document, progress
+from reaper.cli.output import Output, print_document, progress, report_problem
 from reaper.cli.targets import read_settings
 from reaper.config import Server, Settings
-from reaper.history.folder import history_files
-from reaper.history.format import BadHistory
-from reaper.history.read import HistoryFile, HistoryStream, by_server
-from reaper.insight.backtest.compare import Versus
-from reaper.insight.backtest.replay import Rhythm
+from reaper.history.decode import BadHistory
+from reaper.history.read import HistoryFile, HistoryReader, by_server
+from reaper.history.write import history_files
+from reaper.insight.backtest.compare import Comparison
+from reaper.insight.backtest.replay import ReplayStep, Rhythm
 from reaper.insight.backtest.result import Backtest
-from reaper.policy.text import plain
+from reaper.policy.time import isoformat
 
 
 @click.command
@@ -54,7 +58,7 @@ from reaper.policy.text import plain
     metavar="FILE",
     envvar="REAPER_HTML",
     show_envvar=True,
-    help="Write a report with charts as well: one file, which loads nothing from anywhere.",
+    help="Write a report with charts as well: one file, which loads nothing else.",
 )
 @click.option(
     "--acts",
@@ -62,7 +66,7 @@ from reaper.policy.text import plain
     metavar="FILE",
     envvar="REAPER_ACTS",
     show_envvar=True,
-    help="Write every single would-be termination as a line of JSON.",
+    help="Write each termination that would have happened as a line of JSON.",
 )
 @output_option
 def backtest(
@@ -75,73 +79,80 @@ def backtest(
     acts: Path | None,
     output: Output,
 ) -> None:
-    """Tell what policies would have done, and what became of those whom they would have ended.
+    """Report which sessions policies would have terminated, and whether their clients used them again.
 
-    Needs no server, only what `reaper record-history` or `reaper run --history` has written, here or
-    elsewhere. Every policy that is not off counts, as if it were enforced.
+    Needs no server, only files that `reaper history` or `reaper run --history` wrote. Every policy that is
+    not disabled counts, as if it were enforced.
     """
-    files = compare or (policies,)
-    sides = [Side(name=str(path), settings=read_settings(path)) for path in files]
+    sides = [Side(name=str(path), settings=read_settings(path)) for path in compare or (policies,)]
     try:
-        servers = _servers(places, server)
-        with written_to(acts) as written:
-            accounts = _accounts(servers, sides, written)
-    except BadHistory as bad:
-        raise Misconfigured(str(bad)) from None
+        files = _files_by_server(places, server)
+        with acts.open("w", encoding="ascii") if acts else nullcontext() as lines:
+            documents = _documents(files, sides, lines)
+        if html:
+            html.write_text(report(documents), encoding="utf-8")
+    except (BadHistory, MissingPlotly) as error:
+        raise Misconfigured(str(error)) from None
     except OSError as error:
-        message = f"{error.filename}: {error.strerror or error}"
+        verb = "written" if error.filename in {str(html), str(acts)} else "read"
+        message = f"{error.filename}: cannot be {verb}: {error.strerror or error}"
         raise Misconfigured(message) from None
-    if html:
-        _write_report(html, accounts)
     if output is not Output.TABLE:
-        print_document({"servers": accounts}, output=output)
+        print_document({"servers": documents}, output=output)
         return
-    for number, found in enumerate(accounts):
+    for number, found in enumerate(documents):
         click.echo("\n" if number else "", nl=False)
-        print_account(found)
+        print_result(found)
 
 
-def _servers(places: Sequence[Path], server: str | None) -> dict[str, Sequence[Path]]:
+def _files_by_server(places: Sequence[Path], server: str | None) -> Mapping[str, Sequence[Path]]:
     files = [path for place in places for path in history_files(place)]
-    found = {name: of for name, of in by_server(files, _tell).items() if server in {None, name}}
+    found = {name: of for name, of in by_server(files, report_problem).items() if server in {None, name}}
     if not found:
-        told = f"no history of a server {server!r}" if server else "no history"
-        message = f"{', '.join(map(str, places))}: {told} is there; `reaper record-history` makes one"
+        what = f"no history of a server {server!r}" if server else "no history"
+        message = f"{', '.join(map(str, places))}: {what} is there; `reaper history` records one"
         raise Misconfigured(message)
     return found
 
 
-def _accounts(servers: dict[str, Sequence[Path]], sides: Sequence[Side], acts: Acts) -> list[Document]:
+def _documents(
+    servers: Mapping[str, Sequence[Path]], sides: Sequence[Side], lines: IO[str] | None
+) -> list[Document]:
     size = sum(path.stat().st_size for files in servers.values() for path in files)
-    with progress("Replaying", size) as passed:
-        return [account(_replayed(name, files, sides, acts, passed)) for name, files in servers.items()]
+    with progress("Replaying", size) as advance:
+        return [as_document(_replay(name, files, sides, lines, advance)) for name, files in servers.items()]
 
 
-def _replayed(
-    server: str, files: Sequence[Path], sides: Sequence[Side], acts: Acts, passed: Callable[[int], None]
+def _replay(
+    server: str,
+    files: Sequence[Path],
+    sides: Sequence[Side],
+    lines: IO[str] | None,
+    advance: Callable[[int], None],
 ) -> Replayed:
     backtests = [_backtest(server, side.settings) for side in sides]
-    versus = Versus(backtests[0].name) if len(backtests) > 1 else None
-    for reading in HistoryStream(files, told=_tell, passed=passed).readings():
-        stretches = [each.read(reading) for each in backtests]
-        for side, stretch in zip(sides, stretches, strict=True):
-            acts.write(server, side.name, stretch)
-        if versus:
-            versus.read(reading, *stretches)
-    if not backtests[0].findings.readings:
-        message = f"{files[0]}: no whole look is in it, nor in any later file of this server: record on"
+    comparison = Comparison(backtests[0].label) if len(backtests) > 1 else None
+    for snapshot in HistoryReader(files, report_problem, advance=advance).snapshots():
+        steps = [each.read(snapshot) for each in backtests]
+        if lines:
+            for side, step in zip(sides, steps, strict=True):
+                lines.writelines(_terminations(server, side.name, step))
+        if comparison:
+            comparison.read(snapshot, *steps)
+    if not backtests[0].counts.snapshots:
+        message = f"{files[0]}: neither this nor a later file of the server holds a whole snapshot"
         raise Misconfigured(message)
     for each in backtests:
         each.end()
-    if versus:
-        versus.end()
-    head = HistoryFile(files[0]).head()
+    if comparison:
+        comparison.end()
+    head = HistoryFile(files[0], report_problem).head()
     return Replayed(
         server=server,
         anonymous=bool(head and head.anonymous),
         sides=sides,
         backtests=backtests,
-        versus=versus,
+        comparison=comparison,
     )
 
 
@@ -151,17 +162,23 @@ def _backtest(server: str, settings: Settings) -> Backtest:
     return Backtest(server, rules, Rhythm(settings.interval, settings.precision))
 
 
-def _tell(what: str) -> None:
-    click.echo(plain(what), err=True)
-
-
-def _write_report(path: Path, accounts: Sequence[Document]) -> None:
-    from reaper.cli.backtest_html import NoPlotting, report  # noqa: PLC0415 (loads the plotting library)
-
-    try:
-        path.write_text(report(accounts), encoding="utf-8")
-    except NoPlotting as missing:
-        raise Misconfigured(str(missing)) from None
-    except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror or error}"
-        raise Misconfigured(message) from None
+def _terminations(server: str, policies: str, step: ReplayStep) -> list[str]:
+    lines = []
+    for at, reap, again in step.terminations:
+        session = reap.session
+        line = {
+            "time": isoformat(at),
+            "server": server,
+            "policies": policies,
+            "policy": reap.policy.name,
+            "mode": reap.mode.value,
+            "action": reap.action.value,
+            "pid": session.id.pid,
+            "backend_start": isoformat(session.id.backend_start),
+            **session.identity._asdict(),
+            "state": session.state,
+            "state_change": isoformat(session.state_change),
+            "reason": reap.reason,
+        }
+        lines += [] if again else [json.dumps(line) + "\n"]
+    return lines

@@ -1,4 +1,4 @@
-"""`reaper record-history`: keep who holds the slots, to try policies on it later."""
+"""`reaper history`: record the sessions of servers, to try policies on them later."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,44 +9,45 @@ import click
 from reaper.cli.options import dsn_option, history_options, log_options, policies_option, server_option
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server
-from reaper.service.history import Keeping, Recorder
+from reaper.history.write import HistoryOptions
+from reaper.service.history import HistoryLoop
 from reaper.service.signals import handle_signals
 from reaper.telemetry import events
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 
 
-@click.command("record-history")
+@click.command
 @policies_option
 @dsn_option
 @server_option
 @history_options()
 @log_options
-def record_history(
+def history(
     *,
     policies: Path,
     dsn: str | None,
     server: str | None,
-    keeping: Keeping,
+    history: HistoryOptions,
     log_format: str,
     log_level: str,
 ) -> None:
-    """Look at a server, or at all of the policy file, every few seconds, and keep what was seen.
+    """Record the sessions of a server, or of all servers of the policy file, every few seconds.
 
-    Holds who is connected, from where, in which state and since when; never a query. Judges nobody. The
-    policy file is needed only when it names the servers. `reaper run --history DIR` does the same beside its
-    cycles.
+    The files hold for each session its identity, its address, its state and since when; never a query. No
+    policy is applied: the policy file is needed only if it names the servers. `reaper run --history DIR`
+    records the same beside its cycles.
     """
     settings = read_settings(policies) if policies.exists() else None
     servers = pick_servers(settings, dsn, server)
     log = make_log(LogFormat(log_format), LogLevel(log_level))
     log.info(
-        events.HISTORY_STARTED, servers=" ".join(each.name for each in servers), to=str(keeping.folder.path)
+        events.HISTORY_STARTED, servers=" ".join(each.name for each in servers), to=str(history.folder.path)
     )
-    asyncio.run(_record(servers, keeping, log))
+    asyncio.run(_record(servers, history, log))
 
 
-async def _record(servers: Sequence[Server], keeping: Keeping, log: Log) -> None:
+async def _record(servers: Sequence[Server], options: HistoryOptions, log: Log) -> None:
     stop = handle_signals(log).stop
     async with asyncio.TaskGroup() as group:
         for each in servers:
-            group.create_task(Recorder(each, keeping, log=log, stop=stop).run(), name=each.name)
+            group.create_task(HistoryLoop(each, options, log=log, stop=stop).run(), name=each.name)

@@ -1,7 +1,7 @@
-"""Options for keeping a history: of `record-history` by themselves, of `run` behind `--history`."""
+"""Options that several commands share."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
@@ -12,6 +12,8 @@ from click.core import ParameterSource
 
 from reaper.cli.errors import Misconfigured
 from reaper.cli.output import Output
+from reaper.history.aliases import Aliases
+from reaper.history.write import HistoryFolder, HistoryLimits, HistoryOptions
 from reaper.policy.time import SECOND, Span, exact_words, parse_span, parse_time
 
 
@@ -206,90 +208,76 @@ class _SizeType(click.ParamType[int]):
 
 
 def history_options(prefix: str = "") -> Callable[[Command], Command]:
-    """The folder, and how its files are made; the command gets one value for all of it, `keeping`."""
+    """Return the options of a history: by themselves for `history`, behind `--history` for `run`.
+
+    The command receives them as `history`; None when no history is recorded.
+    """
 
     def decorate(command: Command) -> Command:
         @wraps(command)
-        def with_keeping(**given: Any) -> Any:  # noqa: ANN401 (click's options)
-            mine = {
-                name: given.pop(f"history_{name}") for name in ("to", "every", "keep", "most", "anonymous")
-            }
-            return command(keeping=_keeping(**mine), **given)
+        def with_history(**given: Any) -> Any:  # noqa: ANN401 (click's options)
+            mine = {name: given.pop(f"history_{name}") for name in ("to", *_HISTORY)}
+            return command(history=_history(**mine), **given)
 
-        decorated: Any = with_keeping
-        for option in reversed(_options(prefix)):
+        decorated: Any = with_history
+        for name, about in reversed(list(_HISTORY.items())):
+            variable = f"REAPER_HISTORY_{name.upper()}"
+            option = click.option(
+                f"--{prefix}{name}", f"history_{name}", envvar=variable, show_envvar=True, **about
+            )
             decorated = option(decorated)
-        return cast("Command", decorated)
+        folder = click.option(
+            "--history" if prefix else "--to",
+            "history_to",
+            type=click.Path(path_type=Path, file_okay=False),
+            required=not prefix,
+            metavar="DIR",
+            envvar="REAPER_HISTORY",
+            show_envvar=True,
+            help="Record the sessions of every server in this folder, for `reaper backtest`.",
+        )
+        return cast("Command", folder(decorated))
 
     return decorate
 
 
-def _options(prefix: str) -> list[Callable[[Any], Any]]:
-    beside = bool(prefix)
-    variables = "REAPER_HISTORY" if beside else "REAPER_RECORD_HISTORY"
-    where = "Keep a history of who holds the slots in this folder as well, for `reaper backtest`."
-
-    def option(name: str, **about: Any) -> Callable[[Any], Any]:  # noqa: ANN401 (click's own)
-        variable = f"{variables}_{name.upper()}"
-        return click.option(
-            f"--{prefix}{name}", f"history_{name}", envvar=variable, show_envvar=True, **about
-        )
-
-    return [
-        click.option(
-            "--history" if beside else "--to",
-            "history_to",
-            type=click.Path(path_type=Path, file_okay=False),
-            required=not beside,
-            metavar="DIR",
-            envvar="REAPER_HISTORY" if beside else f"{variables}_TO",
-            show_envvar=True,
-            help=where if beside else "The folder of the files; it is made if need be.",
-        ),
-        option(
-            "every",
-            type=_SpanType(_SHORTEST, _LONGEST),
-            default="10s",
-            show_default=True,
-            help="How often everybody is looked at for it.",
-        ),
-        option(
-            "keep",
-            type=_SpanType(Span(60 * SECOND)),
-            default="14d",
-            show_default=True,
-            help="For how long files are kept.",
-        ),
-        option(
-            "most",
-            type=_SizeType(),
-            default="1GiB",
-            show_default=True,
-            help="How much all files of the folder may take; the oldest are deleted first.",
-        ),
-        option(
-            "anonymous",
-            type=click.Choice(("names", "words")),
-            help="Other names for servers, databases, roles, applications and addresses: for each name as a "
-            "whole, or for each word in it, so that globs and networks can still tell them apart.",
-        ),
-    ]
+_HISTORY: Final[Mapping[str, Mapping[str, Any]]] = {
+    "every": {
+        "type": _SpanType(_SHORTEST, _LONGEST),
+        "default": "10s",
+        "show_default": True,
+        "help": "How often all sessions are recorded.",
+    },
+    "keep": {
+        "type": _SpanType(Span(60 * SECOND)),
+        "default": "14d",
+        "show_default": True,
+        "help": "Delete files that are older than this.",
+    },
+    "most": {
+        "type": _SizeType(),
+        "default": "1GiB",
+        "show_default": True,
+        "help": "Size of all files of the folder; the oldest ones are deleted first.",
+    },
+    "anonymize": {
+        "is_flag": True,
+        "help": "Replace each word in the names of servers, databases, roles and applications, and each part "
+        "of an address; globs and networks still fit.",
+    },
+}
 
 
-def _keeping(*, to: Path | None, every: Span, keep: Span, most: int, anonymous: str | None) -> Any:  # noqa: ANN401
+def _history(
+    *, to: Path | None, every: Span, keep: Span, most: int, anonymize: bool
+) -> HistoryOptions | None:
     if to is None:
         return None
-    # What it needs is loaded by whoever keeps a history, and by nobody else.
-    from reaper.history.aliases import Aliases, Anonymous  # noqa: PLC0415
-    from reaper.history.folder import Bounds, HistoryFolder  # noqa: PLC0415
-    from reaper.service.history import Keeping  # noqa: PLC0415
-
-    bounds = Bounds(most_bytes=most, keep_for=keep)
+    folder = HistoryFolder(to, HistoryLimits(max_bytes=most, keep_for=keep))
     try:
-        folder = HistoryFolder(to, bounds)
-        folder.ready()
-        aliases = Aliases(folder.secret(), Anonymous(anonymous)) if anonymous else None
+        folder.prepare()
+        aliases = Aliases(folder.secret()) if anonymize else None
     except OSError as error:
         message = f"the history {to} cannot be written: {error.strerror or error}"
         raise Misconfigured(message) from None
-    return Keeping.at(to, bounds=bounds, every=every, aliases=aliases)
+    return HistoryOptions(folder=folder, every=every, aliases=aliases)

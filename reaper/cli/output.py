@@ -109,3 +109,8 @@ def progress(what: str, size: float) -> Iterator[Callable[[float], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(escape(what), total=size or 1)
         yield lambda step: bar.advance(task, step)
+
+
+def report_problem(sentence: str) -> None:
+    """Print a sentence about the input to stderr, and go on."""
+    click.echo(plain(sentence), err=True)

@@ -18,6 +18,7 @@ from reaper.cli.errors import Defect, Misconfigured
 from reaper.cli.options import acting_options, history_options
 from reaper.cli.targets import pick_servers, read_settings, refuse_password
 from reaper.config import Settings
+from reaper.history.write import HistoryOptions
 from reaper.policy.time import exact_words
 from reaper.postgres.errors import sentence
 from reaper.postgres.query_text import QueryText
@@ -25,7 +26,6 @@ from reaper.postgres.record_table import target_of
 from reaper.service.connection import RunOptions
 from reaper.service.daemon import Daemon, DaemonParts
 from reaper.service.fleet import Shard, choose_servers
-from reaper.service.history import Keeping
 from reaper.service.reload import PolicyReloader
 from reaper.service.reporter import RunTotals
 from reaper.service.shipping import Shipment
@@ -120,7 +120,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     listen_names: Sequence[str],
     audit_table: str | None,
     shard: str | None,
-    keeping: Keeping | None,
+    history: HistoryOptions | None,
 ) -> None:
     """Watch the servers and carry the policies out, until SIGTERM or Ctrl-C.
 
@@ -161,7 +161,7 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
             names=listen_names,
             signal_handlers=signal_handlers,
             shipment=shipment,
-            keeping=keeping,
+            history=history,
         )
         daemon = Daemon(parts)
         totals.update(_run(daemon, log))

@@ -10,7 +10,7 @@ from reaper.cli.errors import Misconfigured, ServerTrouble
 from reaper.cli.options import dsn_option, policies_option, server_option
 from reaper.cli.targets import pick_server, read_settings
 from reaper.config import Server, Settings
-from reaper.history.snapshot import MOST_BYTES, BadSnapshot, dump_snapshot, parse_snapshot
+from reaper.history.snapshot import MAX_BYTES, BadSnapshot, dump_snapshot, parse_snapshot
 from reaper.policy.rules import Rules
 from reaper.policy.session import Snapshot
 from reaper.postgres.errors import ServerError
@@ -34,9 +34,9 @@ def read_snapshot(path: Path) -> Snapshot:
 def _read(path: Path) -> bytes:
     # One byte more than is taken: a file without end is refused, and not read to its end.
     if str(path) == "-":
-        return sys.stdin.buffer.read(MOST_BYTES + 1)
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
     with path.open("rb") as file:
-        return file.read(MOST_BYTES + 1)
+        return file.read(MAX_BYTES + 1)
 
 
 def look(

@@ -1,173 +1,155 @@
-"""The history of one server over all its files: each reading told as what is new since the one before.
+"""Reads the history of one server from all its files: each snapshot with the changes since the one before.
 
-Files are read in the order of their names, which is that of the server's clock. Where that clock was set back
-it is not the order of events, and there is no telling from two files which was first: of what lies twice in
-the same time by the clock the one half is left out, and that is said.
+Files are read in the order of their names, which is that of the server's clock. Where that clock was set
+back, it is not the order of events: snapshots that are not later than the one before are left out.
 """
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
-from reaper.history.decode import Decoder, Head
-from reaper.history.format import GZIP, LONGEST_LINE, MOST_BYTES, BadHistory
-from reaper.policy.seen import Change, Reading, Seen
-from reaper.policy.session import SessionId
+from reaper.history.decode import BadHistory, FileHead, HistoryDecoder
+from reaper.insight.recorded import RecordedSnapshot, SessionChange
+from reaper.policy.session import Session, SessionId
 from reaper.policy.time import Instant
 
-_CHUNK: Final = 64 * 1024
-_UNPACKED: Final = 1024 * 1024
+GZIP: Final = 31
+"""zlib's `wbits` for gzip."""
+_CHUNK: Final = 512
+"""Small, because what follows the last whole chunk before a damaged byte is lost."""
+_MAX_UNPACKED: Final = 1024 * 1024
+_MAX_LINE: Final = 64 * 1024 * 1024
+_MAX_BYTES: Final = 2 * 1024 * 1024 * 1024
+
+Report = Callable[[str], None]
+"""Receives a sentence about a file that cannot be read to its end."""
 
 
 class HistoryFile:
-    """One file, read from its beginning to its last whole look."""
+    """One file, read up to its last whole line."""
 
-    def __init__(self, path: Path, *, told: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, path: Path, report: Report) -> None:
         self.path = path
-        self._told = told
-        self._decoder = Decoder(str(path))
         self.position = 0
-        """How far it has been read, in bytes of the file."""
+        """Bytes of the file that have been read."""
+        self._report = report
 
-    def head(self) -> Head | None:
-        """What the first line says; nothing when there is none. Raises OSError and BadHistory."""
-        decoder = Decoder(str(self.path))
+    def head(self) -> FileHead | None:
+        """Return the head, if there is a whole line. Raises OSError and BadHistory."""
+        decoder = HistoryDecoder(str(self.path))
         with self.path.open("rb") as file:
             for line in self._lines(file):
-                decoder.read(line)
+                decoder.decode(line)
                 break
         return decoder.head
 
-    def readings(self) -> Iterator[Reading]:
-        """Every reading; raises OSError and BadHistory."""
+    def snapshots(self) -> Iterator[RecordedSnapshot]:
+        """Yield every snapshot. Raises OSError and BadHistory."""
+        decoder = HistoryDecoder(str(self.path))
         with self.path.open("rb") as file:
             for line in self._lines(file):
-                if reading := self._decoder.read(line):
-                    yield reading
+                if snapshot := decoder.decode(line):
+                    yield snapshot
 
-    def _lines(self, file: BinaryIO) -> Iterator[bytes]:
-        rest = b""
+    def _lines(self, file: BinaryIO) -> Iterator[bytearray]:
+        rest = bytearray()
         for piece in self._pieces(file):
-            *lines, rest = (rest + piece).split(b"\n") if b"\n" in piece else [rest + piece]
-            if len(rest) > LONGEST_LINE:
-                self._refuse("a line has no end; no look is so long")
-            yield from lines
+            rest += piece
+            if b"\n" in piece:
+                *lines, rest = rest.split(b"\n")
+                yield from lines
+            if len(rest) > _MAX_LINE:
+                raise BadHistory(str(self.path), 0, "a line has no end")
         if rest:
-            self._told(f"{self.path}: ends amid a line, and is read up to the last whole one")
+            self._report(f"{self.path}: ends within a line; read up to the last whole one")
 
     def _pieces(self, file: BinaryIO) -> Iterator[bytes]:
-        """Unpack in pieces of a bounded size, however small they were packed."""
+        """Unpack in pieces of limited size, however well the file is packed."""
         unpack, total = zlib.decompressobj(GZIP), 0
         while not unpack.eof:
-            data, before = unpack.unconsumed_tail or file.read(_CHUNK), unpack.copy()
+            data = unpack.unconsumed_tail or file.read(_CHUNK)
             try:
-                piece = unpack.decompress(data, _UNPACKED)
+                piece = unpack.decompress(data, _MAX_UNPACKED)
             except zlib.error as error:
-                self._told(f"{self.path}: damaged before byte {file.tell()} ({error}), and read up to there")
-                yield from _up_to_the_damage(before, data)
+                self._report(f"{self.path}: damaged before byte {file.tell()} ({error}); read up to there")
                 return
             if not data and not piece:
                 return
             self.position = file.tell()
             total += len(piece)
-            if total > MOST_BYTES:
-                self._refuse(f"it unpacks to more than {MOST_BYTES} bytes")
+            if total > _MAX_BYTES:
+                raise BadHistory(str(self.path), 0, f"it unpacks to more than {_MAX_BYTES} bytes")
             yield piece
 
-    def _refuse(self, what: str) -> None:
-        raise BadHistory(file=str(self.path), line=0, what=f"{what}; give what `reaper record-history` wrote")
 
-
-def _up_to_the_damage(unpack: Any, data: bytes) -> Iterator[bytes]:  # noqa: ANN401 (zlib names no type)
-    with suppress(zlib.error):
-        for number in range(len(data)):
-            yield unpack.decompress(data[number : number + 1], _UNPACKED)
-
-
-def by_server(files: Iterable[Path], told: Callable[[str], None]) -> Mapping[str, Sequence[Path]]:
-    """The files of each server, in their order; raises OSError and BadHistory."""
+def by_server(files: Iterable[Path], report: Report) -> Mapping[str, Sequence[Path]]:
+    """Return the files of each server, in their order. Raises OSError and BadHistory."""
     found = dict[str, list[Path]]()
     for path in files:
-        head = HistoryFile(path, told=told).head()
+        head = HistoryFile(path, report).head()
         if head is None:
-            told(f"{path}: holds no whole line, and is left out")
+            report(f"{path}: left out, because it holds no whole line")
         else:
             found.setdefault(head.server, []).append(path)
     return found
 
 
-class HistoryStream:
-    """Reads the files of one server."""
+class HistoryReader:
+    """Reads the files of one server as one stream."""
 
     def __init__(
-        self,
-        files: Sequence[Path],
-        *,
-        told: Callable[[str], None] = lambda _: None,
-        passed: Callable[[int], None] = lambda _: None,
+        self, files: Sequence[Path], report: Report, *, advance: Callable[[int], None] = lambda _: None
     ) -> None:
         self._files = files
-        self._told = told
-        self._passed = passed
+        self._report = report
+        self._advance = advance
+        """Receives the number of bytes read, for a progress bar."""
         self._at: Instant | None = None
-        self._last: Mapping[SessionId, Seen] = {}
+        self._sessions: dict[SessionId, Session] = {}
+        """All sessions as of the last snapshot that was yielded."""
         self._left_out: dict[Path, int] = {}
 
-    def readings(self) -> Iterator[Reading]:
-        """Every reading, each later than the one before; raises OSError and BadHistory."""
+    def snapshots(self) -> Iterator[RecordedSnapshot]:
+        """Yield every snapshot, each later than the one before. Raises OSError and BadHistory."""
         for path in self._files:
-            yield from self._of(HistoryFile(path, told=self._told))
+            yield from self._of_file(HistoryFile(path, self._report))
         if self._left_out:
-            self._told(_out_of_order(self._left_out))
+            self._report(_out_of_order(self._left_out))
 
-    def _of(self, file: HistoryFile) -> Iterator[Reading]:
-        passed = 0
-        last: Mapping[SessionId, Seen] | None = self._last
-        """What the next reading is to be compared with, when that is not the one before it in this file."""
-        for reading in file.readings():
-            self._passed(file.position - passed)
-            passed = file.position
-            if self._at is not None and reading.at <= self._at:
-                last = _before(reading) if last is None else last
+    def _of_file(self, file: HistoryFile) -> Iterator[RecordedSnapshot]:
+        position, follows = 0, False
+        for snapshot in file.snapshots():
+            self._advance(file.position - position)
+            position = file.position
+            if self._at is not None and snapshot.at <= self._at:
                 self._left_out[file.path] = self._left_out.get(file.path, 0) + 1
+                follows = False
                 continue
-            if last is not None:
-                reading.changed, reading.left = _since(last, reading.sessions)
-                last = None
-            self._at = reading.at
-            self._last = reading.sessions
-            yield reading
-        if last is not None:
-            self._last = last
-        self._passed(file.path.stat().st_size - passed)
+            if not follows:
+                # The file tells the changes since a snapshot that was not yielded.
+                snapshot.changed, snapshot.left = _difference(self._sessions, snapshot.sessions)
+                follows = True
+            for was in snapshot.left:
+                del self._sessions[was.id]
+            self._sessions.update((now.id, now) for _, now in snapshot.changed)
+            self._at = snapshot.at
+            yield snapshot
+        self._advance(file.path.stat().st_size - position)
 
 
-def _before(reading: Reading) -> Mapping[SessionId, Seen]:
-    """Everybody as they were in the reading before, which a file's reader has gone on from."""
-    was = dict(reading.sessions)
-    for change in reading.changed:
-        if change.was is None:
-            del was[change.now.id]
-        else:
-            was[change.was.id] = change.was
-    was.update((seen.id, seen) for seen in reading.left)
-    return was
+def _difference(
+    before: Mapping[SessionId, Session], now: Mapping[SessionId, Session]
+) -> tuple[Sequence[SessionChange], Sequence[Session]]:
+    changed = [SessionChange(before.get(key), one) for key, one in now.items() if before.get(key) != one]
+    return changed, [one for key, one in before.items() if key not in now]
 
 
 def _out_of_order(left_out: Mapping[Path, int]) -> str:
     first, *more = left_out
-    which = f"{first} and {len(more)} more" if more else str(first)
+    files = f"{first} and {len(more)} more" if more else str(first)
     return (
-        f"{which}: {sum(left_out.values())} looks are left out, for by the server's clock they are not later "
-        "than others: it was set back, or two reapers wrote there. What is read is in the order of that "
-        "clock, not of events: to judge what was before the step, and what was after it, give either alone"
+        f"{files}: {sum(left_out.values())} snapshots are left out, because by the server's clock they are "
+        "not later than others: the clock was set back, or two reapers wrote to this folder. "
+        "hint: to judge the time before and after such a step, give the files of each by themselves"
     )
-
-
-def _since(
-    before: Mapping[SessionId, Seen], now: Mapping[SessionId, Seen]
-) -> tuple[Sequence[Change], Sequence[Seen]]:
-    changed = [Change(before.get(who), seen) for who, seen in now.items() if before.get(who) != seen]
-    return changed, [seen for who, seen in before.items() if who not in now]

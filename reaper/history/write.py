@@ -1,40 +1,144 @@
-"""Writes the history of one server: one file after the other, each look whole as soon as it is taken."""
+"""Writes the history of one server: a folder of files, each snapshot readable as soon as it is written."""
 
 import errno
 import os
+import re
+import secrets
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from reaper.history.aliases import Aliases
-from reaper.history.encode import Encoder
-from reaper.history.folder import HistoryFolder
-from reaper.history.format import GZIP
-from reaper.policy.seen import Mark
-from reaper.policy.session import Facts, Session, Snapshot
-from reaper.policy.time import SECOND, Instant, Span
+from reaper import __version__
+from reaper.history.aliases import SECRET_BYTES, Aliases
+from reaper.history.encode import HistoryEncoder
+from reaper.history.read import GZIP
+from reaper.insight.recorded import CycleMark
+from reaper.policy.session import Session, Snapshot
+from reaper.policy.time import SECOND, Instant, Span, as_datetime, from_datetime
 
-_LEVEL: Final = 6
-_LONGEST: Final = Span(3_600 * SECOND)
-"""So long a file lasts: whole files are deleted, and sent to somebody."""
-_MOST_UNPACKED: Final = 1024 * 1024 * 1024
+_NAME: Final = re.compile(
+    r"history-(?P<server>.+)-(?P<stamp>\d{8}T\d{6}Z)(?:-(?P<number>\d+))?\.jsonl\.gz", re.ASCII
+)
+_STAMP: Final = "%Y%m%dT%H%M%SZ"
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.]+")
+_KEY_FILE: Final = ".anonymous"
+_END_OF_STAMPS: Final = from_datetime(datetime(9999, 1, 1, tzinfo=UTC))
+_MAX_FILES_A_SECOND: Final = 1_000
+_OWNER_ONLY: Final = 0o600
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryLimits:
+    """Limits of a folder of history files."""
+
+    max_bytes: int
+    keep_for: Span
+
+    @property
+    def max_file(self) -> int:
+        """Bytes of one file: files are deleted whole, so each is a small part of the folder."""
+        return max(self.max_bytes // 16, 64 * 1024)
+
+
+class HistoryFolder:
+    """A folder of history files: creates files, deletes the oldest ones."""
+
+    def __init__(self, path: Path, limits: HistoryLimits) -> None:
+        self.path = path
+        self.limits = limits
+
+    def prepare(self) -> None:
+        """Create the folder if it is missing. Raises OSError if files cannot be created there."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "this user may not write there", str(self.path))
+
+    def create(self, server: str, at: Instant) -> tuple[Path, int]:
+        """Create a file for a server and open it. Raises OSError."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A clock that is off by thousands of years gives a name as well.
+        moment = as_datetime(at if 0 <= at < _END_OF_STAMPS else Instant(0))
+        stem = f"history-{_file_name(server)}-{moment:{_STAMP}}"
+        for number in ("", *(f"-{each}" for each in range(1, _MAX_FILES_A_SECOND))):
+            path = self.path / f"{stem}{number}.jsonl.gz"
+            with suppress(FileExistsError):
+                return path, os.open(path, _CREATE, _OWNER_ONLY)
+        raise FileExistsError(errno.EEXIST, f"there are {_MAX_FILES_A_SECOND} files of this second", stem)
+
+    def delete_oldest(self, now: datetime, *, current: Path | None = None) -> None:
+        """Delete files, the oldest first, until the folder is within its limits.
+
+        The newest file of each server stays, and so does the current one, which is not the newest after the
+        server's clock was set back. Raises OSError.
+        """
+        files = [(path, path.stat().st_size) for path in history_files(self.path)]
+        newest = {*{_part(path, "server"): path for path, _ in files}.values(), current}
+        total = sum(size for _, size in files)
+        too_old = f"{now - timedelta(seconds=self.limits.keep_for / SECOND):{_STAMP}}"
+        for path, size in files:
+            too_many = total > self.limits.max_bytes
+            if path not in newest and (too_many or _part(path, "stamp") < too_old):
+                path.unlink(missing_ok=True)
+                total -= size
+
+    def secret(self) -> bytes:
+        """Return the secret of the aliases, the same for all files here. Raises OSError."""
+        path = self.path / _KEY_FILE
+        try:
+            fd = os.open(path, _CREATE, _OWNER_ONLY)
+        except FileExistsError:
+            found = path.read_bytes()
+            if len(found) != SECRET_BYTES:
+                message = f"it has {len(found)} bytes and should have {SECRET_BYTES}; remove it"
+                raise OSError(errno.EINVAL, message, str(path)) from None
+            return found
+        with os.fdopen(fd, "wb") as file:
+            file.write(made := secrets.token_bytes(SECRET_BYTES))
+        return made
+
+
+def history_files(path: Path) -> list[Path]:
+    """Return the files of a folder, the oldest first; of a file, itself. Raises OSError."""
+    if path.is_file():
+        return [path]
+    found = [each for each in path.iterdir() if _NAME.fullmatch(each.name) and each.is_file()]
+    return sorted(found, key=lambda each: (_part(each, "stamp"), int(_part(each, "number") or 0), each.name))
+
+
+def _part(path: Path, name: str) -> str:
+    found = _NAME.fullmatch(path.name)
+    return (found[name] or "") if found else ""
+
+
+def _file_name(server: str) -> str:
+    """Return a name for files; a digest keeps apart servers of which characters had to be replaced."""
+    safe = _UNSAFE.sub("_", server)[:60].lstrip(".")
+    return safe if safe == server else f"{safe}_{sha256(server.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+_COMPRESSION: Final = 6
+_MAX_AGE: Final = Span(3_600 * SECOND)
+_MAX_UNPACKED: Final = 1024 * 1024 * 1024
 
 
 class HistoryFailed(Exception):
-    """A look could not be written; the next one begins a new file."""
+    """A snapshot could not be written; the next one begins a new file."""
 
 
 class HistoryWriter:
-    """Keeps the history of one server in a folder of files."""
+    """Writes the history of one server into a folder."""
 
     def __init__(
         self, folder: HistoryFolder, *, server: str, every: Span, version: str, aliases: Aliases | None = None
     ) -> None:
         self._folder = folder
-        self._server = server
+        self._server = server if aliases is None else aliases.server(server)
         self._every = every
         self._version = version
         self._aliases = aliases
@@ -45,20 +149,21 @@ class HistoryWriter:
         """The file that is being written."""
         return self._file.path if self._file else None
 
-    def reading(self, snapshot: Snapshot, looks: Iterable[Mark] = ()) -> None:
-        """Everybody, at a moment, and when cycles have looked since the last one; raises HistoryFailed."""
-        if self._file and self._is_over(self._file, snapshot.at):
+    def write(self, snapshot: Snapshot, cycles: Iterable[CycleMark] = ()) -> None:
+        """Write all sessions, and the cycles since the snapshot before. Raises HistoryFailed."""
+        counted_from = snapshot.sessions[0].counted_from if snapshot.sessions else None
+        if self._file and self._is_over(self._file, snapshot.at, counted_from):
             self.close()
-        file = self._file or self._begin(snapshot.at)
-        self._write(file, file.encoder.reading(snapshot, looks))
+        file = self._file or self._create(snapshot.at, counted_from)
+        self._append(file, file.encoder.snapshot(snapshot, cycles))
 
-    def sighting(self, at: Instant, sessions: Sequence[Session], facts: Facts) -> None:
-        """A few sessions between two readings; before the first there is nothing to add to."""
+    def write_partial(self, at: Instant, sessions: Sequence[Session]) -> None:
+        """Write a few sessions between two snapshots; before the first one they are left out."""
         if self._file and sessions:
-            self._write(self._file, self._file.encoder.sighting(at, sessions, facts))
+            self._append(self._file, self._file.encoder.partial(at, sessions))
 
     def close(self) -> None:
-        """End the file as it should end."""
+        """End the file. Raises HistoryFailed."""
         file, self._file = self._file, None
         if file:
             try:
@@ -66,35 +171,36 @@ class HistoryWriter:
             except OSError as error:
                 raise self._failed(file.path, error) from error
 
-    def _is_over(self, file: "_File", at: Instant) -> bool:
+    def _is_over(self, file: "_File", at: Instant, counted_from: Instant | None) -> bool:
         return (
-            file.packed >= self._folder.bounds.of_a_file
-            or file.unpacked >= _MOST_UNPACKED
-            or not 0 <= at - file.began < _LONGEST
+            file.packed >= self._folder.limits.max_file
+            or file.unpacked >= _MAX_UNPACKED
+            or not 0 <= at - file.began < _MAX_AGE
+            or file.counted_from != counted_from  # the clock was set: one head cannot say both
             or file.encoder.is_full
         )
 
-    def _begin(self, at: Instant) -> "_File":
-        name = self._server if self._aliases is None else self._aliases.server(self._server)
+    def _create(self, at: Instant, counted_from: Instant | None) -> "_File":
         try:
-            path, fd = self._folder.create(name, at)
-            self._folder.tidy(datetime.now(UTC), keep=path)
+            path, fd = self._folder.create(self._server, at)
+            self._folder.delete_oldest(datetime.now(UTC), current=path)
         except OSError as error:
             raise self._failed(self._folder.path, error) from error
-        encoder = Encoder(
-            server=self._server, every=self._every, version=self._version, aliases=self._aliases
+        encoder = HistoryEncoder(self._aliases)
+        file = self._file = _File(path, fd, encoder, at, counted_from)
+        head = encoder.head(
+            self._server, at, every=self._every, version=self._version, counted_from=counted_from
         )
-        file = self._file = _File(path, fd, encoder, at)
-        self._write(file, encoder.head(at))
+        self._append(file, head)
         return file
 
-    def _write(self, file: "_File", line: bytes) -> None:
+    def _append(self, file: "_File", line: bytes) -> None:
         try:
-            file.write(line)
+            file.append(line)
         except OSError as error:
-            # What stands there is torn; nothing may follow it. Without one whole look it is of no use.
+            # The last line may be torn, so nothing may follow it. A file without a snapshot is of no use.
             self._file = None
-            file.abandon(keep=file.looks > 0)
+            file.abandon(keep=file.lines > 1)
             raise self._failed(file.path, error) from error
 
     def _failed(self, path: Path, error: OSError) -> HistoryFailed:
@@ -102,23 +208,25 @@ class HistoryWriter:
 
 
 class _File:
-    """A file that is being written; every line can be unpacked as soon as it stands there."""
+    """A file that is being written; each line can be unpacked as soon as it is appended."""
 
-    def __init__(self, path: Path, fd: int, encoder: Encoder, began: Instant) -> None:
+    def __init__(
+        self, path: Path, fd: int, encoder: HistoryEncoder, began: Instant, counted_from: Instant | None
+    ) -> None:
         self.path = path
         self.encoder = encoder
         self.began = began
-        self.looks = -1
-        """The head is none."""
+        self.counted_from = counted_from
+        self.lines = 0
         self.packed = 0
         self.unpacked = 0
         self._fd = fd
-        self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, GZIP)
+        self._pack = zlib.compressobj(_COMPRESSION, zlib.DEFLATED, GZIP)
 
-    def write(self, line: bytes) -> None:
+    def append(self, line: bytes) -> None:
         self.unpacked += len(line)
         self._put(self._pack.compress(line) + self._pack.flush(zlib.Z_SYNC_FLUSH))
-        self.looks += 1
+        self.lines += 1
 
     def end(self) -> None:
         try:
@@ -136,5 +244,20 @@ class _File:
         written = os.write(self._fd, data)
         self.packed += written
         if written != len(data):
-            told = f"{written} of {len(data)} bytes were taken: the disk is full, or a limit is reached"
-            raise OSError(errno.ENOSPC, told)
+            problem = f"{written} of {len(data)} bytes were written: the disk is full, or a limit is reached"
+            raise OSError(errno.ENOSPC, problem)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryOptions:
+    """The folder of the history files, and how often all sessions are recorded."""
+
+    folder: HistoryFolder
+    every: Span
+    aliases: Aliases | None = None
+
+    def writer(self, server: str) -> HistoryWriter:
+        """Return a writer for the history of a server."""
+        return HistoryWriter(
+            self.folder, server=server, every=self.every, version=__version__, aliases=self.aliases
+        )

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from reaper.policy.seen import Seen
 from reaper.policy.selector import NO_KEYS, Selector
 from reaper.policy.session import ACTIVE, Session, Snapshot
 from reaper.policy.time import Instant, Span, exact_words, since, words
@@ -35,16 +34,16 @@ class _Asked(NamedTuple):
 
     key: str
     word: str
-    began: Callable[[Session | Seen], Instant | None]
+    began: Callable[[Session], Instant | None]
     limit: Span
 
-    def since(self, session: Session | Seen) -> Instant | None:
+    def since(self, session: Session) -> Instant | None:
         """The moment from which this age of a session can be believed."""
         began, counted_from = self.began(session), session.counted_from
         return began if began is None or counted_from is None else max(began, counted_from)
 
 
-_AGES: Final[tuple[tuple[str, str, Callable[[Session | Seen], Instant | None]], ...]] = (
+_AGES: Final[tuple[tuple[str, str, Callable[[Session], Instant | None]], ...]] = (
     # Who is at work is not idle, and the start of the last query is the age of nothing once it is over.
     ("idle_for", "idle", lambda session: None if session.state == ACTIVE else session.state_change),
     ("transaction_for", "in transaction", lambda session: session.xact_start),
@@ -102,7 +101,7 @@ class Match:
         """Who has been in its state for a shorter time is not meant."""
         return Span(max(self.idle_for or 0, 0))
 
-    def ages(self, session: Session | Seen) -> Iterator[Age]:
+    def ages(self, session: Session) -> Iterator[Age]:
         """Each age that is asked for."""
         for asked in self._asked:
             yield Age(asked.key, asked.word, asked.since(session), asked.limit)
@@ -123,7 +122,7 @@ class Match:
         """Why a session is condemned: its ages beside their limits, and whom it harms."""
         return "; ".join(answer.words for answer in self._telling_answers(session, snapshot))
 
-    def due(self, session: Session | Seen) -> Instant | None:
+    def due(self, session: Session) -> Instant | None:
         """When the last age is reached if the session stays as it is; None when it never will be."""
         if not self._asked or session.state not in self.states or session.state_change is None:
             return None

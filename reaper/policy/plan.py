@@ -7,7 +7,6 @@ from typing import NamedTuple
 from reaper.policy.protections import BUILT_IN, SELF
 from reaper.policy.refill_guard import BackOff, Evidence
 from reaper.policy.rules import Action, Mode, Policy
-from reaper.policy.seen import Seen
 from reaper.policy.session import KINDS, STATES, Identity, Session, Snapshot
 from reaper.policy.time import Instant
 
@@ -134,7 +133,7 @@ class Refilling:
     left_alone: BackOff
 
 
-def unknown(session: Session | Seen) -> str | None:
+def unknown(session: Session) -> str | None:
     """Why nothing can be said about a session, or nothing."""
     if session.kind not in KINDS:
         return f"kind {session.kind!r} is none that a policy can name"

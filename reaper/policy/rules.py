@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 from reaper.policy.cutoffs import Cutoffs
 from reaper.policy.match import Match
 from reaper.policy.refill_guard import DEFAULT_CHURN, Churn
-from reaper.policy.seen import Seen
 from reaper.policy.selector import NO_KEYS, Hit, Selector
 from reaper.policy.session import Identity, Session, Slots, Snapshot
 from reaper.policy.time import Instant, Span, as_datetime
@@ -154,7 +153,7 @@ class Rules:
         object.__setattr__(self, "cutoffs", Cutoffs.of(policy.match for policy in self.awake))
         object.__setattr__(self, "_meant", _MeantBefore(self.awake))
 
-    def meaning(self, session: Session | Seen) -> "Meant":
+    def meaning(self, session: Session) -> "Meant":
         """The policies that are not off and mean sessions of this identity, in this state."""
         return self._meant[session.identity, session.state]
 

@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Occasion, Server, Settings, Webhook
+from reaper.history.write import HistoryOptions
 from reaper.policy.time import seconds
 from reaper.service.connection import RunOptions
 from reaper.service.fleet import Fleet
-from reaper.service.history import Keeping
 from reaper.service.page_data import Lessons, PageData
 from reaper.service.pause import pause
 from reaper.service.reload import PolicyReloader
@@ -64,7 +64,7 @@ class DaemonParts:
     signal_handlers: SignalHandlers | None = None
     shipment: Shipment | None = None
     """The audit table to which entries are copied."""
-    keeping: Keeping | None = None
+    history: HistoryOptions | None = None
     """Where the history of every server is kept."""
 
 
@@ -76,7 +76,7 @@ class Daemon:
         self.audit_log_failed: AuditLogFailed | None = None
         """Why the end of the audit log could not be written."""
         context = LoopContext(
-            settings=self._settings, options=parts.options, ledger=parts.ledger, keeping=parts.keeping
+            settings=self._settings, options=parts.options, ledger=parts.ledger, history=parts.history
         )
         self._notifier = Notifier(log=parts.log, counts=parts.metrics.notifications)
         self._recent_events = RecentEvents()

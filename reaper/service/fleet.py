@@ -12,6 +12,7 @@ from reaper.insight.dryrun.assessment import Held
 from reaper.postgres.link import name_of
 from reaper.service.clock import ClockWatch
 from reaper.service.follow_up import FollowUp, OutcomeStore, Standings
+from reaper.service.history import HistoryRecorder
 from reaper.service.reporter import RecentEvents, Reporter, RunTotals
 from reaper.service.server_loop import LoopContext, ServerLoop
 from reaper.service.status import ServerStatus
@@ -160,7 +161,7 @@ class Fleet:
         # Totals, clock and follow-up belong to the server's name: they outlive a change of labels or DSN.
         reporter.totals = self.totals.setdefault(server.name, reporter.totals)
         clock = self._clocks.setdefault(server.name, ClockWatch())
-        keeping = self._context.keeping
+        history = self._context.history
         loop = ServerLoop(
             server,
             self._context,
@@ -168,7 +169,7 @@ class Fleet:
             ServerStatus(),
             clock=clock,
             follow_up=self._follow_up(server.name),
-            annals=keeping.of(server.name, reporter) if keeping else None,
+            recorder=HistoryRecorder(history, server.name, reporter) if history else None,
             delay=delay,
         )
         self._all = [other for other in self._all if not other.ended.is_set()] + [loop]

@@ -1,29 +1,23 @@
-"""The history of a server beside its cycles: it comes after whatever is due, and stops nothing.
+"""Records the history of a server: beside its cycles in `reaper run`, or alone in `reaper history`.
 
-A reading is taken in the rest between two cycles, when there is room for it; packing and writing are done by
-a thread. What cannot be written is told and left out.
+Beside cycles a snapshot is taken only in the rest between two of them, if there is time for it. If it cannot
+be written, that is reported and the cycles go on.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
-from reaper import __version__
 from reaper.config import Server
-from reaper.history.aliases import Aliases
-from reaper.history.folder import Bounds, HistoryFolder
-from reaper.history.write import HistoryFailed, HistoryWriter
+from reaper.history.write import HistoryFailed, HistoryOptions
+from reaper.insight.recorded import CycleMark
 from reaper.policy.plan import Spared
-from reaper.policy.seen import Mark
-from reaper.policy.session import Session, Snapshot
+from reaper.policy.session import Session
 from reaper.policy.time import SECOND, Span, seconds
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.observer import Observer, ObservingFailed
@@ -36,105 +30,87 @@ from reaper.service.reporter import warn
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 
-_MOST_MARKS: Final = 4_096
-_MOST_WAITING: Final = 16
+_MAX_MARKS: Final = 4_096
+_MAX_WAITING: Final = 16
 _FIRST_GUESS: Final = 0.05
-_FORGETS: Final = 0.8
+_DECAY: Final = 0.8
 _ROOM: Final = 4
-"""A reading may take so many times as long as the last one without being in a cycle's way."""
-_ANNALS_LONGEST_BACKOFF: Final = 300.0
-_LONGEST_LOOK: Final = 5.0
+"""A rest has room for a snapshot if it is this many times as long as the last snapshot took."""
+_MAX_BACKOFF: Final = 300.0
+_MAX_SNAPSHOT: Final = 5.0
 _STATEMENTS: Final = 3
-"""They share the time of a reading."""
+"""Statements of a snapshot, which share its time."""
+_LIMITED: Final = {Spared.KEEP, Spared.CAP, Spared.BRAKE, Spared.FIRST_SIGHTING, Spared.PACE}
 
-_RESTRAINED: Final = {Spared.KEEP, Spared.CAP, Spared.BRAKE, Spared.FIRST_SIGHTING, Spared.PACE}
 
-
-class Herald(Protocol):
-    """Tells how the history goes."""
+class HistoryReporter(Protocol):
+    """Reports failures of the history."""
 
     def history_failed(self, why: str) -> None:
-        """A look could not be taken or written."""
+        """Report that a snapshot could not be taken or written."""
 
     def history_resumed(self) -> None:
-        """It goes on."""
+        """Report that snapshots are written again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keeping:
-    """What is to be kept, and where."""
+class HistoryRecorder:
+    """Records the history of one server over a connection that belongs to its caller."""
 
-    folder: HistoryFolder
-    every: Span
-    aliases: Aliases | None = None
-    pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "history"))
-
-    @classmethod
-    def at(cls, path: Path, *, bounds: Bounds, every: Span, aliases: Aliases | None = None) -> "Keeping":
-        """In this folder."""
-        return cls(folder=HistoryFolder(path, bounds), every=every, aliases=aliases)
-
-    def of(self, server: str, herald: Herald) -> "Annals":
-        """The history of one server."""
-        writer = HistoryWriter(
-            self.folder, server=server, every=self.every, version=__version__, aliases=self.aliases
-        )
-        return Annals(writer, self.pool, every=seconds(self.every), herald=herald)
-
-
-class Annals:
-    """Keeps the history of one server."""
-
-    def __init__(
-        self, writer: HistoryWriter, pool: ThreadPoolExecutor, *, every: float, herald: Herald
-    ) -> None:
-        self._writer = writer
-        self._pool = pool
-        self._every = every
-        self._herald = herald
+    def __init__(self, options: HistoryOptions, server: str, reporter: HistoryReporter) -> None:
+        self._writer = options.writer(server)
+        self._every = seconds(options.every)
+        self._reporter = reporter
         self._due = 0.0
         self._took = _FIRST_GUESS
-        self._marks: list[Mark] = []
+        self._marks: list[CycleMark] = []
+        self._writing: asyncio.Task[None] | None = None
         self._waiting = 0
         self._failures = 0
-        self._clock = ClockWatch()  # not the cycles' own: a jump that it noticed would be news to no cycle
+        # Not the clock watch of the cycles: a jump that is noticed here would be news to no cycle.
+        self._clock = ClockWatch()
         self._observer: tuple[OpenConnection, Observer] | None = None
 
     @property
     def due_in(self) -> float:
-        """How long until the next reading is due, in seconds."""
+        """The seconds until the next snapshot is due."""
         return max(self._due - time.monotonic(), 0.0)
 
-    def cycled(self, cycle: Cycle) -> None:
-        """Note when a cycle looked, and where it condemned anybody, who was a candidate and how they were."""
+    def note_cycle(self, cycle: Cycle) -> None:
+        """Note the moment of a cycle; record the sessions that it matched, if it terminated any of them."""
         snapshot = cycle.snapshot
         if self._marks and snapshot.at < self._marks[-1].at:
-            self._marks.clear()  # the server's clock was set back: they are of another time
-        if len(self._marks) < _MOST_MARKS:
-            self._marks.append(Mark(snapshot.at, snapshot.slots.used))
+            self._marks.clear()  # by a clock that has been set back, they are of another time
+        if len(self._marks) < _MAX_MARKS:
+            self._marks.append(CycleMark(snapshot.at, snapshot.slots.used))
         if candidates := _candidates(cycle):
-            self._submit(partial(self._sighting, snapshot, candidates))
+            self._write(partial(self._writer.write_partial, snapshot.at, candidates))
 
-    async def look(self, at: OpenConnection, *, room: float) -> None:
-        """Take a reading if it is time, and if there is room for it before the next cycle; raises Lost."""
-        if self.due_in or self._waiting >= _MOST_WAITING:
+    async def record(self, at: OpenConnection, *, room: float) -> None:
+        """Record a snapshot if one is due and there is room for it before the next cycle. Raises Lost."""
+        if self.due_in or self._waiting >= _MAX_WAITING:
             return
         if room >= _ROOM * self._took:
-            await self._read(at, within=min(room / 2, _LONGEST_LOOK))
+            await self._record(at, within=min(room / 2, _MAX_SNAPSHOT))
         else:
-            self._took *= _FORGETS  # what was slow once may be quick again
+            self._took *= _DECAY  # a server that was slow once may be quick again
 
-    async def look_first(self, at: OpenConnection) -> None:
-        """Take a reading before the first cycle, which takes nobody: what it is to be compared with."""
-        await self._read(at, within=_LONGEST_LOOK)
+    async def record_first(self, at: OpenConnection) -> None:
+        """Record a snapshot before the first cycle, which terminates no session: the state before it."""
+        await self._record(at, within=_MAX_SNAPSHOT)
 
-    async def look_last(self, at: OpenConnection) -> None:
-        """Take a last reading, so that what cycles have noted since the one before is not left behind."""
+    async def record_last(self, at: OpenConnection) -> None:
+        """Record a last snapshot, because the marks of cycles are written with the snapshot after them."""
         if self._marks:
             with suppress(ServerError):
-                await self._read(at, within=_LONGEST_LOOK)
+                await self._record(at, within=_MAX_SNAPSHOT)
 
-    async def _read(self, at: OpenConnection, *, within: float) -> None:
+    async def end(self) -> None:
+        """Wait for what is being written, and close the file."""
+        self._write(self._writer.close)
+        while self._writing and not self._writing.done():
+            await self._writing
+
+    async def _record(self, at: OpenConnection, *, within: float) -> None:
         started = time.monotonic()
         self._due = started + self._every
         try:
@@ -142,96 +118,83 @@ class Annals:
             async with at.link.hurrying(within / _STATEMENTS):
                 snapshot = await self._observer_of(at).observe(None)
         except ObservingFailed as failed:
-            self._failed(str(failed))
+            self._fail(str(failed))
             return
         self._clock.step(snapshot.at)
         self._took = time.monotonic() - started
         if self._clock.counted_from is not None:
             snapshot = snapshot.counted_from(self._clock.counted_from)
         marks, self._marks = [mark for mark in self._marks if mark.at <= snapshot.at], []
-        self._submit(partial(self._writer.reading, snapshot, marks))
-
-    async def end(self) -> None:
-        """Write what is at hand, and close the file."""
-        await asyncio.wrap_future(self._pool.submit(self._quietly, self._writer.close))
+        if self._waiting < _MAX_WAITING:
+            self._write(partial(self._writer.write, snapshot, marks))
 
     def _observer_of(self, at: OpenConnection) -> Observer:
-        """Its own: what it knows of everybody is not forgotten when a cycle looks at a few."""
+        # An observer of its own: its cache holds all sessions, that of the cycles only a few.
         if self._observer is None or self._observer[0].link is not at.link:
             self._observer = at, Observer(at.link, at.probe, server=at.observer.server)
         return self._observer[1]
 
-    def _sighting(self, snapshot: Snapshot, sessions: tuple[Session, ...]) -> None:
-        self._writer.sighting(snapshot.at, sessions, snapshot.facts)
-
-    def _submit(self, write: Callable[[], None]) -> None:
-        if self._waiting >= _MOST_WAITING:
-            return
+    def _write(self, write: Callable[[], None]) -> None:
         self._waiting += 1
-        loop = asyncio.get_running_loop()
-        done = self._pool.submit(self._quietly, write)
-        done.add_done_callback(lambda future: loop.call_soon_threadsafe(self._written, future))
+        self._writing = asyncio.create_task(self._write_after(self._writing, write))
 
-    def _quietly(self, write: Callable[[], None]) -> str | None:
+    async def _write_after(self, before: asyncio.Task[None] | None, write: Callable[[], None]) -> None:
+        # In a thread, because packing takes milliseconds; in order, because each line builds on the last.
+        if before:
+            await before
         try:
-            write()
+            await asyncio.to_thread(write)
         except HistoryFailed as failed:
-            return str(failed)
-        return None
+            self._fail(str(failed))
+        else:
+            if self._failures:
+                self._failures = 0
+                self._reporter.history_resumed()
+        finally:
+            self._waiting -= 1
 
-    def _written(self, done: "Future[str | None]") -> None:
-        self._waiting -= 1
-        why = done.result()
-        if why is not None:
-            self._failed(why)
-        elif self._failures:
-            self._failures = 0
-            self._herald.history_resumed()
-
-    def _failed(self, why: str) -> None:
+    def _fail(self, why: str) -> None:
         self._failures += 1
-        self._due = time.monotonic() + min(
-            self._every * 2**self._failures, max(_ANNALS_LONGEST_BACKOFF, self._every)
-        )
-        self._herald.history_failed(why)
+        backoff = min(self._every * 2**self._failures, max(_MAX_BACKOFF, self._every))
+        self._due = time.monotonic() + backoff
+        self._reporter.history_failed(why)
 
 
 def _candidates(cycle: Cycle) -> tuple[Session, ...]:
-    """Those whom a policy condemned, and those whom only a restraint spared beside them; mostly nobody."""
+    """Return the sessions that were terminated and those beside them that only a limit skipped."""
     plan = cycle.plan
-    condemned = {reap.session.id: reap.session for reap in (*plan.reaps, *plan.rehearsals)}
-    if not condemned and not cycle.new_brakes:
+    reaped = {reap.session.id: reap.session for reap in (*plan.reaps, *plan.rehearsals)}
+    if not reaped and not cycle.new_brakes:
         return ()
-    spared = {spare.session.id: spare.session for spare in plan.matched_spares if spare.by in _RESTRAINED}
-    return tuple({**condemned, **spared}.values())
+    skipped = {spare.session.id: spare.session for spare in plan.matched_spares if spare.by in _LIMITED}
+    return tuple({**reaped, **skipped}.values())
 
 
-_LONGEST_BACKOFF: Final = 60.0
-_LEASE_READINGS: Final = 3
-_SHORTEST_LEASE: Final = Span(60 * SECOND)
+_MAX_RETRY: Final = 60.0
+_LEASE_SNAPSHOTS: Final = 3
+_MIN_LEASE: Final = Span(60 * SECOND)
 _MISLEADING: Final = {"pooler", "visibility", "version"}
-"""Through a pooler or half blind, what is kept would look true and be wrong."""
-_ALL_THE_TIME: Final = float("inf")
+"""Preflight findings under which a history would look complete and be wrong."""
 
 
-class Recorder:
-    """Keeps the history of one server until it is asked to stop."""
+class HistoryLoop:
+    """Connects to one server and records its history until it is stopped; runs no cycles."""
 
-    def __init__(self, server: Server, keeping: Keeping, *, log: Log, stop: Flag) -> None:
+    def __init__(self, server: Server, options: HistoryOptions, *, log: Log, stop: Flag) -> None:
         self._server = server
+        self._options = options
         self._log = log.bind(server=server.name)
         self._stop = stop
-        self._keeping = keeping
-        self._annals: Annals = keeping.of(server.name, self)
-        self._trouble: str | None = None
+        self._recorder = HistoryRecorder(options, server.name, self)
+        self._last_trouble: str | None = None
 
     async def run(self) -> None:
-        """Connect, look, and connect again when the server was lost."""
+        """Connect, record, and connect again when the connection is lost."""
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(ServerError),
-            wait=wait_exponential_jitter(initial=1, max=_LONGEST_BACKOFF, jitter=1),
+            wait=wait_exponential_jitter(initial=1, max=_MAX_RETRY, jitter=1),
             sleep=lambda delay: pause(delay, self._stop),
-            before_sleep=self._say_away,
+            before_sleep=self._report_unreachable,
             stop=lambda _: self._stop.is_set(),
             retry_error_callback=lambda _: None,
         )
@@ -239,37 +202,34 @@ class Recorder:
             while not self._stop.is_set():
                 await attempts(self._record)
         finally:
-            await self._annals.end()
+            await self._recorder.end()
 
     async def _record(self) -> None:
-        lease = Span(max(_LEASE_READINGS * self._keeping.every, _SHORTEST_LEASE))
+        lease = Span(max(_LEASE_SNAPSHOTS * self._options.every, _MIN_LEASE))
         async with AsyncExitStack() as stack:
             connecting = opened(self._server, None, RunOptions(dry_run=True), lease=lease)
             at = await run_unless(self._stop, stack.enter_async_context(connecting))
             if at is None:
                 return
             refuse(tuple(found for found in at.findings if found.check in _MISLEADING))
-            self._say_connected(at)
+            self._last_trouble = None
+            warn(at, self._log)
+            self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major)
             while not self._stop.is_set():
-                await self._annals.look(at, room=_ALL_THE_TIME)
-                await pause(self._annals.due_in, self._stop)
+                await self._recorder.record(at, room=float("inf"))
+                await pause(self._recorder.due_in, self._stop)
 
     def history_failed(self, why: str) -> None:
-        """A look could not be taken or written."""
+        """Report that a snapshot could not be taken or written."""
         self._log.error(events.HISTORY_FAILED, why=why)
 
     def history_resumed(self) -> None:
-        """It goes on."""
+        """Report that snapshots are written again."""
         self._log.info(events.HISTORY_RESUMED)
 
-    def _say_connected(self, at: OpenConnection) -> None:
-        self._trouble = None
-        warn(at, self._log)
-        self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major)
-
-    def _say_away(self, attempt: RetryCallState) -> None:
+    def _report_unreachable(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None
         event = events.SERVER_DENIED if isinstance(error, Refused) else events.SERVER_UNREACHABLE
-        if str(error) != self._trouble:
-            self._trouble = str(error)
+        if str(error) != self._last_trouble:
+            self._last_trouble = str(error)
             self._log.error(event, why=str(error), retry=f"in {attempt.upcoming_sleep:.1f}s")

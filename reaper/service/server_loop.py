@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Server, Settings
+from reaper.history.write import HistoryOptions
 from reaper.policy.deadline import rest_after, shared_moment
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Result, Spared
@@ -35,7 +36,7 @@ from reaper.service.connection import (
 from reaper.service.counters import Account
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.follow_up import FollowUp
-from reaper.service.history import Annals, Keeping
+from reaper.service.history import HistoryRecorder
 from reaper.service.on_demand import Lookout
 from reaper.service.pause import Flag, pause, run_unless
 from reaper.service.reporter import Reporter
@@ -55,7 +56,7 @@ class LoopContext:
     settings: Callable[[], Settings]
     options: RunOptions
     ledger: Ledger
-    keeping: Keeping | None = None
+    history: HistoryOptions | None = None
     """Where the history of every server is kept, if it is."""
 
 
@@ -71,7 +72,7 @@ class ServerLoop:
         *,
         clock: ClockWatch,
         follow_up: FollowUp,
-        annals: Annals | None = None,
+        recorder: HistoryRecorder | None = None,
         delay: float = 0.0,
     ) -> None:
         self.server = server
@@ -89,7 +90,7 @@ class ServerLoop:
         self.lookout = Lookout(server.name, clock)
         self._clock = clock  # kept across connections: the clock may jump while there is none
         self._follow_up = follow_up
-        self._annals = annals
+        self._recorder = recorder
 
     async def run(self) -> None:
         """Connect and run cycles; connect again after the server was lost."""
@@ -108,8 +109,8 @@ class ServerLoop:
                 await attempts(self._serve)
         finally:
             self._reporter.fated(self._follow_up.watch.end())
-            if self._annals:
-                await self._annals.end()
+            if self._recorder:
+                await self._recorder.end()
             self.ended.set()
 
     @property
@@ -172,8 +173,8 @@ class ServerLoop:
         account = Account(at.link, post.author, post.ledger)
         onlooker = Onlooker(at.link)
         await account.note()
-        if self._annals:
-            await self._annals.look_first(at)
+        if self._recorder:
+            await self._recorder.record_first(at)
         while not self.stop.is_set():
             while self._rules != rules:
                 rules, post = await self._refresh(at)
@@ -197,8 +198,8 @@ class ServerLoop:
             self.status.rests(rest)
             await self.lookout.rest(at, rules, rest, self.stop, self.wake)
             self.wake.clear()
-        if self._annals:
-            await self._annals.look_last(at)
+        if self._recorder:
+            await self._recorder.record_last(at)
         await account.note_last()
 
     async def _refresh(self, at: OpenConnection) -> tuple[Rules, Station]:
@@ -224,16 +225,16 @@ class ServerLoop:
         failed = cycle.audit_log_failed
         self.status.set(State.FAILING if failed else State.WORKING, str(failed or ""))
         self._reporter.cycled(cycle, took=time.monotonic() - started)
-        if self._annals:
-            self._annals.cycled(cycle)
+        if self._recorder:
+            self._recorder.note_cycle(cycle)
         return cycle
 
     async def _record_history(self, at: OpenConnection, rest: float) -> float:
         """Record a history snapshot within the rest; return what is left of the rest."""
-        if self._annals is None:
+        if self._recorder is None:
             return rest
         started = time.monotonic()
-        await self._annals.look(at, room=rest)
+        await self._recorder.record(at, room=rest)
         return rest - (time.monotonic() - started)
 
     async def _follow(self, cycle: Cycle, post: Station, onlooker: Onlooker) -> None:

@@ -12,9 +12,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from reaper.demo.server import EmbeddedServer
-from reaper.history.aliases import SECRET_BYTES, Aliases, Anonymous
-from reaper.history.folder import HistoryFolder
-from reaper.history.write import HistoryWriter
+from reaper.history.aliases import SECRET_BYTES, Aliases
+from reaper.history.write import HistoryFolder, HistoryWriter
 from reaper.policy.time import Instant, parse_span
 from tests.postgres import server as servers
 from tests.postgres.clients import Client, Clients
@@ -348,12 +347,12 @@ def history(folder: Path, *, aliases: bool = False) -> Path:
         server="orders",
         every=parse_span("1m"),
         version="1",
-        aliases=Aliases(b"x" * SECRET_BYTES, Anonymous.NAMES) if aliases else None,
+        aliases=Aliases(b"x" * SECRET_BYTES) if aliases else None,
     )
     for minute in range(-180, 1):
         at = Instant(NOW + minute * 60_000_000)
         there = [one for one in every if one.id.backend_start <= at and (one.state_change or 0) <= at]
-        writer.reading(replace(look(there), at=at))
+        writer.write(replace(look(there), at=at))
     writer.close()
     return folder
 

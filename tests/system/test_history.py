@@ -1,4 +1,4 @@
-"""`reaper record-history`, `reaper run --history` and `reaper backtest`, as people type them."""
+"""`reaper history`, `reaper run --history` and `reaper backtest`, as people type them."""
 
 import gzip
 import json
@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from reaper.history.format import BadHistory
-from reaper.history.read import HistoryStream
+from reaper.history.decode import BadHistory
+from reaper.history.read import HistoryReader
 from reaper.policy.time import SECOND
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role
@@ -30,7 +30,7 @@ def files(reaper: Reaper, folder: str = "history") -> list[Path]:
 
 def readings(reaper: Reaper, folder: str = "history") -> int:
     try:
-        return sum(1 for _ in HistoryStream(files(reaper, folder)).readings())
+        return sum(1 for _ in HistoryReader(files(reaper, folder), print).snapshots())
     except BadHistory:
         return 0
 
@@ -41,7 +41,7 @@ def text_of(reaper: Reaper) -> str:
 
 def recorded(reaper: Reaper, *options: str, many: int = 2) -> Life:
     """A history of so many readings, ended as a service manager does."""
-    life = reaper.start("record-history", "--to", "history", "--every", "1s", *options)
+    life = reaper.start("history", "--to", "history", "--every", "1s", *options)
     until(lambda: (life.running and readings(reaper) >= many) or not life.running)
     assert life.end().code == 0
     return life
@@ -62,7 +62,7 @@ def test_names_can_be_told_as_others(reaper: Reaper, clients: Clients, app: Role
     clients.open(role=app, application="checkout-7")
     clients.open(role=app, application="checkout-8")
 
-    recorded(reaper, "--anonymous", "words")
+    recorded(reaper, "--anonymize")
 
     told = text_of(reaper)
     assert not [name for name in ("checkout", app.name) if name in told]
@@ -85,7 +85,7 @@ def test_beside_the_cycles_it_keeps_what_a_backtest_then_takes_as_well(
     done = reaper("backtest", "--history", "history", "--acts", "acts.jsonl")
 
     assert done.code == 0, done.err
-    assert "These policies would have ended 1 session of 1 application" in done.out
+    assert "These policies would have terminated 1 session of 1 application" in done.out
     (act,) = (json.loads(line) for line in (reaper.folder / "acts.jsonl").read_text().splitlines())
     assert (act["pid"], act["application"], act["policy"]) == (leak.pid, "leak", "leaked")
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_kept_is_told_and_stops_nothing(reaper: Reaper, clients: 
 
 def test_a_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
     with Reaper(tmp_path, PGHOST="127.0.0.1", PGPORT="1") as reaper:
-        life = reaper.start("record-history", "--to", "history", "--every", "1s")
+        life = reaper.start("history", "--to", "history", "--every", "1s")
         assert "retry" in life.logged("server.unreachable")
         assert life.end().code == 0
 
@@ -119,7 +119,7 @@ def made_up(folder: Path, many: int = 4) -> None:
     keeper = writer(folder)
     for number in range(many):
         woke = session(8, idle="10m" if number > 1 else "1h", application="used-again")
-        keeper.reading(snapshot(session(7), woke, at=later(NOW, by=number * 10 * SECOND), used=2))
+        keeper.write(snapshot(session(7), woke, at=later(NOW, by=number * 10 * SECOND), used=2))
     keeper.close()
 
 
@@ -152,7 +152,7 @@ def test_two_files_are_put_side_by_side(offline: Reaper) -> None:
     done = offline("backtest", "--history", "history", "--compare", "old.yaml", "new.yaml")
 
     assert done.code == 0, done.err
-    assert "Only the new ones would have ended 0, only the old ones 1, both 1." in done.out
+    assert "Only the new policies would have terminated 0, only the old ones 1, both 1." in done.out
 
 
 def test_a_torn_history_is_read_up_to_the_tear_and_said_to_be(offline: Reaper) -> None:
@@ -165,7 +165,7 @@ def test_a_torn_history_is_read_up_to_the_tear_and_said_to_be(offline: Reaper) -
 
     assert done.code == 0
     assert 0 < done.document["servers"][0]["readings"] < 4
-    assert "ends amid a line, and is read up to the last whole one" in done.err
+    assert "ends within a line; read up to the last whole one" in done.err
 
 
 def test_a_history_without_a_whole_look_is_no_answer(offline: Reaper) -> None:
@@ -178,7 +178,7 @@ def test_a_history_without_a_whole_look_is_no_answer(offline: Reaper) -> None:
     done = offline("backtest", "--history", "history")
 
     assert (done.code, done.out) == (2, "")
-    assert "no whole look is in it" in done.err
+    assert "holds a whole snapshot" in done.err
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,10 @@ def test_a_history_without_a_whole_look_is_no_answer(offline: Reaper) -> None:
         (("backtest", "--history", "nowhere"), "does not exist"),
         (("backtest", "--history", "history", "--server", "x"), "no history of a server 'x' is there"),
         (("backtest", "--history", "history", "--html", "/nowhere/r.html"), "cannot be written"),
-        (("record-history", "--to", "h", "--every", "0s"), "0s: write at least 1s and at most 1h"),
-        (("record-history", "--to", "h", "--every", "soon"), "'soon' is not a duration"),
-        (("record-history", "--to", "h", "--most", "7"), "'7' is no size"),
-        (("record-history", "--to", "/dev/null/h"), "cannot be written"),
+        (("history", "--to", "h", "--every", "0s"), "0s: write at least 1s and at most 1h"),
+        (("history", "--to", "h", "--every", "soon"), "'soon' is not a duration"),
+        (("history", "--to", "h", "--most", "7"), "'7' is no size"),
+        (("history", "--to", "/dev/null/h"), "cannot be written"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_told(offline: Reaper, arguments: tuple[str, ...], told: str) -> None:

@@ -61,7 +61,7 @@ SHOWN: Final = {
     *("usage", "advise", "run", "once", "plan", "explain", "check", "snapshot", "audit", "rehearsal"),
     "backtest",
 }
-SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion", "record-history"}
+SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion", "history"}
 PAGES: Final = {"/metrics", "/livez", "/readyz", "/", "/usage", "/rehearsal", "/style.css", "/icon.svg"}
 
 
@@ -210,7 +210,7 @@ def _backtested(reaper: Reaper, shown: Shown, saved: bytes, many: int) -> None:
     folder = reaper.folder / "history"
     keeper = writer(folder)
     for number in range(3):
-        keeper.reading(replace(seen, at=Instant(seen.at + number * SECOND)))
+        keeper.write(replace(seen, at=Instant(seen.at + number * SECOND)))
     keeper.close()
     for file in folder.iterdir():
         shown.text("a history", gzip.decompress(file.read_bytes()).decode("ascii"))

@@ -9,9 +9,9 @@ from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 from reaper.insight.advice.server_facts import Ground
+from reaper.insight.recorded import RecordedSnapshot
 from reaper.policy.poolers import pooler
 from reaper.policy.protections import REAPER_APPLICATION, is_backup_tool, is_managed
-from reaper.policy.seen import Reading, Seen
 from reaper.policy.selector import Glob
 from reaper.policy.session import (
     ABORTED,
@@ -342,8 +342,6 @@ MOST_CROWDS: Final = 4_096
 
 _WORKING: Final = IN_A_TRANSACTION | {ACTIVE}
 
-_Row = Session | Seen
-
 
 class Watching:
     """Takes looks, the oldest first, each at everybody."""
@@ -352,11 +350,11 @@ class Watching:
         self._quiet = quiet
         self._lately = lately(quiet)
         self._began: Instant | None = None
-        self._latest: Snapshot | Reading | None = None
+        self._latest: Snapshot | RecordedSnapshot | None = None
         self._at: Instant | None = None
         """When that was; a history's reader goes on with the same reading."""
         self._looks = 0
-        self._known: dict[SessionId, _Row] = {}
+        self._known: dict[SessionId, Session] = {}
         self._used: dict[SessionId, Instant] = {}
         self._fresh: set[SessionId] = set()
         self._tallies: dict[Key, Tally] = {}
@@ -376,7 +374,7 @@ class Watching:
         present = {session.id: session for session in look.sessions}
         self._step(look, present.values(), self._known.keys() - present.keys())
 
-    def follow(self, reading: Reading) -> None:
+    def follow(self, reading: RecordedSnapshot) -> None:
         """One more reading of a history, by what is new in it."""
         self._step(reading, (now for _, now in reading.changed), [seen.id for seen in reading.left])
 
@@ -388,7 +386,7 @@ class Watching:
         crowds = sorted(self._crowds(self._at), key=lambda each: (-each.count, each.key))
         return Evidence(
             began=self._began,
-            last=self._latest.snapshot() if isinstance(self._latest, Reading) else self._latest,
+            last=self._latest.snapshot() if isinstance(self._latest, RecordedSnapshot) else self._latest,
             looks=self._looks,
             quiet=self._quiet,
             crowds=tuple(crowds),
@@ -403,7 +401,9 @@ class Watching:
             ground=ground,
         )
 
-    def _step(self, look: Snapshot | Reading, now: Iterable[_Row], gone: Iterable[SessionId]) -> None:
+    def _step(
+        self, look: Snapshot | RecordedSnapshot, now: Iterable[Session], gone: Iterable[SessionId]
+    ) -> None:
         if self._at is not None and look.at <= self._at:
             return
         touched = set[Key]()
@@ -422,7 +422,7 @@ class Watching:
         self._latest, self._at = look, look.at
         self._looks += 1
 
-    def _take(self, past: _Row | None, session: _Row) -> set[Key]:
+    def _take(self, past: Session | None, session: Session) -> set[Key]:
         """Count a session as it is now, and no longer as it was; whose numbers have changed."""
         self._known[session.id] = session
         self._count(session, 1)
@@ -431,7 +431,7 @@ class Watching:
         self._count(past, -1)
         return {_key(past), _key(session)}
 
-    def _let_go(self, past: _Row, at: Instant) -> set[Key]:
+    def _let_go(self, past: Session, at: Instant) -> set[Key]:
         """A session is no longer there."""
         self._count(past, -1)
         self._tally(past).closed.add(at)
@@ -440,7 +440,7 @@ class Watching:
         self._fresh.discard(past.id)
         return {_key(past)}
 
-    def _count(self, session: _Row, by: int) -> None:
+    def _count(self, session: Session, by: int) -> None:
         works = by * (session.state in _WORKING)
         tally = self._tally(session)
         tally.count += by
@@ -448,7 +448,7 @@ class Watching:
         self._working += works
         self._roles[_key(session).role] += by
 
-    def _note(self, past: _Row | None, session: _Row, now: Instant) -> None:
+    def _note(self, past: Session | None, session: Session, now: Instant) -> None:
         """What a session has done since the last look."""
         tally = self._tally(session)
         if past is None and self._at is not None:
@@ -470,7 +470,7 @@ class Watching:
             self._role_peaks[key.role] = max(self._role_peaks[key.role], self._roles[key.role])
         self._most_working = max(self._most_working, self._working)
 
-    def _tally(self, session: _Row) -> Tally:
+    def _tally(self, session: Session) -> Tally:
         key = _key(session)
         if key not in self._tallies:
             if len(self._tallies) >= MOST_CROWDS:
@@ -482,7 +482,7 @@ class Watching:
         members = defaultdict[Key, list[Session]](list)
         for row in self._known.values():
             if (key := _key(row)) in self._tallies:
-                members[key].append(row.session() if isinstance(row, Seen) else row)
+                members[key].append(row)
         recently = now - self._lately
         for key, sessions in members.items():
             tally = self._tallies[key]
@@ -503,18 +503,18 @@ class Watching:
             )
 
 
-def _is_client(session: _Row, look: Snapshot | Reading) -> bool:
+def _is_client(session: Session, look: Snapshot | RecordedSnapshot) -> bool:
     """Whether it is neither a walsender nor a reaper."""
     who = session.identity
     ours = who.application == REAPER_APPLICATION and who.role == look.watcher.role
     return session.kind == CLIENT_BACKEND and not ours and session.id.pid != look.watcher.pid
 
 
-def _key(session: _Row) -> Key:
+def _key(session: Session) -> Key:
     return Key(session.identity.role or "", session.identity.application or "")
 
 
-def _note_change(tally: Tally, past: _Row, session: _Row, before: Instant, now: Instant) -> None:
+def _note_change(tally: Tally, past: Session, session: Session, before: Instant, now: Instant) -> None:
     """A session that went on: for how long it had waited, and how long its transaction was."""
     if past.state_change is None:
         return

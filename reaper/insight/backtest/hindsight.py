@@ -1,113 +1,98 @@
-"""What became of those whom a backtest took: the same fates, and the same regret, as of a rehearsal."""
+"""What happened to the sessions that a backtest terminated: outcomes and regret as of a dry run."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from reaper.insight.backtest.replay import Stretch, Taken
+from reaper.insight.backtest.replay import ReplayStep, Termination
 from reaper.insight.dryrun.outcomes import Fate, Fated, Look, Standing, Watched, fates, unused
 from reaper.insight.dryrun.regret import Limit, Regret, Trial, limit_under
-from reaper.policy.seen import Reading, Seen, Sighting
+from reaper.insight.recorded import RecordedSnapshot
 from reaper.policy.session import SessionId
 from reaper.policy.time import SECOND, Instant, Span
 
-MOST_TRIALS: Final = 100_000
-"""So many of a policy are remembered one by one, to work out another limit; all of them are counted."""
-
+_MAX_TRIALS: Final = 100_000
+"""Terminations of a policy that are remembered one by one, to propose another limit; all are counted."""
 _BLIND_AFTER: Final = Span(60 * SECOND)
-_BLIND_READINGS: Final = 3
+_BLIND_SNAPSHOTS: Final = 3
 
 
 class Hindsight:
-    """Watches whoever was taken until something becomes of it."""
+    """Follows each terminated session until its outcome is known."""
 
-    def __init__(self, server: str, named: Callable[[str | None], str]) -> None:
+    def __init__(self, server: str, label: Callable[[str | None], str]) -> None:
         self._server = server
-        self._named = named
+        self._label = label
         self._watched: defaultdict[SessionId, list[Watched]] = defaultdict(list)
         self._at: Instant | None = None
         self._trials: defaultdict[str, list[Trial]] = defaultdict(list)
-        self._counts: defaultdict[str, Counter[object]] = defaultdict(Counter)
-        self.applications: defaultdict[str, Counter[object]] = defaultdict(Counter)
-        """The same for each application."""
+        self._policies: defaultdict[str, Counter[Fate | None]] = defaultdict(Counter)
+        self._applications: defaultdict[str, Counter[Fate | None]] = defaultdict(Counter)
 
-    def read(self, reading: Reading, stretch: Stretch) -> None:
-        """Go on to this reading, and watch those that were taken on the way; it marks who was before."""
-        for number, taken in enumerate(stretch.taken):
-            one = _watched(taken, number)
+    def read(self, recorded: RecordedSnapshot, step: ReplayStep) -> None:
+        """Go on to this snapshot, and mark terminations in the step that were known before."""
+        for number, termination in enumerate(step.terminations):
+            one = _watched(termination, number)
             if any(known.key == one.key for known in self._watched[one.id]):
-                stretch.taken[number] = taken._replace(again=True)  # as after a restart of the service
+                step.terminations[number] = termination._replace(again=True)
             else:
                 self._watched[one.id].append(one)
-        if self._watched:
-            self._look(reading, {one.reap.session.id for one in stretch.taken})
-        self._at = reading.at
+        for partial in recorded.partial:
+            known = {one.id: Standing.of(one) for one in partial.sessions if one.id in self._watched}
+            self._settle(known, Look(at=partial.at, before=partial.at, blind_after=_BLIND_AFTER))
+        new = (one.reap.session for one in step.terminations)
+        touched = {one.id for one in (*(now for _, now in recorded.changed), *recorded.left, *new)}
+        now: dict[SessionId, Standing | None] = {}
+        for who in touched & self._watched.keys():
+            session = recorded.sessions.get(who)
+            now[who] = None if session is None else Standing.of(session)
+        blind_after = Span(max(_BLIND_SNAPSHOTS * recorded.every, _BLIND_AFTER))
+        before = recorded.at if self._at is None else self._at
+        self._settle(now, Look(at=recorded.at, before=before, blind_after=blind_after))
+        self._at = recorded.at
 
     def end(self) -> None:
-        """The history ends: whoever is still as it was, was not used until then."""
-        if self._at is None:
-            return
-        for several in self._watched.values():
-            for one in several:
-                self._note(unused(one, self._at))
+        """Count the sessions that were not used until the end of the history."""
+        for watched in self._watched.values():
+            for one in watched:
+                self._count(unused(one, one.at if self._at is None else self._at))
         self._watched.clear()
 
     def regret(self, policy: str) -> Regret:
-        """Of those that a policy took."""
-        return _regret(self._counts[policy])
+        """Return the regret of a policy."""
+        return _regret(self._policies[policy])
 
-    def regret_of_application(self, application: str) -> Regret:
-        """Of an application's sessions."""
-        return _regret(self.applications[application])
+    def regret_of_application(self, label: str) -> Regret:
+        """Return the regret over the sessions of an application."""
+        return _regret(self._applications[label])
 
     def limit(self, policy: str) -> Limit | None:
-        """The idle limit at which few would have been regretted."""
+        """Return the idle limit at which few terminations of a policy would have been regretted."""
         return limit_under(self._trials[policy])
 
-    def _look(self, reading: Reading, new: set[SessionId]) -> None:
-        for sighting in reading.sightings:
-            self._glance(sighting)
-        ids = {*(now.id for _, now in reading.changed), *(was.id for was in reading.left), *new}
-        seen = dict[SessionId, Standing | None]()
-        for who in ids & self._watched.keys():
-            now = reading.sessions.get(who)
-            seen[who] = now and _standing(now)
-        blind_after = Span(max(_BLIND_READINGS * reading.every, _BLIND_AFTER))
-        before = reading.at if self._at is None else self._at
-        self._settle(seen, Look(at=reading.at, before=before, blind_after=blind_after))
-
-    def _glance(self, sighting: Sighting) -> None:
-        """Who fell due again between two readings was used before; the next may show them no more."""
-        seen = {now.id: _standing(now) for now in sighting.sessions if now.id in self._watched}
-        self._settle(seen, Look(at=sighting.at, before=sighting.at, blind_after=_BLIND_AFTER))
-
-    def _settle(self, seen: Mapping[SessionId, Standing | None], look: Look) -> None:
-        watched = [one for who in seen for one in self._watched[who] if one.at <= look.at]
-        for fated in fates(watched, seen, look):
+    def _settle(self, now: Mapping[SessionId, Standing | None], look: Look) -> None:
+        watched = [one for who in now for one in self._watched[who] if one.at <= look.at]
+        for fated in fates(watched, now, look):
             self._watched[fated.watched.id].remove(fated.watched)
-            self._note(fated)
-        for who in [who for who in seen if not self._watched[who]]:
+            self._count(fated)
+        for who in [who for who in now if not self._watched[who]]:
             del self._watched[who]
 
-    def _note(self, fated: Fated) -> None:
+    def _count(self, fated: Fated) -> None:
         trial = Trial.of(fated, self._server)
         trials = self._trials[trial.policy]
-        if len(trials) < MOST_TRIALS:
+        if len(trials) < _MAX_TRIALS:
             trials.append(trial)
-        self._counts[trial.policy][trial.counts_as] += 1
-        self.applications[self._named(trial.identity.application)][trial.counts_as] += 1
+        self._policies[trial.policy][trial.counts_as] += 1
+        self._applications[self._label(trial.identity.application)][trial.counts_as] += 1
 
 
-def _standing(seen: Seen) -> Standing:
-    return Standing(seen.state_change, seen.query_start, seen.xact_start)
+def _watched(termination: Termination, number: int) -> Watched:
+    intent = f"{termination.at}-{number}"
+    return Watched(intent=intent, reap=termination.reap, at=termination.at, cycle="", rules="")
 
 
-def _watched(taken: Taken, number: int) -> Watched:
-    return Watched(intent=f"{taken.at}-{number}", reap=taken.reap, at=taken.at, cycle="", rules="")
-
-
-def _regret(counts: Counter[object]) -> Regret:
-    """As `Regret.of` counts, without keeping what was counted."""
+def _regret(counts: Counter[Fate | None]) -> Regret:
     return Regret(
         unused=counts[Fate.UNUSED],
         left=counts[Fate.LEFT],

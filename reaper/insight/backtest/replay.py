@@ -1,361 +1,44 @@
-"""A history judged as the service would have judged it: same decision, same memory, same rhythm.
+"""Decides over a recorded history as the service would have decided: same decision, same memory, same rhythm.
 
-Between two readings a session that is as it was has been so all the time, so what falls due there is judged
-at its very moment; of one that has changed meanwhile nothing is known but what the later reading tells, and
-it is not taken. Whoever is taken stays in the history and counts as gone until its client uses it again: then
-the client would have had to connect anew. That is what a dry run does as well.
+A session that shows the same state in two snapshots has been in it all the time, so it is decided on at the
+very moment at which it falls due. A session that changed in between is known from the later snapshot alone,
+and is not terminated. A terminated session stays in the history, as under a dry run, and its slot counts as
+free until its client uses it again: then the client would have had to connect anew.
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
-from reaper.policy.decide import decide, questions
+from reaper.insight.recorded import CycleMark, RecordedSnapshot, state_since, unused_since
+from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.plan import BrakeTrip, Outcome, Plan, Reap, Result, Spared, unknown
 from reaper.policy.rules import Action, Rules
-from reaper.policy.seen import Mark, Reading, Seen, stands
-from reaper.policy.session import CLIENT_BACKEND, Facts, Session, SessionId, Slots, Snapshot, Watcher
+from reaper.policy.session import CLIENT_BACKEND, Facts, Session, SessionId, Snapshot
 from reaper.policy.time import SECOND, Instant, Span
-
-_RESTLESS: Final = {Spared.PACE, Spared.FIRST_SIGHTING, Spared.CAP}
-"""What spares now and may not spare next time, though nothing has changed."""
-_MINUTE: Final = 60 * SECOND
-_FEW: Final = 16
-_NOBODY: Final = Watcher(pid=0, role="", superuser=False)
-
-
-class Gates(NamedTuple):
-    """Which policies rest at a moment."""
-
-    closed: frozenset[str] = frozenset()
-    """Those that rest, whichever of those that were taken is left out."""
-    without_freed: frozenset[str] = frozenset()
-    """Those that would rest without the slots that were freed."""
-
-
-_OPEN: Final = Gates()
-
-
-class Calm:
-    """Knows whether the last plan would be made again."""
-
-    def __init__(self, rules: Rules) -> None:
-        self._gated = [policy for policy in rules.awake if policy.when or policy.during]
-        self._rehearsing = frozenset(policy.name for policy in rules.rehearsing)
-        self._was: Gates | None = None
-        self._braked_at: int | None = None
-        self._known: dict[tuple[int, Slots], frozenset[str]] = {}
-
-    def disturb(self) -> None:
-        """Something has changed."""
-        self._was = None
-
-    @property
-    def lasts(self) -> bool:
-        """Whether it goes on however much time passes."""
-        return self._was is not None and not self._gated and self._braked_at is None
-
-    def gates(self, at: Instant, slots: Slots, freed: int) -> Gates:
-        """Which policies rest now, with all slots that are used and without those that were freed."""
-        if not self._gated:
-            return _OPEN
-        closed = self._closed(at, slots)
-        if not freed:
-            return Gates(closed, closed)
-        without = self._closed(at, replace(slots, used=max(slots.used - freed, 0)))
-        # A rehearsal finds the slots free of all that were taken; an enforcing policy may not.
-        return Gates(closed | (without & self._rehearsing), without)
-
-    def _closed(self, at: Instant, slots: Slots) -> frozenset[str]:
-        key = at // _MINUTE, slots  # no window is told more exactly
-        if key not in self._known:
-            look = Snapshot(server="", at=at, slots=slots, watcher=_NOBODY, sessions=())
-            closed = frozenset(policy.name for policy in self._gated if policy.rests(look))
-            self._known = {**(self._known if len(self._known) < _FEW else {}), key: closed}
-        return self._known[key]
-
-    def holds(self, gates: Gates, used: int) -> bool:
-        """Whether the last plan stands; a brake counts the clients as well."""
-        return self._was is not None and self._was == gates and self._braked_at in {None, used}
-
-    def judged(self, plan: Plan, gates: Gates, used: int) -> None:
-        """This was decided."""
-        self._braked_at = used if plan.brakes else None
-        restless = any(
-            isinstance(verdict, Reap) or verdict.by in _RESTLESS
-            for verdict in (*plan.judged, *plan.rehearsed_beside)
-        )
-        self._was = None if restless else gates
-
-
-class Ripe:
-    """Sessions by the policies whose ages they have reached."""
-
-    def __init__(self) -> None:
-        self.sessions: dict[SessionId, Session] = {}
-        self._policies: dict[SessionId, frozenset[str]] = {}
-        self._under: dict[str, dict[SessionId, None]] = {}
-
-    def __contains__(self, who: SessionId) -> bool:
-        """Whether it is among them."""
-        return who in self.sessions
-
-    def __bool__(self) -> bool:
-        """Whether there is anybody."""
-        return bool(self.sessions)
-
-    def put(self, session: Session, policies: Iterable[str]) -> None:
-        """These policies could mean it by now."""
-        names = frozenset(policies)
-        before = self._policies.get(session.id, frozenset())
-        for name in names - before:
-            self._under.setdefault(name, {})[session.id] = None
-        self._policies[session.id] = names | before
-        self.sessions[session.id] = session
-
-    def swap(self, session: Session) -> None:
-        """It is still as it was, and something is known anew of it."""
-        self.sessions[session.id] = session
-
-    def pop(self, who: SessionId) -> frozenset[str]:
-        """It is among them no longer; under which policies it was."""
-        if self.sessions.pop(who, None) is None:
-            return frozenset()
-        names = self._policies.pop(who)
-        for name in names:
-            del self._under[name][who]
-        return names
-
-    def under(self, policies: Collection[str]) -> Mapping[SessionId, Session]:
-        """Those whom any of these policies could mean."""
-        found = dict[SessionId, Session]()
-        for name in policies:
-            for who in self._under.get(name, ()):
-                found[who] = self.sessions[who]
-        return found
-
-
-_MANY: Final = 4_096
-
-
-class Ripening:
-    """The sessions of one server under one set of rules."""
-
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
-        self._queue: list[tuple[Instant, SessionId]] = []
-        self._queued: dict[SessionId, Instant] = {}
-
-    def expect(self, seen: Seen) -> None:
-        """From now on it is like this."""
-        soonest = self.soonest(seen)
-        if soonest is not None:
-            self._push(seen.id, soonest)
-
-    def forget(self, who: SessionId) -> None:
-        """It has left."""
-        self._queued.pop(who, None)
-
-    def soonest(self, seen: Seen) -> Instant | None:
-        """No policy can mean it before this moment; nothing when none ever will as it is."""
-        meant = self._rules.meaning(seen)
-        if not meant.policies or seen.state_change is None:
-            return None
-        return Instant(seen.state_change + meant.soonest)
-
-    def come(self, until: Instant, sessions: Mapping[SessionId, Seen]) -> Iterable[Seen]:
-        """Those who could fall due by this moment, and wait no more."""
-        while self._queue and self._queue[0][0] <= until:
-            moment, who = heappop(self._queue)
-            if self._queued.get(who) != moment:
-                continue
-            del self._queued[who]
-            seen = sessions[who]
-            soonest = self.soonest(seen)
-            if soonest is not None and soonest > until:
-                self._push(who, soonest)
-            elif soonest is not None and unknown(seen) is None:
-                yield seen
-        if len(self._queue) > _MANY + 4 * len(self._queued):
-            self._queue = [(moment, who) for who, moment in self._queued.items()]
-            heapify(self._queue)
-
-    def wait(self, who: SessionId, moment: Instant) -> None:
-        """It is to be asked again at this moment."""
-        self._push(who, moment)
-
-    def due(self, session: Session | Seen, after: Instant | None) -> Instant | None:
-        """When the next policy means it, if it stays as it is: the first, or the first after a moment."""
-        moments = (policy.match.due(session) for policy in self._rules.meaning(session).policies)
-        return min(
-            (due for due in moments if due is not None and (after is None or due > after)), default=None
-        )
-
-    def reached(self, session: Session, at: Instant) -> Iterator[str]:
-        """The policies whose ages it has reached by then."""
-        for policy in self._rules.meaning(session).policies:
-            due = policy.match.due(session)
-            if due is not None and due <= at:
-                yield policy.name
-
-    def missed(self, was: Seen, after: Instant, until: Instant, resting: Collection[str]) -> bool:
-        """Whether a policy could have met it between these moments, had it stayed as it was for so long."""
-        soonest = self.soonest(was)
-        if soonest is None or soonest > until:
-            return False
-        meant = self._rules.meaning(was)
-        for policy in meant.policies:
-            due = None if policy.name in meant.allowed or policy.name in resting else policy.match.due(was)
-            if due is not None and after < due <= until:
-                return True
-        return False
-
-    def _push(self, who: SessionId, moment: Instant) -> None:
-        queued = self._queued.get(who)
-        if queued is None or moment < queued:
-            self._queued[who] = moment
-            heappush(self._queue, (moment, who))
-
-
-class _Due(NamedTuple):
-    at: Instant
-    number: int
-    """No two are equal, so that sessions are never compared."""
-    session: Session
-    until: Instant | None
-    """It is known to be like this until then; None as long as the reading says."""
-
-
-class Occasions:
-    """What falls due on the way to a reading."""
-
-    def __init__(
-        self,
-        ripening: Ripening,
-        ripe: Ripe,
-        reading: Reading,
-        last: Instant | None,
-    ) -> None:
-        self._ripening = ripening
-        self._ripe = ripe
-        self._reading = reading
-        self._count = 0
-        self._known: list[_Due] = []
-        self._waiting: list[_Due] = []
-        """Sessions of which the last look could not know yet, by the moment from which on one could."""
-        self._passing: list[_Due] = []
-        """Sessions that are like this for a while only, by the end of it."""
-        self.came_and_went: list[SessionId] = []
-        for seen in ripening.come(reading.at, reading.sessions):
-            session = seen.session(reading.counted_from)
-            due = ripening.due(session, last if seen.id in ripe else None)
-            self._add(session, due, None, last)
-        for sighting in reading.sightings:
-            for seen in sighting.sessions:
-                now = reading.sessions.get(seen.id)
-                if now is None or not stands(now, seen):
-                    session = seen.session(reading.counted_from)
-                    self._add(session, ripening.due(session, None), sighting.at, last)
-
-    @property
-    def are_over(self) -> bool:
-        """Whether nobody falls due any more."""
-        return not (self._known or self._waiting or self._passing)
-
-    def next_due(self) -> Instant | None:
-        """The next deadline of whom the last look has known."""
-        return self._known[0].at if self._known else None
-
-    def reach(self, at: Instant) -> set[str]:
-        """Those who are due by now are ripe; for which policies there is anything new."""
-        new = self._pass(at)
-        while self._waiting and self._waiting[0].at <= at:
-            _, number, session, until = heappop(self._waiting)
-            due = self._ripening.due(session, None)
-            if due is not None:
-                heappush(self._known, _Due(due, number, session, until))
-        while self._known and self._known[0].at <= at:
-            one = heappop(self._known)
-            if one.until is not None and one.until < at:
-                continue
-            names = set(self._ripening.reached(one.session, at))
-            self._ripe.put(one.session, names)
-            new |= names
-            if one.until is not None:
-                self._count += 1
-                heappush(self._passing, one._replace(at=one.until, number=self._count))
-            self._again(one, at)
-        return new
-
-    def leave(self) -> None:
-        """The reading is reached: whoever is still to fall due does so on the way to the next one."""
-        self._pass(None)
-        for one in self._known:
-            if one.until is None:
-                self._ripening.wait(one.session.id, one.at)
-        for one in self._waiting:
-            if one.until is None and (due := self._ripening.due(one.session, None)) is not None:
-                self._ripening.wait(one.session.id, due)
-
-    def _add(
-        self, session: Session, due: Instant | None, until: Instant | None, last: Instant | None
-    ) -> None:
-        if due is None:
-            return
-        if due > (self._reading.at if until is None else until):
-            if until is None:
-                self._ripening.wait(session.id, due)
-            return
-        self._count += 1
-        since = session.id.backend_start if session.state_change is None else session.state_change
-        if last is not None and since <= last < due:
-            heappush(self._known, _Due(due, self._count, session, until))
-        else:
-            heappush(self._waiting, _Due(since, self._count, session, until))
-
-    def _again(self, one: _Due, at: Instant) -> None:
-        """Another policy may mean it later."""
-        due = self._ripening.due(one.session, at)
-        if due is None:
-            return
-        if due <= (self._reading.at if one.until is None else one.until):
-            self._count += 1
-            heappush(self._known, one._replace(at=due, number=self._count))
-        elif one.until is None:
-            self._ripening.wait(one.session.id, due)
-
-    def _pass(self, at: Instant | None) -> set[str]:
-        """Let go of those who are no longer known to be as they were; all of them at the end."""
-        new = set[str]()
-        while self._passing and (at is None or self._passing[0].at < at):
-            session = heappop(self._passing).session
-            if self._ripe.sessions.get(session.id) is session:
-                new |= self._ripe.pop(session.id)
-                self.came_and_went.append(session.id)
-        return new
 
 
 class Rhythm(NamedTuple):
-    """How often the service looks."""
+    """The times between cycles of the service."""
 
     interval: Span
     precision: Span
 
 
-class Taken(NamedTuple):
-    """A session that would have been taken, and when."""
+class Termination(NamedTuple):
+    """A session that would have been terminated."""
 
     at: Instant
     reap: Reap
     again: bool = False
-    """The same act once more: since it was taken the session has stayed as it was, and nobody had looked."""
+    """The same session in the same state as before: after a gap the replay begins anew."""
 
 
-class Level(NamedTuple):
-    """How many slots were used, and how many would have been."""
+class SlotUse(NamedTuple):
+    """The slots in use at one moment, and those that would have been in use."""
 
     at: Instant
     used: int
@@ -363,280 +46,364 @@ class Level(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Stretch:
-    """What would have happened from one reading to the next."""
+class ReplayStep:
+    """What would have happened from one snapshot of the history to the next."""
 
-    at: Instant
     gap: Span | None = None
-    """Nothing is known of so long a time before it; everybody is seen for the first time again."""
-    taken: list[Taken] = field(default_factory=list)
+    """The length of a gap before this snapshot; all sessions are new after it."""
+    terminations: list[Termination] = field(default_factory=list)
     trips: list[tuple[Instant, BrakeTrip]] = field(default_factory=list)
-    levels: list[Level] = field(default_factory=list)
+    slots: list[SlotUse] = field(default_factory=list)
     back: list[SessionId] = field(default_factory=list)
-    """Who counted as gone and does so no longer: it was used again, or has left by itself."""
+    """Sessions that no longer count as terminated: used again, or closed."""
     uncertain: int = 0
-    """Who changed or left between two readings when it could have been taken there."""
-    looks: int = 0
+    """Sessions that changed or left after they had fallen due: the service may have terminated them."""
+    cycles: int = 0
 
 
-_REHEARSED: Final = Outcome(result=Result.REHEARSED)
+class DueQueue:
+    """The sessions of one server by the earliest moment at which a policy could match them."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._heap: list[tuple[Instant, SessionId]] = []
+        self._queued: dict[SessionId, Instant] = {}
+
+    def expect(self, session: Session) -> None:
+        """Queue a session as it is now; if it is queued for an earlier moment already, that one stays."""
+        meant = self._rules.meaning(session)
+        if meant.policies and session.state_change is not None:
+            self.put(session.id, Instant(session.state_change + meant.soonest))
+
+    def put(self, who: SessionId, moment: Instant) -> None:
+        """Queue a session for this moment."""
+        queued = self._queued.get(who)
+        if queued is None or moment < queued:
+            self._queued[who] = moment
+            heappush(self._heap, (moment, who))
+
+    def remove(self, who: SessionId) -> None:
+        """Forget a session that has left."""
+        self._queued.pop(who, None)
+        if len(self._heap) > _MAX_STALE + 4 * len(self._queued):
+            self._heap = [(moment, each) for each, moment in self._queued.items()]
+            heapify(self._heap)
+
+    def pop(self, until: Instant, sessions: Mapping[SessionId, Session]) -> Iterator[Session]:
+        """Take out the sessions that could fall due by this moment."""
+        while self._heap and self._heap[0][0] <= until:
+            moment, who = heappop(self._heap)
+            if self._queued.get(who) == moment:
+                del self._queued[who]
+                session = sessions[who]
+                # It may have been used since it was queued.
+                self.expect(session)
+                if self._queued.get(who, until + 1) <= until:
+                    del self._queued[who]
+                    yield session
+
+    def moments(self, session: Session) -> list[Instant]:
+        """Return the moments at which policies match the session if it stays as it is."""
+        policies = () if unknown(session) else self._rules.meaning(session).policies
+        return sorted({due for policy in policies if (due := policy.match.due(session)) is not None})
+
+
+_MAX_STALE: Final = 4_096
+_DRY_RUN: Final = Outcome(result=Result.REHEARSED)
+_MINUTE: Final = 60 * SECOND
 _GAP: Final = Span(60 * SECOND)
-"""Readings so far apart, and thrice as far as they were meant to be, leave something out."""
-_MISSED: Final = 3
+_GAP_INTERVALS: Final = 3
 
 
 class Replay:
-    """Judges the readings of one server, one after the other."""
+    """Decides over the snapshots of one server, one after the other."""
 
-    def __init__(self, rules: Rules, rhythm: Rhythm, *, thrifty: bool = True) -> None:
+    def __init__(self, rules: Rules, rhythm: Rhythm) -> None:
         self.rules = rules
         self.rhythm = rhythm
-        self.thrifty = thrifty
-        """Whether it leaves out what cannot matter; the other way is there to compare."""
-        self.capped = any(policy.cap for policy in rules.awake)
-        self.calm = Calm(rules)
-        self._at: Instant | None = None
+        self.counts_all = any(policy.cap for policy in rules.awake)
+        """True if a policy counts sessions that are not due."""
+        self._before: RecordedSnapshot | None = None
+        self._used_before = CycleMark(Instant(0), 0)
         self._restart()
 
     def _restart(self) -> None:
-        self.ripening = Ripening(self.rules)
-        self.ripe = Ripe()
+        self.queue = DueQueue(self.rules)
+        self.due: dict[str, dict[SessionId, Session]] = {policy.name: {} for policy in self.rules.awake}
+        """The sessions that have reached the ages of each policy."""
         self.memory = Memory()
         self.gone: set[SessionId] = set()
-        """Those who were taken, and were not used since."""
+        """Sessions that were terminated, and were not used since."""
         self.last: Instant | None = None
-        """The last look."""
-        self.hurry = False
-        """Whether somebody waits for a second look."""
-        self.used = 0
-        self.facts = Facts()
-        self._counted_from: Instant | None = None
-        self.calm.disturb()
+        """The last cycle."""
+        self.is_second_due = False
+        """True if a session waits for a second cycle that must agree."""
+        self.changes = 0
+        """Counts the changes of what is due."""
+        self.settled: tuple[object, ...] | None = None
+        """What the last decision depended on, if it terminated no session."""
 
-    def level(self, at: Instant, used: int) -> Level:
-        """How many slots are used, and how many would be."""
-        return Level(at, used, max(used - len(self.gone), 0))
-
-    def read(self, reading: Reading) -> Stretch:
-        """Go on to this reading."""
-        stretch = Stretch(at=reading.at)
-        if self._at is None or self._breaks(self._at, reading):
-            stretch.gap = None if self._at is None else Span(max(reading.at - self._at, 0))
-            stretch.back = list(self.gone)
+    def read(self, recorded: RecordedSnapshot) -> ReplayStep:
+        """Go on to this snapshot."""
+        step, before = ReplayStep(), self._before
+        if before is None or _is_broken(before, recorded):
+            step.gap = None if before is None else Span(max(recorded.at - before.at, 0))
+            step.back = list(self.gone)
             self._restart()
-            self._counted_from = reading.counted_from
-            for seen in reading.sessions.values():
-                self.ripening.expect(seen)
-            begin = reading.at
+            for session in recorded.sessions.values():
+                self.queue.expect(session)
+            before = recorded
         else:
-            begin = self._at
-            self._change(reading, begin, stretch)
-        _Walk(self, reading, begin, stretch).go()
-        self._at, self.used, self.facts = reading.at, reading.slots.used, reading.facts
-        return stretch
+            self._apply_changes(before.at, recorded, step)
+        _CyclesBetween(self, before, recorded, step).run()
+        self._before = recorded
+        return step
 
-    def _breaks(self, before: Instant, reading: Reading) -> bool:
-        """Whether what lies between is unknown, or the clock has jumped: then everybody is new."""
-        apart = reading.at - before
-        return apart > max(_GAP, _MISSED * reading.every) or reading.counted_from != self._counted_from
+    def _apply_changes(self, after: Instant, recorded: RecordedSnapshot, step: ReplayStep) -> None:
+        for was, now in recorded.changed:
+            if was is None:
+                self.queue.expect(now)
+            elif not unused_since(was, now):
+                self.queue.expect(now)
+                self.drop(now.id, step)
+                moments = (now.state_change, now.query_start)
+                later = (each for each in moments if each and each > (was.state_change or 0))
+                until = min((*later, recorded.at))
+                step.uncertain += self._may_have_matched(was, after, until, recorded)
+        for was in recorded.left:
+            self.queue.remove(was.id)
+            self.drop(was.id, step)
+            step.uncertain += self._may_have_matched(was, after, recorded.at, recorded)
 
-    def _change(self, reading: Reading, begin: Instant, stretch: Stretch) -> None:
-        for was, now in reading.changed:
-            if was is not None and stands(was, now):
-                continue
-            self.ripening.expect(now)
-            self._drop(now.id, stretch)
-            if was is not None:
-                moments = (now.state_change, now.query_start, reading.at)
-                began = was.state_change or 0
-                woke = min((each for each in moments if each and each > began), default=reading.at)
-                self._doubt(was, begin, woke, reading, stretch)
-        for was in reading.left:
-            self.ripening.forget(was.id)
-            self._drop(was.id, stretch)
-            self._doubt(was, begin, reading.at, reading, stretch)
+    def take_due(self, session: Session, at: Instant) -> None:
+        """Note the policies whose ages a session has reached by this moment."""
+        for policy in self.rules.meaning(session).policies:
+            due = policy.match.due(session)
+            if due is not None and due <= at:
+                self.due[policy.name][session.id] = session
+                self.changes += 1
 
-    def _drop(self, who: SessionId, stretch: Stretch) -> None:
-        if self.ripe.pop(who):
-            self.calm.disturb()
+    def candidates(self, at: Snapshot) -> dict[SessionId, Session]:
+        """Return the sessions that are due under a policy that does not rest, and those terminated before."""
+        found = dict[SessionId, Session]()
+        for policy in self.rules.awake:
+            sessions, before = self.due[policy.name], self.memory.taken
+            rests = policy.rests(at)
+            found.update((who, one) for who, one in sessions.items() if not rests or who in before)
+        return found
+
+    def drop(self, who: SessionId, step: ReplayStep) -> None:
+        """Forget how a session was: it was used or closed."""
+        for sessions in self.due.values():
+            self.changes += sessions.pop(who, None) is not None
         if who in self.gone:
             self.gone.remove(who)
-            stretch.back.append(who)
+            step.back.append(who)
 
-    def _doubt(self, was: Seen, after: Instant, until: Instant, reading: Reading, stretch: Stretch) -> None:
-        """It could have been taken before it changed, by a policy that acts at this time."""
-        resting = self.calm.gates(reading.at, reading.slots, 0).closed
-        if self.ripening.missed(was, after, until, resting):
-            known = (seen for sighting in reading.sightings for seen in sighting.sessions)
-            stretch.uncertain += not any(seen.id == was.id and stands(was, seen) for seen in known)
+    def _may_have_matched(
+        self, was: Session, after: Instant, until: Instant, recorded: RecordedSnapshot
+    ) -> bool:
+        """Return True if the session fell due before it changed, and no partial snapshot shows it then."""
+        meant = self.rules.meaning(was)
+        if not meant.policies or was.state_change is None or was.state_change + meant.soonest > until:
+            return False
+        policies = (policy for policy in meant.policies if policy.name not in meant.allowed)
+        acting = (policy for policy in policies if after < (policy.match.due(was) or after) <= until)
+        known = (one for partial in recorded.partial for one in partial.sessions if one.id == was.id)
+        at = Snapshot(server="", at=recorded.at, slots=recorded.slots, watcher=recorded.watcher, sessions=())
+        return any(not policy.rests(at) for policy in acting) and not any(
+            unused_since(was, one) for one in known
+        )
 
 
-class _Walk:
-    """The looks from one reading to the next."""
+def _is_broken(before: RecordedSnapshot, now: RecordedSnapshot) -> bool:
+    """Return True if snapshots are missing in between, or the server's clock was set."""
+    gap = now.at - before.at > max(_GAP, _GAP_INTERVALS * now.every)
+    return gap or now.counted_from != before.counted_from
 
-    def __init__(self, replay: Replay, reading: Reading, begin: Instant, stretch: Stretch) -> None:
-        self._of = replay
-        self._reading = reading
-        self._begin = begin
-        self._stretch = stretch
-        self._occasions = Occasions(replay.ripening, replay.ripe, reading, replay.last)
-        self._arrivals = _arrivals(reading, begin)
-        self._base = Mark(begin, replay.used)
-        self._between = _between(replay.facts, reading.facts)
-        if replay.facts != reading.facts:
-            replay.calm.disturb()
 
-    def go(self) -> None:
-        """Look at every moment at which the service would have looked."""
-        of, reading = self._of, self._reading
-        looks = (look for look in reading.looks if look.at > self._begin)
-        mark = next(looks, None)
-        while (at := self._next(mark)) <= reading.at:
+@dataclass(slots=True)
+class _Stay:
+    """A session in one state, for as long as that is known, and the moments at which policies match it."""
+
+    session: Session
+    until: Instant | None
+    moments: list[Instant]
+
+
+class _CyclesBetween:
+    """The cycles from one snapshot to the next."""
+
+    def __init__(
+        self, replay: Replay, before: RecordedSnapshot, recorded: RecordedSnapshot, step: ReplayStep
+    ) -> None:
+        self._replay = replay
+        self._recorded = recorded
+        self._step = step
+        self._begin = before.at
+        self._base = CycleMark(before.at, before.slots.used)
+        self._facts = _facts_between(before.facts, recorded.facts)
+        self._arrivals = sorted(
+            now.id.backend_start
+            for was, now in recorded.changed
+            if was is None and now.kind == CLIENT_BACKEND and now.id.backend_start > before.at
+        )
+        self._stays = list(self._find_stays())
+
+    def _find_stays(self) -> Iterator[_Stay]:
+        queue, recorded = self._replay.queue, self._recorded
+        for session in list(queue.pop(recorded.at, recorded.sessions)):
+            moments = queue.moments(session)
+            yield _Stay(session, None, [moment for moment in moments if moment <= recorded.at])
+            later = [moment for moment in moments if moment > recorded.at]
+            if later:
+                queue.put(session.id, later[0])
+        for partial in recorded.partial:
+            for session in partial.sessions:
+                now = recorded.sessions.get(session.id)
+                if now is None or not unused_since(session, now):
+                    moments = [each for each in queue.moments(session) if each <= partial.at]
+                    yield _Stay(session, partial.at, moments)
+
+    def run(self) -> None:
+        """Run a cycle at every moment at which the service would have run one."""
+        replay, recorded = self._replay, self._recorded
+        marks = (mark for mark in recorded.cycles if mark.at > self._begin)
+        mark = next(marks, None)
+        while (at := self._next(mark)) <= recorded.at:
             if mark is not None and mark.at == at:
-                self._base, mark = mark, next(looks, None)
-            self._look(at)
-            of.last = at
-        self._occasions.leave()
-        self._forget_who_went()
-        self._catch_up()
-        self._stretch.levels.append(of.level(reading.at, reading.slots.used))
+                self._base, mark = mark, next(marks, None)
+            if at == recorded.at:
+                self._refresh()
+            self._cycle(at)
+            replay.last = at
+        self._let_go(None)
+        self._refresh()
+        self._note_slots(recorded.at, recorded.slots.used)
 
-    def _next(self, mark: Mark | None) -> Instant:
-        """When the loop's rest ends; a look of which the history knows was the one that was meant."""
+    def _next(self, mark: CycleMark | None) -> Instant:
+        # A recorded cycle about as early as the planned one is the planned one.
         planned = self._planned()
-        return mark.at if mark is not None and mark.at <= planned + self._of.rhythm.precision else planned
+        return mark.at if mark is not None and mark.at <= planned + self._replay.rhythm.precision else planned
 
     def _planned(self) -> Instant:
-        """At the next deadline of which the last look has known, or with the interval."""
-        of, interval, precision = self._of, *self._of.rhythm
-        if of.last is None:
-            return self._reading.at
-        if of.hurry:
-            return Instant(of.last + precision)  # the second look that must agree
-        if (due := self._occasions.next_due()) is not None:
-            return Instant(of.last + min(max(due - of.last, precision), interval))
-        intervals = 1
-        if of.thrifty and self._occasions.are_over and (of.calm.lasts or not of.ripe):
-            intervals = max((self._reading.at - of.last) // interval, 1)
-        return Instant(of.last + intervals * interval)
+        """Return when the service would wake, by the deadlines that its last cycle could know."""
+        last, (interval, precision) = self._replay.last, self._replay.rhythm
+        if last is None:
+            return self._recorded.at
+        if self._replay.is_second_due:
+            return Instant(last + precision)
+        due = min(
+            (
+                moment
+                for stay in self._stays
+                if state_since(stay.session) <= last
+                for moment in stay.moments
+                if moment > last
+            ),
+            default=last + interval,
+        )
+        return Instant(last + min(max(due - last, precision), interval))
 
-    def _look(self, at: Instant) -> None:
-        of, stretch = self._of, self._stretch
-        stretch.looks += 1
-        of.hurry = False
-        new = self._occasions.reach(at)
-        self._forget_who_went()
-        if at == self._reading.at:
-            self._catch_up()
+    def _cycle(self, at: Instant) -> None:
+        replay, step = self._replay, self._step
+        step.cycles += 1
+        self._let_go(at)
+        self._take_due(at)
         used = self._used(at)
         if self._base.at == at:
-            stretch.levels.append(of.level(at, used))
-        slots = replace(self._reading.slots, used=used)
-        gates = of.calm.gates(at, slots, len(of.gone))
-        if new - gates.closed:
-            of.calm.disturb()
-        if of.thrifty and of.calm.holds(gates, used):
-            return
-        candidates = self._candidates(gates)
-        if of.thrifty and not candidates:
-            of.memory = replace(of.memory, braked=frozenset()) if of.ripe else Memory()
-            return
-        snapshot = self._snapshot(at, slots, candidates)
-        plan = decide(snapshot=snapshot, rules=of.rules, memory=self._memory())
-        of.calm.judged(plan, gates, used)
-        of.hurry = any(spare.by is Spared.FIRST_SIGHTING for spare in plan.matched_spares)
-        self._settle(snapshot, plan)
+            self._note_slots(at, used)
+        replay.is_second_due = False
+        minute = at // _MINUTE if any(policy.during for policy in replay.rules.awake) else 0
+        depends_on = (replay.changes, used, minute, self._facts_at(at))
+        if depends_on == replay.settled:
+            return  # most sessions that are due were terminated before, or are protected
+        snapshot = self._snapshot(at, used)
+        last = replay.last
+        due = [session.id for session in snapshot.sessions]
+        seen = frozenset(who for who in due if last is not None and who.backend_start <= last)
+        plan = decide(snapshot=snapshot, rules=replay.rules, memory=replace(replay.memory, seen=seen))
+        replay.is_second_due = any(spare.by is Spared.FIRST_SIGHTING for spare in plan.matched_spares)
+        self._carry_out(plan)
+        is_final = len(seen) == len(due) and not (plan.reaps or plan.rehearsals or replay.counts_all)
+        replay.settled = depends_on if is_final else None
 
-    def _settle(self, snapshot: Snapshot, plan: Plan) -> None:
-        of, stretch = self._of, self._stretch
-        taken = (*plan.reaps, *plan.rehearsals)
-        fresh = (trip for trip in plan.brakes if trip.policy.name not in of.memory.braked)
-        stretch.trips += [(snapshot.at, trip) for trip in fresh]
-        of.memory = of.memory.after(snapshot, [(reap, _REHEARSED) for reap in taken], plan.brakes)
-        for reap in taken:
-            stretch.taken.append(Taken(snapshot.at, reap))
-            if reap.action is Action.TERMINATE and reap.session.kind == CLIENT_BACKEND:
-                of.gone.add(reap.session.id)
+    def _carry_out(self, plan: Plan) -> None:
+        replay, step, at = self._replay, self._step, plan.at
+        reaps = (*plan.reaps, *plan.rehearsals)
+        new = [trip for trip in plan.brakes if trip.policy.name not in replay.memory.braked]
+        step.trips += [(at, trip) for trip in new]
+        step.terminations += [Termination(at, reap) for reap in reaps]
+        settled = [(reap, _DRY_RUN) for reap in reaps]
+        replay.memory = replay.memory.after(plan.snapshot, settled, plan.brakes)
+        replay.gone |= {
+            reap.session.id
+            for reap in reaps
+            if reap.action is Action.TERMINATE and reap.session.kind == CLIENT_BACKEND
+        }
 
-    def _candidates(self, gates: Gates) -> Mapping[SessionId, Session]:
-        """Those whom a policy that acts now could mean, and those to be remembered as taken."""
-        of = self._of
-        open_now = [policy.name for policy in of.rules.awake if policy.name not in gates.closed]
-        found = of.ripe.under(open_now)
-        if not found or not gates.closed:
-            return found
-        taken = {was.id for was in of.memory.rehearsed}
-        return {**found, **{who: of.ripe.sessions[who] for who in taken if who in of.ripe}}
-
-    def _memory(self) -> Memory:
-        """Who was there at the last look has been seen."""
-        last = self._of.last
-        seen = (who for who in self._of.ripe.sessions if last is not None and who.backend_start <= last)
-        return replace(self._of.memory, seen=frozenset(seen))
-
-    def _snapshot(self, at: Instant, slots: Slots, candidates: Mapping[SessionId, Session]) -> Snapshot:
-        of, reading = self._of, self._reading
-        snapshot = Snapshot(
-            server=reading.server,
+    def _snapshot(self, at: Instant, used: int) -> Snapshot:
+        """Return the sessions that are due, as the prefilter does; all of them if a policy counts them."""
+        replay, recorded = self._replay, self._recorded
+        empty = Snapshot(
+            server=recorded.server,
             at=at,
-            slots=slots,
-            watcher=reading.watcher,
-            sessions=tuple(candidates.values()),
-            unreadable=reading.unreadable,
-            facts=reading.facts if at == reading.at else self._between,
+            slots=replace(recorded.slots, used=used),
+            watcher=recorded.watcher,
+            sessions=(),
+            unreadable=recorded.unreadable,
+            facts=self._facts_at(at),
         )
-        if not of.thrifty or (of.capped and questions(snapshot, of.rules).everybody):
-            snapshot = replace(snapshot, sessions=self._everybody(at))
-        shown = sum(session.kind == CLIENT_BACKEND for session in snapshot.sessions)
-        return replace(snapshot, young=max(slots.used - shown, 0))
+        candidates = replay.candidates(empty)
+        shown = {**self._all_sessions(at), **candidates} if replay.counts_all else candidates
+        clients = sum(session.kind == CLIENT_BACKEND for session in shown.values())
+        return replace(empty, sessions=tuple(shown.values()), young=max(used - clients, 0))
 
-    def _everybody(self, at: Instant) -> tuple[Session, ...]:
-        """All who were there; of whom it is not known yet how they are then, nothing is."""
-        of, reading = self._of, self._reading
-        known = {
-            who: seen.session(reading.counted_from)
-            if seen.since <= at
-            else replace(seen.session(), state=None)
-            for who, seen in reading.sessions.items()
+    def _all_sessions(self, at: Instant) -> Mapping[SessionId, Session]:
+        # The state before the one that the later snapshot shows is not known.
+        return {
+            who: session if state_since(session) <= at else replace(session, state=None)
+            for who, session in self._recorded.sessions.items()
             if who.backend_start <= at
         }
-        return tuple({**known, **of.ripe.sessions}.values())
+
+    def _take_due(self, at: Instant) -> None:
+        for stay in self._stays:
+            if stay.moments and stay.moments[0] <= at and (stay.until is None or at <= stay.until):
+                while stay.moments and stay.moments[0] <= at:
+                    del stay.moments[0]
+                self._replay.take_due(stay.session, at)
+
+    def _let_go(self, at: Instant | None) -> None:
+        """Drop sessions that are no longer known to be in their state; None is the end of the walk."""
+        for stay in self._stays:
+            ended = stay.until is not None and (at is None or stay.until < at)
+            due = self._replay.due.values()
+            if ended and any(sessions.get(stay.session.id) is stay.session for sessions in due):
+                self._replay.drop(stay.session.id, self._step)
+
+    def _refresh(self) -> None:
+        """Take over what has changed in sessions that were not used: the xid age, the wait event."""
+        for sessions in self._replay.due.values():
+            new = [now for _, now in self._recorded.changed if sessions.get(now.id, now) is not now]
+            sessions.update((now.id, now) for now in new)
+            self._replay.changes += len(new)
+
+    def _note_slots(self, at: Instant, used: int) -> None:
+        self._step.slots.append(SlotUse(at, used, max(used - len(self._replay.gone), 0)))
+
+    def _facts_at(self, at: Instant) -> Facts:
+        return self._recorded.facts if at == self._recorded.at else self._facts
 
     def _used(self, at: Instant) -> int:
-        if at == self._reading.at:
-            return self._reading.slots.used
+        if at == self._recorded.at:
+            return self._recorded.slots.used
         came = bisect_right(self._arrivals, at) - bisect_right(self._arrivals, self._base.at)
         return self._base.used + came
 
-    def _catch_up(self) -> None:
-        """What a reading tells anew of those who are as they were: whom they hold up, what they hold back."""
-        of = self._of
-        if self._between != self._reading.facts:
-            of.calm.disturb()
-        for _, now in self._reading.changed:
-            if now.id in of.ripe:
-                of.ripe.swap(now.session(self._reading.counted_from))
-                of.calm.disturb()
 
-    def _forget_who_went(self) -> None:
-        """Who was like that for a while only, and was taken then, was used again or has left."""
-        for who in self._occasions.came_and_went:
-            if who in self._of.gone:
-                self._of.gone.remove(who)
-                self._stretch.back.append(who)
-        self._occasions.came_and_went.clear()
-
-
-def _arrivals(reading: Reading, begin: Instant) -> list[Instant]:
-    return sorted(
-        now.id.backend_start
-        for was, now in reading.changed
-        if was is None and now.kind == CLIENT_BACKEND and now.id.backend_start > begin
-    )
-
-
-def _between(before: Facts, after: Facts) -> Facts:
-    """What is sure in between: who waited at both ends, and whoever may have held a lock."""
+def _facts_between(before: Facts, after: Facts) -> Facts:
+    """Return what is certain in between: waiters at both ends, and every possible holder of a lock."""
     if before == after:
         return after
     held, holds = before.advisory_lock_holders, after.advisory_lock_holders

@@ -1,214 +1,183 @@
-"""A backtest: one set of rules over the history of one server, and what there is to tell of it.
-
-Memory does not grow with the length of the history: what is kept is counts, and what is drawn has a bounded
-number of steps.
-"""
+"""A backtest: one set of rules over the history of one server, and the counts that come of it."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
 from reaper.insight.backtest.hindsight import Hindsight
-from reaper.insight.backtest.replay import Level, Replay, Rhythm, Stretch
+from reaper.insight.backtest.replay import Replay, ReplayStep, Rhythm, SlotUse
+from reaper.insight.recorded import RecordedSnapshot
 from reaper.policy.rules import Rules
-from reaper.policy.seen import Reading, Seen
-from reaper.policy.session import CLIENT_BACKEND, SessionId, Slots
+from reaper.policy.session import CLIENT_BACKEND, Session, SessionId, Slots
 from reaper.policy.time import SECOND, Instant, Span
 
-MOST_STEPS: Final = 480
-_FIRST_STEP: Final = Span(10 * SECOND)
+MAX_BUCKETS: Final = 480
+_FIRST_WIDTH: Final = Span(10 * SECOND)
 
 
 @dataclass(slots=True)
-class Step:
-    """What was seen in one step of time."""
+class Bucket:
+    """One bucket of a timeline."""
 
     used: int = 0
-    """The most slots that were used."""
+    """The most slots that were in use."""
     would: int = 0
-    """The most slots that would have been used."""
-    taken: dict[str, int] = field(default_factory=dict)
-    """How many each policy would have taken."""
+    """The most slots that would have been in use."""
+    terminations: Counter[str] = field(default_factory=Counter)
+    """By policy."""
 
-    def merge(self, other: "Step") -> None:
-        """Both steps in one."""
+    def merge(self, other: "Bucket") -> None:
+        """Add another bucket to this one."""
         self.used = max(self.used, other.used)
         self.would = max(self.would, other.would)
-        for policy, count in other.taken.items():
-            self.taken[policy] = self.taken.get(policy, 0) + count
+        self.terminations.update(other.terminations)
 
 
-class Course:
-    """Slots and terminations over time."""
+class Timeline:
+    """Slots and terminations over time; the width of a bucket doubles when their number reaches its limit."""
 
     def __init__(self) -> None:
-        self.width = _FIRST_STEP
+        self.width = _FIRST_WIDTH
         self._began: Instant | None = None
-        self.steps: dict[int, Step] = {}
-        """By their number; a number without a step is a time of which nothing is known."""
-
-    def level(self, at: Instant, used: int, would: int) -> None:
-        """So many slots at this moment."""
-        step = self._step(at)
-        step.used = max(step.used, used)
-        step.would = max(step.would, would)
-
-    def taken(self, at: Instant, policy: str) -> None:
-        """A termination at this moment."""
-        step = self._step(at)
-        step.taken[policy] = step.taken.get(policy, 0) + 1
+        self.buckets: dict[int, Bucket] = {}
+        """By number; a missing number is a time of which nothing is known."""
 
     def moment(self, number: int) -> Instant:
-        """When a step begins."""
+        """Return when a bucket begins."""
         return Instant((self._began or 0) + number * self.width)
 
-    def _step(self, at: Instant) -> Step:
+    def bucket(self, at: Instant) -> Bucket:
+        """Return the bucket of a moment."""
         if self._began is None:
-            self._began = Instant(at // _FIRST_STEP * _FIRST_STEP)
-        while (number := max((at - self._began) // self.width, 0)) >= MOST_STEPS:
-            self._widen()
-        found = self.steps.get(number)
-        if found is None:
-            found = self.steps[number] = Step()
-        return found
-
-    def _widen(self) -> None:
-        self.width = Span(2 * self.width)
-        merged = dict[int, Step]()
-        for number, step in self.steps.items():
-            if number // 2 in merged:
-                merged[number // 2].merge(step)
-            else:
-                merged[number // 2] = step
-        self.steps = merged
+            self._began = Instant(at // _FIRST_WIDTH * _FIRST_WIDTH)
+        while (number := max((at - self._began) // self.width, 0)) >= MAX_BUCKETS:
+            self.width = Span(2 * self.width)
+            narrow, self.buckets = self.buckets, {}
+            for each, bucket in narrow.items():
+                self.buckets.setdefault(each // 2, Bucket()).merge(bucket)
+        return self.buckets.setdefault(number, Bucket())
 
 
-MOST_APPLICATIONS: Final = 4_096
+MAX_APPLICATIONS: Final = 4_096
 OTHERS: Final = "(others)"
-"""All applications beyond so many: a client may call itself by another name each time."""
+"""The label of all further applications: a client may use a new name for each connection."""
 
 
 @dataclass(slots=True)
 class Application:
-    """One application's sessions."""
+    """The sessions of one application."""
 
-    now: int = 0
+    sessions: int = 0
     gone: int = 0
-    taken: int = 0
+    terminated: int = 0
     peak: int = 0
     peak_would: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
-class Findings:
-    """What a backtest has found so far."""
+class BacktestCounts:
+    """What a backtest has counted so far."""
 
-    server: str
     began: Instant | None = None
     ended: Instant | None = None
-    readings: int = 0
+    snapshots: int = 0
     observations: int = 0
-    """Sessions, each counted once for each reading."""
-    looks: int = 0
+    """Sessions, each counted once for each snapshot."""
     gaps: int = 0
-    unknown: Span = Span(0)  # noqa: RUF009 (a number)
-    """How long nothing is known of."""
+    gap_time: Span = Span(0)  # noqa: RUF009 (a number)
     slots: Slots | None = None
-    peak: Level | None = None
-    """When most slots were used, and how many would have been then."""
-    peak_would: Level | None = None
-    """When most slots would have been used."""
-    taken: Counter[str] = field(default_factory=Counter)
+    peak: SlotUse | None = None
+    """When most slots were in use."""
+    peak_would: SlotUse | None = None
+    """When most slots would have been in use."""
+    terminations: Counter[str] = field(default_factory=Counter)
     """By policy."""
-    brakes: Counter[str] = field(default_factory=Counter)
+    trips: Counter[str] = field(default_factory=Counter)
+    """Trips of the safety limit, by policy."""
     uncertain: int = 0
     applications: dict[str, Application] = field(default_factory=dict)
-    course: Course = field(default_factory=Course)
+    timeline: Timeline = field(default_factory=Timeline)
 
 
 class Backtest:
-    """Reads a history, and tells what these rules would have done."""
+    """Reads the history of one server under one set of rules."""
 
     def __init__(self, server: str, rules: Rules, rhythm: Rhythm) -> None:
         self.rules = rules
-        self.findings = Findings(server=server)
-        self.hindsight = Hindsight(server, self.name)
+        self.counts = BacktestCounts()
+        self.hindsight = Hindsight(server, self.label)
         self._replay = Replay(rules, rhythm)
         self._gone: dict[SessionId, str] = {}
 
-    def read(self, reading: Reading) -> Stretch:
-        """Go on to this reading."""
-        stretch = self._replay.read(reading)
-        self.hindsight.read(reading, stretch)
-        self._measure(reading, stretch)
-        self._count(reading, stretch)
-        return stretch
+    def read(self, recorded: RecordedSnapshot) -> ReplayStep:
+        """Go on to this snapshot."""
+        step = self._replay.read(recorded)
+        self.hindsight.read(recorded, step)
+        self._count_slots(recorded, step)
+        self._count_applications(recorded, step)
+        return step
 
     def end(self) -> None:
-        """There is no more."""
+        """Count what is left at the end of the history."""
         self.hindsight.end()
 
-    def _measure(self, reading: Reading, stretch: Stretch) -> None:
-        found = self.findings
-        found.began = reading.at if found.began is None else found.began
-        found.ended = reading.at
-        found.readings += 1
-        found.observations += len(reading.sessions)
-        found.looks += stretch.looks
-        found.uncertain += stretch.uncertain
-        if stretch.gap is not None:
-            found.gaps += 1
-            found.unknown = Span(found.unknown + stretch.gap)
-        found.slots = reading.slots
-        for level in stretch.levels:
-            found.course.level(*level)
-            if found.peak is None or level.used > found.peak.used:
-                found.peak = level
-            if found.peak_would is None or level.would > found.peak_would.would:
-                found.peak_would = level
-        for at, reap, again in stretch.taken:
-            found.taken[reap.policy.name] += not again
+    def label(self, application: str | None) -> str:
+        """Return the label under which an application is counted."""
+        name, known = application or "(unnamed)", self.counts.applications
+        if name not in known and len(known) >= MAX_APPLICATIONS:
+            name = OTHERS
+        known.setdefault(name, Application())
+        return name
+
+    def _count_slots(self, recorded: RecordedSnapshot, step: ReplayStep) -> None:
+        counts = self.counts
+        counts.began = recorded.at if counts.began is None else counts.began
+        counts.ended = recorded.at
+        counts.snapshots += 1
+        counts.observations += len(recorded.sessions)
+        counts.uncertain += step.uncertain
+        if step.gap is not None:
+            counts.gaps += 1
+            counts.gap_time = Span(counts.gap_time + step.gap)
+        counts.slots = recorded.slots
+        for use in step.slots:
+            bucket = counts.timeline.bucket(use.at)
+            bucket.merge(Bucket(use.used, use.would))
+            if counts.peak is None or use.used > counts.peak.used:
+                counts.peak = use
+            if counts.peak_would is None or use.would > counts.peak_would.would:
+                counts.peak_would = use
+        for at, reap, again in step.terminations:
             if not again:
-                found.course.taken(at, reap.policy.name)
-        found.brakes.update(trip.policy.name for _, trip in stretch.trips)
+                counts.terminations[reap.policy.name] += 1
+                counts.timeline.bucket(at).terminations[reap.policy.name] += 1
+        counts.trips.update(trip.policy.name for _, trip in step.trips)
 
-    def _count(self, reading: Reading, stretch: Stretch) -> None:
-        """Sessions of each application, as it was and as it would have been."""
+    def _count_applications(self, recorded: RecordedSnapshot, step: ReplayStep) -> None:
         touched = set[str]()
-        for was, now in reading.changed:
-            if was is None or was.identity is not now.identity:
-                touched |= {self._step(was, -1), self._step(now, +1)}
-        for was in reading.left:
-            touched.add(self._step(was, -1))
-        for who in stretch.back:
-            name = self._gone.pop(who, None)
-            if name is not None:
-                self.findings.applications[name].gone -= 1
-                touched.add(name)
-        for _, reap, again in stretch.taken:
-            name = self.name(reap.session.identity.application)
-            self.findings.applications[name].taken += not again
+        for was, now in recorded.changed:
+            if was is None or was.identity != now.identity:
+                touched |= {self._count(was, -1), self._count(now, +1)}
+        touched |= {self._count(was, -1) for was in recorded.left}
+        for who in step.back:
+            if label := self._gone.pop(who, ""):
+                self.counts.applications[label].gone -= 1
+                touched.add(label)
+        for _, reap, again in step.terminations:
+            label = self.label(reap.session.identity.application)
+            application = self.counts.applications[label]
+            application.terminated += not again
             if reap.session.id in self._replay.gone and reap.session.id not in self._gone:
-                self._gone[reap.session.id] = name
-                self.findings.applications[name].gone += 1
-        for name in touched - {""}:
-            one = self.findings.applications[name]
-            one.peak = max(one.peak, one.now)
-            one.peak_would = max(one.peak_would, one.now - one.gone)
+                self._gone[reap.session.id] = label
+                application.gone += 1
+        for application in (self.counts.applications[label] for label in touched if label):
+            application.peak = max(application.peak, application.sessions)
+            application.peak_would = max(application.peak_would, application.sessions - application.gone)
 
-    def _step(self, seen: Seen | None, by: int) -> str:
-        """One more or one less; which application that was."""
-        if seen is None or seen.kind != CLIENT_BACKEND:
+    def _count(self, session: Session | None, by: int) -> str:
+        """Count one more or one less; return its application."""
+        if session is None or session.kind != CLIENT_BACKEND:
             return ""
-        name = self.name(seen.identity.application)
-        self.findings.applications[name].now += by
-        return name
-
-    def name(self, application: str | None) -> str:
-        """What to call an application: its name, or that it is one of very many."""
-        name = application or "(unnamed)"
-        applications = self.findings.applications
-        if name not in applications:
-            name = name if len(applications) < MOST_APPLICATIONS else OTHERS
-            applications.setdefault(name, Application())
-        return name
+        label = self.label(session.identity.application)
+        self.counts.applications[label].sessions += by
+        return label

@@ -12,8 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 from reaper import __version__
-from reaper.history.folder import Bounds, HistoryFolder
-from reaper.history.write import HistoryWriter
+from reaper.history.write import HistoryFolder, HistoryLimits, HistoryWriter
 from reaper.policy.session import (
     ACTIVE,
     IDLE,
@@ -111,14 +110,14 @@ def _row(name: str, traffic: "_Traffic", snapshots: int) -> Sequence[str]:
 
 def _write(folder: Path, traffic: "_Traffic", snapshots: int) -> tuple[int, float]:
     """Write a history; return how many sessions were observed, and the CPU."""
-    bounds = Bounds(most_bytes=2**40, keep_for=Span(36_500 * _DAY * SECOND))
-    files = HistoryFolder(folder, bounds)
+    limits = HistoryLimits(max_bytes=2**40, keep_for=Span(36_500 * _DAY * SECOND))
+    files = HistoryFolder(folder, limits)
     writer = HistoryWriter(files, server="orders", every=Span(_EVERY * SECOND), version=__version__)
     observed, took = 0, 0.0
     for snapshot in traffic.snapshots(snapshots):
         observed += len(snapshot.sessions)
         began = time.process_time()
-        writer.reading(snapshot)
+        writer.write(snapshot)
         took += time.process_time() - began
     writer.close()
     return observed, took

@@ -10,16 +10,16 @@ from typing import Final
 from reaper.config import BadPolicyFile, Settings, model, read
 from reaper.config.validation import validate_servers
 from reaper.config.yaml_tree import parse
-from reaper.history.folder import history_files
-from reaper.history.format import BadHistory
-from reaper.history.read import HistoryStream, by_server
+from reaper.history.decode import BadHistory
+from reaper.history.read import HistoryReader, by_server
 from reaper.history.snapshot import BadSnapshot, dump_snapshot, parse_snapshot
+from reaper.history.write import history_files
 from reaper.insight.backtest.replay import Rhythm
 from reaper.insight.backtest.result import Backtest
+from reaper.insight.recorded import CycleMark
 from reaper.policy.decide import decide, questions
 from reaper.policy.explain import explain
 from reaper.policy.memory import Memory
-from reaper.policy.seen import Mark
 from reaper.policy.session import STATES, Session, Slots, Snapshot, Watcher
 from reaper.policy.text import plain
 from reaper.policy.time import SECOND, Instant, Span
@@ -150,12 +150,12 @@ def _history_file_seeds() -> tuple[bytes, ...]:
     woke = [replace(one, state_change=Instant(NOW + 3), state=STATES[one.id.pid % 4]) for one in first[:3]]
     with TemporaryDirectory() as folder:
         keeper = writer(Path(folder))
-        keeper.reading(snapshot(*first))
-        keeper.sighting(Instant(NOW + SECOND), first, snapshot().facts)
-        keeper.reading(
-            snapshot(*woke, session(9), at=Instant(NOW + 10 * SECOND)), [Mark(Instant(NOW + SECOND), 4)]
+        keeper.write(snapshot(*first))
+        keeper.write_partial(Instant(NOW + SECOND), first)
+        keeper.write(
+            snapshot(*woke, session(9), at=Instant(NOW + 10 * SECOND)), [CycleMark(Instant(NOW + SECOND), 4)]
         )
-        keeper.reading(snapshot(*first[1:], at=Instant(NOW + 20 * SECOND)))
+        keeper.write(snapshot(*first[1:], at=Instant(NOW + 20 * SECOND)))
         keeper.close()
         (path,) = history_files(Path(folder))
         lines = gzip.decompress(path.read_bytes())
@@ -168,7 +168,7 @@ _HISTORY_FILE_WORDS: Final = tuple(
     f'"{word}":'.encode()
     for word in [
         "at",
-        "seen",
+        "partial",
         "slots",
         "used",
         "unreadable",
@@ -177,12 +177,11 @@ _HISTORY_FILE_WORDS: Final = tuple(
         "locks",
         "waiters",
         "names",
-        "who",
         "came",
         "moved",
-        "xids",
         "left",
-        "looks",
+        "cycles",
+        "identities",
         "rows",
         "every",
         "history",
@@ -205,12 +204,12 @@ def _read_history(path: Path) -> None:
         for server, files in by_server(history_files(path), complaints.append).items():
             is_line(plain(server))
             backtest = Backtest(server, RULES, _RHYTHM)
-            for reading in HistoryStream(files, told=complaints.append).readings():
-                assert len(reading.snapshot().sessions) == len(reading.sessions)
-                for _, reap, _ in backtest.read(reading).taken:
+            for recorded in HistoryReader(files, complaints.append).snapshots():
+                assert len(recorded.snapshot().sessions) == len(recorded.sessions)
+                for _, reap, _ in backtest.read(recorded).terminations:
                     is_line(plain(reap.reason))
             backtest.end()
-            assert sum(backtest.findings.taken.values()) >= 0
+            assert sum(backtest.counts.terminations.values()) >= 0
     except BadHistory as bad:
         is_sentence(plain(bad), longest=500)
     for each in complaints:

@@ -6,15 +6,13 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from reaper.history.folder import Bounds, HistoryFolder, history_files
-from reaper.history.read import HistoryFile, HistoryStream
-from reaper.history.write import HistoryWriter
-from reaper.policy.seen import Reading
+from reaper.history.read import HistoryFile, HistoryReader
+from reaper.history.write import HistoryFolder, HistoryLimits, HistoryWriter, history_files
 from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Snapshot, Watcher
 from reaper.policy.time import SECOND, Instant, Span
 
 EVERY = Span(10 * SECOND)
-ROOMY = Bounds(most_bytes=64 * 1024 * 1024, keep_for=Span(36_500 * 86_400 * SECOND))
+ROOMY = HistoryLimits(max_bytes=64 * 1024 * 1024, keep_for=Span(36_500 * 86_400 * SECOND))
 
 texts = st.text(alphabet=st.characters(codec=None) | st.sampled_from('\n\x1b\u202e\ud800\x00"\\'), max_size=5)
 instants = st.builds(Instant, st.integers(-(2**63), 2**63 - 1))
@@ -56,15 +54,15 @@ streams = st.lists(snapshots, min_size=1, max_size=6, unique_by=lambda snapshot:
 )
 
 
-def writer(folder: Path, *, bounds: Bounds = ROOMY, every: Span = EVERY) -> HistoryWriter:
-    return HistoryWriter(HistoryFolder(folder, bounds), server="orders", every=every, version="1")
+def writer(folder: Path, *, limits: HistoryLimits = ROOMY, every: Span = EVERY) -> HistoryWriter:
+    return HistoryWriter(HistoryFolder(folder, limits), server="orders", every=every, version="1")
 
 
 def written(folder: Path, stream: Sequence[Snapshot]) -> list[Path]:
     """The files of these readings."""
     keeper = writer(folder)
     for snapshot in stream:
-        keeper.reading(snapshot)
+        keeper.write(snapshot)
     keeper.close()
     return history_files(folder)
 
@@ -75,15 +73,10 @@ def whole(snapshot: Snapshot) -> Snapshot:
 
 
 def read_back(files: Sequence[Path]) -> list[Snapshot]:
-    return [whole(reading.snapshot()) for reading in HistoryStream(files).readings()]
+    return [whole(reading.snapshot()) for reading in HistoryReader(files, print).snapshots()]
 
 
 def read_file(path: Path) -> tuple[list[Snapshot], list[str]]:
     """What a file holds, and what is told of it."""
     told: list[str] = []
-    return [whole(reading.snapshot()) for reading in HistoryFile(path, told=told.append).readings()], told
-
-
-def readings_of(stream: Sequence[Snapshot], folder: Path) -> list[Reading]:
-    """The readings, each to be used before the next is asked for."""
-    return list(HistoryStream(written(folder, stream)).readings())
+    return [whole(reading.snapshot()) for reading in HistoryFile(path, told.append).snapshots()], told

@@ -1,10 +1,11 @@
-"""History files give back every look, whatever the sessions are called, and up to wherever they were torn."""
+"""History files give back every snapshot, with any names in it, and up to where a file is damaged."""
 
 import gzip
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,14 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reaper.history import decode as history_decoder
-from reaper.history import read as history
-from reaper.history.folder import Bounds, HistoryFolder, history_files
-from reaper.history.format import MANY_OLD_NAMES, BadHistory
-from reaper.history.read import HistoryFile, HistoryStream, by_server
-from reaper.history.write import HistoryFailed
-from reaper.policy.seen import Mark
-from reaper.policy.session import Facts, Snapshot
+from reaper.history.decode import BadHistory
+from reaper.history.read import HistoryReader, by_server
+from reaper.history.write import HistoryFailed, HistoryFolder, HistoryLimits, history_files
+from reaper.insight.recorded import CycleMark, PartialSnapshot
+from reaper.policy.session import Snapshot
 from reaper.policy.time import SECOND, Instant, Span
 from tests.unit.policy.build import NOW, later, session, snapshot
 
@@ -33,6 +31,10 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
+def at(seconds: float) -> Instant:
+    return later(NOW, by=round(seconds * SECOND))
+
+
 @given(stream=streams)
 def test_every_snapshot_is_read_back_as_it_was(stream: list[Snapshot]) -> None:
     with folder() as place:
@@ -41,338 +43,325 @@ def test_every_snapshot_is_read_back_as_it_was(stream: list[Snapshot]) -> None:
 
 @settings(max_examples=20)
 @given(stream=streams, data=st.data())
-def test_a_file_cut_at_any_byte_is_read_to_its_last_whole_look_and_says_so(
+def test_a_file_cut_at_any_byte_is_read_to_its_last_whole_snapshot(
     stream: list[Snapshot], data: st.DataObject
 ) -> None:
     with folder() as place:
         (path, *_) = written(place, stream)
-        everything, told = read_file(path)
-        assert not told
+        everything, problems = read_file(path)
+        assert not problems
         content = path.read_bytes()
-        at = data.draw(st.integers(0, len(content) - 1))
-        path.write_bytes(content[:at])
-        found, told = read_file(path)
+        path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+        found, _ = read_file(path)
         assert found == everything[: len(found)]
-        try:
-            lines = gzip.decompress(content[:at])
-        except (EOFError, OSError):
-            lines = b""
-        assert not lines
 
 
-def test_each_look_is_there_as_soon_as_it_was_written(tmp_path: Path) -> None:
-    keeper = writer(tmp_path)
+def test_a_snapshot_can_be_read_as_soon_as_it_was_written(tmp_path: Path) -> None:
+    history = writer(tmp_path)
     for number in range(3):
-        keeper.reading(snapshot(session(), at=later(NOW, by=number * SECOND)))
-        assert keeper.path
-        assert len(read_file(keeper.path)[0]) == number + 1
+        history.write(snapshot(session(), at=at(number)))
+        assert history.path
+        assert len(read_file(history.path)[0]) == number + 1
 
 
-def test_a_line_that_was_torn_is_told(tmp_path: Path) -> None:
-    keeper = writer(tmp_path)
-    keeper.reading(snapshot(session(), at=NOW))
-    assert keeper.path
-    size = keeper.path.stat().st_size
-    keeper.reading(snapshot(session(), session(2, application="somebody else"), at=later(NOW, by=SECOND)))
-    os.truncate(keeper.path, (size + keeper.path.stat().st_size) // 2)
-    found, told = read_file(keeper.path)
+def test_a_torn_line_is_reported(tmp_path: Path) -> None:
+    history = writer(tmp_path)
+    history.write(snapshot(session(), at=NOW))
+    assert history.path
+    size = history.path.stat().st_size
+    history.write(snapshot(session(), session(2, application="another"), at=at(1)))
+    os.truncate(history.path, (size + history.path.stat().st_size) // 2)
+    found, problems = read_file(history.path)
     assert len(found) == 1
-    assert told == [f"{keeper.path}: ends amid a line, and is read up to the last whole one"]
+    assert problems == [f"{history.path}: ends within a line; read up to the last whole one"]
 
 
-def test_what_was_damaged_is_read_up_to_the_damage(tmp_path: Path) -> None:
-    (path,) = written(tmp_path, [snapshot(session(), at=later(NOW, by=n * SECOND)) for n in range(50)])
+def test_a_damaged_file_is_read_up_to_the_damage(tmp_path: Path) -> None:
+    (path,) = written(tmp_path, [snapshot(session(n), at=at(n)) for n in range(1, 300)])
     content = bytearray(path.read_bytes())
     content[-200:-150] = b"\xff" * 50
     path.write_bytes(content)
-    found, told = read_file(path)
-    assert 0 < len(found) < 50
-    assert told[0].startswith(f"{path}: damaged before byte ")
+    found, problems = read_file(path)
+    assert 0 < len(found) < 299
+    assert problems[0].startswith(f"{path}: damaged before byte ")
 
 
-def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+def test_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
     (path,) = written(tmp_path / "new", [snapshot(session())])
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_one_that_changed_little_takes_little(tmp_path: Path) -> None:
+def test_an_unchanged_snapshot_takes_a_short_line(tmp_path: Path) -> None:
     many = tuple(session(pid) for pid in range(1, 400))
-    (path,) = written(tmp_path, [snapshot(*many, at=later(NOW, by=n * 10 * SECOND)) for n in range(300)])
-    first, *others = [line for line in gzip.decompress(path.read_bytes()).splitlines() if b'"at"' in line][1:]
+    (path,) = written(tmp_path, [snapshot(*many, at=at(10 * n)) for n in range(300)])
+    first, *others = gzip.decompress(path.read_bytes()).splitlines()[1:]
     assert len(first) > 10_000
     assert max(map(len, others)) < 30
 
 
-def test_every_file_stands_for_itself_and_all_of_them_for_the_whole(tmp_path: Path) -> None:
-    stream = [
-        snapshot(*(session(pid, application=f"{n}-{pid}") for pid in range(50)), at=later(NOW, by=n * SECOND))
-        for n in range(60)
-    ]
-    keeper = writer(tmp_path, bounds=Bounds(most_bytes=100 * 1024 * 1024, keep_for=ROOMY.keep_for))
-    for number, each in enumerate(stream):
-        keeper.reading(each)
-        if number % 20 == 19:
-            keeper.close()
-    files = history_files(tmp_path)
-    assert len(files) == 3
-    assert [len(read_file(path)[0]) for path in files] == [20, 20, 20]
-    assert read_back(files) == [whole(each) for each in stream]
-    steps = list(HistoryStream(files).readings())
-    assert [len(reading.changed) for reading in steps] == [50] * 60
-
-
-def test_what_is_new_in_a_file_is_told_against_the_file_before(tmp_path: Path) -> None:
-    keeper = writer(tmp_path)
+def test_no_file_needs_another_and_all_of_them_are_one_stream(tmp_path: Path) -> None:
     stays, changes, goes = session(1), session(2), session(3)
-    keeper.reading(snapshot(stays, changes, goes))
-    keeper.close()
-    keeper.reading(snapshot(stays, session(2, idle="1m"), session(4), at=later(NOW, by=SECOND)))
-    keeper.close()
-    _, second = HistoryStream(history_files(tmp_path)).readings()
+    stream = [
+        snapshot(stays, changes, goes),
+        snapshot(stays, session(2, idle="1m"), session(4), at=at(1)),
+    ]
+    history = writer(tmp_path)
+    for each in stream:
+        history.write(each)
+        history.close()
+    files = history_files(tmp_path)
+    assert [read_file(path)[0] for path in files] == [[whole(each)] for each in stream]
+    assert read_back(files) == [whole(each) for each in stream]
+    _, second = HistoryReader(files, print).snapshots()
     assert [(was and was.id.pid, now.id.pid) for was, now in second.changed] == [(2, 2), (None, 4)]
-    assert [seen.id.pid for seen in second.left] == [3]
+    assert [one.id.pid for one in second.left] == [3]
 
 
-def test_two_that_wrote_at_once_are_one_stream_that_never_goes_back(tmp_path: Path) -> None:
+def test_a_jump_of_the_clock_begins_a_file_that_says_from_when_ages_count(tmp_path: Path) -> None:
+    stream = [snapshot(session()), snapshot(session(), at=at(1)).counted_from(at(1))]
+    files = written(tmp_path, stream)
+    assert len(files) == 2
+    assert read_back(files) == [whole(each) for each in stream]
+    assert [each.counted_from for each in HistoryReader(files, print).snapshots()] == [None, at(1)]
+
+
+def test_two_writers_of_one_folder_are_one_stream_in_the_order_of_time(tmp_path: Path) -> None:
     one, other = writer(tmp_path), writer(tmp_path)
     for number in range(4):
-        one.reading(snapshot(session(), at=later(NOW, by=2 * number * SECOND)))
-        other.reading(snapshot(session(), at=later(NOW, by=(2 * number + 1) * SECOND)))
+        one.write(snapshot(session(), at=at(2 * number)))
+        other.write(snapshot(session(), at=at(2 * number + 1)))
     one.close()
     other.close()
-    moments = [reading.at for reading in HistoryStream(history_files(tmp_path)).readings()]
-    assert moments == [*(later(NOW, by=n * SECOND) for n in (0, 2, 4, 6)), later(NOW, by=7 * SECOND)]
+    moments = [each.at for each in HistoryReader(history_files(tmp_path), print).snapshots()]
+    assert moments == [at(seconds) for seconds in (0, 2, 4, 6, 7)]
 
 
-def test_what_a_clock_that_was_set_back_shows_twice_is_left_out_and_told(tmp_path: Path) -> None:
-    """In one file and from file to file; whoever came, changed or left meanwhile is not forgotten."""
+def test_snapshots_after_the_clock_was_set_back_are_left_out_and_reported(tmp_path: Path) -> None:
     stays, comes, goes = session(1), session(2), session(3)
-    keeper = writer(tmp_path)
+    history = writer(tmp_path)
     for seconds, seen in ((0, (stays, goes)), (3, (stays, goes)), (1, (stays, comes)), (2, (comes,))):
-        keeper.reading(snapshot(*seen, at=later(NOW, by=seconds * SECOND)))
-    keeper.reading(snapshot(comes, at=later(NOW, by=4 * SECOND)))
-    keeper.close()
-    keeper.reading(snapshot(stays, at=later(NOW, by=-9 * SECOND)))
-    keeper.reading(snapshot(stays, at=later(NOW, by=2 * SECOND)))
-    keeper.close()
-    told: list[str] = []
+        history.write(snapshot(*seen, at=at(seconds)))
+    history.write(snapshot(comes, at=at(4)))
+    history.close()
+    history.write(snapshot(stays, at=at(-9)))
+    history.write(snapshot(stays, at=at(2)))
+    history.close()
+    problems: list[str] = []
     files = history_files(tmp_path)
-
     found = [
         (
-            reading.at,
-            {now.id.pid for _, now in reading.changed},
-            {seen.id.pid for seen in reading.left},
-            {who.pid for who in reading.sessions},
+            each.at,
+            {now.id.pid for _, now in each.changed},
+            {was.id.pid for was in each.left},
+            {who.pid for who in each.sessions},
         )
-        for reading in HistoryStream(files, told=told.append).readings()
+        for each in HistoryReader(files, problems.append).snapshots()
     ]
-
     assert found == [
-        (later(NOW, by=-9 * SECOND), {1}, set(), {1}),
-        (later(NOW, by=2 * SECOND), set(), set(), {1}),
-        (later(NOW, by=3 * SECOND), {3}, set(), {1, 3}),
-        (later(NOW, by=4 * SECOND), {2}, {1, 3}, {2}),
+        (at(-9), {1}, set(), {1}),
+        (at(2), set(), set(), {1}),
+        (at(3), {3}, set(), {1, 3}),
+        (at(4), {2}, {1, 3}, {2}),
     ]
-    (said,) = told
-    assert said.startswith(f"{files[1]}: 3 looks are left out, for by the server's clock they are not later")
-
-
-def test_looks_and_sightings_between_two_readings_come_with_the_later_one(tmp_path: Path) -> None:
-    keeper = writer(tmp_path)
-    seen = session(7, application="briefly")
-    keeper.reading(snapshot(session()))
-    waiting = Facts(advisory_lock_holders=frozenset(), waiters={7: 2, 100: 1})
-    keeper.sighting(later(NOW, by=5), [seen], waiting)
-    looks = [Mark(later(NOW, by=5), 11), Mark(later(NOW, by=6), 12)]
-    keeper.reading(snapshot(session(), at=later(NOW, by=SECOND)), looks)
-    keeper.close()
-    first, second = HistoryStream(history_files(tmp_path)).readings()
-    assert (first.sightings, first.looks) == ([], [])
-    ((at, found, waiters),) = second.sightings
-    assert (at, [each.session() for each in found], waiters) == (later(NOW, by=5), [seen], {7: 2})
-    assert second.looks == looks
-    assert second.changed == []
-
-
-def test_the_oldest_files_are_deleted_first_and_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
-    names = [f"history-orders-2025061{day}T120000Z.jsonl.gz" for day in range(6)]
-    for name in (*names, "history-of-rome.txt", "audit.jsonl.gz"):
-        (tmp_path / name).write_bytes(b"x" * 100)
-    bounds = Bounds(most_bytes=300, keep_for=Span(365 * 86_400 * SECOND))
-    now = datetime(2025, 6, 16, tzinfo=UTC)
-    gone = HistoryFolder(tmp_path, bounds).tidy(now)
-    assert [path.name for path in gone] == names[:3]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [*names[3:], "history-of-rome.txt", "audit.jsonl.gz"]
+    (problem,) = problems
+    assert problem.startswith(
+        f"{files[1]}: 3 snapshots are left out, because by the server's clock they are not"
     )
-    a_day = Bounds(most_bytes=10_000, keep_for=Span(86_400 * SECOND))
-    assert HistoryFolder(tmp_path, a_day).tidy(now) == [tmp_path / names[3], tmp_path / names[4]]
 
 
-def test_the_file_that_is_being_written_is_not_deleted_when_the_clock_was_set_back(tmp_path: Path) -> None:
-    keeper = writer(tmp_path, bounds=Bounds(most_bytes=1, keep_for=Span(SECOND)))
+def test_cycles_and_partial_snapshots_come_with_the_snapshot_after_them(tmp_path: Path) -> None:
+    history = writer(tmp_path)
+    matched = session(7, application="matched")
+    history.write(snapshot(session()))
+    history.write_partial(at(0.5), [matched])
+    cycles = [CycleMark(at(0.5), 11), CycleMark(at(0.6), 12)]
+    history.write(snapshot(session(), at=at(1)), cycles)
+    history.close()
+    first, second = HistoryReader(history_files(tmp_path), print).snapshots()
+    assert (first.partial, first.cycles) == ([], [])
+    assert second.partial == [PartialSnapshot(at(0.5), [matched])]
+    assert (second.cycles, second.changed) == (cycles, [])
+
+
+def test_the_oldest_files_are_deleted_first_and_no_others(tmp_path: Path) -> None:
+    names = [f"history-orders-2025061{day}T120000Z.jsonl.gz" for day in range(6)]
+    others = {"history-of-rome.txt", "audit.jsonl.gz"}
+    for name in (*names, *others):
+        (tmp_path / name).write_bytes(b"x" * 100)
+    now = datetime(2025, 6, 16, tzinfo=UTC)
+    for max_bytes, days, left in ((300, 365, names[3:]), (10_000, 1, names[5:])):
+        limits = HistoryLimits(max_bytes=max_bytes, keep_for=Span(days * 86_400 * SECOND))
+        HistoryFolder(tmp_path, limits).delete_oldest(now)
+        assert {path.name for path in tmp_path.iterdir()} == {*left, *others}
+
+
+def test_the_current_file_is_not_deleted_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    history = writer(tmp_path, limits=HistoryLimits(max_bytes=1, keep_for=Span(SECOND)))
     for days in (0, -30):
-        keeper.reading(snapshot(session(), at=later(NOW, by=days * 86_400 * SECOND)))
-    keeper.close()
-    assert keeper.path is None
+        history.write(snapshot(session(), at=at(days * 86_400)))
+    history.close()
     assert len(read_back(history_files(tmp_path))) == 2
 
 
-def test_a_folder_never_grows_beyond_its_bound_but_for_the_newest_file(tmp_path: Path) -> None:
-    bounds = Bounds(most_bytes=1024 * 1024, keep_for=ROOMY.keep_for)
-    keeper = writer(tmp_path, bounds=bounds)
+def test_a_folder_stays_within_its_limit_but_for_the_newest_file(tmp_path: Path) -> None:
+    limits = HistoryLimits(max_bytes=1024 * 1024, keep_for=ROOMY.keep_for)
+    history = writer(tmp_path, limits=limits)
     for number in range(400):
         crowd = (session(pid, application=os.urandom(8).hex()) for pid in range(300))
-        keeper.reading(snapshot(*crowd, at=later(NOW, by=number * SECOND)))
+        history.write(snapshot(*crowd, at=at(number)))
         if number % 20 == 0:
             total = sum(path.stat().st_size for path in tmp_path.iterdir())
-            assert total <= bounds.most_bytes + 2 * bounds.of_a_file
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) > bounds.most_bytes // 2
+            assert total <= limits.max_bytes + 2 * limits.max_file
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) > limits.max_bytes // 2
 
 
-def test_names_of_sessions_that_are_gone_are_left_behind_with_their_file(tmp_path: Path) -> None:
+def test_names_of_sessions_that_left_end_with_their_file(tmp_path: Path) -> None:
     stream = [
-        snapshot(
-            *(session(pid, application=f"{n}-{pid}") for pid in range(500)), at=later(NOW, by=n * SECOND)
-        )
-        for n in range(40)
+        snapshot(*(session(pid, application=f"{n}-{pid}") for pid in range(500)), at=at(n)) for n in range(40)
     ]
     files = written(tmp_path, stream)
     names = [
-        {each.identity.application for reading in read_file(path)[0] for each in reading.sessions}
-        for path in files
+        {one.identity.application for each in read_file(path)[0] for one in each.sessions} for path in files
     ]
     assert sum(map(len, names)) == 500 * 40
-    assert max(map(len, names)) < MANY_OLD_NAMES + 5 * 500
+    assert max(map(len, names)) < 8_192 + 5 * 500
     assert read_back(files) == [whole(each) for each in stream]
 
 
-def test_names_of_sessions_that_are_there_are_no_reason_for_another_file(tmp_path: Path) -> None:
+def test_names_of_present_sessions_do_not_begin_a_file(tmp_path: Path) -> None:
     many = [session(pid, application=f"a-{pid}", role=f"r-{pid}", client=None) for pid in range(6_000)]
-    assert len(written(tmp_path, [snapshot(*many, at=later(NOW, by=n * SECOND)) for n in range(3)])) == 1
+    assert len(written(tmp_path, [snapshot(*many, at=at(n)) for n in range(3)])) == 1
 
 
-def test_a_full_disk_is_a_sentence_and_the_next_look_begins_a_file_that_stands_for_itself(
+def test_a_full_disk_is_reported_and_the_next_snapshot_begins_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = writer(tmp_path)
-    keeper.reading(snapshot(session()))
+    history = writer(tmp_path)
+    history.write(snapshot(session()))
     real = os.write
     with monkeypatch.context() as full:
         full.setattr(os, "write", lambda fd, data: real(fd, data[: len(data) // 2]))
         with pytest.raises(
-            HistoryFailed, match=r"cannot be written: \d+ of \d+ bytes were taken: the disk is full"
+            HistoryFailed, match=r"cannot be written: \d+ of \d+ bytes were written: the disk"
         ):
-            keeper.reading(snapshot(session(), session(2), at=later(NOW, by=SECOND)))
-    keeper.reading(snapshot(session(), session(3), at=later(NOW, by=2 * SECOND)))
-    keeper.close()
+            history.write(snapshot(session(), session(2), at=at(1)))
+    history.write(snapshot(session(), session(3), at=at(2)))
+    history.close()
     files = history_files(tmp_path)
     assert len(files) == 2
     assert [len(each.sessions) for each in read_back(files)] == [1, 2]
 
 
-def test_servers_share_a_folder_whatever_they_are_called(tmp_path: Path) -> None:
-    bounds = HistoryFolder(tmp_path, ROOMY)
+def test_servers_with_any_names_share_a_folder(tmp_path: Path) -> None:
     names = ["orders", "../../etc/passwd", "\x1b[2J", "..", "a b", "a_b"]
     for name in names:
-        path, fd = bounds.create(name, NOW)
+        path, fd = HistoryFolder(tmp_path, ROOMY).create(name, NOW)
         os.close(fd)
         assert path.parent == tmp_path
     assert len(history_files(tmp_path)) == len(names)
+
+
+def test_a_time_outside_the_calendar_has_a_file_too(tmp_path: Path) -> None:
+    (path,) = written(tmp_path, [snapshot(session(), at=Instant(-(2**63)))])
+    assert len(read_file(path)[0]) == 1
+
+
+def test_files_are_grouped_by_the_server_in_their_head(tmp_path: Path) -> None:
+    (path,) = written(tmp_path, [snapshot(session())])
+    (tmp_path / "history-empty-20250618T120000Z.jsonl.gz").touch()
+    problems: list[str] = []
+    assert by_server(history_files(tmp_path), problems.append) == {"orders": [path]}
+    assert [each.rpartition(": ")[2] for each in problems] == ["left out, because it holds no whole line"]
 
 
 def lines(*documents: object) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in documents)
 
 
-HEAD = {"history": 1, "reaper": "1", "server": "orders", "at": 0, "every": 1, "anonymous": False}
-LOOK = {"at": 5, "slots": [100, 3], "used": 1, "unreadable": 0, "watcher": [1, "reaper", False], "locks": []}
-ROW = [7, 5, 0, 1, 0, 0, 192, 2, 1, 1, 0, 0, 0, 8]
-NAMES = {"names": ["client backend", "idle"], "who": [[0, 0, 0, 0]]}
+HEAD = {"history": 2, "reaper": "1", "server": "orders", "at": 0, "every": 1, "anonymous": False}
+FIRST = {
+    "at": 5,
+    "slots": [100, 3],
+    "used": 1,
+    "unreadable": 0,
+    "watcher": [1, "reaper", False],
+    "locks": [],
+    "waiters": None,
+}
+STATE = [0, 2, 1, 1, None, 0, None, False, False]
+ROW = [7, 5, 1, False, None, None, *STATE]
+NAMES = {"names": ["client backend", "idle"], "identities": [[0, 0, 0, 0]]}
+WITH_ROW = {**FIRST, **NAMES, "came": [ROW]}
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "problem"),
     [
-        (lines([]), "it is no object"),
+        (lines([]), "not a line of a history: AttributeError"),
         (b"{\n", "not JSON: Expecting property name"),
-        (b"\xff\n", "no line of a history: UnicodeDecodeError"),
-        (b"[" * 100_000 + b"\n", "no line of a history: RecursionError"),
-        (lines({"history": 2}), "it is no history that this version reads"),
-        (lines(HEAD, {"at": 1.5}), "1.5 is no whole number"),
-        (b'{"history": NaN}\n', "NaN is no whole number"),
-        (lines(HEAD, {"at": 2**70}), f"{2**70} is no number that could be true"),
+        (b"\xff\n", "not a line of a history: UnicodeDecodeError"),
+        (b"[" * 100_000 + b"\n", "not a line of a history: RecursionError"),
+        (lines({"history": 1}), "not a history that this version reads"),
+        (lines(HEAD, {"at": 1.5}), "1.5 is not a whole number"),
+        (b'{"history": NaN}\n', "NaN is not a whole number"),
+        (lines(HEAD, {"at": 2**70}), f"{2**70} is not a possible number"),
         (lines(HEAD, {"at": 5}), "KeyError: 'slots'"),
-        (lines({**HEAD, "server": 7}), "its server has no name"),
-        (lines(HEAD, {**LOOK, "names": ["x" * 2_000]}), "a name is no text, or a very long one"),
-        (lines(HEAD, {**LOOK, "left": [3]}), "KeyError: 3"),
-        (lines(HEAD, {**LOOK, "moved": [[0] * 8]}), "KeyError: 0"),
-        (lines(HEAD, {**LOOK, "came": [ROW]}), "list index out of range"),
-        (lines(HEAD, {**LOOK, **NAMES, "came": [ROW, ROW]}), "pid 7 with this backend_start comes twice"),
-        (lines(HEAD, {**LOOK, **NAMES, "came": [[*ROW[:6], -1, *ROW[7:]]]}), None),
+        (lines({**HEAD, "server": 7}), "7 is not a name"),
+        (lines(HEAD, {**FIRST, "names": ["x" * 2_000]}), "is not a name"),
+        (lines(HEAD, {**FIRST, "left": [3]}), "KeyError: 3"),
+        (lines(HEAD, {**FIRST, "moved": [[0, *STATE]]}), "KeyError: 0"),
+        (lines(HEAD, {**FIRST, "came": [ROW]}), "list index out of range"),
+        (lines(HEAD, {**WITH_ROW, "came": [ROW, ROW]}), "pid 7 with this backend_start comes twice"),
         (
-            lines(HEAD, {**LOOK, **NAMES, "came": [ROW]}, {"at": 6, "moved": [[0, 2, 2**70, 0, 0, 0, 0, 8]]}),
-            "an age is beyond all time",
+            lines(HEAD, WITH_ROW, {"at": 6, "moved": [[0, 0, 2, 2**70, *STATE[3:]]]}),
+            "is not a possible number",
         ),
-        (
-            lines(HEAD, {**LOOK, **NAMES, "came": [ROW]}, {"at": 6, "moved": [[0, "2", 0, 0, 0, 0, 0, 8]]}),
-            "TypeError",
-        ),
-        (lines(HEAD, {**LOOK, "looks": [1, 5, 2, 5]}), "its looks are not in their order"),
+        (lines(HEAD, WITH_ROW, {"at": 6, "moved": [[0, 0, "2", *STATE[2:]]]}), "TypeError"),
+        (lines(HEAD, {**FIRST, "cycles": [[1, 5], [2, 5]]}), "the cycles are not in their order"),
     ],
 )
-def test_what_is_no_history_is_refused_with_its_place(
-    tmp_path: Path, content: bytes, told: str | None
+def test_a_file_that_is_no_history_is_refused_with_its_line(
+    tmp_path: Path, content: bytes, problem: str
 ) -> None:
     path = tmp_path / "h.jsonl.gz"
     path.write_bytes(gzip.compress(content))
-    if told is None:
-        assert len(read_file(path)[0]) == 1
-        return
     with pytest.raises(BadHistory) as refused:
         read_file(path)
     number = content.count(b"\n")
     assert str(refused.value).startswith(f"{path}:{number}: ")
-    assert told in str(refused.value)
+    assert problem in str(refused.value)
 
 
-def test_a_bomb_is_refused_before_it_has_gone_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "bomb.jsonl.gz"
-    path.write_bytes(gzip.compress(b" " * 10_000_000))
-    monkeypatch.setattr(history, "LONGEST_LINE", 4_000_000)
-    with pytest.raises(BadHistory, match="a line has no end"):
-        read_file(path)
-    path.write_bytes(gzip.compress(lines(HEAD) + lines(LOOK) * 100_000))
-    monkeypatch.setattr(history, "MOST_BYTES", 4_000_000)
-    with pytest.raises(BadHistory, match="it unpacks to more than 4000000 bytes"):
-        list(HistoryFile(path).readings())
-
-
-def test_more_sessions_and_names_than_there_can_be_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("limit", "content", "problem"),
+    [
+        ("read._MAX_LINE", b" " * 10_000_000, "a line has no end"),
+        ("read._MAX_BYTES", lines(HEAD) + lines(FIRST) * 100_000, "it unpacks to more than 4000000 bytes"),
+        (
+            "decode._MAX_KNOWN",
+            lines(HEAD, {**FIRST, "names": ["x"] * 4_000_001}),
+            "more names than any server",
+        ),
+        (
+            "decode._MAX_CHARACTERS",
+            lines(HEAD, {**FIRST, "names": ["x" * 999] * 4_100}),
+            "more names than any",
+        ),
+    ],
+)
+def test_a_file_beyond_a_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, content: bytes, problem: str
 ) -> None:
-    path = tmp_path / "h.jsonl.gz"
-    path.write_bytes(gzip.compress(lines(HEAD, {**LOOK, "names": [str(n) for n in range(20)]})))
-    monkeypatch.setattr(history_decoder, "MOST_NAMES", 10)
-    with pytest.raises(BadHistory, match="it knows more names than any server has"):
-        read_file(path)
-    rows = [[pid, *ROW[1:]] for pid in range(12)]
-    path.write_bytes(gzip.compress(lines(HEAD, {**LOOK, **NAMES, "came": rows})))
-    monkeypatch.setattr(history_decoder, "MOST_BACKENDS", 10)
-    with pytest.raises(BadHistory, match="it has more sessions than any server has"):
+    path = tmp_path / "large.jsonl.gz"
+    path.write_bytes(gzip.compress(content, 1))
+    monkeypatch.setattr(f"reaper.history.{limit}", 4_000_000)
+    with pytest.raises(BadHistory, match=problem):
         read_file(path)
 
 
-def test_files_are_told_apart_by_their_server(tmp_path: Path) -> None:
-    (path,) = written(tmp_path, [snapshot(session())])
-    (tmp_path / "history-empty-20250618T120000Z.jsonl.gz").touch()
-    told: list[str] = []
-    assert by_server(history_files(tmp_path), told.append) == {"orders": [path]}
-    assert [each.rpartition(": ")[2] for each in told] == ["holds no whole line, and is left out"]
-
-
-def test_a_moment_beyond_the_calendar_has_a_file_too(tmp_path: Path) -> None:
-    (path,) = written(tmp_path, [snapshot(session(), at=Instant(-(2**63)))])
-    assert len(read_file(path)[0]) == 1
+def test_more_sessions_than_a_server_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = written(tmp_path, [replace(snapshot(), sessions=tuple(session(pid) for pid in range(12)))])
+    monkeypatch.setattr("reaper.history.decode._MAX_SESSIONS", 10)
+    with pytest.raises(BadHistory, match="more sessions than any server has"):
+        read_file(path)

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from hypothesis import given
 
-from reaper.history.read import HistoryStream
+from reaper.history.read import HistoryReader
 from reaper.insight.advice.evidence import Evidence, Watching
 from reaper.policy.session import Snapshot
 
@@ -32,7 +32,7 @@ def test_following_a_history_counts_what_the_looks_themselves_show(stream: Seque
         looked.add(snapshot)
 
     with TemporaryDirectory() as folder:
-        for reading in HistoryStream(written(Path(folder), stream)).readings():
+        for reading in HistoryReader(written(Path(folder), stream), print).snapshots():
             followed.follow(reading)
 
     assert counts(followed.evidence()) == counts(looked.evidence())

@@ -1,26 +1,26 @@
-"""Readings of a history, made of snapshots without a file in between."""
+"""A recorded history made of snapshots, without a file in between."""
 
 from collections.abc import Sequence
 
-from reaper.policy.seen import Change, Mark, Reading, Seen, Sighting
-from reaper.policy.session import SessionId, Snapshot
+from reaper.insight.recorded import CycleMark, PartialSnapshot, RecordedSnapshot, SessionChange
+from reaper.policy.session import Session, SessionId, Snapshot
 
 
-def readings(
+def recorded(
     stream: Sequence[Snapshot],
     *,
     every: int = 0,
-    sightings: Sequence[Sighting] = (),
-    looks: Sequence[Mark] = (),
-) -> list[Reading]:
-    """Each snapshot told as what is new since the one before; the last comes with sightings and looks."""
+    partial: Sequence[PartialSnapshot] = (),
+    cycles: Sequence[CycleMark] = (),
+) -> list[RecordedSnapshot]:
+    """Each snapshot with its changes; the last one comes with partial snapshots and cycles."""
     found = []
-    before: dict[SessionId, Seen] = {}
+    before: dict[SessionId, Session] = {}
     for snapshot in stream:
-        now = {session.id: Seen.of(session) for session in snapshot.sessions}
+        now = {session.id: session for session in snapshot.sessions}
         last = snapshot is stream[-1]
         found.append(
-            Reading(
+            RecordedSnapshot(
                 server=snapshot.server,
                 at=snapshot.at,
                 slots=snapshot.slots,
@@ -29,14 +29,14 @@ def readings(
                 facts=snapshot.facts,
                 sessions=now,
                 changed=[
-                    Change(before.get(who), seen) for who, seen in now.items() if before.get(who) != seen
+                    SessionChange(before.get(key), one) for key, one in now.items() if before.get(key) != one
                 ],
-                left=[seen for who, seen in before.items() if who not in now],
+                left=[one for key, one in before.items() if key not in now],
                 every=every,
                 counted_from=next((session.counted_from for session in snapshot.sessions), None),
-                sightings=sightings if last else (),
-                looks=looks if last else (),
+                partial=partial if last else (),
+                cycles=cycles if last else (),
             )
         )
-        before = dict(now)
+        before = now
     return found

@@ -1,19 +1,20 @@
 """What a backtest counts: who was taken, what became of them, the slots and the applications."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from reaper.insight.backtest.compare import Versus
+from reaper.insight.backtest.compare import Comparison
 from reaper.insight.backtest.replay import Rhythm
-from reaper.insight.backtest.result import MOST_APPLICATIONS, MOST_STEPS, OTHERS, Backtest, Course
+from reaper.insight.backtest.result import MAX_APPLICATIONS, MAX_BUCKETS, OTHERS, Backtest, Bucket, Timeline
+from reaper.insight.recorded import PartialSnapshot
 from reaper.policy.rules import Policy, Rules
-from reaper.policy.seen import Seen, Sighting
 from reaper.policy.session import Session, Snapshot
 from reaper.policy.time import SECOND, Instant, Span, parse_span
 from tests.unit.policy.build import IDLE_10M, NOW, later, policy, session, snapshot
 
-from .readings import readings
+from .readings import recorded
 
 RHYTHM: Final = Rhythm(Span(10 * SECOND), Span(SECOND // 4))
 STEP: Final = 10 * SECOND
@@ -29,7 +30,7 @@ def look(number: int, *seen: Session) -> Snapshot:
 
 def backtested(*policies: Policy, stream: Sequence[Snapshot]) -> Backtest:
     backtest = Backtest("orders", Rules(policies=policies), RHYTHM)
-    for reading in readings(stream):
+    for reading in recorded(stream):
         backtest.read(reading)
     backtest.end()
     return backtest
@@ -56,7 +57,7 @@ def test_each_that_was_taken_has_a_fate() -> None:
     found = backtested(policy(), stream=STREAM)
     regret = found.hindsight.regret("leaked")
     assert (regret.revived, regret.left, regret.unused, regret.too_soon) == (1, 1, 0, 1)
-    assert found.findings.taken == {"leaked": 3}
+    assert found.counts.terminations == {"leaked": 3}
     assert found.hindsight.regret_of_application("pool").revived == 1
     assert found.hindsight.regret_of_application("leak").left == 1
 
@@ -65,29 +66,29 @@ def test_who_stays_as_it_was_while_nobody_looks_is_taken_once() -> None:
     hour = 360
     stream = [look(n, LEAK) for n in (0, 1, hour, hour + 1, hour + 2)]
     found = backtested(policy(), stream=stream)
-    assert found.findings.gaps == 1
-    assert found.findings.taken == {"leaked": 1}
-    assert sum(step.taken.get("leaked", 0) for step in found.findings.course.steps.values()) == 1
+    assert found.counts.gaps == 1
+    assert found.counts.terminations == {"leaked": 1}
+    assert sum(step.terminations.get("leaked", 0) for step in found.counts.timeline.buckets.values()) == 1
     assert found.hindsight.regret("leaked").acts == 1
-    leaks = found.findings.applications["leak"]
-    assert (leaks.taken, leaks.gone) == (1, 1)
+    leaks = found.counts.applications["leak"]
+    assert (leaks.terminated, leaks.gone) == (1, 1)
 
 
 def test_who_fell_due_again_and_left_before_the_next_reading_was_used_before_that() -> None:
     again = replace(LEAK, state_change=at(20), query_start=at(20))
-    fell_due = Sighting(at(90), (Seen.of(again),), {})
-    stream = readings([look(0, LEAK), look(1, LEAK), look(100)], every=100 * STEP, sightings=[fell_due])
+    fell_due = PartialSnapshot(at(90), (again,))
+    stream = recorded([look(0, LEAK), look(1, LEAK), look(100)], every=100 * STEP, partial=[fell_due])
     backtest = Backtest("orders", Rules(policies=(policy(),)), RHYTHM)
     for reading in stream:
         backtest.read(reading)
     regret = backtest.hindsight.regret("leaked")
-    assert (backtest.findings.taken["leaked"], regret.revived, regret.left) == (2, 1, 1)
+    assert (backtest.counts.terminations["leaked"], regret.revived, regret.left) == (2, 1, 1)
 
 
 def test_the_peak_is_told_as_it_was_and_as_it_would_have_been() -> None:
     found = backtested(
         policy(), stream=[*STREAM[:3], look(3, LEAK, BACK, LEFT, YOUNG, session(11, idle="1s"))]
-    ).findings
+    ).counts
     assert found.peak is not None
     assert found.peak_would is not None
     assert (found.peak.used, found.peak.would, found.peak.at) == (5, 2, at(3))
@@ -95,37 +96,40 @@ def test_the_peak_is_told_as_it_was_and_as_it_would_have_been() -> None:
 
 
 def test_applications_have_peaks_of_their_own() -> None:
-    found = backtested(policy(), stream=STREAM).findings.applications
-    assert {name: (one.taken, one.peak) for name, one in found.items()} == {"leak": (2, 2), "pool": (1, 2)}
+    found = backtested(policy(), stream=STREAM).counts.applications
+    counts = {name: (one.terminated, one.peak) for name, one in found.items()}
+    assert counts == {
+        "leak": (2, 2),
+        "pool": (1, 2),
+    }
     assert found["leak"].gone == 1
     assert found["pool"].gone == 0
 
 
 def test_however_many_names_there_are_so_many_are_counted() -> None:
-    crowd = [session(pid, application=f"job-{pid}") for pid in range(1, MOST_APPLICATIONS + 50)]
-    found = backtested(replace(policy(), brake=None), stream=[look(0, *crowd), look(1, *crowd)]).findings
-    assert len(found.applications) == MOST_APPLICATIONS + 1
+    crowd = [session(pid, application=f"job-{pid}") for pid in range(1, MAX_APPLICATIONS + 50)]
+    found = backtested(replace(policy(), brake=None), stream=[look(0, *crowd), look(1, *crowd)]).counts
+    assert len(found.applications) == MAX_APPLICATIONS + 1
     assert found.applications[OTHERS].peak == 49
 
 
 def test_a_course_has_so_many_steps_however_long_it_is() -> None:
-    course = Course()
-    for number in range(20 * MOST_STEPS):
-        course.level(at(number), number % 7, number % 5)
-        course.taken(at(number), "leaked")
-    assert len(course.steps) <= MOST_STEPS
-    assert sum(step.taken["leaked"] for step in course.steps.values()) == 20 * MOST_STEPS
-    assert max(step.used for step in course.steps.values()) == 6
-    assert course.moment(0) <= at(0) < course.moment(1)
+    timeline = Timeline()
+    for number in range(20 * MAX_BUCKETS):
+        timeline.bucket(at(number)).merge(Bucket(number % 7, number % 5, Counter(leaked=1)))
+    assert len(timeline.buckets) <= MAX_BUCKETS
+    assert sum(step.terminations["leaked"] for step in timeline.buckets.values()) == 20 * MAX_BUCKETS
+    assert max(step.used for step in timeline.buckets.values()) == 6
+    assert timeline.moment(0) <= at(0) < timeline.moment(1)
 
 
 def test_two_policy_files_are_told_apart_act_by_act() -> None:
     longer = policy(match=replace(IDLE_10M, idle_for=parse_span("40m")))
-    named = Backtest("orders", Rules(policies=()), RHYTHM).name
+    named = Backtest("orders", Rules(policies=()), RHYTHM).label
     old, new = (Backtest("orders", Rules(policies=(each,)), RHYTHM) for each in (policy(), longer))
-    versus = Versus(named)
-    for reading in readings(STREAM):
+    versus = Comparison(named)
+    for reading in recorded(STREAM):
         versus.read(reading, old.read(reading), new.read(reading))
     versus.end()
-    assert versus.acts == {"both": 2, "old": 1}
+    assert versus.counts == {"both": 2, "old": 1}
     assert versus.applications["leak"] == {"both": 1, "old": 1}

@@ -7,19 +7,19 @@ from typing import Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reaper.insight.backtest.replay import Replay, Rhythm, Stretch
+from reaper.insight.backtest.replay import Replay, ReplayStep, Rhythm
+from reaper.insight.recorded import CycleMark, PartialSnapshot
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Outcome, Result
 from reaper.policy.rules import Action, Policy, Rules, When, Window
-from reaper.policy.seen import Mark, Seen, Sighting
 from reaper.policy.selector import Selector
 from reaper.policy.session import CLIENT_BACKEND, Facts, Session, Slots, Snapshot
 from reaper.policy.time import SECOND, Instant, Span, parse_span
 from tests.unit.policy.build import IDLE_10M, NOW, globs, later, policy, session, sessions, snapshot
 from tests.unit.policy.hostile import worlds
 
-from .readings import readings
+from .readings import recorded
 
 RHYTHM: Final = Rhythm(Span(10 * SECOND), Span(SECOND // 4))
 STEP: Final = 10 * SECOND
@@ -29,13 +29,13 @@ SOON: Final = 0.025
 
 def replayed(
     rules: Rules, stream: Sequence[Snapshot], *, rhythm: Rhythm = RHYTHM, **told: object
-) -> list[Stretch]:
+) -> list[ReplayStep]:
     replay = Replay(rules, rhythm)
-    return [replay.read(reading) for reading in readings(stream, **told)]  # type: ignore[arg-type]
+    return [replay.read(reading) for reading in recorded(stream, **told)]  # type: ignore[arg-type]
 
 
-def taken(stretches: Sequence[Stretch]) -> list[tuple[Instant, int]]:
-    return [(one.at, one.reap.session.id.pid) for stretch in stretches for one in stretch.taken]
+def taken(stretches: Sequence[ReplayStep]) -> list[tuple[Instant, int]]:
+    return [(one.at, one.reap.session.id.pid) for stretch in stretches for one in stretch.terminations]
 
 
 def look(number: float, *seen: Session, used: int = 10) -> Snapshot:
@@ -90,19 +90,19 @@ def test_who_changed_meanwhile_is_not_taken_but_told_to_be_uncertain() -> None:
 def test_who_was_sighted_after_the_deadline_is_certain() -> None:
     one = session(7, idle="9m57s")
     woke = replace(one, state_change=at(0.9), query_start=at(0.9))
-    sighting = Sighting(at(0.4), [Seen.of(one)], {})
-    stretches = replayed(rules(policy()), [look(0, one), look(1, woke)], sightings=[sighting])
+    sighting = PartialSnapshot(at(0.4), [one])
+    stretches = replayed(rules(policy()), [look(0, one), look(1, woke)], partial=[sighting])
     assert taken(stretches) == [(at(0.3), 7)]
     assert [stretch.uncertain for stretch in stretches] == [0, 0]
     assert stretches[-1].back == [one.id]
-    too_soon = Sighting(at(0.25), [Seen.of(one)], {})
-    assert taken(replayed(rules(policy()), [look(0, one), look(1, woke)], sightings=[too_soon])) == []
+    too_soon = PartialSnapshot(at(0.25), [one])
+    assert taken(replayed(rules(policy()), [look(0, one), look(1, woke)], partial=[too_soon])) == []
 
 
 def test_where_the_service_is_known_to_have_looked_it_looks() -> None:
     one = session(7, idle="9m57s")
-    looks = [Mark(at(0.31), 10)]
-    assert taken(replayed(rules(policy()), [look(0, one), look(1, one)], looks=looks)) == [(at(0.31), 7)]
+    looks = [CycleMark(at(0.31), 10)]
+    assert taken(replayed(rules(policy()), [look(0, one), look(1, one)], cycles=looks)) == [(at(0.31), 7)]
 
 
 def test_a_pace_leaves_the_rest_to_later_looks() -> None:
@@ -125,7 +125,7 @@ def test_who_was_taken_counts_as_gone_until_its_client_uses_it_again() -> None:
     stream = [look(0, one, other), look(1, one, other), look(2, woke, other), look(3, woke, other)]
     stretches = replayed(rules(policy()), stream)
     assert taken(stretches) == [(at(SOON), 7)]
-    assert [(s.levels[-1].used, s.levels[-1].would) for s in stretches] == [
+    assert [(s.slots[-1].used, s.slots[-1].would) for s in stretches] == [
         (10, 10),
         (10, 9),
         (10, 10),
@@ -146,7 +146,7 @@ def test_a_cancelled_statement_frees_no_slot() -> None:
     at_work = session(7, state="active")
     stretches = replayed(rules(replace(busy, action=Action.CANCEL)), [look(n, at_work) for n in range(3)])
     assert taken(stretches) == [(at(SOON), 7)]
-    assert stretches[-1].levels[-1].would == 10
+    assert stretches[-1].slots[-1].would == 10
 
 
 def test_readings_far_apart_leave_everybody_to_be_seen_for_the_first_time() -> None:
@@ -205,28 +205,23 @@ NOW_ZONE: Final = __import__("zoneinfo").ZoneInfo("UTC")
 
 @settings(max_examples=60)
 @given(world=worlds(), data=st.data())
-def test_what_is_left_out_would_have_changed_nothing(world: object, data: st.DataObject) -> None:
-    """At every reading the plain decision about everybody, with the plain memory, takes the same."""
+def test_each_snapshot_gets_the_plan_of_a_dry_run(world: object, data: st.DataObject) -> None:
+    """A plain decision about all sessions, with a plain memory, terminates the same ones."""
     stream = evolve(world.snapshot, data)  # type: ignore[attr-defined]
-    judged_by = replace(world.rules)  # type: ignore[attr-defined]
-    rhythm = Rhythm(Span(STEP), Span(STEP))
-    thrifty, plainly = Replay(judged_by, rhythm), Replay(judged_by, rhythm, thrifty=False)
-    memory = Memory()
-    for reading, seen in zip(readings(stream), stream, strict=True):
-        plan = decide(snapshot=seen, rules=judged_by, memory=memory)
+    rules = world.rules  # type: ignore[attr-defined]
+    replay, memory = Replay(rules, Rhythm(Span(STEP), Span(STEP))), Memory()
+    for each, seen in zip(recorded(stream), stream, strict=True):
+        plan = decide(snapshot=seen, rules=rules, memory=memory)
         reaps = (*plan.reaps, *plan.rehearsals)
-        settled = [(reap, Outcome(result=Result.REHEARSED)) for reap in reaps]
         new = [trip.policy.name for trip in plan.brakes if trip.policy.name not in memory.braked]
+        settled = [(reap, Outcome(result=Result.REHEARSED)) for reap in reaps]
         memory = memory.after(seen, settled, plan.brakes)
-        expected = sorted((reap.policy.name, reap.session.id, reap.reason) for reap in reaps)
-        for replay in (thrifty, plainly):
-            stretch = replay.read(reading)
-            found = sorted(
-                (one.reap.policy.name, one.reap.session.id, one.reap.reason) for one in stretch.taken
-            )
-            assert found == expected
-            assert [trip.policy.name for _, trip in stretch.trips] == new
-            assert all(one.at == seen.at for one in stretch.taken)
+        step = replay.read(each)
+        found = [(one.reap.policy.name, one.reap.session.id, one.reap.reason) for one in step.terminations]
+        expected = [(reap.policy.name, reap.session.id, reap.reason) for reap in reaps]
+        assert sorted(found) == sorted(expected)
+        assert [trip.policy.name for _, trip in step.trips] == new
+        assert all(one.at == seen.at for one in step.terminations)
 
 
 def evolve(first: Snapshot, data: st.DataObject) -> list[Snapshot]:
@@ -235,7 +230,10 @@ def evolve(first: Snapshot, data: st.DataObject) -> list[Snapshot]:
     for number in range(data.draw(st.integers(1, 6))):
         moment = later(first.at, by=number * STEP)
         kept = [
-            one for one in now.sessions if number == 0 or data.draw(st.sampled_from([True] * 5 + [False]))
+            one
+            for one in now.sessions
+            if one.id.backend_start <= first.at
+            and (number == 0 or data.draw(st.sampled_from([True] * 5 + [False])))
         ]
         if number:
             kept = [

@@ -1,0 +1,86 @@
+"""A server's history as a stream: each snapshot with what has changed since the one before.
+
+A row of a snapshot holds from the moment at which its session entered that state: PostgreSQL changes
+`state_change` with every statement, so a session that shows the same one has not been used in between.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from reaper.policy.session import Facts, Session, SessionId, Slots, Snapshot, Watcher
+from reaper.policy.time import Instant
+
+
+class SessionChange(NamedTuple):
+    """A session that is new, or any field of which has changed."""
+
+    was: Session | None
+    now: Session
+
+
+class PartialSnapshot(NamedTuple):
+    """The sessions that a cycle matched, between two snapshots of all sessions."""
+
+    at: Instant
+    sessions: Sequence[Session]
+
+
+class CycleMark(NamedTuple):
+    """The moment of a cycle, and the number of slots in use then."""
+
+    at: Instant
+    used: int
+
+
+@dataclass(slots=True, kw_only=True)
+class RecordedSnapshot:
+    """All sessions at one moment, and the difference from the snapshot before."""
+
+    server: str
+    at: Instant
+    slots: Slots
+    watcher: Watcher
+    unreadable: int
+    facts: Facts
+    sessions: Mapping[SessionId, Session]
+    """All sessions; the next snapshot changes this very mapping, so copy what has to stay."""
+    changed: Sequence[SessionChange]
+    left: Sequence[Session]
+    every: int = 0
+    """The planned time between two snapshots, in microseconds."""
+    counted_from: Instant | None = None
+    """No age is counted from before this moment, because the server's clock was set then."""
+    partial: Sequence[PartialSnapshot] = ()
+    """Partial snapshots since the snapshot before."""
+    cycles: Sequence[CycleMark] = ()
+    """Cycles of the service since the snapshot before."""
+
+    def snapshot(self) -> Snapshot:
+        """Return the same as a snapshot that policies can judge."""
+        return Snapshot(
+            server=self.server,
+            at=self.at,
+            slots=self.slots,
+            watcher=self.watcher,
+            sessions=tuple(self.sessions.values()),
+            unreadable=self.unreadable,
+            facts=self.facts,
+        )
+
+
+def state_since(session: Session) -> Instant:
+    """Return the moment from which the session is known to be as this row shows it."""
+    began = session.id.backend_start
+    return began if session.state_change is None else max(began, session.state_change)
+
+
+def unused_since(was: Session, now: Session) -> bool:
+    """Return True if the session was not used between these two rows."""
+    return (
+        was.state_change == now.state_change
+        and was.state == now.state
+        and was.query_start == now.query_start
+        and was.xact_start == now.xact_start
+        and was.identity == now.identity
+    )
