@@ -11,13 +11,13 @@ import click
 
 from reaper.demo.server import DEFAULT_MAJOR
 from tests.lab.benchmarks import backtest, cycle, fleet, lateness, memory, start, takeover, terminations
+from tests.lab.campaigns.audit_file import disk as run_disk
+from tests.lab.campaigns.audit_file import rotation as run_rotation
 from tests.lab.campaigns.crash import crash as run_crash
-from tests.lab.campaigns.disk import disk as run_disk
 from tests.lab.campaigns.dry_run import dry_run as run_dry_run
 from tests.lab.campaigns.pid_reuse import pid_reuse as run_pid_reuse
 from tests.lab.campaigns.race import race as run_race
 from tests.lab.campaigns.replay import replay as run_replay
-from tests.lab.campaigns.rotation import rotation as run_rotation
 from tests.lab.faults.command import faults
 from tests.lab.fuzz.command import fuzz
 from tests.lab.report import Machine, Report, Scale

@@ -16,10 +16,9 @@ _MINUTE: Final = 60.0
 
 
 class Scale(StrEnum):
-    """The size of a benchmark: for figures, for a first impression, or to see that it runs."""
+    """The size of a benchmark: for figures, or to see that it runs."""
 
     FULL = "full"
-    QUICK = "quick"
     SMOKE = "smoke"
 
 

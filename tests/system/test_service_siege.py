@@ -7,7 +7,7 @@ from typing import Final
 from urllib.error import URLError
 
 from reaper.telemetry.http.server import _MOST_CONNECTIONS
-from tests.lab.world.processes import memory
+from tests.lab.world.observe import memory
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role
 from tests.postgres.waiting import until

@@ -58,7 +58,6 @@ class _Size:
 
 _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.FULL: _Size(snapshots=(_SNAPSHOTS_A_DAY, 7 * _SNAPSHOTS_A_DAY), members=80),
-    Scale.QUICK: _Size(snapshots=(_SNAPSHOTS_A_DAY // 12, _SNAPSHOTS_A_DAY // 2), members=80),
     Scale.SMOKE: _Size(snapshots=(20, 40), members=3),
 }
 _BUSY: Final = {"nearly all idle": 0.02, "a tenth at work": 0.1, "a third at work": 0.33, "all at work": 1.0}

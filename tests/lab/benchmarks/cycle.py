@@ -22,8 +22,7 @@ import psycopg
 
 from tests.lab.clients.crowd import Crowd
 from tests.lab.report import Scale, milliseconds, ratios, table
-from tests.lab.world.http import HttpPort
-from tests.lab.world.processes import cpu_seconds, cpu_seconds_of_children, free_mib
+from tests.lab.world.observe import HttpPort, cpu_seconds, cpu_seconds_of_children, free_mib
 from tests.lab.world.reaper import ReaperProcess, rules
 from tests.lab.world.server import REAPER, LabServer
 from tests.postgres.majors import tool
@@ -43,7 +42,6 @@ class _Size:
 
 _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.FULL: _Size(sessions=(100, 1_000, 5_000, 10_000), windows=8, seconds=5, limit=40),
-    Scale.QUICK: _Size(sessions=(100, 1_000), windows=4, seconds=4, limit=20),
     Scale.SMOKE: _Size(sessions=(5,), windows=2, seconds=1, limit=1),
 }
 _MIB_OF_A_SESSION: Final = 1.8

@@ -18,8 +18,7 @@ from psycopg import AsyncConnection
 
 from reaper.telemetry import events
 from tests.lab.report import NOTHING, Scale, figure, milliseconds, table, tail
-from tests.lab.world.http import HttpPort
-from tests.lab.world.processes import Memory, cpu_seconds, memory
+from tests.lab.world.observe import HttpPort, Memory, cpu_seconds, memory
 from tests.lab.world.reaper import CYCLES, ReaperProcess, policy
 from tests.lab.world.server import LabServer
 from tests.postgres.proxy import Proxy
@@ -50,15 +49,6 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
         beside_a_hung_one=50,
         hung_interval=2,
         hung_window=20,
-    ),
-    Scale.QUICK: _Size(
-        servers=(1, 50),
-        processes=(1, 2),
-        interval=5,
-        window=10,
-        beside_a_hung_one=20,
-        hung_interval=2,
-        hung_window=15,
     ),
     Scale.SMOKE: _Size(
         servers=(2,),

@@ -19,10 +19,9 @@ from typing import Final, Self
 import psycopg
 
 from reaper.telemetry import events
-from tests.lab.clients.session import Account, Session
-from tests.lab.clients.wire import TERMINATED, TIMED_OUT
+from tests.lab.clients.session import TERMINATED, TIMED_OUT, Account, Session
 from tests.lab.report import NOTHING, Scale, milliseconds, table, tail
-from tests.lab.world.processes import cpu_seconds
+from tests.lab.world.observe import cpu_seconds
 from tests.lab.world.reaper import ReaperProcess, policy, rules
 from tests.lab.world.server import LabServer
 
@@ -41,7 +40,6 @@ class _Size:
 
 _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.FULL: _Size(sessions=200, begin_within=60, interval=10, limit=12),
-    Scale.QUICK: _Size(sessions=50, begin_within=10, interval=2, limit=3),
     Scale.SMOKE: _Size(sessions=3, begin_within=0.5, interval=1, limit=1.5),
 }
 _MIN_INTERVALS: Final = {f"reaper, min_interval {each:g} s": each for each in (1, 0.25, 0.02)}

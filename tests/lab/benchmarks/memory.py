@@ -16,8 +16,7 @@ import yaml
 from tests.lab.clients.crowd import Crowd
 from tests.lab.clients.sleepers import ROOT
 from tests.lab.report import NOTHING, Scale, figure, table
-from tests.lab.world.http import HttpPort
-from tests.lab.world.processes import memory
+from tests.lab.world.observe import HttpPort, memory
 from tests.lab.world.reaper import CYCLES, NO_LIMITS, ReaperProcess, policy, rules
 from tests.lab.world.server import REAPER, LabServer
 from tests.system.policies import Keys
@@ -33,7 +32,6 @@ class _Size:
 _SIZES: Final[Mapping[Scale, _Size]] = {
     # More than a million names.
     Scale.FULL: _Size(seconds=1_200, renamed=850),
-    Scale.QUICK: _Size(seconds=30, renamed=200),
     Scale.SMOKE: _Size(seconds=1, renamed=5),
 }
 _POLICIES: Final = 20

@@ -22,7 +22,7 @@ from tests.postgres.majors import tool
 from tests.system.command import find
 from tests.system.policies import FILE, policy_file
 
-_ROUNDS: Final[Mapping[Scale, int]] = {Scale.FULL: 15, Scale.QUICK: 5, Scale.SMOKE: 1}
+_ROUNDS: Final[Mapping[Scale, int]] = {Scale.FULL: 15, Scale.SMOKE: 1}
 _PYTHON: Final = "python -c pass"
 _PSQL: Final = "psql -c"
 

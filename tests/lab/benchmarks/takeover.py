@@ -35,7 +35,6 @@ class _Size:
 _KILL, _FREEZE, _CUT = "kill -9", "SIGSTOP", "network cut"
 _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.FULL: _Size(pairs=20, intervals=(5, 10), ways=(_KILL, _FREEZE, _CUT)),
-    Scale.QUICK: _Size(pairs=4, intervals=(5,), ways=(_KILL, _FREEZE, _CUT)),
     Scale.SMOKE: _Size(pairs=1, intervals=(1,), ways=(_KILL,)),
 }
 _LEASE_INTERVALS: Final = 3

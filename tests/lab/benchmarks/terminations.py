@@ -23,9 +23,8 @@ from reaper.telemetry import events
 from tests.lab.clients.crowd import Crowd
 from tests.lab.judge.audit_log import OUTCOME
 from tests.lab.report import Scale, milliseconds, ratios, table
-from tests.lab.world.http import HttpPort
 from tests.lab.world.log import GrowingFile
-from tests.lab.world.processes import cpu_seconds
+from tests.lab.world.observe import HttpPort, cpu_seconds
 from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
 from tests.lab.world.server import REAPER, LabServer
 from tests.postgres.waiting import until
@@ -44,7 +43,6 @@ class _Size:
 
 _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.FULL: _Size(terminations=(1, 100, 1_000), bystanders=1_000, rounds=7, idle_for=5, pages=3_000),
-    Scale.QUICK: _Size(terminations=(1, 100), bystanders=200, rounds=4, idle_for=5, pages=3_000),
     Scale.SMOKE: _Size(terminations=(2,), bystanders=2, rounds=1, idle_for=2.5, pages=10),
 }
 _LEAKED: Final = "leaked"

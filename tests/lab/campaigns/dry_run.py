@@ -20,9 +20,9 @@ from tests.lab.clients.kinds import Clients
 from tests.lab.clients.session import Account, Use, wall
 from tests.lab.judge.audit_log import FATE, OUTCOME
 from tests.lab.report import Report, table
+from tests.lab.world.log import running, wait_until
 from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
 from tests.lab.world.server import REAPER, LabServer
-from tests.lab.world.waiting import running, wait_until
 
 _LIMIT: Final = 0.5
 _CLOCKS: Final = 0.1

@@ -16,8 +16,8 @@ from typing import Final, LiteralString, Self
 
 import psycopg
 
+from tests.lab.clients.session import TIMED_OUT
 from tests.lab.clients.sleepers import Habits, Sleepers
-from tests.lab.clients.wire import TIMED_OUT
 from tests.lab.judge.audit_log import AuditLog
 from tests.lab.judge.server_log import Termination, terminated
 from tests.lab.report import Report, at_most, table

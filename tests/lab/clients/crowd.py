@@ -5,7 +5,7 @@ import socket
 from collections.abc import Sequence
 from typing import Final, Self
 
-from .wire import HEAD, query, startup
+from .session import HEAD, query, startup
 
 _READY: Final = HEAD.pack(b"Z", 5)
 _LAST_QUERY: Final = f"SELECT '{'a query of an ordinary length, ' * 7}'"

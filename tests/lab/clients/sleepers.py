@@ -16,8 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple, Self
 
-from .session import Account, NotServed, Session
-from .wire import TERMINATED, TIMED_OUT
+from .session import TERMINATED, TIMED_OUT, Account, NotServed, Session
 
 ROOT: Final = Path(__file__).parents[3]
 _RETRY: Final = 0.02

@@ -19,11 +19,9 @@ from tests.lab.judge.terminations import judge
 from tests.lab.report import Machine
 from tests.lab.world.isolation import Place, isolate
 
-from . import of_audit_log, of_clocks, of_link, of_policy_file, of_reaper, of_role, of_server
-from .evidence import collect
-from .fault import Fault
-from .report import Outcome, shown
-from .rounds import Round, rounds
+from . import of_clocks, of_files, of_link, of_reaper, of_role, of_server
+from .report import Outcome, collect, shown
+from .rounds import Fault, Round, rounds
 from .world import Size, World
 
 _FAULTS: Final[Sequence[Fault]] = (
@@ -32,8 +30,7 @@ _FAULTS: Final[Sequence[Fault]] = (
     *of_reaper.FAULTS,
     *of_link.FAULTS,
     *of_clocks.FAULTS,
-    *of_audit_log.FAULTS,
-    *of_policy_file.FAULTS,
+    *of_files.FAULTS,
 )
 _SIZES: Final[Mapping[str, Size]] = {
     "smoke": Size(

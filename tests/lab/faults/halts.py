@@ -19,9 +19,8 @@ import psycopg
 
 from reaper.telemetry import events
 from tests.lab.judge.audit_log import INTENT, OUTCOME
-from tests.lab.world.log import LineCounter
-from tests.lab.world.processes import signal
-from tests.lab.world.waiting import wait_until
+from tests.lab.world.log import LineCounter, wait_until
+from tests.lab.world.observe import signal
 
 from .supervised import SupervisedReaper
 from .world import World

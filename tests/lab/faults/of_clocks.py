@@ -9,10 +9,10 @@ from typing import Final
 
 from reaper.telemetry import events
 from tests.lab.world.isolation import Place
+from tests.lab.world.log import wait_until
 from tests.lab.world.reaper import CYCLES
-from tests.lab.world.waiting import wait_until
 
-from .fault import Fault, fault
+from .rounds import Fault, fault
 from .supervised import SupervisedReaper
 from .world import LIMIT, Expectation, World, replace_file
 

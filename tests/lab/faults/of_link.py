@@ -12,10 +12,10 @@ from psycopg.conninfo import make_conninfo
 from reaper.demo.server import free_ports
 from reaper.telemetry import events
 from tests.lab.world.isolation import Place, drop_packets
+from tests.lab.world.log import wait_until
 from tests.lab.world.server import REAPER, LabServer
-from tests.lab.world.waiting import wait_until
 
-from .fault import Fault, fault
+from .rounds import Fault, fault
 from .world import Expectation, World
 
 _UNREACHABLE: Final = (events.SERVER_UNREACHABLE, events.CYCLE_FAILED)

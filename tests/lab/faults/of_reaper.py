@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 from typing import Final
 
-from tests.lab.world.waiting import wait_until
+from tests.lab.world.log import wait_until
 
-from .fault import Fault, fault
 from .halts import Step, halted
+from .rounds import Fault, fault
 from .world import LEASE, World
 
 _SOON: Final = 20.0

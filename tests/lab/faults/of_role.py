@@ -15,7 +15,7 @@ from tests.lab.world.isolation import Place
 from tests.lab.world.server import REAPER
 from tests.postgres.tls import Front, issued, root_of
 
-from .fault import Fault, fault
+from .rounds import Fault, fault
 from .world import Expectation, World, replace_file
 
 _HELD: Final = (0.5, 8.0)

@@ -11,11 +11,11 @@ from reaper.demo.server import StopMode
 from tests.conftest import MAJORS
 from tests.lab.clients.kinds import FILLER, PROBE, Kind
 from tests.lab.clients.session import NotServed, Session
-from tests.lab.world.processes import signal
+from tests.lab.world.observe import signal
 from tests.lab.world.server import LabServer
 from tests.postgres.majors import installation, tool
 
-from .fault import Fault, fault
+from .rounds import Fault, fault
 from .world import SETTINGS, World
 
 _PATIENCE: Final = 13.0

@@ -13,12 +13,10 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from reaper.telemetry import events
-from tests.lab.world.http import HttpPort, Response
 from tests.lab.world.isolation import mount_disk, unmount
-from tests.lab.world.log import LogEvent
-from tests.lab.world.processes import cpu_seconds, memory, signal
+from tests.lab.world.log import LogEvent, wait_until
+from tests.lab.world.observe import HttpPort, Response, cpu_seconds, memory, signal
 from tests.lab.world.reaper import CYCLES, ReaperProcess
-from tests.lab.world.waiting import wait_until
 
 PAGES: Final = ("", "usage", "rehearsal")
 """The pages that people open."""

@@ -18,9 +18,9 @@ from reaper.telemetry import events
 from tests.lab.clients.kinds import Clients
 from tests.lab.clients.session import SessionKey
 from tests.lab.world.isolation import Place
+from tests.lab.world.log import LONG, running
 from tests.lab.world.reaper import policy, rules
 from tests.lab.world.server import REAPER, LabServer
-from tests.lab.world.waiting import LONG, running
 from tests.postgres.proxy import Proxy
 from tests.system.policies import FILE
 

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from tests.lab.clients.session import SessionKey
-from tests.lab.clients.wire import TERMINATED
+from tests.lab.clients.session import TERMINATED, SessionKey
 from tests.lab.world.server import LabServer
 
 COUNTS_SINCE: Final = 14

@@ -11,8 +11,7 @@ from enum import StrEnum
 from operator import attrgetter, itemgetter
 from typing import Final, NamedTuple
 
-from tests.lab.clients.session import Account, SessionKey, wall
-from tests.lab.clients.wire import TERMINATED
+from tests.lab.clients.session import TERMINATED, Account, SessionKey, wall
 
 from .audit_log import AuditLog, Intent
 from .server_log import Termination

@@ -3,7 +3,7 @@
 from os import getpid
 
 from reaper.telemetry.http.page import give_back
-from tests.lab.world.processes import memory
+from tests.lab.world.observe import memory
 
 PIECE = 65_536
 MIB = 1_048_576

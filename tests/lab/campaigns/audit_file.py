@@ -1,9 +1,14 @@
-"""The disk of the audit log is filled up again and again: while it is full, nothing may be terminated."""
+"""The audit log is renamed, or its disk is full, again and again while the reaper works.
+
+No line may be lost, and nothing may be terminated while the disk is full. The file is renamed at most once in
+a cycle, because open intents are looked for in it and in the one before.
+"""
 
 import shutil
 import time
 from pathlib import Path
 from random import Random
+from signal import SIGHUP
 from typing import Final
 
 from reaper.telemetry.events import AUDIT_FAILED
@@ -13,11 +18,53 @@ from tests.postgres.waiting import until
 
 from .audited import INTENT_LINE, OUTCOME_LINE, AuditedReaper, audited
 
-SIZE: Final = "2m"
+_LATER: Final = 0.05
+_KILLED: Final = 0.2
+_START: Final = 0.8
+_SIGHUP: Final = "and SIGHUP sent"
+_SILENTLY: Final = "without a signal"
+_STARTING: Final = "while the reaper started after a SIGKILL"
+
+
+def rotation(*, rotations: int, seed: int, major: int) -> Report:
+    """Rename the audit log this many times."""
+    dice = Random(seed)  # noqa: S311 (the same choices in every run)
+    renamed = dict.fromkeys((_SIGHUP, _SILENTLY, _STARTING), 0)
+    with audited("rotated", seed=seed, major=major) as reaper:
+        reaper.start()
+        for _ in range(rotations):
+            reaper.await_lines(INTENT_LINE)
+            time.sleep(dice.expovariate(1 / _LATER))
+            renamed[_rename(dice, reaper)] += 1
+        reaper.await_lines(INTENT_LINE)
+        reaper.finish()
+        reaper.last_run()
+        log, ended, broken = reaper.judged()
+        counted = {**log.counted(ended), "files": len(reaper.files)}
+    title = f"Rotation: {rotations:,} renames of the audit log under load"
+    return Report(
+        tables=[figures(title, counted), figures("Renamed", renamed)], counted=counted, broken=broken
+    )
+
+
+def _rename(dice: Random, reaper: AuditedReaper) -> str:
+    if dice.random() < _KILLED:
+        reaper.kill()
+        reaper.start()
+        time.sleep(dice.uniform(0, _START))
+        reaper.rotate()
+        return _STARTING
+    reaper.rotate()
+    if dice.random() < 0.5:
+        reaper.send(SIGHUP)
+        return _SIGHUP
+    return _SILENTLY
+
+
+DISK_SIZE: Final = "2m"
 _ROOM: Final = range(4 * 1024, 48 * 1024)
 """The bytes that are left, so that the disk becomes full at every point of a cycle."""
 _FAILURES: Final = 3
-_KILLED: Final = 0.3
 _PATIENCE: Final = 120.0
 _TERMINATED: Final = "sessions terminated while it was full"
 _CRASHES: Final = "crashes while it was full"
@@ -29,7 +76,7 @@ def disk(*, fillings: int, seed: int, major: int) -> Report:
     dice = Random(seed)  # noqa: S311 (the same choices in every run)
     meanwhile = dict.fromkeys((_TERMINATED, _CRASHES, _REFUSED), 0)
     with (
-        small_disk(SIZE) as folder,
+        small_disk(DISK_SIZE) as folder,
         audited("disk", seed=seed, major=major, audit=folder / "audit.jsonl") as reaper,
     ):
         ballast = folder / "ballast"

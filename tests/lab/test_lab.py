@@ -1,0 +1,154 @@
+"""Every command of the lab in short form."""
+
+import subprocess
+import sys
+from typing import Any, Final
+
+import pytest
+
+from tests.lab.campaigns.audit_file import DISK_SIZE, disk, rotation
+from tests.lab.campaigns.crash import crash
+from tests.lab.campaigns.dry_run import dry_run
+from tests.lab.campaigns.race import race
+from tests.lab.campaigns.replay import replay
+from tests.lab.clients.sleepers import ROOT
+from tests.lab.faults.report import chain_in
+from tests.lab.report import Report
+from tests.lab.world.isolation import no_own_pids, small_disk
+
+SEED = 5
+
+
+def hold(report: Report) -> None:
+    print(report.text)  # noqa: T201 (shown when the test fails)
+    assert not report.broken
+
+
+def test_a_session_that_wakes_up_is_hit_only_in_the_microseconds_between_check_and_signal(major: int) -> None:
+    report = race(acts=100, seed=SEED, major=major)
+
+    hold(report)
+    assert report.counted["acts"] >= 100
+
+
+def test_a_new_session_with_the_pid_of_an_observed_one_is_not_touched(major: int) -> None:
+    if objection := no_own_pids():
+        pytest.skip(f"no pid namespace is possible here: {objection}")
+    command = (sys.executable, "-m", "tests.lab", "pid-reuse", "--pids", "20", "--major", str(major))
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "gone  20" in done.stdout
+
+
+def test_after_sigkills_at_random_moments_the_audit_log_and_the_server_agree(major: int) -> None:
+    report = crash(crashes=5, seed=SEED, major=major)
+
+    hold(report)
+    assert report.counted["sessions terminated, by the server's log"] > 0
+
+
+def test_no_line_is_lost_when_the_audit_log_is_renamed_under_load(major: int) -> None:
+    report = rotation(rotations=6, seed=SEED, major=major)
+
+    hold(report)
+    assert report.counted["files"] == 7
+
+
+def test_a_dry_run_reports_of_each_session_what_its_client_knows(major: int) -> None:
+    report = dry_run(seconds=8, several=4, seed=SEED, major=major)
+
+    hold(report)
+    assert report.counted["of them seen by the reaper"] > 5
+    assert report.counted["would-be terminations"] > report.counted["used again, by the clients' accounts"]
+
+
+def test_a_backtest_chooses_the_sessions_that_the_live_dry_run_chose(major: int) -> None:
+    report = replay(acts=40, seed=SEED, major=major, every="3s")
+
+    hold(report)
+    assert report.counted["the same session, state and policy"] >= 40
+
+
+def test_nothing_is_terminated_while_the_disk_is_full(major: int) -> None:
+    try:
+        with small_disk(DISK_SIZE):
+            pass
+    except OSError as error:
+        pytest.skip(str(error))
+
+    report = disk(fillings=1, seed=SEED, major=major)
+
+    hold(report)
+    assert report.counted["sessions terminated, by the server's log"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("cycle", "Cycle"),
+        ("terminations", "Terminations"),
+        ("lateness", "Lateness"),
+        ("takeover", "Take-over"),
+        ("fleet", "Fleet"),
+        ("start", "Start"),
+        ("memory", "Memory"),
+        ("backtest", "Backtest"),
+    ],
+)
+def test_a_benchmark_runs_at_the_smallest_scale(name: str, title: str) -> None:
+    command = (sys.executable, "-m", "tests.lab", name, "--scale", "smoke")
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    assert title in done.stdout
+
+
+FAULTS: Final = "crash,SIGKILL,of leaks,pg_authid,link cut,audit truncated"
+
+
+def test_no_fault_leads_to_a_wrong_termination_and_everything_goes_on_by_itself() -> None:
+    command = (
+        sys.executable,
+        "-m",
+        "tests.lab",
+        "faults",
+        "--scale",
+        "smoke",
+        "--rounds",
+        "5",
+        "--only",
+        FAULTS,
+    )
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Every invariant held." in done.stdout
+
+
+def answer(*explained: str | None, more: int = 0) -> dict[str, Any]:
+    damages = [
+        {"file": "a", "line": 7, "kind": "missing", "sentence": "2 lines", "explained": why}
+        for why in explained
+    ]
+    return {"records": [{"lines": 4}, {"lines": 3}], "damages": damages, "more_damages": more}
+
+
+def test_damage_that_the_audit_log_explains_is_what_a_fault_leaves() -> None:
+    chain = chain_in(answer("a:8 explains it"), name="first", cuts=0)
+    assert (chain.lines, chain.explained, chain.unexplained, list(chain.wrong)) == (7, 1, [], [])
+
+
+def test_damage_without_an_explanation_is_wrong_unless_a_fault_has_done_it() -> None:
+    assert list(chain_in(answer(None), name="first", cuts=0).wrong) == ["a:7: missing: 2 lines"]
+    assert list(chain_in(answer(None), name="first", cuts=1).wrong) == []
+    assert len(chain_in(answer(None, None, None), name="first", cuts=1).wrong) == 2
+    assert len(chain_in(answer(more=2), name="first", cuts=1).wrong) == 1
+
+
+def test_a_cut_that_was_missed_is_wrong_and_two_that_were_found_as_one_are_not() -> None:
+    assert len(chain_in(answer(), name="first", cuts=1).wrong) == 1
+    assert list(chain_in(answer(None), name="first", cuts=2).wrong) == []
