@@ -24,7 +24,7 @@ from reaper.insight.advice.advise import untold
 from reaper.insight.advice.evidence import Evidence, Watching
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.errors import ServerError, Unreachable
-from reaper.service.look import look_for
+from reaper.service.observe import observe_for
 
 
 class Past(NamedTuple):
@@ -141,7 +141,8 @@ def _seen(asked: Asked, where: _From) -> Past:
 def _look(server: Server, watching: Watching, span: Span) -> Evidence:
     try:
         with progress(f"looking at {server.name}", span / SECOND) as passed:
-            return asyncio.run(look_for(server, watching, span, told=passed))
+            before, after = asyncio.run(observe_for(server, span, watching.add, passed))
+            return watching.evidence(before=before, ground=after)
     except ServerError as error:
         hint = f"\n{_WAYS_IN}" if isinstance(error, Unreachable) else ""
         message = f"{server.name}: {error}{hint}"

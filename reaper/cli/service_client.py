@@ -24,7 +24,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.refill_guard import BackOff, Group
 from reaper.policy.session import Identity, Snapshot
 from reaper.policy.time import SECOND, Instant, Span, from_datetime, parse_time
-from reaper.service.look import pause_between
+from reaper.service.observe import snapshot_interval
 from reaper.telemetry.http.views import FORMAT, Overview
 
 _PATIENCE: Final = 6.0
@@ -289,7 +289,7 @@ def ask_for_looks(url: str, server: str | None, watching: Watching, span: Span) 
 
 
 def _watched(base: str, server: str, watching: Watching, span: Span) -> Evidence:
-    pause = max(pause_between(span) / SECOND, _FRESH_SECONDS)
+    pause = max(snapshot_interval(span) / SECOND, _FRESH_SECONDS)
     began = time.monotonic()
     with progress(f"asking {base}", span / SECOND) as passed:
         watching.add(_look(base, server))

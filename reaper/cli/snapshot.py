@@ -14,10 +14,9 @@ from reaper.history.snapshot import MAX_BYTES, BadSnapshot, dump_snapshot, parse
 from reaper.policy.rules import Rules
 from reaper.policy.session import Snapshot
 from reaper.postgres.errors import ServerError
-from reaper.postgres.preflight import refuse
 from reaper.postgres.query_text import QueryText
-from reaper.service.connection import RunOptions, opened
-from reaper.service.look import MISLEADING
+from reaper.service.connection import RunOptions
+from reaper.service.observe import open_to_observe
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -63,8 +62,7 @@ def look_at(server: Server, rules: Rules | None, *, query_text: QueryText = Quer
 
 async def _look_at(server: Server, rules: Rules | None, query_text: QueryText) -> Snapshot:
     options = RunOptions(dry_run=True, query_text=query_text)
-    async with opened(server, rules, options) as at:
-        refuse(tuple(found for found in at.findings if found.check in MISLEADING))
+    async with open_to_observe(server, options) as at:
         return await at.observer.observe(rules)
 
 

@@ -6,7 +6,13 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from reaper.insight.advice.server_facts import Given, Ground, Prepared, ReplicationSlot, Role
+from reaper.insight.advice.server_facts import (
+    PreparedTransaction,
+    ReplicationSlot,
+    RoleFacts,
+    RoleSetting,
+    ServerFacts,
+)
 from reaper.policy.time import Instant
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.link import Link
@@ -34,7 +40,7 @@ class _Row(NamedTuple):
     at: Instant | None
 
 
-async def read_ground(link: Link, probe: Probe) -> Ground:
+async def read_ground(link: Link, probe: Probe) -> ServerFacts:
     """Ask for all of it at once; ServerError when the server does not tell. Raises Lost."""
     try:
         rows = [_Row._make(row) for row in await link.rows(_GROUND)]
@@ -44,14 +50,14 @@ async def read_ground(link: Link, probe: Probe) -> Ground:
     return _ground(rows, probe)
 
 
-def _ground(rows: Sequence[_Row], probe: Probe) -> Ground:
+def _ground(rows: Sequence[_Row], probe: Probe) -> ServerFacts:
     kinds = defaultdict[str, list[_Row]](list)
     for row in rows:
         kinds[row.kind].append(row)
     (opened,) = kinds["opened"]
     given = tuple(map(_given, kinds["given"]))
     ours = {each.name for each in given if each.role in {None, probe.role}}
-    return Ground(
+    return ServerFacts(
         at=opened.at or Instant(0),
         major=probe.major,
         settings={
@@ -69,12 +75,12 @@ def _ground(rows: Sequence[_Row], probe: Probe) -> Ground:
     )
 
 
-def _role(row: _Row) -> Role:
-    return Role(name=row.name or "", limit=row.number or 0, superuser=bool(row.other))
+def _role(row: _Row) -> RoleFacts:
+    return RoleFacts(name=row.name or "", limit=row.number or 0, superuser=bool(row.other))
 
 
-def _prepared(row: _Row) -> Prepared:
-    return Prepared(
+def _prepared(row: _Row) -> PreparedTransaction:
+    return PreparedTransaction(
         gid=row.name or "",
         database=row.second or "",
         owner=row.third or "",
@@ -87,6 +93,6 @@ def _slot(row: _Row) -> ReplicationSlot:
     return ReplicationSlot(name=row.name or "", kind=row.second or "", xid_age=row.number, retained=row.other)
 
 
-def _given(row: _Row) -> Given:
+def _given(row: _Row) -> RoleSetting:
     name, _, value = (row.third or "").partition("=")
-    return Given(role=row.name, database=row.second, name=name, value=value)
+    return RoleSetting(role=row.name, database=row.second, name=name, value=value)

@@ -1,8 +1,7 @@
-"""What one server shows to those who ask: looked up for them, between cycles, and never in a cycle's way.
+"""The on-demand snapshot of one server, taken for the pages between two cycles.
 
-Whoever asks sets a flag. The loop, which rests until its next cycle is due, sees it and looks once at
-everybody over the connection that it holds anyway, in the time that is left. When nobody asks nothing is
-looked up.
+A page request sets a flag. The server loop, which rests until its next cycle is due, takes one snapshot over
+the connection that it holds anyway, in the time that is left. Without requests nothing is read.
 """
 
 import asyncio
@@ -23,26 +22,25 @@ from reaper.service.clock import ClockWatch
 from reaper.service.connection import OpenConnection
 from reaper.service.pause import Flag, pause
 
-TOP: Final = 12
-_MOST_DUE: Final = 6
+_TOP: Final = 12
+_MAX_DUE: Final = 6
 _FRESH_SECONDS: Final = 2.0
-"""However many ask, the server is asked once in so long."""
-_LONGEST_LOOK: Final = 1.0
-_SHORTEST_LOOK: Final = 0.05
-"""With less time until the next cycle nobody is looked up before it."""
+"""Within this time all requests get the same snapshot."""
+_MIN_SECONDS: Final = 0.05
+_MAX_SECONDS: Final = 1.0
 _MARGIN: Final = 0.02
-"""Between the end of a look and the next cycle."""
+"""Between the end of a snapshot and the next cycle."""
 _STATEMENTS: Final = 2
-"""They share the time of a look."""
-_PATIENCE: Final = 2.0
-"""So long who asks is kept waiting for a new look before they get the last one."""
+"""They share the time of a snapshot."""
+_WAIT_SECONDS: Final = 2.0
+"""A request waits this long for a new snapshot before it gets the last one."""
 _FOLLOWED_SECONDS: Final = 900.0
-"""After so long without a question the groups are followed no longer."""
+"""Without a request for this long, the groups are no longer followed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One look at everybody, worked out for people."""
+class CurrentUsage:
+    """One snapshot of all sessions, prepared for a page."""
 
     usage: Usage
     soonest: tuple[Due, ...]
@@ -51,45 +49,38 @@ class Reading:
     """The same moment by the host's monotonic clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    snapshot: Snapshot
-    rules: Rules
-    taken: float
-
-
-class Lookout:
-    """Looks at one server for whoever asks."""
+class OnDemandSnapshot:
+    """Takes snapshots of one server for page requests."""
 
     def __init__(
         self, server: str, clocks: ClockWatch, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.asked = Flag()
+        self.requested = Flag()
         self._server = server
         self._clocks = clocks
         self._clock = clock
-        self._attended = False
-        self._news = asyncio.Event()
+        self._available = False
+        self._renewed = asyncio.Event()
         self._trends = Trends()
-        self._last: Reading | None = None
-        self._whole: _Look | None = None
-        """The last look at everybody, a cycle's or a visitor's."""
-        self._tried = self._asked_last = -_FOLLOWED_SECONDS
+        self._usage: CurrentUsage | None = None
+        self._last: tuple[Snapshot, Rules, float] | None = None
+        """The last snapshot of all sessions, of a cycle or on demand, and when it was taken."""
+        self._tried = self._last_request = -_FOLLOWED_SECONDS
 
-    def attend(self, *, attended: bool) -> None:
-        """From now on there is a loop that looks, or none."""
-        self._attended = attended
-        self.asked.clear()
-        self._answer()  # nobody will look for those who wait now: they get the last look at once
+    def set_available(self, *, available: bool) -> None:
+        """Say whether a server loop holds a connection now."""
+        self._available = available
+        self.requested.clear()
+        self._release()  # no loop will serve the requests that wait: they get the last snapshot at once
 
     def cycled(self, snapshot: Snapshot, rules: Rules) -> None:
-        """A cycle has looked: at everybody, or at enough for a count."""
+        """Note the snapshot of a cycle; where the prefilter left sessions out, only its count is used."""
         now = self._clock()
         self._trends.used.note(now, snapshot.slots.used)
         if snapshot.young is None:
-            self._whole = _Look(snapshot, rules, now)
-        if self._last and now - self._asked_last > _FOLLOWED_SECONDS:
-            self._last = None
+            self._last = snapshot, rules, now
+        if self._usage and now - self._last_request > _FOLLOWED_SECONDS:
+            self._usage = None
             self._trends.forget_groups()
 
     @property
@@ -97,73 +88,68 @@ class Lookout:
         """The slots in use over the last minutes."""
         return self._trends.used.values(self._clock())
 
-    async def reading(self) -> Reading | None:
-        """A look of now, or the last one there was; nothing when there was none."""
-        self._asked_last = self._clock()
-        if self._attended and not self._just_tried:
-            news = self._news
-            self.asked.set()
+    async def usage(self) -> CurrentUsage | None:
+        """Return the usage now, or the last one known; None before the first snapshot."""
+        self._last_request = self._clock()
+        if self._available and self._clock() - self._tried >= _FRESH_SECONDS:
+            renewed = self._renewed
+            self.requested.set()
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
-                    await news.wait()
-        last, whole = self._last, self._whole
-        # A cycle's look knows nobody who waits: it takes the place of a much older one only.
-        if whole and (last is None or whole.taken > last.taken + _FRESH_SECONDS):
-            last = self._last = self._read(whole)
-        return last
+                async with asyncio.timeout(_WAIT_SECONDS):
+                    await renewed.wait()
+        # A cycle's snapshot does not know blocked sessions: it replaces only one that is much older.
+        if self._last and (self._usage is None or self._last[2] > self._usage.taken + _FRESH_SECONDS):
+            self._usage = self._current(*self._last)
+        return self._usage
 
     async def snapshot(self) -> Snapshot | None:
-        """The same look, session by session, and never a query; nothing when there was none."""
-        await self.reading()
-        if self._whole is None:
+        """Return the same snapshot session by session, without queries; None before the first one."""
+        await self.usage()
+        if self._last is None:
             return None
-        seen = self._whole.snapshot
-        return replace(seen, sessions=tuple(replace(each, query=None) for each in seen.sessions))
+        snapshot = self._last[0]
+        return replace(snapshot, sessions=tuple(replace(each, query=None) for each in snapshot.sessions))
 
     async def rest(self, at: OpenConnection, rules: Rules, delay: float, *wakers: Flag) -> None:
-        """Rest for so long or until woken, and look meanwhile for whoever asks."""
+        """Rest for `delay` or until a waker is set, and take the snapshots that are requested meanwhile."""
         end = self._clock() + delay
         while True:
             left = end - self._clock()
-            in_time = left - _MARGIN >= _SHORTEST_LOOK
-            await pause(left, *wakers, *((self.asked,) if in_time else ()))
-            if not in_time or not self.asked.is_set() or any(waker.is_set() for waker in wakers):
+            in_time = left - _MARGIN >= _MIN_SECONDS
+            await pause(left, *wakers, *((self.requested,) if in_time else ()))
+            if not in_time or not self.requested.is_set() or any(waker.is_set() for waker in wakers):
                 return
-            within = min(end - self._clock() - _MARGIN, _LONGEST_LOOK)
-            if within >= _SHORTEST_LOOK:
-                await self._look(at, rules, within)
+            within = min(end - self._clock() - _MARGIN, _MAX_SECONDS)
+            if within >= _MIN_SECONDS:
+                await self._take(at, rules, within)
 
-    @property
-    def _just_tried(self) -> bool:
-        return self._clock() - self._tried < _FRESH_SECONDS
-
-    async def _look(self, at: OpenConnection, rules: Rules, within: float) -> None:
-        # An observer of its own: what the cycles' remembers of their last look stays as it is.
+    async def _take(self, at: OpenConnection, rules: Rules, within: float) -> None:
+        # An observer of its own: what the observer of the cycles remembers of its last snapshot must stay.
         observer = Observer(at.link, at.probe, server=self._server)
         try:
             async with at.link.hurrying(within / _STATEMENTS):
                 snapshot = await observer.everybody()
             if self._clocks.counted_from is not None:
                 snapshot = snapshot.counted_from(self._clocks.counted_from)
-            self._whole = _Look(snapshot, rules, self._clock())
-            self._last = self._read(self._whole)
+            self._last = snapshot, rules, self._clock()
+            self._usage = self._current(*self._last)
         except ObservingFailed:
-            pass  # there is the last one, with its age
+            pass  # the requests get the last snapshot, with its age
         finally:
             self._tried = self._clock()
-            self.asked.clear()
-            self._answer()
+            self.requested.clear()
+            self._release()
 
-    def _answer(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+    def _release(self) -> None:
+        self._renewed.set()
+        self._renewed = asyncio.Event()
 
-    def _read(self, look: _Look) -> Reading:
-        counted = census(look.snapshot, top=TOP)
-        self._trends.note(counted, look.taken)
-        return Reading(
+    def _current(self, snapshot: Snapshot, rules: Rules, taken: float) -> CurrentUsage:
+        counted = census(snapshot, top=_TOP)
+        self._trends.note(counted, taken)
+        return CurrentUsage(
             usage=self._trends.usage(counted, self._clock()),
-            soonest=soonest(look.snapshot, look.rules, most=_MOST_DUE),
-            at=look.snapshot.at,
-            taken=look.taken,
+            soonest=soonest(snapshot, rules, most=_MAX_DUE),
+            at=snapshot.at,
+            taken=taken,
         )

@@ -13,7 +13,7 @@ from reaper.insight.dryrun.assessment import Assessment, assess
 from reaper.policy.rules import Rules
 from reaper.policy.time import Span, isoformat, seconds
 from reaper.service.fleet import Fleet
-from reaper.service.on_demand import Reading
+from reaper.service.on_demand import CurrentUsage
 from reaper.service.reporter import RecentEvents, RunTotals
 from reaper.service.server_loop import ServerLoop
 from reaper.service.status import State
@@ -110,7 +110,7 @@ class PageData:
     async def rows(self, name: str) -> bytes | None:
         """A snapshot of this server as a file; nothing when there is none, or nobody has looked."""
         loop = next((loop for loop in self.fleet.loops if loop.server.name == name), None)
-        seen = await loop.lookout.snapshot() if loop else None
+        seen = await loop.on_demand.snapshot() if loop else None
         return None if seen is None else await asyncio.to_thread(dump_snapshot, seen)
 
     def _line(self, loop: ServerLoop) -> ServerLine:
@@ -123,26 +123,26 @@ class PageData:
             total=slots.total if slots else None,
             usable=max(slots.total - slots.reserved, 0) if slots else None,
             used=slots.used if slots else None,
-            trend=loop.lookout.used,
+            trend=loop.on_demand.used,
         )
 
     async def _shown(self, loop: ServerLoop) -> ServerView:
-        reading = await loop.lookout.reading()
+        current = await loop.on_demand.usage()
         due = loop.status.next_cycle
         rules = self.settings().rules_for(loop.server)
         return ServerView(
             name=loop.server.name,
-            usage=reading.usage if reading else None,
-            seen_s_ago=round(max(self.clock() - reading.taken, 0.0), 1) if reading else None,
+            usage=current.usage if current else None,
+            seen_s_ago=round(max(self.clock() - current.taken, 0.0), 1) if current else None,
             next_cycle_s=None if due is None else round(max(due - self.clock(), 0.0), 1),
-            soonest=tuple(self._soonest(reading)) if reading else (),
+            soonest=tuple(self._soonest(current)) if current else (),
             policies=tuple(self._policies(loop.server.name, rules)),
         )
 
-    def _soonest(self, reading: Reading) -> Iterator[DueLine]:
-        age = self.clock() - reading.taken
-        for due in reading.soonest:
-            left = seconds(Span(due.at - reading.at)) - age
+    def _soonest(self, current: CurrentUsage) -> Iterator[DueLine]:
+        age = self.clock() - current.taken
+        for due in current.soonest:
+            left = seconds(Span(due.at - current.at)) - age
             yield DueLine(
                 pid=due.session.id.pid,
                 session=due.session.identity,

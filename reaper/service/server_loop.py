@@ -37,7 +37,7 @@ from reaper.service.counters import Account
 from reaper.service.cycle import Cycle, Station, run_cycle
 from reaper.service.follow_up import FollowUp
 from reaper.service.history import HistoryRecorder
-from reaper.service.on_demand import Lookout
+from reaper.service.on_demand import OnDemandSnapshot
 from reaper.service.pause import Flag, pause, run_unless
 from reaper.service.reporter import Reporter
 from reaper.service.status import ServerStatus, State
@@ -87,7 +87,7 @@ class ServerLoop:
         self._delay = delay
         self._cycles = 0
         self._served = False
-        self.lookout = Lookout(server.name, clock)
+        self.on_demand = OnDemandSnapshot(server.name, clock)
         self._clock = clock  # kept across connections: the clock may jump while there is none
         self._follow_up = follow_up
         self._recorder = recorder
@@ -132,7 +132,7 @@ class ServerLoop:
                     return
                 self._station(at, self._rules)  # a missing right shows now and not with the first candidate
                 self._reporter.connected(at)
-                self.lookout.attend(attended=True)
+                self.on_demand.set_available(available=True)
                 if await self._lead(at):
                     await self._run_cycles(at)
         except ServerError as lost:
@@ -141,7 +141,7 @@ class ServerLoop:
             self._report_lost(lost, "at once")
         finally:
             self._follow_up.watch.interrupted()
-            self.lookout.attend(attended=False)
+            self.on_demand.set_available(available=False)
             self._reporter.disconnected()
 
     async def _lead(self, at: OpenConnection) -> bool:
@@ -156,7 +156,7 @@ class ServerLoop:
             self.status.set(State.STANDBY, str(holder or "another reaper leads"))
             self._reporter.stands_by(holder)
             share = seconds(self._context.settings().interval) / _STANDBY_TRIES_PER_INTERVAL
-            await self.lookout.rest(at, self._rules, min(share, _STANDBY_SECONDS), self.stop)
+            await self.on_demand.rest(at, self._rules, min(share, _STANDBY_SECONDS), self.stop)
         return False
 
     async def _try_to_lead(self, leadership: Leadership) -> bool:
@@ -196,7 +196,7 @@ class ServerLoop:
             await account.note_daily()
             rest = await self._record_history(at, rest)
             self.status.rests(rest)
-            await self.lookout.rest(at, rules, rest, self.stop, self.wake)
+            await self.on_demand.rest(at, rules, rest, self.stop, self.wake)
             self.wake.clear()
         if self._recorder:
             await self._recorder.record_last(at)
@@ -221,7 +221,7 @@ class ServerLoop:
         self._cycles += 1
         self._served = True
         self.status.slots = cycle.snapshot.slots
-        self.lookout.cycled(cycle.snapshot, rules)
+        self.on_demand.cycled(cycle.snapshot, rules)
         failed = cycle.audit_log_failed
         self.status.set(State.FAILING if failed else State.WORKING, str(failed or ""))
         self._reporter.cycled(cycle, took=time.monotonic() - started)

@@ -8,7 +8,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from reaper.insight.advice.server_facts import Ground
+from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.time import parse_span
 from reaper.postgres.ground import read_ground
 
@@ -26,7 +26,7 @@ CAME_WITH: Final = {
 }
 
 
-def read(stage: Stage, reaper: Reaper | None = None) -> Ground:
+def read(stage: Stage, reaper: Reaper | None = None) -> ServerFacts:
     reaper = reaper or stage.reaper
     return reaper.do(read_ground(reaper.link, reaper.probe))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
-from reaper.insight.advice.server_facts import Ground
+from reaper.insight.advice.server_facts import ServerFacts
 from reaper.insight.recorded import RecordedSnapshot
 from reaper.policy.poolers import pooler
 from reaper.policy.protections import REAPER_APPLICATION, is_backup_tool, is_managed
@@ -303,8 +303,8 @@ class Evidence:
     """Sessions that came and went while we looked."""
     working: int = 0
     """The most sessions that were at work, or in a transaction, at one look."""
-    before: Ground | None = None
-    ground: Ground | None = None
+    before: ServerFacts | None = None
+    ground: ServerFacts | None = None
 
     @property
     def span(self) -> Span:
@@ -378,7 +378,7 @@ class Watching:
         """One more reading of a history, by what is new in it."""
         self._step(reading, (now for _, now in reading.changed), [seen.id for seen in reading.left])
 
-    def evidence(self, *, before: Ground | None = None, ground: Ground | None = None) -> Evidence:
+    def evidence(self, *, before: ServerFacts | None = None, ground: ServerFacts | None = None) -> Evidence:
         """What it comes to."""
         if self._began is None or self._latest is None or self._at is None:
             message = "nobody has looked yet"

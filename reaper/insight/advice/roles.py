@@ -21,7 +21,7 @@ from reaper.insight.advice.finding import (
 )
 from reaper.insight.advice.known_tools import ordinary, poolers
 from reaper.insight.advice.leaks import is_suspect
-from reaper.insight.advice.server_facts import Role
+from reaper.insight.advice.server_facts import RoleFacts
 from reaper.insight.advice.slots import SCARCE
 from reaper.policy.protections import is_managed
 
@@ -90,7 +90,7 @@ def _limited_by_nothing(evidence: Evidence) -> Mapping[str, int]:
     }
 
 
-def _is_unlimited(role: Role | None) -> bool:
+def _is_unlimited(role: RoleFacts | None) -> bool:
     return role is not None and role.limit < 0 and not role.superuser
 
 

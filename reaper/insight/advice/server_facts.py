@@ -20,7 +20,7 @@ _UNITS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
+class RoleFacts:
     """A role that has sessions now."""
 
     name: str
@@ -30,7 +30,7 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class RoleSetting:
     """A setting that sessions of a role, or in a database, begin with; None is all of them."""
 
     role: str | None
@@ -40,7 +40,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class PreparedTransaction:
     """A prepared transaction: it holds its locks and its place in vacuum's way without a session."""
 
     gid: str
@@ -62,16 +62,16 @@ class ReplicationSlot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class ServerFacts:
     """One reading of all that."""
 
     at: Instant
     major: int
     settings: Mapping[str, str]
     """In the base units of the server: milliseconds, seconds, kB or pages, as pg_settings has them."""
-    roles: Mapping[str, Role]
-    given: tuple[Given, ...] = ()
-    prepared: tuple[Prepared, ...] = ()
+    roles: Mapping[str, RoleFacts]
+    given: tuple[RoleSetting, ...] = ()
+    prepared: tuple[PreparedTransaction, ...] = ()
     idle_slots: tuple[ReplicationSlot, ...] = ()
     opened: int | None = None
     """Sessions that all databases together have counted; nothing before 14."""

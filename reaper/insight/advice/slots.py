@@ -17,7 +17,7 @@ from reaper.insight.advice.finding import (
     short,
     watched,
 )
-from reaper.insight.advice.server_facts import Ground
+from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.time import isoformat
 
 SCARCE: Final = 0.8
@@ -169,7 +169,7 @@ def raising(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
-def _raising_evidence(evidence: Evidence, ground: Ground, more: int) -> Iterator[str]:
+def _raising_evidence(evidence: Evidence, ground: ServerFacts, more: int) -> Iterator[str]:
     idle = 1 - evidence.working / max(evidence.peak, 1)
     if evidence.looks > 1 and idle > _MOSTLY:
         yield (

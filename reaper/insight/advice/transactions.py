@@ -5,7 +5,7 @@ from typing import Final
 
 from reaper.insight.advice.evidence import IN_A_TRANSACTION, Crowd, Evidence
 from reaper.insight.advice.finding import Cure, Finding, Sure, Urgency, about, listed, literal, many
-from reaper.insight.advice.server_facts import Prepared, ReplicationSlot
+from reaper.insight.advice.server_facts import PreparedTransaction, ReplicationSlot
 from reaper.insight.advice.timeouts import (
     IDLE_IN_TRANSACTION,
     PAUSES,
@@ -304,7 +304,7 @@ def prepared_transactions(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
-def _deciding(oldest: Prepared) -> Iterator[Cure]:
+def _deciding(oldest: PreparedTransaction) -> Iterator[Cure]:
     if gid := literal(oldest.gid):
         yield Cure(
             does=f"ask its transaction manager what became of it; then, in database {oldest.database!r}",

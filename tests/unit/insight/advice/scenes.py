@@ -7,7 +7,7 @@ from typing import Final, Unpack
 from reaper.insight.advice.advise import advise
 from reaper.insight.advice.evidence import Crowd, Evidence, Watching
 from reaper.insight.advice.finding import Finding
-from reaper.insight.advice.server_facts import Ground, Role
+from reaper.insight.advice.server_facts import RoleFacts, ServerFacts
 from reaper.policy.session import Facts, Session, Snapshot
 from reaper.policy.time import Instant, Span, parse_span
 from tests.unit.policy.build import NOTHING_HELD, NOW, Told, session, snapshot
@@ -29,11 +29,11 @@ _CAME_WITH: Final = {"idle_session_timeout": 14, "transaction_timeout": 17}
 
 
 def ground(
-    *roles: Role, major: int = 17, opened: int | None = 1_000, after: str = "0s", **settings: str
-) -> Ground:
+    *roles: RoleFacts, major: int = 17, opened: int | None = 1_000, after: str = "0s", **settings: str
+) -> ServerFacts:
     """A server of this major that is set up as it should be, unless told otherwise."""
     timeouts = {name: "0" for name, since in _CAME_WITH.items() if major >= since}
-    return Ground(
+    return ServerFacts(
         at=Instant(NOW + parse_span(after)),
         major=major,
         settings={**_SETTINGS, **timeouts, **settings},
@@ -42,9 +42,9 @@ def ground(
     )
 
 
-def role(name: str = "app_web", *, limit: int = -1, superuser: bool = False) -> Role:
+def role(name: str = "app_web", *, limit: int = -1, superuser: bool = False) -> RoleFacts:
     """An ordinary role without a limit."""
-    return Role(name=name, limit=limit, superuser=superuser)
+    return RoleFacts(name=name, limit=limit, superuser=superuser)
 
 
 def look(seen: Iterable[Session], *, after: str = "0s", facts: Facts = NOTHING_HELD) -> Snapshot:
@@ -54,7 +54,10 @@ def look(seen: Iterable[Session], *, after: str = "0s", facts: Facts = NOTHING_H
 
 
 def evidence(
-    *looks: Snapshot, ground: Ground | None = None, before: Ground | None = None, quiet: Span = QUIET
+    *looks: Snapshot,
+    ground: ServerFacts | None = None,
+    before: ServerFacts | None = None,
+    quiet: Span = QUIET,
 ) -> Evidence:
     """What these looks come to."""
     watching = Watching(quiet=quiet)

@@ -12,7 +12,13 @@ from reaper.cli.advise_view import as_document
 from reaper.insight.advice.advise import advise, untold
 from reaper.insight.advice.evidence import Evidence, Watching
 from reaper.insight.advice.finding import Urgency
-from reaper.insight.advice.server_facts import Given, Ground, Prepared, ReplicationSlot, Role
+from reaper.insight.advice.server_facts import (
+    PreparedTransaction,
+    ReplicationSlot,
+    RoleFacts,
+    RoleSetting,
+    ServerFacts,
+)
 from reaper.policy.session import Session, Slots, Snapshot
 from reaper.policy.time import Instant, parse_span
 from tests.unit.policy.build import NOW, WATCHER
@@ -25,13 +31,13 @@ _QUOTED: Final = re.compile(r"""(?:U&)?"(?:[^"]|"")*"|(?:U&)?'(?:[^']|'')*'""")
 _HOSTILE: Final = ("two\nlines", 'a"; DROP ROLE b; --', "it's", "[x]*?", "\x1b[2J", "", "app_web")
 hostile_names: Final = st.sampled_from(_HOSTILE) | names
 grounds: Final = st.builds(
-    lambda major, name, limit, text, number: Ground(
+    lambda major, name, limit, text, number: ServerFacts(
         at=NOW,
         major=major,
         settings={**ground(major=major).settings, "tcp_keepalives_idle": text, "reserved_connections": text},
-        roles={each: Role(name=each, limit=limit) for each in (name or "", *_HOSTILE)},
-        given=(Given(role=name, database=None, name="idle_session_timeout", value=text),),
-        prepared=(Prepared(gid=text, database=text, owner=text, at=Instant(0), xid_age=number),),
+        roles={each: RoleFacts(name=each, limit=limit) for each in (name or "", *_HOSTILE)},
+        given=(RoleSetting(role=name, database=None, name="idle_session_timeout", value=text),),
+        prepared=(PreparedTransaction(gid=text, database=text, owner=text, at=Instant(0), xid_age=number),),
         idle_slots=(ReplicationSlot(name=text, kind="logical", xid_age=number, retained=number),),
         opened=number,
     ),

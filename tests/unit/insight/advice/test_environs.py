@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from reaper.insight.advice.finding import Urgency
-from reaper.insight.advice.server_facts import Prepared, ReplicationSlot
+from reaper.insight.advice.server_facts import PreparedTransaction, ReplicationSlot
 from tests.unit.policy.build import ago, session
 
 from .scenes import evidence, findings, ground, leak, look, pool, role, sql, topics, used
@@ -165,7 +165,7 @@ def test_many_sessions_few_of_which_work_can_share() -> None:
 
 @pytest.mark.parametrize(("age", "told"), [("9m", False), ("10m", True)])
 def test_prepared_transactions_that_nobody_decides_are_told(age: str, told: bool) -> None:  # noqa: FBT001
-    left = Prepared(gid="it's", database="shop", owner="app_web", at=ago(age), xid_age=7)
+    left = PreparedTransaction(gid="it's", database="shop", owner="app_web", at=ago(age), xid_age=7)
 
     found = findings(evidence(look([]), ground=replace(ground(), prepared=(left,))), "prepared transactions")
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from reaper.insight.advice.finding import Sure, Urgency
-from reaper.insight.advice.server_facts import Given
+from reaper.insight.advice.server_facts import RoleSetting
 from reaper.policy.session import ABORTED, IN_TRANSACTION, Facts
 from tests.unit.policy.build import session
 
 from .scenes import evidence, findings, ground, look, pool, role, sql, topics, used
 
+_TIMEOUT = "idle_in_transaction_session_timeout"
 _WAITED_FOR = Facts(advisory_lock_holders=frozenset(), waiters={100: 3})
 
 
@@ -63,14 +64,14 @@ def test_a_timeout_that_would_end_none_of_them_is_not_proposed() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        Given(role="app_web", database=None, name="idle_in_transaction_session_timeout", value="1min"),
-        Given(role=None, database="shop", name="idle_in_transaction_session_timeout", value="1min"),
-        Given(role="app_web", database="shop", name="idle_in_transaction_session_timeout", value="60000"),
-        Given(role=None, database=None, name="idle_in_transaction_session_timeout", value="1min"),
-        Given(role="app_web", database="shop", name="idle_in_transaction_session_timeout", value="soon"),
+        RoleSetting(role="app_web", database=None, name=_TIMEOUT, value="1min"),
+        RoleSetting(role=None, database="shop", name=_TIMEOUT, value="1min"),
+        RoleSetting(role="app_web", database="shop", name=_TIMEOUT, value="60000"),
+        RoleSetting(role=None, database=None, name=_TIMEOUT, value="1min"),
+        RoleSetting(role="app_web", database="shop", name=_TIMEOUT, value="soon"),
     ],
 )
-def test_it_is_not_proposed_where_there_is_one_or_nobody_knows(given: Given) -> None:
+def test_it_is_not_proposed_where_there_is_one_or_nobody_knows(given: RoleSetting) -> None:
     one = session(state=IN_TRANSACTION, idle="2h", in_transaction="2h")
     seen = evidence(look([one]), ground=replace(ground(role()), given=(given,)))
 
