@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple, NewType
 
-from reaper.config.errors import BadPolicyFile, Issue, KeyPath, Mistake, at_top, quoted
-from reaper.config.model import HeadEntry, NotifyEntry, ServerEntry
+from reaper.config.errors import BadPolicyFile, BadValue, Issue, Mistake, at_top, quoted, refuse
+from reaper.config.model import URL_KEYS, HeadEntry, ServerEntry
 from reaper.config.patterns import url_flaw
 from reaper.config.settings import Occasion, Server, Settings, Webhook
 from reaper.config.validation import validate, validate_servers
@@ -195,46 +195,40 @@ class _ServerListReading:
 def webhooks(head: HeadEntry | None, file: str) -> Iterator[Webhook | Issue]:
     """Every webhook, or why its URL is not found."""
     for number, notify in enumerate(head.notify if head else ()):
-        url = _url(notify, ("notify", number), Path(file).parent)
-        if isinstance(url, str):
+        given = {key: str(text) for key in URL_KEYS if (text := getattr(notify, key)) is not None}
+        if len(given) != 1:
+            continue  # reported by `checks`
+        ((key, text),) = given.items()
+        try:
+            url = _url(key, text, Path(file).parent)
+        except BadValue as bad:
+            yield Issue(("notify", number, key), bad.what, bad.instead)
+        else:
             on = frozenset(map(Occasion, notify.on))
             yield Webhook(name=notify.name, url=url, on=on, every=notify.every)
-        elif url:
-            yield url
 
 
-def _url(notify: NotifyEntry, at: KeyPath, folder: Path) -> str | Issue | None:
-    """The URL, if exactly one key says where it is; `checks` reports the others."""
-    match notify.webhook, notify.webhook_file, notify.webhook_env:
-        case str(url), None, None:
-            return url
-        case None, str(file), None:
-            return _url_in_file(folder / file, (*at, "webhook_file"))
-        case None, None, str(variable):
-            return _url_in_environment(variable, (*at, "webhook_env"))
-    return None
+def _url(key: str, text: str, folder: Path) -> str:
+    """The URL that a key of the policy file gives, or whose place it gives."""
+    where, url = "URL", text
+    if key == "webhook_file":
+        where, url = "content of the file", _content_of_secret(folder / text)
+    elif key == "webhook_env":
+        where, url = "value of this environment variable", os.environ.get(text, "").strip()
+        if not url:
+            refuse("this environment variable is not set", "set it to the URL")
+    if flaw := url_flaw(url):
+        refuse(f"the {where} {flaw}", _ONLY_THE_URL)
+    return url
 
 
-def _url_in_file(path: Path, at: KeyPath) -> str | Issue:
+def _content_of_secret(path: Path) -> str:
     try:
-        url = contents(str(path)).decode().strip()
+        return contents(str(path)).decode().strip()
     except Unreadable as error:
-        what = f"the file cannot be read: {error}"
-        return Issue(at, what, "name a readable file that contains the URL")
+        refuse(f"the file cannot be read: {error}", "name a readable file that contains the URL")
     except UnicodeDecodeError:
-        return Issue(at, "the content of the file is not UTF-8", _ONLY_THE_URL)
-    if not url:
-        return Issue(at, "the file is empty", _ONLY_THE_URL)
-    flaw = url_flaw(url)
-    return Issue(at, f"the content of the file {flaw}", _ONLY_THE_URL) if flaw else url
-
-
-def _url_in_environment(variable: str, at: KeyPath) -> str | Issue:
-    url = os.environ.get(variable, "").strip()
-    if not url:
-        return Issue(at, "this environment variable is not set", "set it to the URL")
-    flaw = url_flaw(url)
-    return Issue(at, f"the value of this environment variable {flaw}", _ONLY_THE_URL) if flaw else url
+        refuse("the content of the file is not UTF-8", _ONLY_THE_URL)
 
 
 def stamp(path: Path, settings: Settings) -> Stamp:

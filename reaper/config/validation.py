@@ -1,6 +1,7 @@
 """Plain data to models: pydantic's errors in our words, and what is still valid in a wrong file."""
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Final, NamedTuple, TypeVar, cast
 
 from pydantic import ValidationError
@@ -15,7 +16,10 @@ from reaper.config.yaml_tree import Document, PlainScalar, ScalarKind
 E = TypeVar("E", bound=model.Entry)
 
 _ROUNDS: Final = 8
-_STAND_INS: Final[Mapping[str, object]] = {"version": PlainScalar("1", ScalarKind.NUMBER), "name": "unnamed"}
+_STAND_INS: Final[Mapping[KeyPath, object]] = {
+    ("version",): PlainScalar("1", ScalarKind.NUMBER),
+    ("name",): "unnamed",
+}
 _KEY_MARK: Final = "[key]"
 """The last step of the place that pydantic gives for a wrong key of a dictionary."""
 
@@ -70,27 +74,16 @@ class Validated(NamedTuple):
 
 def validate(document: Document) -> Validated:
     """Validate a policy file; if it is wrong, also what is left of it without the wrong keys."""
-    data = document.data
-    try:
-        file = model.FileEntry.model_validate(data)
-    except ValidationError as error:
-        issues = _issues(error, document)
-    else:
-        return Validated(file, dict(enumerate(file.policies)), [])
-    if not isinstance(data, dict):
-        return Validated(None, {}, issues)
-    policies = _each(model.PolicyEntry, data.pop("policies", None))
-    return Validated(_what_is_left(model.HeadEntry, data), policies, issues)
+    issues = _issues(model.FileEntry, document)
+    head = dict(document.data) if isinstance(document.data, dict) else {}
+    policies = _each(model.PolicyEntry, head.pop("policies", None))
+    return Validated(_what_is_left(model.HeadEntry, head), policies, issues)
 
 
 def validate_servers(document: Document) -> tuple[dict[int, model.ServerEntry], list[Issue]]:
     """Validate a list of servers below the key `servers`: those that are valid, by their position."""
-    data = cast("dict[str, object]", document.data)
-    try:
-        return dict(enumerate(model.ServerFileEntry.model_validate(data).servers)), []
-    except ValidationError as error:
-        issues = _issues(error, document)
-        return _each(model.ServerEntry, data["servers"]), issues
+    issues = _issues(model.ServerFileEntry, document)
+    return _each(model.ServerEntry, _at(document.data, "servers")), issues
 
 
 def _each(entry: type[E], items: object) -> dict[int, E]:
@@ -112,20 +105,16 @@ def _what_is_left(entry: type[E], data: object) -> E | None:
 def _cut(data: object, error: ErrorDetails) -> bool:
     """Delete the innermost key that contains the mistake; False if nothing would be left."""
     path = _path(error)
-    keys = [number for number, step in enumerate(path) if isinstance(step, str)]
-    if error["type"] == "missing":
-        if len(path) == 1 and path[0] in _STAND_INS:
-            cast("dict[str, object]", data)[str(path[0])] = _STAND_INS[str(path[0])]
-            return True
-        keys = keys[:-1]
-    if not keys:
-        return False
-    holder = data
-    for step in path[: keys[-1]]:
-        holder = _at(holder, step)
-    if isinstance(holder, dict):
-        holder.pop(path[keys[-1]], None)
-    return True
+    stand_in = _STAND_INS.get(path)
+    if error["type"] == "missing" and stand_in is None:
+        path = path[:-1]
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    holder = reduce(_at, path[:-1], data)
+    if path and isinstance(holder, dict):
+        holder.pop(path[-1], None)
+        holder.update({path[-1]: stand_in} if stand_in else {})
+    return bool(path)
 
 
 def _at(holder: object, step: str | int) -> object:
@@ -140,8 +129,12 @@ def _details(errors: ValidationError) -> list[ErrorDetails]:
     return [error for error in found if error["type"] != "too_short" or not error["input"]]
 
 
-def _issues(errors: ValidationError, document: Document) -> list[Issue]:
-    return [_issue(error, document) for error in _details(errors)]
+def _issues(entry: type[model.Entry], document: Document) -> list[Issue]:
+    try:
+        entry.model_validate(document.data)
+    except ValidationError as error:
+        return [_issue(one, document) for one in _details(error)]
+    return []
 
 
 def _issue(error: ErrorDetails, document: Document) -> Issue:

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reaper.config import BadPolicyFile, Mistake, load, read
+from reaper.config.model import json_schema
 
 LEAST = "version: 1\npolicies: [{name: a, match: {state: [idle], idle_for: 1m}}]\n"
 VALID = """\
@@ -118,46 +119,14 @@ scalars = st.sampled_from(
         True,
         1,
         0.5,
-        "",
-        "*",
-        "a.yaml",
-        "http://a",
-        "HOME",
-        "idle",
-        "app[",
-        "10m",
-        "80%",
-        "off",
-        "\u202e",
-        "a\nb",
+        *("", "*", "a.yaml", "http://a", "HOME", "idle", "app[", "10m", "80%", "\u202e", "a\nb"),
     ]
 )
 KEYS = [
-    *("version", "policies", "name", "match", "state", "idle_for", "role", "client", "allowlist", "during"),
-    *(
-        "when",
-        "slots_used",
-        "keep",
-        "newest",
-        "per",
-        "safety_limit",
-        "refill_guard",
-        "within",
-        "share",
-        "servers",
-        "dsn",
-        "labels",
-        "servers_from",
-        "notify",
-        "webhook",
-        "webhook_file",
-        "webhook_env",
-        "on",
-        "every",
-        "[key]",
-        "idel",
-        "\x1b",
-    ),
+    *(key for part in json_schema()["$defs"].values() for key in part["properties"]),
+    "[key]",
+    "idel",
+    "\x1b",
 ]
 trees = st.recursive(
     scalars,
