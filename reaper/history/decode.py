@@ -1,28 +1,22 @@
-"""Decodes the lines of one history file, whatever they hold: a snapshot, or BadHistory with the line.
-
-A day of a busy server has millions of rows. Row fields are therefore not checked one by one: a wrong type
-shows as the exception that it causes.
-"""
+"""Decodes the lines of one history file, whatever they hold: a snapshot, or BadHistory with the line."""
 
 import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar, cast
 
-from reaper.history.encode import FORMAT, MAX_NAMES, MAX_TEXT
+from reaper.history.encode import FORMAT, MAX_TEXT
 from reaper.insight.recorded import CycleMark, PartialSnapshot, RecordedSnapshot, SessionChange
 from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Watcher
 from reaper.policy.time import SECOND, Instant
 
 _MAX_SESSIONS: Final = 262_143
 """PostgreSQL allows no more backends."""
-_MAX_KNOWN: Final = MAX_NAMES + 4 * _MAX_SESSIONS
-"""Names, and identities, of one file: the last line may add four names for each session."""
-_MAX_CHARACTERS: Final = 32 * 1024 * 1024
 _MAX_EVERY: Final = 3_600 * SECOND
 _MAX_NUMBER: Final = 2**66
 """Beyond every time and age of a server."""
-_WRONG: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
+_STATE_FIELDS: Final = 8
+_WRONG: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _ABOUT: Final = ("slots", "used", "unreadable", "watcher", "locks", "waiters")
 
 
@@ -37,7 +31,6 @@ class FileHead(NamedTuple):
     """What the first line says about the whole file."""
 
     server: str
-    at: Instant
     every: int
     anonymous: bool
     counted_from: Instant | None
@@ -50,9 +43,6 @@ class HistoryDecoder:
         self._file = file
         self._line = 0
         self.head: FileHead | None = None
-        self._names: list[str | None] = [None]
-        self._characters = 0
-        self._identities: list[Identity] = []
         self._numbered: dict[int, Session] = {}
         self._count = 0
         self._sessions: dict[SessionId, Session] = {}
@@ -69,7 +59,6 @@ class HistoryDecoder:
             if self.head is None:
                 self.head = self._decode_head(fields)
                 return None
-            self._learn_names(fields)
             if "partial" in fields:
                 self._add_partial(fields, self.head)
                 return None
@@ -85,39 +74,25 @@ class HistoryDecoder:
     def _decode_head(self, fields: Mapping[str, Any]) -> FileHead:
         if fields.get("history") != FORMAT:
             self._refuse("not a history that this version reads")
-        counted_from = fields.get("counted_from")
         return FileHead(
-            server=_text(fields["server"]),
-            at=Instant(_whole(fields["at"])),
-            every=min(max(_whole(fields["every"]), 0), _MAX_EVERY),
+            server=_known(_text(fields["server"])),
+            every=min(max(_known(_number(fields["every"])), 0), _MAX_EVERY),
             anonymous=fields.get("anonymous") is True,
-            counted_from=None if counted_from is None else Instant(_whole(counted_from)),
+            counted_from=_number(fields.get("counted_from")),
         )
 
-    def _learn_names(self, fields: Mapping[str, Any]) -> None:
-        names = [_text(name) for name in fields.get("names", ())]
-        self._names += names
-        self._characters += sum(map(len, names))
-        for database, role, application, client in fields.get("identities", ()):
-            numbers = (database, role, application, client)
-            self._identities.append(Identity(*[self._names[number] for number in numbers]))
-        too_many = max(len(self._names), len(self._identities)) > _MAX_KNOWN
-        if too_many or self._characters > _MAX_CHARACTERS:
-            self._refuse("more names than any server has")
-
     def _add_partial(self, fields: Mapping[str, Any], head: FileHead) -> None:
-        at = Instant(_whole(fields["partial"]))
-        sessions = [self._new_session(row, at, head) for row in fields["rows"]]
+        sessions = [_new_session(row, head) for row in fields["rows"]]
         self._partial_rows += len(sessions) + 1
         if self._partial_rows > _MAX_SESSIONS:
-            self._refuse("more partial snapshots than a cycle can take")
-        self._partial.append(PartialSnapshot(at, sessions))
+            self._refuse("more partial snapshots than cycles can take")
+        self._partial.append(PartialSnapshot(_known(_number(fields["partial"])), sessions))
 
     def _snapshot(self, fields: Mapping[str, Any], head: FileHead) -> RecordedSnapshot:
-        at = Instant(_whole(fields["at"]))
+        at = _known(_number(fields["at"]))
         left = [self._remove(number) for number in fields.get("left", ())]
-        changed = [self._add(row, at, head) for row in fields.get("came", ())]
-        changed += [self._change(row, at) for row in fields.get("moved", ())]
+        changed = [self._add(_new_session(row, head)) for row in fields.get("came", ())]
+        changed += [self._change(row) for row in fields.get("moved", ())]
         if len(self._sessions) > _MAX_SESSIONS:
             self._refuse("more sessions than any server has")
         about = self._about
@@ -125,12 +100,15 @@ class HistoryDecoder:
         if "locks" in fields or "waiters" in fields:
             self._facts = _facts(about["locks"], about["waiters"])
         (total, reserved), (pid, role, superuser) = about["slots"], about["watcher"]
+        cycles = [CycleMark(_known(_number(at)), _count(used)) for at, used in fields.get("cycles", ())]
+        if any(one.at > other.at for one, other in pairwise(cycles)):
+            self._refuse("the cycles are not in their order")
         partial, self._partial, self._partial_rows = self._partial, [], 0
         return RecordedSnapshot(
             server=head.server,
             at=at,
             slots=Slots(total=_count(total), reserved=_count(reserved), used=_count(about["used"])),
-            watcher=Watcher(pid=_count(pid), role=_text(role), superuser=superuser is True),
+            watcher=Watcher(pid=_count(pid), role=_known(_text(role)), superuser=superuser is True),
             unreadable=_count(about["unreadable"]),
             facts=self._facts,
             sessions=self._sessions,
@@ -139,70 +117,80 @@ class HistoryDecoder:
             every=head.every,
             counted_from=head.counted_from,
             partial=partial,
-            cycles=self._cycles(fields.get("cycles", ()), at),
+            cycles=cycles,
         )
-
-    def _cycles(self, pairs: Sequence[Any], at: Instant) -> list[CycleMark]:
-        cycles = [CycleMark(Instant(at - _whole(ago)), _count(used)) for ago, used in pairs]
-        if any(one.at > other.at for one, other in pairwise(cycles)):
-            self._refuse("the cycles are not in their order")
-        return cycles
 
     def _remove(self, number: int) -> Session:
         session = self._numbered.pop(number)
         del self._sessions[session.id]
         return session
 
-    def _add(self, row: Sequence[Any], at: Instant, head: FileHead) -> SessionChange:
-        session = self._new_session(row, at, head)
+    def _add(self, session: Session) -> SessionChange:
         if session.id in self._sessions:
             self._refuse(f"pid {session.id.pid} with this backend_start comes twice")
         self._sessions[session.id] = self._numbered[self._count] = session
         self._count += 1
         return SessionChange(None, session)
 
-    def _new_session(self, row: Sequence[Any], at: Instant, head: FileHead) -> Session:
-        pid, age, kind, superuser, role_oid, port, *state = row
-        fixed = Session(
-            id=SessionId(_count(pid), Instant(at - _whole(age))),
-            identity=_NO_IDENTITY,
-            kind=_text(self._names[kind]),
-            role_oid=None if role_oid is None else _whole(role_oid),
-            superuser=superuser is True,
-            client_port=None if port is None else _whole(port),
-            counted_from=head.counted_from,
-        )
-        return self._in_state(fixed, state, at)
-
-    def _change(self, row: Sequence[Any], at: Instant) -> SessionChange:
+    def _change(self, row: Sequence[Any]) -> SessionChange:
         number, *state = row
         was = self._numbered[number]
-        now = self._sessions[was.id] = self._numbered[number] = self._in_state(was, state, at)
+        identity = _identity(state[_STATE_FIELDS:]) if len(state) > _STATE_FIELDS else was.identity
+        fixed = was.kind, was.superuser, was.role_oid, was.client_port, was.counted_from
+        now = _session(was.id, fixed, identity, state[:_STATE_FIELDS])
+        self._sessions[was.id] = self._numbered[number] = now
         return SessionChange(was, now)
 
-    def _in_state(self, fixed: Session, state: Sequence[Any], at: Instant) -> Session:
-        # Nearly all rows of a file come through here: `replace` would take twice as long.
-        identity, name, state_age, query_age, xact_age, wait, xid_age, listens, starts_backup = state
-        return Session(
-            id=fixed.id,
-            identity=self._identities[identity],
-            kind=fixed.kind,
-            role_oid=fixed.role_oid,
-            superuser=fixed.superuser,
-            client_port=fixed.client_port,
-            state=self._names[name],
-            state_change=_before(at, state_age),
-            query_start=_before(at, query_age),
-            xact_start=_before(at, xact_age),
-            wait_event=self._names[wait],
-            xid_age=None if xid_age is None else _whole(xid_age),
-            last_query_listens=listens is True,
-            last_query_starts_backup=starts_backup is True,
-            counted_from=fixed.counted_from,
-        )
+
+def _new_session(row: Sequence[Any], head: FileHead) -> Session:
+    pid, began, kind, superuser, role_oid, port, *rest = row
+    return _session(
+        SessionId(_count(pid), _known(_number(began))),
+        (_known(_text(kind)), superuser is True, _number(role_oid), _number(port), head.counted_from),
+        _identity(rest[_STATE_FIELDS:]),
+        rest[:_STATE_FIELDS],
+    )
 
 
-_NO_IDENTITY: Final = Identity(None, None, None, None)
+def _identity(names: Sequence[Any]) -> Identity:
+    database, role, application, client = map(_text, names)
+    return Identity(database, role, application, client)
+
+
+_Fixed = tuple[str, bool, int | None, int | None, Instant | None]
+
+
+def _session(who: SessionId, fixed: _Fixed, identity: Identity, state: Sequence[Any]) -> Session:
+    # A day of a busy server has millions of these rows: `replace` would take twice as long.
+    kind, superuser, role_oid, port, counted_from = fixed
+    name, state_change, query_start, xact_start, wait_event, xid_age, listens, starts_backup = state
+    return Session(
+        id=who,
+        identity=identity,
+        kind=kind,
+        role_oid=role_oid,
+        superuser=superuser,
+        client_port=port,
+        state=_text(name),
+        state_change=_number(state_change),
+        query_start=_number(query_start),
+        xact_start=_number(xact_start),
+        wait_event=_text(wait_event),
+        xid_age=_number(xid_age),
+        last_query_listens=listens is True,
+        last_query_starts_backup=starts_backup is True,
+        counted_from=counted_from,
+    )
+
+
+_T = TypeVar("_T")
+
+
+def _known(value: _T | None) -> _T:
+    if value is None:
+        message = "null stands where a value must"
+        raise ValueError(message)
+    return value
 
 
 def _refuse_float(text: str) -> NoReturn:
@@ -210,27 +198,23 @@ def _refuse_float(text: str) -> NoReturn:
     raise ValueError(message)
 
 
-def _before(at: Instant, age: object) -> Instant | None:
-    return None if age is None else Instant(at - _whole(age))
-
-
-def _whole(value: object) -> int:
-    if type(value) is not int or not -_MAX_NUMBER < value < _MAX_NUMBER:
+def _number(value: object) -> Instant | None:
+    if value is not None and (type(value) is not int or not -_MAX_NUMBER < value < _MAX_NUMBER):
         message = f"{value!r:.40} is not a possible number"
         raise ValueError(message)
-    return value
+    return cast("Instant | None", value)
 
 
 def _count(value: object) -> int:
-    number = _whole(value)
+    number = _known(_number(value))
     if not 0 <= number < 2**31:
         message = f"{number} is not a count"
         raise ValueError(message)
     return number
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
+def _text(value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > MAX_TEXT):
         message = f"{value!r:.40} is not a name"
         raise ValueError(message)
     return value

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from gzip import GzipFile
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from reaper import __version__
 from reaper.history.aliases import SECRET_BYTES, Aliases
 from reaper.history.encode import HistoryEncoder
-from reaper.history.read import GZIP
 from reaper.insight.recorded import CycleMark
 from reaper.policy.session import Session, Snapshot
 from reaper.policy.time import SECOND, Instant, Span, as_datetime, from_datetime
@@ -131,28 +131,28 @@ class HistoryFailed(Exception):
     """A snapshot could not be written; the next one begins a new file."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryOptions:
+    """The folder of the history files, and how often all sessions are recorded."""
+
+    folder: HistoryFolder
+    every: Span
+    aliases: Aliases | None = None
+
+
 class HistoryWriter:
     """Writes the history of one server into a folder."""
 
-    def __init__(
-        self, folder: HistoryFolder, *, server: str, every: Span, version: str, aliases: Aliases | None = None
-    ) -> None:
-        self._folder = folder
-        self._server = server if aliases is None else aliases.server(server)
-        self._every = every
-        self._version = version
-        self._aliases = aliases
+    def __init__(self, options: HistoryOptions, server: str) -> None:
+        self._options = options
+        self._server = server if options.aliases is None else options.aliases.server(server)
         self._file: _File | None = None
-
-    @property
-    def path(self) -> Path | None:
-        """The file that is being written."""
-        return self._file.path if self._file else None
 
     def write(self, snapshot: Snapshot, cycles: Iterable[CycleMark] = ()) -> None:
         """Write all sessions, and the cycles since the snapshot before. Raises HistoryFailed."""
         counted_from = snapshot.sessions[0].counted_from if snapshot.sessions else None
-        if self._file and self._is_over(self._file, snapshot.at, counted_from):
+        max_bytes = self._options.folder.limits.max_file
+        if self._file and self._file.is_over(snapshot.at, counted_from, max_bytes):
             self.close()
         file = self._file or self._create(snapshot.at, counted_from)
         self._append(file, file.encoder.snapshot(snapshot, cycles))
@@ -167,97 +167,71 @@ class HistoryWriter:
         file, self._file = self._file, None
         if file:
             try:
-                file.end()
+                file.gzip.close()
+                file.raw.close()
             except OSError as error:
-                raise self._failed(file.path, error) from error
-
-    def _is_over(self, file: "_File", at: Instant, counted_from: Instant | None) -> bool:
-        return (
-            file.packed >= self._folder.limits.max_file
-            or file.unpacked >= _MAX_UNPACKED
-            or not 0 <= at - file.began < _MAX_AGE
-            or file.counted_from != counted_from  # the clock was set: one head cannot say both
-            or file.encoder.is_full
-        )
+                raise _failed(file.path, error) from error
 
     def _create(self, at: Instant, counted_from: Instant | None) -> "_File":
+        folder = self._options.folder
         try:
-            path, fd = self._folder.create(self._server, at)
-            self._folder.delete_oldest(datetime.now(UTC), current=path)
+            path, fd = folder.create(self._server, at)
+            folder.delete_oldest(datetime.now(UTC), current=path)
         except OSError as error:
-            raise self._failed(self._folder.path, error) from error
-        encoder = HistoryEncoder(self._aliases)
-        file = self._file = _File(path, fd, encoder, at, counted_from)
-        head = encoder.head(
-            self._server, at, every=self._every, version=self._version, counted_from=counted_from
+            raise _failed(folder.path, error) from error
+        raw = os.fdopen(fd, "wb")
+        file = self._file = _File(
+            path=path,
+            raw=raw,
+            gzip=GzipFile(fileobj=raw, mode="wb", compresslevel=_COMPRESSION),
+            encoder=HistoryEncoder(self._options.aliases),
+            began=at,
+            counted_from=counted_from,
+        )
+        head = file.encoder.head(
+            self._server, at, every=self._options.every, version=__version__, counted_from=counted_from
         )
         self._append(file, head)
         return file
 
     def _append(self, file: "_File", line: bytes) -> None:
         try:
-            file.append(line)
+            file.gzip.write(line)
+            # Each line can be unpacked as soon as it is written.
+            file.gzip.flush(zlib.Z_SYNC_FLUSH)
+            file.lines += 1
         except OSError as error:
             # The last line may be torn, so nothing may follow it. A file without a snapshot is of no use.
             self._file = None
-            file.abandon(keep=file.lines > 1)
-            raise self._failed(file.path, error) from error
+            for each in (file.gzip, file.raw):
+                with suppress(OSError):
+                    each.close()
+            if file.lines <= 1:
+                file.path.unlink(missing_ok=True)
+            raise _failed(file.path, error) from error
 
-    def _failed(self, path: Path, error: OSError) -> HistoryFailed:
-        return HistoryFailed(f"the history {path} cannot be written: {error.strerror or error}")
+
+def _failed(path: Path, error: OSError) -> HistoryFailed:
+    return HistoryFailed(f"the history {path} cannot be written: {error.strerror or error}")
 
 
+@dataclass(slots=True, kw_only=True)
 class _File:
-    """A file that is being written; each line can be unpacked as soon as it is appended."""
+    """A file that is being written."""
 
-    def __init__(
-        self, path: Path, fd: int, encoder: HistoryEncoder, began: Instant, counted_from: Instant | None
-    ) -> None:
-        self.path = path
-        self.encoder = encoder
-        self.began = began
-        self.counted_from = counted_from
-        self.lines = 0
-        self.packed = 0
-        self.unpacked = 0
-        self._fd = fd
-        self._pack = zlib.compressobj(_COMPRESSION, zlib.DEFLATED, GZIP)
+    path: Path
+    raw: BinaryIO
+    gzip: GzipFile
+    encoder: HistoryEncoder
+    began: Instant
+    counted_from: Instant | None
+    lines: int = 0
 
-    def append(self, line: bytes) -> None:
-        self.unpacked += len(line)
-        self._put(self._pack.compress(line) + self._pack.flush(zlib.Z_SYNC_FLUSH))
-        self.lines += 1
-
-    def end(self) -> None:
-        try:
-            self._put(self._pack.flush())
-        finally:
-            os.close(self._fd)
-
-    def abandon(self, *, keep: bool) -> None:
-        os.close(self._fd)
-        if not keep:
-            with suppress(OSError):
-                self.path.unlink()
-
-    def _put(self, data: bytes) -> None:
-        written = os.write(self._fd, data)
-        self.packed += written
-        if written != len(data):
-            problem = f"{written} of {len(data)} bytes were written: the disk is full, or a limit is reached"
-            raise OSError(errno.ENOSPC, problem)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryOptions:
-    """The folder of the history files, and how often all sessions are recorded."""
-
-    folder: HistoryFolder
-    every: Span
-    aliases: Aliases | None = None
-
-    def writer(self, server: str) -> HistoryWriter:
-        """Return a writer for the history of a server."""
-        return HistoryWriter(
-            self.folder, server=server, every=self.every, version=__version__, aliases=self.aliases
+    def is_over(self, at: Instant, counted_from: Instant | None, max_bytes: int) -> bool:
+        """Return True if another file should follow."""
+        return (
+            self.raw.tell() >= max_bytes
+            or self.gzip.tell() >= _MAX_UNPACKED
+            or not 0 <= at - self.began < _MAX_AGE
+            or self.counted_from != counted_from  # the clock was set: one head cannot say both
         )

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from reaper.config import Server
-from reaper.history.write import HistoryFailed, HistoryOptions
+from reaper.history.write import HistoryFailed, HistoryOptions, HistoryWriter
 from reaper.insight.recorded import CycleMark
 from reaper.policy.plan import Spared
 from reaper.policy.session import Session
@@ -57,7 +57,7 @@ class HistoryRecorder:
     """Records the history of one server over a connection that belongs to its caller."""
 
     def __init__(self, options: HistoryOptions, server: str, reporter: HistoryReporter) -> None:
-        self._writer = options.writer(server)
+        self._writer = HistoryWriter(options, server)
         self._every = seconds(options.every)
         self._reporter = reporter
         self._due = 0.0

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from reaper.demo.server import EmbeddedServer
 from reaper.history.aliases import SECRET_BYTES, Aliases
-from reaper.history.write import HistoryFolder, HistoryWriter
+from reaper.history.write import HistoryFolder, HistoryOptions, HistoryWriter
 from reaper.policy.time import Instant, parse_span
 from tests.postgres import server as servers
 from tests.postgres.clients import Client, Clients
@@ -342,13 +342,12 @@ def test_when_the_slots_are_full_a_reaper_that_is_inside_can_be_asked(start_scen
 def history(folder: Path, *, aliases: bool = False) -> Path:
     """Three hours of an application that opens a connection every ten minutes and forgets it."""
     every = leak(20)
-    writer = HistoryWriter(
-        HistoryFolder(folder, ROOMY),
-        server="orders",
+    options = HistoryOptions(
+        folder=HistoryFolder(folder, ROOMY),
         every=parse_span("1m"),
-        version="1",
         aliases=Aliases(b"x" * SECRET_BYTES) if aliases else None,
     )
+    writer = HistoryWriter(options, "orders")
     for minute in range(-180, 1):
         at = Instant(NOW + minute * 60_000_000)
         there = [one for one in every if one.id.backend_start <= at and (one.state_change or 0) <= at]

@@ -66,7 +66,7 @@ def test_names_can_be_told_as_others(reaper: Reaper, clients: Clients, app: Role
 
     told = text_of(reaper)
     assert not [name for name in ("checkout", app.name) if name in told]
-    names = {name for line in told.splitlines() for name in json.loads(line).get("names", ())}
+    names = {row[-2] for line in told.splitlines() for row in json.loads(line).get("came", ())} - {None}
     (prefix,) = {name.removesuffix("-7") for name in names if name.endswith("-7")}
     assert f"{prefix}-8" in names
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_kept_is_told_and_stops_nothing(reaper: Reaper, clients: 
     failed = life.logged("history.failed", times=2)
     life.recorded("session.outcome", application="leak", outcome="terminated")
     until(leak.left)
-    assert "the disk is full, or a limit is reached" in failed["why"]
+    assert "File too large" in failed["why"]
     assert life.end().code == 0
     assert not files(reaper)
 

@@ -11,8 +11,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
-from reaper import __version__
-from reaper.history.write import HistoryFolder, HistoryLimits, HistoryWriter
+from reaper.history.write import HistoryFolder, HistoryLimits, HistoryOptions, HistoryWriter
 from reaper.policy.session import (
     ACTIVE,
     IDLE,
@@ -110,8 +109,8 @@ def _row(name: str, traffic: "_Traffic", snapshots: int) -> Sequence[str]:
 def _write(folder: Path, traffic: "_Traffic", snapshots: int) -> tuple[int, float]:
     """Write a history; return how many sessions were observed, and the CPU."""
     limits = HistoryLimits(max_bytes=2**40, keep_for=Span(36_500 * _DAY * SECOND))
-    files = HistoryFolder(folder, limits)
-    writer = HistoryWriter(files, server="orders", every=Span(_EVERY * SECOND), version=__version__)
+    options = HistoryOptions(folder=HistoryFolder(folder, limits), every=Span(_EVERY * SECOND))
+    writer = HistoryWriter(options, "orders")
     observed, took = 0, 0.0
     for snapshot in traffic.snapshots(snapshots):
         observed += len(snapshot.sessions)

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from reaper.history.read import HistoryFile, HistoryReader
-from reaper.history.write import HistoryFolder, HistoryLimits, HistoryWriter, history_files
+from reaper.history.write import HistoryFolder, HistoryLimits, HistoryOptions, HistoryWriter, history_files
 from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Snapshot, Watcher
 from reaper.policy.time import SECOND, Instant, Span
 
@@ -55,7 +55,7 @@ streams = st.lists(snapshots, min_size=1, max_size=6, unique_by=lambda snapshot:
 
 
 def writer(folder: Path, *, limits: HistoryLimits = ROOMY, every: Span = EVERY) -> HistoryWriter:
-    return HistoryWriter(HistoryFolder(folder, limits), server="orders", every=every, version="1")
+    return HistoryWriter(HistoryOptions(folder=HistoryFolder(folder, limits), every=every), "orders")
 
 
 def written(folder: Path, stream: Sequence[Snapshot]) -> list[Path]:
