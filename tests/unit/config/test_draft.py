@@ -1,4 +1,4 @@
-"""A drafted policy file: `reaper check` has nothing against it, and it means exactly those who were meant."""
+"""A drafted policy file is valid, and its policies match exactly the sessions that were seen."""
 
 from typing import Final
 
@@ -20,23 +20,7 @@ from tests.unit.insight.advice.test_any_server import evidences
 from tests.unit.policy.build import session
 from tests.unit.policy.hostile import NAMES, PROPERTY
 
-LIKE_YAML: Final = [
-    "null",
-    "yes",
-    "~",
-    "- a",
-    "a: b",
-    "#x",
-    "{a}",
-    "1e3",
-    "&a",
-    "*a",
-    "!t",
-    "|",
-    "[a",
-    "a]",
-    "%T",
-]
+LIKE_YAML: Final = ["null", "yes", "~", "- a", "a: b", "#x", "{a}", "1e3", "&a", "*a", "!t", "|", "[a", "%T"]
 LIKE_GLOBS: Final = ["*", "?", "web-*", "[!a]", "[[]", "[", "]", "a[b]c", "**?", "[:alpha:]", "[z-a]"]
 texts: Final = (
     st.sampled_from([*NAMES, *LIKE_YAML, *LIKE_GLOBS])
@@ -46,14 +30,14 @@ texts: Final = (
 
 
 def policies(seen: Evidence) -> tuple[Policy, ...]:
-    """What the drafted file says, read by whoever would run it."""
+    """The policies of the drafted file."""
     settings = read(starting_file(seen).encode(), file="policies.yaml")
     assert settings.warnings == ()
     return settings.rules.policies
 
 
 @given(texts, texts)
-def test_a_pattern_fits_the_name_that_is_meant_and_no_other(name: str, other: str) -> None:
+def test_a_pattern_matches_its_name_and_no_other(name: str, other: str) -> None:
     pattern = exactly(name)
 
     if pattern is not None:
@@ -64,7 +48,7 @@ def test_a_pattern_fits_the_name_that_is_meant_and_no_other(name: str, other: st
 @pytest.mark.parametrize(
     "name", [*LIKE_YAML, *LIKE_GLOBS, "", "two\nlines", "x" * 63, "*" * 63, "\u202egnp", "é" * 31]
 )
-def test_every_name_that_a_server_shows_can_be_meant(name: str) -> None:
+def test_every_name_that_a_server_shows_can_be_matched(name: str) -> None:
     (leaked, *_) = policies(evidence(look(leak(20, application=name))))
 
     assert leaked.match.selector.selects(session(application=name).identity)
@@ -72,7 +56,7 @@ def test_every_name_that_a_server_shows_can_be_meant(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\0b", "x" * 64])
-def test_a_name_that_no_policy_file_can_spell_is_left_out_and_said(name: str) -> None:
+def test_a_name_that_no_policy_file_can_spell_is_left_out_and_reported(name: str) -> None:
     seen = evidence(look(leak(20, application=name)))
 
     assert "cannot spell" in starting_file(seen)
@@ -81,7 +65,7 @@ def test_a_name_that_no_policy_file_can_spell_is_left_out_and_said(name: str) ->
 
 @PROPERTY
 @given(evidences())
-def test_whatever_was_seen_the_file_is_in_order_and_only_rehearses(seen: Evidence) -> None:
+def test_the_file_is_valid_and_only_has_dry_runs(seen: Evidence) -> None:
     drafted = policies(seen)
 
     assert drafted
@@ -90,7 +74,7 @@ def test_whatever_was_seen_the_file_is_in_order_and_only_rehearses(seen: Evidenc
 
 @PROPERTY
 @given(evidences())
-def test_each_policy_of_a_suspect_means_its_sessions_and_nobody_elses(seen: Evidence) -> None:
+def test_each_policy_of_a_suspect_matches_its_sessions_only(seen: Evidence) -> None:
     suspects = {crowd.key for crowd in ordinary(seen) if is_suspect(crowd)}
     drafted = {policy.name: policy for policy in policies(seen)}
 
@@ -107,13 +91,13 @@ def test_each_policy_of_a_suspect_means_its_sessions_and_nobody_elses(seen: Evid
             assert (proposed.role, proposed.application) in suspects
 
 
-def test_limits_lie_above_the_waits_that_ended_and_are_round() -> None:
+def test_ages_are_round_and_above_those_that_ended() -> None:
     (leaked, *_) = policies(evidence(look(leak(20))))
 
     assert leaked.match.idle_for == 30 * 60 * 1_000_000
 
 
-def test_what_watches_the_server_is_protected_by_name() -> None:
+def test_monitoring_is_protected_by_name() -> None:
     seen = evidence(look([*leak(20), *pool(2, application="grafana [x]*", idle="1s")]))
 
     settings = read(starting_file(seen).encode(), file="policies.yaml")
@@ -123,7 +107,7 @@ def test_what_watches_the_server_is_protected_by_name() -> None:
     assert settings.rules.protect.first_hit(session(application="grafana x1").identity) is None
 
 
-def test_consoles_are_spared_by_what_means_anybody() -> None:
+def test_consoles_are_allowlisted_by_policies_for_every_role() -> None:
     drafted = policies(evidence(look([session(7, application="psql", idle="1s")])))
 
     spared = drafted[-1].allowlist.first_hit(session(application="psql").identity)
@@ -131,14 +115,14 @@ def test_consoles_are_spared_by_what_means_anybody() -> None:
     assert spared is not None
 
 
-def test_a_brake_that_would_hold_it_back_is_said() -> None:
+def test_a_safety_limit_that_would_stop_a_policy_is_reported() -> None:
     assert "its brake will hold it back" in starting_file(evidence(look(leak(20))))
     assert "its brake" not in starting_file(
         evidence(look([*leak(20), *pool(60, application="b", idle="1s")]))
     )
 
 
-def test_the_emergency_has_a_policy_only_where_it_was_near() -> None:
+def test_a_policy_for_full_slots_is_drafted_only_if_they_were_nearly_full() -> None:
     near = policies(evidence(look([*pool(50), *pool(35, first=5_000, application="b", idle="1s")])))
     calm = policies(evidence(look(pool(50))))
 
@@ -148,7 +132,7 @@ def test_the_emergency_has_a_policy_only_where_it_was_near() -> None:
     assert [each.name for each in calm] == ["forgotten-transactions"]
 
 
-def test_policies_of_one_slug_have_names_of_their_own() -> None:
+def test_policies_have_different_names() -> None:
     both = [*leak(20, application="web_1"), *leak(20, first=5_000, application="web.1")]
 
     names = [each.name for each in policies(evidence(look(both)))]

@@ -1,14 +1,18 @@
-"""Whatever the bytes are, the answer is Settings or sentences: never a traceback, never a flood."""
+"""Any bytes give Settings or messages: never a traceback, never an endless list."""
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reaper.config import BadPolicyFile, Mistake, load, read
+from reaper.config import BadPolicyFile, Mistake, files, load, read, unreachable
+from reaper.config.errors import MOST_MISTAKES
 from reaper.config.model import json_schema
 
 LEAST = "version: 1\npolicies: [{name: a, match: {state: [idle], idle_for: 1m}}]\n"
@@ -48,7 +52,7 @@ def judge(data: bytes) -> tuple[Mistake, ...]:
     try:
         return read(data, file="x\n\x1b").warnings
     except BadPolicyFile as error:
-        return error.mistakes or pytest.fail("refused, and nobody knows why")
+        return error.mistakes or pytest.fail("refused without a mistake")
 
 
 def refused(path: Path) -> tuple[Mistake, ...]:
@@ -60,7 +64,7 @@ def refused(path: Path) -> tuple[Mistake, ...]:
 
 
 def answer(data: bytes) -> str:
-    """Judge a file, and hold every message to being one printable line that says what to do."""
+    """The messages about a file, each of which must be one printable line with a correction."""
     mistakes = judge(data)
     for mistake in mistakes:
         line = str(mistake)
@@ -187,7 +191,7 @@ def test_any_list_of_servers_gets_an_answer(tree: object) -> None:
         ("notify: [{name: ops, webhook: ", "interval: [{a: "),
     ],
 )
-def test_no_message_repeats_a_url_wherever_it_came_to_stand(slip: str, instead: str) -> None:
+def test_no_message_repeats_a_url_at_a_wrong_key(slip: str, instead: str) -> None:
     assert slip in SECRETIVE
     told = answer(SECRETIVE.replace(slip, instead).encode())
     assert told
@@ -195,13 +199,13 @@ def test_no_message_repeats_a_url_wherever_it_came_to_stand(slip: str, instead: 
 
 
 @given(st.text(alphabet=st.sampled_from("[]!^-:.=&|~*?\\a9z"), max_size=12))
-def test_any_pattern_gets_an_answer_and_no_warning_of_python(pattern: str) -> None:
+def test_any_pattern_gets_an_answer_without_a_warning_of_python(pattern: str) -> None:
     match = f"{{state: [idle], idle_for: 1m, role: [{json.dumps(pattern)}]}}"
     answer(f"version: 1\npolicies: [{{name: a, match: {match}}}]".encode())
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? ", "[{a: ["])
-def test_nesting_without_end_is_refused_where_it_becomes_too_deep(opening: str) -> None:
+def test_endless_nesting_is_refused_where_it_becomes_too_deep(opening: str) -> None:
     assert "nested deeper than 40 levels" in answer(f"a: {opening * 100_000}".encode()) or opening in (
         "- ",
         "? ",
@@ -209,7 +213,7 @@ def test_nesting_without_end_is_refused_where_it_becomes_too_deep(opening: str) 
     assert "nested deeper than 40 levels" in answer((opening * 100_000).encode())
 
 
-def test_aliases_are_counted_before_they_are_written_out() -> None:
+def test_aliases_are_counted_where_they_are_used() -> None:
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 36))]
     assert "more than 100,000 values" in answer("\n".join(lines).encode())
 
@@ -219,20 +223,20 @@ def test_a_deep_alias_counts_where_it_is_used() -> None:
     assert "nested deeper than 40 levels" in answer(f"a: &a {deep}\nb: {'[' * 15}*a{']' * 15}".encode())
 
 
-def test_a_file_of_many_values_is_refused_by_their_number() -> None:
+def test_a_file_of_many_values_is_refused() -> None:
     assert "more than 100,000 values" in answer(b"- a\n" * 100_001)
 
 
-def test_a_file_larger_than_any_policy_is_not_even_parsed() -> None:
+def test_a_huge_file_is_refused_before_it_is_parsed() -> None:
     assert "larger than 10 MiB" in answer(b"#" * (10 * 1024 * 1024 + 1))
 
 
-def test_a_file_without_end_is_not_read_to_its_end() -> None:
+def test_an_endless_file_is_refused() -> None:
     with pytest.raises(BadPolicyFile, match="cannot be read: Not a regular file"):
         load(Path("/dev/zero"))
 
 
-def test_a_list_made_by_a_machine_is_refused_by_its_length() -> None:
+def test_a_generated_list_is_refused_by_its_length() -> None:
     match = f"{{state: [idle], idle_for: 1m, role: [{', '.join(f'r{n}' for n in range(1_001))}]}}"
     assert "policies[0].match.role: more than 1000 entries" in answer(
         f"version: 1\npolicies: [{{name: a, match: {match}}}]".encode()
@@ -246,3 +250,79 @@ def test_a_thousand_unknown_keys_are_a_thousand_lines() -> None:
 
 def test_a_long_key_or_value_is_cut_short_in_its_message() -> None:
     answer(("k" * 10_000 + ": 1\nversion: " + "v" * 10_000).encode())
+
+
+def written(text: bytes) -> int:
+    """The read end of a pipe to which a thread writes this text."""
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with suppress(BrokenPipeError), os.fdopen(writing, "wb") as stream:
+            stream.write(text)
+
+    Thread(target=write, daemon=True).start()
+    return reading
+
+
+def test_a_pipe_without_a_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PIPE_PATIENCE_SECONDS", 0.01)
+    os.mkfifo(tmp_path / "policies.yaml")
+    (message,) = map(str, refused(tmp_path / "policies.yaml"))
+    assert "policies.yaml:1:1: file: the file cannot be read: It is a pipe, and its writer" in message
+
+
+def test_a_pipe_is_read_to_its_end() -> None:
+    reading = written(LEAST.encode() + b"#" * 1_000_000 + b"\n")
+    assert load(Path(f"/dev/fd/{reading}")).rules.policies[0].name == "a"
+    os.close(reading)
+
+
+def test_an_endless_pipe_is_refused() -> None:
+    reading = written(b"#" * 10_700_000)
+    assert "larger than 10 MiB" in str(refused(Path(f"/dev/fd/{reading}")))
+    os.close(reading)
+
+
+def test_thousands_of_mistakes_are_not_all_reported() -> None:
+    with pytest.raises(BadPolicyFile) as bad:
+        read("".join(f"key{number}: 1\n" for number in range(4_000)).encode(), file="x")
+    *told, last = bad.value.mistakes
+    assert len(told) == MOST_MISTAKES
+    assert "2,502 more mistakes, here and below; correct those above first" in str(last)
+    assert last.line == told[-1].line + 1
+
+
+def test_the_comparisons_of_similar_lists_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unreachable, "MOST_COMPARISONS", 5_000)
+    compared = 0
+    holds = unreachable.covers
+
+    def counted(wide: object, narrow: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return holds(wide, narrow)  # type: ignore[arg-type]  # handed on as it came
+
+    monkeypatch.setattr(unreachable, "covers", counted)
+    common = ", ".join(f"'a{number}*'" for number in range(40))
+    policies = "\n".join(
+        f"  - {{name: p{number}, match: {{state: [idle], idle_for: 1m, role: [{common}, 'x{number}']}}}}"
+        for number in range(60)
+    )
+    settings = read(f"version: 1\npolicies:\n{policies}\n".encode(), file="x")
+    assert len(settings.rules.policies) == 60
+    assert 0 < compared <= 5_000
+
+
+def test_a_window_of_a_thousand_days_is_refused() -> None:
+    text = LEAST.replace("1m}", f"1m}}, during: '{'Mon,' * 1_000}Tue 08:00-09:00'")
+    with pytest.raises(BadPolicyFile, match=r"policies\[0\].during: .* is not a time window"):
+        read(text.encode(), file="x")
+
+
+@pytest.mark.parametrize("piece", ["//:", "//:a?", "://", "//a:b"])
+def test_a_connection_string_of_slashes_and_colons_is_checked_at_once(piece: str) -> None:
+    server = f'servers: [{{name: a, dsn: "{piece * 100_000}"}}]\n'
+    with pytest.raises(BadPolicyFile, match=r"libpq cannot read this DSN"):
+        read(f"{LEAST}{server}".encode(), file="x")

