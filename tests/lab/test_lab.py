@@ -57,7 +57,7 @@ def test_no_line_is_lost_when_the_audit_log_is_renamed_under_load(major: int) ->
 
 
 def test_a_dry_run_reports_of_each_session_what_its_client_knows(major: int) -> None:
-    report = dry_run(seconds=8, several=4, seed=SEED, major=major)
+    report = dry_run(minutes=8 / 60, several=4, seed=SEED, major=major)
 
     hold(report)
     assert report.counted["of them seen by the reaper"] > 5

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
 from typing import Final, Self
 
 import psycopg
@@ -21,6 +20,7 @@ import psycopg
 from reaper.telemetry import events
 from tests.lab.clients.session import TERMINATED, TIMED_OUT, Account, Session
 from tests.lab.report import NOTHING, Scale, milliseconds, table, tail
+from tests.lab.world.log import running
 from tests.lab.world.observe import cpu_seconds
 from tests.lab.world.reaper import ReaperProcess, policy, rules
 from tests.lab.world.server import LabServer
@@ -72,10 +72,9 @@ def run(scale: Scale, major: int) -> Iterator[str]:
         server.role(_POLLING)
         folder = Path(stack.enter_context(TemporaryDirectory()))
         reapers = [stack.enter_context(_Reaper(server, folder, role, size)) for role in _MIN_INTERVALS]
-        poller = stack.enter_context(_Poller(server.dsn, size))
         ways = [_NATIVE, *_MIN_INTERVALS, _POLLING]
-        late = asyncio.run(_measured(server.port, ways, size))
-        costs = {_NATIVE: _Cost(), _POLLING: poller.cost()} | {each.role: each.cost() for each in reapers}
+        late = asyncio.run(_measured(server, ways, size, polling := _Cost()))
+        costs = {_NATIVE: _Cost(), _POLLING: polling} | {each.role: each.cost() for each in reapers}
     title = (
         f"Lateness: {size.sessions} sessions each, idle for {size.limit:g} s, interval {size.interval} s; "
         "the end that the client receives minus the deadline"
@@ -89,7 +88,10 @@ def _row(way: str, late: Sequence[float], cost: _Cost) -> Sequence[str]:
     return (way, str(len(late)), *tail([1000 * each for each in late], "ms"), str(cost.snapshots), *cpu)
 
 
-async def _measured(port: int, ways: Sequence[str], size: _Size) -> Mapping[str, Sequence[float]]:
+async def _measured(
+    server: LabServer, ways: Sequence[str], size: _Size, polling: _Cost
+) -> Mapping[str, Sequence[float]]:
+    port = server.port
     bystanders = [
         await Session.open(port, Account(kind="bystander"), role="other") for _ in range(size.bystanders)
     ]
@@ -100,7 +102,8 @@ async def _measured(port: int, ways: Sequence[str], size: _Size) -> Mapping[str,
         for _ in range(size.sessions)
     ]
     patience = size.begin_within + size.limit + size.interval + _GRACE
-    done, left = await asyncio.wait(sessions, timeout=patience)
+    async with running(_poll(server.dsn, size, polling)):
+        done, left = await asyncio.wait(sessions, timeout=patience)
     for session in left:
         session.cancel()
     for bystander in bystanders:
@@ -157,33 +160,11 @@ class _Reaper:
         return cpu_seconds(self._backend), cpu_seconds(self._process.pid)
 
 
-class _Poller:
+async def _poll(dsn: str, size: _Size, cost: _Cost) -> None:
     """What cron would do, on a held connection: one statement each interval."""
-
-    def __init__(self, dsn: str, size: _Size) -> None:
-        self._dsn = dsn
-        self._size = size
-        self._count = 0
-        self._stop = Event()
-        self._thread = Thread(target=self._poll, name="poller", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._connection = psycopg.connect(self._dsn, autocommit=True)
-        self._backend = self._connection.info.backend_pid
-        self._before = cpu_seconds(self._backend)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._connection.close()
-
-    def cost(self) -> _Cost:
-        """Since it began, without this process."""
-        return _Cost(snapshots=self._count, server=cpu_seconds(self._backend) - self._before)
-
-    def _poll(self) -> None:
-        while not self._stop.wait(self._size.interval):
-            self._connection.execute(_TERMINATE, (self._size.limit,))
-            self._count += 1
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        while True:
+            await asyncio.sleep(size.interval)
+            await connection.execute(_TERMINATE, (size.limit,))
+            cost.snapshots += 1
+            cost.server = cpu_seconds(connection.info.backend_pid)

@@ -1,16 +1,12 @@
 """Memory of a real reaper with everything on, while clients come with new names all the time."""
 
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Self
+from typing import Final
 
-import psycopg
 import yaml
 
 from tests.lab.clients.crowd import Crowd
@@ -36,7 +32,7 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
 }
 _POLICIES: Final = 20
 _AT_ONCE: Final = 10
-_KEPT: Final = 5
+_KEPT: Final = 50
 _PARTS: Final = 4
 _PAUSE: Final = 0.05
 
@@ -83,9 +79,9 @@ def _everything(server: LabServer, beside: LabServer, folder: Path, size: _Size)
     reaper = ReaperProcess(
         folder / "all", text + yaml.safe_dump({"notify": [hook]}), *options, log_level="debug"
     )
-    with reaper, _Visitors(server.dsn_of("app")) as visitors, Crowd(server.port) as crowd:
-        crowd.open(size.renamed, ["other"])
-        names = _Names(crowd, visitors, size.renamed)
+    with reaper, Crowd(server.port) as visitors, Crowd(server.port) as renamed_sessions:
+        renamed_sessions.open(size.renamed, ["other"])
+        names = _Names(visitors, renamed_sessions, size)
         reaper.wait(*CYCLES)
         yield ("everything, at the start", *_counted(reaper, names), *_held(reaper))
         for part in range(1, _PARTS + 1):
@@ -100,57 +96,27 @@ def _everything(server: LabServer, beside: LabServer, folder: Path, size: _Size)
         yield ("and after its pages were opened", *_counted(reaper, names), *_held(reaper))
 
 
-class _Visitors:
-    """Clients that come, each with a name of its own, and stay idle until they are terminated."""
-
-    def __init__(self, dsn: str) -> None:
-        self.came = 0
-        self._dsn = dsn
-        self._here: deque[ExitStack] = deque()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._here:
-            self._here.popleft().close()
-
-    def come(self) -> None:
-        """Open some sessions, and close the oldest."""
-        with ExitStack() as stack:
-            for _ in range(_AT_ONCE):
-                self.came += 1
-                name = f"job-{self.came}"
-                stack.enter_context(psycopg.connect(self._dsn, application_name=name, autocommit=True))
-            self._here.append(stack.pop_all())
-        if len(self._here) > _KEPT:
-            self._here.popleft().close()
-
-
 class _Names:
-    """New names: of visitors all the time, and of all renamed sessions once a second."""
+    """Clients with new names: visitors all the time, and once a second all renamed sessions."""
 
-    def __init__(self, crowd: Crowd, visitors: _Visitors, renamed: int) -> None:
-        self._crowd = crowd
+    def __init__(self, visitors: Crowd, renamed: Crowd, size: _Size) -> None:
         self._visitors = visitors
         self._renamed = renamed
-        self._numbers = count()
-        self._rounds = 0
+        self._size = size
         self._last = 0.0
-
-    @property
-    def count(self) -> int:
+        self.count = 0
         """How many names there were."""
-        return self._visitors.came + self._rounds * self._renamed
 
     def more(self) -> None:
-        """Let visitors come, and rename the others if a second has passed."""
-        self._visitors.come()
+        """Let visitors come, who stay idle until they are terminated, and rename the others."""
+        self._visitors.open(_AT_ONCE, ["app"], new=self.count)
+        self.count += _AT_ONCE
+        self._visitors.close(max(0, len(self._visitors) - _KEPT))
         if time.monotonic() - self._last >= 1:
             self._last = time.monotonic()
-            self._rounds += 1
-            names = (f"SET application_name = 'web-{next(self._numbers)}'" for _ in range(self._renamed))
-            self._crowd.run(*names)
+            numbers = range(self.count, self.count + self._size.renamed)
+            self._renamed.run(*(f"SET application_name = 'job-{number}'" for number in numbers))
+            self.count += self._size.renamed
 
 
 def _counted(reaper: ReaperProcess, names: _Names) -> Sequence[str]:

@@ -18,9 +18,9 @@ from typing import Final, Self
 
 from reaper.telemetry import events
 from tests.lab.report import Scale, figure, spread, table
-from tests.lab.world.isolation import Link, Links, own_network
 from tests.lab.world.reaper import CYCLES, ReaperProcess, policy, rules
 from tests.lab.world.server import LabServer
+from tests.postgres.proxy import Proxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,28 +48,17 @@ _SEED: Final = 20
 def run(scale: Scale, major: int) -> Iterator[str]:
     """Losses of each kind, at each interval."""
     size = _SIZES[scale]
-    dropping = scale is not Scale.SMOKE and own_network()
-    cut = (
-        "packets dropped both ways"
-        if dropping
-        else "a silent proxy, because packets are dropped by root only"
-    )
-    rows = [row for interval in size.intervals for row in _rows(interval, size, major, dropping=dropping)]
-    title = f"Take-over: from the loss to the first cycle of the next leader; network cut: {cut}"
+    rows = [row for interval in size.intervals for row in _rows(interval, size, major)]
+    title = "Take-over: from the loss to the first cycle of the next leader; a cut network forwards nothing"
     head = ("", "interval", "losses", "min", "median", "max", "bound", "cycles of the lost one")
     yield table(title, head, rows)
 
 
-def _rows(interval: int, size: _Size, major: int, *, dropping: bool) -> Iterator[Sequence[str]]:
-    with (
-        LabServer(major, listen_addresses="*" if dropping else "127.0.0.1") as server,
-        Links(server.dsn, dropping=dropping) as links,
-        ExitStack() as stack,
-        ThreadPoolExecutor(size.pairs) as threads,
-    ):
+def _rows(interval: int, size: _Size, major: int) -> Iterator[Sequence[str]]:
+    with LabServer(major) as server, ExitStack() as stack, ThreadPoolExecutor(size.pairs) as threads:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         names = [str(number) for number in range(size.pairs)]
-        pairs = [_Pair(server.database(name), folder / name, interval, links) for name in names]
+        pairs = [_Pair(server.database(name), folder / name, interval) for name in names]
         for pair in pairs:
             stack.enter_context(pair)
         list(threads.map(_Pair.settle, pairs))
@@ -87,25 +76,26 @@ def _row(way: str, interval: int, gaps: Sequence[float], afterwards: int) -> Seq
 
 
 class _Replica(ReaperProcess):
-    """One reaper and its link to the server."""
+    """One reaper and the proxy that it connects through."""
 
-    def __init__(self, dsn: str, folder: Path, interval: int, link: Link) -> None:
-        text = rules(link.through(dsn), policy("leaked", 3_600, role=["app"]), interval=interval)
+    def __init__(self, dsn: str, folder: Path, interval: int, proxy: Proxy) -> None:
+        text = rules(proxy.dsn(dsn), policy("leaked", 3_600, role=["app"]), interval=interval)
         super().__init__(folder, text, "--listen", "off", log_level="debug")
-        self.link = link
+        self.proxy = proxy
 
 
 class _Pair:
     """Two reapers for one server."""
 
-    def __init__(self, dsn: str, folder: Path, interval: int, links: Links) -> None:
+    def __init__(self, dsn: str, folder: Path, interval: int) -> None:
         folder.mkdir()
+        self._stack = ExitStack()
         self._leader, self._standby = (
-            _Replica(dsn, folder / name, interval, links.open()) for name in ("one", "other")
+            _Replica(dsn, folder / name, interval, self._stack.enter_context(Proxy(dsn)))
+            for name in ("one", "other")
         )
         self._interval = interval
         self._dice = Random(f"{_SEED} {folder.name}")  # noqa: S311 (the same moments in every run)
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -142,10 +132,10 @@ class _Pair:
 _LOSE: Final[Mapping[str, Callable[[_Replica], None]]] = {
     _KILL: lambda replica: replica.send(SIGKILL),
     _FREEZE: lambda replica: replica.send(SIGSTOP),
-    _CUT: lambda replica: replica.link.cut(),
+    _CUT: lambda replica: replica.proxy.stall(),
 }
 _RECOVER: Final[Mapping[str, Callable[[_Replica], None]]] = {
     _KILL: lambda replica: replica.start(),
     _FREEZE: lambda replica: replica.send(SIGCONT),
-    _CUT: lambda replica: replica.link.restore(),
+    _CUT: lambda replica: replica.proxy.restore(),
 }

@@ -130,10 +130,10 @@ class _Runs:
         )
 
 
-def crash(*, crashes: int, seed: int, major: int, keep: Path | None = None) -> Report:
+def crash(*, crashes: int, seed: int, major: int, keep: str = "") -> Report:
     """Kill this many runs of the reaper, and compare its audit log with the server's log."""
     with ExitStack() as stack:
-        folder = keep or Path(stack.enter_context(TemporaryDirectory()))
+        folder = Path(keep or stack.enter_context(TemporaryDirectory()))
         server = stack.enter_context(LabServer(major, max_connections="200"))
         count = min(_REAPERS, -(-crashes // _WORTH_A_REAPER))
         reapers = [AuditedReaper(server, folder, f"lane{number}") for number in range(count)]

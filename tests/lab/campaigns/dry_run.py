@@ -53,7 +53,7 @@ class _Choice:
         return _CHECKS[self.fate](self) if self.fate in _CHECKS else f"its fate is {self.fate}"
 
 
-def dry_run(*, seconds: float, several: int, seed: int, major: int) -> Report:
+def dry_run(*, minutes: float, several: int, seed: int, major: int) -> Report:
     """Run for this long among this many clients of each kind."""
     with ExitStack() as stack:
         server = stack.enter_context(LabServer(major, max_connections="200"))
@@ -64,7 +64,7 @@ def dry_run(*, seconds: float, several: int, seed: int, major: int) -> Report:
         reaper = ReaperProcess(folder, text, "--dry-run", "--listen", "off", log_level="warning")
         stack.enter_context(reaper)
         clients = Clients(lambda: server.port, limit=_LIMIT, seed=seed, database="shop")
-        asyncio.run(_live(clients, reaper, seconds, several))
+        asyncio.run(_live(clients, reaper, 60 * minutes, several))
         report = json.loads(reaper.command("rehearsal", reaper.audit.name, "--output", "json").out)
         return _judged(list(_choices(reaper.audit, clients.accounts)), report["policies"][0])
 

@@ -10,6 +10,7 @@ from .session import HEAD, query, startup
 _READY: Final = HEAD.pack(b"Z", 5)
 _LAST_QUERY: Final = f"SELECT '{'a query of an ordinary length, ' * 7}'"
 _SPARE_FILES: Final = 200
+_NAMES: Final = 20
 
 
 class Crowd:
@@ -25,19 +26,25 @@ class Crowd:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __len__(self) -> int:
+        return len(self._sockets)
+
     def close(self, count: int | None = None) -> None:
         """Close the oldest of them, or all."""
         for each in self._sockets[:count]:
             each.close()
         del self._sockets[:count]
 
-    def open(self, count: int, roles: Sequence[str], *, names: int = 20, work: Sequence[str] = ()) -> None:
-        """Open more, with these roles and so many application names in turn, after this work."""
+    def open(
+        self, count: int, roles: Sequence[str], *, new: int | None = None, work: Sequence[str] = ()
+    ) -> None:
+        """Open more with these roles in turn, after this work, with few names or with new ones."""
         _allow_files(len(self._sockets) + count + _SPARE_FILES)
         for number in range(count):
             opened = socket.create_connection(("127.0.0.1", self._port))
             self._sockets.append(opened)
-            opened.sendall(startup(roles[number % len(roles)], "postgres", f"web-{number % names}"))
+            name = f"web-{number % _NAMES}" if new is None else f"job-{new + number}"
+            opened.sendall(startup(roles[number % len(roles)], "postgres", name))
             _wait(opened)
             for each in (*work, _LAST_QUERY):
                 opened.sendall(query(each))

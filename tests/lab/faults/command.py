@@ -32,26 +32,14 @@ _FAULTS: Final[Sequence[Fault]] = (
     *of_clocks.FAULTS,
     *of_files.FAULTS,
 )
+_FEW: Final = dict.fromkeys(
+    ["forgotten", "job", "allowlisted", "protected", "listening", "locking", "backup", "console", "outsider"],
+    1,
+)
+_MORE: Final = dict.fromkeys(("forgotten", "allowlisted", "listening", "locking"), 2)
 _SIZES: Final[Mapping[str, Size]] = {
-    "smoke": Size(
-        clients={
-            **dict.fromkeys(("pooled", "leaked", "napping"), 2),
-            **dict.fromkeys(("forgotten", "job", "allowlisted", "protected", "listening"), 1),
-            **dict.fromkeys(("locking", "backup", "console", "outsider"), 1),
-        },
-        repeats=2,
-    ),
-    "full": Size(
-        clients={
-            "pooled": 6,
-            "leaked": 3,
-            "napping": 8,
-            "job": 3,
-            **dict.fromkeys(("forgotten", "allowlisted", "listening", "locking"), 2),
-            **dict.fromkeys(("protected", "backup", "console", "outsider"), 1),
-        },
-        repeats=6,
-    ),
+    "smoke": Size(clients={**_FEW, "pooled": 2, "leaked": 2, "napping": 2}, repeats=2),
+    "full": Size(clients={**_FEW, **_MORE, "pooled": 6, "leaked": 3, "napping": 8, "job": 3}, repeats=6),
 }
 _MINUTE: Final = 60
 _NOTHING_TO_DO: Final = 2

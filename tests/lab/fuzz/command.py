@@ -15,7 +15,7 @@ import click
 from .inputs import FINDS, Target
 
 _MODULES: Final[Mapping[str, Sequence[str]]] = {
-    "values": ("globs", "single_values", "query_text"),
+    "values": ("single_values", "query_text"),
     "audit": ("record_file", "record_chain", "record_columns"),
     "files": ("policy_file", "server_list", "snapshot_file", "history_file"),
     "server_rows": ("server_rows",),

@@ -6,7 +6,6 @@ from typing import Final
 
 from reaper.config import patterns, values
 from reaper.config.errors import BadPolicyFile, BadValue
-from reaper.config.patterns import application_glob
 from reaper.config.yaml_tree import parse
 from reaper.policy.rules import Window
 from reaper.policy.selector import From, Glob
@@ -15,75 +14,6 @@ from reaper.postgres.query_text import strip_literals
 from reaper.service.fleet import Shard
 
 from .inputs import Feed, Target, is_line, is_sentence
-
-_GLOBS: Final = (
-    b"\3*a*aab",
-    b"\x09*a*a*a*a*aaaaaaaaaaaaaaaaaaaaaab",
-    b"\7app_[!x]app_y",
-    b"\5[a-c]b",
-    b"\5[]]?*]xyz",
-    b"\6[^a-b]^",
-    b"\x08[--0][a\\\\",
-)
-_GLOBS_WORDS: Final = (*rb"* ? [ ] ! - a [a-c] [!a] []] \ ^ a*a".split(), b"\n")
-
-
-def _check_globs(data: bytes) -> None:
-    feed = Feed(data)
-    pattern = feed.piece().decode("utf-8", "replace")
-    name = feed.rest().decode("utf-8", "replace")
-    try:
-        glob = application_glob(pattern)
-    except BadValue:
-        return
-    assert glob.matches(name) == _fits(pattern, name)
-
-
-def _fits(pattern: str, name: str) -> bool:
-    """Whether they fit, by all the places of the name that each step of the pattern can reach."""
-    reached = {0}
-    for step in _steps(pattern):
-        if step == "*":
-            reached = set(range(min(reached), len(name) + 1)) if reached else set()
-        else:
-            reached = {at + 1 for at in reached if at < len(name) and _holds(step, name[at])}
-    return len(name) in reached
-
-
-def _steps(pattern: str) -> list[str]:
-    steps: list[str] = []
-    at = 0
-    while at < len(pattern):
-        end = at
-        if pattern[at] == "[":
-            begin = at + (2 if pattern[at + 1] == "!" else 1)
-            end = pattern.index("]", begin + 1)
-        steps.append(pattern[at : end + 1])
-        at = end + 1
-    return steps
-
-
-def _holds(step: str, letter: str) -> bool:
-    if len(step) == 1:
-        return step in ("?", letter)
-    inside = step[1:-1]
-    denied = inside.startswith("!")
-    return _is_among(letter, inside[denied:]) != denied
-
-
-def _is_among(letter: str, inside: str) -> bool:
-    at = 0
-    while at < len(inside):
-        if inside[at + 1 : at + 2] == "-" and at + 2 < len(inside):
-            if inside[at] <= letter <= inside[at + 2]:
-                return True
-            at += 3
-        else:
-            if inside[at] == letter:
-                return True
-            at += 1
-    return False
-
 
 _READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "duration": values.duration("1ms", "3650d"),
@@ -212,7 +142,6 @@ def _check_query_text(data: bytes) -> None:
 
 
 TARGETS: Final = (
-    Target("globs", _check_globs, _GLOBS, _GLOBS_WORDS),
     Target("single_values", _check_single_values, _SINGLE_VALUES, _SINGLE_VALUES_WORDS),
     Target("query_text", _check_query_text, _QUERY_TEXT, _QUERY_TEXT_WORDS),
 )

@@ -9,20 +9,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, Self
-
-from psycopg.conninfo import make_conninfo
-
-from tests.postgres.proxy import Proxy
+from typing import Final
 
 LAST_PID: Final = Path("/proc/sys/kernel/ns_last_pid")
 _NETWORK: Final = 0x4000_0000
 _MOUNTS: Final = 0x2_0000
 _NO_NAMES: Final = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
-_MAX_LINKS: Final = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,75 +100,6 @@ def drop_packets(*match: str, begin: bool) -> None:
     """Drop every packet that iptables matches in this way, or stop dropping them."""
     rule = ("iptables", "--wait", "--insert" if begin else "--delete", "INPUT", *match, "--jump", "DROP")
     assert _run(*rule), rule
-
-
-class Link(Protocol):
-    """The connection between one reaper and the server, which can be cut without notice."""
-
-    def through(self, dsn: str) -> str:
-        """The DSN over this link."""
-
-    def cut(self) -> None:
-        """Let nothing pass any more."""
-
-    def restore(self) -> None:
-        """Let everything pass again."""
-
-
-class Links:
-    """Opens links to one server: addresses whose packets can be dropped, or else proxies."""
-
-    def __init__(self, dsn: str, *, dropping: bool) -> None:
-        self._dsn = dsn
-        self._dropping = dropping
-        self._addresses = (f"127.0.1.{number}" for number in range(1, _MAX_LINKS))
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def open(self) -> Link:
-        """Another link."""
-        if self._dropping:
-            return _Address(next(self._addresses))
-        return _SilentProxy(self._stack.enter_context(Proxy(self._dsn)))
-
-
-class _Address:
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    def through(self, dsn: str) -> str:
-        return make_conninfo(dsn, host=self._address)
-
-    def cut(self) -> None:
-        self._drop(begin=True)
-
-    def restore(self) -> None:
-        self._drop(begin=False)
-
-    def _drop(self, *, begin: bool) -> None:
-        for end in ("--source", "--destination"):
-            drop_packets(end, self._address, begin=begin)
-
-
-class _SilentProxy:
-    """A proxy acknowledges what it does not forward, unlike a network that drops packets."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-
-    def through(self, dsn: str) -> str:
-        return self._proxy.dsn(dsn)
-
-    def cut(self) -> None:
-        self._proxy.stall()
-
-    def restore(self) -> None:
-        self._proxy.restore()
 
 
 def _own_hosts(folder: Path) -> Path | None:
