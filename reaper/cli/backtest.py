@@ -9,7 +9,7 @@ from typing import IO
 import click
 
 from reaper.cli.backtest_html import MissingPlotly, report
-from reaper.cli.backtest_result import Document, Replayed, Side, as_document, print_result
+from reaper.cli.backtest_result import Document, as_document, print_result
 from reaper.cli.errors import Misconfigured
 from reaper.cli.options import output_option, policies_option
 from reaper.cli.output import Output, print_document, progress, report_problem
@@ -84,7 +84,7 @@ def backtest(
     Needs no server, only files that `reaper history` or `reaper run --history` wrote. Every policy that is
     not disabled counts, as if it were enforced.
     """
-    sides = [Side(name=str(path), settings=read_settings(path)) for path in compare or (policies,)]
+    sides = [(str(path), read_settings(path)) for path in compare or (policies,)]
     try:
         files = _files_by_server(places, server)
         with acts.open("w", encoding="ascii") if acts else nullcontext() as lines:
@@ -116,27 +116,28 @@ def _files_by_server(places: Sequence[Path], server: str | None) -> Mapping[str,
 
 
 def _documents(
-    servers: Mapping[str, Sequence[Path]], sides: Sequence[Side], lines: IO[str] | None
+    servers: Mapping[str, Sequence[Path]], sides: Sequence[tuple[str, Settings]], lines: IO[str] | None
 ) -> list[Document]:
     size = sum(path.stat().st_size for files in servers.values() for path in files)
     with progress("Replaying", size) as advance:
-        return [as_document(_replay(name, files, sides, lines, advance)) for name, files in servers.items()]
+        return [_replay(name, files, sides, lines, advance) for name, files in servers.items()]
 
 
 def _replay(
     server: str,
     files: Sequence[Path],
-    sides: Sequence[Side],
+    sides: Sequence[tuple[str, Settings]],
     lines: IO[str] | None,
     advance: Callable[[int], None],
-) -> Replayed:
-    backtests = [_backtest(server, side.settings) for side in sides]
+) -> Document:
+    names = [name for name, _ in sides]
+    backtests = [_backtest(server, settings) for _, settings in sides]
     comparison = Comparison(backtests[0].label) if len(backtests) > 1 else None
     for snapshot in HistoryReader(files, report_problem, advance=advance).snapshots():
         steps = [each.read(snapshot) for each in backtests]
         if lines:
-            for side, step in zip(sides, steps, strict=True):
-                lines.writelines(_terminations(server, side.name, step))
+            for name, step in zip(names, steps, strict=True):
+                lines.writelines(_terminations(server, name, step))
         if comparison:
             comparison.read(snapshot, *steps)
     if not backtests[0].counts.snapshots:
@@ -147,13 +148,8 @@ def _replay(
     if comparison:
         comparison.end()
     head = HistoryFile(files[0], report_problem).head()
-    return Replayed(
-        server=server,
-        anonymous=bool(head and head.anonymous),
-        sides=sides,
-        backtests=backtests,
-        comparison=comparison,
-    )
+    anonymous = bool(head and head.anonymous)
+    return as_document(server, list(zip(names, backtests, strict=True)), comparison, anonymous=anonymous)
 
 
 def _backtest(server: str, settings: Settings) -> Backtest:

@@ -1,14 +1,12 @@
 """The result of a backtest: a document for programs, tables and sentences for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import click
 
 from reaper.cli.output import Row, print_table
-from reaper.config import Settings
 from reaper.insight.backtest.compare import BOTH, NEW, OLD, Comparison
 from reaper.insight.backtest.replay import SlotUse
 from reaper.insight.backtest.result import Backtest
@@ -29,32 +27,15 @@ DRY_RUN_MODEL: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """One policy file."""
-
-    name: str
-    settings: Settings
-
-
-@dataclass(slots=True, kw_only=True)
-class Replayed:
-    """The history of one server under one or two policy files."""
-
-    server: str
-    anonymous: bool
-    sides: Sequence[Side]
-    backtests: Sequence[Backtest]
-    comparison: Comparison | None
-
-
-def as_document(replayed: Replayed) -> Document:
-    """Return the result of one server for programs."""
-    counts = replayed.backtests[0].counts
+def as_document(
+    server: str, sides: Sequence[tuple[str, Backtest]], comparison: Comparison | None, *, anonymous: bool
+) -> Document:
+    """Return the result of one server for programs; a side is a policy file, and what it would have done."""
+    counts = sides[0][1].counts
     slots = counts.slots
     return {
-        "server": replayed.server,
-        "anonymous": replayed.anonymous,
+        "server": server,
+        "anonymous": anonymous,
         "began": isoformat(counts.began),
         "ended": isoformat(counts.ended),
         "seconds": ((counts.ended or 0) - (counts.began or 0)) / SECOND,
@@ -63,24 +44,23 @@ def as_document(replayed: Replayed) -> Document:
         "gaps": counts.gaps,
         "unknown_seconds": counts.gap_time / SECOND,
         "slots": slots and {"total": slots.total, "reserved": slots.reserved, "usable": slots.usable},
-        "sides": [_side(*each) for each in zip(replayed.sides, replayed.backtests, strict=True)],
-        "comparison": replayed.comparison and _comparison(replayed.comparison),
+        "sides": [_side(name, backtest) for name, backtest in sides],
+        "comparison": comparison and _comparison(comparison),
     }
 
 
-def _side(side: Side, backtest: Backtest) -> Document:
+def _side(name: str, backtest: Backtest) -> Document:
     counts = backtest.counts
-    policies = [_policy(policy, backtest) for policy in backtest.rules.awake]
     return {
-        "file": side.name,
+        "file": name,
         "digest": backtest.rules.digest,
         "taken": counts.terminations.total(),
         "applications_taken": sum(bool(each.terminated) for each in counts.applications.values()),
         "uncertain": counts.uncertain,
-        **_regret(_total([backtest.hindsight.regret(policy.name) for policy in backtest.rules.awake])),
+        **_regret(backtest.hindsight.total()),
         "peak": _slot_use(counts.peak),
         "peak_would": _slot_use(counts.peak_would),
-        "policies": policies,
+        "policies": [_policy(policy, backtest) for policy in backtest.rules.awake],
         "applications": _applications(backtest),
         "course": _timeline(backtest),
     }
@@ -110,16 +90,6 @@ def _regret(regret: Regret) -> Document:
         "regret": regret.rate,
         "regret_at_most": regret.upper if regret.judged else None,
     }
-
-
-def _total(parts: Sequence[Regret]) -> Regret:
-    return Regret(
-        unused=sum(each.unused for each in parts),
-        left=sum(each.left for each in parts),
-        revived=sum(each.revived for each in parts),
-        unknown=sum(each.unknown for each in parts),
-        too_soon=sum(each.too_soon for each in parts),
-    )
 
 
 def _slot_use(use: SlotUse | None) -> Document | None:
@@ -185,7 +155,13 @@ def print_result(found: Document) -> None:
         )
         _print_rows([dict(row) for row in comparison["applications"]])
     _print_rows([_application_row(row) for row in found["sides"][-1]["applications"] if row["taken"]])
-    remarks = list(_remarks(found))
+    remarks = [
+        f"{side['file']}: {remark}" if len(found["sides"]) > 1 else remark
+        for side in found["sides"]
+        for remark in uncertainties(found, side)
+    ]
+    if any(side["taken"] for side in found["sides"]):
+        remarks.append(DRY_RUN_MODEL)
     if remarks:
         click.echo("\n" + "\n".join(map(plain, remarks)))
 
@@ -216,14 +192,6 @@ def _application_row(row: Document) -> Row:
         "peak": "" if row["peak"] is None else row["peak"],
         "would be": "" if row["peak_would"] is None else row["peak_would"],
     }
-
-
-def _remarks(found: Document) -> Iterator[str]:
-    for side in found["sides"]:
-        name = f"{side['file']}: " if len(found["sides"]) > 1 else ""
-        yield from (f"{name}{sentence}" for sentence in uncertainties(found, side))
-    if any(side["taken"] for side in found["sides"]):
-        yield DRY_RUN_MODEL
 
 
 def headline(side: Document) -> str:

@@ -62,6 +62,10 @@ class Hindsight:
         """Return the regret of a policy."""
         return _regret(self._policies[policy])
 
+    def total(self) -> Regret:
+        """Return the regret of all policies."""
+        return _regret(sum(self._policies.values(), Counter()))
+
     def regret_of_application(self, label: str) -> Regret:
         """Return the regret over the sessions of an application."""
         return _regret(self._applications[label])

@@ -6,7 +6,6 @@ and is not terminated. A terminated session stays in the history, as under a dry
 free until its client uses it again: then the client would have had to connect anew.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
@@ -17,7 +16,7 @@ from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.plan import BrakeTrip, Outcome, Plan, Reap, Result, Spared, unknown
 from reaper.policy.rules import Action, Rules
-from reaper.policy.session import CLIENT_BACKEND, Facts, Session, SessionId, Snapshot
+from reaper.policy.session import CLIENT_BACKEND, Session, SessionId, Snapshot
 from reaper.policy.time import SECOND, Instant, Span
 
 
@@ -124,7 +123,6 @@ class Replay:
         self.counts_all = any(policy.cap for policy in rules.awake)
         """True if a policy counts sessions that are not due."""
         self._before: RecordedSnapshot | None = None
-        self._used_before = CycleMark(Instant(0), 0)
         self._restart()
 
     def _restart(self) -> None:
@@ -222,6 +220,18 @@ def _is_broken(before: RecordedSnapshot, now: RecordedSnapshot) -> bool:
     return gap or now.counted_from != before.counted_from
 
 
+def _without_sessions(recorded: RecordedSnapshot, used: int) -> Snapshot:
+    return Snapshot(
+        server=recorded.server,
+        at=recorded.at,
+        slots=replace(recorded.slots, used=used),
+        watcher=recorded.watcher,
+        sessions=(),
+        unreadable=recorded.unreadable,
+        facts=recorded.facts,
+    )
+
+
 @dataclass(slots=True)
 class _Stay:
     """A session in one state, for as long as that is known, and the moments at which policies match it."""
@@ -242,12 +252,6 @@ class _CyclesBetween:
         self._step = step
         self._begin = before.at
         self._base = CycleMark(before.at, before.slots.used)
-        self._facts = _facts_between(before.facts, recorded.facts)
-        self._arrivals = sorted(
-            now.id.backend_start
-            for was, now in recorded.changed
-            if was is None and now.kind == CLIENT_BACKEND and now.id.backend_start > before.at
-        )
         self._stays = list(self._find_stays())
 
     def _find_stays(self) -> Iterator[_Stay]:
@@ -310,14 +314,13 @@ class _CyclesBetween:
         step.cycles += 1
         self._let_go(at)
         self._take_due(at)
-        used = self._used(at)
+        used = self._recorded.slots.used if at == self._recorded.at else self._base.used
         if self._base.at == at:
             self._note_slots(at, used)
-        replay.is_second_due = False
         minute = at // _MINUTE if any(policy.during for policy in replay.rules.awake) else 0
-        depends_on = (replay.changes, used, minute, self._facts_at(at))
+        depends_on = (replay.changes, used, minute, self._recorded.facts)
         if depends_on == replay.settled:
-            return  # most sessions that are due were terminated before, or are protected
+            return  # nearly all cycles: sessions that are due were terminated before, or are protected
         snapshot = self._snapshot(at, used)
         last = replay.last
         due = [session.id for session in snapshot.sessions]
@@ -345,15 +348,7 @@ class _CyclesBetween:
     def _snapshot(self, at: Instant, used: int) -> Snapshot:
         """Return the sessions that are due, as the prefilter does; all of them if a policy counts them."""
         replay, recorded = self._replay, self._recorded
-        empty = Snapshot(
-            server=recorded.server,
-            at=at,
-            slots=replace(recorded.slots, used=used),
-            watcher=recorded.watcher,
-            sessions=(),
-            unreadable=recorded.unreadable,
-            facts=self._facts_at(at),
-        )
+        empty = replace(_without_sessions(recorded, used), at=at)
         candidates = replay.candidates(empty)
         shown = {**self._all_sessions(at), **candidates} if replay.counts_all else candidates
         clients = sum(session.kind == CLIENT_BACKEND for session in shown.values())
@@ -391,24 +386,3 @@ class _CyclesBetween:
 
     def _note_slots(self, at: Instant, used: int) -> None:
         self._step.slots.append(SlotUse(at, used, max(used - len(self._replay.gone), 0)))
-
-    def _facts_at(self, at: Instant) -> Facts:
-        return self._recorded.facts if at == self._recorded.at else self._facts
-
-    def _used(self, at: Instant) -> int:
-        if at == self._recorded.at:
-            return self._recorded.slots.used
-        came = bisect_right(self._arrivals, at) - bisect_right(self._arrivals, self._base.at)
-        return self._base.used + came
-
-
-def _facts_between(before: Facts, after: Facts) -> Facts:
-    """Return what is certain in between: waiters at both ends, and every possible holder of a lock."""
-    if before == after:
-        return after
-    held, holds = before.advisory_lock_holders, after.advisory_lock_holders
-    waited, waits = before.waiters or {}, after.waiters or {}
-    return Facts(
-        advisory_lock_holders=None if held is None or holds is None else held | holds,
-        waiters={pid: min(count, waited[pid]) for pid, count in waits.items() if pid in waited},
-    )

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from reaper.cli.backtest_html import report
-from reaper.cli.backtest_result import Replayed, Side, as_document
+from reaper.cli.backtest_result import as_document
 from reaper.config import read
 from reaper.insight.backtest.compare import Comparison
 from reaper.insight.backtest.replay import Rhythm
@@ -42,14 +42,8 @@ def documents(*names: str) -> list[Any]:
     for backtest in backtests:
         backtest.end()
     comparison.end()
-    replayed = Replayed(
-        server=HOSTILE,
-        anonymous=True,
-        sides=[Side(name=name, settings=settings) for name in names],
-        backtests=backtests,
-        comparison=comparison if len(names) > 1 else None,
-    )
-    return [as_document(replayed)]
+    sides = list(zip(names, backtests, strict=True))
+    return [as_document(HOSTILE, sides, comparison if len(names) > 1 else None, anonymous=True)]
 
 
 class Page(HTMLParser):
