@@ -28,7 +28,7 @@ class Report:
 
     tables: Sequence[str]
     counted: Mapping[str, int]
-    """The figures that tests look at."""
+    """The figures that tests check."""
     broken: Sequence[str]
     """Every promise that was broken, in a sentence each."""
 

@@ -1,4 +1,4 @@
-"""A reaper with a database and sleeping clients of its own, whose audit log is judged at the end."""
+"""A reaper with a database and sleeping clients of its own; its audit log is judged at the end."""
 
 import shutil
 from collections.abc import Iterator

@@ -23,12 +23,13 @@ from tests.lab.report import Report, table
 from tests.lab.world.log import running, wait_until
 from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
 from tests.lab.world.server import REAPER, LabServer
+from tests.postgres.waiting import PATIENCE
 
 _LIMIT: Final = 0.5
 _CLOCKS: Final = 0.1
 """The seconds by which two readings of one clock may differ on a busy machine."""
 _KINDS: Final = ("pool", "leak", "returning", "passing", "closing", "pooler")
-_FATES: Final = ("unused", "left", "revived")
+_RESULTS: Final = ("unused", "left", "revived")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +38,8 @@ class _Choice:
 
     account: Account
     at: float
-    fate: str
-    fate_at: float
+    result: str
+    result_at: float
     used_at: float | None
     unseen: float
 
@@ -50,7 +51,7 @@ class _Choice:
     @property
     def disagreement(self) -> str | None:
         """Where the client's account differs; None if it agrees."""
-        return _CHECKS[self.fate](self) if self.fate in _CHECKS else f"its fate is {self.fate}"
+        return _CHECKS[self.result](self) if self.result in _CHECKS else f"its result is {self.result}"
 
 
 def dry_run(*, minutes: float, several: int, seed: int, major: int) -> Report:
@@ -75,9 +76,7 @@ async def _live(clients: Clients, reaper: ReaperProcess, seconds: float, several
         clients.paused = True
         # Wait until the reaper has observed every idle session for longer than it had been idle before.
         moment = time.time() + 4 * _LIMIT
-        await wait_until(
-            lambda: any(_time(each["fate_at"]) > moment for each in _entries(reaper.audit, FATE))
-        )
+        await wait_until(lambda: _last_report(reaper.audit) > moment, within=PATIENCE)
         await asyncio.to_thread(reaper.stop)
 
 
@@ -93,17 +92,17 @@ def _entries(audit: Path, event: str) -> Iterator[dict[str, Any]]:
 
 def _choices(audit: Path, accounts: Sequence[Account]) -> Iterator[_Choice]:
     known = {(account.pid, account.began): account for account in accounts}
-    fates = {entry["intent"]: entry for entry in _entries(audit, FATE)}
+    reports = {entry["intent"]: entry for entry in _entries(audit, FATE)}
     for entry in _entries(audit, OUTCOME):
         none = {"fate": "missing", "fate_at": entry["server_time"], "used_at": None, "unseen_s": 0.0}
-        fate = fates.get(entry["intent"], none)
+        report = reports.get(entry["intent"], none)
         yield _Choice(
             account=known[entry["pid"], round(_time(entry["backend_start"]) * 1e6)],
             at=_time(entry["server_time"]),
-            fate=fate["fate"],
-            fate_at=_time(fate["fate_at"]),
-            used_at=_time(fate["used_at"]) if fate["used_at"] else None,
-            unseen=fate["unseen_s"],
+            result=report["fate"],
+            result_at=_time(report["fate_at"]),
+            used_at=_time(report["used_at"]) if report["used_at"] else None,
+            unseen=report["unseen_s"],
         )
 
 
@@ -122,7 +121,7 @@ def _was_revived(choice: _Choice) -> str | None:
 def _has_left(choice: _Choice) -> str | None:
     if choice.account.closed_at is None:
         return "it is still there"
-    if choice.used and wall(choice.used.sent) < choice.fate_at - choice.unseen - _CLOCKS:
+    if choice.used and wall(choice.used.sent) < choice.result_at - choice.unseen - _CLOCKS:
         return "it was used before, when that could be seen"
     return None
 
@@ -130,7 +129,7 @@ def _has_left(choice: _Choice) -> str | None:
 def _was_unused(choice: _Choice) -> str | None:
     if choice.account.closed_at is not None:
         return "it was closed"
-    used = choice.used and wall(choice.used.answered) < choice.fate_at - _CLOCKS
+    used = choice.used and wall(choice.used.answered) < choice.result_at - _CLOCKS
     return "it was used again" if used else None
 
 
@@ -139,27 +138,29 @@ _CHECKS: Final = {"revived": _was_revived, "left": _has_left, "unused": _was_unu
 
 def _judged(choices: Sequence[_Choice], report: Mapping[str, Any]) -> Report:
     broken = [
-        f"{each.account.kind} {each.account.pid} is reported as {each.fate}, and {each.disagreement}"
+        f"{each.account.kind} {each.account.pid} is reported as {each.result}, and {each.disagreement}"
         for each in choices
         if each.disagreement
     ]
     used = sum(each.used is not None for each in choices)
-    unseen = sum(each.used is not None for each in choices if each.fate == "left")
-    fates = Counter(each.fate for each in choices)
+    unseen = sum(each.used is not None for each in choices if each.result == "left")
+    results = Counter(each.result for each in choices)
     counted = {
         "would-be terminations": len(choices),
         "used again, by the clients' accounts": used,
-        "of them seen by the reaper": fates["revived"],
+        "of them seen by the reaper": results["revived"],
         "used unseen, just before they were closed": unseen,
     }
-    counts = {"revived": fates["revived"], "left": fates["left"], "acts": len(choices)}
+    counts = {"revived": results["revived"], "left": results["left"], "acts": len(choices)}
     broken += [
         f"reaper assess counts {report[name]} {name}, not {n}"
         for name, n in counts.items()
         if report[name] != n
     ]
-    if used != fates["revived"] + unseen:
-        broken.append(f"{used} were used again, {fates['revived']} were seen and {unseen} could not be seen")
+    if used != results["revived"] + unseen:
+        broken.append(
+            f"{used} were used again, {results['revived']} were seen and {unseen} could not be seen"
+        )
     if not report["regret"] <= used / report["judged"] <= report["regret_if_all_who_left_were_used"]:
         broken.append("the clients' rate is outside of what reaper assess allows for")
     rates = {
@@ -174,7 +175,7 @@ def _judged(choices: Sequence[_Choice], report: Mapping[str, Any]) -> Report:
 
 
 def _by_kind(choices: Sequence[_Choice]) -> str:
-    counts = Counter((each.account.kind, each.fate) for each in choices)
+    counts = Counter((each.account.kind, each.result) for each in choices)
     used = Counter(each.account.kind for each in choices if each.used)
-    rows = [(kind, *(str(counts[kind, fate]) for fate in _FATES), str(used[kind])) for kind in _KINDS]
-    return table("By kind of client", ("", *_FATES, "used, by its own account"), rows)
+    rows = [(kind, *(str(counts[kind, result]) for result in _RESULTS), str(used[kind])) for kind in _KINDS]
+    return table("By kind of client", ("", *_RESULTS, "used, by its own account"), rows)

@@ -117,7 +117,7 @@ def _newcomer(client: str, pid: int) -> psycopg.Connection:
 
 
 def _is_idle(admin: psycopg.Connection) -> bool:
-    """Return True if there is one session and it looks as idle as one that is due."""
+    """Return True if there is one session and it is as idle as one that is due."""
     return admin.execute(_WAITING, (_APPLICATION,)).fetchall() == [(True,)]
 
 

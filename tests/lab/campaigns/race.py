@@ -60,7 +60,7 @@ class Toll:
     executing: int = 0
     """Sessions that executed a statement when they were terminated, by the server's log."""
     crossed: int = 0
-    """Sessions whose query was on its way: refused with 57P01, and never begun."""
+    """Sessions with a query on its way: refused with 57P01, and never begun."""
 
     @property
     def row(self) -> Sequence[str]:

@@ -161,13 +161,13 @@ class Session(asyncio.Protocol):
         return session
 
     async def use(self, sql: str = f"SELECT {NOW}") -> None:
-        """Run statements, whose last row begins with the server's clock, and write down when."""
+        """Run statements and write down when; the last row begins with the server's clock."""
         sent = time.monotonic()
         await self.run(sql)
         self.account.uses.append(Use(sent, time.monotonic(), int(self.row[0])))
 
     async def run(self, sql: str) -> None:
-        """Run statements that return no clock: for sessions whose age does not matter."""
+        """Run statements that return no clock: for sessions of any age."""
         if self.ended.is_set():
             raise NotServed(self.account.sqlstate)
         self._ready.clear()

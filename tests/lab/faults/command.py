@@ -48,8 +48,10 @@ _NOTHING_TO_DO: Final = 2
 @click.command()
 @click.option("--seed", type=int, default=1, show_default=True, help="Which faults meet, and when.")
 @click.option("--rounds", "count", type=int, help="This many rounds (default: each fault once).")
-@click.option("--minutes", type=float, help="As many rounds as begin within so many minutes.")
-@click.option("--only", default="", help="Only faults whose names contain one of these, separated by commas.")
+@click.option("--minutes", type=float, help="As many rounds as begin within these minutes.")
+@click.option(
+    "--only", default="", help="Only faults with one of these words in their names, separated by commas."
+)
 @click.option("--scale", type=click.Choice(tuple(_SIZES)), default="full", show_default=True)
 @click.option("--major", type=int, default=DEFAULT_MAJOR, show_default=True, help="Which PostgreSQL.")
 @click.option("--keep", is_flag=True, help="Keep the logs and audit logs.")

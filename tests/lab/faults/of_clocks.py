@@ -42,7 +42,7 @@ def _set(clock: Path, offset: str) -> None:
 
 
 def _variables(clock: Path, library: str) -> dict[str, str]:
-    """Environment variables of a program whose clock is set by a file; its monotonic clock goes on."""
+    """Environment variables for a program: a file sets its clock, its monotonic clock goes on."""
     return {
         "LD_PRELOAD": str(_library(library)),
         "FAKETIME_TIMESTAMP_FILE": str(clock),

@@ -206,7 +206,7 @@ async def truncated(world: World) -> AsyncIterator[None]:
 
 
 def _set_aside(reaper: SupervisedReaper) -> None:
-    """Copy for the judge what is about to be lost, where the reaper does not look for rotated files."""
+    """Copy for the judge what is about to be lost, outside of the folder of rotated files."""
     targets = (reaper.disk / f"lost-{number}" for number in count())
     shutil.copytree(reaper.audit.parent, next(each for each in targets if not each.exists()))
 

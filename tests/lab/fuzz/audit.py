@@ -19,7 +19,7 @@ from tests.unit.audit.build import AUTHOR, SNAPSHOT, Shelf, ledger, reap
 from .inputs import Target, is_line
 
 
-def _record_file_seeds() -> tuple[bytes, ...]:
+def _audit_file_seeds() -> tuple[bytes, ...]:
     shelf = Shelf()
     log = ledger(shelf)
     for application in ("web-1", "\x1b[2J\n\ud800", None):
@@ -30,14 +30,14 @@ def _record_file_seeds() -> tuple[bytes, ...]:
     return (lines, lines[100:], lines.replace(b'"run"', b'"ruin"'), b"[" * 500 + b"\n{}\n\n1e999\n", b"\0\n")
 
 
-_RECORD_FILE: Final = _record_file_seeds()
-_RECORD_FILE_WORDS: Final = tuple(
+_AUDIT_FILE: Final = _audit_file_seeds()
+_AUDIT_FILE_WORDS: Final = tuple(
     word.encode()
     for word in (*EVENTS, *Result, *GROUPS, *{field.name for fields in EVENTS.values() for field in fields})
 )
 
 
-def _check_record_file(data: bytes) -> None:
+def _check_audit_file(data: bytes) -> None:
     found = list(read_events(io.BytesIO(data)))
     events = [event for event in found if isinstance(event, Event)]
     for torn in found:
@@ -65,17 +65,17 @@ def _settled(data: bytes, waiting: list[Event]) -> None:
     assert not open_intents(read_events(io.BytesIO(whole)))
 
 
-_RECORD_CHAIN: Final = (
-    *_RECORD_FILE,
+_AUDIT_CHAIN: Final = (
+    *_AUDIT_FILE,
     b'{"schema": 1}\n\n\n{"schema": 2}\ntorn',
     b"torn\n" * 3,
     b'{"schema": 1}',
     b"\n\n",
 )
-_RECORD_CHAIN_WORDS: Final = (*_RECORD_FILE_WORDS, b"schema", b"\n")
+_AUDIT_CHAIN_WORDS: Final = (*_AUDIT_FILE_WORDS, b"schema", b"\n")
 
 
-def _check_record_chain(data: bytes) -> None:
+def _check_audit_chain(data: bytes) -> None:
     if not data:
         return
     forwards = Chain()
@@ -84,7 +84,7 @@ def _check_record_chain(data: bytes) -> None:
         assert line.fields is not None or line.why
         if line.fields is not None:
             forwards.whole(line.data)
-    memory = os.memfd_create("record")
+    memory = os.memfd_create("audit")
     try:
         os.write(memory, data)
         backwards = chain_at_end(memory, len(data), before=Chain)
@@ -93,11 +93,11 @@ def _check_record_chain(data: bytes) -> None:
     assert backwards.head == forwards.head
 
 
-_RECORD_COLUMNS: Final = tuple(line for seed in _RECORD_FILE for line in seed.splitlines()[:3])
-_RECORD_COLUMNS_WORDS: Final = _RECORD_FILE_WORDS
+_AUDIT_COLUMNS: Final = tuple(line for seed in _AUDIT_FILE for line in seed.splitlines()[:3])
+_AUDIT_COLUMNS_WORDS: Final = _AUDIT_FILE_WORDS
 
 
-def _check_record_columns(data: bytes) -> None:
+def _check_audit_columns(data: bytes) -> None:
     row = columns(data)
     assert row.keys() == columns(b"").keys()
     for name, value in row.items():
@@ -113,7 +113,7 @@ def _check_record_columns(data: bytes) -> None:
 
 
 TARGETS: Final = (
-    Target("record_file", _check_record_file, _RECORD_FILE, _RECORD_FILE_WORDS),
-    Target("record_chain", _check_record_chain, _RECORD_CHAIN, _RECORD_CHAIN_WORDS),
-    Target("record_columns", _check_record_columns, _RECORD_COLUMNS, _RECORD_COLUMNS_WORDS),
+    Target("audit_file", _check_audit_file, _AUDIT_FILE, _AUDIT_FILE_WORDS),
+    Target("audit_chain", _check_audit_chain, _AUDIT_CHAIN, _AUDIT_CHAIN_WORDS),
+    Target("audit_columns", _check_audit_columns, _AUDIT_COLUMNS, _AUDIT_COLUMNS_WORDS),
 )

@@ -16,7 +16,7 @@ from .inputs import FINDS, Target
 
 _MODULES: Final[Mapping[str, Sequence[str]]] = {
     "values": ("single_values", "query_text"),
-    "audit": ("record_file", "record_chain", "record_columns"),
+    "audit": ("audit_file", "audit_chain", "audit_columns"),
     "files": ("policy_file", "server_list", "snapshot_file", "history_file"),
     "server_rows": ("server_rows",),
     "http_requests": ("http_requests",),

@@ -67,7 +67,7 @@ class Feed:
         return choices[self.number() % len(choices)]
 
     def piece(self) -> bytes:
-        """Bytes whose number is drawn as well."""
+        """Bytes, and their number is drawn as well."""
         return self.take(self.number())
 
     def rest(self) -> bytes:

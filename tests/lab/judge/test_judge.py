@@ -92,34 +92,22 @@ def ended(*pids: int) -> list[Termination]:
     return [Termination(key=SessionKey(began, pid), at=0, application=f"app.{pid}") for pid in pids]
 
 
-@pytest.mark.parametrize("pids", [(1,), (1, 2)])
-def test_an_audit_log_that_agrees_with_the_server_has_no_disagreement(pids: tuple[int, ...]) -> None:
-    assert AuditLog.of(entries(*COMPLETE)).disagreements(ended(*pids)) == []
-
-
 @pytest.mark.parametrize(
     ("acts", "pids", "expected"),
     [
-        (
-            COMPLETE,
-            (1, 3),
-            ["1 terminated without an intent: ['app.3']", "1 terminated by the server's log, and not"],
-        ),
-        (COMPLETE, (), ["1 terminated by the audit log, and not by the server's: ['app.1']"]),
-        (COMPLETE[:3], (1,), ["1 intents without an outcome"]),
-        (
-            (*COMPLETE[:3], (2, "woke")),
-            (1, 2),
-            ["1 terminated by the server's log, and not by the audit log"],
-        ),
+        (COMPLETE, (1,), ""),
+        (COMPLETE, (1, 2), ""),
+        (COMPLETE, (1, 3), "1 terminated without an intent: ['app.3']"),
+        (COMPLETE, (), "1 terminated by the audit log, and not by the server's: ['app.1']"),
+        (COMPLETE[:3], (1,), "1 intents without an outcome"),
+        ((*COMPLETE[:3], (2, "woke")), (1, 2), "1 terminated by the server's log, and not by the audit log"),
     ],
 )
-def test_an_audit_log_that_differs_from_the_server_is_found(
-    acts: tuple[tuple[int, str | None], ...], pids: tuple[int, ...], expected: list[str]
+def test_an_audit_log_agrees_with_the_server_or_the_difference_is_found(
+    acts: tuple[tuple[int, str | None], ...], pids: tuple[int, ...], expected: str
 ) -> None:
     differences = AuditLog.of(entries(*acts)).disagreements(ended(*pids))
-    assert len(differences) == len(expected)
-    assert all(one.startswith(text) for one, text in zip(differences, expected, strict=True))
+    assert differences[0].startswith(expected) if expected else not differences
 
 
 def test_lines_that_are_torn_or_missing_are_counted() -> None:
@@ -201,14 +189,11 @@ def test_two_runs_that_act_at_once_are_found_and_two_that_follow_each_other_are_
 
 @pytest.mark.parametrize("step", [timedelta(days=1), timedelta(hours=-2)])
 def test_an_act_during_which_the_servers_clock_was_set_is_not_a_long_one(step: timedelta) -> None:
-    until = SEEN + step + timedelta(seconds=1)
+    until, minutes = SEEN + step + timedelta(seconds=1), SEEN + timedelta(minutes=9)
     stepped = replace(ACT, until=until, checked_again=SEEN + step)
-    minutes = SEEN + timedelta(minutes=9)
     afterwards = replace(ACT, run="two", seen_at=minutes, until=minutes)
+    meanwhile = replace(ACT, run="two", seen_at=until - timedelta(seconds=0.5), until=until)
     assert found(TERMINATION, account(), stepped, afterwards).overlaps == []
-    meanwhile = replace(ACT, run="two", seen_at=until, until=until)
-    assert found(TERMINATION, account(), stepped, meanwhile).overlaps == []
-    meanwhile = replace(meanwhile, seen_at=until - timedelta(seconds=0.5))
     assert found(TERMINATION, account(), stepped, meanwhile).overlaps == [(stepped, meanwhile)]
 
 
@@ -219,13 +204,6 @@ def test_when_the_servers_clock_was_set_back_before_the_act_the_hosts_clock_is_b
     before, after = (replace(ACT, written=now + seconds) for seconds in (-1, 1))
     assert unannounced(back, client, before) == []
     assert unannounced(back, client, after) == [KEY]
-
-
-def test_when_the_servers_clock_is_wrong_a_case_has_the_time_of_its_client() -> None:
-    before, at = time.time() - 1, time.monotonic()
-    client = replace(account(), uses=[Use(at - 3, at - 3, USED)], ended_at=at)
-    (case,) = found(replace(TERMINATION, at=TERMINATION.at + 86_400_000_000), client).cases
-    assert before < case.at < time.time() + 1
 
 
 def row(

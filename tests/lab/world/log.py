@@ -16,7 +16,7 @@ _POLL: Final = 0.01
 
 
 async def wait_until(condition: Callable[[], T], *, within: float = LONG) -> T:
-    """The first true answer of a condition; a TimeoutError if there is none within so many seconds."""
+    """The first true answer of a condition; a TimeoutError if there is none within these seconds."""
     deadline = time.monotonic() + within
     while not (answer := condition()):
         if time.monotonic() > deadline:
@@ -45,7 +45,7 @@ _TAIL: Final = 2_000
 
 
 class GrowingFile:
-    """A file whose lines are returned once each, as soon as they are complete."""
+    """A file that is read line by line; each complete line is returned once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -16,7 +16,7 @@ NO_LIMITS: Final[Keys] = {"max_per_cycle": 1_000, "safety_limit": "none", "refil
 
 
 def policy(name: str, idle_for: float, *, mode: str = "enforce", **keys: Any) -> Keys:  # noqa: ANN401
-    """A policy for sessions that were idle for so many seconds; keys of `match` are given by name.
+    """A policy for sessions that were idle for this many seconds; keys of `match` are given by name.
 
     Keys of the policy itself are given as `keys={...}`.
     """
