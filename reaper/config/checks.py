@@ -1,7 +1,7 @@
 """Mistakes and warnings that no schema sees: policies that contradict themselves, or match everything."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from reaper.config.errors import Issue, KeyPath, quoted
 from reaper.config.model import AGES, URL_KEYS, HeadEntry, MatchEntry, PolicyEntry, SelectorEntry
@@ -23,15 +23,15 @@ def mistakes(head: HeadEntry | None, policies: Policies, *, names_servers: bool)
     if head:
         yield from _head_mistakes(head)
     yield from _repeated_names("policies", {number: policy.name for number, policy in policies.items()})
-    for selector in _selectors(head, policies):
-        yield from _useless(selector)
+    for at, selector in _selectors(head, policies):
+        yield from _useless(at, selector)
     for number, policy in policies.items():
-        at = ("policies", number)
-        yield from _state_and_age_mistakes(policy.match, (*at, _MATCH))
-        yield from _limit_mistakes(policy, at)
+        yield from _state_and_age_mistakes(policy.match, ("policies", number, _MATCH))
+        yield from _limit_mistakes(policy, ("policies", number))
         if policy.servers and not names_servers:
             what = "no server in this file has labels"
-            yield Issue((*at, "servers"), what, "name the servers under servers: or servers_from:")
+            instead = "name the servers under servers: or servers_from:"
+            yield Issue(("policies", number, "servers"), what, instead)
 
 
 def _head_mistakes(head: HeadEntry) -> Iterator[Issue]:
@@ -107,46 +107,34 @@ def _limit_mistakes(policy: PolicyEntry, at: KeyPath) -> Iterator[Issue]:
         yield Issue((*at, "max_sessions"), "keep and max_sessions are both set", "write one of them")
 
 
-class _Placed(NamedTuple):
-    """A selector and its place."""
-
-    path: KeyPath
-    selector: SelectorEntry
-
-    @property
-    def key(self) -> str:
-        """Match, allowlist or protect."""
-        return str(self.path[-1])
-
-    def values(self) -> Iterator[tuple[KeyPath, Glob | From]]:
-        """Every pattern and its place."""
-        for key in GROUP_KEYS:
-            for number, pattern in enumerate(getattr(self.selector, key)):
-                yield (*self.path, key, number), pattern
-
-
-def _selectors(head: HeadEntry | None, policies: Policies) -> Iterator[_Placed]:
+def _selectors(head: HeadEntry | None, policies: Policies) -> Iterator[tuple[KeyPath, SelectorEntry]]:
     if head and head.protect:
-        yield _Placed(("protect",), head.protect)
+        yield ("protect",), head.protect
     for number, policy in policies.items():
-        yield _Placed(("policies", number, _MATCH), policy.match)
+        yield ("policies", number, _MATCH), policy.match
         if policy.allowlist:
-            yield _Placed(("policies", number, "allowlist"), policy.allowlist)
+            yield ("policies", number, "allowlist"), policy.allowlist
 
 
-def _useless(placed: _Placed) -> Iterator[Issue]:
+def _patterns(at: KeyPath, selector: SelectorEntry) -> Iterator[tuple[KeyPath, Glob | From]]:
+    for key in GROUP_KEYS:
+        for number, pattern in enumerate(getattr(selector, key)):
+            yield (*at, key, number), pattern
+
+
+def _useless(at: KeyPath, selector: SelectorEntry) -> Iterator[Issue]:
     """Selectors without a key, and patterns that match every session."""
-    if placed.key != _MATCH and not any(True for _ in placed.values()):
-        yield Issue(placed.path, "the map is empty", "write one of its keys, or leave it out")
-    for path, pattern in placed.values():
+    is_match = at[-1] == _MATCH
+    if not is_match and not any(True for _ in _patterns(at, selector)):
+        yield Issue(at, "the map is empty", "write one of its keys, or leave it out")
+    for path, pattern in _patterns(at, selector):
         if isinstance(pattern, Glob) and _matches_all(pattern, str(path[-2])):
             what = f"{quoted(pattern.text)} matches every session"
-        elif placed.key != _MATCH and isinstance(pattern, From) and (version := _whole_version(pattern)):
+        elif not is_match and isinstance(pattern, From) and (version := _whole_version(pattern)):
             what = f"{pattern} matches every {version} client"
         else:
             continue
-        instead = "leave the key out" if placed.key == _MATCH else "write a narrower pattern"
-        yield Issue(path, what, instead)
+        yield Issue(path, what, "leave the key out" if is_match else "write a narrower pattern")
 
 
 def _matches_all(glob: Glob, key: str) -> bool:
@@ -165,13 +153,12 @@ def warnings(head: HeadEntry, policies: Policies, servers: Sequence[Server]) -> 
     """What is valid, and probably not intended."""
     yield from _repeated_values(("servers_from",), head.servers_from)
     for number, notify in enumerate(head.notify):
-        at = ("notify", number)
-        yield from _repeated_values((*at, "on"), notify.on)
+        yield from _repeated_values(("notify", number, "on"), notify.on)
         if notify.webhook and looks_secret(notify.webhook):
             instead = "keep it in a file, and write webhook_file: with its path"
-            yield Issue((*at, "webhook"), "this URL looks like a secret", instead)
-    for placed in _selectors(head, policies):
-        yield from _selector_warnings(placed)
+            yield Issue(("notify", number, "webhook"), "this URL looks like a secret", instead)
+    for at, selector in _selectors(head, policies):
+        yield from _selector_warnings(at, selector)
     labels = {server.labels for server in servers}
     for number, policy in policies.items():
         yield from _policy_warnings(policy, ("policies", number))
@@ -180,12 +167,11 @@ def warnings(head: HeadEntry, policies: Policies, servers: Sequence[Server]) -> 
             yield Issue(("policies", number, "servers"), what, "add them to a server, or write others")
 
 
-def _selector_warnings(placed: _Placed) -> Iterator[Issue]:
+def _selector_warnings(at: KeyPath, selector: SelectorEntry) -> Iterator[Issue]:
     for key in GROUP_KEYS:
-        patterns = getattr(placed.selector, key)
-        yield from _repeated_values((*placed.path, key), map(str, patterns))
-    for path, pattern in placed.values():
-        if placed.key == _MATCH and isinstance(pattern, From) and (version := _whole_version(pattern)):
+        yield from _repeated_values((*at, key), map(str, getattr(selector, key)))
+    for path, pattern in _patterns(at, selector):
+        if at[-1] == _MATCH and isinstance(pattern, From) and (version := _whole_version(pattern)):
             what = f"{pattern} matches every {version} client"
             yield Issue(path, what, "leave the key out, or write a network")
 

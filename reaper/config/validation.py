@@ -1,6 +1,6 @@
 """Plain data to models: pydantic's errors in our words, and what is still valid in a wrong file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import reduce
 from typing import Final, NamedTuple, TypeVar, cast
 
@@ -11,13 +11,13 @@ from reaper.config import model
 from reaper.config.errors import BadValue, Issue, KeyPath, did_you_mean, quoted
 from reaper.config.patterns import SECRET_OPTIONS, WHERE_SECRETS_BELONG
 from reaper.config.values import shown
-from reaper.config.yaml_tree import Document, PlainScalar, ScalarKind
+from reaper.config.yaml_tree import NUMBER, Document, PlainScalar
 
 E = TypeVar("E", bound=model.Entry)
 
 _ROUNDS: Final = 8
 _STAND_INS: Final[Mapping[KeyPath, object]] = {
-    ("version",): PlainScalar("1", ScalarKind.NUMBER),
+    ("version",): PlainScalar("1", NUMBER),
     ("name",): "unnamed",
 }
 _KEY_MARK: Final = "[key]"
@@ -139,7 +139,7 @@ def _issues(entry: type[model.Entry], document: Document) -> list[Issue]:
 
 def _issue(error: ErrorDetails, document: Document) -> Issue:
     path = _path(error)
-    what, instead = _WORDS[error["type"]](error, path)
+    what, instead = _words(error, path)
     is_of_key = error["type"] == "extra_forbidden" or path != error["loc"]
     return Issue(path, what, instead, document.keys[path] if is_of_key else None)
 
@@ -151,33 +151,30 @@ def _path(error: ErrorDetails) -> KeyPath:
     return path[:-1] if is_of_key else path
 
 
-def _missing(_: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    return f"{_key(path)!r} is missing", f"write {_key(path)}: {_example(path)}"
-
-
-def _unknown(_: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    key = _key(path)
-    known = _ENTRIES[_key(path[:-1])].model_fields
-    instead = WHERE_SECRETS_BELONG if key in SECRET_OPTIONS else did_you_mean(key, known)
-    return f"unknown key {quoted(key)}", instead
-
-
-def _no_map(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    return f"expected a map, got {_got(error, path)}", f"write {_example(path)}"
-
-
-def _no_list(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    return f"expected a list, got {_got(error, path)}", f"write {_example(path)}"
-
-
-def _empty(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
-    kind = "map" if isinstance(error["input"], dict) else "list"
-    or_not = "" if _key(path) in _NEEDED else ", or leave the key out"
-    return f"the {kind} is empty", f"write {_example(path)}{or_not}"
-
-
-def _too_long(error: ErrorDetails, _: KeyPath) -> tuple[str, str]:
-    return f"more than {error['ctx']['max_length']} entries", "write fewer, or patterns, or split the file"
+def _words(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
+    """One error in our words, and what to write instead."""
+    key, instead, got = _key(path), f"write {_example(path)}", _got(error, path)
+    match error["type"]:
+        case "missing":
+            what, instead = f"{key!r} is missing", f"write {key}: {_example(path)}"
+        case "extra_forbidden":
+            known = _ENTRIES[_key(path[:-1])].model_fields
+            what = f"unknown key {quoted(key)}"
+            instead = WHERE_SECRETS_BELONG if key in SECRET_OPTIONS else did_you_mean(key, known)
+        case "model_type" | "dict_type":
+            what = f"expected a map, got {got}"
+        case "tuple_type":
+            what = f"expected a list, got {got}"
+        case "too_short":
+            what = f"the {'map' if isinstance(error['input'], dict) else 'list'} is empty"
+            instead += "" if key in _NEEDED else ", or leave the key out"
+        case "too_long":
+            what = f"more than {error['ctx']['max_length']} entries"
+            instead = "write fewer, or patterns, or split the file"
+        case _:
+            bad = cast("BadValue", error["ctx"]["error"])
+            what, instead = bad.what, bad.instead
+    return what, instead
 
 
 def _example(path: KeyPath) -> str:
@@ -185,11 +182,6 @@ def _example(path: KeyPath) -> str:
     example = _EXAMPLES.get(key, "one value or several")
     is_list = key in _LISTS_OF_MAPS and path[-1] == key
     return f"a list such as [{example}]" if is_list else example
-
-
-def _refused_by_its_reader(error: ErrorDetails, _: KeyPath) -> tuple[str, str]:
-    bad = cast("BadValue", error["ctx"]["error"])
-    return bad.what, bad.instead
 
 
 def _key(path: KeyPath) -> str:
@@ -208,15 +200,3 @@ def _got(error: ErrorDetails, path: KeyPath) -> str:
     """The value in words; not a text that may be the URL of a webhook at the wrong place."""
     is_text = isinstance(error["input"], str)
     return "a text" if is_text and "notify" in path else shown(error["input"])
-
-
-_WORDS: Final[Mapping[str, Callable[[ErrorDetails, KeyPath], tuple[str, str]]]] = {
-    "missing": _missing,
-    "extra_forbidden": _unknown,
-    "model_type": _no_map,
-    "dict_type": _no_map,
-    "tuple_type": _no_list,
-    "too_short": _empty,
-    "too_long": _too_long,
-    "value_error": _refused_by_its_reader,
-}

@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from reaper.config.errors import closest, did_you_mean, quoted, refuse
-from reaper.config.yaml_tree import PlainScalar, ScalarKind
+from reaper.config.yaml_tree import NOTHING, PlainScalar
 from reaper.policy import time
 from reaper.policy.protections import SELF, SETTABLE
 from reaper.policy.rules import Window
@@ -36,9 +36,9 @@ WINDOW_PATTERN: Final = f"^{re.sub('[?]P<[a-z]+>', '', _WINDOW)}$"
 def shown(value: object) -> str:
     """A value of the file as a message shows it."""
     match value:
-        case PlainScalar(kind=ScalarKind.NOTHING):
-            return "nothing"
-        case PlainScalar(text=text):
+        case PlainScalar(text=text, kind=kind):
+            if kind == NOTHING:
+                return NOTHING
             # Only letters, digits and a few signs can look like a number, a date or a boolean.
             return text if len(text) <= _LONGEST_SHOWN and text.isprintable() else quoted(text)
         case str():
@@ -58,7 +58,7 @@ def text(value: object) -> str:
 def _no_text(value: object) -> NoReturn:
     if not isinstance(value, PlainScalar):
         refuse(f"expected one text, got {shown(value)}", "write a text")
-    if value.kind is ScalarKind.NOTHING:
+    if value.kind == NOTHING:
         refuse("the value is empty", "write a value, or leave it out")
     refuse(f"{shown(value)} is {value.kind} to YAML", f'write "{shown(value)}", in quotes')
 

@@ -8,7 +8,6 @@ and `010` as 8, the reader of the value decides, and says in its own words what 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, NoReturn, Protocol
 
 import yaml
@@ -33,21 +32,14 @@ class _Mark(Protocol):
     column: int
 
 
-class ScalarKind(StrEnum):
-    """What YAML reads a plain scalar as."""
-
-    TRUTH = "a boolean"
-    NUMBER = "a number"
-    DATE = "a date"
-    NOTHING = "nothing"
-
-
+NOTHING: Final = "nothing"
+NUMBER: Final = "a number"
 _KINDS: Final = {
-    "bool": ScalarKind.TRUTH,
-    "int": ScalarKind.NUMBER,
-    "float": ScalarKind.NUMBER,
-    "timestamp": ScalarKind.DATE,
-    "null": ScalarKind.NOTHING,
+    "bool": "a boolean",
+    "int": NUMBER,
+    "float": NUMBER,
+    "timestamp": "a date",
+    "null": NOTHING,
 }
 _TEXTS: Final = frozenset({"str", "value", "merge"})
 
@@ -57,7 +49,8 @@ class PlainScalar:
     """A text without quotes that YAML does not read as a text."""
 
     text: str
-    kind: ScalarKind
+    kind: str
+    """What YAML reads it as, such as `a number`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +211,10 @@ def _bad_syntax(error: yaml.MarkedYAMLError, text: str) -> NoReturn:
 def _bad_alias(text: str, mark: _Mark | None) -> NoReturn:
     """Without quotes `*_x` is an alias to YAML, where most people want a glob."""
     found = _ALIAS.match(text, mark.index if mark else 0)
-    written = quoted(found[0] if found else "*")
-    what = f"{written} is an alias to YAML, and no such anchor exists"
-    _refuse(what, f'quote globs that begin with *: "{written[1:-1]}"', _place(mark))
+    written = found[0] if found else "*"
+    example = f': "{written}"' if quoted(written) == f"'{written}'" else ""
+    what = f"{quoted(written)} is an alias to YAML, and no such anchor exists"
+    _refuse(what, f"quote globs that begin with *{example}", _place(mark))
 
 
 class _Reading:
@@ -299,7 +293,7 @@ def _scalar(node: yaml.ScalarNode) -> str | PlainScalar:
     text: str = node.value
     # PyYAML reads the single letters as texts, the YAML 1.1 of other tools reads them as booleans.
     if text in _LETTERS_FOR_TRUTH and node.style is None:
-        return PlainScalar(text, ScalarKind.TRUTH)
+        return PlainScalar(text, _KINDS["bool"])
     kind = _KINDS.get(node.tag.removeprefix(_TAG))
     return text if kind is None else PlainScalar(text, kind)
 
