@@ -34,7 +34,6 @@ class Report:
 
     @property
     def text(self) -> str:
-        """All of it."""
         conclusion = [f"BROKEN: {what}" for what in self.broken] or ["No promise was broken."]
         return "\n\n".join([*self.tables, "\n".join(conclusion)])
 
@@ -70,7 +69,6 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def figures(title: str, counted: Mapping[str, int]) -> str:
-    """A table of names and whole numbers."""
     return table(title, ("", ""), [(name, f"{count:,}") for name, count in counted.items()])
 
 
@@ -90,13 +88,11 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def spread(values: Sequence[float], unit: str, digits: int = 1) -> tuple[str, str, str]:
-    """Minimum, median and maximum."""
     chosen = (min(values), median(values), max(values)) if values else ()
     return _three(chosen, unit, digits)
 
 
 def tail(values: Sequence[float], unit: str, digits: int = 1) -> tuple[str, str, str]:
-    """Median, p95 and maximum."""
     chosen = (median(values), quantile(values, 0.95), max(values)) if values else ()
     return _three(chosen, unit, digits)
 

@@ -89,7 +89,6 @@ class _Statement:
         self._client += time.process_time() - began
 
     def spent(self) -> _Cost:
-        """CPU so far."""
         return _Cost(cpu_seconds(self._connection.info.backend_pid), self._client)
 
     def close(self) -> None:
@@ -116,7 +115,6 @@ class _Reaper:
         """Do nothing: it has its own clock."""
 
     def spent(self) -> _Cost:
-        """CPU so far."""
         return _Cost(cpu_seconds(self._backend), cpu_seconds(self._process.pid))
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from typing import Any, Final, LiteralString, NamedTuple, Self
 import psycopg
 from psycopg import AsyncConnection
 
-from reaper.telemetry import events
 from tests.lab.report import NOTHING, Scale, figure, milliseconds, table, tail
 from tests.lab.world.observe import HttpPort, Memory, cpu_seconds, memory
 from tests.lab.world.reaper import CYCLES, ReaperProcess, policy
@@ -152,8 +150,6 @@ class _Taken(NamedTuple):
     cpu: float
     memory: Memory
     bare: float
-    logins: Sequence[float]
-    """When each server was logged in to."""
     delays: Sequence[float]
 
 
@@ -165,7 +161,7 @@ def _fleets(databases: _Databases, folder: Path, size: _Size) -> str:
         "statement on a held connection, client CPU"
     )
     head = ("servers", "answers after", "all cycled after", "CPU/cycle", "to bare", "of a core", "RSS", "PSS")
-    more = ("RSS/server", "logins/s", "most", "/livez median", "p95", "max")
+    more = ("RSS/server", "/livez median", "p95", "max")
     return table(title, (*head, *more), [_row(each, taken[0], size) for each in taken])
 
 
@@ -182,14 +178,8 @@ def _row(taken: _Taken, first: _Taken, size: _Size) -> Sequence[str]:
         figure(taken.memory.rss, "MiB", 0),
         figure(taken.memory.pss, "MiB", 0),
         figure(1024 * (taken.memory.rss - first.memory.rss) / servers, "KiB", 0) if servers else NOTHING,
-        f"{len(taken.logins) / max(taken.logins[-1] - taken.logins[0], 1):.0f}",
-        str(_most_in_a_second(taken.logins)),
         *tail([1000 * delay for delay in taken.delays], "ms"),
     )
-
-
-def _most_in_a_second(moments: Sequence[float]) -> int:
-    return max(bisect_left(moments, moment + 1) - number for number, moment in enumerate(moments))
 
 
 def _measure(databases: _Databases, folder: Path, count: int, size: _Size) -> _Taken:
@@ -213,7 +203,6 @@ def _measure(databases: _Databases, folder: Path, count: int, size: _Size) -> _T
             cpu=spent,
             memory=held,
             bare=asyncio.run(_bare(dsns, rounds=round(size.window / size.interval), pause=size.interval)),
-            logins=[event.at for event in fleet.log.named(events.SERVER_CONNECTED)],
             delays=delays,
         )
 

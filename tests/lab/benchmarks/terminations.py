@@ -43,7 +43,7 @@ class _Size:
 
 _SIZES: Final[Mapping[Scale, _Size]] = {
     Scale.FULL: _Size(terminations=(1, 100, 1_000), bystanders=1_000, rounds=7, idle_for=5, pages=3_000),
-    Scale.SMOKE: _Size(terminations=(2,), bystanders=2, rounds=1, idle_for=2.5, pages=10),
+    Scale.SMOKE: _Size(terminations=(2,), bystanders=2, rounds=1, idle_for=2, pages=10),
 }
 _LEAKED: Final = "leaked"
 _UNGUARDED: Final[LiteralString] = """
@@ -164,7 +164,12 @@ class _Measured:
     def _cycle(self, crowd: Crowd, count: int, work: Sequence[str]) -> tuple[_Taken, _Taken]:
         self._open(crowd, count, work)
         seen = self._port.cycles() + 2  # nothing is terminated at first sight
-        until(lambda: self._port.cycles() >= seen)
+
+        def are_seen() -> bool:
+            crowd.run()
+            return self._port.cycles() >= seen
+
+        until(are_seen, every=0.2)
         self._reaper.send(SIGSTOP)
         crowd.run()
         self._audit.new_lines()

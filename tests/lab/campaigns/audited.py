@@ -88,7 +88,6 @@ class AuditedReaper(ReaperProcess):
         assert code == -SIGKILL, f"it had ended by itself, with {code}"
 
     def finish(self) -> None:
-        """End it with SIGTERM."""
         code = self.end()
         assert code == 0, f"it ended with {code}"
 

@@ -107,7 +107,6 @@ class Account:
 
     @property
     def last(self) -> Use:
-        """Its last use."""
         return self.uses[-1]
 
     @property

@@ -80,7 +80,6 @@ class SupervisedReaper(ReaperProcess):
 
     @property
     def name(self) -> str:
-        """Its name."""
         return self.folder.name
 
     @property
@@ -90,7 +89,6 @@ class SupervisedReaper(ReaperProcess):
 
     @property
     def in_service(self) -> bool:
-        """Whether it is supervised."""
         return self._supervisor is not None
 
     @property
@@ -102,7 +100,6 @@ class SupervisedReaper(ReaperProcess):
 
     @property
     def cycles(self) -> int:
-        """How many cycles it has logged."""
         return len(self.log.named(*CYCLES))
 
     def supervise(self) -> None:

@@ -63,7 +63,6 @@ class Feed:
         return int.from_bytes(self.take(size), "big")
 
     def pick(self, choices: Sequence[T]) -> T:
-        """One of these."""
         return choices[self.number() % len(choices)]
 
     def piece(self) -> bytes:
@@ -71,7 +70,6 @@ class Feed:
         return self.take(self.number())
 
     def rest(self) -> bytes:
-        """All bytes that are left."""
         return self.take(len(self._data))
 
 

@@ -132,7 +132,6 @@ class AuditLog:
 
 
 def moment(text: str | None) -> datetime | None:
-    """A moment in the audit log."""
     return datetime.fromisoformat(text) if text else None
 
 

@@ -101,7 +101,6 @@ class ReaperLog:
 
     @property
     def events(self) -> list[LogEvent]:
-        """All events so far."""
         self._events += _parsed(self._file.new_lines())
         return self._events
 

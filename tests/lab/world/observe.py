@@ -41,7 +41,6 @@ def cpu_seconds_of_children(pid: int) -> float:
 
 
 def memory(pid: int) -> Memory:
-    """Its memory now."""
     rss = _kib(Path(f"/proc/{pid}/status"), "VmRSS:")
     return Memory(rss=rss / _MIB, pss=_kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") / _MIB)
 

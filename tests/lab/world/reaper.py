@@ -68,7 +68,6 @@ class ReaperProcess:
         self._command.__exit__()
 
     def write_rules(self, rules: str) -> None:
-        """Replace the policy file."""
         self._command.write(FILE, rules)
 
     @property
@@ -78,13 +77,11 @@ class ReaperProcess:
 
     @property
     def process(self) -> Life:
-        """The process that was started last."""
         assert self._process, "the reaper was not started"
         return self._process
 
     @property
     def pid(self) -> int:
-        """The pid of that process."""
         return self.process.pid
 
     @property
@@ -92,18 +89,11 @@ class ReaperProcess:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.running
 
-    @property
-    def exit_code(self) -> int | None:
-        """The exit code of that process."""
-        return self.process.program.poll()
-
     def start(self) -> None:
-        """Start it, for the first time or again."""
         with self.log.path.open("ab") as log:
             self._process = self._command.start("run", *self._options, stderr=log.fileno())
 
     def send(self, number: Signals) -> None:
-        """Send it a signal."""
         self.process.send(number)
 
     def end(self, number: Signals = SIGTERM) -> int:

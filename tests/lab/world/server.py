@@ -49,7 +49,6 @@ class LabServer(EmbeddedServer):
             self.prepare()
 
     def prepare(self) -> None:
-        """Create the roles."""
         self.run(*_ROLES)
 
     @property
@@ -69,7 +68,6 @@ class LabServer(EmbeddedServer):
 
     @property
     def csv_log(self) -> Path:
-        """The server's log."""
         return self.data / "log" / "server.csv"
 
     @property
