@@ -208,10 +208,9 @@ class Replay:
         policies = (policy for policy in meant.policies if policy.name not in meant.allowed)
         acting = (policy for policy in policies if after < (policy.match.due(was) or after) <= until)
         known = (one for partial in recorded.partial for one in partial.sessions if one.id == was.id)
-        at = Snapshot(server="", at=recorded.at, slots=recorded.slots, watcher=recorded.watcher, sessions=())
-        return any(not policy.rests(at) for policy in acting) and not any(
-            unused_since(was, one) for one in known
-        )
+        at = _without_sessions(recorded, recorded.slots.used)
+        matched = any(not policy.rests(at) for policy in acting)
+        return matched and not any(unused_since(was, one) for one in known)
 
 
 def _is_broken(before: RecordedSnapshot, now: RecordedSnapshot) -> bool:
@@ -258,10 +257,7 @@ class _CyclesBetween:
         queue, recorded = self._replay.queue, self._recorded
         for session in list(queue.pop(recorded.at, recorded.sessions)):
             moments = queue.moments(session)
-            yield _Stay(session, None, [moment for moment in moments if moment <= recorded.at])
-            later = [moment for moment in moments if moment > recorded.at]
-            if later:
-                queue.put(session.id, later[0])
+            yield _Stay(session, None, moments)
         for partial in recorded.partial:
             for session in partial.sessions:
                 now = recorded.sessions.get(session.id)
@@ -283,6 +279,9 @@ class _CyclesBetween:
             replay.last = at
         self._let_go(None)
         self._refresh()
+        for stay in self._stays:
+            if stay.until is None and stay.moments:
+                replay.queue.put(stay.session.id, stay.moments[0])
         self._note_slots(recorded.at, recorded.slots.used)
 
     def _next(self, mark: CycleMark | None) -> Instant:

@@ -105,6 +105,18 @@ def test_where_the_service_is_known_to_have_looked_it_looks() -> None:
     assert taken(replayed(rules(policy()), [look(0, one), look(1, one)], cycles=looks)) == [(at(0.31), 7)]
 
 
+def test_a_session_that_falls_due_after_the_last_cycle_waits_for_the_next_one() -> None:
+    one = session(7, idle="9m50s300ms")
+    rhythm = Rhythm(Span(10 * SECOND), Span(SECOND))
+    stream = [look(0, one), look(1, one), look(2, one)]
+    replay = Replay(rules(policy()), rhythm)
+    cycles = [[], [CycleMark(at(0.95), 10)], []]
+    steps = [
+        replay.read(replace(each, cycles=marks)) for each, marks in zip(recorded(stream), cycles, strict=True)
+    ]
+    assert taken(steps) == [(at(1.05), 7)]
+
+
 def test_a_pace_leaves_the_rest_to_later_looks() -> None:
     many = sessions(25, idle="1h")
     found = taken(replayed(rules(replace(policy(), brake=None)), [look(n, *many) for n in range(5)]))
