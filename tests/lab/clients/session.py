@@ -219,4 +219,6 @@ class Session(asyncio.Protocol):
             if fields.get(b"V") in _FATAL:
                 self.account.sqlstate = self._error
                 self.account.ended_at = time.monotonic()
-                self.transport.close()  # connection_lost follows
+                self.ended.set()  # at once: the loop may run its client before connection_lost
+                self._ready.set()
+                self.transport.close()

@@ -6,9 +6,11 @@ process works until its standard input ends, and then prints what its sessions d
 
 import asyncio
 import json
+import os
 import select
 import subprocess
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -106,6 +108,8 @@ class _Process:
     async def run(self) -> None:
         """Run until standard input ends."""
         tasks = [asyncio.create_task(self._keep_one()) for _ in range(self._habits.count)]
+        for task in tasks:
+            task.add_done_callback(_fail)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
         self._over.set()
         await asyncio.sleep(self._habits.works_for + _LAST_ANSWERS)  # statements that run are still answered
@@ -154,13 +158,20 @@ class _Process:
             async with asyncio.timeout(seconds):
                 await session.ended.wait()
         except TimeoutError:
-            return False
-        return True
+            pass
+        return session.ended.is_set()
 
     def _count(self, name: str, account: Account) -> None:
         self.ends[account.sqlstate] += 1
         if account.waiting and account.sqlstate in {TERMINATED, TIMED_OUT}:
             self.unanswered.append(name)
+
+
+def _fail(task: asyncio.Task[None]) -> None:
+    """End the process if a session has failed: a thread waits for standard input."""
+    if not task.cancelled() and (error := task.exception()):
+        traceback.print_exception(error)
+        os._exit(1)
 
 
 async def _main(habits: Habits) -> Summary:
