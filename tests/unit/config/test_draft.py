@@ -39,7 +39,6 @@ def policies(seen: Evidence) -> tuple[Policy, ...]:
 @given(texts, texts)
 def test_a_pattern_matches_its_name_and_no_other(name: str, other: str) -> None:
     pattern = exactly(name)
-
     if pattern is not None:
         assert Glob(pattern).matches(name)
         assert Glob(pattern).matches(other) is (name == other)
@@ -50,7 +49,6 @@ def test_a_pattern_matches_its_name_and_no_other(name: str, other: str) -> None:
 )
 def test_every_name_that_a_server_shows_can_be_matched(name: str) -> None:
     (leaked, *_) = policies(evidence(look(leak(20, application=name))))
-
     assert leaked.match.selector.selects(session(application=name).identity)
     assert not leaked.match.selector.selects(session(application=name + "x").identity)
 
@@ -58,7 +56,6 @@ def test_every_name_that_a_server_shows_can_be_matched(name: str) -> None:
 @pytest.mark.parametrize("name", ["\ud800", "a\0b", "x" * 64])
 def test_a_name_that_no_policy_file_can_spell_is_left_out_and_reported(name: str) -> None:
     seen = evidence(look(leak(20, application=name)))
-
     assert "cannot spell" in starting_file(seen)
     assert [each.name for each in policies(seen)] == ["forgotten-transactions"]
 
@@ -67,7 +64,6 @@ def test_a_name_that_no_policy_file_can_spell_is_left_out_and_reported(name: str
 @given(evidences())
 def test_the_file_is_valid_and_only_has_dry_runs(seen: Evidence) -> None:
     drafted = policies(seen)
-
     assert drafted
     assert {policy.mode for policy in drafted} == {Mode.DRY_RUN}
 
@@ -77,7 +73,6 @@ def test_the_file_is_valid_and_only_has_dry_runs(seen: Evidence) -> None:
 def test_each_policy_of_a_suspect_matches_its_sessions_only(seen: Evidence) -> None:
     suspects = {crowd.key for crowd in ordinary(seen) if is_suspect(crowd)}
     drafted = {policy.name: policy for policy in policies(seen)}
-
     for proposed in proposals(seen).policies:
         policy = drafted.get(proposed.name)
         if policy is None or proposed.application is None:
@@ -93,15 +88,12 @@ def test_each_policy_of_a_suspect_matches_its_sessions_only(seen: Evidence) -> N
 
 def test_ages_are_round_and_above_those_that_ended() -> None:
     (leaked, *_) = policies(evidence(look(leak(20))))
-
     assert leaked.match.idle_for == 30 * 60 * 1_000_000
 
 
 def test_monitoring_is_protected_by_name() -> None:
     seen = evidence(look([*leak(20), *pool(2, application="grafana [x]*", idle="1s")]))
-
     settings = read(starting_file(seen).encode(), file="policies.yaml")
-
     hit = settings.rules.protect.first_hit(session(application="grafana [x]*").identity)
     assert hit is not None
     assert settings.rules.protect.first_hit(session(application="grafana x1").identity) is None
@@ -109,7 +101,6 @@ def test_monitoring_is_protected_by_name() -> None:
 
 def test_consoles_are_allowlisted_by_policies_for_every_role() -> None:
     drafted = policies(evidence(look([session(7, application="psql", idle="1s")])))
-
     spared = drafted[-1].allowlist.first_hit(session(application="psql").identity)
     assert drafted[-1].name == "forgotten-transactions"
     assert spared is not None
@@ -125,7 +116,6 @@ def test_a_safety_limit_that_would_stop_a_policy_is_reported() -> None:
 def test_a_policy_for_full_slots_is_drafted_only_if_they_were_nearly_full() -> None:
     near = policies(evidence(look([*pool(50), *pool(35, first=5_000, application="b", idle="1s")])))
     calm = policies(evidence(look(pool(50))))
-
     assert [each.name for each in near] == ["last-slots", "forgotten-transactions"]
     assert near[0].when is not None
     assert near[0].when.connections_used == pytest.approx(0.9)
@@ -134,7 +124,5 @@ def test_a_policy_for_full_slots_is_drafted_only_if_they_were_nearly_full() -> N
 
 def test_policies_have_different_names() -> None:
     both = [*leak(20, application="web_1"), *leak(20, first=5_000, application="web.1")]
-
     names = [each.name for each in policies(evidence(look(both)))]
-
     assert names[:2] == ["leak-web-1", "leak-web-1-2"]

@@ -16,30 +16,11 @@ from reaper.config.errors import MOST_MISTAKES
 from reaper.config.model import json_schema
 
 LEAST = "version: 1\npolicies: [{name: a, match: {state: [idle], idle_for: 1m}}]\n"
-VALID = """\
-version: 1
-interval: 10s
-servers: [{name: a, dsn: host=db, labels: {env: prod}}]
-servers_from: [no-such-folder/*.yaml]
-notify: [{name: a, webhook: "http://chat/", on: [brakes], every: 1m}, {name: b, webhook_env: HOME}]
-protect: {role: ["*_m"], client: [10.0.0.0/8]}
-policies:
-  - name: a
-    mode: enforce
-    servers: {env: [prod, test]}
-    match: &m {state: [idle], idle_for: 10m, role: ["app_*"], blocking: true}
-    allowlist: {application: [x]}
-    override_protections: [listeners]
-    when: {slots_used: 80%}
-    during: Mon-Fri 20:00-06:00 Europe/Berlin
-    keep: {newest: 1, per: [role]}
-    safety_limit: {share: 50%, above: 5}
-  - name: b
-    match: *m
-    safety_limit: none
-"""
+VALID = (Path(__file__).parent / "every-key.yaml").read_text()
 WITH_A_LIST = f"servers_from: servers.yaml\n{LEAST}"
-SECRETIVE = f"notify: [{{name: ops, webhook: https://hooks.example.com/hunter2}}]\n{LEAST}"
+URL = "https://hooks.example.com/hunter2"
+HOOK = f"name: ops, webhook: {URL}"
+SECRETIVE = f"notify: [{{{HOOK}}}]\n{LEAST}"
 SCRAPS = [
     *("*", "&", "!", "!!int", "<<: *m", "? ", ": ", "- ", "{", "}", "[", "]", "|", ">", "'", '"', "%", "@"),
     *("\t", "\n", "\r", "\0", "\x85", "\u2028", "\u202e", "\x1b[2J", "\ufeff", '"\\ud800"', "\\"),
@@ -166,31 +147,23 @@ def test_any_list_of_servers_gets_an_answer(tree: object) -> None:
     assert mistakes or isinstance(tree, list)
 
 
-@pytest.mark.parametrize(
-    ("slip", "instead"),
-    [
-        ("webhook: ", "webhook:"),
-        ("webhook: ", "web: "),
-        ("webhook: ", "on: "),
-        ("webhook: ", "every: "),
-        ("webhook: https://", "on: "),
-        ("webhook: ", "webhook_env: "),
-        ("webhook: ", "webhook_file: "),
-        ("webhook: ", "!"),
-        ("webhook: ", "{a: b}: "),
-        ("webhook: https://", "webhook: "),
-        ("name: ops, webhook: ", ""),
-        ("name: ops, webhook: ", "name: "),
-        ("{name: ops, webhook: https://hooks.example.com/hunter2}", "https://hooks.example.com/hunter2"),
-        ("{name: ops, webhook: https://hooks.example.com/hunter2}", "hooks.example.com/hunter2"),
-        ("[{name: ops, webhook: https://hooks.example.com/hunter2}]", "https://hooks.example.com/hunter2"),
-        ("[{name: ops, webhook: https://hooks.example.com/hunter2}]", "hooks.example.com/hunter2"),
-        ("notify: [{name: ops, webhook: ", "servers: [{name: ops, labels: "),
-        ("notify: [{name: ops, webhook: ", "servers: [{name: ops, dsn: "),
-        ("notify: [{name: ops, webhook: ", "protect: [{role: "),
-        ("notify: [{name: ops, webhook: ", "interval: [{a: "),
-    ],
-)
+OTHER_KEYS = ["webhook:", "web: ", "on: ", "every: ", "webhook_env: ", "webhook_file: ", "!", "{a: b}: "]
+OTHER_MAPS = [
+    "servers: [{name: ops, labels: ",
+    "servers: [{name: ops, dsn: ",
+    "protect: [{role: ",
+    "interval: [{a: ",
+]
+SLIPS = [
+    *(("webhook: ", instead) for instead in OTHER_KEYS),
+    *(("notify: [{name: ops, webhook: ", instead) for instead in OTHER_MAPS),
+    *[("webhook: https://", "on: "), ("webhook: https://", "webhook: ")],
+    *[("name: ops, webhook: ", ""), ("name: ops, webhook: ", "name: ")],
+    *((old, new) for old in (f"[{{{HOOK}}}]", f"{{{HOOK}}}") for new in (URL, URL.removeprefix("https://"))),
+]
+
+
+@pytest.mark.parametrize(("slip", "instead"), SLIPS)
 def test_no_message_repeats_a_url_at_a_wrong_key(slip: str, instead: str) -> None:
     assert slip in SECRETIVE
     told = answer(SECRETIVE.replace(slip, instead).encode())

@@ -10,77 +10,14 @@ import pytest
 
 from reaper.config import BadPolicyFile, Occasion, Server, Webhook, load, loader, read
 from reaper.config.settings import LabelSelector
+from reaper.policy import rules
 from reaper.policy.match import Match
 from reaper.policy.refill_guard import DEFAULT_CHURN, Churn
-from reaper.policy.rules import (
-    DEFAULT_BRAKE,
-    DEFAULT_PACE,
-    Action,
-    Brake,
-    Cap,
-    Keep,
-    Mode,
-    Policy,
-    When,
-    Window,
-)
 from reaper.policy.selector import NO_KEYS, From, Glob, Selector
 from reaper.policy.time import SECOND, Span, parse_span
 
 LEAST = b"version: 1\npolicies:\n  - name: a\n    match: {state: [idle], idle_for: 10m}\n"
-WHOLE = b"""
-version: 1
-interval: 30s
-min_interval: 500ms
-servers:
-  - name: orders
-    dsn: host=db-1 user=reaper
-    labels: {team: shop, env: prod}
-  - name: local
-servers_from: servers.d/*.yaml
-protect:
-  role: ["*_migrator"]
-notify:
-  - name: ops
-    webhook: http://chat/hooks/reaper
-  - {name: on-call, webhook: "HTTPS://chat:8443/?a=b", on: [blindness], every: 1h}
-policies:
-  - name: everything
-    description: All at once
-    mode: enforce
-    servers: {team: [shop, billing], env: prod}
-    match:
-      state: [idle, idle in transaction (aborted)]
-      idle_for: 1h30m
-      transaction_for: 2d
-      connected_for: 90s
-      blocking: true
-      xmin_age: 1000
-      role: ["app_*"]
-      database: [shop]
-      application: ["web-*", ""]
-      client: [10.1.0.0/16, 10.2.3.4, local]
-    allowlist:
-      application: [metabase]
-    override_protections: [listeners, poolers]
-    when: {slots_used: 80.5%}
-    during: [Fri-Mon 20:00-06:00 Europe/Berlin, 22:00-24:00]
-    keep: {newest: 2, per: [role, client]}
-    max_per_cycle: 3
-    safety_limit: {share: 25%, above: 0}
-    refill_guard: {within: 5s, share: 80%, after: 20, pause: 1m, max_pause: 1h}
-  - name: capped
-    match: {state: [idle], idle_for: 1m}
-    max_sessions: {count: 20, per: [application]}
-    safety_limit: {above: 9}
-    refill_guard: {after: 4}
-  - name: statements
-    mode: disabled
-    match: {state: [active], running_for: 4h}
-    action: cancel
-    safety_limit: none
-    refill_guard: none
-"""
+EVERY_KEY = (Path(__file__).parent / "every-key.yaml").read_bytes()
 
 
 def minutes(count: int) -> Span:
@@ -95,19 +32,19 @@ def test_the_smallest_file_gets_every_default() -> None:
     assert settings.warnings == ()
     assert settings.rules.protect == NO_KEYS
     assert settings.rules.policies == (
-        Policy(
+        rules.Policy(
             name="a",
             match=Match(states=("idle",), idle_for=minutes(10)),
-            mode=Mode.DRY_RUN,
-            action=Action.TERMINATE,
-            pace=DEFAULT_PACE,
-            brake=DEFAULT_BRAKE,
+            mode=rules.Mode.DRY_RUN,
+            action=rules.Action.TERMINATE,
+            pace=rules.DEFAULT_PACE,
+            brake=rules.DEFAULT_BRAKE,
         ),
     )
 
 
 def test_every_key_reaches_the_rules() -> None:
-    settings = read(WHOLE, file="x")
+    settings = read(EVERY_KEY, file="x")
     assert (settings.interval, settings.precision) == (30 * SECOND, SECOND // 2)
     assert settings.servers == (
         Server(name="orders", dsn="host=db-1 user=reaper", labels=(("env", "prod"), ("team", "shop"))),
@@ -128,10 +65,10 @@ def test_every_key_reaches_the_rules() -> None:
     assert settings.only == (("everything", labels),)
     assert settings.rules.protect == Selector(role=(Glob("*_migrator"),))
     everything, capped, statements = settings.rules.policies
-    assert everything == Policy(
+    assert everything == rules.Policy(
         name="everything",
         description="All at once",
-        mode=Mode.ENFORCE,
+        mode=rules.Mode.ENFORCE,
         match=Match(
             states=("idle", "idle in transaction (aborted)"),
             idle_for=minutes(90),
@@ -148,20 +85,20 @@ def test_every_key_reaches_the_rules() -> None:
         ),
         allowlist=Selector(application=(Glob("metabase"),)),
         despite=frozenset({"listeners", "poolers"}),
-        when=When(0.805),
+        when=rules.When(0.805),
         during=(
-            Window(
+            rules.Window(
                 days=frozenset({4, 5, 6, 0}),
                 start=20 * 60,
                 end=6 * 60,
                 zone=ZoneInfo("Europe/Berlin"),
                 text="Fri-Mon 20:00-06:00 Europe/Berlin",
             ),
-            Window(days=frozenset(range(7)), start=22 * 60, end=24 * 60, zone=UTC, text="22:00-24:00"),
+            rules.Window(days=frozenset(range(7)), start=22 * 60, end=24 * 60, zone=UTC, text="22:00-24:00"),
         ),
-        keep=Keep(newest=2, per=("role", "client")),
+        keep=rules.Keep(newest=2, per=("role", "client")),
         pace=3,
-        brake=Brake(share=0.25, above=0),
+        brake=rules.Brake(share=0.25, above=0),
         churn=Churn(
             within=parse_span("5s"),
             share=0.8,
@@ -170,11 +107,11 @@ def test_every_key_reaches_the_rules() -> None:
             longest=parse_span("1h"),
         ),
     )
-    assert capped.cap == Cap(most=20, per=("application",))
+    assert capped.cap == rules.Cap(most=20, per=("application",))
     assert capped.churn == replace(DEFAULT_CHURN, acts=4)
-    assert capped.brake == Brake(share=DEFAULT_BRAKE.share, above=9)
-    assert statements.mode is Mode.DISABLED
-    assert statements.action is Action.CANCEL
+    assert capped.brake == rules.Brake(share=rules.DEFAULT_BRAKE.share, above=9)
+    assert statements.mode is rules.Mode.DISABLED
+    assert statements.action is rules.Action.CANCEL
     assert statements.match.running_for == minutes(4 * 60)
     assert statements.brake is None
     assert statements.churn is None

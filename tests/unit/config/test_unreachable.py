@@ -34,7 +34,7 @@ policies:
         (USUAL + ", xmin_age: 10", USUAL + ", xmin_age: 11"),
     ],
 )
-def test_a_policy_that_leaves_nothing_to_a_later_one_is_told(earlier: str, later: str) -> None:
+def test_a_policy_below_one_that_covers_it_is_unreachable(earlier: str, later: str) -> None:
     assert is_unreachable(earlier, later)
 
 
@@ -57,27 +57,23 @@ def test_a_policy_that_leaves_nothing_to_a_later_one_is_told(earlier: str, later
         (USUAL + ", xmin_age: 10", USUAL),
     ],
 )
-def test_a_policy_that_may_leave_a_session_to_a_later_one_is_not(earlier: str, later: str) -> None:
+def test_a_policy_with_sessions_of_its_own_is_reachable(earlier: str, later: str) -> None:
     assert not is_unreachable(earlier, later)
 
 
 @pytest.mark.parametrize(
-    ("above", "below", "told"),
+    ("above", "below", "unreachable"),
     [
-        ("enforce", "enforce", True),
-        ("enforce", "dry-run", True),
-        ("dry-run", "dry-run", True),
-        ("dry-run", "enforce", False),
-        ("disabled", "enforce", False),
-        ("enforce", "disabled", False),
+        *[("enforce", "enforce", True), ("enforce", "dry-run", True), ("dry-run", "dry-run", True)],
+        *[("dry-run", "enforce", False), ("disabled", "enforce", False), ("enforce", "disabled", False)],
     ],
 )
-def test_only_policies_that_compete_shadow_each_other(above: str, below: str, *, told: bool) -> None:
-    assert is_unreachable(USUAL, USUAL, above=f"mode: {above}", below=f"mode: {below}") is told
+def test_only_policies_that_compete_cover_each_other(above: str, below: str, *, unreachable: bool) -> None:
+    assert is_unreachable(USUAL, USUAL, above=f"mode: {above}", below=f"mode: {below}") is unreachable
 
 
 @pytest.mark.parametrize(
-    ("above", "below", "told"),
+    ("above", "below", "unreachable"),
     [
         ("allowlist: {role: [a]}", "max_per_cycle: 5", False),
         ("allowlist: {role: [a]}", "allowlist: {role: [a]}", True),
@@ -96,12 +92,12 @@ def test_only_policies_that_compete_shadow_each_other(above: str, below: str, *,
         # No server of the file has another env; one that comes by a reload may.
         ("servers: {env: prod}", "servers: {env: [prod, test]}", False),
         ("max_per_cycle: 5", "servers: {env: prod}", True),
-        # What keep and cap spare is spared by that policy, and no later one is asked.
+        # A session that a limit skips is not handed to the next policy.
         ("keep: {newest: 1, per: [role]}", "max_per_cycle: 5", True),
         ("max_sessions: {count: 1, per: [role]}", "max_per_cycle: 5", True),
     ],
 )
-def test_a_policy_that_rests_or_spares_leaves_sessions_to_a_later_one(
-    above: str, below: str, *, told: bool
+def test_a_policy_below_one_that_acts_less_often_is_reachable(
+    above: str, below: str, *, unreachable: bool
 ) -> None:
-    assert is_unreachable(USUAL, USUAL, above=above, below=below) is told
+    assert is_unreachable(USUAL, USUAL, above=above, below=below) is unreachable

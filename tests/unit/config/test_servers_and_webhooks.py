@@ -1,4 +1,4 @@
-"""Servers from the policy file and from files beside it, and the policies that apply to them."""
+"""Servers and webhooks, from the policy file and from files beside it, and the servers of each policy."""
 
 import os
 from collections.abc import Callable
@@ -179,3 +179,69 @@ def test_the_digest_of_the_rules_is_of_the_policy_file_alone(load_with: Loading)
     after = load_with("servers_from: a.yaml", {"a.yaml": "- name: b\n"})
     assert before.rules == after.rules
     assert before != after
+
+
+URL = "https://hooks.example.com/services/hunter2"
+
+
+def notify(folder: Path, entry: str) -> Settings:
+    policies = "policies: [{name: a, match: {state: [idle], idle_for: 1m}}]"
+    text = f"version: 1\nnotify: [{{name: ops, {entry}}}]\n{policies}\n"
+    (folder / "policies.yaml").write_text(text, encoding="utf-8")
+    return load(folder / "policies.yaml")
+
+
+def test_a_mounted_secret_may_end_with_a_line_break(tmp_path: Path) -> None:
+    (tmp_path / "ops-url").write_text(f"\n {URL}\r\n", encoding="utf-8")
+    settings = notify(tmp_path, "webhook_file: ops-url")
+    assert [webhook.url for webhook in settings.notify] == [URL]
+    assert settings.secrets == (f"{tmp_path}/ops-url",)
+    assert settings.notify == notify(tmp_path, f"webhook_file: {tmp_path}/ops-url").notify
+
+
+def test_a_url_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPS_URL", f"{URL}\n")
+    assert [webhook.url for webhook in notify(tmp_path, "webhook_env: OPS_URL").notify] == [URL]
+    monkeypatch.setenv("OPS_URL", " ")
+    with pytest.raises(BadPolicyFile, match="this environment variable is not set"):
+        notify(tmp_path, "webhook_env: OPS_URL")
+
+
+def test_no_message_repeats_a_value_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPS_URL", "hooks.example.com/hunter2")
+    with pytest.raises(BadPolicyFile, match="the value of this environment variable does not") as refused:
+        notify(tmp_path, "webhook_env: OPS_URL")
+    assert "hunter2" not in str(refused.value) + repr(refused.value)
+
+
+def test_the_text_of_settings_contains_no_url(tmp_path: Path) -> None:
+    assert "hunter2" not in repr(notify(tmp_path, f'webhook: "{URL}"'))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://chat", "https://[::1]:8443/x", "HTTPS://chat.example.com/a?b=c#d", "http://10.0.0.1:80"]
+)
+def test_a_valid_url_is_accepted(tmp_path: Path, url: str) -> None:
+    settings = notify(tmp_path, f'webhook: "{url}"')
+    assert [webhook.url for webhook in settings.notify] == [url]
+    assert settings.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "chat",
+        "//chat/x",
+        "http:chat",
+        "http://",
+        "http://:80/x",
+        "http://a:99999",
+        "http://[::1",
+        "http://ä/",
+    ],
+)
+def test_an_invalid_url_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(BadPolicyFile, match=r"notify\[0\]\.webhook: the URL "):
+        notify(tmp_path, f'webhook: "{url}"')

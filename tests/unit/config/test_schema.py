@@ -1,5 +1,6 @@
-"""What an editor makes of the files: it completes and checks as far as a schema goes."""
+"""The schema for editors, and policies.yaml, which shows every key."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from reaper.config import Settings, load
 from reaper.config.model import json_schema
 from reaper.policy.protections import SETTABLE
+from reaper.policy.rules import Mode
 
 HERE = Path(__file__).parent
 BAD = HERE / "bad"
@@ -81,7 +84,7 @@ def test_an_editor_marks_every_mistake_that_a_schema_can_see(path: Path) -> None
         in_an_editor(path)
 
 
-def test_what_is_said_to_be_beyond_a_schema_is_one_of_the_bad_files() -> None:
+def test_the_mistakes_beyond_a_schema_exist() -> None:
     assert {name for name in UNSEEN if not (BAD / f"{name}.yaml").exists()} == set()
 
 
@@ -107,3 +110,61 @@ def test_editors_complete_the_names_of_the_protections() -> None:
     assert definitions["PolicyEntry"]["properties"]["override_protections"]["anyOf"][0]["enum"] == list(
         SETTABLE
     )
+
+
+SHIPPED = TOP / "policies.yaml"
+
+
+def switched_on() -> str:
+    """The file with the keys behind a # without a space."""
+    return re.sub("^#(?=[^ \n])", "", SHIPPED.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return load(SHIPPED)
+
+
+def test_policies_yaml_enforces_nothing(settings: Settings) -> None:
+    assert settings.rules.policies
+    assert all(policy.mode is not Mode.ENFORCE for policy in settings.rules.policies)
+
+
+def test_policies_yaml_has_no_warning(settings: Settings) -> None:
+    assert settings.warnings == ()
+
+
+def test_policies_yaml_names_its_schema() -> None:
+    first = SHIPPED.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# yaml-language-server: $schema=./policies.schema.json")
+    assert "reaper schema > policies.schema.json" in first
+
+
+def test_policies_yaml_shows_every_key() -> None:
+    definitions = json_schema()["$defs"]
+    assert isinstance(definitions, dict)
+    keys = {key for part in (json_schema(), *definitions.values()) for key in part["properties"]}
+    code = [line.partition(" #")[0] for line in switched_on().splitlines()]
+    words = set(re.findall(r"(\w+):", "\n".join(line for line in code if not line.startswith("#"))))
+    assert keys - words == set()
+
+
+def test_the_optional_keys_of_policies_yaml_are_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ON_CALL_URL", "https://chat.example.com/hooks/on-call")
+    for name, content in {
+        "policies.yaml": switched_on(),
+        "servers.d/more.yaml": "- name: billing\n  dsn: host=db-2.internal\n",
+        "secrets/ops-url": "https://chat.example.com/hooks/ops\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    settings = load(tmp_path / "policies.yaml")
+    assert settings.warnings == ()
+    assert [server.name for server in settings.servers] == ["orders", "billing"]
+    assert [webhook.name for webhook in settings.notify] == ["ops", "on-call", "chat"]
+
+
+def test_policies_yaml_fits_a_terminal() -> None:
+    assert max(map(len, SHIPPED.read_text(encoding="utf-8").splitlines())) <= 120
