@@ -140,7 +140,7 @@ def _replay(
                 lines.writelines(_terminations(server, name, step))
         if comparison:
             comparison.read(snapshot, *steps)
-    if not backtests[0].counts.snapshots:
+    if not backtests[0].snapshots:
         message = f"{files[0]}: neither this nor a later file of the server holds a whole snapshot"
         raise Misconfigured(message)
     for each in backtests:

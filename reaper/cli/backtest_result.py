@@ -31,18 +31,18 @@ def as_document(
     server: str, sides: Sequence[tuple[str, Backtest]], comparison: Comparison | None, *, anonymous: bool
 ) -> Document:
     """Return the result of one server for programs; a side is a policy file, and what it would have done."""
-    counts = sides[0][1].counts
-    slots = counts.slots
+    first = sides[0][1]
+    slots = first.slots
     return {
         "server": server,
         "anonymous": anonymous,
-        "began": isoformat(counts.began),
-        "ended": isoformat(counts.ended),
-        "seconds": ((counts.ended or 0) - (counts.began or 0)) / SECOND,
-        "readings": counts.snapshots,
-        "observations": counts.observations,
-        "gaps": counts.gaps,
-        "unknown_seconds": counts.gap_time / SECOND,
+        "began": isoformat(first.began),
+        "ended": isoformat(first.ended),
+        "seconds": ((first.ended or 0) - (first.began or 0)) / SECOND,
+        "readings": first.snapshots,
+        "observations": first.observations,
+        "gaps": first.gaps,
+        "unknown_seconds": first.gap_time / SECOND,
         "slots": slots and {"total": slots.total, "reserved": slots.reserved, "usable": slots.usable},
         "sides": [_side(name, backtest) for name, backtest in sides],
         "comparison": comparison and _comparison(comparison),
@@ -50,16 +50,15 @@ def as_document(
 
 
 def _side(name: str, backtest: Backtest) -> Document:
-    counts = backtest.counts
     return {
         "file": name,
         "digest": backtest.rules.digest,
-        "taken": counts.terminations.total(),
-        "applications_taken": sum(bool(each.terminated) for each in counts.applications.values()),
-        "uncertain": counts.uncertain,
+        "taken": backtest.terminations.total(),
+        "applications_taken": sum(bool(each.terminated) for each in backtest.applications.values()),
+        "uncertain": backtest.uncertain,
         **_regret(backtest.hindsight.total()),
-        "peak": _slot_use(counts.peak),
-        "peak_would": _slot_use(counts.peak_would),
+        "peak": _slot_use(backtest.peak),
+        "peak_would": _slot_use(backtest.peak_would),
         "policies": [_policy(policy, backtest) for policy in backtest.rules.awake],
         "applications": _applications(backtest),
         "course": _timeline(backtest),
@@ -72,8 +71,8 @@ def _policy(policy: Policy, backtest: Backtest) -> Document:
         "policy": policy.name,
         "mode": policy.mode.value,
         "action": policy.action.value,
-        "taken": backtest.counts.terminations[policy.name],
-        "brakes": backtest.counts.trips[policy.name],
+        "taken": backtest.terminations[policy.name],
+        "brakes": backtest.trips[policy.name],
         **_regret(backtest.hindsight.regret(policy.name)),
         "limit_under_1_percent": limit and exact_words(limit.span),
     }
@@ -97,7 +96,7 @@ def _slot_use(use: SlotUse | None) -> Document | None:
 
 
 def _applications(backtest: Backtest) -> list[Document]:
-    known = backtest.counts.applications
+    known = backtest.applications
     largest = sorted(known, key=lambda name: (-known[name].terminated, -known[name].peak, name))
     rows: list[Document] = [
         {
@@ -118,7 +117,7 @@ def _applications(backtest: Backtest) -> list[Document]:
 
 
 def _timeline(backtest: Backtest) -> Document:
-    timeline = backtest.counts.timeline
+    timeline = backtest.timeline
     steps = [
         {
             "at": isoformat(timeline.moment(number)),

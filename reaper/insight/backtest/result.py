@@ -74,38 +74,30 @@ class Application:
     peak_would: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class BacktestCounts:
-    """What a backtest has counted so far."""
-
-    began: Instant | None = None
-    ended: Instant | None = None
-    snapshots: int = 0
-    observations: int = 0
-    """Sessions, each counted once for each snapshot."""
-    gaps: int = 0
-    gap_time: Span = Span(0)  # noqa: RUF009 (a number)
-    slots: Slots | None = None
-    peak: SlotUse | None = None
-    """When most slots were in use."""
-    peak_would: SlotUse | None = None
-    """When most slots would have been in use."""
-    terminations: Counter[str] = field(default_factory=Counter)
-    """By policy."""
-    trips: Counter[str] = field(default_factory=Counter)
-    """Trips of the safety limit, by policy."""
-    uncertain: int = 0
-    applications: dict[str, Application] = field(default_factory=dict)
-    timeline: Timeline = field(default_factory=Timeline)
-
-
 class Backtest:
-    """Reads the history of one server under one set of rules."""
+    """Reads the history of one server under one set of rules, and counts."""
 
     def __init__(self, server: str, rules: Rules, rhythm: Rhythm) -> None:
         self.rules = rules
-        self.counts = BacktestCounts()
         self.hindsight = Hindsight(server, self.label)
+        self.began: Instant | None = None
+        self.ended: Instant | None = None
+        self.snapshots = 0
+        self.observations = 0
+        """Sessions, each counted once for each snapshot."""
+        self.gaps = 0
+        self.gap_time = Span(0)
+        self.slots: Slots | None = None
+        self.peak: SlotUse | None = None
+        """When most slots were in use."""
+        self.peak_would: SlotUse | None = None
+        """When most slots would have been in use."""
+        self.terminations = Counter[str]()
+        """By policy, as the trips of safety limits."""
+        self.trips = Counter[str]()
+        self.uncertain = 0
+        self.applications: dict[str, Application] = {}
+        self.timeline = Timeline()
         self._replay = Replay(rules, rhythm)
         self._gone: dict[SessionId, str] = {}
 
@@ -113,7 +105,7 @@ class Backtest:
         """Go on to this snapshot."""
         step = self._replay.read(recorded)
         self.hindsight.read(recorded, step)
-        self._count_slots(recorded, step)
+        self._count_step(recorded, step)
         self._count_applications(recorded, step)
         return step
 
@@ -123,61 +115,57 @@ class Backtest:
 
     def label(self, application: str | None) -> str:
         """Return the label under which an application is counted."""
-        name, known = application or "(unnamed)", self.counts.applications
+        name, known = application or "(unnamed)", self.applications
         if name not in known and len(known) >= MAX_APPLICATIONS:
             name = OTHERS
         known.setdefault(name, Application())
         return name
 
-    def _count_slots(self, recorded: RecordedSnapshot, step: ReplayStep) -> None:
-        counts = self.counts
-        counts.began = recorded.at if counts.began is None else counts.began
-        counts.ended = recorded.at
-        counts.snapshots += 1
-        counts.observations += len(recorded.sessions)
-        counts.uncertain += step.uncertain
-        if step.gap is not None:
-            counts.gaps += 1
-            counts.gap_time = Span(counts.gap_time + step.gap)
-        counts.slots = recorded.slots
+    def _count_step(self, recorded: RecordedSnapshot, step: ReplayStep) -> None:
+        self.began = recorded.at if self.began is None else self.began
+        self.ended = recorded.at
+        self.snapshots += 1
+        self.observations += len(recorded.sessions)
+        self.uncertain += step.uncertain
+        self.gaps += step.gap is not None
+        self.gap_time = Span(self.gap_time + (step.gap or 0))
+        self.slots = recorded.slots
         for use in step.slots:
-            bucket = counts.timeline.bucket(use.at)
-            bucket.merge(Bucket(use.used, use.would))
-            if counts.peak is None or use.used > counts.peak.used:
-                counts.peak = use
-            if counts.peak_would is None or use.would > counts.peak_would.would:
-                counts.peak_would = use
+            self.timeline.bucket(use.at).merge(Bucket(use.used, use.would))
+            if self.peak is None or use.used > self.peak.used:
+                self.peak = use
+            if self.peak_would is None or use.would > self.peak_would.would:
+                self.peak_would = use
         for at, reap, again in step.terminations:
             if not again:
-                counts.terminations[reap.policy.name] += 1
-                counts.timeline.bucket(at).terminations[reap.policy.name] += 1
-        counts.trips.update(trip.policy.name for _, trip in step.trips)
+                self.terminations[reap.policy.name] += 1
+                self.timeline.bucket(at).terminations[reap.policy.name] += 1
+        self.trips.update(trip.policy.name for _, trip in step.trips)
 
     def _count_applications(self, recorded: RecordedSnapshot, step: ReplayStep) -> None:
-        touched = set[str]()
+        touched = [self._count(was, -1) for was in recorded.left]
         for was, now in recorded.changed:
             if was is None or was.identity != now.identity:
-                touched |= {self._count(was, -1), self._count(now, +1)}
-        touched |= {self._count(was, -1) for was in recorded.left}
-        for who in step.back:
-            if label := self._gone.pop(who, ""):
-                self.counts.applications[label].gone -= 1
-                touched.add(label)
+                touched += [self._count(was, -1), self._count(now, +1)]
+        for label in [self._gone.pop(who) for who in step.back if who in self._gone]:
+            self.applications[label].gone -= 1
+            touched.append(self.applications[label])
         for _, reap, again in step.terminations:
             label = self.label(reap.session.identity.application)
-            application = self.counts.applications[label]
+            application = self.applications[label]
             application.terminated += not again
             if reap.session.id in self._replay.gone and reap.session.id not in self._gone:
                 self._gone[reap.session.id] = label
                 application.gone += 1
-        for application in (self.counts.applications[label] for label in touched if label):
-            application.peak = max(application.peak, application.sessions)
-            application.peak_would = max(application.peak_would, application.sessions - application.gone)
+        for each in touched:
+            if each:
+                each.peak = max(each.peak, each.sessions)
+                each.peak_would = max(each.peak_would, each.sessions - each.gone)
 
-    def _count(self, session: Session | None, by: int) -> str:
-        """Count one more or one less; return its application."""
+    def _count(self, session: Session | None, by: int) -> Application | None:
+        """Count one session more or less; return its application."""
         if session is None or session.kind != CLIENT_BACKEND:
-            return ""
-        label = self.label(session.identity.application)
-        self.counts.applications[label].sessions += by
-        return label
+            return None
+        application = self.applications[self.label(session.identity.application)]
+        application.sessions += by
+        return application

@@ -207,7 +207,7 @@ def _read_history(path: Path) -> None:
                 for _, reap, _ in backtest.read(recorded).terminations:
                     is_line(plain(reap.reason))
             backtest.end()
-            assert sum(backtest.counts.terminations.values()) >= 0
+            assert sum(backtest.terminations.values()) >= 0
     except BadHistory as bad:
         is_sentence(plain(bad), longest=500)
     for each in complaints:

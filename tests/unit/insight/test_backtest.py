@@ -1,4 +1,4 @@
-"""What a backtest counts: who was taken, what became of them, the slots and the applications."""
+"""What a backtest counts: terminations, their outcomes, slots and applications."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ def at(steps: float) -> Instant:
     return later(NOW, by=round(steps * STEP))
 
 
-def look(number: int, *seen: Session) -> Snapshot:
-    return snapshot(*seen, at=at(number), used=len(seen))
+def seen(number: int, *sessions: Session) -> Snapshot:
+    return snapshot(*sessions, at=at(number), used=len(sessions))
 
 
 def backtested(*policies: Policy, stream: Sequence[Snapshot]) -> Backtest:
     backtest = Backtest("orders", Rules(policies=policies), RHYTHM)
-    for reading in recorded(stream):
-        backtest.read(reading)
+    for each in recorded(stream):
+        backtest.read(each)
     backtest.end()
     return backtest
 
@@ -44,92 +44,83 @@ LEAK, BACK, LEFT, YOUNG = (
 )
 USED = replace(BACK, state_change=at(2.5), query_start=at(2.5))
 STREAM: Final = [
-    look(0, LEAK, BACK, LEFT, YOUNG),
-    look(1, LEAK, BACK, LEFT, YOUNG),
-    look(2, LEAK, BACK, LEFT, YOUNG),
-    look(3, LEAK, USED, LEFT, YOUNG),
-    look(4, LEAK, USED, YOUNG),
-    *(look(number, LEAK, USED, YOUNG) for number in range(5, 50)),
+    *(seen(number, LEAK, BACK, LEFT, YOUNG) for number in range(3)),
+    seen(3, LEAK, USED, LEFT, YOUNG),
+    *(seen(number, LEAK, USED, YOUNG) for number in range(4, 50)),
 ]
 
 
-def test_each_that_was_taken_has_a_fate() -> None:
+def test_each_terminated_session_has_an_outcome() -> None:
     found = backtested(policy(), stream=STREAM)
-    regret = found.hindsight.regret("leaked")
+    regret = found.hindsight.total()
     assert (regret.revived, regret.left, regret.unused, regret.too_soon) == (1, 1, 0, 1)
-    assert found.counts.terminations == {"leaked": 3}
+    assert found.terminations == {"leaked": 3}
+    assert found.hindsight.regret("leaked") == regret
     assert found.hindsight.regret_of_application("pool").revived == 1
     assert found.hindsight.regret_of_application("leak").left == 1
 
 
-def test_who_stays_as_it_was_while_nobody_looks_is_taken_once() -> None:
-    hour = 360
-    stream = [look(n, LEAK) for n in (0, 1, hour, hour + 1, hour + 2)]
-    found = backtested(policy(), stream=stream)
-    assert found.counts.gaps == 1
-    assert found.counts.terminations == {"leaked": 1}
-    assert sum(step.terminations.get("leaked", 0) for step in found.counts.timeline.buckets.values()) == 1
-    assert found.hindsight.regret("leaked").acts == 1
-    leaks = found.counts.applications["leak"]
-    assert (leaks.terminated, leaks.gone) == (1, 1)
+def test_a_session_that_stays_unused_over_a_gap_is_terminated_once() -> None:
+    found = backtested(policy(), stream=[seen(number, LEAK) for number in (0, 1, 360, 361, 362)])
+    assert found.gaps == 1
+    assert found.terminations == {"leaked": 1}
+    assert sum(bucket.terminations["leaked"] for bucket in found.timeline.buckets.values()) == 1
+    assert found.hindsight.total().acts == 1
+    assert (found.applications["leak"].terminated, found.applications["leak"].gone) == (1, 1)
 
 
-def test_who_fell_due_again_and_left_before_the_next_reading_was_used_before_that() -> None:
+def test_a_session_that_a_partial_snapshot_shows_due_again_was_used_before() -> None:
     again = replace(LEAK, state_change=at(20), query_start=at(20))
-    fell_due = PartialSnapshot(at(90), (again,))
-    stream = recorded([look(0, LEAK), look(1, LEAK), look(100)], every=100 * STEP, partial=[fell_due])
+    stream = recorded(
+        [seen(0, LEAK), seen(1, LEAK), seen(100)],
+        every=100 * STEP,
+        partial=[PartialSnapshot(at(90), (again,))],
+    )
     backtest = Backtest("orders", Rules(policies=(policy(),)), RHYTHM)
-    for reading in stream:
-        backtest.read(reading)
-    regret = backtest.hindsight.regret("leaked")
-    assert (backtest.counts.terminations["leaked"], regret.revived, regret.left) == (2, 1, 1)
+    for each in stream:
+        backtest.read(each)
+    regret = backtest.hindsight.total()
+    assert (backtest.terminations["leaked"], regret.revived, regret.left) == (2, 1, 1)
 
 
-def test_the_peak_is_told_as_it_was_and_as_it_would_have_been() -> None:
+def test_there_is_a_peak_as_it_was_and_one_as_it_would_have_been() -> None:
     found = backtested(
-        policy(), stream=[*STREAM[:3], look(3, LEAK, BACK, LEFT, YOUNG, session(11, idle="1s"))]
-    ).counts
-    assert found.peak is not None
+        policy(), stream=[*STREAM[:3], seen(3, LEAK, BACK, LEFT, YOUNG, session(11, idle="1s"))]
+    )
+    assert found.peak == (at(3), 5, 2)
     assert found.peak_would is not None
-    assert (found.peak.used, found.peak.would, found.peak.at) == (5, 2, at(3))
     assert (found.peak_would.would, found.peak_would.at) == (4, at(0))
 
 
-def test_applications_have_peaks_of_their_own() -> None:
-    found = backtested(policy(), stream=STREAM).counts.applications
-    counts = {name: (one.terminated, one.peak) for name, one in found.items()}
-    assert counts == {
-        "leak": (2, 2),
-        "pool": (1, 2),
-    }
-    assert found["leak"].gone == 1
-    assert found["pool"].gone == 0
+def test_each_application_has_a_peak() -> None:
+    found = backtested(policy(), stream=STREAM).applications
+    counts = {name: (one.terminated, one.peak, one.gone) for name, one in found.items()}
+    assert counts == {"leak": (2, 2, 1), "pool": (1, 2, 0)}
 
 
-def test_however_many_names_there_are_so_many_are_counted() -> None:
+def test_the_number_of_applications_is_limited() -> None:
     crowd = [session(pid, application=f"job-{pid}") for pid in range(1, MAX_APPLICATIONS + 50)]
-    found = backtested(replace(policy(), brake=None), stream=[look(0, *crowd), look(1, *crowd)]).counts
-    assert len(found.applications) == MAX_APPLICATIONS + 1
-    assert found.applications[OTHERS].peak == 49
+    found = backtested(replace(policy(), brake=None), stream=[seen(0, *crowd), seen(1, *crowd)]).applications
+    assert len(found) == MAX_APPLICATIONS + 1
+    assert found[OTHERS].peak == 49
 
 
-def test_a_course_has_so_many_steps_however_long_it_is() -> None:
+def test_the_number_of_buckets_is_limited() -> None:
     timeline = Timeline()
     for number in range(20 * MAX_BUCKETS):
         timeline.bucket(at(number)).merge(Bucket(number % 7, number % 5, Counter(leaked=1)))
     assert len(timeline.buckets) <= MAX_BUCKETS
-    assert sum(step.terminations["leaked"] for step in timeline.buckets.values()) == 20 * MAX_BUCKETS
-    assert max(step.used for step in timeline.buckets.values()) == 6
+    assert sum(bucket.terminations["leaked"] for bucket in timeline.buckets.values()) == 20 * MAX_BUCKETS
+    assert max(bucket.used for bucket in timeline.buckets.values()) == 6
     assert timeline.moment(0) <= at(0) < timeline.moment(1)
 
 
-def test_two_policy_files_are_told_apart_act_by_act() -> None:
+def test_a_comparison_counts_each_termination_by_its_sides() -> None:
     longer = policy(match=replace(IDLE_10M, idle_for=parse_span("40m")))
-    named = Backtest("orders", Rules(policies=()), RHYTHM).label
     old, new = (Backtest("orders", Rules(policies=(each,)), RHYTHM) for each in (policy(), longer))
-    versus = Comparison(named)
-    for reading in recorded(STREAM):
-        versus.read(reading, old.read(reading), new.read(reading))
-    versus.end()
-    assert versus.counts == {"both": 2, "old": 1}
-    assert versus.applications["leak"] == {"both": 1, "old": 1}
+    comparison = Comparison(old.label)
+    for each in recorded(STREAM):
+        comparison.read(each, old.read(each), new.read(each))
+    comparison.end()
+    assert comparison.counts == {"both": 2, "old": 1}
+    assert comparison.applications["leak"] == {"both": 1, "old": 1}

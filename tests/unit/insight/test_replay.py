@@ -1,8 +1,9 @@
-"""A history is judged as the service would have judged it, at the moments at which it would have looked."""
+"""A replay decides as the service would have decided, at the moments of its cycles."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,195 +25,166 @@ from .readings import recorded
 RHYTHM: Final = Rhythm(Span(10 * SECOND), Span(SECOND // 4))
 STEP: Final = 10 * SECOND
 SOON: Final = 0.025
-"""The second look, that must agree with the first, comes a precision later."""
-
-
-def replayed(
-    rules: Rules, stream: Sequence[Snapshot], *, rhythm: Rhythm = RHYTHM, **told: object
-) -> list[ReplayStep]:
-    replay = Replay(rules, rhythm)
-    return [replay.read(reading) for reading in recorded(stream, **told)]  # type: ignore[arg-type]
-
-
-def taken(stretches: Sequence[ReplayStep]) -> list[tuple[Instant, int]]:
-    return [(one.at, one.reap.session.id.pid) for stretch in stretches for one in stretch.terminations]
-
-
-def look(number: float, *seen: Session, used: int = 10) -> Snapshot:
-    """A reading so many steps of ten seconds later."""
-    return snapshot(*seen, at=at(number), used=used)
+"""The second cycle, which must agree with the first, comes a precision later."""
 
 
 def at(steps: float) -> Instant:
     return later(NOW, by=round(steps * STEP))
 
 
-def rules(*policies: Policy) -> Rules:
-    return Rules(policies=policies)
+def seen(number: float, *sessions: Session, used: int = 10) -> Snapshot:
+    """A snapshot so many steps of ten seconds later."""
+    return snapshot(*sessions, at=at(number), used=used)
 
 
-def test_who_falls_due_between_two_readings_is_taken_at_that_very_moment() -> None:
-    one = session(7, idle="9m57s")
-    assert taken(replayed(rules(policy()), [look(0, one), look(1, one)])) == [(at(0.3), 7)]
+def replayed(
+    *policies: Policy,
+    stream: Sequence[Snapshot],
+    rhythm: Rhythm = RHYTHM,
+    partial: Sequence[PartialSnapshot] = (),
+    cycles: Sequence[CycleMark] = (),
+) -> list[ReplayStep]:
+    replay = Replay(Rules(policies=policies), rhythm)
+    return [replay.read(each) for each in recorded(stream, partial=partial, cycles=cycles)]
 
 
-def test_nobody_is_taken_on_first_sight() -> None:
+def terminated(steps: Sequence[ReplayStep]) -> list[tuple[Instant, int]]:
+    return [(one.at, one.reap.session.id.pid) for step in steps for one in step.terminations]
+
+
+def used(one: Session, when: float) -> Session:
+    """The session after its client has used it at this step."""
+    return replace(one, state_change=at(when), query_start=at(when))
+
+
+DUE_AT_3: Final = session(7, idle="9m57s")
+
+
+def test_a_session_is_terminated_at_the_moment_at_which_it_falls_due() -> None:
+    assert terminated(replayed(policy(), stream=[seen(0, DUE_AT_3), seen(1, DUE_AT_3)])) == [(at(0.3), 7)]
+
+
+def test_no_session_is_terminated_on_first_sight() -> None:
     one = session(7)
-    assert taken(replayed(rules(policy()), [look(0, one)])) == []
-    assert taken(replayed(rules(policy()), [look(0, one), look(1, one)])) == [(at(SOON), 7)]
+    assert terminated(replayed(policy(), stream=[seen(0, one)])) == []
+    assert terminated(replayed(policy(), stream=[seen(0, one), seen(1, one)])) == [(at(SOON), 7)]
 
 
-def test_who_came_between_two_readings_was_idle_from_what_the_later_one_tells() -> None:
+def test_a_session_that_came_between_two_snapshots_was_idle_since_the_later_one_says() -> None:
     soon = policy(match=replace(IDLE_10M, idle_for=Span(2 * SECOND)))
-    came = replace(session(7, connected="0s"), state_change=at(0.4), query_start=at(0.4))
+    came = used(session(7, connected="0s"), 0.4)
     came = replace(came, id=came.id._replace(backend_start=at(0.3)))
-    found = taken(
-        replayed(rules(soon), [look(0), look(1, came), look(2, came)], rhythm=Rhythm(Span(SECOND), Span(1)))
+    steps = replayed(
+        soon, stream=[seen(0), seen(1, came), seen(2, came)], rhythm=Rhythm(Span(SECOND), Span(1))
     )
-    assert found == [(at(0.6), 7)]
+    assert terminated(steps) == [(at(0.6), 7)]
 
 
-def test_who_changed_meanwhile_is_not_taken_but_told_to_be_uncertain() -> None:
-    one = session(7, idle="9m57s")
-    woke = replace(one, state_change=at(0.9), query_start=at(0.9))
-    stretches = replayed(rules(policy()), [look(0, one), look(1, woke)])
-    assert taken(stretches) == []
-    assert [stretch.uncertain for stretch in stretches] == [0, 1]
-    left = replayed(rules(policy()), [look(0, one), look(1)])
-    assert [stretch.uncertain for stretch in left] == [0, 1]
-    early = replace(one, state_change=at(0.2), query_start=at(0.2))
-    assert [stretch.uncertain for stretch in replayed(rules(policy()), [look(0, one), look(1, early)])] == [
-        0,
-        0,
-    ]
+def test_a_session_that_fell_due_and_was_used_or_left_is_uncertain() -> None:
+    for later_on, uncertain in (([used(DUE_AT_3, 0.9)], 1), ([], 1), ([used(DUE_AT_3, 0.2)], 0)):
+        steps = replayed(policy(), stream=[seen(0, DUE_AT_3), seen(1, *later_on)])
+        assert terminated(steps) == []
+        assert [step.uncertain for step in steps] == [0, uncertain]
 
 
-def test_who_was_sighted_after_the_deadline_is_certain() -> None:
-    one = session(7, idle="9m57s")
-    woke = replace(one, state_change=at(0.9), query_start=at(0.9))
-    sighting = PartialSnapshot(at(0.4), [one])
-    stretches = replayed(rules(policy()), [look(0, one), look(1, woke)], partial=[sighting])
-    assert taken(stretches) == [(at(0.3), 7)]
-    assert [stretch.uncertain for stretch in stretches] == [0, 0]
-    assert stretches[-1].back == [one.id]
-    too_soon = PartialSnapshot(at(0.25), [one])
-    assert taken(replayed(rules(policy()), [look(0, one), look(1, woke)], partial=[too_soon])) == []
+def test_a_partial_snapshot_after_the_deadline_makes_it_certain() -> None:
+    stream = [seen(0, DUE_AT_3), seen(1, used(DUE_AT_3, 0.9))]
+    steps = replayed(policy(), stream=stream, partial=[PartialSnapshot(at(0.4), [DUE_AT_3])])
+    assert terminated(steps) == [(at(0.3), 7)]
+    assert [step.uncertain for step in steps] == [0, 0]
+    assert steps[-1].back == [DUE_AT_3.id]
+    too_soon = replayed(policy(), stream=stream, partial=[PartialSnapshot(at(0.25), [DUE_AT_3])])
+    assert terminated(too_soon) == []
 
 
-def test_where_the_service_is_known_to_have_looked_it_looks() -> None:
-    one = session(7, idle="9m57s")
-    looks = [CycleMark(at(0.31), 10)]
-    assert taken(replayed(rules(policy()), [look(0, one), look(1, one)], cycles=looks)) == [(at(0.31), 7)]
+def test_recorded_cycles_are_the_cycles() -> None:
+    stream = [seen(0, DUE_AT_3), seen(1, DUE_AT_3)]
+    assert terminated(replayed(policy(), stream=stream, cycles=[CycleMark(at(0.31), 10)])) == [(at(0.31), 7)]
 
 
 def test_a_session_that_falls_due_after_the_last_cycle_waits_for_the_next_one() -> None:
     one = session(7, idle="9m50s300ms")
-    rhythm = Rhythm(Span(10 * SECOND), Span(SECOND))
-    stream = [look(0, one), look(1, one), look(2, one)]
-    replay = Replay(rules(policy()), rhythm)
-    cycles = [[], [CycleMark(at(0.95), 10)], []]
-    steps = [
-        replay.read(replace(each, cycles=marks)) for each, marks in zip(recorded(stream), cycles, strict=True)
-    ]
-    assert taken(steps) == [(at(1.05), 7)]
+    replay = Replay(Rules(policies=(policy(),)), Rhythm(Span(10 * SECOND), Span(SECOND)))
+    stream = recorded([seen(0, one), seen(1, one), seen(2, one)])
+    stream[1].cycles = [CycleMark(at(0.95), 10)]
+    assert terminated([replay.read(each) for each in stream]) == [(at(1.05), 7)]
 
 
-def test_a_pace_leaves_the_rest_to_later_looks() -> None:
+def test_the_limit_of_a_cycle_leaves_the_rest_to_later_cycles() -> None:
     many = sessions(25, idle="1h")
-    found = taken(replayed(rules(replace(policy(), brake=None)), [look(n, *many) for n in range(5)]))
-    moments = [moment for moment, _ in found]
+    steps = replayed(replace(policy(), brake=None), stream=[seen(n, *many) for n in range(5)])
+    moments = [moment for moment, _ in terminated(steps)]
     assert moments == [*[at(SOON)] * 10, *[at(1 + SOON)] * 10, *[at(2 + SOON)] * 5]
 
 
-def test_a_brake_acts_on_nobody_and_is_told_once() -> None:
-    many = sessions(10, idle="1h")
-    stretches = replayed(rules(policy()), [look(n, *many, used=10) for n in range(4)])
-    assert taken(stretches) == []
-    assert [len(stretch.trips) for stretch in stretches] == [1, 0, 0, 0]
+def test_a_safety_limit_stops_all_and_is_reported_once() -> None:
+    steps = replayed(policy(), stream=[seen(n, *sessions(10, idle="1h"), used=10) for n in range(4)])
+    assert terminated(steps) == []
+    assert [len(step.trips) for step in steps] == [1, 0, 0, 0]
 
 
-def test_who_was_taken_counts_as_gone_until_its_client_uses_it_again() -> None:
+def test_a_terminated_session_counts_as_gone_until_it_is_used_again() -> None:
     one, other = session(7), session(8, idle="1m")
-    woke = replace(one, state_change=at(1.5), query_start=at(1.5))
-    stream = [look(0, one, other), look(1, one, other), look(2, woke, other), look(3, woke, other)]
-    stretches = replayed(rules(policy()), stream)
-    assert taken(stretches) == [(at(SOON), 7)]
-    assert [(s.slots[-1].used, s.slots[-1].would) for s in stretches] == [
-        (10, 10),
-        (10, 9),
-        (10, 10),
-        (10, 10),
-    ]
-    assert [stretch.back for stretch in stretches] == [[], [], [one.id], []]
+    woke = used(one, 1.5)
+    stream = [seen(0, one, other), seen(1, one, other), seen(2, woke, other), seen(3, woke, other)]
+    steps = replayed(policy(), stream=stream)
+    assert terminated(steps) == [(at(SOON), 7)]
+    assert [step.slots[-1].would for step in steps] == [10, 9, 10, 10]
+    assert [step.back for step in steps] == [[], [], [one.id], []]
 
 
-def test_one_that_fell_asleep_again_is_taken_again() -> None:
+def test_a_session_that_was_used_is_terminated_again_when_it_falls_due_again() -> None:
     one = session(7)
-    woke = replace(one, state_change=at(1.5), query_start=at(1.5))
-    stream = [look(0, one), look(1, one), *(look(n, woke) for n in range(2, 65))]
-    assert taken(replayed(rules(policy()), stream)) == [(at(SOON), 7), (at(61.5), 7)]
+    stream = [seen(0, one), seen(1, one), *(seen(n, used(one, 1.5)) for n in range(2, 65))]
+    assert terminated(replayed(policy(), stream=stream)) == [(at(SOON), 7), (at(61.5), 7)]
 
 
 def test_a_cancelled_statement_frees_no_slot() -> None:
     busy = policy(match=replace(IDLE_10M, states=("active",), idle_for=None, running_for=parse_span("10m")))
-    at_work = session(7, state="active")
-    stretches = replayed(rules(replace(busy, action=Action.CANCEL)), [look(n, at_work) for n in range(3)])
-    assert taken(stretches) == [(at(SOON), 7)]
-    assert stretches[-1].slots[-1].would == 10
+    stream = [seen(n, session(7, state="active")) for n in range(3)]
+    steps = replayed(replace(busy, action=Action.CANCEL), stream=stream)
+    assert terminated(steps) == [(at(SOON), 7)]
+    assert steps[-1].slots[-1].would == 10
 
 
-def test_readings_far_apart_leave_everybody_to_be_seen_for_the_first_time() -> None:
+def test_after_a_gap_all_sessions_are_new() -> None:
     one = session(7)
-    stretches = replayed(rules(policy()), [look(0, one), look(100, one), look(101, one)])
-    assert taken(stretches) == [(at(100 + SOON), 7)]
-    assert [stretch.gap for stretch in stretches] == [None, 100 * STEP, None]
+    steps = replayed(policy(), stream=[seen(0, one), seen(100, one), seen(101, one)])
+    assert terminated(steps) == [(at(100 + SOON), 7)]
+    assert [step.gap for step in steps] == [None, 100 * STEP, None]
 
 
-def test_a_clock_that_jumped_makes_everybody_new_and_ages_count_from_there() -> None:
+def test_after_a_jump_of_the_clock_all_sessions_are_new_and_ages_count_from_there() -> None:
     one = session(7)
-    jumped = [look(n, replace(one, counted_from=at(2))) for n in (2, 3, 4)]
-    stretches = replayed(rules(policy()), [look(0, one), look(1, session(7, idle="9m")), *jumped])
-    assert taken(stretches) == []
-    assert stretches[2].gap is not None
+    jumped = [seen(n, replace(one, counted_from=at(2))) for n in (2, 3, 4)]
+    steps = replayed(policy(), stream=[seen(0, one), seen(1, session(7, idle="9m")), *jumped])
+    assert terminated(steps) == []
+    assert steps[2].gap is not None
 
 
-def test_a_policy_with_a_window_acts_when_it_opens() -> None:
-    window = Window(days=frozenset(range(7)), start=12 * 60 + 1, end=13 * 60, zone=NOW_ZONE, text="later")
-    found = taken(
-        replayed(rules(replace(policy(), during=(window,))), [look(n, session(7)) for n in range(10)])
-    )
-    assert found == [(at(6), 7)]
+LATER: Final = Window(
+    days=frozenset(range(7)), start=12 * 60 + 1, end=13 * 60, zone=ZoneInfo("UTC"), text="later"
+)
+EMERGENCY: Final = replace(policy("emergency"), when=When(0.5))
 
 
-def test_a_policy_for_the_emergency_acts_when_it_begins() -> None:
-    emergency = replace(policy(), when=When(0.5))
-    stream = [look(n, session(7), used=10 + 10 * n) for n in range(10)]
-    assert taken(replayed(rules(emergency), stream)) == [(at(4), 7)]
+def test_a_policy_acts_when_its_time_or_its_emergency_begins() -> None:
+    stream = [seen(n, session(7), used=10 + 10 * n) for n in range(10)]
+    assert terminated(replayed(replace(policy(), during=(LATER,)), stream=stream)) == [(at(6), 7)]
+    assert terminated(replayed(EMERGENCY, stream=stream)) == [(at(4), 7)]
+    allowing = replace(policy("allowing"), allowlist=Selector(application=globs("web-*")))
+    assert terminated(replayed(allowing, EMERGENCY, stream=stream)) == [(at(4), 7)]
 
 
-def test_a_policy_that_begins_to_act_takes_those_whom_another_has_spared_all_along() -> None:
-    sparing = replace(policy("sparing"), allowlist=Selector(application=globs("web-*")))
-    emergency = replace(policy("emergency"), when=When(0.5))
-    stream = [look(n, session(7), used=10 + 10 * n) for n in range(10)]
-    assert taken(replayed(rules(sparing, emergency), stream)) == [(at(4), 7)]
-
-
-def test_who_blocks_others_is_taken_when_it_does() -> None:
+def test_a_blocking_session_and_one_that_holds_back_vacuum_are_terminated_once_they_do() -> None:
     blocking = policy(match=replace(IDLE_10M, blocking=True))
-    stream = [look(n, session(7)) for n in range(6)]
-    for number in (3, 4, 5):
-        waited = Facts(advisory_lock_holders=frozenset(), waiters={7: 1})
-        stream[number] = replace(stream[number], facts=waited)
-    assert taken(replayed(rules(blocking), stream)) == [(at(3), 7)]
-
-
-def test_who_comes_to_hold_back_vacuum_is_taken_then() -> None:
+    waited = Facts(advisory_lock_holders=frozenset(), waiters={7: 1})
+    stream = [seen(n, session(7)) for n in range(3)]
+    stream += [replace(seen(n, session(7)), facts=waited) for n in (3, 4, 5)]
+    assert terminated(replayed(blocking, stream=stream)) == [(at(3), 7)]
     vacuum = policy(match=replace(IDLE_10M, holds_back_vacuum=100))
-    stream = [look(n, session(7, xid_age=95 + 2 * n)) for n in range(6)]
-    assert taken(replayed(rules(vacuum), stream)) == [(at(3), 7)]
-
-
-NOW_ZONE: Final = __import__("zoneinfo").ZoneInfo("UTC")
+    stream = [seen(n, session(7, xid_age=95 + 2 * n)) for n in range(6)]
+    assert terminated(replayed(vacuum, stream=stream)) == [(at(3), 7)]
 
 
 @settings(max_examples=60)
@@ -222,22 +194,22 @@ def test_each_snapshot_gets_the_plan_of_a_dry_run(world: object, data: st.DataOb
     stream = evolve(world.snapshot, data)  # type: ignore[attr-defined]
     rules = world.rules  # type: ignore[attr-defined]
     replay, memory = Replay(rules, Rhythm(Span(STEP), Span(STEP))), Memory()
-    for each, seen in zip(recorded(stream), stream, strict=True):
-        plan = decide(snapshot=seen, rules=rules, memory=memory)
+    for each, whole in zip(recorded(stream), stream, strict=True):
+        plan = decide(snapshot=whole, rules=rules, memory=memory)
         reaps = (*plan.reaps, *plan.rehearsals)
         new = [trip.policy.name for trip in plan.brakes if trip.policy.name not in memory.braked]
         settled = [(reap, Outcome(result=Result.REHEARSED)) for reap in reaps]
-        memory = memory.after(seen, settled, plan.brakes)
+        memory = memory.after(whole, settled, plan.brakes)
         step = replay.read(each)
         found = [(one.reap.policy.name, one.reap.session.id, one.reap.reason) for one in step.terminations]
         expected = [(reap.policy.name, reap.session.id, reap.reason) for reap in reaps]
         assert sorted(found) == sorted(expected)
         assert [trip.policy.name for _, trip in step.trips] == new
-        assert all(one.at == seen.at for one in step.terminations)
+        assert all(one.at == whole.at for one in step.terminations)
 
 
 def evolve(first: Snapshot, data: st.DataObject) -> list[Snapshot]:
-    """The same server a few times more, ten seconds apart: some wake, some leave, some come."""
+    """The same server a few times more, ten seconds apart: some sessions are used, some leave."""
     stream, now = [], counted(first)
     for number in range(data.draw(st.integers(1, 6))):
         moment = later(first.at, by=number * STEP)
@@ -260,7 +232,7 @@ def evolve(first: Snapshot, data: st.DataObject) -> list[Snapshot]:
 
 
 def counted(snapshot: Snapshot) -> Snapshot:
-    """With as many slots used as there are clients, as a look counts them."""
-    used = sum(one.kind == CLIENT_BACKEND for one in snapshot.sessions)
-    slots = Slots(total=snapshot.slots.total, reserved=snapshot.slots.reserved, used=used)
+    """With as many slots in use as there are clients."""
+    count = sum(one.kind == CLIENT_BACKEND for one in snapshot.sessions)
+    slots = Slots(total=snapshot.slots.total, reserved=snapshot.slots.reserved, used=count)
     return replace(snapshot, slots=slots)
