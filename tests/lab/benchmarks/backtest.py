@@ -49,15 +49,15 @@ policies:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Size:
+class _BacktestSize:
     snapshots: Sequence[int]
     members: int
     """Of each pool."""
 
 
-_SIZES: Final[Mapping[Scale, _Size]] = {
-    Scale.FULL: _Size(snapshots=(_SNAPSHOTS_A_DAY, 7 * _SNAPSHOTS_A_DAY), members=80),
-    Scale.SMOKE: _Size(snapshots=(20, 40), members=3),
+_SIZES: Final[Mapping[Scale, _BacktestSize]] = {
+    Scale.FULL: _BacktestSize(snapshots=(_SNAPSHOTS_A_DAY, 7 * _SNAPSHOTS_A_DAY), members=80),
+    Scale.SMOKE: _BacktestSize(snapshots=(20, 40), members=3),
 }
 _BUSY: Final = {"nearly all idle": 0.02, "a tenth at work": 0.1, "a third at work": 0.33, "all at work": 1.0}
 _IN_ALL_LENGTHS: Final = "a tenth at work"
@@ -80,7 +80,7 @@ def run(scale: Scale, major: int) -> Iterator[str]:  # noqa: ARG001 (no server t
     )
 
 
-class _Cost(NamedTuple):
+class _BacktestCost(NamedTuple):
     cpu: float
     rss: float
 
@@ -121,13 +121,13 @@ def _write(folder: Path, traffic: "_Traffic", snapshots: int) -> tuple[int, floa
     return observed, took
 
 
-def _command(folder: Path, *arguments: str) -> _Cost:
+def _command(folder: Path, *arguments: str) -> _BacktestCost:
     """Run a command; return its CPU and memory."""
     program = subprocess.Popen([find("reaper"), *arguments], cwd=folder, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(program.pid, 0)
     program.returncode = os.waitstatus_to_exitcode(status)
     assert program.returncode == 0, arguments
-    return _Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return _BacktestCost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 class _Traffic:

@@ -20,7 +20,7 @@ from typing import Final, LiteralString, NamedTuple
 
 import psycopg
 
-from tests.lab.clients.crowd import Crowd
+from tests.lab.clients.crowd import IdleCrowd
 from tests.lab.report import Scale, milliseconds, ratios, table
 from tests.lab.world.observe import HttpPort, cpu_seconds, cpu_seconds_of_children, free_mib
 from tests.lab.world.reaper import ReaperProcess, rules
@@ -31,7 +31,7 @@ from tests.system.policies import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Size:
+class _CycleSize:
     sessions: Sequence[int]
     windows: int
     seconds: int
@@ -40,9 +40,9 @@ class _Size:
     """Seconds: far longer than between two uses of the young sessions."""
 
 
-_SIZES: Final[Mapping[Scale, _Size]] = {
-    Scale.FULL: _Size(sessions=(100, 1_000, 5_000, 10_000), windows=8, seconds=5, limit=40),
-    Scale.SMOKE: _Size(sessions=(5,), windows=2, seconds=1, limit=1),
+_SIZES: Final[Mapping[Scale, _CycleSize]] = {
+    Scale.FULL: _CycleSize(sessions=(100, 1_000, 5_000, 10_000), windows=8, seconds=5, limit=40),
+    Scale.SMOKE: _CycleSize(sessions=(5,), windows=2, seconds=1, limit=1),
 }
 _MIB_OF_A_SESSION: Final = 1.8
 _TOUCH_EVERY: Final = 5
@@ -56,19 +56,19 @@ _DUE: Final[LiteralString] = """
 """
 
 
-class _Cost(NamedTuple):
+class _CycleCost(NamedTuple):
     """CPU seconds."""
 
     server: float
     client: float
 
-    def minus(self, other: "_Cost") -> "_Cost":
+    def minus(self, other: "_CycleCost") -> "_CycleCost":
         """The difference."""
-        return _Cost(self.server - other.server, self.client - other.client)
+        return _CycleCost(self.server - other.server, self.client - other.client)
 
-    def over(self, count: float) -> "_Cost":
+    def over(self, count: float) -> "_CycleCost":
         """The share of each of these."""
-        return _Cost(self.server / count, self.client / count)
+        return _CycleCost(self.server / count, self.client / count)
 
 
 class _Statement:
@@ -88,14 +88,14 @@ class _Statement:
         self._run(self._connection)
         self._client += time.process_time() - began
 
-    def spent(self) -> _Cost:
-        return _Cost(cpu_seconds(self._connection.info.backend_pid), self._client)
+    def spent(self) -> _CycleCost:
+        return _CycleCost(cpu_seconds(self._connection.info.backend_pid), self._client)
 
     def close(self) -> None:
         self._connection.close()
 
 
-class _Reaper:
+class _CycleReaper:
     """A real reaper with a database of its own, and a cycle every second."""
 
     def __init__(self, server: LabServer, folder: Path, name: str, policies: Iterator[Keys]) -> None:
@@ -114,8 +114,8 @@ class _Reaper:
     def tick(self) -> None:
         """Do nothing: it has its own clock."""
 
-    def spent(self) -> _Cost:
-        return _Cost(cpu_seconds(self._backend), cpu_seconds(self._process.pid))
+    def spent(self) -> _CycleCost:
+        return _CycleCost(cpu_seconds(self._backend), cpu_seconds(self._process.pid))
 
     def close(self) -> None:
         self._process.__exit__()
@@ -132,14 +132,14 @@ def run(scale: Scale, major: int) -> Iterator[str]:
             yield _measured(sessions, size, major)
 
 
-def _measured(sessions: int, size: _Size, major: int) -> str:
+def _measured(sessions: int, size: _CycleSize, major: int) -> str:
     with ExitStack() as stack:
         server = LabServer(major, max_connections=str(sessions + 30), autovacuum="off")
         stack.enter_context(server)
         for role in _ROLES:
             server.role(role)
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        crowd = stack.enter_context(Crowd(server.port))
+        crowd = stack.enter_context(IdleCrowd(server.port))
         old = max(sessions // 100, 1)
         crowd.open(old, _ROLES)
         opened = time.monotonic()
@@ -161,7 +161,7 @@ def _measured(sessions: int, size: _Size, major: int) -> str:
     return table(title, ("", "server", "client", "to bare", "p10", "p90"), rows)
 
 
-def _ways(server: LabServer, folder: Path, limit: int) -> dict[str, _Statement | _Reaper]:
+def _ways(server: LabServer, folder: Path, limit: int) -> dict[str, _Statement | _CycleReaper]:
     dsn = server.dsn_of(REAPER)
     everyone = {
         "name": "capped",
@@ -177,7 +177,7 @@ def _ways(server: LabServer, folder: Path, limit: int) -> dict[str, _Statement |
     }
     return {
         _BARE: _Statement(dsn, lambda link: _bare(link, limit)),
-        **{name: _Reaper(server, folder, name, policies) for name, policies in reapers.items()},
+        **{name: _CycleReaper(server, folder, name, policies) for name, policies in reapers.items()},
         _ALL_COLUMNS: _Statement(dsn, lambda link: _all_columns(link, limit)),
     }
 
@@ -219,11 +219,11 @@ def _all_columns(link: psycopg.Connection, limit: int) -> object:
 
 
 def _windows(
-    ways: Mapping[str, _Statement | _Reaper], crowd: Crowd, old: int, size: _Size
-) -> Mapping[str, Sequence[_Cost]]:
+    ways: Mapping[str, _Statement | _CycleReaper], crowd: IdleCrowd, old: int, size: _CycleSize
+) -> Mapping[str, Sequence[_CycleCost]]:
     """The cost of one cycle in each window."""
     _tick(ways, crowd, old, seconds=2)  # statements are prepared, and every session was seen
-    cycles = {name: way.port.cycles() for name, way in ways.items() if isinstance(way, _Reaper)}
+    cycles = {name: way.port.cycles() for name, way in ways.items() if isinstance(way, _CycleReaper)}
     marks = [{name: way.spent() for name, way in ways.items()}]
     for _ in range(size.windows):
         _tick(ways, crowd, old, seconds=size.seconds)
@@ -231,13 +231,15 @@ def _windows(
     costs = {}
     for name, way in ways.items():
         # Only here is a page requested, so that no window contains the cost of it.
-        done = way.port.cycles() - cycles[name] if isinstance(way, _Reaper) else size.windows * size.seconds
+        done = (
+            way.port.cycles() - cycles[name] if isinstance(way, _CycleReaper) else size.windows * size.seconds
+        )
         each = max(done, 1) / size.windows
         costs[name] = [after[name].minus(before[name]).over(each) for before, after in pairwise(marks)]
     return costs
 
 
-def _tick(ways: Mapping[str, _Statement | _Reaper], crowd: Crowd, old: int, *, seconds: int) -> None:
+def _tick(ways: Mapping[str, _Statement | _CycleReaper], crowd: IdleCrowd, old: int, *, seconds: int) -> None:
     begin = time.monotonic()
     for second in range(1, seconds + 1):
         for way in ways.values():
@@ -247,7 +249,7 @@ def _tick(ways: Mapping[str, _Statement | _Reaper], crowd: Crowd, old: int, *, s
         time.sleep(max(0, begin + second - time.monotonic()))
 
 
-def _cron(server: LabServer, major: int, size: _Size) -> _Cost | None:
+def _cron(server: LabServer, major: int, size: _CycleSize) -> _CycleCost | None:
     """The mean of some runs of psql, each with a connection; the CPU of their backends by the postmaster."""
     psql = tool("psql", major=major)
     if psql is None:
@@ -255,12 +257,12 @@ def _cron(server: LabServer, major: int, size: _Size) -> _Cost | None:
     statement = _DUE.replace("%s", str(size.limit)).replace("%%", "%")
     command = [str(psql), "-qAtX", "-c", statement, server.dsn_of(REAPER)]
     runs = max(size.windows * size.seconds // 2, 2)
-    before = _Cost(cpu_seconds_of_children(server.postmaster), _children())
+    before = _CycleCost(cpu_seconds_of_children(server.postmaster), _children())
     for _ in range(runs):
         subprocess.run(command, check=True, capture_output=True)
     client = _children()
     until(lambda: not server.query("SELECT 1 FROM pg_stat_activity WHERE application_name = 'psql'"))
-    return _Cost(cpu_seconds_of_children(server.postmaster), client).minus(before).over(runs)
+    return _CycleCost(cpu_seconds_of_children(server.postmaster), client).minus(before).over(runs)
 
 
 def _children() -> float:
@@ -268,11 +270,11 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _median(costs: Sequence[_Cost]) -> _Cost:
-    return _Cost(median(each.server for each in costs), median(each.client for each in costs))
+def _median(costs: Sequence[_CycleCost]) -> _CycleCost:
+    return _CycleCost(median(each.server for each in costs), median(each.client for each in costs))
 
 
-def _row(name: str, costs: Sequence[_Cost], bare: Sequence[_Cost]) -> Sequence[str]:
+def _row(name: str, costs: Sequence[_CycleCost], bare: Sequence[_CycleCost]) -> Sequence[str]:
     middle = _median(costs)
     shares = [sum(each) / sum(base) for each, base in zip(costs, bare, strict=True)]
     return (name, milliseconds(middle.server, 2), milliseconds(middle.client, 2), *ratios(shares))

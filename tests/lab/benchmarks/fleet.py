@@ -16,7 +16,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from tests.lab.report import NOTHING, Scale, figure, milliseconds, table, tail
-from tests.lab.world.observe import HttpPort, Memory, cpu_seconds, memory
+from tests.lab.world.observe import HttpPort, ProcessMemory, cpu_seconds, memory
 from tests.lab.world.reaper import CYCLES, ReaperProcess, policy
 from tests.lab.world.server import LabServer
 from tests.postgres.proxy import Proxy
@@ -24,7 +24,7 @@ from tests.system.policies import policy_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Size:
+class _FleetSize:
     servers: Sequence[int]
     processes: Sequence[int]
     interval: int
@@ -38,8 +38,8 @@ class _Size:
     on_each: int = 25
 
 
-_SIZES: Final[Mapping[Scale, _Size]] = {
-    Scale.FULL: _Size(
+_SIZES: Final[Mapping[Scale, _FleetSize]] = {
+    Scale.FULL: _FleetSize(
         servers=(1, 50, 500),
         processes=(1, 2, 4),
         interval=10,
@@ -48,7 +48,7 @@ _SIZES: Final[Mapping[Scale, _Size]] = {
         hung_interval=2,
         hung_window=20,
     ),
-    Scale.SMOKE: _Size(
+    Scale.SMOKE: _FleetSize(
         servers=(2,),
         processes=(2,),
         interval=1,
@@ -121,7 +121,7 @@ class _Databases:
         return [self._servers[number].database(f"server {each}") for each in range(count)]
 
 
-class _Fleet(ReaperProcess):
+class _FleetReaper(ReaperProcess):
     """A reaper of many servers."""
 
     def __init__(
@@ -140,7 +140,7 @@ def _named(dsns: Sequence[str]) -> dict[str, str]:
     return {f"server-{number}": dsn for number, dsn in enumerate(dsns)}
 
 
-class _Taken(NamedTuple):
+class _FleetTaken(NamedTuple):
     """What was measured with one number of servers."""
 
     servers: int
@@ -148,12 +148,12 @@ class _Taken(NamedTuple):
     all_cycled: float
     cycles: int
     cpu: float
-    memory: Memory
+    memory: ProcessMemory
     bare: float
     delays: Sequence[float]
 
 
-def _fleets(databases: _Databases, folder: Path, size: _Size) -> str:
+def _fleets(databases: _Databases, folder: Path, size: _FleetSize) -> str:
     taken = [_measure(databases, folder, count, size) for count in size.servers]
     title = (
         f"Fleet: one process, {databases.sessions} sessions at each server, {_POLICIES} policies, interval "
@@ -165,7 +165,7 @@ def _fleets(databases: _Databases, folder: Path, size: _Size) -> str:
     return table(title, (*head, *more), [_row(each, taken[0], size) for each in taken])
 
 
-def _row(taken: _Taken, first: _Taken, size: _Size) -> Sequence[str]:
+def _row(taken: _FleetTaken, first: _FleetTaken, size: _FleetSize) -> Sequence[str]:
     servers, cycles = taken.servers - first.servers, taken.cycles - first.cycles
     each = (taken.cpu - first.cpu) / cycles if cycles > 0 else None
     return (
@@ -182,10 +182,10 @@ def _row(taken: _Taken, first: _Taken, size: _Size) -> Sequence[str]:
     )
 
 
-def _measure(databases: _Databases, folder: Path, count: int, size: _Size) -> _Taken:
+def _measure(databases: _Databases, folder: Path, count: int, size: _FleetSize) -> _FleetTaken:
     with ExitStack() as sessions, ExitStack() as stack:
         dsns = databases.some(count, sessions)
-        fleet = stack.enter_context(_Fleet(folder / f"{count} servers", _named(dsns), size.interval))
+        fleet = stack.enter_context(_FleetReaper(folder / f"{count} servers", _named(dsns), size.interval))
         answers = fleet.port.wait("/livez")
         all_cycled = answers + fleet.port.wait("/readyz")
         time.sleep(size.interval)  # the second snapshot comes sooner than the others
@@ -195,7 +195,7 @@ def _measure(databases: _Databases, folder: Path, count: int, size: _Size) -> _T
         held = memory(fleet.pid)
         delays = list(fleet.port.delays(seconds=size.window))
         stack.close()  # the bare connections take the place of its own
-        return _Taken(
+        return _FleetTaken(
             servers=count,
             answers=answers,
             all_cycled=all_cycled,
@@ -228,7 +228,7 @@ async def _query(link: AsyncConnection[tuple[Any, ...]]) -> None:
         await cursor.fetchall()
 
 
-def _sharded(databases: _Databases, folder: Path, size: _Size) -> str:
+def _sharded(databases: _Databases, folder: Path, size: _FleetSize) -> str:
     count = max(size.servers)
     with ExitStack() as sessions:
         dsns = _named(databases.some(count, sessions))
@@ -247,12 +247,12 @@ def _sharded(databases: _Databases, folder: Path, size: _Size) -> str:
     return table(title, head, rows)
 
 
-def _shards(folder: Path, count: int, dsns: Mapping[str, str], size: _Size) -> Sequence[str]:
+def _shards(folder: Path, count: int, dsns: Mapping[str, str], size: _FleetSize) -> Sequence[str]:
     with ExitStack() as stack:
         began = time.monotonic()
         folders = [(folder / f"shard {number} of {count}", f"{number}/{count}") for number in range(count)]
         shards = [
-            stack.enter_context(_Fleet(each, dsns, size.interval, "--shard", shard))
+            stack.enter_context(_FleetReaper(each, dsns, size.interval, "--shard", shard))
             for each, shard in folders
         ]
         for shard in shards:
@@ -277,7 +277,7 @@ def _shards(folder: Path, count: int, dsns: Mapping[str, str], size: _Size) -> S
     )
 
 
-def _beside_a_hung_one(databases: _Databases, folder: Path, size: _Size) -> str:
+def _beside_a_hung_one(databases: _Databases, folder: Path, size: _FleetSize) -> str:
     """Cycles of the others while one server answers, and while it does not, in turns in one process."""
     gaps: dict[str, list[float]] = {"all answer": [], "one hangs": []}
     delays: dict[str, list[float]] = {name: [] for name in gaps}
@@ -285,7 +285,7 @@ def _beside_a_hung_one(databases: _Databases, folder: Path, size: _Size) -> str:
         *others, one = databases.some(size.beside_a_hung_one + 1, stack)
         proxy = stack.enter_context(Proxy(one))
         dsns = {**_named(others), _HUNG: proxy.dsn(one)}
-        fleet = stack.enter_context(_Fleet(folder / _HUNG, dsns, size.hung_interval, level="debug"))
+        fleet = stack.enter_context(_FleetReaper(folder / _HUNG, dsns, size.hung_interval, level="debug"))
         for _ in range(size.rounds):
             proxy.restore()
             fleet.port.wait("/readyz")
@@ -309,7 +309,7 @@ def _beside_a_hung_one(databases: _Databases, folder: Path, size: _Size) -> str:
     return table(title, head, rows)
 
 
-def _gaps(fleet: _Fleet, since: float) -> Iterator[float]:
+def _gaps(fleet: _FleetReaper, since: float) -> Iterator[float]:
     moments: dict[str, list[float]] = defaultdict(list)
     for event in fleet.log.named(*CYCLES, since=since):
         moments[event.fields["server"]].append(event.at)

@@ -18,7 +18,7 @@ from typing import Final, Self
 import psycopg
 
 from reaper.telemetry import events
-from tests.lab.clients.session import TERMINATED, TIMED_OUT, Account, Session
+from tests.lab.clients.session import TERMINATED, TIMED_OUT, ClientSession, SessionAccount
 from tests.lab.report import NOTHING, Scale, milliseconds, table, tail
 from tests.lab.world.log import running
 from tests.lab.world.observe import cpu_seconds
@@ -27,7 +27,7 @@ from tests.lab.world.server import LabServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Size:
+class _LatenessSize:
     sessions: int
     """Of each way."""
     begin_within: float
@@ -38,9 +38,9 @@ class _Size:
     """Sessions without a policy, so that the safety limit does not hold back the last ones."""
 
 
-_SIZES: Final[Mapping[Scale, _Size]] = {
-    Scale.FULL: _Size(sessions=200, begin_within=60, interval=10, limit=12),
-    Scale.SMOKE: _Size(sessions=3, begin_within=0.5, interval=1, limit=1.5),
+_SIZES: Final[Mapping[Scale, _LatenessSize]] = {
+    Scale.FULL: _LatenessSize(sessions=200, begin_within=60, interval=10, limit=12),
+    Scale.SMOKE: _LatenessSize(sessions=3, begin_within=0.5, interval=1, limit=1.5),
 }
 _MIN_INTERVALS: Final = {f"reaper, min_interval {each:g} s": each for each in (1, 0.25, 0.02)}
 _NATIVE: Final = "idle_session_timeout"
@@ -55,7 +55,7 @@ _SEED: Final = 12
 
 
 @dataclass(slots=True, kw_only=True)
-class _Cost:
+class _LatenessCost:
     """The snapshots that a way has taken, and its CPU on the server and here."""
 
     snapshots: int = 0
@@ -71,10 +71,12 @@ def run(scale: Scale, major: int) -> Iterator[str]:
         server.role(_NATIVE, idle_session_timeout=f"{size.limit}s")
         server.role(_POLLING)
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        reapers = [stack.enter_context(_Reaper(server, folder, role, size)) for role in _MIN_INTERVALS]
+        reapers = [
+            stack.enter_context(_LatenessReaper(server, folder, role, size)) for role in _MIN_INTERVALS
+        ]
         ways = [_NATIVE, *_MIN_INTERVALS, _POLLING]
-        late = asyncio.run(_measured(server, ways, size, polling := _Cost()))
-        costs = {_NATIVE: _Cost(), _POLLING: polling} | {each.role: each.cost() for each in reapers}
+        late = asyncio.run(_measured(server, ways, size, polling := _LatenessCost()))
+        costs = {_NATIVE: _LatenessCost(), _POLLING: polling} | {each.role: each.cost() for each in reapers}
     title = (
         f"Lateness: {size.sessions} sessions each, idle for {size.limit:g} s, interval {size.interval} s; "
         "the end that the client receives minus the deadline"
@@ -83,17 +85,18 @@ def run(scale: Scale, major: int) -> Iterator[str]:
     yield table(title, head, [_row(way, late[way], costs[way]) for way in ways])
 
 
-def _row(way: str, late: Sequence[float], cost: _Cost) -> Sequence[str]:
+def _row(way: str, late: Sequence[float], cost: _LatenessCost) -> Sequence[str]:
     cpu = (NOTHING if each is None else milliseconds(each, 0) for each in (cost.server, cost.client))
     return (way, str(len(late)), *tail([1000 * each for each in late], "ms"), str(cost.snapshots), *cpu)
 
 
 async def _measured(
-    server: LabServer, ways: Sequence[str], size: _Size, polling: _Cost
+    server: LabServer, ways: Sequence[str], size: _LatenessSize, polling: _LatenessCost
 ) -> Mapping[str, Sequence[float]]:
     port = server.port
     bystanders = [
-        await Session.open(port, Account(kind="bystander"), role="other") for _ in range(size.bystanders)
+        await ClientSession.open(port, SessionAccount(kind="bystander"), role="other")
+        for _ in range(size.bystanders)
     ]
     dice = Random(_SEED)  # noqa: S311 (the same moments in every run)
     sessions = [
@@ -119,19 +122,19 @@ async def _measured(
     }
 
 
-async def _session(port: int, way: str, begins_in: float) -> Account:
+async def _session(port: int, way: str, begins_in: float) -> SessionAccount:
     """One session from its beginning to its end."""
     await asyncio.sleep(begins_in)
-    account = Account(kind=way)
-    session = await Session.open(port, account, role=way)
+    account = SessionAccount(kind=way)
+    session = await ClientSession.open(port, account, role=way)
     await session.ended.wait()
     return account
 
 
-class _Reaper:
+class _LatenessReaper:
     """A reaper that ends the sessions of one role."""
 
-    def __init__(self, server: LabServer, folder: Path, role: str, size: _Size) -> None:
+    def __init__(self, server: LabServer, folder: Path, role: str, size: _LatenessSize) -> None:
         self.role = server.role(role)
         self._server = server
         self._database = f"beside {role}"
@@ -151,16 +154,16 @@ class _Reaper:
     def __exit__(self, *_: object) -> None:
         self._process.__exit__()
 
-    def cost(self) -> _Cost:
+    def cost(self) -> _LatenessCost:
         """Since its first cycle, with its end."""
         server, client = (now - then for now, then in zip(self._spent(), self._before, strict=True))
-        return _Cost(snapshots=self._process.stop() - 1, server=server, client=client)
+        return _LatenessCost(snapshots=self._process.stop() - 1, server=server, client=client)
 
     def _spent(self) -> tuple[float, float]:
         return cpu_seconds(self._backend), cpu_seconds(self._process.pid)
 
 
-async def _poll(dsn: str, size: _Size, cost: _Cost) -> None:
+async def _poll(dsn: str, size: _LatenessSize, cost: _LatenessCost) -> None:
     """What cron would do, on a held connection: one statement each interval."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         while True:

@@ -9,7 +9,7 @@ from typing import Final
 
 import yaml
 
-from tests.lab.clients.crowd import Crowd
+from tests.lab.clients.crowd import IdleCrowd
 from tests.lab.clients.sleepers import ROOT
 from tests.lab.report import NOTHING, Scale, figure, table
 from tests.lab.world.observe import HttpPort, memory
@@ -19,16 +19,16 @@ from tests.system.policies import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Size:
+class _MemorySize:
     seconds: float
     renamed: int
     """Sessions that change their application name every second."""
 
 
-_SIZES: Final[Mapping[Scale, _Size]] = {
+_SIZES: Final[Mapping[Scale, _MemorySize]] = {
     # More than a million names.
-    Scale.FULL: _Size(seconds=1_200, renamed=850),
-    Scale.SMOKE: _Size(seconds=1, renamed=5),
+    Scale.FULL: _MemorySize(seconds=1_200, renamed=850),
+    Scale.SMOKE: _MemorySize(seconds=1, renamed=5),
 }
 _POLICIES: Final = 20
 _AT_ONCE: Final = 10
@@ -56,7 +56,7 @@ def run(scale: Scale, major: int) -> Iterator[str]:
     )
 
 
-def _little(server: LabServer, folder: Path, size: _Size) -> Sequence[str]:
+def _little(server: LabServer, folder: Path, size: _MemorySize) -> Sequence[str]:
     text = rules(server.dsn_of(REAPER), *_policies(1), interval=1)
     with ReaperProcess(folder / "little", text, "--listen", "off", log_level="debug") as reaper:
         reaper.wait(*CYCLES)
@@ -65,7 +65,9 @@ def _little(server: LabServer, folder: Path, size: _Size) -> Sequence[str]:
         return ("1 policy, no HTTP", str(cycles), *[NOTHING] * 2, *_held(reaper))
 
 
-def _everything(server: LabServer, beside: LabServer, folder: Path, size: _Size) -> Iterator[Sequence[str]]:
+def _everything(
+    server: LabServer, beside: LabServer, folder: Path, size: _MemorySize
+) -> Iterator[Sequence[str]]:
     port = HttpPort()
     dry_run = policy("dry-run", 0.05, mode="dry-run", role=["app"], keys=NO_LIMITS)
     # Its candidates are decided in every cycle, and skipped.
@@ -79,7 +81,7 @@ def _everything(server: LabServer, beside: LabServer, folder: Path, size: _Size)
     reaper = ReaperProcess(
         folder / "all", text + yaml.safe_dump({"notify": [hook]}), *options, log_level="debug"
     )
-    with reaper, Crowd(server.port) as visitors, Crowd(server.port) as renamed_sessions:
+    with reaper, IdleCrowd(server.port) as visitors, IdleCrowd(server.port) as renamed_sessions:
         renamed_sessions.open(size.renamed, ["other"])
         names = _Names(visitors, renamed_sessions, size)
         reaper.wait(*CYCLES)
@@ -99,7 +101,7 @@ def _everything(server: LabServer, beside: LabServer, folder: Path, size: _Size)
 class _Names:
     """Clients with new names: visitors all the time, and once a second all renamed sessions."""
 
-    def __init__(self, visitors: Crowd, renamed: Crowd, size: _Size) -> None:
+    def __init__(self, visitors: IdleCrowd, renamed: IdleCrowd, size: _MemorySize) -> None:
         self._visitors = visitors
         self._renamed = renamed
         self._size = size

@@ -27,7 +27,7 @@ _PYTHON: Final = "python -c pass"
 _PSQL: Final = "psql -c"
 
 
-class _Command(NamedTuple):
+class _StartCommand(NamedTuple):
     """A command and the folder in which it runs."""
 
     words: Sequence[str]
@@ -62,24 +62,24 @@ def run(scale: Scale, major: int) -> Iterator[str]:
     yield table(title, ("", "CPU, median", "least", "p90", "to python", "to psql"), rows)
 
 
-def _commands(folder: Path, dsn: str, major: int) -> Iterator[tuple[str, _Command]]:
+def _commands(folder: Path, dsn: str, major: int) -> Iterator[tuple[str, _StartCommand]]:
     named, unnamed = folder / "named", folder / "unnamed"
     for each in (named, unnamed):
         each.mkdir()
     (named / FILE).write_bytes((ROOT / FILE).read_bytes())
     (unnamed / FILE).write_text(policy_file(policy("leaked", 1, role=["app"])), encoding="utf-8")
     reaper = find("reaper")
-    yield _PYTHON, _Command((sys.executable, "-c", "pass"), named)
-    yield "reaper --help", _Command((reaper, "--help"), named)
-    yield "reaper check, the shipped file", _Command((reaper, "check", "--offline"), named)
-    yield "reaper check, a file without servers", _Command((reaper, "check", "--offline"), unnamed)
-    yield "reaper once", _Command((reaper, "once", "--dsn", dsn, "--log-level", "error"), unnamed)
+    yield _PYTHON, _StartCommand((sys.executable, "-c", "pass"), named)
+    yield "reaper --help", _StartCommand((reaper, "--help"), named)
+    yield "reaper check, the shipped file", _StartCommand((reaper, "check", "--offline"), named)
+    yield "reaper check, a file without servers", _StartCommand((reaper, "check", "--offline"), unnamed)
+    yield "reaper once", _StartCommand((reaper, "once", "--dsn", dsn, "--log-level", "error"), unnamed)
     if psql := tool("psql", major=major):
         question = "SELECT pid FROM pg_stat_activity WHERE state = 'idle'"
-        yield _PSQL, _Command((str(psql), "-qAtX", "-c", question, dsn), named)
+        yield _PSQL, _StartCommand((str(psql), "-qAtX", "-c", question, dsn), named)
 
 
-def _cost(command: _Command, environment: Mapping[str, str]) -> float:
+def _cost(command: _StartCommand, environment: Mapping[str, str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command.words, cwd=command.folder, env=environment, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -24,7 +24,7 @@ from tests.postgres.proxy import Proxy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Size:
+class _TakeoverSize:
     pairs: int
     """As many losses of each kind."""
     intervals: Sequence[int]
@@ -33,9 +33,9 @@ class _Size:
 
 
 _KILL, _FREEZE, _CUT = "kill -9", "SIGSTOP", "network cut"
-_SIZES: Final[Mapping[Scale, _Size]] = {
-    Scale.FULL: _Size(pairs=20, intervals=(5, 10), ways=(_KILL, _FREEZE, _CUT)),
-    Scale.SMOKE: _Size(pairs=1, intervals=(1,), ways=(_KILL,)),
+_SIZES: Final[Mapping[Scale, _TakeoverSize]] = {
+    Scale.FULL: _TakeoverSize(pairs=20, intervals=(5, 10), ways=(_KILL, _FREEZE, _CUT)),
+    Scale.SMOKE: _TakeoverSize(pairs=1, intervals=(1,), ways=(_KILL,)),
 }
 _LEASE_INTERVALS: Final = 3
 _SHORTEST_LEASE: Final = 15
@@ -54,7 +54,7 @@ def run(scale: Scale, major: int) -> Iterator[str]:
     yield table(title, head, rows)
 
 
-def _rows(interval: int, size: _Size, major: int) -> Iterator[Sequence[str]]:
+def _rows(interval: int, size: _TakeoverSize, major: int) -> Iterator[Sequence[str]]:
     with LabServer(major) as server, ExitStack() as stack, ThreadPoolExecutor(size.pairs) as threads:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         names = [str(number) for number in range(size.pairs)]

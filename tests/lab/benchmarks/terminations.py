@@ -20,7 +20,7 @@ from typing import Final, LiteralString, NamedTuple, Self
 import psycopg
 
 from reaper.telemetry import events
-from tests.lab.clients.crowd import Crowd
+from tests.lab.clients.crowd import IdleCrowd
 from tests.lab.judge.audit_log import OUTCOME
 from tests.lab.report import Scale, milliseconds, ratios, table
 from tests.lab.world.log import GrowingFile
@@ -31,7 +31,7 @@ from tests.postgres.waiting import until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Size:
+class _TerminationsSize:
     terminations: Sequence[int]
     bystanders: int
     rounds: int
@@ -41,9 +41,11 @@ class _Size:
     """Of the table that sessions have read."""
 
 
-_SIZES: Final[Mapping[Scale, _Size]] = {
-    Scale.FULL: _Size(terminations=(1, 100, 1_000), bystanders=1_000, rounds=7, idle_for=5, pages=3_000),
-    Scale.SMOKE: _Size(terminations=(2,), bystanders=2, rounds=1, idle_for=2, pages=10),
+_SIZES: Final[Mapping[Scale, _TerminationsSize]] = {
+    Scale.FULL: _TerminationsSize(
+        terminations=(1, 100, 1_000), bystanders=1_000, rounds=7, idle_for=5, pages=3_000
+    ),
+    Scale.SMOKE: _TerminationsSize(terminations=(2,), bystanders=2, rounds=1, idle_for=2, pages=10),
 }
 _LEAKED: Final = "leaked"
 _UNGUARDED: Final[LiteralString] = """
@@ -68,7 +70,7 @@ _WORK: Final[Mapping[str, Sequence[str]]] = {
 }
 
 
-class _Taken(NamedTuple):
+class _TerminationsTaken(NamedTuple):
     """Seconds of one round: until all sessions were gone and until all was logged, and the CPU."""
 
     gone: float
@@ -85,7 +87,7 @@ def run(scale: Scale, major: int) -> Iterator[str]:
         for role in (_LEAKED, "bystander"):
             server.role(role)
         server.run(*_STOCK, f"INSERT INTO stock SELECT '' FROM generate_series(1, {size.pages})")  # noqa: S608
-        bystanders = stack.enter_context(Crowd(server.port))
+        bystanders = stack.enter_context(IdleCrowd(server.port))
         bystanders.open(size.bystanders, ["bystander"])
         folder = Path(stack.enter_context(TemporaryDirectory()))
         measured = stack.enter_context(_Measured(server, folder, size))
@@ -102,7 +104,7 @@ def run(scale: Scale, major: int) -> Iterator[str]:
 class _Measured:
     """The reaper and the connection of the unguarded statement."""
 
-    def __init__(self, server: LabServer, folder: Path, size: _Size) -> None:
+    def __init__(self, server: LabServer, folder: Path, size: _TerminationsSize) -> None:
         self._server = server
         self._size = size
         port = HttpPort()
@@ -125,7 +127,7 @@ class _Measured:
     def rows(self, count: int, work: Sequence[str]) -> Iterator[Sequence[str]]:
         """The rows of a table for this number of terminations."""
         names = ("one unguarded statement", "the guarded statements alone", "a cycle of the reaper")
-        rounds = list[Sequence[_Taken]]()
+        rounds = list[Sequence[_TerminationsTaken]]()
         first = -1 if self._size.rounds > 1 else 0  # a round that prepares the statements
         for number in range(first, self._size.rounds):
             unguarded = self._unguarded(count, work)
@@ -136,9 +138,9 @@ class _Measured:
             shares = [taken.gone / first[0].gone for taken, first in zip(each, rounds, strict=True)]
             yield (f"{count:,}, {name}", *medians, *ratios(shares))
 
-    def _unguarded(self, count: int, work: Sequence[str]) -> _Taken:
+    def _unguarded(self, count: int, work: Sequence[str]) -> _TerminationsTaken:
         link, backend = self._connection, self._connection.info.backend_pid
-        with Crowd(self._server.port) as crowd:
+        with IdleCrowd(self._server.port) as crowd:
             self._open(crowd, count, work)
             self._reaper.send(SIGSTOP)
             time.sleep(0.15)
@@ -148,20 +150,22 @@ class _Measured:
                 time.sleep(_POLL)
             gone = time.monotonic() - began
             self._reaper.send(SIGCONT)
-        return _Taken(gone, gone, cpu_seconds(backend) - server, time.process_time() - client)
+        return _TerminationsTaken(gone, gone, cpu_seconds(backend) - server, time.process_time() - client)
 
-    def _guarded(self, count: int, work: Sequence[str]) -> tuple[_Taken, _Taken]:
+    def _guarded(self, count: int, work: Sequence[str]) -> tuple[_TerminationsTaken, _TerminationsTaken]:
         """One round: of it the guarded statements alone, and all of it."""
         for _ in range(_ATTEMPTS):
             try:
-                with Crowd(self._server.port) as crowd:
+                with IdleCrowd(self._server.port) as crowd:
                     return self._cycle(crowd, count, work)
             except OSError:  # a busy machine: some were terminated while others were opened
                 self._reaper.send(SIGCONT)
         message = "sessions cannot be opened as fast as they become due"
         raise RuntimeError(message)
 
-    def _cycle(self, crowd: Crowd, count: int, work: Sequence[str]) -> tuple[_Taken, _Taken]:
+    def _cycle(
+        self, crowd: IdleCrowd, count: int, work: Sequence[str]
+    ) -> tuple[_TerminationsTaken, _TerminationsTaken]:
         self._open(crowd, count, work)
         seen = self._port.cycles() + 2  # nothing is terminated at first sight
 
@@ -187,10 +191,10 @@ class _Measured:
             min(_times(outcomes, "looked_again_at")),
             max(_times(outcomes, "outcome_at")),
         )
-        cycle = _Taken(gone - began, acted.at - began, *cpu)
-        return _Taken(gone - guarded, gone - guarded, *cpu), cycle
+        cycle = _TerminationsTaken(gone - began, acted.at - began, *cpu)
+        return _TerminationsTaken(gone - guarded, gone - guarded, *cpu), cycle
 
-    def _open(self, crowd: Crowd, count: int, work: Sequence[str]) -> None:
+    def _open(self, crowd: IdleCrowd, count: int, work: Sequence[str]) -> None:
         """Open them in batches, so that the first are used again before they are due."""
         for opened in range(0, count, _BATCH):
             crowd.open(min(_BATCH, count - opened), [_LEAKED], work=work)

@@ -11,7 +11,7 @@ from typing import Final
 
 from tests.lab.clients.sleepers import Habits, Sleepers
 from tests.lab.judge.audit_log import INTENT, OUTCOME, AuditLog
-from tests.lab.judge.server_log import COUNTS_SINCE, Termination, sessions_killed, terminated
+from tests.lab.judge.server_log import COUNTS_SINCE, LoggedTermination, sessions_killed, terminated
 from tests.lab.world.log import LineCounter
 from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
 from tests.lab.world.server import LabServer
@@ -97,11 +97,11 @@ class AuditedReaper(ReaperProcess):
         self.await_lines(INTENT_LINE)  # what was left open is settled by then, and signals are handled
         self.finish()
 
-    def terminated(self) -> list[Termination]:
+    def terminated(self) -> list[LoggedTermination]:
         """The terminations of its clients, by the server's log."""
         return terminated(self._server, f"{self.name}.")
 
-    def judged(self, *, gaps: bool = False) -> tuple[AuditLog, list[Termination], list[str]]:
+    def judged(self, *, gaps: bool = False) -> tuple[AuditLog, list[LoggedTermination], list[str]]:
         """The audit log, the terminations, and everything in which they differ; gaps may be permitted."""
         log, ended = AuditLog.read(*self.files), self.terminated()
         broken = [*log.disagreements(ended), *self._counter_differs(len(ended)), *self._commands_object()]

@@ -20,7 +20,7 @@ from typing import Final
 from tests.lab.clients.session import SessionKey
 from tests.lab.clients.sleepers import Sleepers
 from tests.lab.judge.audit_log import AuditLog
-from tests.lab.judge.server_log import Termination
+from tests.lab.judge.server_log import LoggedTermination
 from tests.lab.judge.server_log import terminated as logged_terminations
 from tests.lab.report import Report, figures
 from tests.lab.world.server import LabServer
@@ -121,7 +121,7 @@ class _Runs:
         self.reaper.await_lines(INTENT_LINE, self._dice.randrange(1, _MAX_BATCHES))
         time.sleep(self._dice.expovariate(1 / (_ANY_TIME if moment is _Moment.ANY else _AFTER_INTENTS)))
 
-    def stages(self, terminations: Collection[Termination]) -> Counter[str]:
+    def stages(self, terminations: Collection[LoggedTermination]) -> Counter[str]:
         """Where in its cycle each run was when it was killed."""
         ended = {each.key: each.seconds for each in terminations}
         begins = [*(crash.began for crash in self.crashes), self._last_began]

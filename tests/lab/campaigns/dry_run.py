@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from tests.lab.clients.kinds import Clients
-from tests.lab.clients.session import Account, Use, wall
+from tests.lab.clients.kinds import LabClients
+from tests.lab.clients.session import SessionAccount, Use, wall
 from tests.lab.judge.audit_log import FATE, OUTCOME
 from tests.lab.report import Report, table
 from tests.lab.world.log import running, wait_until
@@ -33,10 +33,10 @@ _RESULTS: Final = ("unused", "left", "revived")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Choice:
+class _WatchedChoice:
     """One would-be termination, the last report about it, and the account of its client."""
 
-    account: Account
+    account: SessionAccount
     at: float
     result: str
     result_at: float
@@ -64,13 +64,13 @@ def dry_run(*, minutes: float, several: int, seed: int, major: int) -> Report:
         text = rules(server.dsn_of(REAPER), idle, interval=1, min_interval=0.05, name="shop")
         reaper = ReaperProcess(folder, text, "--dry-run", "--listen", "off", log_level="warning")
         stack.enter_context(reaper)
-        clients = Clients(lambda: server.port, limit=_LIMIT, seed=seed, database="shop")
+        clients = LabClients(lambda: server.port, limit=_LIMIT, seed=seed, database="shop")
         asyncio.run(_live(clients, reaper, 60 * minutes, several))
         report = json.loads(reaper.command("rehearsal", reaper.audit.name, "--output", "json").out)
         return _judged(list(_choices(reaper.audit, clients.accounts)), report["policies"][0])
 
 
-async def _live(clients: Clients, reaper: ReaperProcess, seconds: float, several: int) -> None:
+async def _live(clients: LabClients, reaper: ReaperProcess, seconds: float, several: int) -> None:
     async with running(clients.run(dict.fromkeys(_KINDS, several))):
         await asyncio.sleep(seconds)  # the length of the campaign; nothing is waited for
         clients.paused = True
@@ -90,13 +90,13 @@ def _entries(audit: Path, event: str) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _choices(audit: Path, accounts: Sequence[Account]) -> Iterator[_Choice]:
+def _choices(audit: Path, accounts: Sequence[SessionAccount]) -> Iterator[_WatchedChoice]:
     known = {(account.pid, account.began): account for account in accounts}
     reports = {entry["intent"]: entry for entry in _entries(audit, FATE)}
     for entry in _entries(audit, OUTCOME):
         none = {"fate": "missing", "fate_at": entry["server_time"], "used_at": None, "unseen_s": 0.0}
         report = reports.get(entry["intent"], none)
-        yield _Choice(
+        yield _WatchedChoice(
             account=known[entry["pid"], round(_time(entry["backend_start"]) * 1e6)],
             at=_time(entry["server_time"]),
             result=report["fate"],
@@ -110,7 +110,7 @@ def _time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _was_revived(choice: _Choice) -> str | None:
+def _was_revived(choice: _WatchedChoice) -> str | None:
     if choice.used is None:
         return "it was never used again"
     at = choice.used_at or 0
@@ -118,7 +118,7 @@ def _was_revived(choice: _Choice) -> str | None:
     return None if near else "it was used at another time"
 
 
-def _has_left(choice: _Choice) -> str | None:
+def _has_left(choice: _WatchedChoice) -> str | None:
     if choice.account.closed_at is None:
         return "it is still there"
     if choice.used and wall(choice.used.sent) < choice.result_at - choice.unseen - _CLOCKS:
@@ -126,7 +126,7 @@ def _has_left(choice: _Choice) -> str | None:
     return None
 
 
-def _was_unused(choice: _Choice) -> str | None:
+def _was_unused(choice: _WatchedChoice) -> str | None:
     if choice.account.closed_at is not None:
         return "it was closed"
     used = choice.used and wall(choice.used.answered) < choice.result_at - _CLOCKS
@@ -136,7 +136,7 @@ def _was_unused(choice: _Choice) -> str | None:
 _CHECKS: Final = {"revived": _was_revived, "left": _has_left, "unused": _was_unused}
 
 
-def _judged(choices: Sequence[_Choice], report: Mapping[str, Any]) -> Report:
+def _judged(choices: Sequence[_WatchedChoice], report: Mapping[str, Any]) -> Report:
     broken = [
         f"{each.account.kind} {each.account.pid} is reported as {each.result}, and {each.disagreement}"
         for each in choices
@@ -174,7 +174,7 @@ def _judged(choices: Sequence[_Choice], report: Mapping[str, Any]) -> Report:
     return Report(tables=tables, counted=counted, broken=broken)
 
 
-def _by_kind(choices: Sequence[_Choice]) -> str:
+def _by_kind(choices: Sequence[_WatchedChoice]) -> str:
     counts = Counter((each.account.kind, each.result) for each in choices)
     used = Counter(each.account.kind for each in choices if each.used)
     rows = [(kind, *(str(counts[kind, result]) for result in _RESULTS), str(used[kind])) for kind in _KINDS]

@@ -37,7 +37,7 @@ Observe = Callable[[], Act]
 
 
 @dataclass(slots=True)
-class _Toll:
+class _PidToll:
     """What one tool did to newcomers."""
 
     newcomers: int = 0
@@ -84,8 +84,8 @@ def _by_pid(admin: psycopg.Connection, statement: LiteralString) -> Act:
     return lambda: admin.execute(statement, (pid,))
 
 
-def _tried(observe: Observe, client: str, pids: int, admin: psycopg.Connection) -> _Toll:
-    toll = _Toll()
+def _tried(observe: Observe, client: str, pids: int, admin: psycopg.Connection) -> _PidToll:
+    toll = _PidToll()
     session = psycopg.connect(client, autocommit=True)
     while toll.newcomers < pids:
         pid = session.info.backend_pid

@@ -19,7 +19,7 @@ import psycopg
 from tests.lab.clients.session import TIMED_OUT
 from tests.lab.clients.sleepers import Habits, Sleepers
 from tests.lab.judge.audit_log import AuditLog
-from tests.lab.judge.server_log import Termination, terminated
+from tests.lab.judge.server_log import LoggedTermination, terminated
 from tests.lab.report import Report, at_most, table
 from tests.lab.world.log import LineCounter
 from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
@@ -51,7 +51,7 @@ _PATIENCE: Final = 6 * 3600.0
 
 
 @dataclass(slots=True)
-class Toll:
+class RaceToll:
     """What one tool did to its clients."""
 
     acts: int = 0
@@ -137,7 +137,7 @@ def race(*, acts: int, seed: int, major: int) -> Report:
     executing = Counter(_tool(each) for each in ended if each.executing)
     hit = {each.application for each in ended if each.executing}
     tolls = {
-        name: Toll(executing=executing[name], crossed=len(set(summaries[name].unanswered) - hit))
+        name: RaceToll(executing=executing[name], crossed=len(set(summaries[name].unanswered) - hit))
         for name in _TITLES
     }
     tolls[_REAPER].acts = len(log.keys("terminated", "unknown", "signalled"))
@@ -177,11 +177,11 @@ def _reaper(folder: Path, dsn: str) -> ReaperProcess:
     return ReaperProcess(folder / "reaper", text, "--listen", "off", log_level="warning")
 
 
-def _tool(each: Termination) -> str:
+def _tool(each: LoggedTermination) -> str:
     return each.application.partition(".")[0]
 
 
-def _broken(log: AuditLog, toll: Toll, ended: Collection[Termination]) -> list[str]:
+def _broken(log: AuditLog, toll: RaceToll, ended: Collection[LoggedTermination]) -> list[str]:
     broken = log.disagreements(each for each in ended if _tool(each) == _REAPER)
     if bystanders := sum(_tool(each) == _BYSTANDER for each in ended):
         broken.append(f"{bystanders} bystanders terminated")
@@ -190,7 +190,7 @@ def _broken(log: AuditLog, toll: Toll, ended: Collection[Termination]) -> list[s
     return broken
 
 
-def _shown(tolls: Mapping[str, Toll], statements: int) -> str:
+def _shown(tolls: Mapping[str, RaceToll], statements: int) -> str:
     title = (
         f"Race: {statements:,} statements by sessions that sleep for {_WAKES_AFTER * 1_000:.0f} ms (mean), "
         f"limit {_IDLE_FOR * 1_000:.0f} ms, {_BYSTANDERS} bystanders"

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
-from tests.lab.clients.kinds import Clients
+from tests.lab.clients.kinds import LabClients
 from tests.lab.report import Report, figure, figures, quantile, table
 from tests.lab.world.log import LineCounter, running, wait_until
 from tests.lab.world.reaper import ReaperProcess, policy, rules
@@ -34,7 +34,7 @@ _CLIENTS: Final = {
 _PATIENCE: Final = 3_600.0
 
 
-class _Choice(NamedTuple):
+class _ReplayedChoice(NamedTuple):
     """One would-be termination."""
 
     pid: int
@@ -58,7 +58,7 @@ def replay(*, acts: int, seed: int, major: int, every: str = "5s") -> Report:
 
 async def _live(server: LabServer, reaper: ReaperProcess, acts: int, seed: int) -> None:
     counter = LineCounter(reaper.audit, b'"outcome": "rehearsed"')
-    clients = Clients(lambda: server.port, limit=_LIMIT, seed=seed, database=_NAME)
+    clients = LabClients(lambda: server.port, limit=_LIMIT, seed=seed, database=_NAME)
     async with running(clients.run(_CLIENTS)):
         await wait_until(lambda: counter.count() >= acts or not reaper.running, within=_PATIENCE)
         # Before the clients end: the history would show an end that no cycle has seen.
@@ -98,10 +98,12 @@ def _judged(folder: Path, found: Mapping[str, Any], complaints: str) -> Report:
     return Report(tables=tables, counted=counted, broken=broken)
 
 
-def _choices(path: Path, time: str, **wanted: str) -> Mapping[_Choice, datetime]:
+def _choices(path: Path, time: str, **wanted: str) -> Mapping[_ReplayedChoice, datetime]:
     entries = (json.loads(line) for line in path.read_text(encoding="ascii").splitlines())
     return {
-        _Choice(*(entry[name] for name in _Choice._fields)): datetime.fromisoformat(entry[time])
+        _ReplayedChoice(*(entry[name] for name in _ReplayedChoice._fields)): datetime.fromisoformat(
+            entry[time]
+        )
         for entry in entries
         if all(entry.get(key) == value for key, value in wanted.items())
     }

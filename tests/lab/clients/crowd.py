@@ -13,7 +13,7 @@ _SPARE_FILES: Final = 200
 _NAMES: Final = 20
 
 
-class Crowd:
+class IdleCrowd:
     """Idle sessions; used from one thread and outside of event loops."""
 
     def __init__(self, port: int) -> None:

@@ -77,7 +77,7 @@ class Use(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Account:
+class SessionAccount:
     """What a client knows of one session of its own."""
 
     kind: str
@@ -122,10 +122,10 @@ def wall(monotonic: float) -> float:
     return monotonic + time.time() - time.monotonic()
 
 
-class Session(asyncio.Protocol):
+class ClientSession(asyncio.Protocol):
     """A session that learns at once that the server has ended it."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: SessionAccount) -> None:
         self.account = account
         self.ended = asyncio.Event()
         self.row: list[bytes] = []
@@ -136,7 +136,13 @@ class Session(asyncio.Protocol):
 
     @classmethod
     async def open(
-        cls, at: Address, account: Account, *, role: str, application: str = "", database: str = "postgres"
+        cls,
+        at: Address,
+        account: SessionAccount,
+        *,
+        role: str,
+        application: str = "",
+        database: str = "postgres",
     ) -> Self:
         """Log in, and ask for the session's identity; NotServed if that fails."""
         session = cls(account)

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple, Self
 
-from .session import TERMINATED, TIMED_OUT, Account, NotServed, Session
+from .session import TERMINATED, TIMED_OUT, ClientSession, NotServed, SessionAccount
 
 ROOT: Final = Path(__file__).parents[3]
 _RETRY: Final = 0.02
@@ -121,9 +121,9 @@ class _Process:
             if self._habits.returns_after:
                 await asyncio.sleep(self._random.expovariate(1 / self._habits.returns_after))
             name = f"{self._habits.name}.{next(self._numbers)}"
-            account = Account(kind=name)
+            account = SessionAccount(kind=name)
             try:
-                session = await Session.open(
+                session = await ClientSession.open(
                     self._habits.socket,
                     account,
                     role=self._habits.role,
@@ -138,7 +138,7 @@ class _Process:
             except NotServed:
                 self._count(name, account)
 
-    async def _behave(self, session: Session) -> None:
+    async def _behave(self, session: ClientSession) -> None:
         while True:
             if await self._ends_within(session, self._sleep()):
                 raise NotServed
@@ -153,7 +153,7 @@ class _Process:
     def _sleep(self) -> float | None:
         return self._random.expovariate(1 / self._habits.wakes_after) if self._habits.works_for else None
 
-    async def _ends_within(self, session: Session, seconds: float | None) -> bool:
+    async def _ends_within(self, session: ClientSession, seconds: float | None) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 await session.ended.wait()
@@ -161,7 +161,7 @@ class _Process:
             pass
         return session.ended.is_set()
 
-    def _count(self, name: str, account: Account) -> None:
+    def _count(self, name: str, account: SessionAccount) -> None:
         self.ends[account.sqlstate] += 1
         if account.waiting and account.sqlstate in {TERMINATED, TIMED_OUT}:
             self.unanswered.append(name)

@@ -17,12 +17,12 @@ from tests.lab.judge.audit_log import AuditLog
 from tests.lab.judge.server_log import terminations
 from tests.lab.judge.terminations import judge
 from tests.lab.report import Machine
-from tests.lab.world.isolation import Place, isolate
+from tests.lab.world.isolation import Isolation, isolate
 
 from . import of_clocks, of_files, of_link, of_reaper, of_role, of_server
-from .report import Outcome, collect, shown
+from .report import RunResult, collect, shown
 from .rounds import Fault, Round, rounds
-from .world import Size, World
+from .world import FaultWorld, LoadSize
 
 _FAULTS: Final[Sequence[Fault]] = (
     *of_server.FAULTS,
@@ -37,9 +37,9 @@ _FEW: Final = dict.fromkeys(
     1,
 )
 _MORE: Final = dict.fromkeys(("forgotten", "allowlisted", "listening", "locking"), 2)
-_SIZES: Final[Mapping[str, Size]] = {
-    "smoke": Size(clients={**_FEW, "pooled": 2, "leaked": 2, "napping": 2}, repeats=2),
-    "full": Size(clients={**_FEW, **_MORE, "pooled": 6, "leaked": 3, "napping": 8, "job": 3}, repeats=6),
+_SIZES: Final[Mapping[str, LoadSize]] = {
+    "smoke": LoadSize(clients={**_FEW, "pooled": 2, "leaked": 2, "napping": 2}, repeats=2),
+    "full": LoadSize(clients={**_FEW, **_MORE, "pooled": 6, "leaked": 3, "napping": 8, "job": 3}, repeats=6),
 }
 _MINUTE: Final = 60
 _NOTHING_TO_DO: Final = 2
@@ -79,7 +79,7 @@ def faults(*, listing: bool, keep: bool, only: str, **options: Any) -> None:  # 
     sys.exit(bool(violations))
 
 
-def _possible(chosen: Sequence[Fault], place: Place) -> list[Fault]:
+def _possible(chosen: Sequence[Fault], place: Isolation) -> list[Fault]:
     """The faults that are possible on this machine; the others are printed with what they lack."""
     missing = {each.name: each.missing(place) for each in chosen}
     for name, what in missing.items():
@@ -92,7 +92,7 @@ def _possible(chosen: Sequence[Fault], place: Place) -> list[Fault]:
 
 
 async def _run(
-    place: Place,
+    place: Isolation,
     chosen: Sequence[Fault],
     *,
     seed: int,
@@ -105,7 +105,7 @@ async def _run(
         count = len(chosen)
     done: list[Round] = []
     deadline = time.monotonic() + minutes * _MINUTE if minutes else float("inf")
-    async with World(major=major, seed=seed, size=_SIZES[scale], place=place) as world:
+    async with FaultWorld(major=major, seed=seed, size=_SIZES[scale], place=place) as world:
         async for each in rounds(world, chosen, Random(seed)):  # noqa: S311 (a repeatable choice)
             done.append(each)
             _echo(each)
@@ -118,7 +118,7 @@ async def _run(
     return outcome.violations
 
 
-async def _judged(world: World, done: Sequence[Round]) -> Outcome:
+async def _judged(world: FaultWorld, done: Sequence[Round]) -> RunResult:
     files = [path for reaper in world.reapers for path in reaper.audit_files]
     logs = await world.server_logs()
     found = judge(
@@ -127,7 +127,7 @@ async def _judged(world: World, done: Sequence[Round]) -> Outcome:
         AuditLog.read(*files),
         by_others=world.by_others,
     )
-    return Outcome(world=world, rounds=done, found=found, evidence=await collect(world.reapers))
+    return RunResult(world=world, rounds=done, found=found, evidence=await collect(world.reapers))
 
 
 def _echo(each: Round) -> None:

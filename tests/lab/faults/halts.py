@@ -23,7 +23,7 @@ from tests.lab.world.log import LineCounter, wait_until
 from tests.lab.world.observe import signal
 
 from .supervised import SupervisedReaper
-from .world import World
+from .world import FaultWorld
 
 _SOON: Final = 8.0
 _LONGEST: Final = 1.2
@@ -45,11 +45,11 @@ class Step(StrEnum):
     ANYWHERE = "anywhere"
 
 
-Halt = Callable[[World, SupervisedReaper], AbstractAsyncContextManager[None]]
+Halt = Callable[[FaultWorld, SupervisedReaper], AbstractAsyncContextManager[None]]
 
 
 @asynccontextmanager
-async def halted(world: World, reaper: SupervisedReaper, step: Step) -> AsyncIterator[Step]:
+async def halted(world: FaultWorld, reaper: SupervisedReaper, step: Step) -> AsyncIterator[Step]:
     """Keep the reaper at this step; it is anywhere if it cannot be brought there."""
     halt = _HALTS[step](world, reaper)
     try:
@@ -90,13 +90,13 @@ def _fill(descriptor: int) -> None:
 
 
 @asynccontextmanager
-async def _anywhere(world: World, _: SupervisedReaper) -> AsyncIterator[None]:
+async def _anywhere(world: FaultWorld, _: SupervisedReaper) -> AsyncIterator[None]:
     await asyncio.sleep(world.dice.uniform(0, _LONGEST))
     yield
 
 
 @asynccontextmanager
-async def _connecting(world: World, reaper: SupervisedReaper) -> AsyncIterator[None]:
+async def _connecting(world: FaultWorld, reaper: SupervisedReaper) -> AsyncIterator[None]:
     """Reset its connection, and leave the next one without an answer."""
     known = len(reaper.log.named(events.SERVER_UNREACHABLE))
     world.proxy.reset()
@@ -110,7 +110,7 @@ async def _connecting(world: World, reaper: SupervisedReaper) -> AsyncIterator[N
 
 
 @asynccontextmanager
-async def _observing(world: World, _: SupervisedReaper) -> AsyncIterator[None]:
+async def _observing(world: FaultWorld, _: SupervisedReaper) -> AsyncIterator[None]:
     """Let its observation wait for a lock on the roles."""
     backends = await world.reaper_backends()
     async with world.admin(within=0) as admin, admin.transaction(), asyncio.timeout(_SOON):
@@ -122,7 +122,7 @@ async def _observing(world: World, _: SupervisedReaper) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _intending(_: World, reaper: SupervisedReaper) -> AsyncIterator[None]:
+async def _intending(_: FaultWorld, reaper: SupervisedReaper) -> AsyncIterator[None]:
     """Let it find no room for its intents."""
     with _no_room(reaper):
         await _next(reaper, events.AUDIT_FAILED)
@@ -130,7 +130,7 @@ async def _intending(_: World, reaper: SupervisedReaper) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _terminating(world: World, reaper: SupervisedReaper) -> AsyncIterator[None]:
+async def _terminating(world: FaultWorld, reaper: SupervisedReaper) -> AsyncIterator[None]:
     """Freeze its server process as soon as an intent is on disk and its outcome is not."""
     backends = await world.reaper_backends()
     if not backends:
@@ -154,7 +154,7 @@ async def _terminating(world: World, reaper: SupervisedReaper) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _confirming(world: World, _: SupervisedReaper) -> AsyncIterator[None]:
+async def _confirming(world: FaultWorld, _: SupervisedReaper) -> AsyncIterator[None]:
     """Freeze the server process of a session that is about to be terminated."""
     with _frozen_leak(world) as pid:
         await wait_until(lambda: _has_pending(pid, SIGTERM), within=_SOON)
@@ -162,7 +162,7 @@ async def _confirming(world: World, _: SupervisedReaper) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _settling(world: World, reaper: SupervisedReaper) -> AsyncIterator[None]:
+async def _settling(world: FaultWorld, reaper: SupervisedReaper) -> AsyncIterator[None]:
     """Let a session end while there is no room for its outcome."""
     with _frozen_leak(world) as pid:
         await wait_until(lambda: _has_pending(pid, SIGTERM), within=_SOON)
@@ -173,7 +173,7 @@ async def _settling(world: World, reaper: SupervisedReaper) -> AsyncIterator[Non
 
 
 @asynccontextmanager
-async def _resting(_: World, reaper: SupervisedReaper) -> AsyncIterator[None]:
+async def _resting(_: FaultWorld, reaper: SupervisedReaper) -> AsyncIterator[None]:
     known = reaper.cycles
     await wait_until(lambda: reaper.cycles > known, within=_SOON)
     yield
@@ -205,7 +205,7 @@ async def _next(reaper: SupervisedReaper, name: str) -> None:
 
 
 @contextmanager
-def _frozen_leak(world: World) -> Iterator[int]:
+def _frozen_leak(world: FaultWorld) -> Iterator[int]:
     leaks = [each for each in world.clients.present if each.kind == "leaked" and not each.waiting]
     if not leaks:
         raise TimeoutError

@@ -8,13 +8,13 @@ from signal import SIGTERM
 from typing import Final
 
 from reaper.telemetry import events
-from tests.lab.world.isolation import Place
+from tests.lab.world.isolation import Isolation
 from tests.lab.world.log import wait_until
 from tests.lab.world.reaper import CYCLES
 
 from .rounds import Fault, fault
 from .supervised import SupervisedReaper
-from .world import LIMIT, Expectation, World, replace_file
+from .world import LIMIT, Expectation, FaultWorld, replace_file
 
 _RIGHT: Final = "+0"
 _OFFSETS: Final = {"+2 h": "+2h", "-2 h": "-2h", "+1 day": "+1d"}
@@ -33,7 +33,7 @@ def _library(name: str) -> Path | None:
     return next(found, None)
 
 
-def _no_faketime(_: Place) -> str:
+def _no_faketime(_: Isolation) -> str:
     return "" if _library("libfaketime.so.1") else "libfaketime"
 
 
@@ -55,7 +55,7 @@ def _server_clock(offset: str) -> Fault:
     name = f"server's clock {offset}"
 
     @fault(name, "clock", "server", "reaper", missing=_no_faketime)
-    async def server_clock(world: World) -> AsyncIterator[None]:
+    async def server_clock(world: FaultWorld) -> AsyncIterator[None]:
         """All ages on the server change at once, while the clients behave as before."""
         server, clock = world.server, world.server.folder / "clock"
         _set(clock, _RIGHT)
@@ -83,7 +83,7 @@ def _host_clock(offset: str) -> Fault:
     name = f"reaper's clock {offset}"
 
     @fault(name, "clock", "reaper", missing=_no_faketime)
-    async def host_clock(world: World) -> AsyncIterator[None]:
+    async def host_clock(world: FaultWorld) -> AsyncIterator[None]:
         """The clock of the reaper's host dates its logs, and decides nothing."""
         reaper = world.leader
         clock, variables = reaper.folder / "clock", _variables(reaper.folder / "clock", "libfaketimeMT.so.1")

@@ -11,12 +11,12 @@ from random import Random
 from typing import Final
 
 from reaper.telemetry import events
-from tests.lab.world.isolation import Place, mount, unmount
+from tests.lab.world.isolation import Isolation, mount, unmount
 
 from .halts import full_disk
 from .rounds import Fault, fault
 from .supervised import SupervisedReaper
-from .world import LIMIT, Expectation, World
+from .world import LIMIT, Expectation, FaultWorld
 
 _LIMITS: Final = 4.0
 _ALLOWLISTED: Final = "metabase"
@@ -30,11 +30,11 @@ _NONSENSE: Final = (
 )
 
 
-def _spoiled(name: str, spoil: Callable[[World, Path], object]) -> Fault:
+def _spoiled(name: str, spoil: Callable[[FaultWorld, Path], object]) -> Fault:
     """The file is bad: the last good one stays in force, and a reaper that starts now refuses to."""
 
     @fault(name, "policies", may_end_reapers=True)
-    async def spoiled(world: World) -> AsyncIterator[None]:
+    async def spoiled(world: FaultWorld) -> AsyncIterator[None]:
         try:
             refused = Expectation(world, events.RELOAD_REFUSED)
             for path in world.rule_files:
@@ -48,7 +48,7 @@ def _spoiled(name: str, spoil: Callable[[World, Path], object]) -> Fault:
     return spoiled
 
 
-def _cut_off(world: World, path: Path) -> None:
+def _cut_off(world: FaultWorld, path: Path) -> None:
     text = world.current_rules
     path.write_text(text[: _middle_of_a_line(text, world.dice)], encoding="utf-8")
 
@@ -61,7 +61,7 @@ def _middle_of_a_line(text: str, dice: Random) -> int:
 
 
 @fault("policy file swapped", "policies")
-async def swapped(world: World) -> AsyncIterator[None]:
+async def swapped(world: FaultWorld) -> AsyncIterator[None]:
     """Another good file replaces it in one step, back and forth."""
     try:
         for factor in (world.dice.uniform(1.5, 3), 1.0):
@@ -75,7 +75,7 @@ async def swapped(world: World) -> AsyncIterator[None]:
 
 
 @fault("mode dry-run, and back", "policies", "reaper")
-async def dry_run(world: World) -> AsyncIterator[None]:
+async def dry_run(world: FaultWorld) -> AsyncIterator[None]:
     """All policies are a dry run for a while, in which nothing may be terminated."""
     try:
         reloaded = Expectation(world, events.RELOADED)
@@ -92,12 +92,12 @@ _HELD: Final = (0.0, 5.0)
 _BRIEFLY: Final = (0.0, 2.0)
 
 
-def _no_disk(place: Place) -> str:
+def _no_disk(place: Isolation) -> str:
     return "" if place.own_mounts else "root, for a small disk of its own"
 
 
 @fault("audit disk full", "audit", may_end_reapers=True, missing=_no_disk)
-async def disk_full(world: World) -> AsyncIterator[None]:
+async def disk_full(world: FaultWorld) -> AsyncIterator[None]:
     """Nothing more fits on the disk of the audit log, or a few bytes do."""
     failed = Expectation(world, events.AUDIT_FAILED)
     with full_disk(world.leader.disk, world.dice.choice((0, 0, 4096, 8192))):
@@ -106,13 +106,13 @@ async def disk_full(world: World) -> AsyncIterator[None]:
         yield
 
 
-def _writes_all(place: Place) -> str:
+def _writes_all(place: Isolation) -> str:
     # Permissions do not stop root.
     return "" if place.own_mounts or os.geteuid() != 0 else "mounts of its own"
 
 
 @fault("audit folder read-only", "audit", may_end_reapers=True, missing=_writes_all)
-async def read_only(world: World) -> AsyncIterator[None]:
+async def read_only(world: FaultWorld) -> AsyncIterator[None]:
     """The folder becomes read-only, and the file has to be opened again."""
     reaper = world.leader
     failed = Expectation(world, events.AUDIT_FAILED)
@@ -143,7 +143,7 @@ def _read_only(audit: Path, *, by_mount: bool) -> Iterator[None]:
 
 
 @fault("audit folder removed", "audit", "reaper", may_end_reapers=True)
-async def removed(world: World) -> AsyncIterator[None]:
+async def removed(world: FaultWorld) -> AsyncIterator[None]:
     """The folder disappears with everything in it, and an empty one comes later."""
     reaper = world.leader
     failed = Expectation(world, events.AUDIT_FAILED)
@@ -160,7 +160,7 @@ async def removed(world: World) -> AsyncIterator[None]:
 
 
 @fault("audit rotated by renaming", "audit")
-async def rotated(world: World) -> AsyncIterator[None]:
+async def rotated(world: FaultWorld) -> AsyncIterator[None]:
     """As logrotate does, a few times, with a signal afterwards or without one."""
     reaper = world.leader
     for _ in range(world.size.repeats):
@@ -176,7 +176,7 @@ async def rotated(world: World) -> AsyncIterator[None]:
 
 
 @fault("audit copied and truncated", "audit", "reaper")
-async def copied_and_truncated(world: World) -> AsyncIterator[None]:
+async def copied_and_truncated(world: FaultWorld) -> AsyncIterator[None]:
     """As logrotate's copytruncate does, if nothing is written between the two."""
     reaper = world.leader
     for _ in range(world.size.repeats):
@@ -190,7 +190,7 @@ async def copied_and_truncated(world: World) -> AsyncIterator[None]:
 
 
 @fault("audit truncated", "audit", "reaper")
-async def truncated(world: World) -> AsyncIterator[None]:
+async def truncated(world: FaultWorld) -> AsyncIterator[None]:
     """The end of the audit log is cut off in the middle of a line; what is lost stays lost."""
     reaper = world.leader
     for _ in range(world.size.repeats):

@@ -11,12 +11,12 @@ from psycopg.conninfo import make_conninfo
 
 from reaper.demo.server import free_ports
 from reaper.telemetry import events
-from tests.lab.world.isolation import Place, drop_packets
+from tests.lab.world.isolation import Isolation, drop_packets
 from tests.lab.world.log import wait_until
 from tests.lab.world.server import REAPER, LabServer
 
 from .rounds import Fault, fault
-from .world import Expectation, World
+from .world import Expectation, FaultWorld
 
 _UNREACHABLE: Final = (events.SERVER_UNREACHABLE, events.CYCLE_FAILED)
 _HELD: Final = (0.0, 5.0)
@@ -37,7 +37,7 @@ ignore_startup_parameters = {ignored}
 
 
 @fault("link cut", "link")
-async def cut(world: World) -> AsyncIterator[None]:
+async def cut(world: FaultWorld) -> AsyncIterator[None]:
     """The connection is closed, and no other one is accepted."""
     try:
         unreachable = Expectation(world, *_UNREACHABLE)
@@ -50,7 +50,7 @@ async def cut(world: World) -> AsyncIterator[None]:
 
 
 @fault("link reset", "link")
-async def reset(world: World) -> AsyncIterator[None]:
+async def reset(world: FaultWorld) -> AsyncIterator[None]:
     """The connection is reset at any moment of a cycle, again and again; the next one is accepted."""
     unreachable = Expectation(world, *_UNREACHABLE)
     for _ in range(world.size.repeats):
@@ -61,7 +61,7 @@ async def reset(world: World) -> AsyncIterator[None]:
 
 
 @fault("link half-open", "link")
-async def half_open(world: World) -> AsyncIterator[None]:
+async def half_open(world: FaultWorld) -> AsyncIterator[None]:
     """What the reaper sends is acknowledged and not forwarded; later all of it may arrive at once."""
     try:
         if world.dice.random() < 0.5:
@@ -78,12 +78,12 @@ async def half_open(world: World) -> AsyncIterator[None]:
         world.proxy.restore()
 
 
-def _no_network(place: Place) -> str:
+def _no_network(place: Isolation) -> str:
     return "" if place.own_network else "root, ip and iptables"
 
 
 @fault("packets dropped", "link", missing=_no_network)
-async def dropped_packets(world: World) -> AsyncIterator[None]:
+async def dropped_packets(world: FaultWorld) -> AsyncIterator[None]:
     """Every packet is lost, in both directions."""
     port = str(world.proxy.port)
     ends = ("--sport", "--dport")
@@ -98,12 +98,12 @@ async def dropped_packets(world: World) -> AsyncIterator[None]:
             drop_packets("--protocol", "tcp", end, port, begin=False)
 
 
-def _no_pgbouncer(_: Place) -> str:
+def _no_pgbouncer(_: Isolation) -> str:
     return "" if shutil.which("pgbouncer") else "pgbouncer"
 
 
 @fault("PgBouncer in between", "link", "server", missing=_no_pgbouncer)
-async def pooler(world: World) -> AsyncIterator[None]:
+async def pooler(world: FaultWorld) -> AsyncIterator[None]:
     """The reaper is led through PgBouncer, and refuses to work."""
     # One that forwards the options of a connection, and one that refuses them.
     ignored = world.dice.choice(("extra_float_digits,options", "extra_float_digits"))

@@ -9,7 +9,7 @@ from tests.lab.world.log import wait_until
 
 from .halts import Step, halted
 from .rounds import Fault, fault
-from .world import LEASE, World
+from .world import LEASE, FaultWorld
 
 _SOON: Final = 20.0
 
@@ -18,7 +18,7 @@ def _signal_at_steps(number: Signals) -> Fault:
     """The leader gets a signal at a few steps of its cycle, one after the other."""
 
     @fault(f"{number.name} of the reaper", "reaper")
-    async def at_steps(world: World) -> AsyncIterator[None]:
+    async def at_steps(world: FaultWorld) -> AsyncIterator[None]:
         for step in world.dice.sample(tuple(Step), world.size.repeats):
             reaper, ends = world.leader, len(world.leader.ends)
             async with halted(world, reaper, step) as reached:
@@ -36,7 +36,7 @@ def _signal_at_steps(number: Signals) -> Fault:
 
 
 @fault("SIGSTOP of the reaper", "reaper")
-async def frozen(world: World) -> AsyncIterator[None]:
+async def frozen(world: FaultWorld) -> AsyncIterator[None]:
     """The leader stands still at some steps, and goes on as if nothing had happened."""
     for step in world.dice.sample(tuple(Step), world.size.repeats):
         reaper = world.leader
@@ -54,7 +54,7 @@ def _leader_lost(name: str, *others: str) -> Fault:
     """Several reapers work for one server, and the leader is lost as often as there are others."""
 
     @fault(name, "reaper")
-    async def leader_lost(world: World) -> AsyncIterator[None]:
+    async def leader_lost(world: FaultWorld) -> AsyncIterator[None]:
         try:
             for other in others:
                 await world.join(other)
@@ -69,7 +69,7 @@ def _leader_lost(name: str, *others: str) -> Fault:
     return leader_lost
 
 
-async def _lose_leader(world: World) -> None:
+async def _lose_leader(world: FaultWorld) -> None:
     leader = world.leader
     others = [each for each in world.acting if each is not leader]
     number = world.dice.choice((SIGKILL, SIGTERM, SIGSTOP))

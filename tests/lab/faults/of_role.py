@@ -11,12 +11,12 @@ import trustme
 from psycopg.conninfo import make_conninfo
 
 from reaper.telemetry import events
-from tests.lab.world.isolation import Place
+from tests.lab.world.isolation import Isolation
 from tests.lab.world.server import REAPER
 from tests.postgres.tls import Front, issued, root_of
 
 from .rounds import Fault, fault
-from .world import Expectation, World, replace_file
+from .world import Expectation, FaultWorld, replace_file
 
 _HELD: Final = (0.5, 8.0)
 _BRIEFLY: Final = (0.0, 5.0)
@@ -60,7 +60,7 @@ _SETTINGS: Final = {
 
 
 @fault("pg_authid locked", "role")
-async def locked_roles(world: World) -> AsyncIterator[None]:
+async def locked_roles(world: FaultWorld) -> AsyncIterator[None]:
     """A superuser locks the catalog that every observation and every login reads."""
     async with AsyncExitStack() as stack:
         with suppress(psycopg.OperationalError):
@@ -73,7 +73,7 @@ async def locked_roles(world: World) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _changed(world: World, note: str, change: str, back: str) -> AsyncIterator[None]:
+async def _changed(world: FaultWorld, note: str, change: str, back: str) -> AsyncIterator[None]:
     world.notes[note] += 1
     try:
         await world.execute(change)
@@ -86,7 +86,7 @@ async def _changed(world: World, note: str, change: str, back: str) -> AsyncIter
 
 
 @fault("right revoked", "role")
-async def revoked_right(world: World) -> AsyncIterator[None]:
+async def revoked_right(world: FaultWorld) -> AsyncIterator[None]:
     """A right is revoked, and granted again."""
     name = world.dice.choice(list(_RIGHTS))
     async with _changed(world, f"right revoked: {name}", *_RIGHTS[name]):
@@ -94,7 +94,7 @@ async def revoked_right(world: World) -> AsyncIterator[None]:
 
 
 @fault("ALTER ROLE ... SET", "role")
-async def role_setting(world: World) -> AsyncIterator[None]:
+async def role_setting(world: FaultWorld) -> AsyncIterator[None]:
     """The reaper's role gets a setting that does not suit it."""
     name = world.dice.choice(list(_SETTINGS))
     if name in _SINCE_15 and world.server.major < 15:
@@ -105,19 +105,19 @@ async def role_setting(world: World) -> AsyncIterator[None]:
         yield
 
 
-async def _connect_by(world: World, fault: str, dsn: str) -> None:
+async def _connect_by(world: FaultWorld, fault: str, dsn: str) -> None:
     """Give the reapers another DSN, and wait until one leads over it."""
     leads = Expectation(world, events.LEADS)
     world.change_rules(dsn=dsn)
     await leads.wait(f"{fault}: connected in that way")
 
 
-def _no_hosts(place: Place) -> str:
+def _no_hosts(place: Isolation) -> str:
     return "" if place.hosts else "root, for a file of host names of its own"
 
 
 @fault("DNS gone", "policies", "link", missing=_no_hosts)
-async def lost_name(world: World) -> AsyncIterator[None]:
+async def lost_name(world: FaultWorld) -> AsyncIterator[None]:
     """The server's host name cannot be resolved any more."""
     hosts = world.place.hosts
     assert hosts
@@ -147,7 +147,7 @@ def _forget_name(hosts: Path) -> None:
 
 
 @fault("certificate expired", "policies")
-async def expired_certificate(world: World) -> AsyncIterator[None]:
+async def expired_certificate(world: FaultWorld) -> AsyncIterator[None]:
     """The server's certificate expires, and is renewed later."""
     authority = trustme.CA()
     front = Front(world.proxy.dsn(), issued(authority))
@@ -171,7 +171,7 @@ async def expired_certificate(world: World) -> AsyncIterator[None]:
 
 
 @fault("password rotated", "policies", "role", "server", "slots")
-async def rotated_password(world: World) -> AsyncIterator[None]:
+async def rotated_password(world: FaultWorld) -> AsyncIterator[None]:
     """The role's password is changed, and the reaper's passfile only later."""
     passfile, access = world.folder / "passfile", world.server.data / "pg_hba.conf"
     usual = access.read_text(encoding="utf-8")
@@ -196,7 +196,7 @@ async def rotated_password(world: World) -> AsyncIterator[None]:
         await world.execute("SELECT pg_reload_conf()", f"ALTER ROLE {REAPER} PASSWORD NULL")
 
 
-async def _new_password(world: World) -> str:
+async def _new_password(world: FaultWorld) -> str:
     password = f"rotated-{world.dice.getrandbits(64):x}"
     change = f"ALTER ROLE {REAPER} PASSWORD '{password}'"
     await world.execute("SET password_encryption = 'scram-sha-256'", change)

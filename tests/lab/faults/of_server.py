@@ -9,14 +9,14 @@ from typing import Final
 
 from reaper.demo.server import StopMode
 from tests.conftest import MAJORS
-from tests.lab.clients.kinds import FILLER, PROBE, Kind
-from tests.lab.clients.session import NotServed, Session
+from tests.lab.clients.kinds import FILLER, PROBE, ClientKind
+from tests.lab.clients.session import ClientSession, NotServed
 from tests.lab.world.observe import signal
 from tests.lab.world.server import LabServer
 from tests.postgres.majors import installation, tool
 
 from .rounds import Fault, fault
-from .world import SETTINGS, World
+from .world import SETTINGS, FaultWorld
 
 _PATIENCE: Final = 13.0
 """Longer than a reaper waits for its server process."""
@@ -25,7 +25,7 @@ _RETRY: Final = 0.05
 
 def _restart(mode: StopMode) -> Fault:
     @fault(f"server restart, {mode}", "server")
-    async def restart(world: World) -> AsyncIterator[None]:
+    async def restart(world: FaultWorld) -> AsyncIterator[None]:
         # Stopped for a while: a restart in one go is over too soon for some reapers.
         try:
             await asyncio.to_thread(world.server.shut_down, mode, "immediate")
@@ -37,7 +37,7 @@ def _restart(mode: StopMode) -> Fault:
 
 
 @fault("crash of a server process", "server")
-async def backend_crash(world: World) -> AsyncIterator[None]:
+async def backend_crash(world: FaultWorld) -> AsyncIterator[None]:
     """The server ends all other sessions after the crash of one, and recovers by itself."""
     try:
         async with world.admin() as admin:
@@ -49,7 +49,7 @@ async def backend_crash(world: World) -> AsyncIterator[None]:
 
 
 @fault("postmaster frozen", "server")
-async def frozen_postmaster(world: World) -> AsyncIterator[None]:
+async def frozen_postmaster(world: FaultWorld) -> AsyncIterator[None]:
     """New connections are not accepted, and open ones work on."""
     pid = world.server.postmaster
     try:
@@ -63,7 +63,7 @@ async def frozen_postmaster(world: World) -> AsyncIterator[None]:
 
 
 @fault("the reaper's server process frozen", "server")
-async def frozen_backend(world: World) -> AsyncIterator[None]:
+async def frozen_backend(world: FaultWorld) -> AsyncIterator[None]:
     """Every other time for longer than the reaper waits."""
     frozen = await world.reaper_backends()
     try:
@@ -76,10 +76,10 @@ async def frozen_backend(world: World) -> AsyncIterator[None]:
             signal(each.pid, SIGCONT)
 
 
-def _full_slots(name: str, kind: Kind) -> Fault:
+def _full_slots(name: str, kind: ClientKind) -> Fault:
     @fault(name, "slots")
-    async def full_slots(world: World) -> AsyncIterator[None]:
-        sessions: list[Session] = []
+    async def full_slots(world: FaultWorld) -> AsyncIterator[None]:
+        sessions: list[ClientSession] = []
 
         async def fill() -> None:
             """Open sessions until there is no slot left, again and again."""
@@ -125,7 +125,7 @@ class Standby(LabServer):
 
 
 @fault("promotion of a standby", "server", "slots", "role")
-async def promotion(world: World) -> AsyncIterator[None]:
+async def promotion(world: FaultWorld) -> AsyncIterator[None]:
     """The primary is lost, a standby is promoted, and all clients follow."""
     old, standby = world.server, Standby(world.server)
     await asyncio.to_thread(standby.start)
@@ -148,7 +148,7 @@ async def promotion(world: World) -> AsyncIterator[None]:
     *("server", "slots", "role"),
     prepare=lambda: [installation(major) for major in MAJORS],
 )
-async def other_major(world: World) -> AsyncIterator[None]:
+async def other_major(world: FaultWorld) -> AsyncIterator[None]:
     """After a restart a PostgreSQL of another major is on the same port, and later the old one again."""
     old = world.server
     major = world.dice.choice([each for each in MAJORS if each != old.major])

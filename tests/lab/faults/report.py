@@ -10,13 +10,13 @@ from statistics import median
 from typing import Any, Final
 
 from reaper.telemetry import events
-from tests.lab.judge.terminations import Case, Findings, Judgement
+from tests.lab.judge.terminations import Findings, JudgedTermination, Judgement
 from tests.lab.report import NOTHING, figure, figures, milliseconds, table
 
 from .halts import Step
 from .rounds import Round
 from .supervised import Sample, SupervisedReaper
-from .world import LEASE, QuietPeriod, World
+from .world import LEASE, FaultWorld, QuietPeriod
 
 _ANSWERED: Final = (0, 1)
 _REFUSAL: Final = re.compile(r"policies\.yaml:\d+:\d+: .+|hint: .+|.+ nothing is terminated until it can.*")
@@ -24,7 +24,7 @@ _REFUSAL: Final = re.compile(r"policies\.yaml:\d+:\d+: .+|hint: .+|.+ nothing is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
+class VerifiedChain:
     """What `reaper audit verify` finds in the audit log of one reaper."""
 
     name: str
@@ -44,35 +44,35 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class FileEvidence:
     """Everything that was found in files."""
 
-    chains: Sequence[Chain]
+    chains: Sequence[VerifiedChain]
     unread: Sequence[str]
     """Histories that cannot be read."""
     bad_lines: Sequence[str]
     """Lines of a log that are not events, or have a traceback."""
 
 
-async def collect(reapers: Sequence[SupervisedReaper]) -> Evidence:
+async def collect(reapers: Sequence[SupervisedReaper]) -> FileEvidence:
     """Run the real commands on the files of these reapers."""
     logged = [reaper for reaper in reapers if reaper.audit.exists()]
-    return Evidence(
+    return FileEvidence(
         chains=[await asyncio.to_thread(_chain, reaper) for reaper in logged],
         unread=[text for reaper in reapers if (text := await asyncio.to_thread(_unread, reaper))],
         bad_lines=[line for reaper in reapers for line in _bad_lines(reaper)],
     )
 
 
-def _chain(reaper: SupervisedReaper) -> Chain:
+def _chain(reaper: SupervisedReaper) -> VerifiedChain:
     done = reaper.command("audit", "verify", str(reaper.audit), "--output", "json")
     if done.code not in _ANSWERED:
         failure = [f"verify ended with {done.code}: {done.err}"]
-        return Chain(name=reaper.name, lines=0, cuts=0, explained=0, unexplained=failure)
+        return VerifiedChain(name=reaper.name, lines=0, cuts=0, explained=0, unexplained=failure)
     return chain_in(done.document, name=reaper.name, cuts=reaper.cuts)
 
 
-def chain_in(document: Mapping[str, Any], *, name: str, cuts: int) -> Chain:
+def chain_in(document: Mapping[str, Any], *, name: str, cuts: int) -> VerifiedChain:
     """The answer of `reaper audit verify`."""
     damages = document["damages"]
     unexplained = [
@@ -80,7 +80,7 @@ def chain_in(document: Mapping[str, Any], *, name: str, cuts: int) -> Chain:
         for each in damages
         if not each["explained"]
     ]
-    return Chain(
+    return VerifiedChain(
         name=name,
         lines=sum(record["lines"] for record in document["records"]),
         cuts=cuts,
@@ -118,13 +118,13 @@ _NEVER: Final = (404, 500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class RunResult:
     """Everything that a run left behind."""
 
-    world: World
+    world: FaultWorld
     rounds: Sequence[Round]
     found: Findings
-    evidence: Evidence
+    evidence: FileEvidence
 
     @property
     def violations(self) -> list[str]:
@@ -250,7 +250,7 @@ class Outcome:
         return table(title, ("the leader was lost by", "times", "median", "max"), rows)
 
     @property
-    def _breaches(self) -> list[tuple[QuietPeriod, Case]]:
+    def _breaches(self) -> list[tuple[QuietPeriod, JudgedTermination]]:
         return [
             (period, case)
             for period in self.world.quiet_periods
@@ -263,7 +263,7 @@ class Outcome:
         answers = sorted(self.world.answers.items())
         return [f"/{page} answered {status}, {n} times" for (page, status), n in answers if status in _NEVER]
 
-    def _when(self, case: Case) -> str:
+    def _when(self, case: JudgedTermination) -> str:
         during = (
             f"round {each.number} ({' + '.join(each.faults)})" for each in self.rounds if _in(each, case)
         )
@@ -276,7 +276,7 @@ def shown(violations: Sequence[str]) -> str:
     return "\n".join([*violations[:_MAX_SHOWN], *([f"... and {more} more"] if more > 0 else [])])
 
 
-def _in(each: Round, case: Case) -> bool:
+def _in(each: Round, case: JudgedTermination) -> bool:
     return each.began <= case.at < each.ended
 
 

@@ -10,14 +10,14 @@ from random import Random
 from typing import Any, Final
 
 from tests.lab.clients.kinds import PROBE
-from tests.lab.clients.session import TERMINATED, Account, NotServed
-from tests.lab.world.isolation import Place
+from tests.lab.clients.session import TERMINATED, NotServed, SessionAccount
+from tests.lab.world.isolation import Isolation
 from tests.lab.world.log import wait_until
 
 from .supervised import PAGES, SupervisedReaper
-from .world import LIMIT, World
+from .world import LIMIT, FaultWorld
 
-Strike = Callable[[World], AsyncIterator[None]]
+Strike = Callable[[FaultWorld], AsyncIterator[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +34,12 @@ class Fault:
     strike: Strike
     may_end_reapers: bool
     """Whether a reaper may end by itself, because its start is impossible meanwhile."""
-    missing: Callable[[Place], str]
+    missing: Callable[[Isolation], str]
     """What this machine lacks for it; empty if it is possible."""
     prepare: Callable[[], Any]
     """Fetches what it needs, while the host's network is still available."""
 
-    def happening(self, world: World) -> AbstractAsyncContextManager[None]:
+    def happening(self, world: FaultWorld) -> AbstractAsyncContextManager[None]:
         """The fault, until the end of the block."""
         return asynccontextmanager(self.strike)(world)
 
@@ -48,7 +48,7 @@ def fault(
     name: str,
     *touches: str,
     may_end_reapers: bool = False,
-    missing: Callable[[Place], str] = lambda _: "",
+    missing: Callable[[Isolation], str] = lambda _: "",
     prepare: Callable[[], Any] = lambda: None,
 ) -> Callable[[Strike], Fault]:
     """Make a fault of a generator."""
@@ -100,7 +100,7 @@ def draw(faults: Sequence[Fault], dice: Random) -> list[list[Fault]]:
     return drawn
 
 
-async def rounds(world: World, faults: Sequence[Fault], dice: Random) -> AsyncIterator[Round]:
+async def rounds(world: FaultWorld, faults: Sequence[Fault], dice: Random) -> AsyncIterator[Round]:
     """Rounds without end."""
     number = 0
     await _settle(world, Round(number=0, faults=()))
@@ -112,7 +112,7 @@ async def rounds(world: World, faults: Sequence[Fault], dice: Random) -> AsyncIt
             yield await _round(world, number, chosen, dice)
 
 
-async def _round(world: World, number: int, faults: Sequence[Fault], dice: Random) -> Round:
+async def _round(world: FaultWorld, number: int, faults: Sequence[Fault], dice: Random) -> Round:
     this = Round(number=number, faults=[each.name for each in faults])
     ends = {reaper.name: len(reaper.ends) for reaper in world.reapers}
     unnoticed = _unnoticed(world)
@@ -139,11 +139,11 @@ async def _round(world: World, number: int, faults: Sequence[Fault], dice: Rando
     return this
 
 
-def _unnoticed(world: World) -> Counter[str]:
+def _unnoticed(world: FaultWorld) -> Counter[str]:
     return Counter({what: number for (what, noticed), number in world.noticed.items() if not noticed})
 
 
-async def _strike(world: World, fault: Fault, offset: float, held: float) -> None:
+async def _strike(world: FaultWorld, fault: Fault, offset: float, held: float) -> None:
     await asyncio.sleep(offset)
     try:
         async with fault.happening(world):
@@ -153,7 +153,7 @@ async def _strike(world: World, fault: Fault, offset: float, held: float) -> Non
         world.noticed[f"{fault.name}: happened completely", False] += 1
 
 
-async def _settle(world: World, this: Round) -> None:
+async def _settle(world: FaultWorld, this: Round) -> None:
     """After the repair a new leak is terminated, overdue sessions too, and every page answers."""
     repaired = time.monotonic()
     this.back_after = await _back_after(world, repaired)
@@ -167,7 +167,7 @@ async def _settle(world: World, this: Round) -> None:
             this.problems.append(problem)
 
 
-async def _back_after(world: World, since: float) -> float | None:
+async def _back_after(world: FaultWorld, since: float) -> float | None:
     with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -185,7 +185,7 @@ async def _back_after(world: World, since: float) -> float | None:
     return None
 
 
-async def _left_over(world: World) -> list[Account]:
+async def _left_over(world: FaultWorld) -> list[SessionAccount]:
     """The sessions that are overdue now, and still are after a long time."""
     now = time.monotonic()
     overdue = {
@@ -194,7 +194,7 @@ async def _left_over(world: World) -> list[Account]:
         if each.limit is not None and now - each.last.answered > each.limit
     }
 
-    def left() -> list[Account]:
+    def left() -> list[SessionAccount]:
         return [each for each in world.clients.present if overdue.get(id(each)) == each.last.answered]
 
     with suppress(TimeoutError):

@@ -15,9 +15,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from reaper.telemetry import events
-from tests.lab.clients.kinds import Clients
+from tests.lab.clients.kinds import LabClients
 from tests.lab.clients.session import SessionKey
-from tests.lab.world.isolation import Place
+from tests.lab.world.isolation import Isolation
 from tests.lab.world.log import LONG, running
 from tests.lab.world.reaper import policy, rules
 from tests.lab.world.server import REAPER, LabServer
@@ -46,7 +46,7 @@ _SESSIONS: Final = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
+class LoadSize:
     """The size of a run."""
 
     clients: Mapping[str, int]
@@ -95,17 +95,17 @@ def policies(dsn: str, *, limit: float = LIMIT, mode: str = "enforce") -> str:
     )
 
 
-class World:
+class FaultWorld:
     """Everything that a fault can reach."""
 
-    def __init__(self, *, major: int, seed: int, size: Size, place: Place) -> None:
+    def __init__(self, *, major: int, seed: int, size: LoadSize, place: Isolation) -> None:
         self.dice = Random(seed)  # noqa: S311 (a repeatable choice)
         self.folder = place.folder
         self.place = place
         self.size = size
         self.server = LabServer(major, **SETTINGS)
         """The current server."""
-        self.clients = Clients(lambda: self.server.port, limit=LIMIT, seed=seed + 1)
+        self.clients = LabClients(lambda: self.server.port, limit=LIMIT, seed=seed + 1)
         self.reapers: list[SupervisedReaper] = []
         self.rules = ""
         """The policy file of all reapers that may act, if it is not the usual one."""
@@ -316,7 +316,7 @@ class World:
 class Expectation:
     """Whether an acting reaper logs, from now on, that it notices something."""
 
-    def __init__(self, world: World, *names: str, text: str = "") -> None:
+    def __init__(self, world: FaultWorld, *names: str, text: str = "") -> None:
         self._world = world
         self._names = names
         self._text = text

@@ -31,7 +31,7 @@ _STATUSES: Final = {b"200", b"400", b"404", b"405", b"421", b"503"}
 _PATIENCE: Final = 20.0
 
 
-class _Server:
+class _OpenPages:
     """Pages that stay open from one check to the next, for opening them takes a hundred times as long."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class _Server:
         self._runner.close()
 
 
-_SERVER: Final = _Server()
+_SERVER: Final = _OpenPages()
 
 
 def _check_http_requests(data: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from tests.lab.clients.session import SessionKey
 
-from .server_log import Termination
+from .server_log import LoggedTermination
 
 INTENT: Final = "session.intent"
 OUTCOME: Final = "session.outcome"
@@ -19,7 +19,7 @@ _UNCERTAIN: Final = frozenset({"unknown", "signalled"})
 
 
 @dataclass(slots=True, kw_only=True)
-class Intent:
+class LoggedIntent:
     """One intent and its outcome."""
 
     run: str
@@ -42,7 +42,7 @@ class Intent:
 class AuditLog:
     """The intents to act in some files, and what is wrong with the lines."""
 
-    intents: dict[str, Intent] = field(default_factory=dict)
+    intents: dict[str, LoggedIntent] = field(default_factory=dict)
     results: Counter[str] = field(default_factory=Counter)
     torn: int = 0
     _numbers: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -69,7 +69,7 @@ class AuditLog:
         return log
 
     @property
-    def open(self) -> list[Intent]:
+    def open(self) -> list[LoggedIntent]:
         """Intents without an outcome."""
         return [intent for intent in self.intents.values() if intent.outcome is None]
 
@@ -82,7 +82,7 @@ class AuditLog:
         """The sessions with one of these outcomes, or all intended ones."""
         return {each.key for each in self.intents.values() if not outcomes or each.outcome in outcomes}
 
-    def disagreements(self, terminations: Iterable[Termination]) -> list[str]:
+    def disagreements(self, terminations: Iterable[LoggedTermination]) -> list[str]:
         """Everything in which this audit log and the server's log differ, in sentences."""
         ended = {each.key: each.application for each in terminations}
         names = {each.key: each.application for each in self.intents.values()} | ended
@@ -100,7 +100,7 @@ class AuditLog:
         ]
         return [*differences, *([f"{len(self.open)} intents without an outcome"] if self.open else [])]
 
-    def counted(self, terminations: Iterable[Termination]) -> Counter[str]:
+    def counted(self, terminations: Iterable[LoggedTermination]) -> Counter[str]:
         """The figures of the comparison."""
         ended = {each.key for each in terminations}
         return Counter(
@@ -108,7 +108,9 @@ class AuditLog:
                 "sessions terminated, by the server's log": len(ended),
                 "of these without an intent": len(ended - self.keys()),
                 "of these logged as terminated": len(ended & self.keys("terminated")),
-                "of these logged as unknown or signalled": len(ended & self.keys(*_UNCERTAIN)),
+                "of these logged as unknown or signalled": len(
+                    ended & self.keys(*_UNCERTAIN) - self.keys("terminated")
+                ),
                 "intents": len(self.intents),
                 "intents without an outcome": len(self.open),
                 "lines that are missing": self.missing,
@@ -135,9 +137,9 @@ def moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _intent(entry: Mapping[str, Any]) -> Intent:
+def _intent(entry: Mapping[str, Any]) -> LoggedIntent:
     began = datetime.fromisoformat(entry["backend_start"])
-    return Intent(
+    return LoggedIntent(
         run=entry["run"],
         key=SessionKey(int(began.timestamp()), entry["pid"]),
         application=entry["application"] or "",
@@ -146,7 +148,7 @@ def _intent(entry: Mapping[str, Any]) -> Intent:
     )
 
 
-def _settle(intent: Intent, entry: Mapping[str, Any]) -> None:
+def _settle(intent: LoggedIntent, entry: Mapping[str, Any]) -> None:
     if intent.outcome in {None, "unknown"}:  # a known outcome counts more than an unknown one
         intent.outcome = entry["outcome"]
         intent.orphaned = entry["run"] != intent.run

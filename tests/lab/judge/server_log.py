@@ -21,7 +21,7 @@ _KILLED: Final = "SELECT sessions_killed FROM pg_stat_database WHERE datname = %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Termination:
+class LoggedTermination:
     """A session that the server ended at a command of an administrator, and not because of a shutdown."""
 
     key: SessionKey
@@ -37,14 +37,14 @@ class Termination:
         return self.at / 1_000_000
 
 
-def terminations(*logs: Path) -> Iterator[Termination]:
+def terminations(*logs: Path) -> Iterator[LoggedTermination]:
     """All terminations in these CSV logs, each log in its order."""
     for path in logs:
         with path.open(encoding="utf-8", errors="replace", newline="") as lines:
             yield from _terminations(row for row in csv.reader(lines) if len(row) > _BACKEND)
 
 
-def terminated(server: LabServer, prefix: str = "") -> list[Termination]:
+def terminated(server: LabServer, prefix: str = "") -> list[LoggedTermination]:
     """The terminations in this server's log so far, of applications with this prefix."""
     server.flush_log()
     return [each for each in terminations(server.csv_log) if each.application.startswith(prefix)]
@@ -55,7 +55,7 @@ def sessions_killed(server: LabServer, database: str) -> int:
     return sum(int(count) for (count,) in server.query(_KILLED, database))
 
 
-def _terminations(rows: Iterable[list[str]]) -> Iterator[Termination]:
+def _terminations(rows: Iterable[list[str]]) -> Iterator[LoggedTermination]:
     shutting_down = False
     for row in rows:
         if row[_MESSAGE] in _SHUTDOWN:
@@ -69,7 +69,7 @@ def _terminations(rows: Iterable[list[str]]) -> Iterator[Termination]:
             and not shutting_down
         ):
             began, _, pid = row[_SESSION].partition(".")
-            yield Termination(
+            yield LoggedTermination(
                 key=SessionKey(int(began, 16), int(pid, 16)),
                 at=_microseconds(row[_TIME]),
                 application=row[_APPLICATION],

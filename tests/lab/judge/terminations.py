@@ -11,10 +11,10 @@ from enum import StrEnum
 from operator import attrgetter, itemgetter
 from typing import Final, NamedTuple
 
-from tests.lab.clients.session import TERMINATED, Account, SessionKey, wall
+from tests.lab.clients.session import TERMINATED, SessionAccount, SessionKey, wall
 
-from .audit_log import AuditLog, Intent
-from .server_log import Termination
+from .audit_log import AuditLog, LoggedIntent
+from .server_log import LoggedTermination
 
 _MICROSECONDS: Final = 1_000_000
 _LONGEST_ACT: Final = timedelta(hours=1)
@@ -34,10 +34,10 @@ class Judgement(StrEnum):
     WRONG = "wrong"
 
 
-class Case(NamedTuple):
+class JudgedTermination(NamedTuple):
     """One termination and its judgement."""
 
-    termination: Termination
+    termination: LoggedTermination
     judgement: Judgement
     why: str
     intended: bool
@@ -49,32 +49,32 @@ class Case(NamedTuple):
 class Findings:
     """The result of comparing everything."""
 
-    cases: Sequence[Case]
+    cases: Sequence[JudgedTermination]
     """The terminations by a reaper."""
     by_others: int
     """Terminations by the experiment itself."""
     client_losses: int
     """How many of all terminations the clients report as well."""
-    open_intents: Sequence[Intent]
-    orphans: Sequence[Intent]
+    open_intents: Sequence[LoggedIntent]
+    orphans: Sequence[LoggedIntent]
     """Intents that the end of a run left open, and a later run settled as unknown."""
     orphans_terminated: int
-    overlaps: Sequence[tuple[Intent, Intent]]
+    overlaps: Sequence[tuple[LoggedIntent, LoggedIntent]]
     """Acts of two reapers at the same time."""
 
-    def of(self, judgement: Judgement) -> list[Case]:
+    def of(self, judgement: Judgement) -> list[JudgedTermination]:
         """The cases with this judgement."""
         return [case for case in self.cases if case.judgement is judgement]
 
     @property
-    def unannounced(self) -> list[Case]:
+    def unannounced(self) -> list[JudgedTermination]:
         """Terminations without an intent before them."""
         return [case for case in self.cases if not case.intended]
 
 
 def judge(
-    terminations: Iterable[Termination],
-    accounts: Iterable[Account],
+    terminations: Iterable[LoggedTermination],
+    accounts: Iterable[SessionAccount],
     audit_log: AuditLog,
     *,
     by_others: Collection[SessionKey] = (),
@@ -99,25 +99,29 @@ def judge(
 
 
 def _case(
-    each: Termination,
-    known: Mapping[SessionKey, Account],
-    first: Mapping[SessionKey, Intent],
+    each: LoggedTermination,
+    known: Mapping[SessionKey, SessionAccount],
+    first: Mapping[SessionKey, LoggedIntent],
     checked: Mapping[SessionKey, datetime],
-) -> Case:
+) -> JudgedTermination:
     account, intent = known.get(each.key), first.get(each.key)
     judgement, why = _judged(each, account, checked.get(each.key))
     at = each.seconds if account is None or account.ended_at is None else wall(account.ended_at)
-    return Case(each, judgement, why, intent is not None and _was_before(intent, each, account), at)
+    return JudgedTermination(
+        each, judgement, why, intent is not None and _was_before(intent, each, account), at
+    )
 
 
-def _was_before(intent: Intent, each: Termination, account: Account | None) -> bool:
+def _was_before(intent: LoggedIntent, each: LoggedTermination, account: SessionAccount | None) -> bool:
     """Return True if the intent was written before the act."""
     if account and account.ended_at is not None and _clock_was_set(each, account):
         return intent.written < wall(account.ended_at)
     return intent.seen_at.timestamp() < each.seconds
 
 
-def _judged(each: Termination, account: Account | None, checked: datetime | None) -> tuple[Judgement, str]:
+def _judged(
+    each: LoggedTermination, account: SessionAccount | None, checked: datetime | None
+) -> tuple[Judgement, str]:
     if account is None:
         return Judgement.WRONG, f"a session of none of our clients: {each.application!r}"
     if account.limit is None:
@@ -135,7 +139,7 @@ def _judged(each: Termination, account: Account | None, checked: datetime | None
     return (Judgement.CROSSED if account.waiting else Judgement.RIGHT), ""
 
 
-def _woke_unseen(account: Account, limit: float, checked: datetime | None) -> bool:
+def _woke_unseen(account: SessionAccount, limit: float, checked: datetime | None) -> bool:
     """Return True if it was overdue when the guard checked, and was used between that and the signal."""
     return (
         checked is not None
@@ -144,7 +148,7 @@ def _woke_unseen(account: Account, limit: float, checked: datetime | None) -> bo
     )
 
 
-def _unused(each: Termination, account: Account) -> float:
+def _unused(each: LoggedTermination, account: SessionAccount) -> float:
     """The seconds for which the client had not used it, at most."""
     if account.ended_at is None or not _clock_was_set(each, account):
         return _by_server(each, account)
@@ -152,17 +156,17 @@ def _unused(each: Termination, account: Account) -> float:
     return account.ended_at - account.last.answered
 
 
-def _clock_was_set(each: Termination, account: Account) -> bool:
+def _clock_was_set(each: LoggedTermination, account: SessionAccount) -> bool:
     """Return True if the server's clock was set between the last answer and the end."""
     by_client = (account.ended_at or 0.0) - account.last.answered
     return abs(_by_server(each, account) - by_client) >= _STEP
 
 
-def _by_server(each: Termination, account: Account) -> float:
+def _by_server(each: LoggedTermination, account: SessionAccount) -> float:
     return (each.at - account.last.server_time) / _MICROSECONDS
 
 
-def _overlaps(intents: Sequence[Intent]) -> list[tuple[Intent, Intent]]:
+def _overlaps(intents: Sequence[LoggedIntent]) -> list[tuple[LoggedIntent, LoggedIntent]]:
     """Acts of two runs on the same server at the same time, by the server's clock."""
     acting = sorted(((_began(intent), intent) for intent in intents if intent.until), key=itemgetter(0))
     found = []
@@ -175,7 +179,7 @@ def _overlaps(intents: Sequence[Intent]) -> list[tuple[Intent, Intent]]:
     return found
 
 
-def _began(intent: Intent) -> datetime:
+def _began(intent: LoggedIntent) -> datetime:
     """When its cycle began, by the clock that showed its outcome: setting a clock makes no long act."""
     until = intent.until or intent.seen_at
     near = (each for each in (intent.seen_at, intent.checked_again) if each and _is_near(each, until))

@@ -10,19 +10,19 @@ from typing import Any, Final
 
 import pytest
 
-from tests.lab.clients.session import Account, SessionKey, Use
+from tests.lab.clients.session import SessionAccount, SessionKey, Use
 from tests.lab.report import at_most
 
-from .audit_log import INTENT, OUTCOME, AuditLog, Intent
-from .server_log import Termination, terminations
+from .audit_log import INTENT, OUTCOME, AuditLog, LoggedIntent
+from .server_log import LoggedTermination, terminations
 from .terminations import Findings, Judgement, judge
 
 BEGAN: Final = datetime(2026, 11, 20, 10, tzinfo=UTC)
 KEY: Final = SessionKey(1_700_000_000, 4711)
 USED: Final = 1_700_000_010_000_000
-TERMINATION: Final = Termination(key=KEY, at=USED + 2_000_000, application="web")
+TERMINATION: Final = LoggedTermination(key=KEY, at=USED + 2_000_000, application="web")
 SEEN: Final = datetime.fromtimestamp(1_700_000_011.5, tz=UTC)
-ACT: Final = Intent(
+ACT: Final = LoggedIntent(
     run="one",
     key=KEY,
     application="web",
@@ -33,8 +33,10 @@ ACT: Final = Intent(
 STRANGER: Final = SessionKey(1_700_000_000, 4712)
 
 
-def account(*, limit: float | None = 1.5, waiting: bool = False, ended_at: float | None = 12.0) -> Account:
-    return Account(
+def account(
+    *, limit: float | None = 1.5, waiting: bool = False, ended_at: float | None = 12.0
+) -> SessionAccount:
+    return SessionAccount(
         kind="leaked",
         limit=limit,
         pid=KEY.pid,
@@ -47,18 +49,23 @@ def account(*, limit: float | None = 1.5, waiting: bool = False, ended_at: float
 
 
 def found(
-    termination: Termination = TERMINATION, client: Account | None = None, *acts: Intent, ours: bool = False
+    termination: LoggedTermination = TERMINATION,
+    client: SessionAccount | None = None,
+    *acts: LoggedIntent,
+    ours: bool = False,
 ) -> Findings:
     log = AuditLog(intents={str(number): act for number, act in enumerate(acts or [ACT])})
     return judge([termination], [client or account()], log, by_others={KEY} if ours else set())
 
 
-def judged(termination: Termination, client: Account, act: Intent = ACT) -> Judgement:
+def judged(termination: LoggedTermination, client: SessionAccount, act: LoggedIntent = ACT) -> Judgement:
     (case,) = found(termination, client, act).cases
     return case.judgement
 
 
-def unannounced(termination: Termination, client: Account, act: Intent) -> list[SessionKey]:
+def unannounced(
+    termination: LoggedTermination, client: SessionAccount, act: LoggedIntent
+) -> list[SessionKey]:
     return [case.termination.key for case in found(termination, client, act).unannounced]
 
 
@@ -87,9 +94,9 @@ def entries(*acts: tuple[int, str | None]) -> list[bytes]:
 COMPLETE: Final = ((1, None), (1, "terminated"), (2, None), (2, "unknown"))
 
 
-def ended(*pids: int) -> list[Termination]:
+def ended(*pids: int) -> list[LoggedTermination]:
     began = int(BEGAN.timestamp())
-    return [Termination(key=SessionKey(began, pid), at=0, application=f"app.{pid}") for pid in pids]
+    return [LoggedTermination(key=SessionKey(began, pid), at=0, application=f"app.{pid}") for pid in pids]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +145,7 @@ def test_a_termination_of_a_session_that_was_unused_for_its_limit_is_right() -> 
     ],
     ids=["used a moment before", "protected", "of no client", "executing within its limit"],
 )
-def test_a_wrong_termination_is_found(termination: Termination, client: Account) -> None:
+def test_a_wrong_termination_is_found(termination: LoggedTermination, client: SessionAccount) -> None:
     assert judged(termination, client) is Judgement.WRONG
 
 
@@ -237,7 +244,7 @@ def test_terminations_are_read_from_the_log_and_a_shutdown_is_none(tmp_path: Pat
     )
     first, executing, after = terminations(log)
     at = round(BEGAN.timestamp() * 1_000_000) + 1_345_999
-    assert first == Termination(key=SessionKey(0x6553F100, 0x1267), at=at, application="web")
+    assert first == LoggedTermination(key=SessionKey(0x6553F100, 0x1267), at=at, application="web")
     assert (executing.key.pid, executing.executing) == (0x1268, True)
     assert after.key.pid == 0x126B
 

@@ -21,7 +21,7 @@ _NO_NAMES: Final = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Isolation:
     """Where an experiment keeps its files, and what can be isolated there."""
 
     folder: Path
@@ -31,13 +31,13 @@ class Place:
     """The file that resolves host names here, if it is ours to write."""
 
 
-def isolate(folder: Path) -> Place:
+def isolate(folder: Path) -> Isolation:
     """Enter namespaces of our own, as far as permitted; to be called before anything is started."""
     network = own_network()
     mounts = os.geteuid() == 0 and ctypes.CDLL(None).unshare(_MOUNTS) == 0
     mounts = mounts and mount("--make-rprivate", "/")
     hosts = _own_hosts(folder) if mounts else None
-    return Place(folder=folder, own_network=network, own_mounts=mounts, hosts=hosts)
+    return Isolation(folder=folder, own_network=network, own_mounts=mounts, hosts=hosts)
 
 
 def own_network() -> bool:

@@ -15,7 +15,7 @@ _MIB: Final = 1024.0
 _NANOSECONDS: Final = 1e9
 
 
-class Memory(NamedTuple):
+class ProcessMemory(NamedTuple):
     """In MiB: resident memory, and the same with shared pages counted in part."""
 
     rss: float
@@ -40,9 +40,9 @@ def cpu_seconds_of_children(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def memory(pid: int) -> Memory:
+def memory(pid: int) -> ProcessMemory:
     rss = _kib(Path(f"/proc/{pid}/status"), "VmRSS:")
-    return Memory(rss=rss / _MIB, pss=_kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") / _MIB)
+    return ProcessMemory(rss=rss / _MIB, pss=_kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") / _MIB)
 
 
 def free_mib() -> float:
