@@ -155,7 +155,7 @@ def _replay(
 def _backtest(server: str, settings: Settings) -> Backtest:
     known = {each.name: each for each in settings.servers}
     rules = settings.rules_for(known.get(server, Server(name=server, dsn="")))
-    return Backtest(server, rules, Rhythm(settings.interval, settings.precision))
+    return Backtest(server, rules, Rhythm(settings.interval, settings.min_interval))
 
 
 def _terminations(server: str, policies: str, step: ReplayStep) -> list[str]:

@@ -1,7 +1,4 @@
-"""Proposed policies as a policy file: for people to change, and every name in it exactly the one meant.
-
-The one thing of this floor that writes: only text, which whoever asked for it puts into a file.
-"""
+"""Proposed policies as the text of a policy file, in which each name matches exactly that name."""
 
 from collections.abc import Iterable, Iterator
 from textwrap import wrap
@@ -17,12 +14,12 @@ _WILD: Final = frozenset("*?[")
 
 
 def draft(proposed: Proposals, *, about: Iterable[str]) -> str:
-    """The text of a policy file that only rehearses; `about` stands above it."""
+    """The text of a policy file of dry runs, with `about` as its first comment."""
     return "\n".join([*_lines(proposed, about), ""])
 
 
 def exactly(name: str) -> str | None:
-    """The glob that fits this name and no other; nothing when no policy file can spell it."""
+    """The glob that matches this name and no other; None if no policy file can spell it."""
     glob = "".join(f"[{each}]" if each in _WILD else each for each in name)
     if "\0" in name or any("\ud800" <= each <= "\udfff" for each in name):
         return None
@@ -35,9 +32,7 @@ def exactly(name: str) -> str | None:
 def _lines(proposed: Proposals, about: Iterable[str]) -> Iterator[str]:
     for said in about:
         yield from _comment(said)
-    yield ""
-    yield "version: 1"
-    yield ""
+    yield from ("", "version: 1", "")
     yield from _protect(proposed)
     yield "policies:"
     for policy in proposed.policies:
@@ -47,27 +42,21 @@ def _lines(proposed: Proposals, about: Iterable[str]) -> Iterator[str]:
 def _protect(proposed: Proposals) -> Iterator[str]:
     if proposed.poolers:
         names = ", ".join(map(repr, proposed.poolers))
-        yield from _comment(f"Poolers are protected without a word; seen: {names}.")
-    protected = _spelled(proposed.protected)
-    if protected:
-        yield from _comment(
-            "Monitoring, as seen. The client chooses its name: a role of its own is the better criterion."
-        )
-        yield "protect:"
-        yield f"  application: [{protected}]"
-        yield ""
+        yield from _comment(f"Poolers are protected by default; seen: {names}.")
+    if protected := _spelled(proposed.protected):
+        yield from _comment("Monitoring, as seen. A role of its own is a better criterion than its name.")
+        yield from ("protect:", f"  application: [{protected}]", "")
 
 
 def _policy(policy: Proposal) -> Iterator[str]:
     yield ""
     for said in policy.why:
         yield from _comment(said, indent=2)
-    whom = {"role": policy.role, "application": policy.application}
-    named = {key: exactly(name) for key, name in whom.items() if name is not None}
-    if None in named.values() or (policy.roles and not _spelled(policy.roles)):
-        yield from _comment(
-            "There is no policy for it: a policy file cannot spell one of these names.", indent=2
-        )
+    names = {"role": policy.role, "application": policy.application}
+    globs = {key: exactly(name) for key, name in names.items() if name is not None}
+    if None in globs.values() or (policy.roles and not _spelled(policy.roles)):
+        what = "There is no policy for it: a policy file cannot spell one of these names."
+        yield from _comment(what, indent=2)
         return
     yield f"  - name: {policy.name}"
     yield f"    description: {policy.description}"
@@ -75,26 +64,25 @@ def _policy(policy: Proposal) -> Iterator[str]:
     yield "    match:"
     yield f"      state: [{', '.join(policy.states)}]"
     yield f"      idle_for: {exact_words(policy.idle_for)}"
-    for key, pattern in named.items():
+    for key, pattern in globs.items():
         yield f"      {key}: [{_quoted(pattern or '')}]"
     if roles := _spelled(policy.roles):
         yield f"      role: [{roles}]"
     if policy.blocking:
         yield "      blocking: true"
-    if spares := _spelled(policy.spares):
-        yield "    allowlist:"
-        yield f"      application: [{spares}]"
+    if skipped := _spelled(policy.spares):
+        yield from ("    allowlist:", f"      application: [{skipped}]")
     if policy.used:
         yield f"    when: {{slots_used: {policy.used}}}"
 
 
 def _spelled(names: Iterable[str]) -> str:
-    """The names that can be spelled, as the inside of a list."""
+    """The names that a policy file can spell, as the inside of a list."""
     return ", ".join(_quoted(pattern) for name in names if (pattern := exactly(name)) is not None)
 
 
 def _quoted(text: str) -> str:
-    """A text as YAML reads it back, whatever is in it: on one line, in double quotes."""
+    """Any text as one line of YAML in double quotes."""
     return f'"{"".join(map(_character, text))}"'
 
 
@@ -105,7 +93,7 @@ def _character(each: str) -> str:
 
 
 def _comment(said: str, *, indent: int = 0) -> Iterator[str]:
-    """On lines of its own; what a client wrote cannot end one."""
+    """A comment on lines of its own, which no text of a client can end."""
     harmless = "".join(each if each.isprintable() else "?" for each in said)
     for line in wrap(harmless, _WIDTH - indent, break_long_words=False, break_on_hyphens=False) or [""]:
         yield f"{' ' * indent}# {line}".rstrip()

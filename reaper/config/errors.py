@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, NoReturn
 
+from reaper.policy.text import plain
+
 KeyPath = tuple[str | int, ...]
 """The keys and list positions from the top of the file down to a value."""
 
@@ -17,14 +19,14 @@ _LONGEST_GUESS: Final = 64
 _URL_SCHEME: Final = re.compile("//")
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A line and a column, both counted from 1."""
 
     line: int
     column: int
 
 
-TOP: Final = Place(1, 1)
+TOP: Final = Position(1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -41,7 +43,7 @@ class Mistake:
     def __str__(self) -> str:
         """One printable line, which no text of the file can break or forge."""
         place = f"{self.file}:{self.line}:{self.column}"
-        return printable(f"{place}: {self.where}: {self.what}; {self.instead}")
+        return plain(f"{place}: {self.where}: {self.what}; {self.instead}")
 
 
 class BadPolicyFile(Exception):
@@ -71,11 +73,11 @@ class Issue(NamedTuple):
     path: KeyPath
     what: str
     instead: str
-    key: Place | None = None
+    key: Position | None = None
     """The place of the key, if the key is wrong rather than its value."""
 
 
-def at_top(file: str, what: str, instead: str, place: Place = TOP) -> Mistake:
+def at_top(file: str, what: str, instead: str, place: Position = TOP) -> Mistake:
     """Return a mistake of a file as a whole."""
     return Mistake(file=file, line=place.line, column=place.column, where="file", what=what, instead=instead)
 
@@ -105,11 +107,6 @@ def quoted(text: str) -> str:
     """A piece of the file in quotes, short and printable."""
     short = _short(text)
     return repr(short) if short == text else repr(short.removesuffix("…")) + "…"
-
-
-def printable(text: str) -> str:
-    """The text with control characters, line breaks and changes of reading direction escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def dotted(path: KeyPath) -> str:

@@ -78,18 +78,18 @@ def _settings(
     digest: str,
 ) -> Settings:
     policies = tuple(entry.build() for entry in entries.values())
-    only = {entry.name: entry.labels() for entry in entries.values() if entry.servers}
+    labels = {entry.name: entry.labels() for entry in entries.values() if entry.servers}
     servers = (*(server.build() for server in head.servers), *lists.servers)
-    doubts = [*checks.warnings(head, entries, servers), *unreachable(policies, only)]
+    doubts = [*checks.warnings(head, entries, servers), *unreachable(policies, labels)]
     protect = head.protect.selector() if head.protect else Selector()
     named = named_files(head, document.file)
     return Settings(
         rules=Rules(policies=policies, protect=protect, digest=digest),
         interval=head.interval,
-        precision=head.min_interval,
+        min_interval=head.min_interval,
         servers=servers,
         warnings=tuple(sorted([*document.mistakes(doubts), *lists.warnings])),
-        only=tuple(only.items()),
+        policy_labels=tuple(labels.items()),
         notify=hooks,
         servers_from=named.servers_from,
         secrets=named.secrets,

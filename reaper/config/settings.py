@@ -72,12 +72,12 @@ class Settings:
     rules: Rules
     """All policies, whichever servers they apply to."""
     interval: Span
-    precision: Span
+    min_interval: Span
     servers: tuple[Server, ...]
     """Empty if the environment names the server, or if `servers_from` finds none at the moment."""
     warnings: tuple[Mistake, ...]
-    only: tuple[tuple[str, LabelSelector], ...] = ()
-    """The names of the policies that apply to some servers only."""
+    policy_labels: tuple[tuple[str, LabelSelector], ...] = ()
+    """The servers of those policies that apply to some servers only, by the policy's name."""
     notify: tuple[Webhook, ...] = ()
     servers_from: tuple[str, ...] = ()
     """Globs of files that list servers, relative to the working directory."""
@@ -91,8 +91,8 @@ class Settings:
 
     def rules_for(self, server: Server) -> Rules:
         """Return the rules without the policies that do not apply to this server."""
-        if not self.only:
+        if not self.policy_labels:
             return self.rules
-        only = dict(self.only)
-        policies = (p for p in self.rules.policies if only.get(p.name, EVERY_SERVER).selects(server.labels))
+        labels = dict(self.policy_labels)
+        policies = (p for p in self.rules.policies if labels.get(p.name, EVERY_SERVER).selects(server.labels))
         return replace(self.rules, policies=tuple(policies))

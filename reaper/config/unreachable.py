@@ -49,12 +49,14 @@ def _is_literal(pattern: Pattern) -> bool:
     return isinstance(pattern, Glob) and is_literal(pattern.text)
 
 
-def unreachable(policies: Sequence[Policy], only: Mapping[str, LabelSelector]) -> Iterator[Issue]:
+def unreachable(policies: Sequence[Policy], labels: Mapping[str, LabelSelector]) -> Iterator[Issue]:
     """Each policy that is covered by one above it on every server, at its name."""
     comparison = _Comparison()
     for number, later in enumerate(policies):
-        servers = only.get(later.name, EVERY_SERVER)
-        candidates = (one for one in policies[:number] if only.get(one.name, EVERY_SERVER).includes(servers))
+        servers = labels.get(later.name, EVERY_SERVER)
+        candidates = (
+            one for one in policies[:number] if labels.get(one.name, EVERY_SERVER).includes(servers)
+        )
         above = next((earlier for earlier in candidates if _covers(earlier, later, comparison)), None)
         if above:
             what = (

@@ -12,7 +12,7 @@ from typing import Final, NoReturn, Protocol
 
 import yaml
 
-from reaper.config.errors import TOP, BadPolicyFile, Issue, KeyPath, Mistake, Place, at_top, dotted, quoted
+from reaper.config.errors import TOP, BadPolicyFile, Issue, KeyPath, Mistake, Position, at_top, dotted, quoted
 
 LARGEST: Final = 10 * 1024 * 1024
 DEEPEST: Final = 40
@@ -59,8 +59,8 @@ class Document:
 
     file: str
     data: object
-    places: dict[KeyPath, Place]
-    keys: dict[KeyPath, Place]
+    places: dict[KeyPath, Position]
+    keys: dict[KeyPath, Position]
     issues: tuple[Issue, ...]
 
     def mistakes(self, issues: Iterable[Issue]) -> list[Mistake]:
@@ -123,7 +123,7 @@ class _NotYaml(Exception):
     """What is wrong with a text that is not one YAML document, what to write instead, and its place."""
 
 
-def _refuse(what: str, instead: str, place: Place = TOP) -> NoReturn:
+def _refuse(what: str, instead: str, place: Position = TOP) -> NoReturn:
     raise _NotYaml(what, instead, place)
 
 
@@ -154,7 +154,7 @@ class _BoundedLoader(yaml.SafeLoader):
         return event
 
 
-def _check_bounds(depth: int, values: int, place: Place) -> None:
+def _check_bounds(depth: int, values: int, place: Position) -> None:
     if depth > DEEPEST:
         _refuse(f"nested deeper than {DEEPEST} levels", "write it as flat as the schema is", place)
     if values > MOST_VALUES:
@@ -221,12 +221,12 @@ class _Reading:
     """Converts nodes to plain data, and collects places and issues."""
 
     def __init__(self) -> None:
-        self.places: dict[KeyPath, Place] = {}
-        self.keys: dict[KeyPath, Place] = {}
+        self.places: dict[KeyPath, Position] = {}
+        self.keys: dict[KeyPath, Position] = {}
         self.issues: list[Issue] = []
         self._values = 0
 
-    def value(self, node: yaml.Node, path: KeyPath, key: Place, depth: int) -> object:
+    def value(self, node: yaml.Node, path: KeyPath, key: Position, depth: int) -> object:
         """Convert one node, and count it again wherever an alias repeats it."""
         self._values += 1
         _check_bounds(depth, self._values, key)
@@ -283,7 +283,7 @@ class _Reading:
         self.issues.append(Issue(path, f"{quoted(found[0])} is not a character", "delete the escape"))
         return _NO_CHARACTER.sub("?", text)
 
-    def _check_tag(self, node: yaml.Node, path: KeyPath, *known: str, key: Place | None = None) -> None:
+    def _check_tag(self, node: yaml.Node, path: KeyPath, *known: str, key: Position | None = None) -> None:
         if node.tag.removeprefix(_TAG) not in known:
             what = f"the tag {quoted(node.tag.replace(_TAG, '!!'))} is not supported"
             self.issues.append(Issue(path, what, "write the value without a tag", key))
@@ -298,9 +298,9 @@ def _scalar(node: yaml.ScalarNode) -> str | PlainScalar:
     return text if kind is None else PlainScalar(text, kind)
 
 
-def _place(mark: _Mark | None) -> Place:
-    return Place(mark.line + 1, mark.column + 1) if mark else TOP
+def _place(mark: _Mark | None) -> Position:
+    return Position(mark.line + 1, mark.column + 1) if mark else TOP
 
 
-def _position(before: str) -> Place:
-    return Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
+def _position(before: str) -> Position:
+    return Position(before.count("\n") + 1, len(before) - before.rfind("\n"))

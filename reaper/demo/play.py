@@ -155,7 +155,7 @@ async def _run_cycles(
             raise cycle.audit_log_failed
         state.finished_cycle(cycle)
         memory = cycle.remembered
-        rest = rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.precision)
+        rest = rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.min_interval)
         await pause(seconds(rest), stop)
 
 

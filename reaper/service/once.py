@@ -37,7 +37,7 @@ async def run_once(
         post.clock.begin()
         first = await post.observer.observe(rules)
         post.clock.step(first.at)
-        await pause(seconds(settings.precision), stop)
+        await pause(seconds(settings.min_interval), stop)
         cycle = await run_cycle(post, "1", rules=rules, memory=Memory().after(first), stopping=stop.is_set)
         if _MAYBE_TERMINATED & cycle.results.keys():
             # Not in quiet cycles, of which cron has one a minute: the last count holds on.

@@ -260,8 +260,8 @@ class ServerLoop:
     def _rest(self, cycle: Cycle, rules: Rules) -> Span:
         settings = self._context.settings()
         if any(spare.by is Spared.FIRST_SIGHTING for spare in cycle.plan.matched_spares):
-            return settings.precision  # the second sighting that must agree
-        return rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.precision)
+            return settings.min_interval  # the second sighting that must agree
+        return rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.min_interval)
 
     async def _wait(self, delay: float) -> None:
         """Wait before a reconnect, but not beyond a reload: what was denied may be allowed now."""

@@ -27,8 +27,13 @@ def minutes(count: int) -> Span:
 def test_the_smallest_file_gets_every_default() -> None:
     settings = read(LEAST, file="x")
     assert settings.interval == 10 * SECOND
-    assert settings.precision == SECOND // 4
-    assert (settings.servers, settings.servers_from, settings.notify, settings.only) == ((), (), (), ())
+    assert settings.min_interval == SECOND // 4
+    assert (settings.servers, settings.servers_from, settings.notify, settings.policy_labels) == (
+        (),
+        (),
+        (),
+        (),
+    )
     assert settings.warnings == ()
     assert settings.rules.protect == NO_KEYS
     assert settings.rules.policies == (
@@ -45,7 +50,7 @@ def test_the_smallest_file_gets_every_default() -> None:
 
 def test_every_key_reaches_the_rules() -> None:
     settings = read(EVERY_KEY, file="x")
-    assert (settings.interval, settings.precision) == (30 * SECOND, SECOND // 2)
+    assert (settings.interval, settings.min_interval) == (30 * SECOND, SECOND // 2)
     assert settings.servers == (
         Server(name="orders", dsn="host=db-1 user=reaper", labels=(("env", "prod"), ("team", "shop"))),
         Server(name="local", dsn=""),
@@ -62,7 +67,7 @@ def test_every_key_reaches_the_rules() -> None:
     )
     shop_or_billing = frozenset({"shop", "billing"})
     labels = LabelSelector((("env", frozenset({"prod"})), ("team", shop_or_billing)))
-    assert settings.only == (("everything", labels),)
+    assert settings.policy_labels == (("everything", labels),)
     assert settings.rules.protect == Selector(role=(Glob("*_migrator"),))
     everything, capped, statements = settings.rules.policies
     assert everything == rules.Policy(

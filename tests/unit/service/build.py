@@ -38,7 +38,7 @@ def settings(*policies: Policy, interval: float = 10, servers: tuple[Server, ...
     return Settings(
         rules=Rules(policies=policies),
         interval=Span(round(interval * SECOND)),
-        precision=Span(SECOND),
+        min_interval=Span(SECOND),
         servers=servers,
         warnings=(),
     )
