@@ -17,61 +17,56 @@ from tests.postgres.waiting import until
 from tests.unit.history.histories import writer
 from tests.unit.policy.build import NOW, later, session, snapshot
 
-from .command import Life, Reaper
+from .command import Reaper
 from .policies import FILE, leaked, policy_file
 
 HISTORY: Final = ("--history", "history", "--history-every", "1s")
 QUIET: Final = ("--listen", "off", "--audit-log", "audit.jsonl")
 
 
-def files(reaper: Reaper, folder: str = "history") -> list[Path]:
-    return sorted((reaper.folder / folder).glob("*.gz"))
+def files(reaper: Reaper) -> list[Path]:
+    return sorted((reaper.folder / "history").glob("*.gz"))
 
 
-def readings(reaper: Reaper, folder: str = "history") -> int:
+def snapshots(reaper: Reaper) -> int:
     try:
-        return sum(1 for _ in HistoryReader(files(reaper, folder), print).snapshots())
+        return sum(1 for _ in HistoryReader(files(reaper), print).snapshots())
     except BadHistory:
         return 0
 
 
-def text_of(reaper: Reaper) -> str:
+def record(reaper: Reaper, *options: str) -> str:
+    """Record two snapshots, end as a service manager does, and return the text of the files."""
+    life = reaper.start("history", "--to", "history", "--every", "1s", *options)
+    until(lambda: (life.running and snapshots(reaper) > 1) or not life.running)
+    assert life.end().code == 0
     return "".join(gzip.decompress(path.read_bytes()).decode("ascii") for path in files(reaper))
 
 
-def recorded(reaper: Reaper, *options: str, many: int = 2) -> Life:
-    """A history of so many readings, ended as a service manager does."""
-    life = reaper.start("history", "--to", "history", "--every", "1s", *options)
-    until(lambda: (life.running and readings(reaper) >= many) or not life.running)
-    assert life.end().code == 0
-    return life
+def test_it_records_sessions_and_no_query(reaper: Reaper, clients: Clients, app: Role) -> None:
+    client = clients.open(role=app, application="a-client")
+    client.run("SELECT 'a secret literal'")
 
+    text = record(reaper)
 
-def test_it_keeps_who_is_there_and_no_query(reaper: Reaper, clients: Clients, app: Role) -> None:
-    client = clients.open(role=app, application="keeps-a-secret")
-    client.run("SELECT 'a literal that nobody else should see'")
-
-    recorded(reaper)
-
-    assert "keeps-a-secret" in text_of(reaper)
-    assert "literal" not in text_of(reaper)
+    assert "a-client" in text
+    assert "literal" not in text
     assert {path.stat().st_mode & 0o777 for path in files(reaper)} == {0o600}
 
 
-def test_names_can_be_told_as_others(reaper: Reaper, clients: Clients, app: Role) -> None:
+def test_names_can_be_replaced(reaper: Reaper, clients: Clients, app: Role) -> None:
     clients.open(role=app, application="checkout-7")
     clients.open(role=app, application="checkout-8")
 
-    recorded(reaper, "--anonymize")
+    text = record(reaper, "--anonymize")
 
-    told = text_of(reaper)
-    assert not [name for name in ("checkout", app.name) if name in told]
-    names = {row[-2] for line in told.splitlines() for row in json.loads(line).get("came", ())} - {None}
+    assert not [name for name in ("checkout", app.name) if name in text]
+    names = {row[-2] for line in text.splitlines() for row in json.loads(line).get("came", ())} - {None}
     (prefix,) = {name.removesuffix("-7") for name in names if name.endswith("-7")}
     assert f"{prefix}-8" in names
 
 
-def test_beside_the_cycles_it_keeps_what_a_backtest_then_takes_as_well(
+def test_a_backtest_of_the_history_of_a_dry_run_terminates_the_same_session(
     reaper: Reaper, clients: Clients, app: Role
 ) -> None:
     leak = clients.open(role=app, application="leak")
@@ -79,8 +74,7 @@ def test_beside_the_cycles_it_keeps_what_a_backtest_then_takes_as_well(
     life = reaper.start("run", *QUIET, *HISTORY)
     reaper.recorded("session.outcome", application="leak", outcome="rehearsed")
     ended = life.end()
-    print(ended.err)  # noqa: T201 (shown when it fails)
-    assert ended.code == 0
+    assert ended.code == 0, ended.err
 
     done = reaper("backtest", "--history", "history", "--acts", "acts.jsonl")
 
@@ -90,7 +84,9 @@ def test_beside_the_cycles_it_keeps_what_a_backtest_then_takes_as_well(
     assert (act["pid"], act["application"], act["policy"]) == (leak.pid, "leak", "leaked")
 
 
-def test_what_cannot_be_kept_is_told_and_stops_nothing(reaper: Reaper, clients: Clients, app: Role) -> None:
+def test_a_history_that_cannot_be_written_is_reported_and_stops_no_cycle(
+    reaper: Reaper, clients: Clients, app: Role
+) -> None:
     leak = clients.open(role=app, application="leak")
     reaper.write(FILE, policy_file(leaked(app, idle_for="1s"), interval="1s"))
 
@@ -107,20 +103,11 @@ def test_what_cannot_be_kept_is_told_and_stops_nothing(reaper: Reaper, clients: 
     assert not files(reaper)
 
 
-def test_a_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_tried_again(tmp_path: Path) -> None:
     with Reaper(tmp_path, PGHOST="127.0.0.1", PGPORT="1") as reaper:
         life = reaper.start("history", "--to", "history", "--every", "1s")
         assert "retry" in life.logged("server.unreachable")
         assert life.end().code == 0
-
-
-def made_up(folder: Path, many: int = 4) -> None:
-    """A history of one session that was idle for an hour, and one that was used again."""
-    keeper = writer(folder)
-    for number in range(many):
-        woke = session(8, idle="10m" if number > 1 else "1h", application="used-again")
-        keeper.write(snapshot(session(7), woke, at=later(NOW, by=number * 10 * SECOND), used=2))
-    keeper.close()
 
 
 POLICIES: Final = """\
@@ -131,9 +118,20 @@ policies:
 """
 
 
+def made_up(reaper: Reaper) -> Path:
+    """A history of one session that was idle for an hour, and one that was used again."""
+    reaper.write(FILE, POLICIES)
+    history = writer(reaper.folder / "history")
+    for number in range(4):
+        used = session(8, idle="10m" if number > 1 else "1h", application="used-again")
+        history.write(snapshot(session(7), used, at=later(NOW, by=number * 10 * SECOND), used=2))
+    history.close()
+    (path,) = files(reaper)
+    return path
+
+
 def test_a_backtest_needs_no_server(offline: Reaper) -> None:
-    made_up(offline.folder / "history")
-    offline.write(FILE, POLICIES)
+    made_up(offline)
 
     done = offline("backtest", "--history", "history", "-o", "json")
 
@@ -144,21 +142,18 @@ def test_a_backtest_needs_no_server(offline: Reaper) -> None:
     assert done.err == ""
 
 
-def test_two_files_are_put_side_by_side(offline: Reaper) -> None:
-    made_up(offline.folder / "history")
-    offline.write("old.yaml", POLICIES)
+def test_two_policy_files_are_compared(offline: Reaper) -> None:
+    made_up(offline)
     offline.write("new.yaml", POLICIES.replace("idle_for: 30m", "idle_for: 30m, application: [web-1]"))
 
-    done = offline("backtest", "--history", "history", "--compare", "old.yaml", "new.yaml")
+    done = offline("backtest", "--history", "history", "--compare", FILE, "new.yaml")
 
     assert done.code == 0, done.err
     assert "Only the new policies would have terminated 0, only the old ones 1, both 1." in done.out
 
 
-def test_a_torn_history_is_read_up_to_the_tear_and_said_to_be(offline: Reaper) -> None:
-    made_up(offline.folder / "history")
-    offline.write(FILE, POLICIES)
-    (path,) = files(offline)
+def test_a_torn_file_is_read_up_to_the_tear(offline: Reaper) -> None:
+    path = made_up(offline)
     path.write_bytes(path.read_bytes()[:-30])
 
     done = offline("backtest", "--history", "history", "-o", "json")
@@ -168,21 +163,18 @@ def test_a_torn_history_is_read_up_to_the_tear_and_said_to_be(offline: Reaper) -
     assert "ends within a line; read up to the last whole one" in done.err
 
 
-def test_a_history_without_a_whole_look_is_no_answer(offline: Reaper) -> None:
-    made_up(offline.folder / "history")
-    offline.write(FILE, POLICIES)
-    (path,) = files(offline)
-    head = gzip.decompress(path.read_bytes()).splitlines(keepends=True)[0]
-    path.write_bytes(gzip.compress(head))
+def test_a_history_without_a_whole_snapshot_is_refused(offline: Reaper) -> None:
+    path = made_up(offline)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).splitlines(keepends=True)[0]))
 
     done = offline("backtest", "--history", "history")
 
     assert (done.code, done.out) == (2, "")
-    assert "holds a whole snapshot" in done.err
+    assert "neither this nor a later file of the server holds a whole snapshot" in done.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "problem"),
     [
         (("backtest", "--history", "empty"), "no history is there"),
         (("backtest", "--history", "bad"), "bad/history-x-20250618T120000Z.jsonl.gz:1: not JSON"),
@@ -195,15 +187,14 @@ def test_a_history_without_a_whole_look_is_no_answer(offline: Reaper) -> None:
         (("history", "--to", "/dev/null/h"), "cannot be written"),
     ],
 )
-def test_what_is_asked_for_wrongly_is_told(offline: Reaper, arguments: tuple[str, ...], told: str) -> None:
-    offline.write(FILE, POLICIES)
+def test_wrong_arguments_are_explained(offline: Reaper, arguments: tuple[str, ...], problem: str) -> None:
+    made_up(offline)
     (offline.folder / "empty").mkdir()
     (offline.folder / "bad").mkdir()
     (offline.folder / "bad" / "history-x-20250618T120000Z.jsonl.gz").write_bytes(gzip.compress(b"nonsense\n"))
-    made_up(offline.folder / "history")
 
     done = offline(*arguments)
 
     assert done.code == 2
-    assert told in " ".join(done.err.replace("│", "").split())
+    assert problem in " ".join(done.err.replace("│", "").split())
     assert done.out == ""
