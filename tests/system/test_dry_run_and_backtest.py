@@ -1,8 +1,4 @@
-"""A live dry run with a history beside it: its record and a backtest of that history must say the same.
-
-Both judge by the same code, but one has seen with every cycle what became of whom, the other in the readings
-of the history alone.
-"""
+"""The audit log of a live dry run and a backtest of its history show the same terminations and outcomes."""
 
 import json
 from collections import Counter
@@ -28,29 +24,29 @@ COUNTS: Final = {
     "regret": "regret",
     "regret_up_to": "regret_at_most",
 }
-"""What the one calls them, and the other."""
+"""The keys of an assessment, and of a backtest."""
 
 
-def keeping(reaper: Reaper, *policies: Keys, every: str) -> Life:
-    """A service that keeps a history; a cycle every second, so that what becomes of whom is seen soon."""
+def dry_run(reaper: Reaper, *policies: Keys, every: str) -> Life:
+    """Start a dry run that records a history, with a cycle every second."""
     reaper.write(FILE, policy_file(*policies))
     history = ("--history", "history", "--history-every", every)
     return reaper.start("run", "--dry-run", "--listen", "off", *RECORD, *history)
 
 
-def fates_of(reaper: Reaper) -> Counter[tuple[str, str]]:
-    """How many acts on each application have come to each fate by now, each act by what was told last."""
-    told: dict[tuple[object, object], Fields] = {}
+def outcomes(reaper: Reaper) -> Counter[tuple[str, str]]:
+    """Count the dry-run terminations by application and latest outcome."""
+    last: dict[tuple[object, object], Fields] = {}
     for line in reaper.record():
         if line["event"] == "session.outcome" and line["outcome"] == "rehearsed":
-            told[line["pid"], line["state_change"]] = {"fate": "", **line}
+            last[line["pid"], line["state_change"]] = {"fate": "", **line}
         elif line["event"] == "session.fate":
-            told[line["pid"], line["state_change"]] = line
-    return Counter((line["application"], line["fate"]) for line in told.values())
+            last[line["pid"], line["state_change"]] = line
+    return Counter((line["application"], line["fate"]) for line in last.values())
 
 
-def verdicts(reaper: Reaper) -> Mapping[str, Mapping[str, Any]]:
-    """What the record says of each policy, in the words of a backtest."""
+def assessed(reaper: Reaper) -> Mapping[str, Mapping[str, Any]]:
+    """Return what the audit log shows of each policy, with the keys of a backtest."""
     found = reaper("rehearsal", "audit.jsonl", "--output", "json").document["policies"]
     return {
         one["policy"]: {
@@ -62,7 +58,7 @@ def verdicts(reaper: Reaper) -> Mapping[str, Mapping[str, Any]]:
 
 
 def backtest(reaper: Reaper) -> tuple[Mapping[str, Mapping[str, Any]], Fields]:
-    """What the history says of each policy, and of all of them."""
+    """Return what the history shows of each policy, and of all of them."""
     done = reaper("backtest", "--history", "history", "--acts", "acts.jsonl", "--output", "json")
     assert (done.code, done.err) == (0, "")
     (server,) = done.document["servers"]
@@ -72,20 +68,20 @@ def backtest(reaper: Reaper) -> tuple[Mapping[str, Mapping[str, Any]], Fields]:
 
 
 def acts_of(lines: list[Fields]) -> list[tuple[object, ...]]:
-    """Who was taken, as they were, and by which policy."""
+    """Return the terminated sessions in their states, with the policy."""
     keys = ("policy", "pid", "backend_start", "state_change", "state", "application")
     return sorted((tuple(line[key] for key in keys) for line in lines), key=str)
 
 
-def test_the_record_of_a_dry_run_and_a_backtest_of_its_history_tell_the_same_acts_and_the_same_verdict(
+def test_the_audit_log_of_a_dry_run_and_a_backtest_of_its_history_agree(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     held: Any = {"idle_for": "1s", "safety_limit": "none", "max_per_cycle": 4}
-    life = keeping(reaper, leaked(app, **held), every="1s")
+    life = dry_run(reaper, leaked(app, **held), every="1s")
     stay, used, closed = (
         [clients.open(role=app, application=name) for _ in range(2)] for name in ("stays", "used", "closed")
     )
-    until(lambda: fates_of(reaper).total() == len([*stay, *used, *closed]))
+    until(lambda: outcomes(reaper).total() == len([*stay, *used, *closed]))
 
     for client in used:
         client.wake()
@@ -94,7 +90,7 @@ def test_the_record_of_a_dry_run_and_a_backtest_of_its_history_tell_the_same_act
     # The used ones fall due again; by then all that stay have been watched as long as they had been idle.
     until(
         lambda: (
-            fates_of(reaper)
+            outcomes(reaper)
             == {
                 ("stays", "unused"): 2,
                 ("used", "revived"): 2,
@@ -106,7 +102,7 @@ def test_the_record_of_a_dry_run_and_a_backtest_of_its_history_tell_the_same_act
     assert life.end().code == 0
 
     by_history, all_of_it = backtest(reaper)
-    assert by_history == verdicts(reaper)
+    assert by_history == assessed(reaper)
     assert by_history["leaked"]["used_again"] == 2
     assert all_of_it["uncertain"] == 0
     rehearsed = [line for line in reaper.record() if line.get("outcome") == "rehearsed"]
@@ -114,20 +110,20 @@ def test_the_record_of_a_dry_run_and_a_backtest_of_its_history_tell_the_same_act
     assert acts_of(acts) == acts_of(rehearsed)
 
 
-def test_who_was_used_and_then_closed_between_two_readings_has_only_left_by_the_history(
+def test_a_session_that_was_used_and_closed_between_two_snapshots_has_left_by_the_history(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
-    life = keeping(reaper, leaked(app, idle_for="1s"), every="1h")
+    life = dry_run(reaper, leaked(app, idle_for="1s"), every="1h")
     used = clients.open(role=app, application="used")
-    until(lambda: fates_of(reaper)[("used", "")])
+    until(lambda: outcomes(reaper)[("used", "")])
     used.run("BEGIN")  # and so does not fall due again
-    until(lambda: fates_of(reaper)[("used", "revived")])
+    until(lambda: outcomes(reaper)[("used", "revived")])
     used.close()
     until(used.left)
     assert life.end().code == 0
 
     by_history, _ = backtest(reaper)
-    by_record = verdicts(reaper)
+    by_record = assessed(reaper)
 
     assert (by_record["leaked"]["used_again"], by_record["leaked"]["left"]) == (1, 0)
     assert (by_history["leaked"]["used_again"], by_history["leaked"]["left"]) == (0, 1)
