@@ -43,7 +43,7 @@ class _TerminationsSize:
 
 _SIZES: Final[Mapping[Scale, _TerminationsSize]] = {
     Scale.FULL: _TerminationsSize(
-        terminations=(1, 100, 1_000), bystanders=1_000, rounds=7, idle_for=5, pages=3_000
+        terminations=(1, 100, 1_000), bystanders=1_000, rounds=5, idle_for=5, pages=3_000
     ),
     Scale.SMOKE: _TerminationsSize(terminations=(2,), bystanders=2, rounds=1, idle_for=2, pages=10),
 }

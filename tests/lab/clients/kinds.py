@@ -9,7 +9,6 @@ from typing import Final
 
 from .session import NOW, Address, ClientSession, NotServed, SessionAccount
 
-_CLOCK_AFTER: Final = f"SELECT {NOW} FROM pg_sleep({{}})"  # noqa: S608
 _AWAY: Final = (0.05, 0.5)
 """How long a client waits before it opens another session, in seconds."""
 
@@ -21,10 +20,11 @@ class ActiveClient:
         self._clients = clients
         self.session = session
         self.dice = dice
+        self.limit = clients.limit
 
     async def rest(self, shortest: float, longest: float) -> None:
         """Leave the session unused for this many limits, unless it ends meanwhile."""
-        await self.idle(self._clients.limit * self.dice.uniform(shortest, longest))
+        await self.idle(self.limit * self.dice.uniform(shortest, longest))
 
     async def idle(self, seconds: float | None = None) -> None:
         """Leave the session unused for this many seconds, or for ever."""
@@ -37,13 +37,38 @@ class ActiveClient:
             await asyncio.Event().wait()
 
 
+Behaviour = Callable[[ActiveClient], Awaitable[None]]
+
+
+def _again(shortest: float, longest: float, first: str = f"SELECT {NOW}") -> Behaviour:
+    """Used again and again, with pauses of this many limits, after a first statement."""
+
+    async def behave(client: ActiveClient) -> None:
+        await client.session.run(first)
+        while True:
+            await client.session.use()
+            await client.rest(shortest, longest)
+
+    return behave
+
+
+def _once(*pauses: float, statement: str = f"SELECT {NOW}") -> Behaviour:
+    """Used once, and closed after a pause of this many limits, or never."""
+
+    async def behave(client: ActiveClient) -> None:
+        await client.session.use(statement)
+        await (client.rest(*pauses) if pauses else client.idle())
+
+    return behave
+
+
 async def _pooled(client: ActiveClient) -> None:
     """In use: short pauses, short and long statements, transactions with pauses inside."""
-    limit = client._clients.limit
     while True:
         await client.rest(0.0, 0.6)
         if client.dice.random() < 0.3:
-            await client.session.use(_CLOCK_AFTER.format(client.dice.uniform(0, 1.5 * limit)))
+            seconds = client.dice.uniform(0, 1.5 * client.limit)
+            await client.session.use(f"SELECT {NOW} FROM pg_sleep({seconds})")  # noqa: S608
         await client.session.use()
         if client.dice.random() < 0.3:
             await client.session.use(f"BEGIN; SELECT {NOW}")
@@ -51,25 +76,6 @@ async def _pooled(client: ActiveClient) -> None:
                 await client.rest(0.1, 0.6)
                 await client.session.use()
             await client.session.use(f"COMMIT; SELECT {NOW}")
-
-
-async def _steady(client: ActiveClient) -> None:
-    """In use all the time, with pauses that are too short for the limit."""
-    while True:
-        await client.rest(0.0, 0.6)
-        await client.session.use()
-
-
-async def _leaked(client: ActiveClient) -> None:
-    """Used once and forgotten."""
-    await client.session.use()
-    await client.idle()
-
-
-async def _forgotten(client: ActiveClient) -> None:
-    """A transaction that is never ended."""
-    await client.session.use(f"BEGIN; SELECT {NOW}")
-    await client.idle()
 
 
 async def _thinking(client: ActiveClient) -> None:
@@ -81,13 +87,6 @@ async def _thinking(client: ActiveClient) -> None:
         await client.rest(0.1, 0.5)
 
 
-async def _napping(client: ActiveClient) -> None:
-    """Wakes up at random, most often at about the limit."""
-    while True:
-        await client.session.use()
-        await client.rest(0.9, 1.05)
-
-
 async def _job(client: ActiveClient) -> None:
     """Comes and goes like cron; one in three does not close its session."""
     for _ in range(client.dice.randrange(1, 4)):
@@ -95,19 +94,6 @@ async def _job(client: ActiveClient) -> None:
         await client.rest(0.0, 0.3)
     if client.dice.random() < 0.35:
         await client.idle()
-
-
-async def _visiting(client: ActiveClient) -> None:
-    """Works once, is idle for about the limit, and leaves."""
-    await client.session.use()
-    await client.rest(0.2, 1.6)
-
-
-async def _returning(client: ActiveClient) -> None:
-    """A job that runs now and then and keeps its session."""
-    while True:
-        await client.rest(0.5, 4.0)
-        await client.session.use()
 
 
 async def _passing(client: ActiveClient) -> None:
@@ -121,33 +107,10 @@ async def _closing(client: ActiveClient) -> None:
     await client.rest(0.5, 5.0)
 
 
-async def _seldom(client: ActiveClient) -> None:
-    """Used now and then, far beyond the limit."""
-    while True:
-        await client.session.use()
-        await client.rest(3.0, 30.0)
-
-
 async def _listening(client: ActiveClient) -> None:
     """Waits for notifications."""
     await client.session.run("LISTEN news")
     await client.idle()
-
-
-async def _locking(client: ActiveClient) -> None:
-    """Holds an advisory lock."""
-    await client.session.run(f"SELECT pg_advisory_lock_shared({client.dice.randrange(9)})")
-    while True:
-        await client.rest(3.0, 10.0)
-        await client.session.use()
-
-
-async def _backing_up(client: ActiveClient) -> None:
-    """Keeps the snapshot of a backup."""
-    await client.session.use(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {NOW}")
-    while True:
-        await client.rest(3.0, 10.0)
-        await client.session.use()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +119,7 @@ class ClientKind:
 
     application: str
     """`#` stands for one of three digits."""
-    behave: Callable[[ActiveClient], Awaitable[None]]
+    behave: Behaviour
     role: str = "app"
     protected: bool = False
     """Whether its sessions must never be terminated, whatever they do."""
@@ -164,30 +127,32 @@ class ClientKind:
 
 KINDS: Final[Mapping[str, ClientKind]] = {
     "pooled": ClientKind("web", _pooled),
-    "leaked": ClientKind("web", _leaked),
-    "forgotten": ClientKind("worker", _forgotten),
-    "napping": ClientKind("web", _napping),
+    "leaked": ClientKind("web", _once()),
+    "forgotten": ClientKind("worker", _once(statement=f"BEGIN; SELECT {NOW}")),
+    "napping": ClientKind("web", _again(0.9, 1.05)),
     "job": ClientKind("cron", _job),
-    "allowlisted": ClientKind("metabase", _seldom, protected=True),
-    "protected": ClientKind("nightly-etl", _seldom, protected=True),
+    "allowlisted": ClientKind("metabase", _again(3.0, 30.0), protected=True),
+    "protected": ClientKind("nightly-etl", _again(3.0, 30.0), protected=True),
     "listening": ClientKind("web", _listening, protected=True),
-    "locking": ClientKind("web", _locking, protected=True),
-    "backup": ClientKind("pg_dump", _backing_up, protected=True),
-    "console": ClientKind("psql", _seldom, "postgres", protected=True),
-    "outsider": ClientKind("web", _seldom, "other", protected=True),
-    "pool": ClientKind("pool-#", _steady),
-    "sleepy pool": ClientKind("pool-#", _napping),
-    "leak": ClientKind("leak-#", _leaked),
-    "returning": ClientKind("leak-#", _returning),
+    "locking": ClientKind("web", _again(3.0, 10.0, "SELECT pg_advisory_lock_shared(1)"), protected=True),
+    "backup": ClientKind(
+        "pg_dump", _again(3.0, 10.0, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), protected=True
+    ),
+    "console": ClientKind("psql", _again(3.0, 30.0), "postgres", protected=True),
+    "outsider": ClientKind("web", _again(3.0, 30.0), "other", protected=True),
+    "pool": ClientKind("pool-#", _again(0.0, 0.6)),
+    "sleepy pool": ClientKind("pool-#", _again(0.9, 1.05)),
+    "leak": ClientKind("leak-#", _once()),
+    "returning": ClientKind("leak-#", _again(0.5, 4.0)),
     "passing": ClientKind("leak-#", _passing),
     "closing": ClientKind("leak-#", _closing),
-    "visiting": ClientKind("cron-#", _visiting),
+    "visiting": ClientKind("cron-#", _once(0.2, 1.6)),
     "thinking": ClientKind("console", _thinking),
-    "pooler": ClientKind("pgbouncer", _returning),
+    "pooler": ClientKind("pgbouncer", _again(0.5, 4.0)),
 }
-PROBE: Final = ClientKind("probe", _leaked)
+PROBE: Final = ClientKind("probe", _once())
 """A leak on purpose, which shows whether the reaper works."""
-FILLER: Final = ClientKind("filler", _leaked, "other", protected=True)
+FILLER: Final = ClientKind("filler", _once(), "other", protected=True)
 """A session that only occupies a slot."""
 
 

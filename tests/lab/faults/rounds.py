@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from random import Random
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from .world import LIMIT, FaultWorld
 Strike = Callable[[FaultWorld], AsyncIterator[None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Something that fails and is repaired.
 
@@ -32,11 +32,12 @@ class Fault:
     touches: frozenset[str]
     """What it needs for itself: `server`, `reaper`, `role`, `link`, `policies`, `audit`, `slots`, `clock`."""
     strike: Strike
-    may_end_reapers: bool
+    _: KW_ONLY
+    may_end_reapers: bool = False
     """Whether a reaper may end by itself, because its start is impossible meanwhile."""
-    missing: Callable[[Isolation], str]
+    missing: Callable[[Isolation], str] = lambda _: ""
     """What this machine lacks for it; empty if it is possible."""
-    prepare: Callable[[], Any]
+    prepare: Callable[[], Any] = lambda: None
     """Fetches what it needs, while the host's network is still available."""
 
     def happening(self, world: FaultWorld) -> AbstractAsyncContextManager[None]:
@@ -44,26 +45,9 @@ class Fault:
         return asynccontextmanager(self.strike)(world)
 
 
-def fault(
-    name: str,
-    *touches: str,
-    may_end_reapers: bool = False,
-    missing: Callable[[Isolation], str] = lambda _: "",
-    prepare: Callable[[], Any] = lambda: None,
-) -> Callable[[Strike], Fault]:
+def fault(name: str, *touches: str, **options: Any) -> Callable[[Strike], Fault]:  # noqa: ANN401 (fields)
     """Make a fault of a generator."""
-
-    def decorate(strike: Strike) -> Fault:
-        return Fault(
-            name=name,
-            touches=frozenset(touches),
-            strike=strike,
-            may_end_reapers=may_end_reapers,
-            missing=missing,
-            prepare=prepare,
-        )
-
-    return decorate
+    return lambda strike: Fault(name, frozenset(touches), strike, **options)
 
 
 PATIENCE: Final = 180.0
