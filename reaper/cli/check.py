@@ -18,7 +18,7 @@ from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
 from reaper.policy.text import plain
 from reaper.postgres.errors import ServerError
-from reaper.postgres.findings import Finding, Level
+from reaper.postgres.preflight import Finding, Level
 
 _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDATABASE")
 

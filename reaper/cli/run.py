@@ -20,9 +20,9 @@ from reaper.cli.targets import pick_servers, read_settings, refuse_password
 from reaper.config import Settings
 from reaper.history.write import HistoryOptions
 from reaper.policy.time import exact_words
+from reaper.postgres.audit_table import target_of
 from reaper.postgres.errors import sentence
 from reaper.postgres.query_text import QueryText
-from reaper.postgres.record_table import target_of
 from reaper.service.connection import RunOptions
 from reaper.service.daemon import Daemon, DaemonParts
 from reaper.service.fleet import Shard, choose_servers

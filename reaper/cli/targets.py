@@ -50,7 +50,7 @@ def pick_server(settings: Settings | None, dsn: str | None, name: str | None) ->
 
 def refuse_password(parameter: str, dsn: str) -> None:
     """Raise Misconfigured when a connection string from the command line carries a secret."""
-    from reaper.postgres.link import has_password  # noqa: PLC0415
+    from reaper.postgres.connection import has_password  # noqa: PLC0415
 
     option = f"--{parameter.replace('_', '-')}"
     source = click.get_current_context().get_parameter_source(parameter)

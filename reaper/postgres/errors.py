@@ -1,4 +1,13 @@
-"""What can go wrong with a server, in sentences without secrets."""
+"""Errors of a server, as sentences that say what to do and contain no part of a secret."""
+
+import re
+from typing import Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq.abc import PGconn
+
+from reaper.postgres.tls import Way, cure
 
 
 class ServerError(Exception):
@@ -25,3 +34,97 @@ def sentence(error: BaseException) -> str:
     said = " ".join(str(error).split()) or type(error).__name__
     state = getattr(error, "sqlstate", None)
     return f"{said} (SQLSTATE {state})" if state else said
+
+
+_UNREADABLE: Final = "it is neither `key=value ...` nor a postgresql:// URI"
+_MISREAD: Final = (
+    "its host, port or database looks like the rest of a password: in a URI write @ as %40 and / as %2F"
+)
+_SECRETS: Final = {
+    b"password",
+    b"sslpassword",
+    b"oauth_client_secret",
+    b"scram_client_key",
+    b"scram_server_key",
+}
+_SHORTEST: Final = 4
+"""To hide a shorter one would garble the sentence, and hide nothing."""
+_HIDDEN: Final = "***"
+_BAD_ADVICE: Final = " Either provide the file"
+"""With which libpq begins to recommend that nothing be verified."""
+
+
+class Unreadable(ValueError):
+    """A connection string that nobody should connect by."""
+
+
+def read(dsn: str) -> dict[str, str]:
+    """What a connection string says; Unreadable, without repeating any of it.
+
+    libpq repeats the part that it stumbles over, and a password may stand there. And it takes a URI whose
+    password holds a bare @ or / for that of another host, and the rest goes to the resolver and the log.
+    """
+    try:
+        given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
+    except psycopg.Error:
+        raise Unreadable(_UNREADABLE) from None
+    host, port, database = (given.get(key, "") for key in ("host", "port", "dbname"))
+    odd_host = "@" in host.lstrip("@")  # a socket in the abstract namespace begins with one
+    odd_port = re.fullmatch("[0-9,]*", port) is None
+    odd_database = "://" in dsn and "@" in database and database in dsn
+    if odd_host or odd_port or odd_database:
+        raise Unreadable(_MISREAD)
+    return given
+
+
+async def explained(error: psycopg.Error | OSError | ValueError) -> ServerError:
+    """Why connecting failed."""
+    match error:
+        case psycopg.ProgrammingError(sqlstate=None):
+            return Unreachable(f"the connection string cannot be read: {_UNREADABLE}")
+        case psycopg.Error():
+            return await _explained(error)
+        case Unreadable():
+            return Unreachable(f"the connection string cannot be read: {error}")
+        case ValueError():
+            return Unreachable("the host's name is none that can be looked up")
+    return Unreachable(sentence(error))
+
+
+async def _explained(error: psycopg.Error) -> ServerError:
+    said = sentence(error).partition(_BAD_ADVICE)[0]
+    failed = error.pgconn
+    if failed is None:
+        return Unreachable(said)
+    said = _scrubbed(said, failed)
+    if "unsupported startup parameter" in said:
+        message = (
+            f"{said}; this is a pooler: connect to PostgreSQL itself, for the reaper must see real sessions"
+        )
+        return Refused(message)
+    what = await cure(said, Way.of(failed), _port(failed))
+    return Unreachable(f"{said}; {what}" if what else said)
+
+
+def _port(failed: PGconn) -> int:
+    """The environment and a service file may name one that is none, and that is why it failed."""
+    digits = failed.port.decode(errors="replace")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _scrubbed(said: str, failed: PGconn) -> str:
+    """Without any password that was handed over: a server, or who poses as one, might repeat it."""
+    for option in failed.info:
+        if option.keyword in _SECRETS and option.val:
+            said = _without(option.val.decode(errors="replace"), said)
+    return _without(failed.password.decode(errors="replace"), said)  # that of a passfile
+
+
+def _without(secret: str, said: str) -> str:
+    return said.replace(secret, _HIDDEN) if len(secret) >= _SHORTEST else said
+
+
+def is_lost(error: psycopg.Error, *, closed: bool) -> bool:
+    """Whether this error means that the connection is gone rather than that a statement failed."""
+    fatal = error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
+    return closed or fatal or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)

@@ -12,8 +12,8 @@ import psycopg
 
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.time import Instant
+from reaper.postgres.connection import Link
 from reaper.postgres.errors import ServerError, sentence
-from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
 
 _SEEK: Final = statement("seek_leadership")

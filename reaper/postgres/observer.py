@@ -4,8 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from datetime import timedelta
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import psycopg
 
@@ -21,18 +22,15 @@ from reaper.policy.session import (
 )
 from reaper.policy.time import SECOND, Instant, Span
 from reaper.policy.unmeant import unmeant_roles
-from reaper.postgres.decoding import as_instant, as_number
-from reaper.postgres.encoding import flag, float8, interval, oids
+from reaper.postgres.connection import Link
 from reaper.postgres.errors import ServerError, sentence
-from reaper.postgres.flight import Prepared, Row
-from reaper.postgres.link import Link
 from reaper.postgres.preflight import Probe
 from reaper.postgres.query_text import QueryText
-from reaper.postgres.rows import Decoder, Reader, of_the_look
+from reaper.postgres.rows import ObservedRow, session_of
 from reaper.postgres.sql import statement
 
-_OBSERVE: Final = Prepared.of(statement("observe"))
-_ADVISORY_LOCKS: Final = Prepared.of(statement("advisory_locks"))
+_OBSERVE: Final = statement("observe")
+_ADVISORY_LOCKS: Final = statement("advisory_locks")
 _WAITERS: Final = statement("waiters")
 _NOBODY_CUT: Final = Cutoffs()
 _EVERY_FACT: Final = Questions(advisory_locks=True, blocking=True)
@@ -46,13 +44,6 @@ _FEW_EVERY: Final = Span(60 * SECOND)
 """The same where there are few of them, and it costs less."""
 _ONE_BY_ONE: Final = 0.1
 """Such a share of all backends is asked for one by one, and more all at once."""
-
-
-class _Seen(NamedTuple):
-    """A look, and who held advisory locks a moment later if that was asked for at once."""
-
-    snapshot: Snapshot
-    lock_holders: frozenset[int] | None
 
 
 class ObservingFailed(ServerError):
@@ -77,9 +68,6 @@ class Observer:
         self._query_text = query_text
         self._one_by_one = one_by_one
         self._whole = _WholeLooks()
-        self._asks_for_locks = False
-        """Together with the next look, when the last one had to ask for them: it will have to again."""
-        self._reader = Reader(Decoder(encoding=link.encoding, query_text=query_text))
 
     def know(self, probe: Probe) -> None:
         """Go by what the server says now of itself and of our rights."""
@@ -96,21 +84,17 @@ class Observer:
         With `ahead` it may leave out client sessions that no policy can mean within this time.
         """
         try:
-            seen, asked = await self._enough(rules, ahead)
-            holders = seen.lock_holders
-            if asked.advisory_locks and holders is None:
-                holders = _holders(*await self._link.ask(_ADVISORY_LOCKS.asked()))
+            snapshot, asked = await self._enough(rules, ahead)
             blockers = await self._blockers() if asked.blocking else None
             facts = Facts(
-                advisory_lock_holders=holders if asked.advisory_locks else None,
+                advisory_lock_holders=await self._lock_holders() if asked.advisory_locks else None,
                 waiters=None if blockers is None else count_waiters(blockers),
                 blockers=blockers,
             )
         except psycopg.Error as error:
             message = f"could not observe: {sentence(error)}"
             raise ObservingFailed(message) from None
-        self._asks_for_locks = asked.advisory_locks
-        return replace(seen.snapshot, facts=facts)
+        return replace(snapshot, facts=facts)
 
     async def everybody(self) -> Snapshot:
         """Take a snapshot of everybody, with who waits for whom and no other fact."""
@@ -120,35 +104,41 @@ class Observer:
         except psycopg.Error as error:
             message = f"could not observe: {sentence(error)}"
             raise ObservingFailed(message) from None
-        return replace(seen.snapshot, facts=Facts(waiters=count_waiters(blockers), blockers=blockers))
+        return replace(seen, facts=Facts(waiters=count_waiters(blockers), blockers=blockers))
 
-    async def _enough(self, rules: Rules | None, ahead: Span | None) -> tuple[_Seen, Questions]:
+    async def _enough(self, rules: Rules | None, ahead: Span | None) -> tuple[Snapshot, Questions]:
         """One look, or a second one at everybody when the first has shown that it takes all of them."""
         if rules is None:
             return await self._look(_NOBODY_CUT, everybody=True), _EVERY_FACT
         cutoffs = _NOBODY_CUT if ahead is None else _sooner(rules.cutoffs, ahead)
         seen = await self._look(cutoffs, everybody=ahead is None or self._whole.due(rules))
-        asked = questions(seen.snapshot, rules)
-        if asked.everybody and seen.snapshot.young is not None:
+        asked = questions(seen, rules)
+        if asked.everybody and seen.young is not None:
             seen = await self._look(cutoffs, everybody=True)
-            asked = questions(seen.snapshot, rules)
-        self._whole.note(seen.snapshot, rules, again=asked.everybody)
+            asked = questions(seen, rules)
+        self._whole.note(seen, rules, again=asked.everybody)
         return seen, asked
 
-    async def _look(self, cutoffs: Cutoffs, *, everybody: bool) -> _Seen:
-        limits = _limits(cutoffs, self._one_by_one, everybody=everybody, with_query=self._query_text.wanted)
-        look = _OBSERVE.asked(**limits, unmeant=self._whole.unmeant)
-        locks = [_ADVISORY_LOCKS.asked()] if self._asks_for_locks else []
-        rows, *holders = await self._link.ask(look, *locks)
-        return _Seen(self._snapshot(rows, everybody=everybody), _holders(*holders) if holders else None)
+    async def _look(self, cutoffs: Cutoffs, *, everybody: bool) -> Snapshot:
+        params = {
+            **_limits(cutoffs),
+            "everybody": everybody,
+            "with_query": self._query_text.wanted,
+            "one_by_one": self._one_by_one,
+            "unmeant": list(self._whole.unmeant),
+        }
+        rows = [ObservedRow._make(row) for row in await self._link.rows(_OBSERVE, params)]
+        return self._snapshot(rows, everybody=everybody)
 
-    def _snapshot(self, rows: Sequence[Row], *, everybody: bool) -> Snapshot:
-        sessions, look, probe = self._reader.sessions(rows), of_the_look(rows), self._probe
-        young = None if everybody else as_number(look.clients or b"") - len(sessions)
+    def _snapshot(self, rows: Sequence[ObservedRow], *, everybody: bool) -> Snapshot:
+        every = (session_of(row, self._query_text) for row in rows)
+        sessions = tuple(session for session in every if session is not None)
+        own, probe = next(row for row in rows if row.at is not None), self._probe
+        young = None if everybody else (own.clients or 0) - len(sessions)
         clients = sum(session.kind == CLIENT_BACKEND for session in sessions)
         return Snapshot(
             server=self._server,
-            at=as_instant(look.at),
+            at=own.at or Instant(0),
             slots=Slots(
                 total=probe.max_connections,
                 reserved=probe.superuser_reserved + probe.reserved,
@@ -158,8 +148,11 @@ class Observer:
             watcher=Watcher(pid=self._link.pid, role=probe.role, superuser=probe.superuser),
             sessions=sessions,
             young=young,
-            unreadable=len(rows) - len(sessions) if young is None else as_number(look.unreadable or b""),
+            unreadable=len(rows) - len(sessions) if young is None else own.unreadable or 0,
         )
+
+    async def _lock_holders(self) -> frozenset[int]:
+        return frozenset(pid for (pid,) in await self._link.rows(_ADVISORY_LOCKS) if pid is not None)
 
     async def _blockers(self) -> Mapping[int, frozenset[int]]:
         return {waiter: frozenset(blockers) for waiter, blockers in await self._link.rows(_WAITERS)}
@@ -171,7 +164,7 @@ class _WholeLooks:
     def __init__(self) -> None:
         self._rules: Rules | None = None
         self._at: Instant | None = None
-        self.unmeant = oids(())
+        self.unmeant = tuple[int, ...]()
         """Roles that no policy means, by the last of them; one that is renamed is met again at the next."""
 
     def due(self, rules: Rules) -> bool:
@@ -183,7 +176,7 @@ class _WholeLooks:
         self._rules = rules
         if snapshot.young is None:
             self._at = None if again else snapshot.at
-            self.unmeant = oids(unmeant_roles(snapshot, rules))
+            self.unmeant = unmeant_roles(snapshot, rules)
         elif self._at is not None and not 0 <= snapshot.at - self._at < _whole_every(snapshot):
             self._at = None
 
@@ -194,18 +187,12 @@ def _sooner(cutoffs: Cutoffs, ahead: Span) -> Cutoffs:
     return cutoffs.sooner(ahead)
 
 
-@lru_cache
-def _limits(
-    cutoffs: Cutoffs, one_by_one: float, *, everybody: bool, with_query: bool
-) -> Mapping[str, bytes | None]:
+def _limits(cutoffs: Cutoffs) -> Mapping[str, timedelta | None]:
     return {
-        "with_query": flag(is_set=with_query),
-        "everybody": flag(is_set=everybody),
         "quiet": _interval(cutoffs.quiet),
         "aborted": _interval(cutoffs.aborted),
         "transaction": _interval(cutoffs.transaction),
         "connected": _interval(cutoffs.connected),
-        "one_by_one": float8(one_by_one),
     }
 
 
@@ -213,13 +200,9 @@ def _whole_every(snapshot: Snapshot) -> Span:
     return _FEW_EVERY if snapshot.clients < _FEW else _WHOLE_EVERY
 
 
-def _holders(rows: Sequence[Row]) -> frozenset[int]:
-    return frozenset(as_number(pid) for (pid,) in rows if pid is not None)
-
-
-def _interval(span: Span | None) -> bytes | None:
-    """At most a hundred years, for the server's calendar has a beginning."""
-    return None if span is None else interval(Span(min(span, _CENTURY)))
+def _interval(span: Span | None) -> timedelta | None:
+    # At most a century: the cutoff must not lie before the beginning of the calendar of the server.
+    return None if span is None else timedelta(microseconds=min(span, _CENTURY))
 
 
 def count_waiters(blockers_of: Mapping[int, AbstractSet[int]]) -> Mapping[int, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
 import psycopg
@@ -11,11 +12,31 @@ from psycopg.sql import Identifier
 from reaper.policy.protections import BUILT_IN, DESCRIPTIONS
 from reaper.policy.rules import Rules
 from reaper.policy.time import Instant, Span, as_datetime, from_datetime, isoformat, words
+from reaper.postgres.connection import Link
 from reaper.postgres.errors import Refused, sentence
-from reaper.postgres.findings import Finding, Level
-from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
 from reaper.postgres.tls import VERIFY, Way
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    FINE = "fine"
+    NOTE = "note"
+    WARNING = "warning"
+    REFUSAL = "refusal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One answer of the preflight."""
+
+    check: str
+    level: Level
+    finding: str
+    mend: str = ""
+    """SQL or a setting that cures it."""
+
 
 _PROBE: Final = statement("probe")
 _OLDEST: Final = 13

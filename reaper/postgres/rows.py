@@ -1,126 +1,113 @@
-"""The rows of observe.sql, and the sessions that they tell of."""
+"""The rows of observe.sql as sessions; loaders that no byte chosen by a client can break."""
 
-from collections.abc import Sequence
+import struct
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from psycopg import AsyncConnection
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
 
 from reaper.policy.session import Identity, Session, SessionId
 from reaper.policy.time import Instant
-from reaper.postgres.decoding import as_flag, as_instant, as_number, as_text
-from reaper.postgres.flight import Row
 from reaper.postgres.query_text import QueryText
 
-
-class Columns(NamedTuple):
-    """What each column holds, as it came over the wire."""
-
-    pid: bytes
-    backend_start: bytes | None
-    database: bytes | None
-    role: bytes | None
-    application: bytes | None
-    client: bytes | None
-    kind: bytes | None
-    role_oid: bytes | None
-    superuser: bytes | None
-    client_port: bytes | None
-    state: bytes | None
-    state_change: bytes | None
-    query_start: bytes | None
-    xact_start: bytes | None
-    wait_event: bytes | None
-    xid_age: bytes | None
-    listens: bytes | None
-    starts_backup: bytes | None
-    query: bytes | None
-    at: bytes | None
-    """This and what follows is about the look, and only our own session's row tells it."""
-    clients: bytes | None
-    """Walsenders too, who all have a row of their own."""
-    unreadable: bytes | None
+_INT8: Final = struct.Struct("!q")
+_EPOCH_OF_2000: Final = 946_684_800_000_000
+_CACHED_WORDS: Final = 2_048
+"""Bounded, because a client may choose another application name for each session."""
 
 
-_PID: Final = Columns._fields.index("pid")
-_AT: Final = Columns._fields.index("at")
+class TolerantText(Loader):
+    """Text in any encoding: an invalid byte is shown by its number."""
 
-_MOST_WORDS: Final = 2_048
-"""So many names are remembered, none of them long: a client may call itself by another one each time."""
+    # psycopg's own loader raises: one session with a bad application name would hide all the others.
+    format = Format.BINARY
 
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        encoding = self.connection.info.encoding if self.connection else "ascii"
+        # SQL_ASCII is the absence of an encoding, and most text in such a database is UTF-8.
+        self._encoding = "utf-8" if encoding == "ascii" else encoding
 
-class _Told(NamedTuple):
-    """A row, and what was made of it."""
-
-    row: Row
-    session: Session | None
-
-
-class Reader:
-    """Makes sessions of one look's rows after the other's; most have not changed in between."""
-
-    def __init__(self, decoder: "Decoder") -> None:
-        self._decode = decoder.session
-        self._told: dict[bytes | None, _Told] = {}
-
-    def sessions(self, rows: Sequence[Row]) -> tuple[Session, ...]:
-        """The sessions of these rows, without those that the server hides."""
-        before, decode = self._told, self._decode
-        told = [
-            was
-            if (was := before.get(row[_PID])) and was.row == row
-            else _Told(row, decode(Columns._make(row)))
-            for row in rows
-        ]
-        self._told = {each.row[_PID]: each for each in told}
-        return tuple(each.session for each in told if each.session)
+    def load(self, data: Buffer) -> str:
+        """Decode as the database is encoded."""
+        return as_text(bytes(data), self._encoding)
 
 
-def of_the_look(rows: Sequence[Row]) -> Columns:
-    """The row that tells of the look itself: our own session is always among them."""
-    return Columns._make(next(row for row in rows if row[_AT]))
+@lru_cache(maxsize=_CACHED_WORDS)
+def as_text(data: bytes, encoding: str) -> str:
+    """Text from the wire; many sessions share a name, which is decoded and stored once."""
+    return data.decode(encoding, "backslashreplace")
 
 
-class Decoder:
-    """Makes sessions of rows."""
+class ExactInstant(Loader):
+    """timestamptz as whole microseconds since 1970."""
 
-    def __init__(self, *, encoding: str, query_text: QueryText) -> None:
-        self._encoding = encoding
-        self._query_text = query_text
+    # A datetime would fail for infinity, and the guard compares moments for equality.
+    format = Format.BINARY
 
-    def session(self, row: Columns) -> Session | None:
-        """The session; nothing when the server hides what it is or since when."""
-        if row.kind is None or row.backend_start is None:
-            return None
-        return Session(
-            id=SessionId(as_number(row.pid), as_instant(row.backend_start)),
-            identity=Identity(*map(self._text, (row.database, row.role, row.application, row.client))),
-            kind=_word(row.kind, self._encoding),
-            role_oid=None if row.role_oid is None else int.from_bytes(row.role_oid, "big"),
-            superuser=as_flag(row.superuser),
-            client_port=_number(row.client_port),
-            state=self._text(row.state),
-            state_change=_instant(row.state_change),
-            query_start=_instant(row.query_start),
-            xact_start=_instant(row.xact_start),
-            wait_event=self._text(row.wait_event),
-            xid_age=_number(row.xid_age),
-            last_query_listens=as_flag(row.listens),
-            last_query_starts_backup=as_flag(row.starts_backup),
-            query=None if row.query is None else self._query_text.shown(as_text(row.query, self._encoding)),
-        )
-
-    def _text(self, data: bytes | None) -> str | None:
-        return None if data is None else _word(data, self._encoding)
+    def load(self, data: Buffer) -> Instant:
+        """Shift the server's epoch of the year 2000 to 1970."""
+        (microseconds,) = _INT8.unpack(data)
+        return Instant(microseconds + _EPOCH_OF_2000)
 
 
-@lru_cache(maxsize=_MOST_WORDS)
-def _word(data: bytes, encoding: str) -> str:
-    """A name, of which many sessions have the same: it is decoded once, and in memory once."""
-    return as_text(data, encoding)
+def register_loaders(connection: AsyncConnection[tuple[Any, ...]]) -> None:
+    """Register the loaders of this module for one connection."""
+    for name in ("text", "name", "varchar", "bpchar"):
+        connection.adapters.register_loader(name, TolerantText)
+    connection.adapters.register_loader("timestamptz", ExactInstant)
 
 
-def _number(data: bytes | None) -> int | None:
-    return None if data is None else as_number(data)
+class ObservedRow(NamedTuple):
+    """One row of observe.sql."""
+
+    pid: int
+    backend_start: Instant | None
+    database: str | None
+    role: str | None
+    application: str | None
+    client: str | None
+    kind: str | None
+    role_oid: int | None
+    superuser: bool | None
+    client_port: int | None
+    state: str | None
+    state_change: Instant | None
+    query_start: Instant | None
+    xact_start: Instant | None
+    wait_event: str | None
+    xid_age: int | None
+    listens: bool | None
+    starts_backup: bool | None
+    query: str | None
+    at: Instant | None
+    """This and the following columns describe the snapshot; only our own session's row has them."""
+    clients: int | None
+    """The count of all client sessions and walsenders."""
+    unreadable: int | None
 
 
-def _instant(data: bytes | None) -> Instant | None:
-    return None if data is None else as_instant(data)
+def session_of(row: ObservedRow, query_text: QueryText) -> Session | None:
+    """The session of a row; None if the server hides its kind or its start."""
+    if row.kind is None or row.backend_start is None:
+        return None
+    return Session(
+        id=SessionId(row.pid, row.backend_start),
+        identity=Identity(row.database, row.role, row.application, row.client),
+        kind=row.kind,
+        role_oid=row.role_oid,
+        superuser=bool(row.superuser),
+        client_port=row.client_port,
+        state=row.state,
+        state_change=row.state_change,
+        query_start=row.query_start,
+        xact_start=row.xact_start,
+        wait_event=row.wait_event,
+        xid_age=row.xid_age,
+        last_query_listens=bool(row.listens),
+        last_query_starts_backup=bool(row.starts_backup),
+        query=query_text.shown(row.query),
+    )

@@ -11,13 +11,12 @@ from reaper.audit.ledger import Author, Ledger
 from reaper.config import Server, Settings
 from reaper.policy.rules import Rules
 from reaper.policy.time import SECOND, Span
-from reaper.postgres.findings import Finding
+from reaper.postgres.connection import Link
 from reaper.postgres.leadership import Office
-from reaper.postgres.link import Link
 from reaper.postgres.observer import Observer
-from reaper.postgres.preflight import Probe, inspect, probe, refuse
+from reaper.postgres.preflight import Finding, Probe, inspect, probe, refuse
 from reaper.postgres.query_text import QueryText
-from reaper.postgres.terminator import GuardedTerminator, Rehearsal
+from reaper.postgres.terminator import DryRunTerminator, GuardedTerminator
 from reaper.service.clock import ClockWatch
 from reaper.service.cycle import Hands, Station
 
@@ -83,7 +82,7 @@ def station(
 ) -> Station:
     """Take post, or raise Refused with what has to be mended first."""
     refuse(at.findings)
-    rehearsal = Rehearsal()
+    rehearsal = DryRunTerminator()
     return Station(
         observer=at.observer,
         hands=Hands(enforce=rehearsal if options.dry_run else GuardedTerminator(at.link), rehearse=rehearsal),

@@ -7,9 +7,9 @@ from typing import Final
 from reaper.audit.ledger import Author, Ledger, Tallied
 from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Server
-from reaper.postgres.counters import Counters, read_counters
+from reaper.postgres.connection import Link
 from reaper.postgres.errors import ServerError
-from reaper.postgres.link import Link
+from reaper.postgres.watcher import Counters, read_counters
 
 _DAILY: Final = 86_400
 

@@ -1,9 +1,8 @@
 """One cycle: observe, decide, intend, terminate, settle."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Final, Protocol
 
 from reaper.audit.ledger import Author, Intent, Ledger
@@ -12,12 +11,9 @@ from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.plan import BrakeTrip, Outcome, Plan, Reap, Result
 from reaper.policy.rules import Mode, Rules
-from reaper.policy.session import Snapshot
+from reaper.policy.session import SessionId, Snapshot
 from reaper.policy.time import Instant, Span
 from reaper.service.clock import ClockWatch
-
-FLIGHT: Final = 8
-"""So many acts are under way at once, and cannot be called back when the reaper is to stop."""
 
 
 class Observing(Protocol):
@@ -30,11 +26,11 @@ class Observing(Protocol):
 class Terminating(Protocol):
     """Acts on a server, or only says that it would."""
 
-    async def signal(self, reaps: Sequence[Reap], *, heard: Instant) -> Sequence[Outcome]:
-        """Look again at each and signal, soon after the server was heard; SIGNALLED wants to be confirmed."""
+    async def terminate(self, reap: Reap, *, answered_at: Instant) -> Outcome:
+        """Check the session again and signal it, soon after the server's last answer."""
 
     def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[Sequence[tuple[Reap, Outcome]]]:
-        """Watch what comes of the signals, and tell at each look of those whose end was seen."""
+        """Yield the signalled sessions as they exit, at last those that are still there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +115,7 @@ async def run_cycle(
     plan = decide(snapshot=snapshot, rules=rules, memory=memory)
     station.ledger.log_safety_limit(station.author, name, snapshot, new_brakes(plan, memory))
     intents = station.ledger.intend(station.author, name, snapshot, (*plan.reaps, *plan.rehearsals))
-    book = await _carry_out(intents, station, stopping, heard=snapshot.at)
+    book = await _carry_out(intents, station, stopping, answered_at=snapshot.at)
     return Cycle(
         name=name,
         snapshot=snapshot,
@@ -138,33 +134,27 @@ def new_brakes(plan: Plan, memory: Memory) -> tuple[BrakeTrip, ...]:
 
 
 async def _carry_out(
-    intents: Sequence[Intent], station: Station, stopping: Callable[[], bool], *, heard: Instant
+    intents: Sequence[Intent], station: Station, stopping: Callable[[], bool], *, answered_at: Instant
 ) -> "_Book":
-    """Signal flight by flight, then watch them go; every outcome is written as soon as it is known."""
+    """Terminate one session after the other, then confirm; each outcome is logged as soon as it is known."""
     book = _Book(station.ledger)
-    sent: dict[int, tuple[Intent, Outcome]] = {}
-    for hand, flight in _flights(intents, station.hands):
-        veto = _STOPPING if stopping() else book.veto
-        reaps = [intent.reap for intent in flight]
-        outcomes = [veto] * len(flight) if veto else await hand.signal(reaps, heard=heard)
-        heard = max([heard, *(outcome.at for outcome in outcomes if outcome.at)])
-        known = list(zip(flight, outcomes, strict=True))
-        sent |= {id(each[0].reap): each for each in known if each[1].result is Result.SIGNALLED}
-        book.settle([each for each in known if each[1].result is not Result.SIGNALLED])
+    sent: dict[SessionId, tuple[Intent, Outcome]] = {}
+    for intent in intents:
+        reap = intent.reap
+        # Checked before each: a stop or a full disk must not wait for the rest of the plan.
+        outcome = _STOPPING if stopping() else book.veto
+        if outcome is None:
+            outcome = await station.hands.of(reap).terminate(reap, answered_at=answered_at)
+        answered_at = max(answered_at, outcome.at or answered_at)
+        if outcome.result is Result.SIGNALLED:
+            sent[reap.session.id] = intent, outcome
+        else:
+            book.settle([(intent, outcome)])
     async for ends in station.hands.enforce.confirm([intent.reap for intent, _ in sent.values()]):
-        told = [(*sent[id(reap)], end) for reap, end in ends]
+        told = [(*sent[reap.session.id], end) for reap, end in ends]
         book.settle([(intent, replace(end, act=signal.act)) for intent, signal, end in told])
     book.flush()
     return book
-
-
-def _flights(intents: Sequence[Intent], hands: Hands) -> Iterator[tuple[Terminating, Sequence[Intent]]]:
-    """So many intents at a time, and whose they are."""
-    for hand, theirs in groupby(intents, key=lambda intent: hands.of(intent.reap)):
-        rest = list(theirs)
-        while rest:
-            flight, rest = rest[:FLIGHT], rest[FLIGHT:]
-            yield hand, flight
 
 
 class _Book:

@@ -9,7 +9,7 @@ from typing import Final
 
 from reaper.config import Server, Settings
 from reaper.insight.dryrun.assessment import Held
-from reaper.postgres.link import name_of
+from reaper.postgres.connection import name_of
 from reaper.service.clock import ClockWatch
 from reaper.service.follow_up import FollowUp, OutcomeStore, Standings
 from reaper.service.history import HistoryRecorder

@@ -27,7 +27,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.plan import Plan, Refilling, Result, Spared
 from reaper.policy.session import SessionId
 from reaper.policy.time import SECOND, Instant, Span
-from reaper.postgres.onlooker import Onlooker, Seen
+from reaper.postgres.watcher import Onlooker, Seen
 from reaper.service.cycle import Cycle
 from reaper.service.refills import RefillDetector
 

@@ -9,8 +9,8 @@ from reaper.config import Server
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.session import Snapshot
 from reaper.policy.time import SECOND, Span
-from reaper.postgres.ground import read_ground
 from reaper.postgres.preflight import refuse
+from reaper.postgres.server_facts import read_ground
 from reaper.service.connection import OpenConnection, RunOptions, opened
 
 # Through a pooler, or without the right to see all sessions, a snapshot would look complete and be wrong.

@@ -9,7 +9,7 @@ from reaper.policy.plan import Outcome, Reap, Refilling, Result
 from reaper.policy.refill_guard import BackOff, Churn, Evidence, Group, back_off, refill
 from reaper.policy.rules import Policy
 from reaper.policy.time import Instant
-from reaper.postgres.onlooker import Newcomer
+from reaper.postgres.watcher import Newcomer
 from reaper.service.cycle import Cycle
 
 _MOST_GROUPS: Final = 100

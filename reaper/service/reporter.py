@@ -13,8 +13,8 @@ from reaper.policy.plan import Refilling, Result
 from reaper.policy.rules import Rules
 from reaper.policy.session import whose
 from reaper.policy.time import Span, isoformat, words
-from reaper.postgres.findings import Level
 from reaper.postgres.leadership import Holder
+from reaper.postgres.preflight import Level
 from reaper.service.connection import OpenConnection
 from reaper.service.cycle import Cycle
 from reaper.telemetry import events

@@ -21,7 +21,7 @@ from reaper.policy.time import Span, seconds
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.leadership import Leadership
 from reaper.postgres.observer import ObservingFailed
-from reaper.postgres.onlooker import Onlooker
+from reaper.postgres.watcher import Onlooker
 from reaper.service.clock import ClockWatch
 from reaper.service.connection import (
     OpenConnection,

@@ -19,8 +19,8 @@ from typing import Final, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from reaper.audit.tail import Marks, Piece, Tail, columns
+from reaper.postgres.audit_table import RecordTable, target_of
 from reaper.postgres.errors import Refused, ServerError
-from reaper.postgres.record_table import RecordTable, target_of
 from reaper.service.pause import Flag, pause
 from reaper.telemetry import events
 from reaper.telemetry.log import Log

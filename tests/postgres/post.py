@@ -15,7 +15,7 @@ from reaper.policy.plan import Outcome, Reap, Spare, Spared
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import SessionId
 from reaper.policy.time import Instant
-from reaper.postgres.terminator import GuardedTerminator, Rehearsal
+from reaper.postgres.terminator import DryRunTerminator, GuardedTerminator
 from reaper.service.clock import ClockWatch
 from reaper.service.cycle import Cycle, Hands, Station, Terminating, run_cycle
 
@@ -43,7 +43,7 @@ class Post:
         self._cycles += 1
         station = Station(
             observer=self.stage.reaper.observer,
-            hands=Hands(enforce=self.enforce, rehearse=Rehearsal()),
+            hands=Hands(enforce=self.enforce, rehearse=DryRunTerminator()),
             ledger=self.ledger,
             author=AUTHOR,
             clock=self.clock,
@@ -88,17 +88,17 @@ def spared_by(cycle: Cycle, client: Client) -> Spared:
 
 
 class Meddler:
-    """Acts as the real one does; something happens before each flight."""
+    """Acts as the real one does; something happens before each act."""
 
     def __init__(self, terminator: GuardedTerminator, *before: Callable[[], object]) -> None:
         self._terminator = terminator
         self._before = list(before)
         self.confirm = terminator.confirm
-        self.heard: list[Instant] = []
-        """By each flight, when the server was heard before it."""
+        self.answered: list[Instant] = []
+        """For each act, the time of the server's last answer before it."""
 
-    async def signal(self, reaps: Sequence[Reap], *, heard: Instant) -> Sequence[Outcome]:
-        self.heard.append(heard)
+    async def terminate(self, reap: Reap, *, answered_at: Instant) -> Outcome:
+        self.answered.append(answered_at)
         if self._before:
             self._before.pop(0)()
-        return await self._terminator.signal(reaps, heard=heard)
+        return await self._terminator.terminate(reap, answered_at=answered_at)

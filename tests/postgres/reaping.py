@@ -14,8 +14,7 @@ from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.selector import NO_KEYS, Glob, Selector
 from reaper.policy.session import ACTIVE, IDLE, Session, SessionId, Snapshot
 from reaper.policy.time import Instant, Span, from_datetime
-from reaper.postgres.flight import Ask, Row
-from reaper.postgres.link import Link
+from reaper.postgres.connection import Link
 from reaper.postgres.observer import Observer
 from reaper.postgres.preflight import Probe, probe
 from reaper.postgres.query_text import QueryText
@@ -69,13 +68,6 @@ class Reaper:
         """Ask the server on the reaper's own connection."""
         return self.do(self.link.rows(sql, params))
 
-    def fly(self, *asks: Ask) -> Sequence[Sequence[Row]]:
-        """Ask all of this at once, each by itself; nothing of it may fail."""
-        answers = self.do(self.link.fly(asks))
-        rows = [answer for answer in answers if not isinstance(answer, Exception)]
-        assert len(rows) == len(asks), answers
-        return rows
-
     def look(self, *policies: Policy) -> Snapshot:
         """Take a snapshot, with the facts that these policies need; with every fact when there are none."""
         return self.do(self.observer.observe(Rules(policies=policies) if policies else None))
@@ -121,14 +113,9 @@ class Reaper:
 
         until(rests)
 
-    def signal(self, reap: Reap) -> Outcome:
-        """Look again and signal; nothing is confirmed yet."""
-        (outcome,) = self.signal_all([reap])
-        return outcome
-
-    def signal_all(self, reaps: Sequence[Reap], *, heard_ago: Span = NOW) -> Sequence[Outcome]:
-        """The same for several, as if the server had been heard last so long ago."""
-        return self.do(self.terminator.signal(reaps, heard=Instant(now() - heard_ago)))
+    def signal(self, reap: Reap, *, answered_ago: Span = NOW) -> Outcome:
+        """Check again and signal, as if the server's last answer were that old; nothing is confirmed yet."""
+        return self.do(self.terminator.terminate(reap, answered_at=Instant(now() - answered_ago)))
 
     def confirm(self, *reaps: Reap) -> list[Outcome]:
         """What came of the signals, in the order in which it showed."""

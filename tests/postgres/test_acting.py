@@ -8,7 +8,8 @@ from reaper.policy.match import Match
 from reaper.policy.plan import Result
 from reaper.policy.rules import Action
 from reaper.policy.session import ABORTED, ACTIVE, IN_TRANSACTION
-from reaper.postgres.terminator import Rehearsal
+from reaper.policy.time import SECOND, Span
+from reaper.postgres.terminator import DryRunTerminator
 
 from .clients import Client, State
 from .reaping import AT_ONCE, NOW, cancelling, now, policy
@@ -197,13 +198,13 @@ def test_a_statement_that_ended_before_its_cancellation_woke(stage: Stage) -> No
 
 def test_a_rehearsal_says_what_it_would_do_and_touches_nobody(stage: Stage) -> None:
     idle, active = stage.open(), stage.open(state="active", application=stage.sandbox.name("batch"))
-    rehearsal = Rehearsal()
+    rehearsal = DryRunTerminator()
     reaps = [
         stage.reaper.condemn(idle, policy(stage.application)),
         stage.reaper.condemn(active, cancelling(stage.sandbox.name("batch"))),
     ]
 
-    outcomes = stage.reaper.do(rehearsal.signal(reaps, heard=now()))
+    outcomes = [stage.reaper.do(rehearsal.terminate(reap, answered_at=now())) for reap in reaps]
 
     assert [(outcome.result, outcome.detail) for outcome in outcomes] == [
         (Result.REHEARSED, "dry run: would terminate"),
@@ -236,3 +237,38 @@ def test_a_running_statement_that_holds_an_advisory_lock_by_now_lives(stage: Sta
 
 def locks_of(stage: Stage, client: Client) -> bool:
     return client.pid in (stage.reaper.look().facts.advisory_lock_holders or ())
+
+
+def test_an_act_that_the_server_reaches_too_late_is_not_done(stage: Stage) -> None:
+    client = stage.open()
+    reap = stage.reaper.condemn(client, policy(stage.application))
+
+    late = stage.reaper.signal(reap, answered_ago=Span(16 * SECOND))
+
+    assert late.result is Result.WITHDRAWN
+    assert str(late.detail).startswith("the server came to it too late")
+    assert client.present()
+    assert stage.reaper.signal(reap, answered_ago=Span(14 * SECOND)).result is Result.SIGNALLED
+
+
+def test_each_of_several_acts_has_an_outcome_of_its_own(stage: Stage) -> None:
+    sleeper, superuser, woken, left, last = (
+        stage.open(),
+        stage.open_superuser(),
+        stage.open(),
+        stage.open(),
+        stage.open(),
+    )
+    regardless = policy(stage.application, despite=["superusers"])
+    clients = (sleeper, superuser, woken, left, last)
+    reaps = [stage.reaper.condemn(client, regardless) for client in clients]
+    woken.wake()
+    left.close()
+    until(left.left)
+
+    results = [stage.reaper.signal(reap).result for reap in reaps]
+
+    assert results == [Result.SIGNALLED, Result.DENIED, Result.WOKE, Result.GONE, Result.SIGNALLED]
+    assert superuser.alive()
+    assert woken.alive()
+    until(lambda: sleeper.left() and last.left())

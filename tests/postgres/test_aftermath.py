@@ -17,7 +17,7 @@ from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.observer import Observer
-from reaper.postgres.onlooker import Onlooker
+from reaper.postgres.watcher import Onlooker
 from reaper.service.cycle import Cycle
 from reaper.service.follow_up import FollowUp, News, OutcomeStore, Watch
 

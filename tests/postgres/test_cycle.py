@@ -15,9 +15,9 @@ from reaper.audit.sinks import AuditLogFailed
 from reaper.policy.plan import Reap, Result, Spare, Spared
 from reaper.policy.rules import Brake, Mode
 from reaper.policy.session import SessionId
-from reaper.postgres.terminator import Rehearsal
+from reaper.postgres.terminator import DryRunTerminator
 from reaper.service.clock import ClockWatch
-from reaper.service.cycle import FLIGHT, Cycle
+from reaper.service.cycle import Cycle
 
 from .clients import Client
 from .post import Meddler, Post, ids, reaped, spared_by
@@ -46,15 +46,15 @@ def test_what_a_cycle_did_is_in_the_record_intents_before_outcomes(post: Post) -
     assert all(client.left() for client in clients)
 
 
-def test_each_flight_is_timed_from_the_last_word_of_the_server(post: Post) -> None:
-    post.stage.open_many(FLIGHT + 1)
+def test_each_act_is_timed_from_the_last_answer_of_the_server(post: Post) -> None:
+    post.stage.open_many(2)
     post.sight()
     post.enforce = meddler = Meddler(post.stage.reaper.terminator)
 
     cycle = post.cycle(policy(post.stage.application))
 
     signalled = [outcome.act.signalled for _, outcome in cycle.settled if outcome.act]
-    assert meddler.heard == [cycle.snapshot.at, sorted(signalled)[FLIGHT - 1]]
+    assert meddler.answered == [cycle.snapshot.at, min(signalled)]
 
 
 def test_an_outcome_tells_when_the_act_looked_once_more_and_when_it_had_signalled(post: Post) -> None:
@@ -108,8 +108,7 @@ def test_when_the_record_cannot_be_written_nobody_is_touched(stage: Stage, tmp_p
 
 
 def test_when_the_record_fails_in_the_middle_the_rest_is_withdrawn(post: Post) -> None:
-    first, *others = post.stage.open_many(FLIGHT + 2)
-    rest = others[FLIGHT - 1 :]
+    first, *rest = post.stage.open_many(3)
     post.sight()
     folder = post.path.parent
 
@@ -120,19 +119,19 @@ def test_when_the_record_fails_in_the_middle_the_rest_is_withdrawn(post: Post) -
     post.enforce = Meddler(post.stage.reaper.terminator, wake_and_break)
     cycle = post.cycle(policy(post.stage.application))
 
-    assert cycle.results == {Result.WOKE: 1, Result.TERMINATED: FLIGHT - 1, Result.WITHDRAWN: 2}
+    assert cycle.results == {Result.WOKE: 1, Result.WITHDRAWN: 2}
     assert cycle.audit_log_failed
     assert cycle.left_undone
     assert all(client.alive() for client in rest)
     folder.with_name("moved").rename(folder)
     post.ledger.flush()
     assert open_intents(post.record()) == []
-    assert {outcome for _, outcome in post.outcomes()} == {"woke", "terminated", "withdrawn"}
+    assert {outcome for _, outcome in post.outcomes()} == {"woke", "withdrawn"}
 
 
 def test_when_the_reaper_is_stopped_in_the_middle_the_rest_is_withdrawn(post: Post) -> None:
-    clients = post.stage.open_many(FLIGHT + 2)
-    under_way, rest = clients[:FLIGHT], clients[FLIGHT:]
+    clients = post.stage.open_many(3)
+    under_way, rest = clients[:1], clients[1:]
     post.sight()
     asked = iter([False])
 
@@ -216,7 +215,7 @@ def test_a_dry_run_takes_the_same_decisions_as_the_real_one_cycle_by_cycle(
     folder = tmp_path / "dry"
     folder.mkdir()
     dry = Post(post.stage, folder)
-    dry.enforce = Rehearsal()
+    dry.enforce = DryRunTerminator()
     dry.sight()
 
     rehearsals = [dry.cycle(paced) for _ in range(4)]

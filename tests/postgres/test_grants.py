@@ -10,8 +10,7 @@ from psycopg.conninfo import make_conninfo
 
 from reaper.demo.server import EmbeddedServer
 from reaper.policy.rules import Rules
-from reaper.postgres.findings import Level
-from reaper.postgres.preflight import inspect
+from reaper.postgres.preflight import Level, inspect
 
 from .conftest import StartServer
 from .reaping import Reaper, policy

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Identifier
 
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.time import parse_span
-from reaper.postgres.ground import read_ground
+from reaper.postgres.server_facts import read_ground
 
 from .conftest import StartStage
 from .reaping import Reaper

@@ -11,8 +11,7 @@ from reaper.policy.match import Match
 from reaper.policy.plan import Reap, Result
 from reaper.policy.session import ACTIVE, CLIENT_BACKEND, IDLE, IN_TRANSACTION, Session
 from reaper.policy.time import Instant
-from reaper.postgres.flight import Ask
-from reaper.postgres.guard import SIGNALS, guarded
+from reaper.postgres.terminator import GUARDS, guard_parameters
 
 from .reaping import AT_ONCE, DAY, NOW, Reaper, now, policy
 from .stage import Stage
@@ -126,9 +125,9 @@ def test_the_reapers_own_session_survives_even_a_decision_against_it(stage: Stag
 
 def test_the_signal_stands_above_a_materialized_look_at_one_pid(stage: Stage) -> None:
     reap = stage.reaper.condemn(stage.open(), policy(stage.application))
-    for action in SIGNALS:
+    for action in GUARDS:
         to_do = replace(reap, policy=replace(reap.policy, action=action))
-        plan = explained(stage.reaper, guarded(to_do, not_after=now()))
+        plan = explained(stage.reaper, to_do)
 
         assert plan[0].startswith("CTE Scan on target")
         assert "pg_terminate_backend" in plan[1] or "pg_cancel_backend" in plan[1]
@@ -140,11 +139,9 @@ def test_the_signal_stands_above_a_materialized_look_at_one_pid(stage: Stage) ->
         assert "(s.pid = " in plan[-1]
 
 
-def explained(reaper: Reaper, ask: Ask) -> list[str]:
-    guard, values = ask
-    explain = replace(guard, name=b"explain_" + guard.name, sql=b"EXPLAIN (VERBOSE, COSTS OFF) " + guard.sql)
-    (answer,) = reaper.fly(Ask(explain, values))
-    return [bytes(line or b"").decode() for (line,) in answer]
+def explained(reaper: Reaper, reap: Reap) -> list[str]:
+    explain = "EXPLAIN (VERBOSE, COSTS OFF) " + GUARDS[reap.action]
+    return [line for (line,) in reaper.rows(explain, guard_parameters(reap, now()))]
 
 
 @pytest.mark.parametrize("times", [1, 12])

@@ -13,8 +13,7 @@ from reaper.policy.match import Match
 from reaper.policy.plan import Result
 from reaper.policy.selector import Glob
 from reaper.policy.session import IDLE
-from reaper.postgres.findings import Level
-from reaper.postgres.preflight import inspect
+from reaper.postgres.preflight import Level, inspect
 from reaper.postgres.query_text import QueryText
 
 from .clients import Client

@@ -11,9 +11,9 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.time import SECOND, Span
+from reaper.postgres.connection import Link
 from reaper.postgres.errors import Lost, Refused, ServerError
 from reaper.postgres.leadership import Leadership, Office
-from reaper.postgres.link import Link
 from reaper.postgres.preflight import inspect, probe, refuse
 
 from .clients import Clients

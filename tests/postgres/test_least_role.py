@@ -13,9 +13,8 @@ from reaper.demo.server import EmbeddedServer
 from reaper.policy.plan import Result, Spared
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.errors import Unreachable
-from reaper.postgres.findings import Level
 from reaper.postgres.leadership import Leadership, Office
-from reaper.postgres.preflight import inspect
+from reaper.postgres.preflight import Level, inspect
 
 from . import majors
 from .clients import Client, Clients

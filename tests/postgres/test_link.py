@@ -15,8 +15,8 @@ from reaper.policy.match import Match
 from reaper.policy.plan import Reap, Result
 from reaper.policy.session import IN_TRANSACTION
 from reaper.policy.time import SECOND, Span
+from reaper.postgres.connection import Link, has_password, name_of
 from reaper.postgres.errors import Unreachable
-from reaper.postgres.link import Link, has_password, name_of
 
 from .reaping import NOW, Reaper, policy
 from .stage import Stage

@@ -8,9 +8,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from reaper.policy.time import SECOND, Span
-from reaper.postgres import link as link_module
+from reaper.postgres import connection as link_module
+from reaper.postgres.connection import Link
 from reaper.postgres.errors import Lost, Unreachable
-from reaper.postgres.link import Link
 
 from .conftest import StartStage
 from .freezing import frozen

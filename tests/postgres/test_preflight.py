@@ -14,8 +14,7 @@ from reaper.policy.protections import BUILT_IN
 from reaper.policy.rules import Rules
 from reaper.policy.time import Instant
 from reaper.postgres.errors import Refused
-from reaper.postgres.findings import Finding, Level
-from reaper.postgres.preflight import inspect, refuse
+from reaper.postgres.preflight import Finding, Level, inspect, refuse
 
 from .conftest import StartServer, StartStage
 from .reaping import Reaper, policy

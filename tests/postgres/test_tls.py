@@ -12,11 +12,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from reaper.demo.server import EmbeddedServer
+from reaper.postgres.audit_table import Doubt, RecordTable
+from reaper.postgres.connection import Link
 from reaper.postgres.errors import Unreachable
-from reaper.postgres.findings import Finding, Level
-from reaper.postgres.link import Link
-from reaper.postgres.preflight import inspect
-from reaper.postgres.record_table import Doubt, RecordTable
+from reaper.postgres.preflight import Finding, Level, inspect
 from reaper.postgres.tls import Way
 
 from .reaping import Reaper

@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
+from reaper.postgres.connection import Link, name_of
 from reaper.postgres.errors import Unreachable
-from reaper.postgres.link import Link, name_of
 
 PIECE: Final = "rest-of-it"
 

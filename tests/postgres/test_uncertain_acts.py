@@ -1,7 +1,7 @@
 """Acts whose end is not seen, and those that no longer come about: unknown, still there, withdrawn."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
@@ -54,12 +54,12 @@ def test_a_connection_cut_while_signalling_leaves_the_outcome_unknown(stage: Sta
         heard = now()
         proxy.stall()
 
-        async def signal_while_cut() -> Sequence[Outcome]:
-            signalling = reaper.terminator.signal([reap], heard=heard)
-            outcomes, _ = await asyncio.gather(signalling, asyncio.to_thread(proxy.cut))
-            return outcomes
+        async def signal_while_cut() -> Outcome:
+            signalling = reaper.terminator.terminate(reap, answered_at=heard)
+            outcome, _ = await asyncio.gather(signalling, asyncio.to_thread(proxy.cut))
+            return outcome
 
-        (outcome,) = reaper.do(signal_while_cut())
+        outcome = reaper.do(signal_while_cut())
 
         assert outcome.result is Result.UNKNOWN
         assert str(outcome.detail).startswith("the connection was lost: ")

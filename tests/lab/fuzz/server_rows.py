@@ -12,10 +12,10 @@ from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Outcome, Plan, Result
 from reaper.policy.session import STATES, Facts, Session, Slots, Snapshot, Watcher
-from reaper.postgres.decoding import as_instant, as_text
+from reaper.policy.time import Instant
 from reaper.postgres.observer import count_waiters
 from reaper.postgres.query_text import QueryText
-from reaper.postgres.rows import Columns, Decoder
+from reaper.postgres.rows import ExactInstant, ObservedRow, as_text, session_of
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.metrics.exposition import OPENMETRICS
@@ -24,8 +24,8 @@ from tests.unit.audit.build import AUTHOR, Shelf, ledger
 from .inputs import RULES, Feed, Target, is_line
 
 _EPOCH: Final = (b"\0\x02\xdb\x7f\xae\x90\x40\0", b"\x7f" + b"\xff" * 7, b"\x80" + b"\0" * 7)
-_KINDS: Final = (b"client backend", b"walsender", b"", None)
-_FLAGS: Final = (b"\0", b"\1", None)
+_KINDS: Final = ("client backend", "walsender", "", None)
+_FLAGS: Final = (False, True, None)
 _ENCODING: Final = "utf-8"
 _MOST_ROWS: Final = 6
 
@@ -43,8 +43,8 @@ def _check_server_rows(data: bytes) -> None:
     rows = [_row(feed)]
     while feed and len(rows) < _MOST_ROWS:
         rows.append(_row(feed))
-    decoder = Decoder(encoding=_ENCODING, query_text=feed.pick(tuple(QueryText)))
-    sessions = {one.id: one for row in rows if (one := decoder.session(row))}
+    query_text = feed.pick(tuple(QueryText))
+    sessions = {one.id: one for row in rows if (one := session_of(row, query_text))}
     seen = _snapshot(feed, rows[0], tuple(sessions.values()), unreadable=len(rows) - len(sessions))
     assert parse_snapshot(dump_snapshot(seen), file="s.json") == seen
     plan = decide(snapshot=seen, rules=RULES, memory=Memory.of(seen))
@@ -54,37 +54,37 @@ def _check_server_rows(data: bytes) -> None:
     _log(seen, plan)
 
 
-def _row(feed: Feed) -> Columns:
+def _row(feed: Feed) -> ObservedRow:
     start = _moment(feed)
-    return Columns(
-        pid=bytes([0, 0, 0, feed.number()]),
+    return ObservedRow(
+        pid=feed.number(),
         backend_start=start,
-        database=_name(feed),
-        role=_name(feed),
-        application=_name(feed),
-        client=_name(feed),
+        database=_text(feed),
+        role=_text(feed),
+        application=_text(feed),
+        client=_text(feed),
         kind=feed.pick(_KINDS),
-        role_oid=feed.take(4).rjust(4, b"\0"),
+        role_oid=int.from_bytes(feed.take(4)),
         superuser=feed.pick(_FLAGS),
-        client_port=feed.take(4).rjust(4, b"\0"),
-        state=feed.pick((*(state.encode() for state in STATES), b"starting", None)),
+        client_port=int.from_bytes(feed.take(4)),
+        state=feed.pick((*STATES, "starting", None)),
         state_change=_moment(feed),
         query_start=_moment(feed),
         xact_start=_moment(feed),
-        wait_event=feed.pick((None, b"SyncRep")),
-        xid_age=feed.pick((None, b"\0\0\0\1", b"\0\0\0\5", b"\xff" * 4, b"\x7f\xff\xff\xff")),
+        wait_event=feed.pick((None, "SyncRep")),
+        xid_age=feed.pick((None, 1, 5, -1, 2**31 - 1)),
         listens=feed.pick(_FLAGS),
         starts_backup=feed.pick(_FLAGS),
-        query=_name(feed),
-        at=start or _moment(feed) or _EPOCH[0],
+        query=_text(feed),
+        at=start or _moment(feed) or Instant(0),
         clients=None,
         unreadable=None,
     )
 
 
-def _moment(feed: Feed) -> bytes | None:
+def _moment(feed: Feed) -> Instant | None:
     drawn = feed.pick((*_EPOCH, b"", None))
-    return None if drawn is None else drawn or feed.take(8).rjust(8, b"\0")
+    return None if drawn is None else ExactInstant(0).load(drawn or feed.take(8).rjust(8, b"\0"))
 
 
 def _name(feed: Feed) -> bytes | None:
@@ -96,11 +96,11 @@ def _text(feed: Feed) -> str | None:
     return None if data is None else as_text(data, _ENCODING)
 
 
-def _snapshot(feed: Feed, row: Columns, sessions: tuple[Session, ...], *, unreadable: int) -> Snapshot:
+def _snapshot(feed: Feed, row: ObservedRow, sessions: tuple[Session, ...], *, unreadable: int) -> Snapshot:
     blockers = {feed.number(): set(feed.take(3)) for _ in range(feed.number() % 4)}
     return Snapshot(
         server="orders",
-        at=as_instant(row.at),
+        at=row.at or Instant(0),
         slots=Slots(total=feed.number(2), reserved=feed.number(), used=feed.number(2)),
         watcher=Watcher(pid=feed.number(), role=_text(feed) or "", superuser=False),
         sessions=sessions,

@@ -11,7 +11,7 @@ import pytest
 
 from reaper.cli.app import reaper
 from reaper.cli.errors import Exit
-from reaper.postgres import link
+from reaper.postgres import connection
 
 DEPLOY: Final = Path(__file__).parents[3] / "deploy"
 SYSTEMD: Final = DEPLOY / "systemd"
@@ -131,9 +131,9 @@ def test_a_bad_file_fails_the_reload_before_the_signal() -> None:
 
 
 def test_it_waits_longer_than_a_server_may_keep_it() -> None:
-    assert seconds("TimeoutStartSec") > link._CONNECT_SECONDS
-    assert seconds("TimeoutStopSec") > link._CONNECT_SECONDS + link._WATCHDOG_SECONDS
-    assert seconds("WatchdogSec") > link._WATCHDOG_SECONDS
+    assert seconds("TimeoutStartSec") > connection._CONNECT_SECONDS
+    assert seconds("TimeoutStopSec") > connection._CONNECT_SECONDS + connection._WATCHDOG_SECONDS
+    assert seconds("WatchdogSec") > connection._WATCHDOG_SECONDS
 
 
 def test_its_folders_are_those_of_its_files() -> None:

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple, Self
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from reaper.postgres.connection import Link
 from reaper.postgres.errors import Refused, ServerError, sentence
-from reaper.postgres.link import Link
 from reaper.postgres.sql import statement
 from reaper.postgres.tls import VERIFY
 

@@ -7,7 +7,7 @@ inside. Autocommit: in a transaction `pg_stat_activity` would stand still, and a
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, Self
 
@@ -17,11 +17,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.time import Span
-from reaper.postgres.decoding import adapt, tolerable
-from reaper.postgres.errors import Lost, ServerError, Unreachable, sentence
-from reaper.postgres.flight import Ask, Row, fly, prepare
+from reaper.postgres.errors import Lost, ServerError, Unreachable, explained, is_lost, read, sentence
+from reaper.postgres.rows import register_loaders
 from reaper.postgres.tls import Way
-from reaper.postgres.trouble import explained, is_lost, read
 
 # As startup options they beat whatever ALTER ROLE or ALTER DATABASE says. The tcp_* ones are for the server's
 # side: with them it frees our lock and slot some 10 s after our host has vanished, not after two hours.
@@ -79,7 +77,6 @@ class Link:
 
     def __init__(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
         self._connection = connection
-        self._prepared = set[bytes]()
 
     @classmethod
     async def open(
@@ -110,7 +107,7 @@ class Link:
         except BaseException:  # asked to stop amid it
             await link.close()
             raise
-        adapt(connection)
+        register_loaders(connection)
         return link
 
     @property
@@ -128,11 +125,6 @@ class Link:
         """Whether every character can be stored there."""
         info = self._connection.info
         return info.parameter_status("server_encoding") == "UTF8" and info.encoding == "utf-8"
-
-    @property
-    def encoding(self) -> str:
-        """How its text is to be read."""
-        return tolerable(self._connection.info.encoding)
 
     @property
     def way(self) -> Way:
@@ -157,16 +149,6 @@ class Link:
             except psycopg.Error as error:
                 raise await self._read(error) from None
 
-    async def fly(self, asks: Sequence[Ask]) -> Sequence[Sequence[Row] | psycopg.Error | Lost]:
-        """Run several statements, each by itself; Lost stands for every answer that did not come."""
-        with self._watched():
-            try:
-                await self._prepare(asks)
-            except psycopg.Error as error:
-                return [await self._read(error)] * len(asks)
-            answers = await fly(self._connection, asks)
-        return [await self._read(each) if isinstance(each, psycopg.Error) else each for each in answers]
-
     @asynccontextmanager
     async def hurrying(self, seconds: float) -> AsyncIterator[None]:
         """In this block no statement may take longer; Lost when it could not be left as it was entered."""
@@ -177,15 +159,6 @@ class Link:
             if not self.lost:
                 # The limit of the block holds for this one too, and must not stay on for an act.
                 await self._limit(_SETTINGS["statement_timeout"])
-
-    async def ask(self, *asks: Ask) -> Sequence[Sequence[Row]]:
-        """The rows of several statements, each run by itself; raises the first error among them."""
-        answers = []
-        for answer in await self.fly(asks):
-            if isinstance(answer, Exception):
-                raise answer
-            answers.append(answer)
-        return answers
 
     async def lease(self, lease: Span) -> None:
         """From now on, let the server end our session when we are silent for so long (from 14 on)."""
@@ -205,12 +178,6 @@ class Link:
             return
         with socket.socket(fileno=os.dup(self._connection.fileno())) as ours, suppress(OSError):
             ours.shutdown(socket.SHUT_RDWR)
-
-    async def _prepare(self, asks: Sequence[Ask]) -> None:
-        for statement, _ in asks:
-            if statement.name not in self._prepared:
-                await prepare(self._connection, statement)
-                self._prepared.add(statement.name)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

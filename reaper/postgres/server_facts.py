@@ -14,8 +14,8 @@ from reaper.insight.advice.server_facts import (
     ServerFacts,
 )
 from reaper.policy.time import Instant
+from reaper.postgres.connection import Link
 from reaper.postgres.errors import ServerError, sentence
-from reaper.postgres.link import Link
 from reaper.postgres.preflight import Probe
 from reaper.postgres.sql import statement
 

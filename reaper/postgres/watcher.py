@@ -1,6 +1,7 @@
 """Looking at single sessions again: those that a rehearsal took, and whoever came after a termination."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import psycopg
@@ -8,7 +9,7 @@ import psycopg
 from reaper.insight.dryrun.outcomes import Standing
 from reaper.policy.session import Identity, SessionId
 from reaper.policy.time import Instant, as_datetime
-from reaper.postgres.link import Link
+from reaper.postgres.connection import Link
 from reaper.postgres.sql import statement
 
 _WATCHED: Final = statement("watched")
@@ -67,3 +68,30 @@ class Onlooker:
         except psycopg.Error:
             return None
         return [Newcomer(began, Identity(*names)) for began, *names in rows]
+
+
+_COUNTERS: Final = statement("counters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """What the server has counted by now, in all databases together."""
+
+    at: Instant
+    started: Instant
+    """When the server was started; a crash forgets what was counted before."""
+    databases: int
+    """With a database its count goes away."""
+    terminations: int | None
+    """Not counted before 14."""
+    reset: Instant | None
+    """When a count was last set to zero."""
+
+
+async def read_counters(link: Link) -> Counters | None:
+    """What the server has counted; nothing when it does not tell. Raises Lost."""
+    try:
+        ((at, started, databases, terminations, reset),) = await link.rows(_COUNTERS)
+    except psycopg.Error:
+        return None
+    return Counters(at=at, started=started, databases=databases, terminations=terminations, reset=reset)
