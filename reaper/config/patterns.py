@@ -132,11 +132,10 @@ def _no_network(written: str) -> NoReturn:
 def dsn(value: object) -> str:
     """A connection string without a password."""
     written = text(value)
-    if _has_password(written) or _has_password(unquote(written)):
-        _refuse_secret()
-    options = _options(written)
-    if SECRET_OPTIONS & options.keys():
-        _refuse_secret()
+    is_secret = _has_password(written) or _has_password(unquote(written))
+    options = {} if is_secret else _options(written)
+    if is_secret or SECRET_OPTIONS & options.keys():
+        refuse("the DSN contains a password or another secret", WHERE_SECRETS_BELONG)
     if "application_name" in options:
         refuse("the DSN sets application_name", "delete it: the reaper sets its own")
     return written
@@ -149,10 +148,6 @@ def _has_password(written: str) -> bool:
     *pieces, _ = written.split("@")
     authorities = (piece.rpartition("?")[2].partition("//")[2] for piece in pieces)
     return any(":" in authority[:-1] for authority in authorities)
-
-
-def _refuse_secret() -> NoReturn:
-    refuse("the DSN contains a password or another secret", WHERE_SECRETS_BELONG)
 
 
 def _options(written: str) -> dict[str, object]:

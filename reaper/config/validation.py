@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import reduce
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, TypeVar, cast, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -46,21 +46,6 @@ _EXAMPLES: Final[Mapping[str, str]] = {
 }
 _NEEDED: Final = frozenset({"policies", "state", "per"})
 _LISTS_OF_MAPS: Final = frozenset({"servers", "notify", "policies"})
-_ENTRIES: Final[Mapping[str, type[model.Entry]]] = {
-    "": model.FileEntry,
-    "servers": model.ServerEntry,
-    "protect": model.SelectorEntry,
-    "notify": model.NotifyEntry,
-    "policies": model.PolicyEntry,
-    "match": model.MatchEntry,
-    "allowlist": model.SelectorEntry,
-    "when": model.WhenEntry,
-    "keep": model.KeepEntry,
-    "max_sessions": model.MaxSessionsEntry,
-    "safety_limit": model.SafetyLimitEntry,
-    "refill_guard": model.RefillGuardEntry,
-}
-"""The model of the map under each key; no key is the top of the file."""
 
 
 class Validated(NamedTuple):
@@ -158,7 +143,8 @@ def _words(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
         case "missing":
             what, instead = f"{key!r} is missing", f"write {key}: {_example(path)}"
         case "extra_forbidden":
-            known = _ENTRIES[_key(path[:-1])].model_fields
+            top: type[model.Entry] = model.FileEntry
+            known = reduce(_entry_at, path[:-1], top).model_fields
             what = f"unknown key {quoted(key)}"
             instead = WHERE_SECRETS_BELONG if key in SECRET_OPTIONS else did_you_mean(key, known)
         case "model_type" | "dict_type":
@@ -175,6 +161,17 @@ def _words(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
             bad = cast("BadValue", error["ctx"]["error"])
             what, instead = bad.what, bad.instead
     return what, instead
+
+
+def _entry_at(entry: type[model.Entry], step: str | int) -> type[model.Entry]:
+    """The model of the map under a key, or of the items of its list."""
+    return entry if isinstance(step, int) else _entry_in(entry.model_fields[step].annotation) or entry
+
+
+def _entry_in(annotation: object) -> type[model.Entry] | None:
+    if isinstance(annotation, type) and issubclass(annotation, model.Entry):
+        return annotation
+    return next((entry for part in get_args(annotation) if (entry := _entry_in(part))), None)
 
 
 def _example(path: KeyPath) -> str:

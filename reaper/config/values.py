@@ -68,7 +68,10 @@ def duration(least: str, most: str) -> Callable[[object], Span]:
     low, high = parse_span(least), parse_span(most)
 
     def read(value: object) -> Span:
-        span = _span(value)
+        try:
+            span = parse_span(value if isinstance(value, str) else "")
+        except ValueError:
+            _no_duration(value)
         if span < low:
             refuse(f"{shown(value)} is too short", f"write {least} or more")
         if span > high:
@@ -78,15 +81,11 @@ def duration(least: str, most: str) -> Callable[[object], Span]:
     return read
 
 
-def _span(value: object) -> Span:
-    for_example = "write for example 90s, 10m, 1h30m or 2d"
-    if isinstance(value, PlainScalar) and _WHOLE.fullmatch(value.text):
-        units = f"write {value.text}s, {value.text}m or {value.text}h"
-        refuse(f"{value.text} has no unit", for_example if value.text == "0" else units)
-    try:
-        return parse_span(value if isinstance(value, str) else "")
-    except ValueError:
-        refuse(f"{shown(value)} is not a duration", for_example)
+def _no_duration(value: object) -> NoReturn:
+    number = value.text if isinstance(value, PlainScalar) else ""
+    if _WHOLE.fullmatch(number) and number != "0":
+        refuse(f"{number} has no unit", f"write {number}s, {number}m or {number}h")
+    refuse(f"{shown(value)} is not a duration", "write for example 90s, 10m, 1h30m or 2d")
 
 
 def share(value: object) -> float:

@@ -8,7 +8,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from reaper.config import Settings, load
+from reaper.config import load
 from reaper.config.model import json_schema
 from reaper.policy.protections import SETTABLE
 from reaper.policy.rules import Mode
@@ -120,18 +120,11 @@ def switched_on() -> str:
     return re.sub("^#(?=[^ \n])", "", SHIPPED.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def settings() -> Settings:
-    return load(SHIPPED)
-
-
-def test_policies_yaml_enforces_nothing(settings: Settings) -> None:
+def test_policies_yaml_is_valid_and_enforces_nothing() -> None:
+    settings = load(SHIPPED)
+    assert settings.warnings == ()
     assert settings.rules.policies
     assert all(policy.mode is not Mode.ENFORCE for policy in settings.rules.policies)
-
-
-def test_policies_yaml_has_no_warning(settings: Settings) -> None:
-    assert settings.warnings == ()
 
 
 def test_policies_yaml_names_its_schema() -> None:

@@ -43,11 +43,6 @@ def test_a_policy_applies_to_servers_with_all_of_its_labels(labels: dict[str, st
     assert (rules.protect, rules.digest) == (settings.rules.protect, settings.rules.digest)
 
 
-def test_policies_without_labels_have_one_set_of_rules() -> None:
-    settings = read(f"version: 1\nservers: [{{name: a}}]\n{LEAST}".encode(), file="x")
-    assert settings.rules_for(settings.servers[0]) is settings.rules
-
-
 def test_the_order_of_labels_does_not_matter() -> None:
     other = LABELLED.replace("env: prod, team: shop", "team: shop, env: prod")
     assert read(other.encode(), file="x").servers == read(LABELLED.encode(), file="x").servers
