@@ -15,7 +15,7 @@ from reaper.insight.recorded import CycleMark, RecordedSnapshot, state_since, un
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.plan import BrakeTrip, Outcome, Plan, Reap, Result, Spared, unknown
-from reaper.policy.rules import Action, Rules
+from reaper.policy.rules import Action, Mode, Rules
 from reaper.policy.session import CLIENT_BACKEND, Session, SessionId, Snapshot
 from reaper.policy.time import SECOND, Instant, Span
 
@@ -109,7 +109,6 @@ class DueQueue:
 
 _MAX_STALE: Final = 4_096
 _DRY_RUN: Final = Outcome(result=Result.REHEARSED)
-_MINUTE: Final = 60 * SECOND
 _GAP: Final = Span(60 * SECOND)
 _GAP_INTERVALS: Final = 3
 
@@ -132,14 +131,12 @@ class Replay:
         self.memory = Memory()
         self.gone: set[SessionId] = set()
         """Sessions that were terminated, and were not used since."""
+        self.finished: dict[SessionId, Session] = {}
+        """Those of them that no other policy can still match: they are left out of decisions."""
         self.last: Instant | None = None
         """The last cycle."""
         self.is_second_due = False
         """True if a session waits for a second cycle that must agree."""
-        self.changes = 0
-        """Counts the changes of what is due."""
-        self.settled: tuple[object, ...] | None = None
-        """What the last decision depended on, if it terminated no session."""
 
     def read(self, recorded: RecordedSnapshot) -> ReplayStep:
         """Go on to this snapshot."""
@@ -175,11 +172,11 @@ class Replay:
 
     def take_due(self, session: Session, at: Instant) -> None:
         """Note the policies whose ages a session has reached by this moment."""
-        for policy in self.rules.meaning(session).policies:
+        policies = () if session.id in self.finished else self.rules.meaning(session).policies
+        for policy in policies:
             due = policy.match.due(session)
             if due is not None and due <= at:
                 self.due[policy.name][session.id] = session
-                self.changes += 1
 
     def candidates(self, at: Snapshot) -> dict[SessionId, Session]:
         """Return the sessions that are due under a policy that does not rest, and those terminated before."""
@@ -192,8 +189,8 @@ class Replay:
 
     def drop(self, who: SessionId, step: ReplayStep) -> None:
         """Forget how a session was: it was used or closed."""
-        for sessions in self.due.values():
-            self.changes += sessions.pop(who, None) is not None
+        for sessions in (*self.due.values(), self.finished):
+            sessions.pop(who, None)
         if who in self.gone:
             self.gone.remove(who)
             step.back.append(who)
@@ -316,19 +313,14 @@ class _CyclesBetween:
         used = self._recorded.slots.used if at == self._recorded.at else self._base.used
         if self._base.at == at:
             self._note_slots(at, used)
-        minute = at // _MINUTE if any(policy.during for policy in replay.rules.awake) else 0
-        depends_on = (replay.changes, used, minute, self._recorded.facts)
-        if depends_on == replay.settled:
-            return  # nearly all cycles: sessions that are due were terminated before, or are protected
-        snapshot = self._snapshot(at, used)
+        snapshot = self._snapshot(at, max(used - len(replay.finished), 0))
         last = replay.last
-        due = [session.id for session in snapshot.sessions]
-        seen = frozenset(who for who in due if last is not None and who.backend_start <= last)
+        seen = frozenset(
+            one.id for one in snapshot.sessions if last is not None and one.id.backend_start <= last
+        )
         plan = decide(snapshot=snapshot, rules=replay.rules, memory=replace(replay.memory, seen=seen))
         replay.is_second_due = any(spare.by is Spared.FIRST_SIGHTING for spare in plan.matched_spares)
         self._carry_out(plan)
-        is_final = len(seen) == len(due) and not (plan.reaps or plan.rehearsals or replay.counts_all)
-        replay.settled = depends_on if is_final else None
 
     def _carry_out(self, plan: Plan) -> None:
         replay, step, at = self._replay, self._step, plan.at
@@ -338,11 +330,15 @@ class _CyclesBetween:
         step.terminations += [Termination(at, reap) for reap in reaps]
         settled = [(reap, _DRY_RUN) for reap in reaps]
         replay.memory = replay.memory.after(plan.snapshot, settled, plan.brakes)
-        replay.gone |= {
-            reap.session.id
-            for reap in reaps
-            if reap.action is Action.TERMINATE and reap.session.kind == CLIENT_BACKEND
-        }
+        for reap in reaps:
+            session = reap.session
+            if reap.action is Action.TERMINATE and session.kind == CLIENT_BACKEND:
+                replay.gone.add(session.id)
+                # A dry-run policy does not hide a session from an enforcing one.
+                if reap.mode is Mode.ENFORCE or not replay.rules.enforcing:
+                    replay.finished[session.id] = session
+                    for sessions in replay.due.values():
+                        sessions.pop(session.id, None)
 
     def _snapshot(self, at: Instant, used: int) -> Snapshot:
         """Return the sessions that are due, as the prefilter does; all of them if a policy counts them."""
@@ -358,7 +354,7 @@ class _CyclesBetween:
         return {
             who: session if state_since(session) <= at else replace(session, state=None)
             for who, session in self._recorded.sessions.items()
-            if who.backend_start <= at
+            if who.backend_start <= at and who not in self._replay.finished
         }
 
     def _take_due(self, at: Instant) -> None:
@@ -372,16 +368,14 @@ class _CyclesBetween:
         """Drop sessions that are no longer known to be in their state; None is the end of the walk."""
         for stay in self._stays:
             ended = stay.until is not None and (at is None or stay.until < at)
-            due = self._replay.due.values()
+            due = (*self._replay.due.values(), self._replay.finished)
             if ended and any(sessions.get(stay.session.id) is stay.session for sessions in due):
                 self._replay.drop(stay.session.id, self._step)
 
     def _refresh(self) -> None:
         """Take over what has changed in sessions that were not used: the xid age, the wait event."""
         for sessions in self._replay.due.values():
-            new = [now for _, now in self._recorded.changed if sessions.get(now.id, now) is not now]
-            sessions.update((now.id, now) for now in new)
-            self._replay.changes += len(new)
+            sessions.update((now.id, now) for _, now in self._recorded.changed if now.id in sessions)
 
     def _note_slots(self, at: Instant, used: int) -> None:
         self._step.slots.append(SlotUse(at, used, max(used - len(self._replay.gone), 0)))
