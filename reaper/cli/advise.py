@@ -1,96 +1,55 @@
-"""`reaper advise`: what is wrong with a server's connections, how sure that is, and what would cure it."""
+"""`reaper advise`: findings about the connections of a server, with evidence and fixes."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import click
 
-from reaper.cli.advise_options import STDOUT, Asked, asking_options, write_policy
 from reaper.cli.advise_view import as_document, print_advice
-from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
-from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.errors import Defect, Exit, Misconfigured
+from reaper.cli.options import SpanType, dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, print_document, progress, report_problem
-from reaper.cli.service_client import ask_for_looks
-from reaper.cli.snapshot import read_snapshot
+from reaper.cli.service_client import ServiceClient
+from reaper.cli.snapshot import read_snapshot, server_trouble, snapshot_option, url_option
 from reaper.cli.targets import pick_server, read_settings
-from reaper.config import Server
+from reaper.config import BadPolicyFile, read
+from reaper.config.draft import draft
 from reaper.history.decode import BadHistory
 from reaper.history.read import HistoryFile, HistoryReader, by_server
 from reaper.history.write import history_files
-from reaper.insight.advice.advise import advise as ask
-from reaper.insight.advice.advise import untold
-from reaper.insight.advice.evidence import Evidence, Watching
-from reaper.policy.time import SECOND, Span
-from reaper.postgres.errors import ServerError, Unreachable
+from reaper.insight.advice.advise import advise as findings_of
+from reaper.insight.advice.advise import not_observed
+from reaper.insight.advice.collector import EvidenceCollector
+from reaper.insight.advice.evidence import DEFAULT_IDLE_LIMIT, Evidence
+from reaper.insight.advice.finding import about
+from reaper.insight.advice.proposals import proposals
+from reaper.policy.rules import Mode
+from reaper.policy.text import counted
+from reaper.policy.time import SECOND, Span, exact_words, isoformat
+from reaper.postgres.errors import ServerError
 from reaper.service.observe import observe_for
 
-
-class Past(NamedTuple):
-    """What a history comes to."""
-
-    evidence: Evidence
-    aliased: bool
-    """Whether its names are aliases, so that nothing can be said to the server by them."""
+_STDOUT: Final = "-"
+_ALIASES: Final = (
+    "names of the server: this history has aliases, which are of no use in a policy file or in SQL"
+)
 
 
-def read_history(places: Sequence[Path], watching: Watching, server: str | None) -> Past:
-    """Everything that was recorded of one server."""
-    try:
-        return _read(_files(places, server), watching)
-    except BadHistory as bad:
-        raise Misconfigured(str(bad)) from None
-    except OSError as error:
-        message = f"{error.filename}: cannot be read: {error.strerror or error}"
-        raise Misconfigured(message) from None
-
-
-def _files(places: Sequence[Path], server: str | None) -> Sequence[Path]:
-    found = by_server([path for place in places for path in history_files(place)], report_problem)
-    chosen = [files for name, files in found.items() if server in {None, name}]
-    if len(chosen) == 1:
-        return chosen[0]
-    where = ", ".join(map(str, places))
-    if chosen:
-        message = f"{where}: of {', '.join(found)}: say with --server which one is meant"
-        raise Misconfigured(message)
-    message = f"{where}: no history{f' of a server {server!r}' if server else ''} is there"
-    raise Misconfigured(message)
-
-
-def _read(files: Sequence[Path], watching: Watching) -> Past:
-    head = HistoryFile(files[0], report_problem).head()
-    size = sum(path.stat().st_size for path in files)
-    with progress("reading the history", size) as passed:
-        for reading in HistoryReader(files, report_problem, advance=passed).snapshots():
-            watching.follow(reading)
-    try:
-        return Past(watching.evidence(), bool(head and head.anonymous))
-    except ValueError:
-        message = f"{files[0].parent}: not one whole look is there yet"
-        raise Misconfigured(message) from None
-
-
-_WAYS_IN: Final = """\
-If its slots are taken: this needs one, to see settings and every session. There are three ways in:
-  1. A reaper that runs is inside: `reaper advise --url http://HOST:9432`, where it listens. Settings
-     and limits it does not tell.
-  2. A superuser has slots of its own: `reaper advise --dsn "... user=postgres"`.
-  3. From PostgreSQL 16 on, so has a role with `GRANT pg_use_reserved_connections`, where
-     reserved_connections is more than 0.
-What was saved before needs no slot: `reaper advise --history DIR`, or --snapshot FILE."""
-
-
-_ALIASES: Final = "the names of this history are aliases: a policy file, and SQL, need those of the server"
-
-
-class _From(NamedTuple):
-    """Where to look."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """Where the snapshots come from."""
 
     policies: Path
     dsn: str | None
     server: str | None
+    span: Span
+    url: str | None
+    snapshot: Path | None
+    history: tuple[Path, ...]
 
 
 @click.command
@@ -98,52 +57,216 @@ class _From(NamedTuple):
 @dsn_option
 @server_option
 @output_option
-@asking_options
-def advise(*, policies: Path, dsn: str | None, server: str | None, output: Output, **options: object) -> None:
-    """Say what is wrong with a server's connections, how sure that is, and the SQL or setting that cures it.
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="REAPER_JSON",
+    show_envvar=True,
+    help="The same as --output json.",
+)
+@click.option(
+    "--for",
+    "span",
+    type=SpanType(Span(SECOND)),
+    default="10s",
+    show_default=True,
+    envvar="REAPER_FOR",
+    show_envvar=True,
+    help="How long to observe: only time shows growth, and sessions that are used again.",
+)
+@click.option(
+    "--once", is_flag=True, envvar="REAPER_ONCE", show_envvar=True, help="Take one snapshot; it shows less."
+)
+@click.option(
+    "--idle-for",
+    type=SpanType(Span(SECOND // 10)),
+    default=exact_words(DEFAULT_IDLE_LIMIT),
+    show_default=True,
+    envvar="REAPER_IDLE_FOR",
+    show_envvar=True,
+    help="From which time on a session counts as idle for long; in a transaction from a tenth of it.",
+)
+@url_option(
+    "it is used instead of the server, and is already connected when all slots are in use",
+    "REAPER_ADVISE_URL",
+)
+@snapshot_option("Judge")
+@click.option(
+    "--history",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, exists=True),
+    envvar="REAPER_HISTORY",
+    show_envvar=True,
+    help="Judge what `reaper record-history` or `reaper run --history` wrote, with no server.",
+)
+@click.option(
+    "--policy",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value=_STDOUT,
+    envvar="REAPER_ADVISE_POLICY",
+    show_envvar=True,
+    help="Write a policy file that fits the evidence, of dry runs only; without FILE to stdout, not the "
+    "advice.",
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    envvar="REAPER_OVERWRITE",
+    show_envvar=True,
+    help="Let --policy replace an existing file.",
+)
+def advise(
+    *,
+    output: Output,
+    as_json: bool,
+    once: bool,
+    span: Span,
+    idle_for: Span,
+    policy: str | None,
+    overwrite: bool,
+    **source: Any,  # noqa: ANN401 (the other options)
+) -> None:
+    """Report problems with a server's connections: how certain it is, and what fixes it.
 
-    Nothing is applied. Exit code 1: something needs somebody to act; 2: usage; 3: the server cannot be
-    reached. The policy file is needed only when it names the servers.
+    Applies nothing. Exit code 1: something needs action; 2: usage; 3: the server cannot be reached. The
+    policy file is needed only if it names the servers.
     """
-    asked = Asked.of(options)
-    evidence, aliased = _seen(asked, _From(policies, dsn, server))
-    findings = ask(evidence)
-    if asked.policy is not None:
+    request = _Request(**source, span=Span(0) if once else span)
+    evidence, aliased = _collect(request, EvidenceCollector(idle_limit=idle_for))
+    if policy is not None:
         if aliased:
-            raise Misconfigured(_ALIASES)
-        write_policy(evidence, asked.policy, overwrite=asked.overwrite)
-    if asked.policy == STDOUT:
+            raise Misconfigured(f"no policy file without the {_ALIASES}")  # noqa: EM102, TRY003 (one sentence)
+        _write_policy(evidence, policy, overwrite=overwrite)
+    if policy == _STDOUT:
         return
-    left_out = (*untold(evidence), *([_ALIASES] if aliased else []))
-    output = Output.JSON if asked.as_json else output
-    if output is Output.TABLE:
-        print_advice(findings, evidence, left_out)
+    findings = findings_of(evidence)
+    missing = (*not_observed(evidence), *([_ALIASES] if aliased else []))
+    if output is Output.TABLE and not as_json:
+        print_advice(findings, evidence, missing)
     else:
-        print_document(as_document(findings, evidence, left_out), output=output)
-    if any(found.urgency.acts for found in findings):
+        document = as_document(findings, evidence, missing)
+        print_document(document, output=Output.JSON if as_json else output)
+    if any(found.urgency.needs_action for found in findings):
         raise click.exceptions.Exit(Exit.NO)
 
 
-def _seen(asked: Asked, where: _From) -> Past:
-    watching = Watching(quiet=asked.idle_for)
-    if asked.history:
-        return read_history(asked.history, watching, where.server)
-    if asked.snapshot is not None:
-        watching.add(read_snapshot(asked.snapshot))
-        return Past(watching.evidence(), aliased=False)
-    if asked.url:
-        return Past(ask_for_looks(asked.url, where.server, watching, asked.span), aliased=False)
-    settings = read_settings(where.policies) if where.policies.exists() else None
-    live = _look(pick_server(settings, where.dsn, where.server), watching, asked.span)
-    return Past(live, aliased=False)
+def _collect(request: _Request, collector: EvidenceCollector) -> tuple[Evidence, bool]:
+    """Return the evidence, and True if its names are aliases."""
+    if sum(map(bool, (request.url, request.snapshot, request.history))) > 1:
+        message = "choose one of --url, --snapshot (REAPER_SNAPSHOT) and --history (REAPER_HISTORY)"
+        raise Misconfigured(message)
+    if request.history:
+        return _from_history(request, collector)
+    if request.snapshot is not None:
+        collector.add(read_snapshot(request.snapshot))
+    elif request.url:
+        for snapshot in ServiceClient(request.url).snapshots(request.server, request.span):
+            collector.add(snapshot)
+    else:
+        return _from_server(request, collector), False
+    return collector.evidence(), False
 
 
-def _look(server: Server, watching: Watching, span: Span) -> Evidence:
+def _from_server(request: _Request, collector: EvidenceCollector) -> Evidence:
+    settings = read_settings(request.policies) if request.policies.exists() else None
+    server = pick_server(settings, request.dsn, request.server)
     try:
-        with progress(f"looking at {server.name}", span / SECOND) as passed:
-            before, after = asyncio.run(observe_for(server, span, watching.add, passed))
-            return watching.evidence(before=before, ground=after)
+        with progress(f"observing {server.name}", request.span / SECOND) as advance:
+            before, after = asyncio.run(observe_for(server, request.span, collector.add, advance))
     except ServerError as error:
-        hint = f"\n{_WAYS_IN}" if isinstance(error, Unreachable) else ""
-        message = f"{server.name}: {error}{hint}"
-        raise ServerTrouble(message) from None
+        raise server_trouble(server.name, error, command="advise") from None
+    return collector.evidence(before=before, facts=after)
+
+
+def _from_history(request: _Request, collector: EvidenceCollector) -> tuple[Evidence, bool]:
+    where = ", ".join(map(str, request.history))
+    with _readable():
+        files = [path for place in request.history for path in history_files(place)]
+        servers = by_server(files, report_problem)
+        chosen = [found for name, found in servers.items() if request.server in {None, name}]
+        if len(chosen) != 1:
+            message = f"{where}: no history{f' of server {request.server!r}' if request.server else ''}"
+            if chosen:
+                message = f"{where}: histories of {', '.join(servers)}\nhint: choose one with --server NAME"
+            raise Misconfigured(message)
+        head = HistoryFile(chosen[0][0], report_problem).head()
+        with progress("reading the history", sum(path.stat().st_size for path in chosen[0])) as advance:
+            for recorded in HistoryReader(chosen[0], report_problem, advance=advance).snapshots():
+                collector.add(recorded.snapshot())
+    try:
+        return collector.evidence(), bool(head and head.anonymous)
+    except ValueError:
+        message = f"{where}: no complete snapshot yet"
+        raise Misconfigured(message) from None
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except BadHistory as bad:
+        raise Misconfigured(str(bad)) from None
+    except OSError as error:
+        message = f"{error.filename}: cannot be read: {error.strerror or error}"
+        raise Misconfigured(message) from None
+
+
+def _write_policy(evidence: Evidence, target: str, *, overwrite: bool) -> None:
+    text = starting_file(evidence)
+    if target == _STDOUT:
+        click.echo(text, nl=False)
+        return
+    try:
+        with Path(target).open("w" if overwrite else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        message = f"{target}: already exists\nhint: choose another file, or use --overwrite"
+        raise Misconfigured(message) from None
+    except OSError as error:
+        message = f"{target}: cannot be written: {error.strerror or error}"
+        raise Misconfigured(message) from None
+    report_problem(f"{target}: written; every policy in it is a dry run. Next: reaper plan -p {target}")
+
+
+def starting_file(evidence: Evidence) -> str:
+    """Return the text of a policy file that `reaper check` accepts without a warning."""
+    text = draft(proposals(evidence), about=_header(evidence))
+    try:
+        settings = read(text.encode(), file="the draft")
+    except BadPolicyFile as bad:
+        raise _defect([str(bad)]) from None
+    not_dry = [policy.name for policy in settings.rules.policies if policy.mode is not Mode.DRY_RUN]
+    if settings.warnings or not_dry:
+        raise _defect([*map(str, settings.warnings), *not_dry])
+    return text
+
+
+def _defect(why: Sequence[str]) -> Defect:
+    return Defect(f"the drafted policy file has mistakes and was not written: {'; '.join(why)}")
+
+
+def _header(evidence: Evidence) -> list[str]:
+    at = (isoformat(evidence.last.at) or "")[:19]
+    seen = f"{counted(len(evidence.last.sessions), 'session')} {evidence.observed}"
+    return [
+        (
+            f"Drafted by `reaper advise --policy` for {evidence.last.server!r} at {at} UTC from {seen}; "
+            f"{about(evidence.idle_limit)} counted as idle for long."
+        ),
+        "",
+        (
+            "Every policy is a dry run: `reaper plan` shows which sessions it matches now, `reaper run` logs "
+            "what it would have done, and only `mode: enforce` lets it act. Read the reasons, and change "
+            "what does not fit."
+        ),
+        "",
+        (
+            "Defaults that are not repeated below: at most 10 sessions per policy and cycle "
+            "(`max_per_cycle`), and none at all if that would be more than half of all client sessions "
+            "(`safety_limit`). Both count for each policy separately: enforce one policy, check the "
+            "outcomes, and then the next."
+        ),
+    ]

@@ -221,9 +221,9 @@ def _recorded(
 
 def _asked(url: str) -> dict[str, Any]:
     # Loaded where it is needed: a record is read without a network.
-    from reaper.cli.service_client import ask_for_verdicts  # noqa: PLC0415
+    from reaper.cli.service_client import ServiceClient  # noqa: PLC0415
 
-    return ask_for_verdicts(url)
+    return ServiceClient(url).assessment()
 
 
 def _fits(patterns: Sequence[str], name: str | None) -> bool:

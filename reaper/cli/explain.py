@@ -8,8 +8,7 @@ from rich.text import Text
 from reaper.cli.errors import No
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, Row, console, print_document
-from reaper.cli.service_client import remembered, url_option
-from reaper.cli.snapshot import look
+from reaper.cli.snapshot import memory_of, snapshot_and_rules, url_option
 from reaper.cli.targets import read_settings
 from reaper.policy.explain import Explanation, PolicyAnswer
 from reaper.policy.explain import explain as ask
@@ -25,7 +24,7 @@ from reaper.policy.time import Span, isoformat, words
 @dsn_option
 @server_option
 @output_option
-@url_option
+@url_option("it knows which pools the refill guard pauses")
 @click.option(
     "--snapshot",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
@@ -49,13 +48,13 @@ def explain(
     Exit code 1: there is no such session, or it cannot be read.
     """
     settings = read_settings(policies)
-    seen, rules = look(settings, dsn=dsn, server=server, saved=snapshot, every_fact=True)
+    seen, rules = snapshot_and_rules(settings, dsn=dsn, server=server, saved=snapshot, every_fact=True)
     session = next((each for each in seen.sessions if each.id.pid == pid), None)
     if session is None:
         hidden = f"; {seen.unreadable} sessions cannot be read, see `reaper check`" if seen.unreadable else ""
         message = f"{seen.server}: no client session has pid {pid}{hidden}"
         raise No(message)
-    answer = ask(session, snapshot=seen, rules=rules, memory=remembered(seen, url))
+    answer = ask(session, snapshot=seen, rules=rules, memory=memory_of(seen, url))
     if output is Output.TABLE:
         _print(answer, seen)
     else:

@@ -178,7 +178,9 @@ _LONGEST: Final = Span(3_600 * SECOND)
 _SMALLEST: Final = 2**20
 
 
-class _SpanType(click.ParamType[Span]):
+class SpanType(click.ParamType[Span]):
+    """A duration as the policy file spells it, within bounds."""
+
     name = "duration"
 
     def __init__(self, shortest: Span, longest: Span | None = None) -> None:
@@ -186,6 +188,7 @@ class _SpanType(click.ParamType[Span]):
         self._longest = longest
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Span:  # noqa: ANN401
+        """Read `90s`, `10m`, `1h30m`."""
         try:
             span = parse_span(str(value))
         except ValueError as error:
@@ -243,13 +246,13 @@ def history_options(prefix: str = "") -> Callable[[Command], Command]:
 
 _HISTORY: Final[Mapping[str, Mapping[str, Any]]] = {
     "every": {
-        "type": _SpanType(_SHORTEST, _LONGEST),
+        "type": SpanType(_SHORTEST, _LONGEST),
         "default": "10s",
         "show_default": True,
         "help": "How often all sessions are recorded.",
     },
     "keep": {
-        "type": _SpanType(Span(60 * SECOND)),
+        "type": SpanType(Span(60 * SECOND)),
         "default": "14d",
         "show_default": True,
         "help": "Delete files that are older than this.",

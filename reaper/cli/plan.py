@@ -6,8 +6,7 @@ import click
 
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, Row, print_document, print_table
-from reaper.cli.service_client import remembered, url_option
-from reaper.cli.snapshot import look
+from reaper.cli.snapshot import memory_of, snapshot_and_rules, url_option
 from reaper.cli.targets import read_settings
 from reaper.policy.decide import decide
 from reaper.policy.plan import Plan, Spare, Verdict
@@ -22,7 +21,7 @@ from reaper.policy.time import isoformat, since, words
 @dsn_option
 @server_option
 @output_option
-@url_option
+@url_option("it knows which pools the refill guard pauses")
 @click.option(
     "--all",
     "everybody",
@@ -53,8 +52,8 @@ def plan(
     Touches nobody. Everybody is taken for seen before, as in the second cycle of a run.
     """
     settings = read_settings(policies)
-    seen, rules = look(settings, dsn=dsn, server=server, saved=snapshot)
-    made = decide(snapshot=seen, rules=rules, memory=remembered(seen, url))
+    seen, rules = snapshot_and_rules(settings, dsn=dsn, server=server, saved=snapshot)
+    made = decide(snapshot=seen, rules=rules, memory=memory_of(seen, url))
     verdicts: list[Verdict] = [*made.reaps, *made.rehearsals]
     verdicts += [spare for spare in made.spares if everybody or spare.policy]
     rows = [_row(verdict, seen) for verdict in verdicts]

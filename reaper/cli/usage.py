@@ -1,28 +1,40 @@
-"""`reaper usage`: who holds the connections, now or as long as one watches."""
+"""`reaper usage`: which clients hold the slots, once or repeatedly."""
 
 import asyncio
 import json
 import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import click
-from rich.live import Live as Drawing
+from rich.live import Live
 from rich.text import Text
 
 from reaper.cli.errors import Misconfigured, ServerTrouble
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, console, print_document
-from reaper.cli.service_client import base_of
-from reaper.cli.snapshot import read_snapshot
+from reaper.cli.service_client import USUAL_ADDRESS, NoService, ServiceClient
+from reaper.cli.snapshot import read_snapshot, server_trouble, snapshot_option, url_option
 from reaper.cli.targets import pick_server, read_settings
-from reaper.cli.usage_view import Live, Saved, Screen, Seen, Source, Told
+from reaper.cli.usage_view import Screen, ShownUsage
+from reaper.config import Server
+from reaper.insight.usage.census import census, shortened
+from reaper.insight.usage.trend import Trends
 from reaper.policy.json import as_document
 from reaper.policy.text import plain
+from reaper.postgres.errors import ServerError
+from reaper.service.connection import OpenConnection, RunOptions
+from reaper.service.observe import open_to_observe
 
-_USUAL: Final = "127.0.0.1:9432"
 _TOP: Final = 8
-_MOST: Final = 1_000
+_MAX_TOP: Final = 1_000
+
+Source = Callable[[], Awaitable[ShownUsage]]
+"""Returns the usage at this moment, or raises ServerTrouble."""
 
 
 @click.command
@@ -38,36 +50,18 @@ _MOST: Final = 1_000
     show_envvar=True,
     help="The same as --output json.",
 )
-@click.option(
-    "--url",
-    metavar="URL",
-    envvar="REAPER_URL",
-    show_envvar=True,
-    help="Ask the reaper that runs there, as at http://127.0.0.1:9432: it is inside when the slots are full.",
-)
-@click.option(
-    "--snapshot",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    envvar="REAPER_SNAPSHOT",
-    show_envvar=True,
-    help="Look into a saved snapshot, with no server; `-` is stdin.",
-)
+@url_option("it is used instead of the server, and is already connected when all slots are in use")
+@snapshot_option("Show")
 @click.option(
     "--top",
-    type=click.IntRange(1, _MOST),
+    type=click.IntRange(1, _MAX_TOP),
     default=_TOP,
     show_default=True,
     envvar="REAPER_TOP",
     show_envvar=True,
-    help="So many applications, clients, roles and databases.",
+    help="The number of applications, clients, roles and databases to show.",
 )
-@click.option(
-    "--watch",
-    is_flag=True,
-    envvar="REAPER_WATCH",
-    show_envvar=True,
-    help="Look again and again, until Ctrl-C.",
-)
+@click.option("--watch", is_flag=True, envvar="REAPER_WATCH", show_envvar=True, help="Refresh until Ctrl-C.")
 @click.option(
     "--every",
     type=click.FloatRange(0.5, 3_600),
@@ -75,9 +69,9 @@ _MOST: Final = 1_000
     show_default=True,
     envvar="REAPER_EVERY",
     show_envvar=True,
-    help="With --watch, seconds between two looks.",
+    help="With --watch, seconds between two refreshes.",
 )
-def usage(  # noqa: PLR0913 (click hands every option over by name)
+def usage(  # noqa: PLR0913 (click passes every option by name)
     *,
     policies: Path,
     dsn: str | None,
@@ -92,80 +86,111 @@ def usage(  # noqa: PLR0913 (click hands every option over by name)
 ) -> None:
     """Show who holds the connections: slots, states, applications, clients, roles, open transactions.
 
-    Touches nobody and takes one slot. When the server lets nobody in, a reaper that runs on this host
-    (REAPER_LISTEN, or 127.0.0.1:9432) is asked in its place. The policy file is needed only when it names
-    the servers.
+    Terminates nothing and takes one slot. If the server refuses new connections, a service running on this
+    host (REAPER_LISTEN, or 127.0.0.1:9432) is used instead. The policy file is needed only if it names the
+    servers.
     """
-    source = _source(policies, dsn=dsn, server=server, url=url, snapshot=snapshot, top=top)
-    form = Output.JSON if as_json else output
-    try:
-        asyncio.run(_watch(source, form, every) if watch else _once(source, form))
-    except KeyboardInterrupt:
-        return
-
-
-def _source(
-    policies: Path,
-    *,
-    dsn: str | None,
-    server: str | None,
-    url: str | None,
-    snapshot: Path | None,
-    top: int,
-) -> Source:
     if snapshot:
-        return Saved(read_snapshot(snapshot), top=top)
-    if url:
-        base = base_of(url)
-        if base is None:
-            message = f"--url {url}: write http://HOST:PORT, as in http://{_USUAL}"
-            raise Misconfigured(message)
-        return Told(base, server=server, top=top)
-    settings = read_settings(policies) if policies.exists() else None
-    listen = os.environ.get("REAPER_LISTEN") or _USUAL
-    reaper = None if listen == "off" else base_of(listen)
-    return Live(pick_server(settings, dsn, server), top=top, reaper=reaper)
+        source = _saved(snapshot, top)
+    elif url:
+        source = _served(ServiceClient(url), server, top)
+    else:
+        settings = read_settings(policies) if policies.exists() else None
+        source = _LiveUsage(pick_server(settings, dsn, server), top).usage
+    form = Output.JSON if as_json else output
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_watch(source, form, every) if watch else _once(source, form))
+
+
+def _saved(path: Path, top: int) -> Source:
+    shown = ShownUsage(usage=Trends().usage(census(read_snapshot(path), top=top), 0.0))
+
+    async def usage() -> ShownUsage:
+        return shown
+
+    return usage
+
+
+def _served(client: ServiceClient, server: str | None, top: int, why: str | None = None) -> Source:
+    async def usage() -> ShownUsage:
+        overview = await asyncio.to_thread(client.usage, server)
+        seen = overview.shown.usage if overview.shown else None
+        seen = seen and replace(seen, census=shortened(seen.census, top=top))
+        return ShownUsage(usage=seen, service=overview, url=client.base, why=why)
+
+    return usage
+
+
+class _LiveUsage:
+    """The usage of a server over one connection, or else of a service that is connected already."""
+
+    def __init__(self, server: Server, top: int) -> None:
+        self._server = server
+        self._top = top
+        self._stack = AsyncExitStack()
+        self._trends = Trends()
+        self._at: OpenConnection | None = None
+
+    async def usage(self) -> ShownUsage:
+        """Return the usage now; connect first if there is no connection."""
+        try:
+            if self._at is None:
+                connecting = open_to_observe(self._server, RunOptions(dry_run=True))
+                self._at = await self._stack.enter_async_context(connecting)
+            counted = census(await self._at.observer.everybody(), top=self._top)
+        except ServerError as error:
+            self._at = None
+            await self._stack.aclose()
+            return await self._from_service(error)
+        now = time.monotonic()
+        self._trends.note(counted, now)
+        return ShownUsage(usage=self._trends.usage(counted, now))
+
+    async def _from_service(self, error: ServerError) -> ShownUsage:
+        address = os.environ.get("REAPER_LISTEN") or USUAL_ADDRESS
+        also = ""
+        if address != "off":
+            try:
+                client = ServiceClient(address)
+                return await _served(client, self._server.name, self._top, why=str(error))()
+            except (NoService, Misconfigured) as trouble:
+                also = trouble.format_message()
+        raise server_trouble(self._server.name, error, command="usage", also=also) from None
 
 
 async def _once(source: Source, form: Output) -> None:
-    try:
-        seen = await source.look()
-    finally:
-        await source.close()
+    shown = await source()
     if form is Output.TABLE:
-        console().print(Screen(seen))
+        console().print(Screen(shown))
     else:
-        print_document(_document(seen), output=form)
+        print_document(_document(shown), output=form)
 
 
 async def _watch(source: Source, form: Output, every: float) -> None:
-    """Again and again; whatever goes wrong meanwhile is told, and tried again."""
     screen = console()
-    try:
-        if form is Output.TABLE and screen.is_terminal:
-            with Drawing(console=screen, screen=True, auto_refresh=False) as drawing:
-                while True:
-                    drawing.update(await _tried(source), refresh=True)
-                    await asyncio.sleep(every)
-        while True:
-            seen = await source.look()
-            if form is Output.TABLE:
-                screen.print(Screen(seen))
-                screen.print()
-            else:
-                click.echo(json.dumps(_document(seen)))
-            await asyncio.sleep(every)
-    finally:
-        await source.close()
+    if form is Output.TABLE and screen.is_terminal:
+        with Live(console=screen, screen=True, auto_refresh=False) as drawing:
+            while True:
+                drawing.update(await _screen(source), refresh=True)
+                await asyncio.sleep(every)
+    while True:
+        shown = await source()
+        if form is Output.TABLE:
+            screen.print(Screen(shown))
+            screen.print()
+        else:
+            click.echo(json.dumps(_document(shown)))
+        await asyncio.sleep(every)
 
 
-async def _tried(source: Source) -> Screen | Text:
+async def _screen(source: Source) -> Screen | Text:
+    """The screen, or the error: the next refresh tries again."""
     try:
-        return Screen(await source.look())
+        return Screen(await source())
     except ServerTrouble as trouble:
         return Text("\n".join(map(plain, trouble.format_message().split("\n"))))
 
 
-def _document(seen: Seen) -> object:
-    told = {"url": seen.url, "instead_because": seen.why} if seen.reaper else None
-    return {"told_by": told, "usage": as_document(seen.usage), "reaper": as_document(seen.reaper)}
+def _document(shown: ShownUsage) -> object:
+    source = {"url": shown.url, "because": shown.why} if shown.service else None
+    return {"service": source, "usage": as_document(shown.usage), "reaper": as_document(shown.service)}

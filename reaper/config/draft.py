@@ -70,7 +70,7 @@ def _policy(policy: Proposal) -> Iterator[str]:
         yield f"      role: [{roles}]"
     if policy.blocking:
         yield "      blocking: true"
-    if skipped := _spelled(policy.spares):
+    if skipped := _spelled(policy.allowlist):
         yield from ("    allowlist:", f"      application: [{skipped}]")
     if policy.used:
         yield f"    when: {{slots_used: {policy.used}}}"

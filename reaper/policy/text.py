@@ -9,3 +9,8 @@ def plain(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """Return `1 session`, `1,204 sessions`."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"

@@ -1,4 +1,4 @@
-"""`reaper advise` at a real server: what is staged is found, and each cure that it proposes works."""
+"""`reaper advise` at a real server: what is staged is found, and each fix that it proposes works."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -82,8 +82,8 @@ class Scene:
 
     def apply(self, found: Row) -> None:
         """Run what it proposes, as a person would."""
-        for cure in found["cures"]:
-            for statement in filter(None, cure["sql"].split("\n")):
+        for fix in found["fixes"]:
+            for statement in filter(None, fix["sql"].split("\n")):
                 self.admin.execute(statement.encode())
 
 
@@ -114,7 +114,7 @@ def about(found: list[Row], topic: str, **wanted: object) -> Row:
 
 
 def sql(found: Row) -> list[str]:
-    return [cure["sql"] for cure in found["cures"] if cure["sql"]]
+    return [fix["sql"] for fix in found["fixes"] if fix["sql"]]
 
 
 def refused_with(dsn: str, clients: ExitStack, *, after: int) -> str | None:
@@ -158,14 +158,14 @@ def test_what_is_wrong_is_found_with_1_and_each_cure_works(start_scene: StartSce
     assert {row["topic"] for row in found} == {
         *("leak", "connection limit", "idle in transaction", "monitoring", "names", "large pool"),
     }
-    assert about(found, "large pool")["cures"][0]["setting"].endswith("for each of 2 instances (now up to 6)")
+    assert about(found, "large pool")["fixes"][0]["setting"].endswith("for each of 2 instances (now up to 6)")
     limit = about(found, "connection limit")
     monitoring = about(found, "monitoring")
     (named,) = sql(about(found, "names"))
     waiting = about(found, "idle in transaction", role=waits.name)
     leak = about(found, "leak")
     assert leak["role"] == hostile.name
-    assert leak["sure"] == "possible"
+    assert leak["confidence"] == "possible"
     assert forgotten.present()  # nothing is applied by us
 
     scene.apply(waiting)
@@ -203,8 +203,8 @@ def test_growth_while_it_looks_makes_a_leak_likely(start_scene: StartScene) -> N
     ended = life.ended()
 
     leak = about(json.loads(ended.out)["findings"], "leak")
-    assert leak["sure"] == "likely"
-    assert leak["cures"][1]["setting"] == "reaper advise --policy starting.yaml"
+    assert leak["confidence"] == "likely"
+    assert leak["fixes"][1]["setting"] == "reaper advise --policy starting.yaml"
 
 
 def test_who_holds_up_others_is_urgent_and_the_statement_ends_that_session_alone(
@@ -239,9 +239,9 @@ def test_when_the_slots_are_gone_it_says_who_still_gets_in(start_scene: StartSce
         inside = scene.reaper("advise", "--once", REAPER_DSN=scene.server.dsn)
 
     assert shut_out.code == 3
-    assert "A superuser has slots of its own" in shut_out.err
+    assert "A superuser has reserved slots" in shut_out.err
     assert (inside.code, "ACT NOW" in inside.out) == (1, True)
-    assert "ordinary roles can use are taken: new clients are refused" in inside.out
+    assert "ordinary roles can use are in use: new clients are refused" in inside.out
 
 
 def test_a_role_that_sees_nothing_is_told_what_is_missing(start_scene: StartScene) -> None:
@@ -285,9 +285,7 @@ def test_a_file_that_is_there_is_never_overwritten_unasked(leaking: Scene) -> No
     )
 
     assert (refused.code, kept) == (2, "mine")
-    assert refused.err == (
-        "policies.yaml: is there already, and is left as it is; name another file, or say --overwrite\n"
-    )
+    assert refused.err == ("policies.yaml: already exists\nhint: choose another file, or use --overwrite\n")
     assert asked.code == 1
     assert "mode: dry-run" in path.read_text(encoding="utf-8")
 
@@ -311,7 +309,7 @@ def test_a_saved_snapshot_is_advised_about_with_no_server(leaking: Scene) -> Non
     assert done.code == 1
     leak = about(done.document["findings"], "leak")
     assert sql(leak) == []
-    assert any("settings, limits of roles, replication slots" in said for said in done.document["not_told"])
+    assert any("settings, role limits, replication slots" in said for said in done.document["not_observed"])
 
 
 def test_when_the_slots_are_full_a_reaper_that_is_inside_can_be_asked(start_scene: StartScene) -> None:
@@ -331,11 +329,11 @@ def test_when_the_slots_are_full_a_reaper_that_is_inside_can_be_asked(start_scen
     assert refused.code == 3
     assert "reaper advise --url" in refused.err
     assert (done.code, done.err) == (1, "")
-    assert done.document["looks"] >= 2
+    assert done.document["snapshots"] >= 2
     leaks = [row for row in done.document["findings"] if row["topic"] == "leak"]
     assert leaks
     assert [sql(row) for row in leaks] == [[]] * len(leaks)
-    assert any("settings, limits of roles" in said for said in done.document["not_told"])
+    assert any("settings, role limits" in said for said in done.document["not_observed"])
     assert life.end().code == 0
 
 
@@ -364,8 +362,8 @@ def test_a_history_is_advised_about_with_no_server(offline: Reaper) -> None:
 
     assert (done.code, table.code) == (1, 1)
     found = about(done.document["findings"], "leak")
-    assert found["sure"] == "likely"
-    assert "in the last 1h it opened 5, closed 0, and used none" in found["evidence"]
+    assert found["confidence"] == "likely"
+    assert "in the last 1h it opened 5, closed 0 and used 0" in found["evidence"]
     assert "until 2025-06-18T12:00:00 UTC" in table.out
     assert offline("check", "-p", "starting.yaml", "--offline", "--strict").code == 0
 
@@ -376,8 +374,8 @@ def test_aliases_are_no_names_for_a_policy_file(offline: Reaper) -> None:
     told = offline("advise", "--history", "history", "--json").document
     refused = offline("advise", "--history", "history", "--policy", "starting.yaml")
 
-    assert any("aliases" in said for said in told["not_told"])
-    assert [cure["sql"] for found in told["findings"] for cure in found["cures"] if cure["sql"]] == []
+    assert any("aliases" in said for said in told["not_observed"])
+    assert [fix["sql"] for found in told["findings"] for fix in found["fixes"] if fix["sql"]] == []
     assert refused.code == 2
     assert not (offline.folder / "starting.yaml").exists()
 

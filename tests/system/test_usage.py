@@ -49,7 +49,7 @@ def test_it_counts_sessions_by_what_they_do_and_who_they_are(
     assert (web["count"], web["states"]) == (3, {"active": 1, "idle": 1, "idle in transaction": 1})
     assert web["oldest_idle_s"] > 0
     assert group(done, "roles", app.name)["count"] == 3
-    assert done.document["told_by"] is None
+    assert done.document["service"] is None
 
 
 def test_an_open_transaction_comes_with_whom_it_holds_up(reaper: Reaper, clients: Clients) -> None:
@@ -244,9 +244,9 @@ def test_when_the_slots_are_full_the_reaper_that_is_inside_tells_who_took_them(
     for done in (asked, found):
         assert done.code == 0
         assert group(done, "applications", "leaky")["count"] == len(full.leaks)
-    assert asked.document["told_by"]["instead_because"] is None
-    assert "connection slots are reserved" in found.document["told_by"]["instead_because"]
-    assert "The server itself was not asked: " in shown.out
+    assert asked.document["service"]["because"] is None
+    assert "connection slots are reserved" in found.document["service"]["because"]
+    assert "The server was not reached: " in shown.out
     assert f"at http://{where}" in shown.out
 
 
@@ -261,7 +261,7 @@ def test_a_reaper_that_looks_after_other_servers_is_not_taken_for_this_ones(
     done = reaper("usage", REAPER_DSN=f"host={tmp_path} port=1", REAPER_LISTEN=where)
 
     assert (done.code, done.out) == (3, "")
-    assert re.search(r"the reaper at http://\S+ looks after \S+, and not after ", done.err)
+    assert re.search(r"the reaper at http://\S+ serves \S+, and not ", done.err)
 
 
 def test_a_reaper_that_stands_by_tells_as_well(reaper: Reaper, app: Role, clients: Clients) -> None:
@@ -314,4 +314,4 @@ def test_a_fleet_is_shown_in_short_and_one_of_it_in_full(
     assert "orders" in fleet.out
     assert "billing" in fleet.out
     assert group(one, "applications", "web-7")["count"] == 1
-    assert "and not after payroll" in nobody.err
+    assert "and not payroll" in nobody.err

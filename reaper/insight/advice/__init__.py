@@ -1,5 +1,6 @@
-"""What a person who knows PostgreSQL would say of what was seen: each finding with its numbers and its cure.
+"""Advice about the connections of one server: findings with their numbers, and fixes.
 
-The law of this room: it applies nothing, and it guesses nothing. A finding counts what was seen, says how
-sure that makes us, and leaves out what the server did not tell.
+The law of this package: it is pure, it applies nothing and it guesses nothing. A finding counts what was
+observed, says how certain that makes it, and the report names what was not observed.
+Its face: `collector.EvidenceCollector`, `advise.advise`, `advise.not_observed` and `proposals.proposals`.
 """

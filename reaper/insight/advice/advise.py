@@ -1,82 +1,69 @@
-"""All findings, the most urgent first, and what could not be told."""
+"""All findings, the most urgent first, and what was not observed."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from reaper.insight.advice.clients import dead_clients, monitoring, orphaned_statements
+from reaper.insight.advice.clients import dead_clients, monitoring, names, orphaned_statements, superusers
 from reaper.insight.advice.evidence import Evidence
-from reaper.insight.advice.finding import Finding, Urgency, many
-from reaper.insight.advice.known_tools import ordinary
+from reaper.insight.advice.finding import Finding, Urgency
 from reaper.insight.advice.leaks import is_suspect, leaks
 from reaper.insight.advice.pools import busy_pools, large_pools, pool_sizes, transaction_pooling
-from reaper.insight.advice.roles import connection_limits, names, near_limits, superusers
-from reaper.insight.advice.slots import kept_for_roles, kept_for_superusers, raising, slots
+from reaper.insight.advice.slots import (
+    connection_limits,
+    near_limits,
+    raising,
+    reserved_for_roles,
+    reserved_for_superusers,
+    slots,
+)
 from reaper.insight.advice.timeouts import IDLE_SESSION, SINCE
 from reaper.insight.advice.transactions import (
     blockers,
     idle_in_transaction,
-    idle_slots,
     long_transactions,
     prepared_transactions,
+    unused_slots,
     vacuum,
 )
+from reaper.policy.text import counted
 
-FAMILIES: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
-    slots,
-    blockers,
-    near_limits,
-    leaks,
-    idle_in_transaction,
-    vacuum,
-    prepared_transactions,
-    idle_slots,
-    kept_for_superusers,
-    connection_limits,
-    large_pools,
-    busy_pools,
-    pool_sizes,
-    transaction_pooling,
-    raising,
-    monitoring,
-    superusers,
-    names,
-    long_transactions,
-    dead_clients,
-    orphaned_statements,
-    kept_for_roles,
+# In the order in which findings of one urgency are reported.
+_CHECKS: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
+    *(slots, blockers, near_limits, leaks, idle_in_transaction, vacuum, prepared_transactions, unused_slots),
+    *(reserved_for_superusers, connection_limits, large_pools, busy_pools, pool_sizes, transaction_pooling),
+    *(raising, monitoring, superusers, names, long_transactions, dead_clients, orphaned_statements),
+    reserved_for_roles,
 )
-"""In the order in which findings of one urgency are told."""
-
 _ORDER: Final = tuple(Urgency)
 
 
 def advise(evidence: Evidence) -> tuple[Finding, ...]:
-    """Every finding, the most urgent first."""
-    told = [
-        (_ORDER.index(found.urgency), rank, -found.weight, number, found)
-        for rank, family in enumerate(FAMILIES)
-        for number, found in enumerate(family(evidence))
+    """Return every finding, the most urgent first."""
+    ranked = [
+        ((_ORDER.index(found.urgency), rank, -found.weight), found)
+        for rank, check in enumerate(_CHECKS)
+        for found in check(evidence)
     ]
-    return tuple(found for *_, found in sorted(told, key=lambda each: each[:4]))
+    return tuple(found for _, found in sorted(ranked, key=lambda each: each[0]))
 
 
-def untold(evidence: Evidence) -> Iterator[str]:
-    """What nobody should believe to have been looked at."""
-    last, ground = evidence.last, evidence.ground
+def not_observed(evidence: Evidence) -> Iterator[str]:
+    """Return what the findings do not cover, each in a sentence."""
+    last, facts = evidence.last, evidence.facts
     if last.unreadable:
-        hidden = many(last.unreadable, "session hides", "sessions hide")
-        yield f"{hidden} what they do: GRANT pg_read_all_stats to the role that looks"
-    if evidence.looks == 1:
-        yield "one look shows no growth, no churn, and nobody who came back to life"
-    if ground is None:
-        yield "settings, limits of roles, replication slots, prepared transactions: the server alone has them"
-    elif "tcp_keepalives_idle" not in ground.settings:
-        yield "keepalives: through the server's own socket they cannot be read"
-    if ground and ground.standby:
-        yield "a standby takes no ALTER ROLE: say it at the primary, and it holds for both"
-    if ground and ground.major < SINCE[IDLE_SESSION] and any(map(is_suspect, ordinary(evidence))):
-        yield f"{IDLE_SESSION} came with PostgreSQL {SINCE[IDLE_SESSION]}; this is {ground.major}"
+        hidden = counted(last.unreadable, "session hides its state", "sessions hide their state")
+        yield f"{hidden}: GRANT pg_read_all_stats to the role of this command"
+    if evidence.snapshots == 1:
+        yield "growth and sessions that are used again: one snapshot cannot show them"
+    if facts is None:
+        yield "settings, role limits, replication slots, prepared transactions: only the server reports them"
+    elif "tcp_keepalives_idle" not in facts.settings:
+        yield "keepalives: they cannot be read over the server's own socket"
+    if facts and facts.standby:
+        yield "ALTER ROLE does not run on a standby: run it on the primary, and it applies to both"
+    if facts and facts.major < SINCE[IDLE_SESSION] and any(map(is_suspect, evidence.ordinary)):
+        yield f"{IDLE_SESSION} exists from PostgreSQL {SINCE[IDLE_SESSION]} on; this is {facts.major}"
     if last.facts.waiters is None:
-        yield "who waits for whom"
-    if evidence.uncounted:
-        yield f"{evidence.uncounted:,} sessions under more names than are told apart"
+        yield "which sessions wait for which"
+    if evidence.untracked:
+        yield f"{evidence.untracked:,} sessions of more applications than are counted separately"

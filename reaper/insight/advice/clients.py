@@ -1,132 +1,225 @@
-"""Clients that are no more: how soon the server notices."""
+"""Clients: monitoring tools, superusers, sessions without a name, and clients that no longer exist."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from typing import Final
 
-from reaper.insight.advice.evidence import Evidence, is_monitoring
-from reaper.insight.advice.finding import Cure, Finding, Sure, Urgency, about, identifier, many, who
+from reaper.insight.advice.evidence import ApplicationSessions, Evidence
+from reaper.insight.advice.finding import (
+    Confidence,
+    Finding,
+    Fix,
+    Urgency,
+    about,
+    identifier,
+    listed,
+    literal,
+)
+from reaper.insight.advice.known_tools import is_monitoring, is_nameless
+from reaper.policy.protections import is_managed
 from reaper.policy.session import ACTIVE, Session
-from reaper.policy.time import SECOND, Instant, Span, since
+from reaper.policy.text import counted
+from reaper.policy.time import SECOND, Span
 
-FEWEST: Final = 5
-"""A tool keeps one session, or one for each database; more are a mistake in its configuration."""
-
-
-def monitoring(evidence: Evidence) -> Iterator[Finding]:
-    """Each such tool with more sessions than it can need."""
-    for crowd in evidence.crowds:
-        databases = len(crowd.databases)
-        allowed = max(FEWEST, databases + 2)
-        if not is_monitoring(crowd.key.application) or crowd.count <= allowed:
-            continue
-        alone = all(
-            is_monitoring(each.key.application) for each in evidence.crowds if each.key.role == crowd.key.role
-        )
-        yield Finding(
-            topic="monitoring",
-            urgency=Urgency.WORTH,
-            sure=Sure.LIKELY,
-            says=f"{who(crowd.key)} watches the server with {many(crowd.count, 'session')}",
-            evidence=(
-                (
-                    f"{many(crowd.count, 'session')} in {many(databases, 'database')}, from "
-                    f"{many(len(crowd.instances), 'address', 'addresses')}; {len(crowd.quiet):,} of them "
-                    "idle for long"
-                ),
-            ),
-            cures=tuple(_cures(crowd.key.role, allowed, alone=alone and not crowd.superuser)),
-            role=crowd.key.role,
-            application=crowd.key.application,
-            weight=crowd.count,
-        )
-
-
-def _cures(role: str, allowed: int, *, alone: bool) -> Iterator[Cure]:
-    yield Cure(
-        does="let it keep its connections between two rounds, and take one for each database at the most",
-        costs="its rounds take longer when it asks one database after the other",
-    )
-    if alone and identifier(role):
-        yield Cure(
-            does="and bound it from the server's side",
-            sql=f"ALTER ROLE {identifier(role)} CONNECTION LIMIT {allowed};",
-            costs="beyond it the tool is refused (53300), and shows gaps or an alarm",
-        )
-
-
-_LATE: Final = 1_800
-"""Seconds: sooner than that is soon enough for most."""
+# A monitoring tool keeps one session, or one for each database; more are a mistake in its configuration.
+_FEW_MONITORING: Final = 5
+_FEW_SUPERUSERS: Final = 3
+_FEW_NAMELESS: Final = 5
+_NAMELESS_SHARE: Final = 0.2
+_MAX_ROLES: Final = 3
+_FEW_DEAD: Final = 3
+_LATE_KEEPALIVE: Final = 1_800
+"""Seconds; a shorter keepalive is early enough."""
 _PROBES: Final = 11 * 60
-"""Seconds that the probes of Linux take by themselves: nine of them, 75 seconds apart."""
-_FEWEST: Final = 3
+"""Seconds of Linux's default probes: nine of them, 75 seconds apart."""
 _CHECKS_SINCE: Final = 14
 
 
+def monitoring(evidence: Evidence) -> Iterator[Finding]:
+    """Each monitoring tool with more sessions than it can need."""
+    for each in evidence.applications:
+        databases = len(each.databases)
+        allowed = max(_FEW_MONITORING, databases + 2)
+        if not is_monitoring(each.id.name) or each.count <= allowed:
+            continue
+        alone = all(is_monitoring(other.id.name) for other in evidence.of_role(each.id.role))
+        yield Finding(
+            topic="monitoring",
+            urgency=Urgency.WORTH,
+            confidence=Confidence.LIKELY,
+            title=f"{each.id.title} monitors the server with {counted(each.count, 'session')}",
+            evidence=(
+                (
+                    f"{counted(each.count, 'session')} in {counted(databases, 'database')}, from "
+                    f"{counted(len(each.clients), 'address', 'addresses')}; {len(each.long_idle):,} of them "
+                    "have been idle for long"
+                ),
+            ),
+            fixes=tuple(_monitoring_fixes(each.id.role, allowed, alone=alone and not each.superuser)),
+            role=each.id.role,
+            application=each.id.name,
+            weight=each.count,
+        )
+
+
+def _monitoring_fixes(role: str, allowed: int, *, alone: bool) -> Iterator[Fix]:
+    yield Fix(
+        action="configure it to keep its connections between two rounds, at most one for each database",
+        cost="a round takes longer when it queries one database after the other",
+    )
+    if alone and identifier(role):
+        yield Fix(
+            action="and limit it on the server",
+            sql=f"ALTER ROLE {identifier(role)} CONNECTION LIMIT {allowed};",
+            cost="beyond the limit the tool is refused (53300), and shows gaps or an alarm",
+        )
+
+
+def superusers(evidence: Evidence) -> Iterator[Finding]:
+    """Applications that log in as a superuser."""
+    found = [each for each in evidence.ordinary if each.superuser]
+    count = sum(each.count for each in found)
+    if count < _FEW_SUPERUSERS:
+        return
+    yield Finding(
+        topic="superusers",
+        urgency=Urgency.WORTH,
+        confidence=Confidence.COUNTED,
+        title=f"{counted(count, 'application session')} logged in as a superuser",
+        evidence=(
+            listed([f"{each.id.short} {each.count:,}" for each in found]),
+            (
+                "they can use the reserved slots; no connection limit applies to them, and "
+                "a reaper with the least rights cannot terminate them"
+            ),
+        ),
+        fixes=(
+            Fix(
+                action="let them log in with a role that has the rights they need",
+                cost="every right that they used as a superuser has to be granted",
+            ),
+        ),
+        weight=count,
+    )
+
+
+def names(evidence: Evidence) -> Iterator[Finding]:
+    """A large share of sessions without an application name, or with that of their driver."""
+    nameless = [
+        each for each in evidence.applications if is_nameless(each.id.name) and not is_managed(each.id.role)
+    ]
+    total = sum(each.count for each in evidence.applications)
+    count = sum(each.count for each in nameless)
+    if count < _FEW_NAMELESS or count < total * _NAMELESS_SHARE:
+        return
+    roles = _roles(nameless)
+    drivers = sorted({each.id.name for each in nameless} - {""})
+    yield Finding(
+        topic="names",
+        urgency=Urgency.WORTH,
+        confidence=Confidence.COUNTED,
+        title=f"{count:,} of {counted(total, 'session')} ({count / total:.0%}) have no application name",
+        evidence=(
+            f"roles: {listed([f'{role!r} {number:,}' for role, number in roles])}",
+            *((f"with the name of their driver: {', '.join(map(repr, drivers[:5]))}",) if drivers else ()),
+            "a policy can tell them apart only by role, database and address",
+        ),
+        fixes=(
+            Fix(
+                action="in the connection string of each application",
+                setting="application_name=orders (libpq, psycopg, pgx), ApplicationName=orders (JDBC)",
+            ),
+            *_name_by_role([role for role, _ in roles[:_MAX_ROLES]] if evidence.facts else [], bool(drivers)),
+        ),
+        weight=count,
+    )
+
+
+def _roles(applications: Iterable[ApplicationSessions]) -> list[tuple[str, int]]:
+    roles = Counter[str]()
+    for each in applications:
+        roles[each.id.role] += each.count
+    return roles.most_common()
+
+
+def _name_by_role(roles: list[str], drivers: bool) -> Iterator[Fix]:  # noqa: FBT001 (one private caller)
+    statements = [
+        f"ALTER ROLE {quoted} SET application_name = {literal(role)};"
+        for role in roles
+        if (quoted := identifier(role))
+    ]
+    if statements:
+        yield Fix(
+            action="where a role belongs to one application: by role, for new sessions",
+            sql=" ".join(statements),
+            cost="a name that the client sets itself, as drivers do, takes precedence" if drivers else "",
+        )
+
+
 def dead_clients(evidence: Evidence) -> Iterator[Finding]:
-    """Keepalives so late that a client which vanished keeps its slot for hours."""
-    late = evidence.ground.number("tcp_keepalives_idle") if evidence.ground else None
-    remote = [s for s in evidence.last.sessions if _is_remote(s) and s.state != ACTIVE]
-    quiet = [s for s in remote if _lasts(s.state_change, evidence.quiet, evidence)]
-    if late is None or late < _LATE or len(quiet) < _FEWEST:
+    """Keepalives so late that a client that disappeared keeps its slot for hours."""
+    late = evidence.facts.number("tcp_keepalives_idle") if evidence.facts else None
+    remote = [each for each in evidence.last.sessions if _is_remote(each) and each.state != ACTIVE]
+    silent = evidence.lasting(remote, evidence.idle_limit)
+    if late is None or late < _LATE_KEEPALIVE or len(silent) < _FEW_DEAD:
         return
     yield Finding(
         topic="dead clients",
         urgency=Urgency.WORTH,
-        sure=Sure.COUNTED,
-        says=f"a client whose machine is gone keeps its slot for {about((late + _PROBES) * SECOND)}",
+        confidence=Confidence.COUNTED,
+        title=f"a client whose machine disappeared keeps its slot for {about((late + _PROBES) * SECOND)}",
         evidence=(
             (
-                f"{many(len(quiet), 'session')} from other machines said nothing for "
-                f"{about(evidence.quiet)}; which of these clients are still there, the server does not know"
+                f"{counted(len(silent), 'session')} from other machines sent nothing for "
+                f"{about(evidence.idle_limit)}; the server does not know which of these clients still exist"
             ),
-            f"tcp_keepalives_idle is {about(late * SECOND)}, and only then it begins to ask",
+            f"tcp_keepalives_idle is {about(late * SECOND)}: the server checks only after that time",
         ),
-        cures=(
-            Cure(
-                does="ask after a minute of silence, and give up after another",
+        fixes=(
+            Fix(
+                action="check after a minute of silence, and disconnect after another",
                 sql=(
                     "ALTER SYSTEM SET tcp_keepalives_idle = 60;\n"
                     "ALTER SYSTEM SET tcp_keepalives_interval = 10;\n"
                     "ALTER SYSTEM SET tcp_keepalives_count = 6;\n"
                     "SELECT pg_reload_conf();"
                 ),
-                costs=(
-                    "a packet a minute for each silent session; a network that is away for two minutes "
-                    "ends them; sessions that are there already keep what they began with"
+                cost=(
+                    "a packet a minute for each silent session; a network outage of two minutes disconnects "
+                    "them; existing sessions keep their old values"
                 ),
             ),
         ),
-        weight=len(quiet),
+        weight=len(silent),
     )
 
 
 def orphaned_statements(evidence: Evidence) -> Iterator[Finding]:
-    """Long statements whose client may have gone, which the server would not notice before they end."""
-    ground = evidence.ground
-    if ground is None or ground.major < _CHECKS_SINCE:
+    """Long statements that the server would not cancel if their client disappeared."""
+    facts = evidence.facts
+    if facts is None or facts.major < _CHECKS_SINCE:
         return
-    running = [s for s in evidence.last.sessions if _is_remote(s) and s.state == ACTIVE]
-    long = [s for s in running if _lasts(s.query_start, evidence.quiet, evidence)]
-    if not long or ground.number("client_connection_check_interval") != 0:
+    long = [each for each in evidence.last.sessions if _runs_long(each, evidence)]
+    if not long or facts.number("client_connection_check_interval") != 0:
         return
-    count = many(len(long), "statement from another machine runs", "statements from other machines run")
+    running = counted(len(long), "statement from another machine has", "statements from other machines have")
     yield Finding(
         topic="dead clients",
         urgency=Urgency.WORTH,
-        sure=Sure.POSSIBLE,
-        says=f"{count} for more than {about(evidence.quiet)}, and would run on without a client",
+        confidence=Confidence.POSSIBLE,
+        title=f"{running} run for more than {about(evidence.idle_limit)}, and would run on without a client",
         evidence=(
             (
-                "client_connection_check_interval is 0: that a client is gone, the server learns when it "
-                "sends the result"
+                "client_connection_check_interval is 0: the server notices that a client is gone only when "
+                "it sends the result"
             ),
         ),
-        cures=(
-            Cure(
-                does="look every ten seconds whether the client is still there",
+        fixes=(
+            Fix(
+                action="check every ten seconds that the client still exists",
                 sql="ALTER SYSTEM SET client_connection_check_interval = '10s';\nSELECT pg_reload_conf();",
-                costs=(
+                cost=(
                     "a system call every ten seconds for each running statement; works on Linux, macOS, "
                     "illumos and BSD"
                 ),
@@ -136,13 +229,13 @@ def orphaned_statements(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+def _runs_long(session: Session, evidence: Evidence) -> bool:
+    age = evidence.age(session.query_start) or Span(0)
+    return session.state == ACTIVE and age >= evidence.idle_limit and _is_remote(session)
+
+
 def _is_remote(session: Session) -> bool:
     try:
         return session.identity.client is not None and not ip_address(session.identity.client).is_loopback
     except ValueError:
         return False
-
-
-def _lasts(began: Instant | None, limit: Span, evidence: Evidence) -> bool:
-    age = since(began, evidence.last.at)
-    return age is not None and age >= limit

@@ -1,125 +1,110 @@
-"""Who opens connections and forgets them."""
+"""Applications that open connections and forget them."""
 
 from collections.abc import Iterator
 from typing import Final
 
-from reaper.insight.advice.evidence import Crowd, Evidence
-from reaper.insight.advice.finding import (
-    Cure,
-    Finding,
-    Sure,
-    Urgency,
-    about,
-    lately,
-    longest_idle,
-    many,
-    percent,
-    who,
-)
-from reaper.insight.advice.known_tools import ordinary
-from reaper.insight.advice.slots import GONE
-from reaper.insight.advice.timeouts import idle_session_cure
+from reaper.insight.advice.evidence import ApplicationSessions, Evidence
+from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about
+from reaper.insight.advice.timeouts import idle_session_fix
+from reaper.policy.text import counted
 from reaper.policy.time import SECOND, Span
 
-FEWEST: Final = 5
-"""Fewer idle sessions are no finding: every pool keeps some."""
-MOSTLY: Final = 0.5
-_FEWEST_IN_VAIN: Final = 3
-_IN_VAIN_SHARE: Final = 1 / 3
+FEW: Final = 5
+"""Every pool keeps some idle sessions: fewer than this are no finding."""
+MOST_OF: Final = 0.5
+_FEW_NEEDLESS: Final = 3
+_NEEDLESS_SHARE: Final = 1 / 3
 _HOUR: Final = Span(3_600 * SECOND)
-_TWO_HOURS: Final = 2
-_MOST: Final = 5
+_MAX_FINDINGS: Final = 5
 
 
-def is_suspect(crowd: Crowd) -> bool:
-    """Whether it went on opening connections while others of its own lay idle, and closes none of them."""
-    quiet = len(crowd.quiet)
+def is_suspect(application: ApplicationSessions) -> bool:
+    """Return True if it opened sessions while others of its own were idle, and did not close them."""
+    idle = len(application.long_idle)
     return (
-        quiet >= FEWEST
-        and quiet >= crowd.count * MOSTLY
-        and crowd.in_vain >= max(_FEWEST_IN_VAIN, quiet * _IN_VAIN_SHARE)
+        idle >= FEW
+        and idle >= application.count * MOST_OF
+        and application.needless >= max(_FEW_NEEDLESS, idle * _NEEDLESS_SHARE)
         # A pool that renews its connections opens one for each that it closes.
-        and not (crowd.closed and crowd.closed >= crowd.opened)
+        and not (application.closed and application.closed >= application.opened)
     )
 
 
 def leaks(evidence: Evidence) -> Iterator[Finding]:
-    """Each application that seems to forget its connections."""
-    suspects = sorted(filter(is_suspect, ordinary(evidence)), key=lambda each: -len(each.quiet))
-    urgency = Urgency.NOW if evidence.last.slots.share_used >= GONE else Urgency.SOON
-    for crowd in suspects[:_MOST]:
+    """Each application that seems to leak connections."""
+    suspects = sorted(filter(is_suspect, evidence.ordinary), key=lambda each: -len(each.long_idle))
+    urgency = Urgency.NOW if evidence.is_full else Urgency.SOON
+    for each in suspects[:_MAX_FINDINGS]:
         yield Finding(
             topic="leak",
             urgency=urgency,
-            sure=_sure(crowd, evidence),
-            says=f"{who(crowd.key)} seems to leak connections",
-            evidence=tuple(_evidence(crowd, evidence)),
-            cures=tuple(_cures(crowd, evidence)),
-            role=crowd.key.role,
-            application=crowd.key.application,
-            weight=len(crowd.quiet),
+            confidence=_confidence(each, evidence),
+            title=f"{each.id.title} seems to leak connections",
+            evidence=tuple(_evidence(each, evidence)),
+            fixes=tuple(_fixes(each, evidence)),
+            role=each.id.role,
+            application=each.id.name,
+            weight=len(each.long_idle),
         )
-    if rest := suspects[_MOST:]:
+    if rest := suspects[_MAX_FINDINGS:]:
         yield Finding(
             topic="leak",
             urgency=urgency,
-            sure=Sure.POSSIBLE,
-            says=f"{many(len(rest), 'more application')} with fewer idle sessions may leak them too",
-            evidence=(f"{many(sum(len(each.quiet) for each in rest), 'idle session')} in all",),
+            confidence=Confidence.POSSIBLE,
+            title=f"{counted(len(rest), 'more application')} with fewer idle sessions may leak too",
+            evidence=(f"{counted(sum(len(each.long_idle) for each in rest), 'idle session')} together",),
         )
 
 
-def _sure(crowd: Crowd, evidence: Evidence) -> Sure:
-    grew = evidence.looks > 1 and crowd.opened > crowd.closed
-    return Sure.LIKELY if grew else Sure.POSSIBLE
+def _confidence(application: ApplicationSessions, evidence: Evidence) -> Confidence:
+    grew = evidence.snapshots > 1 and application.opened > application.closed
+    return Confidence.LIKELY if grew else Confidence.POSSIBLE
 
 
-def _evidence(crowd: Crowd, evidence: Evidence) -> Iterator[str]:
-    quiet = len(crowd.quiet)
+def _evidence(application: ApplicationSessions, evidence: Evidence) -> Iterator[str]:
+    idle, count = len(application.long_idle), application.count
     yield (
-        f"{quiet:,} of its {many(crowd.count, 'session')} ({percent(quiet / crowd.count)}) have been "
-        f"idle for more than {about(evidence.quiet)}, the longest for "
-        f"{about(longest_idle(crowd.quiet, evidence))}"
+        f"{idle:,} of its {counted(count, 'session')} ({idle / count:.0%}) have been idle for more than "
+        f"{about(evidence.idle_limit)}, the longest for {about(evidence.longest(application.long_idle))}"
     )
     yield (
-        f"{crowd.in_vain:,} were opened while two or more from the same address already lay idle, and still "
-        "do: a pool would have used those first"
+        f"{application.needless:,} were opened while two or more from the same address were idle, and "
+        "have been since: a pool would have used those first"
     )
-    if evidence.looks > 1:
-        used = f"{crowd.used:,}" if crowd.used else "none"
-        yield f"{lately(evidence)} it opened {crowd.opened:,}, closed {crowd.closed:,}, and used {used}"
-    if evidence.span < _HOUR and (rate := _in_an_hour(crowd, evidence)):
-        free = max(evidence.usable - evidence.last.slots.used, 0)
-        lasts = f"; at that pace the {free:,} free slots last {_hours(free / rate)}" if free else ""
-        yield f"{rate:,} were opened within the last hour{lasts}"
-    if _sure(crowd, evidence) is Sure.POSSIBLE:
+    if evidence.snapshots > 1:
         yield (
-            "to be surer, look for longer (`--for`): several small pools behind one address look like "
-            "this too"
+            f"{evidence.recently} it opened {application.opened:,}, closed {application.closed:,} "
+            f"and used {application.used:,}"
         )
+    if evidence.span < _HOUR and (rate := _opened_in_an_hour(application, evidence)):
+        free = max(evidence.usable - evidence.last.slots.used, 0)
+        lasts = f"; at this rate the {free:,} free slots last {_hours(free / rate)}" if free else ""
+        yield f"{rate:,} were opened within the last hour{lasts}"
+    if _confidence(application, evidence) is Confidence.POSSIBLE:
+        yield "several small pools behind one address look the same: to be certain, observe longer (`--for`)"
 
 
-def _in_an_hour(crowd: Crowd, evidence: Evidence) -> int:
-    """How many of those are there that it opened in the last hour, if it is older than that."""
-    ages = [evidence.last.at - session.id.backend_start for session in crowd.sessions]
+def _opened_in_an_hour(application: ApplicationSessions, evidence: Evidence) -> int:
+    """Return how many of its sessions were opened in the last hour; 0 if the application is younger."""
+    ages = [evidence.last.at - session.id.backend_start for session in application.sessions]
     return sum(age < _HOUR for age in ages) if max(ages) >= _HOUR else 0
 
 
 def _hours(count: float) -> str:
-    return f"{count:.0f} hours" if count >= _TWO_HOURS else f"{60 * count:.0f} minutes"
+    return f"{60 * count:.0f} minutes" if count < 2 else f"{count:.0f} hours"  # noqa: PLR2004 (from 2 hours on)
 
 
-def _cures(crowd: Crowd, evidence: Evidence) -> Iterator[Cure]:
-    yield Cure(
-        does=(
-            "in the application: give every connection back on every path, errors too (`with`, "
-            "`finally`), and let its pool complain about whoever keeps one for too long"
+def _fixes(application: ApplicationSessions, evidence: Evidence) -> Iterator[Fix]:
+    yield Fix(
+        action=(
+            "in the application: return every connection on every path, also after errors (`with`, "
+            "`finally`), and let its pool report connections that are not returned"
         ),
-        costs="a release of the application; nothing else ends a leak",
+        cost="a release of the application; nothing else ends a leak",
     )
-    yield Cure(
-        does="until then, a policy that ends what is forgotten",
+    yield Fix(
+        action="until then: a policy that terminates forgotten sessions",
         setting="reaper advise --policy starting.yaml",
-        costs="a client that does come back to such a session sees an error; it is a dry run at first",
+        cost="a client that does use such a session again gets an error; the policy is a dry run at first",
     )
-    yield from idle_session_cure(crowd, evidence)
+    yield from idle_session_fix(application, evidence)

@@ -1,205 +1,278 @@
-"""What a larger max_connections would cost, for that is what people think of first."""
+"""Slots: how many are left, what is reserved, which role could take them all, and what more would cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from reaper.insight.advice.evidence import Evidence
 from reaper.insight.advice.finding import (
-    Cure,
+    Confidence,
     Finding,
-    Sure,
+    Fix,
     Urgency,
     about,
+    headroom,
     identifier,
     listed,
-    many,
-    percent,
-    short,
-    watched,
 )
-from reaper.insight.advice.server_facts import ServerFacts
+from reaper.insight.advice.leaks import is_suspect
+from reaper.insight.advice.server_facts import RoleFacts, ServerFacts
+from reaper.policy.text import counted
 from reaper.policy.time import isoformat
 
-SCARCE: Final = 0.8
-"""From this share of used slots on there is little left for a bad day."""
-GONE: Final = 0.95
+_RESERVED_SINCE: Final = 16
+_RESERVED: Final = 2
+_USUAL: Final = 3
+_LARGE_SHARE: Final = 0.5
+"""Of the slots: a role that holds more can soon hold all of them."""
+_NEAR: Final = 0.9
+_ROOM: Final = 0.1
+"""Of the slots: what a connection limit has to leave to other roles."""
+_MAX_FINDINGS: Final = 5
+_KB_OF_SLOT: Final = 50
+"""Shared memory of each slot, used or not: measured on 15 and 17, 49 MB for a thousand."""
+_MB_OF_SESSION: Final = (1.5, 10)
+"""A session that did nothing, and one that has read the whole catalog; measured on 13 to 18."""
+_KB: Final = 1_024
+_PAGE_KB: Final = 8
+_STEP: Final = 50
 
 
 def slots(evidence: Evidence) -> Iterator[Finding]:
-    """The slots are gone, or nearly."""
-    if evidence.pressure < SCARCE:
+    """Nearly all slots are in use, or were."""
+    if not evidence.is_scarce:
         return
     used, usable = evidence.last.slots.used, evidence.usable
     free = max(usable - used, 0)
-    now = evidence.last.slots.share_used >= GONE
-    says = f"{percent(evidence.pressure)} of the slots that ordinary roles can use were taken"
+    title = f"{evidence.peak_share:.0%} of the slots that ordinary roles can use were in use"
     if not free:
-        says = f"all {many(usable, 'slot')} that ordinary roles can use are taken: new clients are refused"
-    elif now:
-        says = f"only {free:,} of the {usable:,} slots that ordinary roles can use are free"
+        title = (
+            f"all {counted(usable, 'slot')} that ordinary roles can use are in use: new clients are refused"
+        )
+    elif evidence.is_full:
+        title = f"only {free:,} of the {usable:,} slots that ordinary roles can use are free"
     yield Finding(
         topic="slots",
-        urgency=Urgency.NOW if now else Urgency.SOON,
-        sure=Sure.COUNTED,
-        says=says,
-        evidence=tuple(_evidence(evidence)),
-        cures=tuple(_cures(evidence)),
+        urgency=Urgency.NOW if evidence.is_full or not free else Urgency.SOON,
+        confidence=Confidence.COUNTED,
+        title=title,
+        evidence=tuple(_slots_evidence(evidence)),
+        fixes=(_slots_fix(evidence),),
         weight=used,
     )
 
 
-def _evidence(evidence: Evidence) -> Iterator[str]:
-    slots = evidence.last.slots
-    quiet = sum(len(crowd.quiet) for crowd in evidence.crowds)
-    most = f"; {evidence.peak:,} at the most {watched(evidence)}" if evidence.looks > 1 else ""
-    if evidence.span > evidence.lately:
-        most += f", at {(isoformat(evidence.peak_at) or '')[:16]} UTC"
-    yield f"{slots.used:,} of {evidence.usable:,} are used now, {slots.reserved:,} more are reserved{most}"
-    busiest = "at the busiest look " if evidence.looks > 1 else ""
-    working = many(evidence.working, "session was", "sessions were")
-    yield f"{busiest}{working} at work or in a transaction"
-    yield f"{quiet:,} have been idle for more than {about(evidence.quiet)}"
-    if evidence.crowds:
-        yield f"held by {listed([f'{short(crowd.key)} {crowd.count:,}' for crowd in evidence.crowds])}"
+def _slots_evidence(evidence: Evidence) -> Iterator[str]:
+    slots, several = evidence.last.slots, evidence.snapshots > 1
+    peak = f"; {evidence.peak:,} at the peak {evidence.observed}" if several else ""
+    if evidence.span > evidence.recent:
+        peak += f", at {(isoformat(evidence.peak_at) or '')[:16]} UTC"
+    yield f"{slots.used:,} of {evidence.usable:,} are in use now, {slots.reserved:,} more are reserved{peak}"
+    working = counted(evidence.most_working, "session was", "sessions were")
+    yield f"{'at the peak ' if several else ''}{working} active or in a transaction"
+    idle = sum(len(each.long_idle) for each in evidence.applications)
+    yield f"{idle:,} have been idle for more than {about(evidence.idle_limit)}"
+    if evidence.applications:
+        yield f"held by {listed([f'{each.id.short} {each.count:,}' for each in evidence.applications])}"
 
 
-def _cures(evidence: Evidence) -> Iterator[Cure]:
-    if any(crowd.quiet for crowd in evidence.crowds):
-        yield Cure(
-            does="end what is idle by policies: write them, and look at whom they mean",
+def _slots_fix(evidence: Evidence) -> Fix:
+    if any(each.long_idle for each in evidence.applications):
+        return Fix(
+            action="terminate idle sessions by policies: write them, and check which sessions they match",
             setting="reaper advise --policy starting.yaml\nreaper plan -p starting.yaml",
-            costs="nothing yet: every policy in that file is a dry run until you say `mode: enforce`",
+            cost="nothing yet: every policy in that file is a dry run until it says `mode: enforce`",
         )
-    else:
-        yield Cure(
-            does="let fewer clients connect, or put a pooler before the server: these sessions are in use",
-            costs="a pooler is one program more; ending sessions in use would break what they do",
-        )
+    return Fix(
+        action="let fewer clients connect, or put a pooler before the server: these sessions are in use",
+        cost="a pooler is one more program to run; terminating sessions in use would break their work",
+    )
 
 
-_SIXTEEN: Final = 16
-_ENOUGH: Final = 2
-_USUAL: Final = 3
-
-
-def kept_for_superusers(evidence: Evidence) -> Iterator[Finding]:
-    """Nothing is kept for them."""
-    ground = evidence.ground
-    if ground is None or ground.number("superuser_reserved_connections") != 0:
+def reserved_for_superusers(evidence: Evidence) -> Iterator[Finding]:
+    """No slot is reserved for superusers."""
+    if evidence.facts is None or evidence.facts.number("superuser_reserved_connections") != 0:
         return
     yield Finding(
         topic="reserved",
         urgency=Urgency.SOON,
-        sure=Sure.COUNTED,
-        says="no slot is kept for superusers: when all are taken, nobody gets in to mend it",
+        confidence=Confidence.COUNTED,
+        title="no slot is reserved for superusers: when all are in use, no administrator can connect",
         evidence=("superuser_reserved_connections is 0",),
-        cures=(
-            Cure(
-                does="keep the usual three",
+        fixes=(
+            Fix(
+                action="reserve the usual three",
                 sql=f"ALTER SYSTEM SET superuser_reserved_connections = {_USUAL};  -- then restart",
-                costs="a restart, and three slots less for everybody else",
+                cost="a restart, and three slots less for all other roles",
             ),
         ),
     )
 
 
-def kept_for_roles(evidence: Evidence) -> Iterator[Finding]:
-    """Nothing is kept for whoever looks after a server whose slots are scarce."""
-    ground = evidence.ground
-    if ground is None or ground.major < _SIXTEEN or evidence.pressure < SCARCE:
+def reserved_for_roles(evidence: Evidence) -> Iterator[Finding]:
+    """No slot is reserved for administrators without superuser rights, and slots are scarce."""
+    facts = evidence.facts
+    if facts is None or facts.major < _RESERVED_SINCE or not evidence.is_scarce:
         return
-    kept = ground.number("reserved_connections")
-    if kept is None or kept >= _ENOUGH:
+    reserved = facts.number("reserved_connections")
+    if reserved is None or reserved >= _RESERVED:
         return
     role = identifier(evidence.last.watcher.role)
-    grant = f"GRANT pg_use_reserved_connections TO {role};\n" if role and not ground.uses_reserved else ""
+    grant = f"GRANT pg_use_reserved_connections TO {role};\n" if role and not facts.uses_reserved else ""
     yield Finding(
         topic="reserved",
         urgency=Urgency.WORTH,
-        sure=Sure.COUNTED,
-        says="no slot is kept for those who look after the server and are no superusers",
+        confidence=Confidence.COUNTED,
+        title="no slot is reserved for administrators that are not superusers",
         evidence=(
-            f"reserved_connections is {kept}; {evidence.peak:,} of {evidence.usable:,} slots were in use",
+            f"reserved_connections is {reserved}; {evidence.peak:,} of {evidence.usable:,} slots were in use",
         ),
-        cures=(
-            Cure(
-                does="keep a few for roles such as the reaper's",
-                sql=f"{grant}ALTER SYSTEM SET reserved_connections = {_ENOUGH};  -- then restart",
-                costs=(
-                    "a restart, and two slots less for everybody else; a reaper that runs is inside already"
-                ),
+        fixes=(
+            Fix(
+                action="reserve a few for roles such as the reaper's",
+                sql=f"{grant}ALTER SYSTEM SET reserved_connections = {_RESERVED};  -- then restart",
+                cost="a restart, and two slots less for all other roles; a running reaper has its slot",
             ),
         ),
     )
 
 
-_KB_OF_SLOT: Final = 50
-"""Shared memory for each slot, used or not: measured on 15 and 17, 49 MB for a thousand."""
-_MB_OF_SESSION: Final = (1.5, 10)
-"""One that has done nothing, and one that has read the whole catalog; measured on 13 to 18."""
-_KB: Final = 1_024
-_PAGE_KB: Final = 8
-_STEP: Final = 50
-_MOSTLY: Final = 0.5
-
-
 def raising(evidence: Evidence) -> Iterator[Finding]:
-    """Where slots are scarce: what half as many again would cost, and why that is rarely the cure."""
-    ground = evidence.ground
-    if ground is None or evidence.pressure < SCARCE:
+    """Where slots are scarce: what half as many more would cost."""
+    if evidence.facts is None or not evidence.is_scarce:
         return
     total = evidence.last.slots.total
     more = max(total // 2 // _STEP * _STEP, _STEP)
     yield Finding(
         topic="max_connections",
         urgency=Urgency.WORTH,
-        sure=Sure.POSSIBLE,
-        says="raising max_connections is rarely the cure",
-        evidence=tuple(_raising_evidence(evidence, ground, more)),
-        cures=(
-            Cure(
-                does="only when every session is needed, and the machine has the memory for it",
+        confidence=Confidence.POSSIBLE,
+        title="raising max_connections rarely helps",
+        evidence=tuple(_raising_evidence(evidence, evidence.facts, more)),
+        fixes=(
+            Fix(
+                action="only if every session is needed and the machine has the memory",
                 sql=f"ALTER SYSTEM SET max_connections = {total + more};  -- then restart",
-                costs=(
-                    "a restart, of standbys first: one with fewer than its primary cannot follow it; and "
-                    "a leak fills the new slots as it did the old ones"
+                cost=(
+                    "a restart, of standbys first: one with fewer than its primary cannot follow it; and a "
+                    "leak fills the new slots as it filled the old ones"
                 ),
             ),
         ),
     )
 
 
-def _raising_evidence(evidence: Evidence, ground: ServerFacts, more: int) -> Iterator[str]:
-    idle = 1 - evidence.working / max(evidence.peak, 1)
-    if evidence.looks > 1 and idle > _MOSTLY:
-        yield (
-            f"{percent(idle)} of the sessions did nothing even at the busiest look: there would be more "
-            "of those"
-        )
-    elif evidence.looks > 1:
-        yield "most sessions were at work: more of them than a few for each core make each other slower"
-    low, high = (_mb(each * more) for each in _MB_OF_SESSION)
+def _raising_evidence(evidence: Evidence, facts: ServerFacts, more: int) -> Iterator[str]:
+    idle = 1 - evidence.most_working / max(evidence.peak, 1)
+    if evidence.snapshots > 1 and idle > _LARGE_SHARE:
+        yield f"{idle:.0%} of the sessions did nothing even at the peak: there would be more of those"
+    elif evidence.snapshots > 1:
+        yield "most sessions were active: more than a few for each CPU core slow each other down"
+    low, high = (_memory(each * more) for each in _MB_OF_SESSION)
     yield (
-        f"{more:,} more take {_mb(_KB_OF_SLOT * more / _KB)} of shared memory at once, and {low} to "
+        f"{more:,} more take {_memory(_KB_OF_SLOT * more / _KB)} of shared memory at once, and {low} to "
         f"{high} as idle sessions; more with many tables, plans or extensions"
     )
-    work_mem = ground.number("work_mem")
+    work_mem, buffers = facts.number("work_mem"), facts.number("shared_buffers")
     if work_mem is not None:
-        times = ground.settings.get("hash_mem_multiplier", "1")
+        times = facts.settings.get("hash_mem_multiplier", "1")
         hashes = "" if times == "1" else f", {times} times that for each hash"
         yield (
-            f"at work each takes up to work_mem ({_mb(work_mem / _KB)}) for each sort{hashes}: {more:,} "
-            f"at once could take {_mb(more * work_mem / _KB)} and several times that"
+            f"an active session uses up to work_mem ({_memory(work_mem / _KB)}) for each sort{hashes}: "
+            f"{more:,} at once could use {_memory(more * work_mem / _KB)} and several times that"
         )
-    buffers = ground.number("shared_buffers")
     if buffers is not None:
-        yield (
-            f"shared_buffers has {_mb(buffers * _PAGE_KB / _KB)}; the server does not tell how much the "
-            "machine has"
+        size = _memory(buffers * _PAGE_KB / _KB)
+        yield f"shared_buffers is {size}; the server does not report the memory of its machine"
+
+
+def _memory(megabytes: float) -> str:
+    if megabytes >= _KB:
+        return f"{megabytes / _KB:.1f} GB"
+    return f"{megabytes:.0f} MB" if megabytes >= 1 else f"{megabytes * _KB:.0f} kB"
+
+
+def connection_limits(evidence: Evidence) -> Iterator[Finding]:
+    """Each role without a connection limit that could take every slot."""
+    suspected = {each.id.role for each in evidence.ordinary if is_suspect(each)}
+    unlimited = sorted(_unlimited(evidence).items(), key=lambda item: (-item[1], item[0]))
+    risky = [each for each in unlimited if each[0] in suspected or each[1] >= evidence.usable * _LARGE_SHARE]
+    for role, peak in risky[:_MAX_FINDINGS]:
+        limit = min(headroom(peak), int(evidence.usable * (1 - _ROOM)))
+        if limit < 1:
+            continue
+        held = "an application of it seems to leak; " if role in suspected else ""
+        yield Finding(
+            topic="connection limit",
+            urgency=Urgency.SOON if evidence.is_scarce else Urgency.WORTH,
+            confidence=Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE,
+            title=f"role {role!r} can take every slot",
+            evidence=(
+                f"{held}it had up to {peak:,} of {counted(evidence.usable, 'slot')} {evidence.observed}",
+                "it has no connection limit: if it takes all slots, every other role is refused too",
+            ),
+            fixes=(_limit_fix(role, peak, limit),),
+            role=role,
+            weight=peak,
         )
 
 
-def _mb(count: float) -> str:
-    if count >= _KB:
-        return f"{count / _KB:.1f} GB"
-    return f"{count:.0f} MB" if count >= 1 else f"{count * _KB:.0f} kB"
+def _limit_fix(role: str, peak: int, limit: int) -> Fix:
+    if peak >= limit:
+        action = f"leave at least {_ROOM:.0%} of the slots to other roles"
+        note = f"it has {peak:,} now: none is terminated, and it gets no new one until it is below {limit:,}"
+    else:
+        action = "set a limit above its peak"
+        note = "observe for longer, over a peak of the day, before you rely on the number"
+    return Fix(
+        action=action,
+        sql=f"ALTER ROLE {identifier(role)} CONNECTION LIMIT {limit};",
+        cost=f"beyond the limit only this role is refused (53300); {note}",
+    )
+
+
+def _unlimited(evidence: Evidence) -> Mapping[str, int]:
+    """Ordinary roles without a limit and their peaks; the server applies no limit to superusers."""
+    if evidence.facts is None:
+        return {}
+    names = {each.id.role for each in evidence.ordinary} - {each.id.role for each in evidence.poolers}
+    return {
+        name: peak
+        for name, peak in evidence.role_peaks.items()
+        if name in names and _is_unlimited(evidence.facts.roles.get(name)) and identifier(name)
+    }
+
+
+def _is_unlimited(role: RoleFacts | None) -> bool:
+    return role is not None and role.limit < 0 and not role.superuser
+
+
+def near_limits(evidence: Evidence) -> Iterator[Finding]:
+    """Each role that is near its own connection limit."""
+    roles = evidence.facts.roles if evidence.facts else {}
+    for name, peak in evidence.role_peaks.items():
+        role = roles.get(name)
+        if role is None or role.superuser or role.limit < 1 or peak < role.limit * _NEAR:
+            continue
+        full = peak >= role.limit
+        idle = sum(len(each.long_idle) for each in evidence.of_role(name))
+        reached = "has reached" if full else "is near"
+        yield Finding(
+            topic="connection limit",
+            urgency=Urgency.NOW if full else Urgency.SOON,
+            confidence=Confidence.COUNTED,
+            title=f"role {name!r} {reached} its connection limit of {role.limit:,}",
+            evidence=(f"up to {peak:,} {evidence.observed}, {idle:,} of them idle for long",),
+            fixes=tuple(_wider_limit(name, role.limit, evidence)),
+            role=name,
+            weight=peak,
+        )
+
+
+def _wider_limit(name: str, limit: int, evidence: Evidence) -> Iterator[Fix]:
+    wider = headroom(limit)
+    if identifier(name) and wider < evidence.usable * (1 - _ROOM):
+        yield Fix(
+            action="if it needs more sessions and does not leak them: a higher limit",
+            sql=f"ALTER ROLE {identifier(name)} CONNECTION LIMIT {wider};",
+            cost="other roles have fewer slots",
+        )

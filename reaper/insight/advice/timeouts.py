@@ -1,115 +1,91 @@
-"""The server's own timeouts for a role, by how long its sessions were really seen to wait."""
+"""The server's own timeouts for a role, chosen by how long its sessions were observed to wait."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from reaper.insight.advice.evidence import Ages, Crowd, Evidence
-from reaper.insight.advice.finding import Cure, about, identifier, many, percent, round_span, setting
-from reaper.insight.advice.known_tools import poolers
-from reaper.policy.session import Session
-from reaper.policy.time import Span, since
+from reaper.insight.advice.evidence import ApplicationSessions, Durations, Evidence
+from reaper.insight.advice.finding import Fix, about, identifier, round_span, setting
+from reaper.policy.text import counted
+from reaper.policy.time import Span
 
 IDLE_SESSION: Final = "idle_session_timeout"
 IDLE_IN_TRANSACTION: Final = "idle_in_transaction_session_timeout"
 TRANSACTION: Final = "transaction_timeout"
 SINCE: Final = {IDLE_IN_TRANSACTION: 13, IDLE_SESSION: 14, TRANSACTION: 17}
-"""The major versions that they came with, as far as we support older ones."""
+"""The first major version with each, of those that are supported."""
+IDLE_WAITS: Final = "idle wait"
+TRANSACTION_WAITS: Final = "transaction wait"
+TRANSACTIONS: Final = "transaction"
 
-ENOUGH: Final = 20
-"""With fewer waits a percentile says nothing."""
-_MOST_OF_THEM: Final = 0.99
+# With fewer waits a percentile has no meaning.
+_ENOUGH: Final = 20
+_USUAL: Final = 0.99
 _MARGIN: Final = 3
 _WIDE_MARGIN: Final = 10
 
 
-class Waits(NamedTuple):
-    """What is waited for, in words."""
-
-    one: str
-    several: str
-
-
-IDLE_WAITS: Final = Waits("idle wait", "idle waits")
-PAUSES: Final = Waits("wait in a transaction", "waits in a transaction")
-TRANSACTIONS: Final = Waits("transaction", "transactions")
-
-
-class Limit(NamedTuple):
-    """A limit that those who came back would have kept, and why we believe it."""
+class TimeLimit(NamedTuple):
+    """A time limit that the waits observed would have met, and the reason for it."""
 
     span: Span
     enough: bool
     because: str
 
 
-def limit_above(waits: Ages, *, least: Span, what: Waits) -> Limit | None:
-    """A round limit well above how long those waited that went on; nothing when none is round enough."""
-    if waits.count < ENOUGH:
-        # As far above the longest as it must be that a few say little.
+def limit_above(waits: Durations, *, least: Span, what: str) -> TimeLimit | None:
+    """Return a round limit well above the waits that ended; None if none is round enough."""
+    many = f"{counted(waits.count, what)} ended in this time"
+    if waits.count < _ENOUGH:
+        # Few waits prove little: the limit has to be far above the longest.
         span = round_span(max(least * _MARGIN, waits.longest * _WIDE_MARGIN))
-        seen = (
-            f"only {many(waits.count, *what)} ended while we looked, the longest after {about(waits.longest)}"
+        ended = (
+            f"only {many}, the longest after {about(waits.longest)}" if waits.count else f"no {what} ended"
         )
-        because = f"{seen if waits.count else f'no {what.one} ended while we looked'}: too little to be sure"
+        because = f"{ended}: too little to be certain"
     else:
-        usual = waits.percentile(_MOST_OF_THEM)
+        usual = waits.percentile(_USUAL)
         span = round_span(max(least, usual * _MARGIN, waits.longest))
         because = (
-            f"{many(waits.count, *what)} ended while we looked, {percent(_MOST_OF_THEM)} of them within "
-            f"{about(usual)}, the longest after {about(waits.longest)}"
+            f"{many}, {_USUAL:.0%} of them within {about(usual)}, the longest after {about(waits.longest)}"
         )
-    return Limit(span, waits.count >= ENOUGH, because) if span else None
+    return TimeLimit(span, waits.count >= _ENOUGH, because) if span else None
 
 
 def settable(name: str, role: str, evidence: Evidence) -> bool:
-    """Whether the server has that timeout, and no session of this role now begins with one."""
-    ground = evidence.ground
-    if ground is None or ground.major < SINCE[name] or identifier(role) is None:
+    """Return True if the server has this timeout and no session of the role begins with one now."""
+    facts = evidence.facts
+    if facts is None or facts.major < SINCE[name] or identifier(role) is None:
         return False
-    databases = {base for crowd in evidence.crowds if crowd.key.role == role for base in crowd.databases}
-    return all(ground.limit(name, role, base) == 0 for base in databases)
+    databases = {database for each in evidence.of_role(role) for database in each.databases}
+    return all(facts.limit(name, role, database) == 0 for database in databases)
 
 
 def set_for_role(role: str, name: str, span: Span) -> str:
-    """The statement that gives a role such a timeout."""
+    """Return the statement that sets a timeout for a role."""
     return f"ALTER ROLE {identifier(role)} SET {name} = '{setting(span)}';"
 
 
-def idle_session_cure(crowd: Crowd, evidence: Evidence) -> Iterator[Cure]:
-    """`idle_session_timeout` for the role, unless other sessions of the role would suffer from it."""
-    role = crowd.key.role
+def idle_session_fix(application: ApplicationSessions, evidence: Evidence) -> Iterator[Fix]:
+    """`idle_session_timeout` for the role, unless that would harm other sessions of the role."""
+    role = application.id.role
     if not settable(IDLE_SESSION, role, evidence):
         return
-    if any(each.key.role == role for each in poolers(evidence)):
-        yield Cure(does=f"no {IDLE_SESSION} here: a pooler uses the role too, and would lose its connections")
+    if any(each.id.role == role for each in evidence.poolers):
+        yield Fix(
+            action=f"do not set {IDLE_SESSION}: a pooler uses this role too and would lose its connections"
+        )
         return
-    waits = together(each.revived for each in evidence.crowds if each.key.role == role)
-    limit = limit_above(waits, least=evidence.quiet, what=IDLE_WAITS)
-    if limit is None or not would_end(crowd.quiet, limit.span, evidence):
+    waits = Durations.merged(each.idle_waits for each in evidence.of_role(role))
+    limit = limit_above(waits, least=evidence.idle_limit, what=IDLE_WAITS)
+    if limit is None or not evidence.lasting(application.long_idle, limit.span):
         return
-    others = sum(each.count for each in evidence.crowds if each.key.role == role) - crowd.count
-    shared = f", {many(others, 'session')} of other applications among them" if others else ""
-    yield Cure(
-        does=(
-            f"or let the server end what is idle for {about(limit.span)}, in sessions that begin from then on"
-        ),
+    others = sum(each.count for each in evidence.of_role(role)) - application.count
+    shared = f", {counted(others, 'session')} of other applications among them" if others else ""
+    yield Fix(
+        action=f"or let the server terminate sessions idle for {about(limit.span)} (new sessions only)",
         sql=set_for_role(role, IDLE_SESSION, limit.span),
-        costs=(
-            f"it holds for all sessions of the role{shared}; a pool must test connections before use, or "
-            f"meets 57P05; wrong behind a pooler; {limit.because}"
+        cost=(
+            f"applies to all sessions of the role{shared}; a pool must test a connection before it uses "
+            f"it, or gets error 57P05; wrong behind a pooler; {limit.because}"
         ),
     )
-
-
-def together(ages: Iterable[Ages]) -> Ages:
-    """Several counts as one."""
-    every = Ages()
-    for each in ages:
-        every.join(each)
-    return every
-
-
-def would_end(sessions: Iterable[Session], limit: Span, evidence: Evidence) -> bool:
-    """Whether the limit would have ended any of them; otherwise it cures nothing."""
-    ages = (since(session.state_change, evidence.last.at) for session in sessions)
-    return any(age is not None and age >= limit for age in ages)

@@ -1,49 +1,50 @@
-"""What holds vacuum back without a session: prepared transactions and replication slots that nobody uses."""
+"""Transactions that are idle, block others or delay vacuum; prepared ones; unused replication slots."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from reaper.insight.advice.evidence import IN_A_TRANSACTION, Crowd, Evidence
-from reaper.insight.advice.finding import Cure, Finding, Sure, Urgency, about, listed, literal, many
+from reaper.insight.advice.evidence import WAITING, ApplicationSessions, Durations, Evidence
+from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, listed, literal
 from reaper.insight.advice.server_facts import PreparedTransaction, ReplicationSlot
 from reaper.insight.advice.timeouts import (
     IDLE_IN_TRANSACTION,
-    PAUSES,
     TRANSACTION,
+    TRANSACTION_WAITS,
     TRANSACTIONS,
-    Limit,
+    TimeLimit,
     limit_above,
     set_for_role,
     settable,
-    together,
-    would_end,
 )
 from reaper.policy.poolers import pooler
 from reaper.policy.protections import is_backup_tool, is_managed
 from reaper.policy.session import ABORTED, ACTIVE, LOCAL, Session
-from reaper.policy.time import Span, isoformat, since
+from reaper.policy.text import counted
+from reaper.policy.time import Span, isoformat
 
-FAR: Final = 1_000_000
-"""Transactions: tables that change much are noticeably larger by then."""
-_PATIENCE_SHARE: Final = 10
-_MOST: Final = 5
+_FAR: Final = 1_000_000
+"""Transactions: tables with many changes are noticeably larger by then."""
+_LONG: Final = 6
+"""Times the idle limit: an hour by default."""
+_MAX_FINDINGS: Final = 5
+_MB: Final = 1024 * 1024
+_MUCH_LOG: Final = 1024 * _MB
+"""Bytes of the write-ahead log: a standby catches up with less than that."""
 
 
 def blockers(evidence: Evidence) -> Iterator[Finding]:
-    """Each session that does nothing inside a transaction while others wait for its locks."""
+    """Each session that is idle in a transaction while other sessions wait for its locks."""
     waiters = evidence.last.facts.waiters or {}
-    for session in _blocking(evidence)[:_MOST]:
+    for session in _blocking(evidence):
         count = waiters[session.id.pid]
+        waiting = counted(count, "session waits", "sessions wait")
         yield Finding(
             topic="blocking",
             urgency=Urgency.NOW,
-            sure=Sure.COUNTED,
-            says=(
-                f"{many(count, 'session waits', 'sessions wait')} for pid {session.id.pid}, which does "
-                "nothing"
-            ),
-            evidence=(_since(session, evidence), *_held_back(session)),
-            cures=(_ending(session),),
+            confidence=Confidence.COUNTED,
+            title=f"{waiting} for pid {session.id.pid}, which is idle in a transaction",
+            evidence=(_described(session, evidence), *_delays_vacuum(session)),
+            fixes=(_terminate(session),),
             role=session.identity.role,
             application=session.identity.application,
             weight=count,
@@ -52,43 +53,38 @@ def blockers(evidence: Evidence) -> Iterator[Finding]:
 
 def _blocking(evidence: Evidence) -> list[Session]:
     waiters = evidence.last.facts.waiters or {}
-    patience = evidence.quiet // _PATIENCE_SHARE
-    found = [
-        session
-        for session in evidence.last.sessions
-        if waiters.get(session.id.pid)
-        and session.state in IN_A_TRANSACTION
-        and (since(session.state_change, evidence.last.at) or 0) >= patience
-    ]
-    return sorted(found, key=lambda each: (-waiters[each.id.pid], each.id))
+    waiting = [each for each in evidence.last.sessions if waiters.get(each.id.pid) and each.state in WAITING]
+    found = evidence.lasting(waiting, evidence.transaction_limit)
+    return sorted(found, key=lambda each: (-waiters[each.id.pid], each.id))[:_MAX_FINDINGS]
 
 
 def vacuum(evidence: Evidence) -> Iterator[Finding]:
-    """The session that keeps vacuum from most, when it does nothing."""
-    told = {session.id for session in _blocking(evidence)[:_MOST]}
+    """The session that delays vacuum most, if it is idle in a transaction."""
+    reported = {session.id for session in _blocking(evidence)}
     held = [
         (session.xid_age, session.id.pid, session)
         for session in evidence.last.sessions
-        if session.state in IN_A_TRANSACTION and session.xid_age is not None and session.xid_age >= FAR
+        if session.state in WAITING and session.xid_age is not None and session.xid_age >= _FAR
     ]
-    if not held or max(held)[2].id in told:
+    if not held or max(held)[2].id in reported:
         return
     age, pid, session = max(held)
     backup = is_backup_tool(session.identity.application)
+    others = counted(len(held) - 1, "other session does", "other sessions do")
     yield Finding(
         topic="vacuum",
         urgency=Urgency.WORTH if backup else Urgency.SOON,
-        sure=Sure.COUNTED,
-        says=f"pid {pid} waits in a transaction, and keeps vacuum from {age:,} transactions",
+        confidence=Confidence.COUNTED,
+        title=f"pid {pid} is idle in a transaction and delays vacuum by {age:,} transactions",
         evidence=(
-            _since(session, evidence),
-            *_others(len(held) - 1),
-            "what was deleted or updated since then stays in its tables and indexes",
+            _described(session, evidence),
+            *([f"{others} the same, since a later moment"] if len(held) > 1 else []),
+            "rows that were deleted or updated since then stay in their tables and indexes",
         ),
-        cures=(
-            Cure(does="it is a backup: let it finish; if it is often in the way, take it from a standby")
+        fixes=(
+            Fix(action="it is a backup: let it finish; if it often delays vacuum, take it from a standby")
             if backup
-            else _ending(session),
+            else _terminate(session),
         ),
         role=session.identity.role,
         application=session.identity.application,
@@ -96,159 +92,140 @@ def vacuum(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
-def _others(count: int) -> Iterator[str]:
-    if count:
-        yield f"{many(count, 'other session does', 'other sessions do')} the same, from later on"
+def _delays_vacuum(session: Session) -> Iterator[str]:
+    if session.xid_age is not None and session.xid_age >= _FAR:
+        yield f"it also delays vacuum by {session.xid_age:,} transactions"
 
 
-def _held_back(session: Session) -> Iterator[str]:
-    if session.xid_age is not None and session.xid_age >= FAR:
-        yield f"it also keeps vacuum from {session.xid_age:,} transactions"
-
-
-def _since(session: Session, evidence: Evidence) -> str:
-    who = session.identity
-    age = since(session.state_change, evidence.last.at)
-    named = f"application {who.application!r}" if who.application else "no application name"
+def _described(session: Session, evidence: Evidence) -> str:
+    identity, age = session.identity, evidence.age(session.state_change)
+    named = f"application {identity.application!r}" if identity.application else "no application name"
     return (
-        f"role {who.role!r}, {named}, database {who.database!r}, from {who.client or LOCAL}: "
+        f"role {identity.role!r}, {named}, database {identity.database!r}, from {identity.client or LOCAL}: "
         f"{session.state} for {'an unknown time' if age is None else about(max(age, 0))}"
     )
 
 
-def _ending(session: Session) -> Cure:
+def _terminate(session: Session) -> Fix:
     pid = session.id.pid
-    begun = literal(isoformat(session.id.backend_start) or "")
-    chosen = f"pid = {pid} AND backend_start = {begun} AND state = {literal(session.state or '')}"
-    return Cure(
-        does="ask whoever it belongs to; if nobody answers, end it",
-        # The pid stands in the call too: who copies half of this ends nobody else.
+    started = literal(isoformat(session.id.backend_start) or "")
+    chosen = f"pid = {pid} AND backend_start = {started} AND state = {literal(session.state or '')}"
+    return Fix(
+        action="ask the owner of this session; without an answer, terminate it",
+        # The pid is in the call too: a copy of only half of this line terminates no other session.
         sql=f"SELECT pg_terminate_backend({pid}) FROM pg_stat_activity WHERE {chosen};",  # noqa: S608
-        costs="its transaction is rolled back, and its client sees an error",
+        cost="its transaction is rolled back, and its client gets an error",
     )
 
 
-_LONG: Final = 6
-"""Times what is quiet: an hour, as it is by default."""
-_HELD_OPEN_MOST: Final = 5
-
-
 def idle_in_transaction(evidence: Evidence) -> Iterator[Finding]:
-    """Each role whose sessions wait inside a transaction for so long that they are probably forgotten."""
-    roles = [(role, crowds) for role, crowds in _by_role(evidence) if _forgotten(crowds)]
+    """Each role with sessions idle in a transaction for so long that they are probably forgotten."""
+    roles = [(role, found) for role, found in _by_role(evidence) if _forgotten(found)]
     roles.sort(key=lambda each: (-len(_forgotten(each[1])), each[0]))
-    for role, crowds in roles[:_HELD_OPEN_MOST]:
-        forgotten = _forgotten(crowds)
-        longest = max(since(session.state_change, evidence.last.at) or 0 for session in forgotten)
-        limit = limit_above(together(crowd.pauses for crowd in crowds), least=crowds[0].patience, what=PAUSES)
-        names = sorted({crowd.key.application for crowd in crowds if crowd.forgotten})
-        yield Finding(
-            topic="idle in transaction",
-            urgency=Urgency.SOON if longest >= evidence.quiet else Urgency.WORTH,
-            sure=Sure.LIKELY if limit and limit.enough else Sure.POSSIBLE,
-            says=f"{many(len(forgotten), 'transaction')} of role {role!r} seem forgotten"
-            if len(forgotten) > 1
-            else f"a transaction of role {role!r} seems forgotten",
-            evidence=(
-                (
-                    f"idle in transaction for more than {about(crowds[0].patience)}, the longest for "
-                    f"{about(longest)}, in "
-                    f"{listed([repr(name) if name else 'a session without a name' for name in names])}"
-                ),
-                _keeps(forgotten),
-                limit.because if limit else "others that ended took longer than any sensible limit",
-            ),
-            cures=tuple(_cures(role, forgotten, limit, evidence)),
-            role=role,
-            application=names[0] if len(names) == 1 else None,
-            weight=len(forgotten),
-        )
-    if rest := roles[_HELD_OPEN_MOST:]:
+    for role, found in roles[:_MAX_FINDINGS]:
+        yield _forgotten_transactions(role, found, evidence)
+    if rest := roles[_MAX_FINDINGS:]:
+        more = counted(len(rest), "more role has", "more roles have")
         yield Finding(
             topic="idle in transaction",
             urgency=Urgency.WORTH,
-            sure=Sure.POSSIBLE,
-            says=f"{many(len(rest), 'more role has', 'more roles have')} transactions that seem forgotten",
+            confidence=Confidence.POSSIBLE,
+            title=f"{more} transactions that seem to be forgotten",
             evidence=(f"roles {listed([repr(role) for role, _ in rest])}",),
         )
 
 
-def _keeps(sessions: Sequence[Session]) -> str:
-    """What they keep from others; one that has failed has let go of all but its slot."""
+def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evidence: Evidence) -> Finding:
+    forgotten, least = _forgotten(found), found[0].transaction_limit
+    longest = evidence.longest(forgotten)
+    limit = limit_above(
+        Durations.merged(each.transaction_waits for each in found), least=least, what=TRANSACTION_WAITS
+    )
+    names = sorted({each.id.name for each in found if each.forgotten})
+    several = len(forgotten) > 1
+    return Finding(
+        topic="idle in transaction",
+        urgency=Urgency.SOON if longest >= evidence.idle_limit else Urgency.WORTH,
+        confidence=Confidence.LIKELY if limit and limit.enough else Confidence.POSSIBLE,
+        title=f"{counted(len(forgotten), 'transaction')} of role {role!r} seem to be forgotten"
+        if several
+        else f"a transaction of role {role!r} seems to be forgotten",
+        evidence=(
+            (
+                f"idle in transaction for more than {about(least)}, the longest for {about(longest)}, in "
+                f"{listed([repr(name) if name else 'a session without a name' for name in names])}"
+            ),
+            _holds(forgotten),
+            limit.because if limit else "other transactions waited longer than any useful limit",
+        ),
+        fixes=tuple(_forgotten_fixes(role, forgotten, limit, evidence)),
+        role=role,
+        application=names[0] if len(names) == 1 else None,
+        weight=len(forgotten),
+    )
+
+
+def _holds(sessions: Sequence[Session]) -> str:
     if all(session.state == ABORTED for session in sessions):
-        return "it has failed and holds nothing any more, but it keeps its slot until its client ends it"
+        return "the transaction has failed: it holds no locks, but its slot until the client ends it"
     if any((session.xid_age or 0) > 1 for session in sessions):
-        return "until it ends it keeps its slot, its locks, and vacuum from what is younger"
-    return "until it ends it keeps its slot and its locks"
+        return "until it ends it holds its slot and its locks, and delays vacuum"
+    return "until it ends it holds its slot and its locks"
 
 
-def _forgotten(crowds: Sequence[Crowd]) -> list[Session]:
-    return [session for crowd in crowds for session in crowd.forgotten]
+def _forgotten(found: Sequence[ApplicationSessions]) -> list[Session]:
+    return [session for each in found for session in each.forgotten]
 
 
-def _cures(
-    role: str, forgotten: Sequence[Session], limit: Limit | None, evidence: Evidence
-) -> Iterator[Cure]:
-    yield Cure(
-        does=(
-            "in the application: end a transaction before waiting for anything else (a person, a queue, "
-            "an API)"
-        )
+def _forgotten_fixes(
+    role: str, forgotten: Sequence[Session], limit: TimeLimit | None, evidence: Evidence
+) -> Iterator[Fix]:
+    yield Fix(
+        action=("in the application: end a transaction before it waits for a person, a queue or an API")
     )
     if limit is None or not settable(IDLE_IN_TRANSACTION, role, evidence):
         return
-    if any(crowd.key.role == role and is_backup_tool(crowd.key.application) for crowd in evidence.crowds):
-        yield Cure(
-            does=f"and give backups a role of their own; then {IDLE_IN_TRANSACTION} can be set for {role!r}",
-            costs=(
-                "today it would end them: the leader of a parallel pg_dump waits in its transaction all along"
-            ),
+    if any(is_backup_tool(each.id.name) for each in evidence.of_role(role)):
+        yield Fix(
+            action=f"and use a separate role for backups; then {IDLE_IN_TRANSACTION} can be set for {role!r}",
+            cost="now it would terminate them: the leader of a parallel pg_dump is idle in a transaction",
         )
-    elif would_end(forgotten, limit.span, evidence):
-        yield Cure(
-            does=(
-                f"and let the server end what waits like that for {about(limit.span)}, in sessions that "
-                "begin from then on"
+    elif evidence.lasting(forgotten, limit.span):
+        yield Fix(
+            action=(
+                f"and let the server terminate sessions that wait like that for {about(limit.span)} "
+                "(new sessions only)"
             ),
             sql=set_for_role(role, IDLE_IN_TRANSACTION, limit.span),
-            costs=(
-                "the transaction is rolled back and the client disconnected (25P03): its pool must open "
-                "another"
-            ),
+            cost="the transaction is rolled back and the client disconnected (25P03): the pool reconnects",
         )
 
 
 def long_transactions(evidence: Evidence) -> Iterator[Finding]:
-    """Each role that keeps a transaction open for very long, and works in it: no other timeout ends that."""
-    least = Span(evidence.quiet * _LONG)
-    for role, crowds in _by_role(evidence):
-        running = [s for crowd in crowds for s in crowd.sessions if _works_for(s, least, evidence)]
-        limit = limit_above(together(crowd.transactions for crowd in crowds), least=least, what=TRANSACTIONS)
+    """Each role with transactions open for very long that are not idle: no other timeout ends them."""
+    least = Span(evidence.idle_limit * _LONG)
+    for role, found in _by_role(evidence):
+        running = [s for each in found for s in each.sessions if _works_for(s, least, evidence)]
+        durations = Durations.merged(each.transactions for each in found)
+        limit = limit_above(durations, least=least, what=TRANSACTIONS)
         if not running or limit is None or not settable(TRANSACTION, role, evidence):
             continue
-        longest = max(since(session.xact_start, evidence.last.at) or 0 for session in running)
+        longest = max(evidence.age(session.xact_start) or 0 for session in running)
+        have = "has" if len(running) == 1 else "have"
         yield Finding(
             topic="long transaction",
             urgency=Urgency.WORTH,
-            sure=Sure.POSSIBLE,
-            says=(
-                f"{many(len(running), 'transaction')} of role {role!r} "
-                f"{'is' if len(running) == 1 else 'are'} at work for more than {about(least)}"
+            confidence=Confidence.POSSIBLE,
+            title=(
+                f"{counted(len(running), 'transaction')} of role {role!r} {have} been working for more than "
+                f"{about(least)}"
             ),
-            evidence=(
-                f"the longest for {about(longest)}, and keeps vacuum from what is younger",
-                limit.because,
-            ),
-            cures=(
-                Cure(
-                    does=(
-                        "only if nothing of this role is meant to take so long: let the server end such "
-                        "transactions"
-                    ),
+            evidence=(f"the longest for {about(longest)}; it delays vacuum", limit.because),
+            fixes=(
+                Fix(
+                    action="only if no work of this role takes so long: let the server end such transactions",
                     sql=set_for_role(role, TRANSACTION, limit.span),
-                    costs=(
-                        "reports, migrations and batches that do take so long are ended too, and rolled back"
-                    ),
+                    cost="reports, migrations and batches that take longer are ended too, and rolled back",
                 ),
             ),
             role=role,
@@ -257,96 +234,84 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _works_for(session: Session, least: Span, evidence: Evidence) -> bool:
-    open_for = since(session.xact_start, evidence.last.at)
-    in_state = since(session.state_change, evidence.last.at)
-    waits = session.state != ACTIVE and (in_state is None or in_state >= evidence.quiet // 10)
-    return open_for is not None and open_for >= least and not waits
+    open_for, in_state = evidence.age(session.xact_start), evidence.age(session.state_change)
+    waits = in_state is None or in_state >= evidence.transaction_limit
+    return open_for is not None and open_for >= least and not (session.state != ACTIVE and waits)
 
 
-def _by_role(evidence: Evidence) -> list[tuple[str, list[Crowd]]]:
-    """Everybody's but those that no timeout may end."""
-    crowds: dict[str, list[Crowd]] = {}
-    for crowd in evidence.crowds:
-        name = crowd.key.application
-        if not (pooler(name) or is_backup_tool(name) or is_managed(crowd.key.role)):
-            crowds.setdefault(crowd.key.role, []).append(crowd)
-    return sorted(crowds.items())
-
-
-_MB: Final = 1024 * 1024
-_MUCH: Final = 1024 * _MB
-"""Of the log, in bytes: less than that is what a standby catches up with."""
+def _by_role(evidence: Evidence) -> list[tuple[str, list[ApplicationSessions]]]:
+    """The applications of each role, without those that no timeout may end."""
+    roles: dict[str, list[ApplicationSessions]] = {}
+    for each in evidence.applications:
+        if not (pooler(each.id.name) or is_backup_tool(each.id.name) or is_managed(each.id.role)):
+            roles.setdefault(each.id.role, []).append(each)
+    return sorted(roles.items())
 
 
 def prepared_transactions(evidence: Evidence) -> Iterator[Finding]:
-    """Transactions that were prepared, and neither committed nor rolled back since."""
-    ground = evidence.ground
-    old = [
-        each for each in (ground.prepared if ground else ()) if evidence.last.at - each.at >= evidence.quiet
-    ]
+    """Prepared transactions that were neither committed nor rolled back."""
+    prepared = evidence.facts.prepared if evidence.facts else ()
+    old = [each for each in prepared if evidence.last.at - each.at >= evidence.idle_limit]
     if not old:
         return
     oldest = min(old, key=lambda each: each.at)
+    vacuum = f"; it delays vacuum by {oldest.xid_age:,} transactions" if oldest.xid_age else ""
+    waiting = counted(len(old), "prepared transaction waits", "prepared transactions wait")
     yield Finding(
         topic="prepared transactions",
         urgency=Urgency.SOON,
-        sure=Sure.COUNTED,
-        says=f"{many(len(old), 'prepared transaction waits', 'prepared transactions wait')} for a decision",
+        confidence=Confidence.COUNTED,
+        title=f"{waiting} for COMMIT or ROLLBACK",
         evidence=(
-            f"the oldest, {oldest.gid!r} of {oldest.owner!r} in {oldest.database!r}, for "
-            f"{about(Span(evidence.last.at - oldest.at))}"
-            + (f"; it keeps vacuum from {oldest.xid_age:,} transactions" if oldest.xid_age else ""),
-            "it holds its locks and has no session, so that no timeout and no policy ends it",
+            (
+                f"the oldest, {oldest.gid!r} of {oldest.owner!r} in {oldest.database!r}, for "
+                f"{about(evidence.last.at - oldest.at)}{vacuum}"
+            ),
+            "it holds its locks and has no session, so no timeout and no policy ends it",
         ),
-        cures=tuple(_deciding(oldest)),
+        fixes=tuple(_rollback(oldest)),
         role=oldest.owner,
         weight=len(old),
     )
 
 
-def _deciding(oldest: PreparedTransaction) -> Iterator[Cure]:
+def _rollback(oldest: PreparedTransaction) -> Iterator[Fix]:
     if gid := literal(oldest.gid):
-        yield Cure(
-            does=f"ask its transaction manager what became of it; then, in database {oldest.database!r}",
+        yield Fix(
+            action=f"find its outcome in its transaction manager; then, in database {oldest.database!r}",
             sql=f"ROLLBACK PREPARED {gid};",
-            costs=(
-                "if the other half was committed elsewhere, the two no longer agree: then COMMIT "
-                "PREPARED is right"
-            ),
+            cost="if the other half was committed elsewhere, the two differ: then COMMIT PREPARED is right",
         )
 
 
-def idle_slots(evidence: Evidence) -> Iterator[Finding]:
-    """Replication slots that nobody reads, and that keep vacuum or the log from being cleaned up."""
-    found = [each for each in (evidence.ground.idle_slots if evidence.ground else ()) if _harms(each)]
-    for each in found:
+def unused_slots(evidence: Evidence) -> Iterator[Finding]:
+    """Replication slots without a consumer that delay vacuum or keep the write-ahead log."""
+    for each in evidence.facts.idle_slots if evidence.facts else ():
+        if (each.retained or 0) < _MUCH_LOG and (each.xid_age or 0) < _FAR:
+            continue
         name = literal(each.name)
         yield Finding(
             topic="replication slot",
             urgency=Urgency.SOON,
-            sure=Sure.COUNTED,
-            says=f"nobody reads the {each.kind} replication slot {each.name!r}",
+            confidence=Confidence.COUNTED,
+            title=f"the {each.kind} replication slot {each.name!r} has no consumer",
             evidence=(
-                "; ".join(_kept(each)),
-                "until somebody reads it or drops it, that grows until the disk is full",
+                "; ".join(_retained(each)),
+                "that grows until the slot is used or dropped, or the disk is full",
             ),
-            cures=(
-                Cure(
-                    does="start its standby or subscriber again; if there is none any more",
+            fixes=(
+                Fix(
+                    action="start its standby or subscriber again; if that no longer exists",
                     sql=f"SELECT pg_drop_replication_slot({name});" if name else "",
-                    costs="a standby or subscriber that comes back later has to be built anew",
+                    cost="a standby or subscriber that comes back later must be rebuilt",
                 ),
             ),
             weight=each.retained or 0,
         )
 
 
-def _harms(each: ReplicationSlot) -> bool:
-    return (each.retained or 0) >= _MUCH or (each.xid_age or 0) >= FAR
-
-
-def _kept(each: ReplicationSlot) -> Iterator[str]:
-    if each.retained:
-        yield f"it keeps {each.retained / _MB:,.0f} MB of the write-ahead log"
-    if each.xid_age:
-        yield f"it keeps vacuum from {each.xid_age:,} transactions"
+def _retained(slot: ReplicationSlot) -> Iterator[str]:
+    if slot.retained:
+        yield f"it retains {slot.retained / _MB:,.0f} MB of the write-ahead log"
+    if slot.xid_age:
+        yield f"it delays vacuum by {slot.xid_age:,} transactions"

@@ -1,4 +1,4 @@
-"""Somebody who answers at a reaper's port, on a real socket, and is none."""
+"""A program that answers at the port of a service, on a real socket, but is none."""
 
 import socketserver
 import threading
@@ -10,12 +10,12 @@ Says = Callable[[], Iterator[bytes]]
 
 
 def once(*parts: bytes) -> Says:
-    """Say this, and end."""
+    """Send this and close."""
     return lambda: iter(parts)
 
 
 def dripping(begins: bytes, goes_on: bytes) -> Says:
-    """Begin so, and then go on until nobody listens, a little now and then."""
+    """Send a beginning, and then a little now and then until the client disconnects."""
 
     def says() -> Iterator[bytes]:
         yield begins
@@ -28,13 +28,13 @@ def dripping(begins: bytes, goes_on: bytes) -> Says:
 
 
 def answer(body: bytes, status: bytes = b"200 OK") -> Says:
-    """An answer as it should be, whatever it says."""
+    """Send a correct HTTP answer with this body."""
     return once(b"HTTP/1.1 %s\r\ncontent-length: %d\r\n\r\n" % (status, len(body)), body)
 
 
 @contextmanager
 def impostor(says: Says) -> Iterator[str]:
-    """Its address."""
+    """Yield the address of such a program."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

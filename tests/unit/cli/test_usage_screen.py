@@ -1,4 +1,4 @@
-"""What `reaper usage` draws, for whoever's terminal it is and whatever was told."""
+"""The screen of `reaper usage`, on any terminal and with any names."""
 
 import io
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from reaper.cli.usage_view import Screen, Seen
+from reaper.cli.usage_view import Screen, ShownUsage
 from reaper.policy.session import ABORTED, IN_TRANSACTION
 from reaper.telemetry.http.views import Overview
 from tests.unit.policy.build import session, sessions
@@ -21,16 +21,16 @@ from tests.unit.telemetry.sights import (
 
 
 def drawn(seen: Overview, *, width: int = 80) -> str:
-    """On a terminal of this width, without colours."""
+    """Return the screen on a terminal of this width, without colours."""
     out = io.StringIO()
     shown = seen.shown.usage if seen.shown else None
     console = Console(file=out, width=width, color_system=None, legacy_windows=False)
-    console.print(Screen(Seen(usage=shown, reaper=seen, url="http://127.0.0.1:9432")))
+    console.print(Screen(ShownUsage(usage=shown, service=seen, url="http://127.0.0.1:9432")))
     return out.getvalue()
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_nothing_that_a_stranger_tells_moves_a_cursor(name: str) -> None:
+def test_no_name_of_a_client_or_service_moves_a_cursor(name: str) -> None:
     seen = usage(*named([name]))
     (forgotten,) = seen.census.transactions
     seen = replace(
@@ -67,7 +67,7 @@ def test_a_transaction_that_failed_is_shown_with_how_long_it_has_waited() -> Non
     assert "idle in transaction for 3m, open for 2h" in told
 
 
-def test_a_server_of_a_fleet_that_is_not_looked_after_comes_with_the_reason() -> None:
+def test_an_unreachable_server_of_a_fleet_comes_with_the_reason() -> None:
     gone = line("billing", used=None, state="away", why="connection refused: is it running?")
 
     told = " ".join(drawn(overview(None, gone, line("orders"))).split())

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.cli.advise_options import starting_file
+from reaper.cli.advise import starting_file
 from reaper.config import read
 from reaper.config.draft import exactly
 from reaper.insight.advice.evidence import Evidence
-from reaper.insight.advice.known_tools import ordinary
 from reaper.insight.advice.leaks import is_suspect
 from reaper.insight.advice.proposals import proposals
 from reaper.policy.rules import Mode, Policy
@@ -71,7 +70,7 @@ def test_the_file_is_valid_and_only_has_dry_runs(seen: Evidence) -> None:
 @PROPERTY
 @given(evidences())
 def test_each_policy_of_a_suspect_matches_its_sessions_only(seen: Evidence) -> None:
-    suspects = {crowd.key for crowd in ordinary(seen) if is_suspect(crowd)}
+    suspects = {each.id for each in seen.ordinary if is_suspect(each)}
     drafted = {policy.name: policy for policy in policies(seen)}
     for proposed in proposals(seen).policies:
         policy = drafted.get(proposed.name)
@@ -107,8 +106,8 @@ def test_consoles_are_allowlisted_by_policies_for_every_role() -> None:
 
 
 def test_a_safety_limit_that_would_stop_a_policy_is_reported() -> None:
-    assert "its brake will hold it back" in starting_file(evidence(look(leak(20))))
-    assert "its brake" not in starting_file(
+    assert "the safety limit will stop" in starting_file(evidence(look(leak(20))))
+    assert "safety limit" not in starting_file(
         evidence(look([*leak(20), *pool(60, application="b", idle="1s")]))
     )
 

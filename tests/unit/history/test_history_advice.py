@@ -1,4 +1,4 @@
-"""Advice from a history is that from the very looks that it was written from."""
+"""Advice from a history is advice from the snapshots that were written into it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,32 +7,33 @@ from tempfile import TemporaryDirectory
 from hypothesis import given
 
 from reaper.history.read import HistoryReader
-from reaper.insight.advice.evidence import Evidence, Watching
+from reaper.insight.advice.collector import EvidenceCollector
+from reaper.insight.advice.evidence import Evidence
 from reaper.policy.session import Snapshot
 
 from .histories import streams, written
 
 
 def counts(seen: Evidence) -> tuple[object, ...]:
-    """All that is counted over several looks."""
-    crowds = [
-        (each.key, each.count, each.peak, each.opened, each.closed, each.working, each.revived.count)
-        for each in seen.crowds
+    """Everything that is counted over several snapshots."""
+    applications = [
+        (each.id, each.count, each.peak, each.opened, each.closed, each.most_working, each.idle_waits.count)
+        for each in seen.applications
     ]
     return (
-        *(seen.looks, seen.began, seen.last.at, seen.peak, seen.peak_at, seen.working),
-        *(seen.opened, seen.brief, dict(seen.role_peaks), sorted(crowds)),
+        *(seen.snapshots, seen.first_at, seen.last.at, seen.peak, seen.peak_at, seen.most_working),
+        *(seen.opened, seen.short_lived, dict(seen.role_peaks), sorted(applications)),
     )
 
 
 @given(streams)
-def test_following_a_history_counts_what_the_looks_themselves_show(stream: Sequence[Snapshot]) -> None:
-    looked, followed = Watching(), Watching()
+def test_a_history_gives_the_same_evidence_as_its_snapshots(stream: Sequence[Snapshot]) -> None:
+    observed, read = EvidenceCollector(), EvidenceCollector()
     for snapshot in stream:
-        looked.add(snapshot)
+        observed.add(snapshot)
 
     with TemporaryDirectory() as folder:
-        for reading in HistoryReader(written(Path(folder), stream), print).snapshots():
-            followed.follow(reading)
+        for recorded in HistoryReader(written(Path(folder), stream), print).snapshots():
+            read.add(recorded.snapshot())
 
-    assert counts(followed.evidence()) == counts(looked.evidence())
+    assert counts(read.evidence()) == counts(observed.evidence())

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Final, Unpack
 
 from reaper.insight.advice.advise import advise
-from reaper.insight.advice.evidence import Crowd, Evidence, Watching
+from reaper.insight.advice.collector import EvidenceCollector
+from reaper.insight.advice.evidence import ApplicationSessions, Evidence
 from reaper.insight.advice.finding import Finding
 from reaper.insight.advice.server_facts import RoleFacts, ServerFacts
 from reaper.policy.session import Facts, Session, Snapshot
@@ -60,15 +61,15 @@ def evidence(
     quiet: Span = QUIET,
 ) -> Evidence:
     """What these looks come to."""
-    watching = Watching(quiet=quiet)
+    collector = EvidenceCollector(idle_limit=quiet)
     for each in looks:
-        watching.add(each)
-    return watching.evidence(ground=ground, before=before)
+        collector.add(each)
+    return collector.evidence(facts=ground, before=before)
 
 
-def crowd(*looks: Snapshot) -> Crowd:
+def crowd(*looks: Snapshot) -> ApplicationSessions:
     """The only application of these looks."""
-    (found,) = evidence(*looks).crowds
+    (found,) = evidence(*looks).applications
     return found
 
 
@@ -110,4 +111,4 @@ def topics(seen: Evidence) -> set[str]:
 
 def sql(found: Finding) -> str:
     """Every statement that a finding proposes."""
-    return "\n".join(cure.sql for cure in found.cures if cure.sql)
+    return "\n".join(fix.sql for fix in found.fixes if fix.sql)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaper.cli.advise_view import as_document
-from reaper.insight.advice.advise import advise, untold
-from reaper.insight.advice.evidence import Evidence, Watching
+from reaper.insight.advice.advise import advise, not_observed
+from reaper.insight.advice.collector import EvidenceCollector
+from reaper.insight.advice.evidence import Evidence
 from reaper.insight.advice.finding import Urgency
 from reaper.insight.advice.server_facts import (
     PreparedTransaction,
@@ -68,10 +69,10 @@ def crowds(draw: st.DrawFn) -> list[Session]:
 @st.composite
 def evidences(draw: st.DrawFn) -> Evidence:
     """Up to three looks, between which everything can have changed."""
-    watching = Watching(quiet=draw(st.sampled_from([parse_span("10m"), parse_span("1s")])))
+    collector = EvidenceCollector(idle_limit=draw(st.sampled_from([parse_span("10m"), parse_span("1s")])))
     for number in range(draw(st.integers(min_value=1, max_value=3))):
         seen = tuple(draw(crowds()))
-        watching.add(
+        collector.add(
             Snapshot(
                 server="orders",
                 at=Instant(NOW + number * 1_000_000),
@@ -82,7 +83,7 @@ def evidences(draw: st.DrawFn) -> Evidence:
                 facts=draw(facts),
             )
         )
-    return watching.evidence(ground=draw(st.none() | grounds), before=draw(st.none() | grounds))
+    return collector.evidence(facts=draw(st.none() | grounds), before=draw(st.none() | grounds))
 
 
 @PROPERTY
@@ -92,14 +93,14 @@ def test_advice_is_given_whatever_was_seen(seen: Evidence) -> None:
 
     ranks = [list(Urgency).index(found.urgency) for found in said]
     assert ranks == sorted(ranks)
-    assert all(found.says and found.evidence for found in said)
-    json.dumps(as_document(said, seen, tuple(untold(seen))))
+    assert all(found.title and found.evidence for found in said)
+    json.dumps(as_document(said, seen, tuple(not_observed(seen))))
 
 
 @PROPERTY
 @given(evidences())
 def test_every_statement_is_printable_and_its_quotes_are_closed(seen: Evidence) -> None:
-    statements = [cure.sql for found in advise(seen) for cure in found.cures if cure.sql]
+    statements = [fix.sql for found in advise(seen) for fix in found.fixes if fix.sql]
 
     for line in (line for statement in statements for line in statement.split("\n")):
         assert line.isprintable()
@@ -110,6 +111,6 @@ def test_every_statement_is_printable_and_its_quotes_are_closed(seen: Evidence) 
 @given(evidences())
 def test_no_sentence_holds_anything_that_moves_a_terminal(seen: Evidence) -> None:
     for found in advise(seen):
-        told = [found.says, *found.evidence]
-        told += [line for cure in found.cures for line in (cure.does, cure.costs, *cure.setting.split("\n"))]
+        told = [found.title, *found.evidence]
+        told += [line for fix in found.fixes for line in (fix.action, fix.cost, *fix.setting.split("\n"))]
         assert all(line.isprintable() for line in told)

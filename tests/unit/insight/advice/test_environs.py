@@ -41,7 +41,7 @@ def test_late_keepalives_matter_where_there_are_silent_clients_elsewhere(
 
     assert bool(found) is told
     if told:
-        assert found[0].says == "a client whose machine is gone keeps its slot for 2h11m"
+        assert found[0].title == "a client whose machine disappeared keeps its slot for 2h11m"
         assert sql(found[0]).endswith("SELECT pg_reload_conf();")
 
 
@@ -103,7 +103,7 @@ def test_a_share_of_nameless_sessions_is_told(nameless: int, named: int, told: b
 def test_the_name_of_a_driver_is_none() -> None:
     (found,) = findings(evidence(look(pool(9, application="PostgreSQL JDBC Driver", idle="1s"))), "names")
 
-    assert "named after their driver: 'PostgreSQL JDBC Driver'" in found.evidence
+    assert "with the name of their driver: 'PostgreSQL JDBC Driver'" in found.evidence
 
 
 @pytest.mark.parametrize(("opened", "told"), [(19, False), (20, True)])
@@ -120,8 +120,8 @@ def test_clients_that_connect_anew_all_the_time_need_a_pooler(opened: int, told:
 
     assert bool(found) is told
     if told:
-        assert found[0].evidence[0].startswith("2.0 connections a second, as the server counts them")
-        assert "pool_mode = transaction" in found[0].cures[0].setting
+        assert found[0].evidence[0].startswith("2.0 connections a second, counted by the server")
+        assert "pool_mode = transaction" in found[0].fixes[0].setting
 
 
 def test_twenty_in_an_hour_are_no_churn() -> None:
@@ -147,7 +147,7 @@ def test_before_14_only_what_looks_show_is_counted() -> None:
 
     (found,) = findings(seen, "pooler")
 
-    assert found.evidence[0].startswith("4.0 connections a second, as far as looks show them")
+    assert found.evidence[0].startswith("4.0 connections a second, counted in snapshots")
 
 
 def test_many_sessions_few_of_which_work_can_share() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reaper.insight.advice.finding import Sure, Urgency
+from reaper.insight.advice.finding import Confidence, Urgency
 from tests.unit.policy.build import session
 
 from .scenes import USABLE, crowd, evidence, findings, ground, leak, look, pool, role, sql, topics, used
@@ -15,8 +15,8 @@ def test_who_keeps_opening_connections_while_others_lie_idle_is_suspected() -> N
 
     assert (found.role, found.application) == ("app_web", "web-1")
     assert found.urgency is Urgency.SOON
-    assert found.sure is Sure.POSSIBLE
-    assert "20 of its 20 sessions (100 %)" in found.evidence[0]
+    assert found.confidence is Confidence.POSSIBLE
+    assert "20 of its 20 sessions (100%)" in found.evidence[0]
     assert found.evidence[1].startswith("18 were opened")
 
 
@@ -26,7 +26,7 @@ def test_growth_makes_it_likely() -> None:
 
     (found,) = findings(seen, "leak")
 
-    assert found.sure is Sure.LIKELY
+    assert found.confidence is Confidence.LIKELY
     assert any("it opened 1, closed 0" in said for said in found.evidence)
 
 
@@ -41,7 +41,7 @@ def test_a_pool_that_was_filled_at_once_is_no_leak_but_too_large() -> None:
     assert "leak" not in topics(seen)
     (found,) = findings(seen, "large pool")
     assert found.urgency is Urgency.WORTH
-    assert "at most 2 for each of 1 instance (now up to 40)" in found.cures[0].setting
+    assert "at most 2 for each of 1 instance (now up to 40)" in found.fixes[0].setting
 
 
 def test_a_pool_that_grew_in_a_burst_is_no_leak() -> None:
@@ -75,7 +75,7 @@ def test_those_of_other_addresses_are_no_reason_not_to_open_a_connection() -> No
         for rank in range(20)
     ]
 
-    assert crowd(look(each_its_own)).in_vain == 0
+    assert crowd(look(each_its_own)).needless == 0
 
 
 @pytest.mark.parametrize("application", ["pgbouncer", "pg_dump", "psql", "rdsadmin-is-a-role"])
@@ -91,7 +91,7 @@ def test_at_most_five_are_told_one_by_one() -> None:
     found = findings(evidence(look(every)), "leak")
 
     assert len(found) == 6
-    assert found[-1].says == "3 more applications with fewer idle sessions may leak them too"
+    assert found[-1].title == "3 more applications with fewer idle sessions may leak too"
 
 
 def test_when_the_slots_are_gone_it_is_urgent() -> None:
@@ -120,7 +120,7 @@ def test_it_is_not_proposed_for_a_role_that_a_pooler_uses() -> None:
     (found,) = findings(seen, "leak")
 
     assert sql(found) == ""
-    assert any("a pooler uses the role too" in cure.does for cure in found.cures)
+    assert any("a pooler uses this role too" in fix.action for fix in found.fixes)
 
 
 @pytest.mark.parametrize(("major", "proposed"), [(13, False), (14, True)])
@@ -162,5 +162,5 @@ def test_over_a_long_history_only_the_last_hour_says_whether_it_grows() -> None:
 
     (found,) = findings(seen, "leak")
 
-    assert found.sure is Sure.LIKELY
-    assert "in the last 1h it opened 3, closed 0, and used none" in found.evidence
+    assert found.confidence is Confidence.LIKELY
+    assert "in the last 1h it opened 3, closed 0 and used 0" in found.evidence

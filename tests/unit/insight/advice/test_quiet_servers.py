@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from reaper.insight.advice.advise import advise, untold
+from reaper.insight.advice.advise import advise, not_observed
 from tests.unit.policy.build import session
 
 from .scenes import evidence, ground, leak, look, pool, role, used
@@ -24,7 +24,7 @@ def test_a_server_whose_connections_are_used_gets_no_advice() -> None:
     )
 
     assert advise(seen) == ()
-    assert list(untold(seen)) == []
+    assert list(not_observed(seen)) == []
 
 
 def test_an_empty_server_gets_no_advice() -> None:
@@ -32,14 +32,16 @@ def test_an_empty_server_gets_no_advice() -> None:
 
 
 def test_what_one_look_and_a_saved_one_cannot_tell_is_said() -> None:
-    said = " ".join(untold(evidence(look(leak(3)))))
+    said = " ".join(not_observed(evidence(look(leak(3)))))
 
-    assert "one look" in said
-    assert "settings, limits of roles, replication slots" in said
+    assert "one snapshot" in said
+    assert "settings, role limits, replication slots" in said
 
 
 def test_a_standby_takes_no_settings_of_roles() -> None:
     looks = look([]), look([], after="1s")
 
-    assert "at the primary" in " ".join(untold(evidence(*looks, ground=replace(ground(), standby=True))))
-    assert "at the primary" not in " ".join(untold(evidence(*looks, ground=ground())))
+    assert "on the primary" in " ".join(
+        not_observed(evidence(*looks, ground=replace(ground(), standby=True)))
+    )
+    assert "on the primary" not in " ".join(not_observed(evidence(*looks, ground=ground())))

@@ -23,7 +23,7 @@ def test_a_peak_that_has_passed_is_no_emergency() -> None:
     (found,) = findings(seen, "slots")
 
     assert found.urgency is Urgency.SOON
-    assert "100 at the most" in found.evidence[0]
+    assert "100 at the peak" in found.evidence[0]
 
 
 def test_full_slots_say_so_and_by_whom() -> None:
@@ -31,8 +31,8 @@ def test_full_slots_say_so_and_by_whom() -> None:
 
     (found,) = findings(seen, "slots")
 
-    assert found.says == "all 100 slots that ordinary roles can use are taken: new clients are refused"
-    assert "'web-1' of 'app_web' 90, nameless of 'app_web' 10" in found.evidence[-1]
+    assert found.title == "all 100 slots that ordinary roles can use are in use: new clients are refused"
+    assert "'web-1' of 'app_web' 90, unnamed of 'app_web' 10" in found.evidence[-1]
 
 
 def test_more_slots_are_only_spoken_of_when_they_are_scarce_and_their_cost_is_told() -> None:
@@ -46,7 +46,7 @@ def test_more_slots_are_only_spoken_of_when_they_are_scarce_and_their_cost_is_to
     assert "50 more take 2 MB of shared memory at once, and 75 MB to 500 MB as idle sessions" in told
     assert "work_mem (4 MB)" in told
     assert "200 MB" in told
-    assert "shared_buffers has 128 MB" in told
+    assert "shared_buffers is 128 MB" in told
 
 
 def test_without_the_settings_nothing_is_said_about_memory() -> None:
@@ -96,7 +96,7 @@ def test_pools_that_are_used_are_shared_out_when_one_instance_more_would_not_fit
 
     (found,) = findings(one, "pool sizes")
 
-    assert found.cures[0].setting == "'web-1' of 'app_web': at most 30 for each of 2 instances (now up to 40)"
+    assert found.fixes[0].setting == "'web-1' of 'app_web': at most 30 for each of 2 instances (now up to 40)"
     assert "pool sizes" not in topics(small)
 
 

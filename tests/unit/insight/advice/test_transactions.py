@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from reaper.insight.advice.finding import Sure, Urgency
+from reaper.insight.advice.finding import Confidence, Urgency
 from reaper.insight.advice.server_facts import RoleSetting
 from reaper.policy.session import ABORTED, IN_TRANSACTION, Facts
 from tests.unit.policy.build import session
@@ -39,8 +39,8 @@ def test_the_timeout_lies_well_above_the_waits_that_ended() -> None:
 
     # Three times 21 seconds is more than a minute.
     assert sql(found) == "ALTER ROLE \"app_web\" SET idle_in_transaction_session_timeout = '2min';"
-    assert found.sure is Sure.LIKELY
-    assert "30 waits in a transaction ended while we looked" in found.evidence[-1]
+    assert found.confidence is Confidence.LIKELY
+    assert "30 transaction waits ended in this time" in found.evidence[-1]
 
 
 def test_too_little_evidence_is_said_and_the_timeout_is_longer() -> None:
@@ -49,8 +49,8 @@ def test_too_little_evidence_is_said_and_the_timeout_is_longer() -> None:
     (found,) = findings(evidence(look([one]), ground=ground(role())), "idle in transaction")
 
     assert "'5min'" in sql(found)
-    assert found.sure is Sure.POSSIBLE
-    assert found.evidence[-1] == "no wait in a transaction ended while we looked: too little to be sure"
+    assert found.confidence is Confidence.POSSIBLE
+    assert found.evidence[-1] == "no transaction wait ended: too little to be certain"
 
 
 def test_a_timeout_that_would_end_none_of_them_is_not_proposed() -> None:
@@ -88,7 +88,7 @@ def test_a_role_that_makes_backups_gets_no_such_timeout() -> None:
 
     assert sql(found) == ""
     assert found.weight == 1
-    assert any("backups a role of their own" in cure.does for cure in found.cures)
+    assert any("a separate role for backups" in fix.action for fix in found.fixes)
 
 
 @pytest.mark.parametrize("state", ["idle in transaction", "idle in transaction (aborted)"])
@@ -98,7 +98,7 @@ def test_who_does_nothing_while_others_wait_is_urgent(state: str) -> None:
     (found,) = findings(evidence(look([one], facts=_WAITED_FOR)), "blocking")
 
     assert found.urgency is Urgency.NOW
-    assert found.says == "3 sessions wait for pid 100, which does nothing"
+    assert found.title == "3 sessions wait for pid 100, which is idle in a transaction"
     assert sql(found) == (
         "SELECT pg_terminate_backend(100) FROM pg_stat_activity WHERE pid = 100 "  # noqa: S608 (what is shown)
         f"AND backend_start = '2025-06-18T10:00:00.000000Z' AND state = '{state}';"
@@ -127,7 +127,7 @@ def test_who_blocks_others_and_vacuum_is_told_once() -> None:
     seen = evidence(look([one], facts=_WAITED_FOR))
 
     assert "vacuum" not in topics(seen)
-    assert findings(seen, "blocking")[0].evidence[-1] == "it also keeps vacuum from 2,000,000 transactions"
+    assert findings(seen, "blocking")[0].evidence[-1] == "it also delays vacuum by 2,000,000 transactions"
 
 
 def test_a_backup_is_never_to_be_ended() -> None:
@@ -174,12 +174,12 @@ def test_a_healthy_pool_has_no_transactions_to_speak_of() -> None:
 @pytest.mark.parametrize(
     ("state", "xid_age", "keeps"),
     [
-        (IN_TRANSACTION, 900, "until it ends it keeps its slot, its locks, and vacuum from what is younger"),
-        (IN_TRANSACTION, None, "until it ends it keeps its slot and its locks"),
+        (IN_TRANSACTION, 900, "until it ends it holds its slot and its locks, and delays vacuum"),
+        (IN_TRANSACTION, None, "until it ends it holds its slot and its locks"),
         (
             ABORTED,
             None,
-            "it has failed and holds nothing any more, but it keeps its slot until its client ends it",
+            "the transaction has failed: it holds no locks, but its slot until the client ends it",
         ),
     ],
 )
