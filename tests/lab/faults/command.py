@@ -125,7 +125,6 @@ async def _judged(world: FaultWorld, done: Sequence[Round]) -> RunResult:
         terminations(*logs),
         world.clients.accounts,
         AuditLog.read(*files),
-        by_others=world.by_others,
     )
     return RunResult(world=world, rounds=done, found=found, evidence=await collect(world.reapers))
 

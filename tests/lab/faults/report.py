@@ -211,7 +211,6 @@ class RunResult:
             "sessions terminated by the reaper": len(found.cases),
             **{f"  {judgement}": len(found.of(judgement)) for judgement in Judgement},
             "  without an intent": len(found.unannounced),
-            "terminated by the experiment itself": found.by_others,
             "terminations that clients report as well": found.client_losses,
             "intents that the end of a run left open, settled as unknown": len(found.orphans),
             "  of them terminated": found.orphans_terminated,

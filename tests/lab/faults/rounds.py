@@ -163,7 +163,7 @@ async def _back_after(world: FaultWorld, since: float) -> float | None:
                     finally:
                         session.close()
                     account = session.account
-                    if account.sqlstate == TERMINATED and account.key not in world.by_others:
+                    if account.sqlstate == TERMINATED:
                         return (account.ended_at or 0.0) - since - LIMIT
                 await asyncio.sleep(_RETRY)
     return None

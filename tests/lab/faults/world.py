@@ -109,8 +109,6 @@ class FaultWorld:
         self.reapers: list[SupervisedReaper] = []
         self.rules = ""
         """The policy file of all reapers that may act, if it is not the usual one."""
-        self.by_others: set[SessionKey] = set()
-        """Sessions that the experiment itself has terminated."""
         self.losses: list[Loss] = []
         self.quiet_periods: list[QuietPeriod] = []
         self.signals = Counter[tuple[str, str]]()

@@ -4,7 +4,7 @@ The clients are believed about their sessions, the server's log about their ends
 nothing but its own intents and outcomes.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -50,9 +50,6 @@ class Findings:
     """The result of comparing everything."""
 
     cases: Sequence[JudgedTermination]
-    """The terminations by a reaper."""
-    by_others: int
-    """Terminations by the experiment itself."""
     client_losses: int
     """How many of all terminations the clients report as well."""
     open_intents: Sequence[LoggedIntent]
@@ -76,8 +73,6 @@ def judge(
     terminations: Iterable[LoggedTermination],
     accounts: Iterable[SessionAccount],
     audit_log: AuditLog,
-    *,
-    by_others: Collection[SessionKey] = (),
 ) -> Findings:
     """Compare the server's log, the clients' accounts and the audit log."""
     known = {each.key: each for each in accounts if each.began}
@@ -88,8 +83,7 @@ def judge(
     keys = {each.key for each in ended}
     orphans = [intent for intent in intents if intent.orphaned]
     return Findings(
-        cases=[_case(each, known, first, checked) for each in ended if each.key not in by_others],
-        by_others=sum(each.key in by_others for each in ended),
+        cases=[_case(each, known, first, checked) for each in ended],
         client_losses=sum(each.sqlstate == TERMINATED for key, each in known.items() if key in keys),
         open_intents=audit_log.open,
         orphans=orphans,

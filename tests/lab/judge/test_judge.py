@@ -52,10 +52,9 @@ def found(
     termination: LoggedTermination = TERMINATION,
     client: SessionAccount | None = None,
     *acts: LoggedIntent,
-    ours: bool = False,
 ) -> Findings:
     log = AuditLog(intents={str(number): act for number, act in enumerate(acts or [ACT])})
-    return judge([termination], [client or account()], log, by_others={KEY} if ours else set())
+    return judge([termination], [client or account()], log)
 
 
 def judged(termination: LoggedTermination, client: SessionAccount, act: LoggedIntent = ACT) -> Judgement:
@@ -173,12 +172,9 @@ def test_when_the_servers_clock_was_set_only_the_client_is_believed() -> None:
     assert judged(ahead, account(ended_at=12.0)) is Judgement.RIGHT
 
 
-def test_a_termination_without_an_intent_before_it_is_found_unless_it_was_our_own() -> None:
-    other = replace(ACT, key=STRANGER)
-    assert unannounced(TERMINATION, account(), other) == [KEY]
+def test_a_termination_without_an_intent_before_it_is_found() -> None:
+    assert unannounced(TERMINATION, account(), replace(ACT, key=STRANGER)) == [KEY]
     assert unannounced(TERMINATION, account(), replace(ACT, seen_at=SEEN + timedelta(seconds=1))) == [KEY]
-    own = found(TERMINATION, account(), other, ours=True)
-    assert (own.cases, own.by_others) == ([], 1)
 
 
 def test_an_intent_without_an_outcome_is_found() -> None:
