@@ -84,7 +84,7 @@ class HistoryEncoder:
 
     def _row(self, session: Session) -> list[object]:
         kind, superuser, role_oid, port = _fixed(session)
-        # The port would tell an anonymous client from another one of the same host.
+        # A port would identify an anonymous client.
         fixed = [_short(kind), superuser, role_oid, None if self._aliases else port]
         return [*session.id, *fixed, *_state(session), *self._names(session.identity)]
 

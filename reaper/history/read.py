@@ -127,7 +127,7 @@ class HistoryReader:
                 follows = False
                 continue
             if not follows:
-                # The file tells the changes since a snapshot that was not yielded.
+                # The file holds the changes since a snapshot that was not yielded.
                 snapshot.changed, snapshot.left = _difference(self._sessions, snapshot.sessions)
                 follows = True
             for was in snapshot.left:

@@ -82,7 +82,7 @@ class HistoryRecorder:
             self._marks.clear()  # by a clock that has been set back, they are of another time
         if len(self._marks) < _MAX_MARKS:
             self._marks.append(CycleMark(snapshot.at, snapshot.slots.used))
-        if candidates := _candidates(cycle):
+        if self._waiting < _MAX_WAITING and (candidates := _candidates(cycle)):
             self._write(partial(self._writer.write_partial, snapshot.at, candidates))
 
     async def record(self, at: OpenConnection, *, room: float) -> None:
@@ -114,6 +114,7 @@ class HistoryRecorder:
         started = time.monotonic()
         self._due = started + self._every
         try:
+            # A statement that takes longer is cancelled: a cycle must not wait for the history.
             self._clock.begin()
             async with at.link.hurrying(within / _STATEMENTS):
                 snapshot = await self._observer_of(at).observe(None)
@@ -135,6 +136,7 @@ class HistoryRecorder:
         return self._observer[1]
 
     def _write(self, write: Callable[[], None]) -> None:
+        # What waits for a slow disk is counted, because callers stop at a limit: it is held in memory.
         self._waiting += 1
         self._writing = asyncio.create_task(self._write_after(self._writing, write))
 

@@ -91,8 +91,7 @@ def test_a_damaged_file_is_read_up_to_the_damage(tmp_path: Path) -> None:
 
 def test_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
     (path,) = written(tmp_path / "new", [snapshot(session())])
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
 def test_an_unchanged_snapshot_takes_a_short_line(tmp_path: Path) -> None:
@@ -127,17 +126,6 @@ def test_a_jump_of_the_clock_begins_a_file_that_says_from_when_ages_count(tmp_pa
     assert len(files) == 2
     assert read_back(files) == [whole(each) for each in stream]
     assert [each.counted_from for each in HistoryReader(files, print).snapshots()] == [None, at(1)]
-
-
-def test_two_writers_of_one_folder_are_one_stream_in_the_order_of_time(tmp_path: Path) -> None:
-    one, other = writer(tmp_path), writer(tmp_path)
-    for number in range(4):
-        one.write(snapshot(session(), at=at(2 * number)))
-        other.write(snapshot(session(), at=at(2 * number + 1)))
-    one.close()
-    other.close()
-    moments = [each.at for each in HistoryReader(history_files(tmp_path), print).snapshots()]
-    assert moments == [at(seconds) for seconds in (0, 2, 4, 6, 7)]
 
 
 def test_snapshots_after_the_clock_was_set_back_are_left_out_and_reported(tmp_path: Path) -> None:
