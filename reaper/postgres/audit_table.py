@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Self
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Refused, ServerError, sentence
 from reaper.postgres.sql import statement
 from reaper.postgres.tls import VERIFY
@@ -66,13 +66,13 @@ class Doubt(NamedTuple):
 class RecordTable:
     """One connection to the table."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     @classmethod
     async def open(cls, dsn: str) -> Self:
         """Connect, and find out whether rows may be added; Refused says what has to be mended."""
-        table = cls(await Link.open(dsn, writes=True))
+        table = cls(await Connection.open(dsn, writes=True))
         try:
             await table.add(())
         except BaseException:
@@ -83,24 +83,24 @@ class RecordTable:
     @property
     def where(self) -> str:
         """Host and port, for people."""
-        return self._link.where
+        return self._connection.where
 
     async def add(self, rows: Sequence[Row]) -> None:
         """Add these with one statement, all or none; what is there already stays as it is."""
-        encoding = "utf-8" if self._link.takes_unicode else "ascii"
+        encoding = "utf-8" if self._connection.takes_unicode else "ascii"
         values = {name: _array([row.get(name) for row in rows], encoding) for name in _COLUMNS}
         try:
-            await self._link.rows(_INSERT, values)
+            await self._connection.rows(_INSERT, values)
         except psycopg.Error as error:
             raise _explained(error) from None
 
     async def doubts(self) -> Sequence[Doubt]:
         """What makes the copy less of an evidence."""
         try:
-            ((may_change,),) = await self._link.rows(_MAY_CHANGE)
+            ((may_change,),) = await self._connection.rows(_MAY_CHANGE)
         except psycopg.Error as error:
             raise _explained(error) from None
-        exposed = self._link.way.exposed
+        exposed = self._connection.way.exposed
         return (
             *([Doubt("this role may change what stands there", _LESS)] if may_change else ()),
             *([Doubt(exposed, VERIFY)] if exposed else ()),
@@ -108,11 +108,11 @@ class RecordTable:
 
     def cut(self) -> None:
         """End what is under way, at once."""
-        self._link.cut()
+        self._connection.cut()
 
     async def close(self) -> None:
         """Give the slot back."""
-        await self._link.close()
+        await self._connection.close()
 
 
 def target_of(dsn: str) -> str:

@@ -1,28 +1,36 @@
 """One persistent connection to one server.
 
-It is opened before the trouble starts and kept, with its own limits: when the slots are full it is already
-inside. Autocommit: in a transaction `pg_stat_activity` would stand still, and a guard would see the past.
+It is opened early and kept, because a new connection may be refused when the slots are full. Autocommit:
+inside a transaction `pg_stat_activity` does not change, and a guard would check the past.
 """
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, Self
 
 import psycopg
 from psycopg import AsyncConnection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential_jitter,
+    wait_random,
+)
 
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.time import Span
 from reaper.postgres.errors import Lost, ServerError, Unreachable, explained, is_lost, read, sentence
 from reaper.postgres.rows import register_loaders
-from reaper.postgres.tls import Way
+from reaper.postgres.tls import NetworkPath
 
-# As startup options they beat whatever ALTER ROLE or ALTER DATABASE says. The tcp_* ones are for the server's
-# side: with them it frees our lock and slot some 10 s after our host has vanished, not after two hours.
+# As startup options they override ALTER ROLE and ALTER DATABASE. The tcp_* ones are for the server's side:
+# with them it frees our lock and slot some 10 s after our host has vanished, not after two hours.
 _SETTINGS: Final = {
     "statement_timeout": "5s",
     "lock_timeout": "1s",
@@ -40,7 +48,7 @@ _SOCKET: Final = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
-# For what must not be lost once the server has said that it is there.
+# For rows that must not be lost after the server has confirmed them.
 _WRITING: Final = {"default_transaction_read_only": "off", "synchronous_commit": "on"}
 _NETWORK: Final[Mapping[str, str | int]] = {
     "connect_timeout": 5,
@@ -49,19 +57,20 @@ _NETWORK: Final[Mapping[str, str | int]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# Beyond every limit above: a frozen backend acknowledges TCP, and its statement_timeout sleeps with it.
+# Longer than every limit above. A frozen backend still acknowledges TCP, and its own timeouts are frozen too.
 _WATCHDOG_SECONDS: Final = 12.0
 _CONNECT_SECONDS: Final = 20.0
-# Whatever PGCLIENTENCODING or ALTER ROLE says: nothing is converted, so that no name can fail a fetch.
-# And nothing is written, unless a link is there to write: said at the login, libpq would take a primary for a
-# server that only reads, and refuse it where `target_session_attrs` asks for one that writes.
+# No conversion, whatever PGCLIENTENCODING or ALTER ROLE says: a name that cannot be converted fails a fetch.
+# Read only is set after the login: as a startup option it would make libpq take a primary for a standby and
+# refuse it if `target_session_attrs` requires one that writes.
 _HABITS: Final = """
     SELECT pg_catalog.set_config('client_encoding', pg_catalog.current_setting('server_encoding'), false),
            pg_catalog.set_config('default_transaction_read_only', %s, false)
 """
 _STATEMENT_TIMEOUT: Final = "SELECT pg_catalog.set_config('statement_timeout', %s, false)"
 _OWN_PID: Final = "SELECT pg_catalog.pg_backend_pid()"
-_TRIES: Final = 20
+_MAX_LIMIT_PAUSE: Final = 0.01
+_MAX_BACKOFF_SECONDS: Final = 60.0
 _PREPARE_AT_ONCE: Final = 0
 _LEASE: Final = "SELECT pg_catalog.set_config('idle_session_timeout', %s, false)"
 _LEASE_SINCE: Final = 14_00_00
@@ -72,8 +81,8 @@ _MEETING_PLACE: Final = "postgres"
 _Params = Mapping[str, object] | tuple[object, ...]
 
 
-class Link:
-    """A connection that either answers within its limits or is lost."""
+class Connection:
+    """A connection that answers within its limits or is lost."""
 
     def __init__(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
         self._connection = connection
@@ -82,21 +91,21 @@ class Link:
     async def open(
         cls, dsn: str, *, lease: Span | None = None, writes: bool = False, tuned: bool = True
     ) -> Self:
-        """Connect; with a lease, the server ends our session when we are silent for so long (from 14 on).
+        """Connect; with a lease the server ends our session after that time without a statement (from 14 on).
 
-        A session that does not say that it writes cannot. One that is not tuned leaves the server's side of
-        the socket as it is for others, so that it can be read.
+        Without `writes` the session is read-only. Without `tuned` the server's side of the socket keeps its
+        defaults, so that they can be read.
         """
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                # Nothing is prepared before it is known whose session this is.
+                # A pooler lends this session to others: nothing is prepared before it is ruled out.
                 connection = await AsyncConnection.connect(
                     _conninfo(dsn, writes=writes, tuned=tuned), autocommit=True, prepare_threshold=None
                 )
         except TimeoutError:
             message = f"no answer within {_CONNECT_SECONDS:g}s"
             raise Unreachable(message) from None
-        except (psycopg.Error, OSError, ValueError) as error:  # ValueError: a host that no name can be
+        except (psycopg.Error, OSError, ValueError) as error:  # ValueError: not a host name
             raise await explained(error) from None
         link = cls(connection)
         try:
@@ -104,7 +113,7 @@ class Link:
         except psycopg.Error as error:
             await link.close()
             raise await explained(error) from None
-        except BaseException:  # asked to stop amid it
+        except BaseException:  # cancelled while connecting
             await link.close()
             raise
         register_loaders(connection)
@@ -112,7 +121,7 @@ class Link:
 
     @property
     def pid(self) -> int:
-        """The pid that the server named when we logged in; behind a pooler it is the pooler's invention."""
+        """The pid in the server's greeting; a pooler invents one."""
         return self._connection.info.backend_pid
 
     @property
@@ -122,24 +131,24 @@ class Link:
 
     @property
     def takes_unicode(self) -> bool:
-        """Whether every character can be stored there."""
+        """Return True if every character can be stored there."""
         info = self._connection.info
         return info.parameter_status("server_encoding") == "UTF8" and info.encoding == "utf-8"
 
     @property
-    def way(self) -> Way:
-        """How it reaches the server."""
-        return Way.of(self._connection.pgconn)
+    def way(self) -> NetworkPath:
+        """How the connection reaches its server."""
+        return NetworkPath.of(self._connection.pgconn)
 
     @property
     def lost(self) -> bool:
-        """Whether this connection is of no more use."""
+        """Return True if the connection is closed."""
         return self._connection.closed
 
     async def rows(self, sql: str, params: _Params = ()) -> list[tuple[Any, ...]]:
         """Run one statement by itself and fetch all of its rows; Lost when the connection breaks.
 
-        A statement that fails raises the driver's own error, whose SQLSTATE tells what it was.
+        A statement that fails raises psycopg's own error with its SQLSTATE.
         """
         with self._watched():
             try:
@@ -151,17 +160,17 @@ class Link:
 
     @asynccontextmanager
     async def hurrying(self, seconds: float) -> AsyncIterator[None]:
-        """In this block no statement may take longer; Lost when it could not be left as it was entered."""
+        """Limit every statement in this block; Lost if the former limit could not be restored."""
         await self._limit(f"{max(int(seconds * 1_000), 1)}ms")
         try:
             yield
         finally:
             if not self.lost:
-                # The limit of the block holds for this one too, and must not stay on for an act.
+                # A limit that stayed would cut off the next termination.
                 await self._limit(_SETTINGS["statement_timeout"])
 
     async def lease(self, lease: Span) -> None:
-        """From now on, let the server end our session when we are silent for so long (from 14 on)."""
+        """Set the time without a statement after which the server ends our session (14 and later)."""
         try:
             await self._take_lease(lease)
         except psycopg.Error as error:
@@ -169,11 +178,12 @@ class Link:
             raise ServerError(message) from None
 
     async def close(self) -> None:
-        """Give the slot back."""
+        """Close the connection and free its slot."""
         await self._connection.close()
 
     def cut(self) -> None:
-        """Shut the socket down: a cancelled task would first wait for the frozen server to answer it."""
+        """Shut the socket down at once."""
+        # Cancelling the task instead would wait for the frozen server to answer the cancel request.
         if self._connection.closed:
             return
         with socket.socket(fileno=os.dup(self._connection.fileno())) as ours, suppress(OSError):
@@ -188,7 +198,7 @@ class Link:
             bite.cancel()
 
     async def _read(self, error: psycopg.Error) -> psycopg.Error | Lost:
-        """What an error means: that the connection is lost, which is closed then, or just what it says."""
+        """Return Lost, with the connection closed, if the error shows that; else the error itself."""
         if not is_lost(error, closed=self._connection.closed):
             return error
         await self.close()
@@ -198,45 +208,69 @@ class Link:
     async def _settle_in(self, lease: Span, *, writes: bool) -> None:
         ((pid,),) = await self.rows(_OWN_PID)
         if pid != self.pid:
-            # A pooler, which the preflight refuses: its sessions are lent to others, and stay as they were.
+            # A pooler, which the preflight refuses: its sessions are lent to others and must stay unchanged.
             return
         self._connection.prepare_threshold = _PREPARE_AT_ONCE
         await self.rows(_HABITS, ("off" if writes else "on",))
         await self._take_lease(lease)
 
     async def _limit(self, statement_timeout: str) -> None:
-        trouble = psycopg.Error()
-        for _ in range(_TRIES):
-            try:
-                await self.rows(_STATEMENT_TIMEOUT, (statement_timeout,))
-            except errors.QueryCanceled as cancelled:
-                # By the limit that is to be lifted, on a server that is short of breath. Where the slots are
-                # full a connection given up for that would be the last one.
-                trouble = cancelled
-            except psycopg.Error as error:
-                trouble = error
-                break
-            else:
-                return
-        await self.close()
-        message = f"the connection was given up, for its limits could not be set: {sentence(trouble)}"
-        raise Lost(message) from None
+        # The limit of the block cancels this statement too when the server is slow, and a number of tries can
+        # be used up at once. Where the slots are full a connection given up for that would be the last one.
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(errors.QueryCanceled),
+            wait=wait_random(0, _MAX_LIMIT_PAUSE),
+            stop=stop_after_delay(_WATCHDOG_SECONDS),
+            reraise=True,
+        )
+        try:
+            await attempts(self.rows, _STATEMENT_TIMEOUT, (statement_timeout,))
+        except psycopg.Error as error:
+            await self.close()
+            message = f"the connection was given up, for its limits could not be set: {sentence(error)}"
+            raise Lost(message) from None
 
     async def _take_lease(self, lease: Span) -> None:
         if self._connection.info.server_version >= _LEASE_SINCE:
-            # Without a lease it is 0, for the role may have been given a limit by ALTER ROLE.
+            # 0 without a lease: ALTER ROLE may have given the role a limit.
             await self.rows(_LEASE, (str(min(lease // 1_000, _LONGEST_LEASE_MS)),))
 
 
+async def reconnecting(
+    serve: Callable[[], Awaitable[None]],
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+    report: Callable[[BaseException | None, float], None],
+    stopped: Callable[[], bool],
+) -> None:
+    """Run `serve` until `stopped`; after a ServerError report it, back off and run it again."""
+
+    def report_retry(attempt: RetryCallState) -> None:
+        report(attempt.outcome.exception() if attempt.outcome else None, attempt.upcoming_sleep)
+
+    attempts = AsyncRetrying(
+        retry=retry_if_exception_type(ServerError),
+        # Jitter, so that the reapers of many servers behind one failed network do not return all at once.
+        wait=wait_exponential_jitter(initial=1, max=_MAX_BACKOFF_SECONDS, jitter=1),
+        sleep=sleep,
+        before_sleep=report_retry,
+        stop=lambda _: stopped(),
+        retry_error_callback=lambda _: None,
+    )
+    while not stopped():
+        # A fresh round after each connection that was of use: the backoff starts small again.
+        await attempts(serve)
+
+
 def name_of(dsn: str) -> str:
-    """What to call a server that the policy file does not name: its host and port."""
+    """The name of a server without one in the policy file: its host and port."""
     given = read(dsn)
     host = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or "localhost"
     return f"{host}:{given.get('port') or os.environ.get('PGPORT') or 5432}"
 
 
 def has_password(dsn: str) -> bool:
-    """Whether a connection string carries a secret."""
+    """Return True if a connection string contains a secret."""
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.Error:
@@ -247,7 +281,7 @@ def has_password(dsn: str) -> bool:
 def _conninfo(dsn: str, *, writes: bool = False, tuned: bool = True) -> str:
     given = read(dsn)
     if not (given.keys() & {"dbname", "service"} or os.environ.keys() & {"PGDATABASE", "PGSERVICE"}):
-        # libpq would take the role's name; this one is there, and is where replicas meet at the same lock.
+        # libpq would take the role's name. Replicas meet at the advisory lock of one database.
         dsn = make_conninfo(dsn, dbname=_MEETING_PLACE)
     chosen = {**_SETTINGS, **(_SOCKET if tuned else {}), **(_WRITING if writes else {})}
     ours = "".join(f" -c {name}={value}" for name, value in chosen.items())

@@ -7,7 +7,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGconn
 
-from reaper.postgres.tls import Way, cure
+from reaper.postgres.tls import NetworkPath, cure
 
 
 class ServerError(Exception):
@@ -102,7 +102,7 @@ async def _explained(error: psycopg.Error) -> ServerError:
             f"{said}; this is a pooler: connect to PostgreSQL itself, for the reaper must see real sessions"
         )
         return Refused(message)
-    what = await cure(said, Way.of(failed), _port(failed))
+    what = await cure(said, NetworkPath.of(failed), _port(failed))
     return Unreachable(f"{said}; {what}" if what else said)
 
 

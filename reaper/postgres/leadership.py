@@ -1,7 +1,7 @@
-"""Who acts at a server: the holder of an advisory lock, on the very connection that holds it.
+"""Leadership at a server: an advisory lock, held by the connection that terminates.
 
-That is the fencing: a reaper that has lost the lock has lost its connection, and cannot terminate anybody. A
-frozen one loses both when its lease runs out.
+This fences: a reaper that has lost the lock has lost its connection and cannot terminate any session. A frozen
+reaper loses both when its lease runs out.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import psycopg
 
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.time import Instant
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.sql import statement
 
@@ -22,16 +22,16 @@ _SPACE: Final = 0x7265_6170
 """`reap`, in the letters' own numbers."""
 
 
-class Office(IntEnum):
-    """What there is to lead: a rehearsal does not stand in the way of who acts."""
+class LeaderLock(IntEnum):
+    """Which lock to take: a dry run must not keep an enforcing reaper from leading."""
 
-    ACTING = 1
-    REHEARSING = 2
+    ENFORCING = 1
+    DRY_RUN = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds the lock instead of us."""
+    """The session that holds the lock instead of us."""
 
     pid: int
     role: str | None
@@ -40,7 +40,7 @@ class Holder:
     ours: bool
 
     def __str__(self) -> str:
-        """A sentence for people, and the cure when the holder is no reaper."""
+        """A sentence, with the fix if the holder is no reaper."""
         who = f"pid {self.pid}, role {self.role}, application {self.application!r}"
         if self.ours:
             return f"another reaper leads: {who}"
@@ -49,35 +49,36 @@ class Holder:
 
 
 class Leadership:
-    """Seeks an office at one server."""
+    """Tries to lead at one server."""
 
-    def __init__(self, link: Link, *, office: Office, role: str) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, *, office: LeaderLock, role: str) -> None:
+        self._connection = connection
         self._key = {"space": _SPACE, "key": int(office)}
         self._role = role
         self.at: Instant | None = None
-        """When the lead was last sought, by the server's clock."""
+        """The server's time at the last attempt."""
 
     async def seek(self) -> bool:
-        """Try to take office; to be asked again only while the answer is no, for locks pile up."""
+        """Try to take the lock; False if another session holds it."""
+        # A session may take the same lock several times: call this again only after False.
         try:
-            ((taken, self.at),) = await self._link.rows(_SEEK, self._key)
+            ((taken, self.at),) = await self._connection.rows(_SEEK, self._key)
         except psycopg.Error as error:
             message = f"could not seek the lead: {sentence(error)}"
             raise ServerError(message) from None
         return bool(taken)
 
     async def holder(self) -> Holder | None:
-        """Who leads now; nobody when the lock has just been let go."""
+        """The session that holds the lock now; None if it has just been released."""
         return next(iter(await self._held(here=True)), None)
 
     async def elsewhere(self) -> Holder | None:
-        """Another reaper that leads the same server through another database, where its lock is not ours."""
+        """Another reaper that leads this server by the lock of another database."""
         return next((holder for holder in await self._held(here=False) if holder.ours), None)
 
     async def _held(self, *, here: bool) -> list[Holder]:
         try:
-            rows = await self._link.rows(_LEADER, {**self._key, "here": here})
+            rows = await self._connection.rows(_LEADER, {**self._key, "here": here})
         except psycopg.Error:
             return []
         return [self._holder(*row) for row in rows]

@@ -22,7 +22,7 @@ from reaper.policy.session import (
 )
 from reaper.policy.time import SECOND, Instant, Span
 from reaper.policy.unmeant import unmeant_roles
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.preflight import Probe
 from reaper.postgres.query_text import QueryText
@@ -55,14 +55,14 @@ class Observer:
 
     def __init__(
         self,
-        link: Link,
+        connection: Connection,
         probe: Probe,
         *,
         server: str,
         query_text: QueryText = QueryText.NONE,
         one_by_one: float = _ONE_BY_ONE,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._probe = probe
         self._server = server
         self._query_text = query_text
@@ -127,7 +127,7 @@ class Observer:
             "one_by_one": self._one_by_one,
             "unmeant": list(self._whole.unmeant),
         }
-        rows = [ObservedRow._make(row) for row in await self._link.rows(_OBSERVE, params)]
+        rows = [ObservedRow._make(row) for row in await self._connection.rows(_OBSERVE, params)]
         return self._snapshot(rows, everybody=everybody)
 
     def _snapshot(self, rows: Sequence[ObservedRow], *, everybody: bool) -> Snapshot:
@@ -145,17 +145,17 @@ class Observer:
                 used=clients + (young or 0),
                 superuser_reserved=probe.superuser_reserved,
             ),
-            watcher=Watcher(pid=self._link.pid, role=probe.role, superuser=probe.superuser),
+            watcher=Watcher(pid=self._connection.pid, role=probe.role, superuser=probe.superuser),
             sessions=sessions,
             young=young,
             unreadable=len(rows) - len(sessions) if young is None else own.unreadable or 0,
         )
 
     async def _lock_holders(self) -> frozenset[int]:
-        return frozenset(pid for (pid,) in await self._link.rows(_ADVISORY_LOCKS) if pid is not None)
+        return frozenset(pid for (pid,) in await self._connection.rows(_ADVISORY_LOCKS) if pid is not None)
 
     async def _blockers(self) -> Mapping[int, frozenset[int]]:
-        return {waiter: frozenset(blockers) for waiter, blockers in await self._link.rows(_WAITERS)}
+        return {waiter: frozenset(blockers) for waiter, blockers in await self._connection.rows(_WAITERS)}
 
 
 class _WholeLooks:

@@ -12,10 +12,10 @@ from psycopg.sql import Identifier
 from reaper.policy.protections import BUILT_IN, DESCRIPTIONS
 from reaper.policy.rules import Rules
 from reaper.policy.time import Instant, Span, as_datetime, from_datetime, isoformat, words
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Refused, sentence
 from reaper.postgres.sql import statement
-from reaper.postgres.tls import VERIFY, Way
+from reaper.postgres.tls import VERIFY, NetworkPath
 
 
 class Level(StrEnum):
@@ -80,10 +80,10 @@ class Probe:
         return self.version // 10_000
 
 
-async def probe(link: Link) -> Probe:
+async def probe(connection: Connection) -> Probe:
     """Ask the server; a role that may not even ask is refused."""
     try:
-        row = (await link.rows(_PROBE))[0]
+        row = (await connection.rows(_PROBE))[0]
     except psycopg.Error as error:
         message = f"the server refuses the preflight: {sentence(error)}"
         raise Refused(message) from None
@@ -92,12 +92,14 @@ async def probe(link: Link) -> Probe:
     return Probe(version=version, standby=standby, started=started, **dict(zip(names, rest, strict=True)))
 
 
-def inspect(link: Link, seen: Probe, rules: Rules | None, *, dry_run: bool) -> tuple[Finding, ...]:
+def inspect(
+    connection: Connection, seen: Probe, rules: Rules | None, *, dry_run: bool
+) -> tuple[Finding, ...]:
     """Judge a probe for these rules."""
     acts = bool(rules and rules.enforcing) and not dry_run
     return (
-        _pooler(link, seen),
-        _way(link.way),
+        _pooler(connection, seen),
+        _way(connection.way),
         _version(seen),
         _visibility(seen),
         _rights(seen, acts=acts),
@@ -119,8 +121,8 @@ def refuse(findings: tuple[Finding, ...]) -> None:
         raise Refused(message)
 
 
-def _pooler(link: Link, seen: Probe) -> Finding:
-    if link.pid == seen.pid:
+def _pooler(connection: Connection, seen: Probe) -> Finding:
+    if connection.pid == seen.pid:
         return Finding(check="pooler", level=Level.FINE, finding="a direct connection to the server")
     return Finding(
         check="pooler",
@@ -130,7 +132,7 @@ def _pooler(link: Link, seen: Probe) -> Finding:
     )
 
 
-def _way(way: Way) -> Finding:
+def _way(way: NetworkPath) -> Finding:
     if exposed := way.exposed:
         return Finding(check="way", level=Level.WARNING, finding=exposed, mend=VERIFY)
     said = "the connection does not leave this host" if way.local else "nobody can stand in between"

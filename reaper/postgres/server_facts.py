@@ -14,7 +14,7 @@ from reaper.insight.advice.server_facts import (
     ServerFacts,
 )
 from reaper.policy.time import Instant
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.preflight import Probe
 from reaper.postgres.sql import statement
@@ -40,10 +40,10 @@ class _Row(NamedTuple):
     at: Instant | None
 
 
-async def read_ground(link: Link, probe: Probe) -> ServerFacts:
+async def read_ground(connection: Connection, probe: Probe) -> ServerFacts:
     """Ask for all of it at once; ServerError when the server does not tell. Raises Lost."""
     try:
-        rows = [_Row._make(row) for row in await link.rows(_GROUND)]
+        rows = [_Row._make(row) for row in await connection.rows(_GROUND)]
     except psycopg.Error as error:
         message = f"could not read the server's settings: {sentence(error)}"
         raise ServerError(message) from None

@@ -19,7 +19,7 @@ from reaper.policy.protections import NEEDS_LOCKS, SYNC_REPLICATION
 from reaper.policy.rules import Action
 from reaper.policy.session import ACTIVE, SessionId
 from reaper.policy.time import SECOND, Instant, Span, as_datetime
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Refused, ServerError, sentence
 from reaper.postgres.sql import statement
 
@@ -49,8 +49,8 @@ Settled = Sequence[tuple[Reap, Outcome]]
 class GuardedTerminator:
     """Terminates and cancels on the connection that observes."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def terminate(self, reap: Reap, *, answered_at: Instant) -> Outcome:
         """Check the session again and signal it; SIGNALLED has still to be confirmed.
@@ -58,12 +58,12 @@ class GuardedTerminator:
         `answered_at` is the time of the server's last answer by its own clock. An error is an outcome, never
         a reason to try again: the server may have acted before the answer was lost.
         """
-        if self._link.lost:
+        if self._connection.lost:
             return Outcome(result=Result.WITHDRAWN, detail="the connection was lost before")
         try:
             if changed := await self._changed(reap):
                 return await self._missed(reap, changed)
-            rows = await self._link.rows(GUARDS[reap.action], guard_parameters(reap, answered_at))
+            rows = await self._connection.rows(GUARDS[reap.action], guard_parameters(reap, answered_at))
             if not rows:
                 return await self._missed(reap, "it changed before the act")
         except (ServerError, psycopg.Error) as error:
@@ -112,7 +112,7 @@ class GuardedTerminator:
         yield [(reap, Outcome(result=Result.SIGNALLED, detail=detail)) for reap in waiting.values()]
 
     async def _holds(self, query: str, reap: Reap) -> bool:
-        ((holds,),) = await self._link.rows(query, {"pid": reap.session.id.pid})
+        ((holds,),) = await self._connection.rows(query, {"pid": reap.session.id.pid})
         return bool(holds)
 
     async def _missed(self, reap: Reap, changed: str) -> Outcome:
@@ -124,7 +124,7 @@ class GuardedTerminator:
 
     async def _present(self, reaps: Sequence[Reap]) -> tuple[AbstractSet[SessionId], Instant]:
         """The sessions of these that are still there, and the time of that answer."""
-        rows = await self._link.rows(_STILL_THERE, {"pids": [reap.session.id.pid for reap in reaps]})
+        rows = await self._connection.rows(_STILL_THERE, {"pids": [reap.session.id.pid for reap in reaps]})
         if any(pid is not None and began is None for pid, began, _ in rows):
             # A row that hides its start must not pass for a session that has exited.
             message = "the reaper may no longer see whether it is there: it has lost pg_read_all_stats"
@@ -136,7 +136,9 @@ class GuardedTerminator:
         cancelled = [reap for reap in reaps if reap.action is Action.CANCEL]
         if not cancelled:
             return frozenset()
-        rows = await self._link.rows(_STILL_ACTIVE, {"pids": [reap.session.id.pid for reap in cancelled]})
+        rows = await self._connection.rows(
+            _STILL_ACTIVE, {"pids": [reap.session.id.pid for reap in cancelled]}
+        )
         running = {SessionId(pid, began): (state, query_start) for pid, began, state, query_start in rows}
         return {
             reap.session.id

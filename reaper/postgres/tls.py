@@ -23,7 +23,7 @@ VERIFY: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class NetworkPath:
     """How a connection reaches its server."""
 
     host: str
@@ -91,7 +91,7 @@ _CURES: Final = (
 _ALERTS_ABOUT_OURS: Final = ("alert unknown ca", "alert certificate expired", "alert bad certificate")
 
 
-async def cure(said: str, way: Way, port: int) -> str | None:
+async def cure(said: str, way: NetworkPath, port: int) -> str | None:
     """What to do about a connection that failed with these words of libpq's, if it is about TLS."""
     if "certificate verify failed" in said:
         return await _why_not_accepted(way, port)
@@ -100,7 +100,7 @@ async def cure(said: str, way: Way, port: int) -> str | None:
     return next((what for words, what in _CURES if words in said), None)
 
 
-async def _why_not_accepted(way: Way, port: int) -> str:
+async def _why_not_accepted(way: NetworkPath, port: int) -> str:
     root = way.options.get("sslrootcert") or _DEFAULT_ROOT
     refusal = await _refusal(way, port, root)
     if refusal is None:
@@ -114,7 +114,7 @@ async def _why_not_accepted(way: Way, port: int) -> str:
     return f"{refusal.verify_message}: {what}"
 
 
-async def _refusal(way: Way, port: int, root: str) -> ssl.SSLCertVerificationError | None:
+async def _refusal(way: NetworkPath, port: int, root: str) -> ssl.SSLCertVerificationError | None:
     """Shake hands once more, for libpq does not tell what it has against a certificate."""
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):

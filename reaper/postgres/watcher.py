@@ -1,4 +1,4 @@
-"""Looking at single sessions again: those that a rehearsal took, and whoever came after a termination."""
+"""Single sessions after a dry run or a termination, and the server's own counts of terminations."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import psycopg
 from reaper.insight.dryrun.outcomes import Standing
 from reaper.policy.session import Identity, SessionId
 from reaper.policy.time import Instant, as_datetime
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.sql import statement
 
 _WATCHED: Final = statement("watched")
@@ -19,30 +19,30 @@ _MOST_NEWCOMERS: Final = 1_000
 
 
 class Seen(NamedTuple):
-    """How sessions stood at one moment: None has gone; of whom nothing may be read nothing is said."""
+    """The state of sessions at one moment: None has exited; hidden sessions are missing."""
 
     at: Instant
     sessions: dict[SessionId, Standing | None]
 
 
 class Newcomer(NamedTuple):
-    """A session that has come lately."""
+    """A session that has connected recently."""
 
     began: Instant
     identity: Identity
 
 
-class Onlooker:
-    """Asks one small statement, on the connection that observes."""
+class SessionWatcher:
+    """Reads single sessions on the connection that observes."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def look(self, ids: Collection[SessionId]) -> Seen | None:
-        """How these stand; nothing when the server does not say. Raises Lost."""
+        """The state of these sessions; None if the statement failed. Raises Lost."""
         params = {"pids": [one.pid for one in ids], "one_by_one": _ONE_BY_ONE}
         try:
-            rows = await self._link.rows(_WATCHED, params)
+            rows = await self._connection.rows(_WATCHED, params)
         except psycopg.Error:
             return None
         hidden = {pid for pid, there, began, *_ in rows if there is not None and began is None}
@@ -53,10 +53,7 @@ class Onlooker:
         return Seen(at=rows[0][-1], sessions=found) if rows else None
 
     async def newcomers(self, roles: Collection[str], since: Instant) -> list[Newcomer] | None:
-        """The newest sessions of these roles that came since then; nothing when the server does not say.
-
-        Raises Lost.
-        """
+        """The newest sessions of these roles since then; None if the statement failed. Raises Lost."""
         params = {
             "since": as_datetime(since),
             "roles": list(roles),
@@ -64,7 +61,7 @@ class Onlooker:
             "most": _MOST_NEWCOMERS,
         }
         try:
-            rows = await self._link.rows(_NEWCOMERS, params)
+            rows = await self._connection.rows(_NEWCOMERS, params)
         except psycopg.Error:
             return None
         return [Newcomer(began, Identity(*names)) for began, *names in rows]
@@ -75,23 +72,23 @@ _COUNTERS: Final = statement("counters")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """What the server has counted by now, in all databases together."""
+    """The sums of the server's counters over all databases."""
 
     at: Instant
     started: Instant
-    """When the server was started; a crash forgets what was counted before."""
+    """When the server was started; a crash resets the counters."""
     databases: int
-    """With a database its count goes away."""
+    """Dropping a database drops its count."""
     terminations: int | None
     """Not counted before 14."""
     reset: Instant | None
     """When a count was last set to zero."""
 
 
-async def read_counters(link: Link) -> Counters | None:
-    """What the server has counted; nothing when it does not tell. Raises Lost."""
+async def read_counters(connection: Connection) -> Counters | None:
+    """The server's counters; None if they cannot be read. Raises Lost."""
     try:
-        ((at, started, databases, terminations, reset),) = await link.rows(_COUNTERS)
+        ((at, started, databases, terminations, reset),) = await connection.rows(_COUNTERS)
     except psycopg.Error:
         return None
     return Counters(at=at, started=started, databases=databases, terminations=terminations, reset=reset)

@@ -11,14 +11,14 @@ from reaper.audit.ledger import Author, Ledger
 from reaper.config import Server, Settings
 from reaper.policy.rules import Rules
 from reaper.policy.time import SECOND, Span
-from reaper.postgres.connection import Link
-from reaper.postgres.leadership import Office
+from reaper.postgres.connection import Connection
+from reaper.postgres.leadership import LeaderLock
 from reaper.postgres.observer import Observer
 from reaper.postgres.preflight import Finding, Probe, inspect, probe, refuse
 from reaper.postgres.query_text import QueryText
 from reaper.postgres.terminator import DryRunTerminator, GuardedTerminator
 from reaper.service.clock import ClockWatch
-from reaper.service.cycle import Hands, Station
+from reaper.service.cycle import CycleContext, Terminators
 
 _FORESIGHT_INTERVALS: Final = 2
 _LEASE_INTERVALS: Final = 3
@@ -39,7 +39,7 @@ class RunOptions:
 class OpenConnection:
     """A connection that was looked at."""
 
-    link: Link
+    link: Connection
     probe: Probe
     findings: tuple[Finding, ...]
     observer: Observer
@@ -50,7 +50,7 @@ async def opened(
     server: Server, rules: Rules | None, options: RunOptions, *, lease: Span | None = None
 ) -> AsyncIterator[OpenConnection]:
     """Connect, probe and judge; the caller decides what a refusal means."""
-    link = await Link.open(server.dsn, lease=lease, tuned=options.tuned)
+    link = await Connection.open(server.dsn, lease=lease, tuned=options.tuned)
     try:
         seen = await probe(link)
         yield OpenConnection(
@@ -79,13 +79,15 @@ def station(
     *,
     clock: ClockWatch,
     ahead: Span | None = None,
-) -> Station:
+) -> CycleContext:
     """Take post, or raise Refused with what has to be mended first."""
     refuse(at.findings)
-    rehearsal = DryRunTerminator()
-    return Station(
+    dry_run = DryRunTerminator()
+    return CycleContext(
         observer=at.observer,
-        hands=Hands(enforce=rehearsal if options.dry_run else GuardedTerminator(at.link), rehearse=rehearsal),
+        terminators=Terminators(
+            enforce=dry_run if options.dry_run else GuardedTerminator(at.link), dry_run=dry_run
+        ),
         ledger=ledger,
         author=Author(
             version=__version__,
@@ -110,6 +112,6 @@ def lease_duration(settings: Settings) -> Span:
     return Span(max(_LEASE_INTERVALS * settings.interval, _SHORTEST_LEASE))
 
 
-def office_of(options: RunOptions) -> Office:
+def office_of(options: RunOptions) -> LeaderLock:
     """What to lead: a rehearsal has a lead of its own, and does not stand in the way of who acts."""
-    return Office.REHEARSING if options.dry_run else Office.ACTING
+    return LeaderLock.DRY_RUN if options.dry_run else LeaderLock.ENFORCING

@@ -7,7 +7,7 @@ from typing import Final
 from reaper.audit.ledger import Author, Ledger, Tallied
 from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Server
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.errors import ServerError
 from reaper.postgres.watcher import Counters, read_counters
 
@@ -16,7 +16,7 @@ _DAILY: Final = 86_400
 
 async def count_at(server: Server) -> Counters:
     """Ask a server what it has counted by now, and nothing else."""
-    link = await Link.open(server.dsn)
+    link = await Connection.open(server.dsn)
     try:
         counters = await read_counters(link)
     finally:
@@ -30,7 +30,7 @@ async def count_at(server: Server) -> Counters:
 class Account:
     """The count of one server, for as long as one connection lasts."""
 
-    def __init__(self, link: Link, author: Author, ledger: Ledger) -> None:
+    def __init__(self, link: Connection, author: Author, ledger: Ledger) -> None:
         self._link = link
         self._author = author
         self._ledger = ledger

@@ -17,14 +17,14 @@ from reaper.service.clock import ClockWatch
 
 
 class Observing(Protocol):
-    """Looks at a server."""
+    """Takes snapshots of a server."""
 
     async def observe(self, rules: Rules, *, ahead: Span | None = None) -> Snapshot:
-        """Take a snapshot, with the facts that these rules need; `ahead` lets it leave out the young."""
+        """Take a snapshot, with the facts that these rules need; `ahead` allows a prefilter."""
 
 
 class Terminating(Protocol):
-    """Acts on a server, or only says that it would."""
+    """Terminates sessions, or in a dry run only returns what it would do."""
 
     async def terminate(self, reap: Reap, *, answered_at: Instant) -> Outcome:
         """Check the session again and signal it, soon after the server's last answer."""
@@ -34,50 +34,50 @@ class Terminating(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hands:
-    """Who acts for each mode: under --dry-run both only rehearse, and all else stays the same."""
+class Terminators:
+    """The terminator for each mode; with --dry-run both are dry-run terminators and nothing else differs."""
 
     enforce: Terminating
-    rehearse: Terminating
+    dry_run: Terminating
 
     def of(self, reap: Reap) -> Terminating:
-        """Who is in charge of this reap."""
-        return self.enforce if reap.mode is Mode.ENFORCE else self.rehearse
+        """The terminator for this policy's mode."""
+        return self.enforce if reap.mode is Mode.ENFORCE else self.dry_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cycle:
-    """What a cycle saw, decided and did."""
+    """The snapshot, the plan and the outcomes of one cycle."""
 
     name: str
     snapshot: Snapshot
     plan: Plan
     settled: tuple[tuple[Reap, Outcome], ...]
     rehearsed: tuple[tuple[str, Reap], ...] = ()
-    """Whom it would have acted on, by the intents' ids."""
+    """Dry-run intents, each with its id."""
     memory: Memory
-    """What it was judged with."""
+    """The memory that the plan was decided with."""
     clock_step: Span | None = None
     audit_log_failed: AuditLogFailed | None = None
 
     @property
     def results(self) -> Counter[Result]:
-        """How often each outcome came about."""
+        """How often each outcome occurred."""
         return Counter(outcome.result for _, outcome in self.settled)
 
     @property
     def remembered(self) -> Memory:
-        """What the next cycle is to know."""
+        """The memory for the next cycle."""
         return self.memory.after(self.snapshot, self.settled, self.plan.brakes)
 
     @property
     def new_brakes(self) -> tuple[BrakeTrip, ...]:
-        """The brakes that have tripped now, and not already in the cycle before."""
+        """The safety limits that were exceeded in this cycle and not in the one before."""
         return new_brakes(self.plan, self.memory)
 
     @property
     def left_undone(self) -> bool:
-        """Whether something that was due was not done: a brake, a refusal, an uncertain end."""
+        """Return True if anything due was not done: a safety limit, a denial, an unknown outcome."""
         return (
             bool(self.plan.brakes)
             or bool(self.audit_log_failed)
@@ -89,81 +89,81 @@ _UNDONE: Final = {Result.SIGNALLED, Result.DENIED, Result.UNKNOWN, Result.WITHDR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Station:
-    """What a cycle works with at one server, for as long as one connection lasts."""
+class CycleContext:
+    """Everything a cycle needs at one server, for the lifetime of one connection."""
 
     observer: Observing
-    hands: Hands
+    terminators: Terminators
     ledger: Ledger
     author: Author
     clock: ClockWatch
     ahead: Span | None = None
-    """Whoever can fall due within this time is looked at in each cycle; None is everybody."""
+    """The snapshot holds every session that can fall due within this time; None: all sessions."""
 
 
 async def run_cycle(
-    station: Station, name: str, *, rules: Rules, memory: Memory, stopping: Callable[[], bool]
+    context: CycleContext, name: str, *, rules: Rules, memory: Memory, stopping: Callable[[], bool]
 ) -> Cycle:
-    """Go once through the five steps; AuditLogFailed is raised before the first signal or not at all."""
-    station.clock.begin()
-    snapshot = await station.observer.observe(rules, ahead=station.ahead)
-    clock_step = station.clock.step(snapshot.at)
+    """Run the five steps once; AuditLogFailed is raised before the first signal or not at all."""
+    context.clock.begin()
+    snapshot = await context.observer.observe(rules, ahead=context.ahead)
+    clock_step = context.clock.step(snapshot.at)
     if clock_step is not None:
-        memory = Memory()  # everybody is seen for the first time
-    if station.clock.counted_from is not None:
-        snapshot = snapshot.counted_from(station.clock.counted_from)
+        memory = Memory()  # ages are unreliable: every session counts as seen for the first time
+    if context.clock.counted_from is not None:
+        snapshot = snapshot.counted_from(context.clock.counted_from)
     plan = decide(snapshot=snapshot, rules=rules, memory=memory)
-    station.ledger.log_safety_limit(station.author, name, snapshot, new_brakes(plan, memory))
-    intents = station.ledger.intend(station.author, name, snapshot, (*plan.reaps, *plan.rehearsals))
-    book = await _carry_out(intents, station, stopping, answered_at=snapshot.at)
+    context.ledger.log_safety_limit(context.author, name, snapshot, new_brakes(plan, memory))
+    intents = context.ledger.intend(context.author, name, snapshot, (*plan.reaps, *plan.rehearsals))
+    outcomes = await _carry_out(intents, context, stopping, answered_at=snapshot.at)
     return Cycle(
         name=name,
         snapshot=snapshot,
         plan=plan,
-        settled=tuple(book.settled),
-        rehearsed=tuple(book.rehearsed),
+        settled=tuple(outcomes.settled),
+        rehearsed=tuple(outcomes.dry_runs),
         memory=memory,
         clock_step=clock_step,
-        audit_log_failed=book.failure,
+        audit_log_failed=outcomes.failure,
     )
 
 
 def new_brakes(plan: Plan, memory: Memory) -> tuple[BrakeTrip, ...]:
-    """Those of policies whose brake did not hold already."""
+    """The safety limits that were not already exceeded in the cycle before."""
     return tuple(trip for trip in plan.brakes if trip.policy.name not in memory.braked)
 
 
 async def _carry_out(
-    intents: Sequence[Intent], station: Station, stopping: Callable[[], bool], *, answered_at: Instant
-) -> "_Book":
+    intents: Sequence[Intent], context: CycleContext, stopping: Callable[[], bool], *, answered_at: Instant
+) -> "_Outcomes":
     """Terminate one session after the other, then confirm; each outcome is logged as soon as it is known."""
-    book = _Book(station.ledger)
+    outcomes = _Outcomes(context.ledger)
     sent: dict[SessionId, tuple[Intent, Outcome]] = {}
     for intent in intents:
         reap = intent.reap
         # Checked before each: a stop or a full disk must not wait for the rest of the plan.
-        outcome = _STOPPING if stopping() else book.veto
+        outcome = _STOPPING if stopping() else outcomes.veto
         if outcome is None:
-            outcome = await station.hands.of(reap).terminate(reap, answered_at=answered_at)
+            outcome = await context.terminators.of(reap).terminate(reap, answered_at=answered_at)
         answered_at = max(answered_at, outcome.at or answered_at)
         if outcome.result is Result.SIGNALLED:
             sent[reap.session.id] = intent, outcome
         else:
-            book.settle([(intent, outcome)])
-    async for ends in station.hands.enforce.confirm([intent.reap for intent, _ in sent.values()]):
-        told = [(*sent[reap.session.id], end) for reap, end in ends]
-        book.settle([(intent, replace(end, act=signal.act)) for intent, signal, end in told])
-    book.flush()
-    return book
+            outcomes.settle([(intent, outcome)])
+    async for ends in context.terminators.enforce.confirm([intent.reap for intent, _ in sent.values()]):
+        ended = [(*sent[reap.session.id], end) for reap, end in ends]
+        outcomes.settle([(intent, replace(end, act=signal.act)) for intent, signal, end in ended])
+    outcomes.flush()
+    return outcomes
 
 
-class _Book:
-    """The outcomes of a cycle; once one cannot be written, nobody else is touched."""
+class _Outcomes:
+    """The outcomes of a cycle; after one that cannot be written, no other session is terminated."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.settled: list[tuple[Reap, Outcome]] = []
-        self.rehearsed: list[tuple[str, Reap]] = []
+        self.dry_runs: list[tuple[str, Reap]] = []
         self.failure: AuditLogFailed | None = None
 
     @property
@@ -174,7 +174,7 @@ class _Book:
         if not ends:
             return
         self.settled += [(intent.reap, outcome) for intent, outcome in ends]
-        self.rehearsed += [(each.id, each.reap) for each, end in ends if end.result is Result.REHEARSED]
+        self.dry_runs += [(each.id, each.reap) for each, end in ends if end.result is Result.REHEARSED]
         self._try(lambda: self._ledger.log_outcomes(ends))
 
     def flush(self) -> None:

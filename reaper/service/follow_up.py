@@ -27,7 +27,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.plan import Plan, Refilling, Result, Spared
 from reaper.policy.session import SessionId
 from reaper.policy.time import SECOND, Instant, Span
-from reaper.postgres.watcher import Onlooker, Seen
+from reaper.postgres.watcher import Seen, SessionWatcher
 from reaper.service.cycle import Cycle
 from reaper.service.refills import RefillDetector
 
@@ -306,7 +306,7 @@ class FollowUp:
         """What the next cycle has to know of it."""
         return memory.leaving_alone(self.refills.left_alone)
 
-    async def cycled(self, cycle: Cycle, onlooker: Onlooker, author: Author, *, interval: Span) -> News:
+    async def cycled(self, cycle: Cycle, onlooker: SessionWatcher, author: Author, *, interval: Span) -> News:
         """Look; raises Lost. Nobody rehearsed and nobody ended lately: nothing to look at."""
         left_alone = await self.refills.cycled(cycle, onlooker)
         held = self.holdings.cycled(cycle.plan, rules=author.rules, dry_run=author.dry_run)

@@ -11,14 +11,13 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Final, Protocol
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
-
 from reaper.config import Server
 from reaper.history.write import HistoryFailed, HistoryOptions, HistoryWriter
 from reaper.insight.recorded import CycleMark
 from reaper.policy.plan import Spared
 from reaper.policy.session import Session
 from reaper.policy.time import SECOND, Span, seconds
+from reaper.postgres.connection import reconnecting
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.observer import Observer, ObservingFailed
 from reaper.postgres.preflight import refuse
@@ -172,7 +171,6 @@ def _candidates(cycle: Cycle) -> tuple[Session, ...]:
     return tuple({**reaped, **skipped}.values())
 
 
-_MAX_RETRY: Final = 60.0
 _LEASE_SNAPSHOTS: Final = 3
 _MIN_LEASE: Final = Span(60 * SECOND)
 _MISLEADING: Final = {"pooler", "visibility", "version"}
@@ -192,17 +190,13 @@ class HistoryLoop:
 
     async def run(self) -> None:
         """Connect, record, and connect again when the connection is lost."""
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(ServerError),
-            wait=wait_exponential_jitter(initial=1, max=_MAX_RETRY, jitter=1),
-            sleep=lambda delay: pause(delay, self._stop),
-            before_sleep=self._report_unreachable,
-            stop=lambda _: self._stop.is_set(),
-            retry_error_callback=lambda _: None,
-        )
         try:
-            while not self._stop.is_set():
-                await attempts(self._record)
+            await reconnecting(
+                self._record,
+                sleep=lambda delay: pause(delay, self._stop),
+                report=self._report_unreachable,
+                stopped=self._stop.is_set,
+            )
         finally:
             await self._recorder.end()
 
@@ -229,9 +223,8 @@ class HistoryLoop:
         """Report that snapshots are written again."""
         self._log.info(events.HISTORY_RESUMED)
 
-    def _report_unreachable(self, attempt: RetryCallState) -> None:
-        error = attempt.outcome.exception() if attempt.outcome else None
+    def _report_unreachable(self, error: BaseException | None, delay: float) -> None:
         event = events.SERVER_DENIED if isinstance(error, Refused) else events.SERVER_UNREACHABLE
         if str(error) != self._last_trouble:
             self._last_trouble = str(error)
-            self._log.error(event, why=str(error), retry=f"in {attempt.upcoming_sleep:.1f}s")
+            self._log.error(event, why=str(error), retry=f"in {delay:.1f}s")

@@ -7,8 +7,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
-
 from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Server, Settings
@@ -18,10 +16,11 @@ from reaper.policy.memory import Memory
 from reaper.policy.plan import Result, Spared
 from reaper.policy.rules import Rules
 from reaper.policy.time import Span, seconds
+from reaper.postgres.connection import reconnecting
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.leadership import Leadership
 from reaper.postgres.observer import ObservingFailed
-from reaper.postgres.watcher import Onlooker
+from reaper.postgres.watcher import SessionWatcher
 from reaper.service.clock import ClockWatch
 from reaper.service.connection import (
     OpenConnection,
@@ -34,7 +33,7 @@ from reaper.service.connection import (
     station,
 )
 from reaper.service.counters import Account
-from reaper.service.cycle import Cycle, Station, run_cycle
+from reaper.service.cycle import Cycle, CycleContext, run_cycle
 from reaper.service.follow_up import FollowUp
 from reaper.service.history import HistoryRecorder
 from reaper.service.on_demand import OnDemandSnapshot
@@ -42,7 +41,6 @@ from reaper.service.pause import Flag, pause, run_unless
 from reaper.service.reporter import Reporter
 from reaper.service.status import ServerStatus, State
 
-_MAX_BACKOFF_SECONDS: Final = 60.0
 _AFTER_DEADLINE_SECONDS: Final = 0.002
 _STANDBY_TRIES_PER_INTERVAL: Final = 5
 _STANDBY_SECONDS: Final = 2.0
@@ -94,19 +92,11 @@ class ServerLoop:
 
     async def run(self) -> None:
         """Connect and run cycles; connect again after the server was lost."""
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(ServerError),
-            wait=wait_exponential_jitter(initial=1, max=_MAX_BACKOFF_SECONDS, jitter=1),
-            sleep=self._wait,
-            before_sleep=self._report_retry,
-            stop=lambda _: self.stop.is_set(),
-            retry_error_callback=lambda _: None,
-        )
         try:
             await pause(self._delay, self.stop)
-            while not self.stop.is_set():
-                # A fresh round after each connection that was of use: the backoff starts small again.
-                await attempts(self._serve)
+            await reconnecting(
+                self._serve, sleep=self._wait, report=self._report_retry, stopped=self.stop.is_set
+            )
         finally:
             self._reporter.fated(self._follow_up.watch.end())
             if self._recorder:
@@ -171,7 +161,7 @@ class ServerLoop:
         memory = Memory()
         rules, post = await self._refresh(at)
         account = Account(at.link, post.author, post.ledger)
-        onlooker = Onlooker(at.link)
+        onlooker = SessionWatcher(at.link)
         await account.note()
         if self._recorder:
             await self._recorder.record_first(at)
@@ -202,13 +192,13 @@ class ServerLoop:
             await self._recorder.record_last(at)
         await account.note_last()
 
-    async def _refresh(self, at: OpenConnection) -> tuple[Rules, Station]:
+    async def _refresh(self, at: OpenConnection) -> tuple[Rules, CycleContext]:
         """Read rules and rights again, and set the lease for the current interval."""
         rules = self._rules
         await at.link.lease(lease_duration(self._context.settings()))
         return rules, self._station(await inspect_again(at, rules, self._context.options), rules)
 
-    async def _cycle(self, post: Station, rules: Rules, memory: Memory) -> Cycle:
+    async def _cycle(self, post: CycleContext, rules: Rules, memory: Memory) -> Cycle:
         started = time.monotonic()
         name = str(self._cycles + 1)
         cycle = await run_cycle(
@@ -237,13 +227,13 @@ class ServerLoop:
         await self._recorder.record(at, room=rest)
         return rest - (time.monotonic() - started)
 
-    async def _follow(self, cycle: Cycle, post: Station, onlooker: Onlooker) -> None:
+    async def _follow(self, cycle: Cycle, post: CycleContext, onlooker: SessionWatcher) -> None:
         interval = self._context.settings().interval
         news = await self._follow_up.cycled(cycle, onlooker, post.author, interval=interval)
         self._reporter.fated(news.fated)
         self._reporter.leaves_alone(news.left_alone)
 
-    def _station(self, at: OpenConnection, rules: Rules) -> Station:
+    def _station(self, at: OpenConnection, rules: Rules) -> CycleContext:
         self._reporter.judges_by(rules)
         common = self._context
         ahead = lookahead(common.settings())
@@ -268,9 +258,8 @@ class ServerLoop:
         await pause(delay, self.stop, self.wake)
         self.wake.clear()
 
-    def _report_retry(self, attempt: RetryCallState) -> None:
-        error = attempt.outcome.exception() if attempt.outcome else None
-        self._report_lost(error, f"in {attempt.upcoming_sleep:.1f}s")
+    def _report_retry(self, error: BaseException | None, delay: float) -> None:
+        self._report_lost(error, f"in {delay:.1f}s")
 
     def _report_lost(self, error: BaseException | None, retry: str) -> None:
         refused = isinstance(error, Refused)

@@ -16,10 +16,9 @@ from pathlib import Path
 from socket import gethostname
 from typing import Final, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
-
 from reaper.audit.tail import Marks, Piece, Tail, columns
 from reaper.postgres.audit_table import RecordTable, target_of
+from reaper.postgres.connection import reconnecting
 from reaper.postgres.errors import Refused, ServerError
 from reaper.service.pause import Flag, pause
 from reaper.telemetry import events
@@ -135,7 +134,6 @@ _QUIET_SECONDS: Final = 30.0
 _MOST_ROWS: Final = 50
 """In one statement: to put so many into its form takes the loop a millisecond."""
 
-_LONGEST_BACKOFF: Final = 60.0
 _LAST_SECONDS: Final = 2.0
 """For so long the rest is carried there at the end."""
 
@@ -202,17 +200,12 @@ class Shipper:
         await self._close()
 
     async def _work(self) -> None:
-        attempts = AsyncRetrying(
-            retry=retry_if_exception_type(ServerError),
-            wait=wait_exponential_jitter(initial=1, max=_LONGEST_BACKOFF, jitter=1),
+        await reconnecting(
+            self._serve,
             sleep=lambda delay: pause(delay, self._ending),
-            before_sleep=self._failed,
-            stop=lambda _: self._ending.is_set(),
-            retry_error_callback=lambda _: None,
+            report=lambda error, _: self._away(error),
+            stopped=self._ending.is_set,
         )
-        while not self._ending.is_set():
-            # A fresh round after each connection that served: the back-off starts small again.
-            await attempts(self._serve)
 
     async def _serve(self) -> None:
         self._served = False
@@ -304,9 +297,6 @@ class Shipper:
         if self._state != _WORKING:
             self._log.info(events.AUDIT_TABLE_REACHED, at=table.where, bytes_waiting=self._gauges.waiting)
         self._state, self._why = _WORKING, ""
-
-    def _failed(self, attempt: RetryCallState) -> None:
-        self._away(attempt.outcome.exception() if attempt.outcome else None)
 
     def _away(self, error: BaseException | None) -> None:
         """Told when it begins, and when it becomes another trouble; it may last for days."""

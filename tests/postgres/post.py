@@ -17,7 +17,7 @@ from reaper.policy.session import SessionId
 from reaper.policy.time import Instant
 from reaper.postgres.terminator import DryRunTerminator, GuardedTerminator
 from reaper.service.clock import ClockWatch
-from reaper.service.cycle import Cycle, Hands, Station, Terminating, run_cycle
+from reaper.service.cycle import Cycle, CycleContext, Terminating, Terminators, run_cycle
 
 from .clients import Client
 from .reaping import identity
@@ -41,9 +41,9 @@ class Post:
     def cycle(self, *policies: Policy, stopping: Callable[[], bool] = lambda: False) -> Cycle:
         """One cycle with what the cycles before have left."""
         self._cycles += 1
-        station = Station(
+        station = CycleContext(
             observer=self.stage.reaper.observer,
-            hands=Hands(enforce=self.enforce, rehearse=DryRunTerminator()),
+            terminators=Terminators(enforce=self.enforce, dry_run=DryRunTerminator()),
             ledger=self.ledger,
             author=AUTHOR,
             clock=self.clock,

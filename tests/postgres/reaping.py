@@ -14,7 +14,7 @@ from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.selector import NO_KEYS, Glob, Selector
 from reaper.policy.session import ACTIVE, IDLE, Session, SessionId, Snapshot
 from reaper.policy.time import Instant, Span, from_datetime
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.observer import Observer
 from reaper.postgres.preflight import Probe, probe
 from reaper.postgres.query_text import QueryText
@@ -45,7 +45,7 @@ class Reaper:
     ) -> None:
         self._runner = asyncio.Runner()
         try:
-            self.link: Link = self.do(Link.open(dsn, lease=lease, tuned=tuned))
+            self.link: Connection = self.do(Connection.open(dsn, lease=lease, tuned=tuned))
             self.probe: Probe = self.do(probe(self.link))
         except BaseException:
             self._runner.close()

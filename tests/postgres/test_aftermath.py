@@ -17,7 +17,7 @@ from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.observer import Observer
-from reaper.postgres.watcher import Onlooker
+from reaper.postgres.watcher import SessionWatcher
 from reaper.service.cycle import Cycle
 from reaper.service.follow_up import FollowUp, News, OutcomeStore, Watch
 
@@ -38,7 +38,7 @@ class Watching:
         self.stage = stage
         self.trials = OutcomeStore()
         self.after = FollowUp("test", self.post.ledger, self.trials)
-        self.onlooker = Onlooker(stage.reaper.link)
+        self.onlooker = SessionWatcher(stage.reaper.link)
         self.author = AUTHOR
 
     def sight(self) -> None:
@@ -199,7 +199,7 @@ def test_of_whom_the_reaper_may_see_nothing_nothing_is_said(
     blind = stage.open_reaper(stage.sandbox.role("blind"))
     (session_id,) = {was.id for was in watching.post.memory.rehearsed}
 
-    seen = blind.do(Onlooker(blind.link).look([session_id]))
+    seen = blind.do(SessionWatcher(blind.link).look([session_id]))
 
     assert seen
     assert seen.sessions == {}
@@ -284,8 +284,8 @@ def test_at_the_end_who_was_not_used_is_told_as_unused_for_as_long_as_it_was_wat
 
 def test_as_long_as_nobody_is_watched_nothing_is_asked(watching: Watching, dry: Policy, stage: Stage) -> None:
     stage.open()
-    closed = Onlooker(stage.open_reaper().link)
-    stage.reaper.do(closed._link.close())
+    closed = SessionWatcher(stage.open_reaper().link)
+    stage.reaper.do(closed._connection.close())
     watching.onlooker = closed
 
     assert watching.cycle(replace(dry, mode=Mode.DISABLED)) == News([], [])

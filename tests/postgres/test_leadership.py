@@ -11,9 +11,9 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.time import SECOND, Span
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Lost, Refused, ServerError
-from reaper.postgres.leadership import Leadership, Office
+from reaper.postgres.leadership import LeaderLock, Leadership
 from reaper.postgres.preflight import inspect, probe, refuse
 
 from .clients import Clients
@@ -28,7 +28,7 @@ _SPACE = 0x7265_6170
 class Candidate:
     """A reaper that seeks the lead."""
 
-    def __init__(self, link: Link, office: Office, role: str) -> None:
+    def __init__(self, link: Connection, office: LeaderLock, role: str) -> None:
         self.link = link
         self.leadership = Leadership(link, office=office, role=role)
 
@@ -48,7 +48,7 @@ class Election:
 
     async def candidate(
         self,
-        office: Office = Office.ACTING,
+        office: LeaderLock = LeaderLock.ENFORCING,
         *,
         role: Role | None = None,
         dbname: str | None = None,
@@ -56,7 +56,7 @@ class Election:
     ) -> Candidate:
         chosen = role or self.role
         dsn = make_conninfo(chosen.dsn, **({"dbname": dbname} if dbname else {}))
-        link = await Link.open(dsn, lease=lease)
+        link = await Connection.open(dsn, lease=lease)
         self._stack.push_async_callback(link.close)
         return Candidate(link, office, chosen.name)
 
@@ -157,11 +157,11 @@ def test_another_lead_of_the_same_office_is_seen_from_every_database(
     other = sandbox.create_database("other")
     strange = sandbox.create_database("strange")
     stranger = squatters.open(role=sandbox.role("app"), database=strange)
-    stranger.run("SELECT pg_advisory_lock(%s, %s)", _SPACE, int(Office.ACTING))
+    stranger.run("SELECT pg_advisory_lock(%s, %s)", _SPACE, int(LeaderLock.ENFORCING))
 
     async def scene() -> None:
         here, there = await election.candidate(), await election.candidate(dbname=other)
-        rehearsing = await election.candidate(Office.REHEARSING, dbname=other)
+        rehearsing = await election.candidate(LeaderLock.DRY_RUN, dbname=other)
         assert await here.seek()
         assert await here.leadership.elsewhere() is None  # a stranger there is in nobody's way
         assert await rehearsing.seek()
@@ -178,8 +178,8 @@ def test_another_lead_of_the_same_office_is_seen_from_every_database(
 def test_acting_and_rehearsing_do_not_stand_in_each_others_way(election: Election) -> None:
     async def scene() -> None:
         acting, second = await election.candidate(), await election.candidate()
-        rehearsing = await election.candidate(Office.REHEARSING)
-        another = await election.candidate(Office.REHEARSING)
+        rehearsing = await election.candidate(LeaderLock.DRY_RUN)
+        another = await election.candidate(LeaderLock.DRY_RUN)
         assert await acting.seek()
         assert await rehearsing.seek()
         assert not await second.seek()
@@ -195,7 +195,7 @@ def test_a_stranger_on_the_lock_is_named_with_the_cure_and_lives(
 ) -> None:
     app = sandbox.role("app")
     stranger = squatters.open(role=app, application="web-1", database=sandbox.database)
-    stranger.run("SELECT pg_advisory_lock(%s, %s)", _SPACE, int(Office.ACTING))
+    stranger.run("SELECT pg_advisory_lock(%s, %s)", _SPACE, int(LeaderLock.ENFORCING))
 
     async def scene() -> None:
         candidate = await election.candidate()
@@ -218,7 +218,7 @@ def test_only_a_session_of_our_role_and_our_name_is_taken_for_a_reaper(
     is_ours = application != REAPER_APPLICATION
     role = election.role if is_ours else sandbox.role("app")
     holder = squatters.open(role=role, application=application, database=sandbox.database)
-    holder.run("SELECT pg_advisory_lock(%s, %s)", _SPACE, int(Office.ACTING))
+    holder.run("SELECT pg_advisory_lock(%s, %s)", _SPACE, int(LeaderLock.ENFORCING))
 
     async def scene() -> None:
         candidate = await election.candidate()
@@ -232,8 +232,8 @@ def test_other_locks_with_the_same_numbers_are_of_no_concern(
     election: Election, sandbox: Sandbox, squatters: Clients
 ) -> None:
     stranger = squatters.open(role=sandbox.role("app"), database=sandbox.database)
-    stranger.run("SELECT pg_advisory_lock(%s::int8)", _SPACE << 32 | int(Office.ACTING))
-    stranger.run("SELECT pg_advisory_lock(%s, %s)", _SPACE, int(Office.REHEARSING) + 1)
+    stranger.run("SELECT pg_advisory_lock(%s::int8)", _SPACE << 32 | int(LeaderLock.ENFORCING))
+    stranger.run("SELECT pg_advisory_lock(%s, %s)", _SPACE, int(LeaderLock.DRY_RUN) + 1)
 
     async def scene() -> None:
         candidate = await election.candidate()
@@ -248,7 +248,7 @@ def test_an_application_name_cannot_forge_a_second_line(
 ) -> None:
     hostile = "x'; DROP\n--"
     stranger = squatters.open(role=sandbox.role("app"), application=hostile, database=sandbox.database)
-    stranger.run("SELECT pg_advisory_lock(%s, %s)", _SPACE, int(Office.ACTING))
+    stranger.run("SELECT pg_advisory_lock(%s, %s)", _SPACE, int(LeaderLock.ENFORCING))
 
     async def scene() -> None:
         assert "\n" not in await (await election.candidate()).holder()
@@ -321,7 +321,7 @@ def test_the_session_of_a_closed_candidate_is_gone(election: Election, admin: ps
 
 def test_a_session_that_a_pooler_lends_is_left_as_it_was(reaper_role: Role, server: Server) -> None:
     async def scene(dsn: str) -> None:
-        link = await Link.open(dsn, lease=Span(15 * SECOND))
+        link = await Connection.open(dsn, lease=Span(15 * SECOND))
         try:
             seen = await probe(link)
             assert seen.pid != link.pid

@@ -13,7 +13,7 @@ from reaper.demo.server import EmbeddedServer
 from reaper.policy.plan import Result, Spared
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.errors import Unreachable
-from reaper.postgres.leadership import Leadership, Office
+from reaper.postgres.leadership import LeaderLock, Leadership
 from reaper.postgres.preflight import Level, inspect
 
 from . import majors
@@ -93,7 +93,7 @@ def test_it_observes_finds_facts_leads_terminates_and_counts_with_that_role(plac
     with Reaper(place.dsn, lease=Span(60 * SECOND)) as reaper:
         looked = reaper.look()
         spared = reaper.spared(holder, policy("holder"))
-        leads = reaper.do(Leadership(reaper.link, office=Office.ACTING, role="reaper").seek())
+        leads = reaper.do(Leadership(reaper.link, office=LeaderLock.ENFORCING, role="reaper").seek())
         before = killed(reaper) if major >= 14 else 0
         result = reaper.act(reaper.condemn(client, WEB)).result
         if major >= 14:

@@ -15,7 +15,7 @@ from reaper.policy.match import Match
 from reaper.policy.plan import Reap, Result
 from reaper.policy.session import IN_TRANSACTION
 from reaper.policy.time import SECOND, Span
-from reaper.postgres.connection import Link, has_password, name_of
+from reaper.postgres.connection import Connection, has_password, name_of
 from reaper.postgres.errors import Unreachable
 
 from .reaping import NOW, Reaper, policy
@@ -219,7 +219,7 @@ def test_a_connection_string_that_carries_a_secret_is_known_as_such(dsn: str, *,
 @pytest.mark.parametrize("host", ["db..example.com", ".example.com", "a" * 64 + ".example.com"])
 def test_a_host_that_no_name_can_be_is_unreachable_in_a_sentence(host: str) -> None:
     with pytest.raises(Unreachable, match="the host's name is none that can be looked up"):
-        asyncio.run(Link.open(f"host={host} dbname=postgres"))
+        asyncio.run(Connection.open(f"host={host} dbname=postgres"))
 
 
 def test_a_port_of_the_environment_that_is_no_number_is_told_in_a_sentence(
@@ -227,7 +227,7 @@ def test_a_port_of_the_environment_that_is_no_number_is_told_in_a_sentence(
 ) -> None:
     monkeypatch.setenv("PGPORT", "abc")
     with pytest.raises(Unreachable, match="abc"):
-        asyncio.run(Link.open("host=127.0.0.1 dbname=postgres"))
+        asyncio.run(Connection.open("host=127.0.0.1 dbname=postgres"))
 
 
 def test_a_port_of_a_service_file_that_is_no_number_is_told_in_a_sentence(
@@ -237,7 +237,7 @@ def test_a_port_of_a_service_file_that_is_no_number_is_told_in_a_sentence(
     services.write_text("[orders]\nhost=127.0.0.1\nport=abc\n", encoding="ascii")
     monkeypatch.setenv("PGSERVICEFILE", str(services))
     with pytest.raises(Unreachable, match="abc"):
-        asyncio.run(Link.open("service=orders"))
+        asyncio.run(Connection.open("service=orders"))
 
 
 def test_whoever_is_asked_to_stop_while_it_connects_leaves_no_connection_behind(
@@ -250,12 +250,12 @@ def test_whoever_is_asked_to_stop_while_it_connects_leaves_no_connection_behind(
         await asyncio.Event().wait()
 
     async def scene() -> None:
-        opening = asyncio.ensure_future(Link.open(stage.server.dsn))
+        opening = asyncio.ensure_future(Connection.open(stage.server.dsn))
         await arrived.wait()
         opening.cancel()
         await asyncio.wait((opening,))
 
-    monkeypatch.setattr(Link, "_settle_in", never_done)
+    monkeypatch.setattr(Connection, "_settle_in", never_done)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         asyncio.run(scene())

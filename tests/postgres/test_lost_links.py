@@ -9,7 +9,7 @@ from psycopg.conninfo import make_conninfo
 
 from reaper.policy.time import SECOND, Span
 from reaper.postgres import connection as link_module
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Lost, Unreachable
 
 from .conftest import StartStage
@@ -107,14 +107,14 @@ def test_a_server_that_accepts_and_never_answers_is_unreachable(
     proxy.stall()
 
     with pytest.raises(Unreachable, match=r"no answer within 0\.2s"):
-        asyncio.run(Link.open(proxy.dsn(stage.role.dsn)))
+        asyncio.run(Connection.open(proxy.dsn(stage.role.dsn)))
 
 
 def test_a_server_that_is_not_there_is_unreachable_in_a_sentence(stage: Stage, proxy: Proxy) -> None:
     proxy.cut()
 
     with pytest.raises(Unreachable, match="Connection refused") as refusal:
-        asyncio.run(Link.open(proxy.dsn(stage.role.dsn)))
+        asyncio.run(Connection.open(proxy.dsn(stage.role.dsn)))
     assert "\n" not in str(refusal.value)
 
 
@@ -158,12 +158,12 @@ def test_a_wrong_password_is_refused_in_a_sentence_without_it(start_stage: Start
 
 
 async def opened_and_closed(dsn: str) -> None:
-    link = await Link.open(dsn)
+    link = await Connection.open(dsn)
     await link.close()
 
 
 @pytest.mark.parametrize("dsn", ["host=localhost password=hunter2 hunter3", "postgresql://u:hunter2@[::1"])
 def test_a_connection_string_that_cannot_be_read_is_not_repeated(dsn: str) -> None:
     with pytest.raises(Unreachable, match="the connection string cannot be read") as refusal:
-        asyncio.run(Link.open(dsn))
+        asyncio.run(Connection.open(dsn))
     assert "hunter" not in str(refusal.value)

@@ -13,10 +13,10 @@ from psycopg.sql import SQL, Identifier
 
 from reaper.demo.server import EmbeddedServer
 from reaper.postgres.audit_table import Doubt, RecordTable
-from reaper.postgres.connection import Link
+from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Unreachable
 from reaper.postgres.preflight import Finding, Level, inspect
-from reaper.postgres.tls import Way
+from reaper.postgres.tls import NetworkPath
 
 from .reaping import Reaper
 from .sandbox import Role, Sandbox
@@ -189,10 +189,12 @@ def test_a_server_of_its_own_speaks_tls_or_is_told_how_to(
     assert way_found(f"{bound} channel_binding=require").level is Level.FINE
 
 
-def way(**otherwise: str) -> Way:
+def way(**otherwise: str) -> NetworkPath:
     named = {key: otherwise.pop(key) for key in ("host", "address") if key in otherwise}
     encrypted = bool(otherwise.pop("encrypted", ""))
-    return Way(**{"host": "db-1", "address": "10.0.0.1", **named}, encrypted=encrypted, options=otherwise)
+    return NetworkPath(
+        **{"host": "db-1", "address": "10.0.0.1", **named}, encrypted=encrypted, options=otherwise
+    )
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def way(**otherwise: str) -> Way:
         way(gssencmode="require"),
     ],
 )
-def test_a_way_that_nobody_can_stand_in_is_not_warned_of(guarded: Way) -> None:
+def test_a_way_that_nobody_can_stand_in_is_not_warned_of(guarded: NetworkPath) -> None:
     assert guarded.exposed is None
 
 
@@ -224,7 +226,7 @@ def test_a_way_that_nobody_can_stand_in_is_not_warned_of(guarded: Way) -> None:
         (way(encrypted="yes", sslmode="require", channel_binding="prefer"), "certificate is not checked"),
     ],
 )
-def test_a_way_that_somebody_could_stand_in_is_told_in_one_line(exposed: Way, words: str) -> None:
+def test_a_way_that_somebody_could_stand_in_is_told_in_one_line(exposed: NetworkPath, words: str) -> None:
     assert words in (exposed.exposed or "")
     assert "\n" not in (exposed.exposed or "")
 
@@ -242,14 +244,14 @@ def test_a_way_to_the_records_table_that_proves_nothing_is_a_doubt_with_its_cure
     way_in = make_conninfo(role.dsn, dbname=sandbox.database)
     assert asyncio.run(doubts(way_in)) == []
 
-    monkeypatch.setattr(Way, "local", False)  # no server of these tests is elsewhere
+    monkeypatch.setattr(NetworkPath, "local", False)  # no server of these tests is elsewhere
     ((why, mend),) = asyncio.run(doubts(way_in))
     assert "not encrypted" in why
     assert "sslmode=verify-full" in mend
 
 
 async def doubts(dsn: str) -> list[Doubt]:
-    table = RecordTable(await Link.open(dsn, writes=True))
+    table = RecordTable(await Connection.open(dsn, writes=True))
     try:
         return list(await table.doubts())
     finally:

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from reaper.postgres.connection import Link, name_of
+from reaper.postgres.connection import Connection, name_of
 from reaper.postgres.errors import Unreachable
 
 PIECE: Final = "rest-of-it"
@@ -28,7 +28,7 @@ def test_a_connection_string_that_libpq_would_misread_is_refused_and_no_piece_is
     with pytest.raises(ValueError, match="write @ as %40") as named:
         name_of(dsn)
     with pytest.raises(Unreachable) as opened:
-        asyncio.run(Link.open(dsn))
+        asyncio.run(Connection.open(dsn))
 
     assert PIECE not in f"{named.value} {opened.value}"
     assert "cannot be read" in str(opened.value)
@@ -88,5 +88,5 @@ def test_a_password_that_the_server_repeats_is_not_repeated_by_us(
 
 def refusal_by(dsn: str) -> str:
     with pytest.raises(Unreachable) as refused:
-        asyncio.run(Link.open(dsn))
+        asyncio.run(Connection.open(dsn))
     return str(refused.value)
