@@ -1,7 +1,7 @@
 """Leadership at a server: an advisory lock, held by the connection that terminates.
 
-This fences: a reaper that has lost the lock has lost its connection and cannot terminate any session. A frozen
-reaper loses both when its lease runs out.
+This fences: a reaper that has lost the lock has lost its connection and cannot terminate any session. A
+frozen reaper loses both when its lease runs out.
 """
 
 from dataclasses import dataclass
