@@ -57,7 +57,6 @@ class ReplayStep:
     """Sessions that no longer count as terminated: used again, or closed."""
     uncertain: int = 0
     """Sessions that changed or left after they had fallen due: the service may have terminated them."""
-    cycles: int = 0
 
 
 class DueQueue:
@@ -306,8 +305,7 @@ class _CyclesBetween:
         return Instant(last + min(max(due - last, precision), interval))
 
     def _cycle(self, at: Instant) -> None:
-        replay, step = self._replay, self._step
-        step.cycles += 1
+        replay = self._replay
         self._let_go(at)
         self._take_due(at)
         used = self._recorded.slots.used if at == self._recorded.at else self._base.used
