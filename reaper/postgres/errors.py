@@ -27,10 +27,8 @@ class Refused(ServerError):
 
 
 def sentence(error: BaseException) -> str:
-    """What the driver says, on one line.
-
-    Only `str`: the representation of a failed connection contains its password.
-    """
+    """The driver's message on one line."""
+    # Only `str`: the representation of a failed connection contains its password.
     said = " ".join(str(error).split()) or type(error).__name__
     state = getattr(error, "sqlstate", None)
     return f"{said} (SQLSTATE {state})" if state else said
@@ -48,22 +46,20 @@ _SECRETS: Final = {
     b"scram_server_key",
 }
 _SHORTEST: Final = 4
-"""To hide a shorter one would garble the sentence, and hide nothing."""
+"""Replacing a shorter secret would garble the message and hide nothing."""
 _HIDDEN: Final = "***"
 _BAD_ADVICE: Final = " Either provide the file"
-"""With which libpq begins to recommend that nothing be verified."""
+"""libpq goes on to recommend that nothing be verified."""
 
 
 class Unreadable(ValueError):
-    """A connection string that nobody should connect by."""
+    """A connection string that cannot be right."""
 
 
 def read(dsn: str) -> dict[str, str]:
-    """What a connection string says; Unreadable, without repeating any of it.
-
-    libpq repeats the part that it stumbles over, and a password may stand there. And it takes a URI whose
-    password holds a bare @ or / for that of another host, and the rest goes to the resolver and the log.
-    """
+    """The parts of a connection string; raises Unreadable, whose message repeats none of them."""
+    # libpq quotes the part that it cannot parse, which may be a password. It also takes a URI whose password
+    # contains a bare @ or / for that of another host: the rest would go to the resolver and the log.
     try:
         given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
     except psycopg.Error:
@@ -78,7 +74,7 @@ def read(dsn: str) -> dict[str, str]:
 
 
 async def explained(error: psycopg.Error | OSError | ValueError) -> ServerError:
-    """Why connecting failed."""
+    """The reason why connecting failed."""
     match error:
         case psycopg.ProgrammingError(sqlstate=None):
             return Unreachable(f"the connection string cannot be read: {_UNREADABLE}")
@@ -107,13 +103,13 @@ async def _explained(error: psycopg.Error) -> ServerError:
 
 
 def _port(failed: PGconn) -> int:
-    """The environment and a service file may name one that is none, and that is why it failed."""
+    """The port; 0 if the environment or a service file gives a value that is no port."""
     digits = failed.port.decode(errors="replace")
     return int(digits) if digits.isdecimal() else 0
 
 
 def _scrubbed(said: str, failed: PGconn) -> str:
-    """Without any password that was handed over: a server, or who poses as one, might repeat it."""
+    """The message without any password: a server, real or not, may repeat what it was sent."""
     for option in failed.info:
         if option.keyword in _SECRETS and option.val:
             said = _without(option.val.decode(errors="replace"), said)
@@ -125,6 +121,6 @@ def _without(secret: str, said: str) -> str:
 
 
 def is_lost(error: psycopg.Error, *, closed: bool) -> bool:
-    """Whether this error means that the connection is gone rather than that a statement failed."""
+    """Return True if the connection is gone, False if only a statement failed."""
     fatal = error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
     return closed or fatal or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None)

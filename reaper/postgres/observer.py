@@ -1,4 +1,7 @@
-"""Observing: one statement a cycle, and the dearer facts only when a candidate needs them."""
+"""Observing: one statement per cycle; the expensive facts only when a candidate needs them.
+
+The prefilter is in observe.sql: it counts all sessions and returns those that could be due soon.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -32,26 +35,26 @@ from reaper.postgres.sql import statement
 _OBSERVE: Final = statement("observe")
 _ADVISORY_LOCKS: Final = statement("advisory_locks")
 _WAITERS: Final = statement("waiters")
-_NOBODY_CUT: Final = Cutoffs()
+_NO_CUTOFFS: Final = Cutoffs()
 _EVERY_FACT: Final = Questions(advisory_locks=True, blocking=True)
 _CENTURY: Final = 36_525 * 86_400 * SECOND
 
 
-_WHOLE_EVERY: Final = Span(300 * SECOND)
-"""So often everybody is looked at, for the counts by state, and lest a clock that was set hides somebody."""
+_ALL_EVERY: Final = Span(300 * SECOND)
+"""A snapshot without the prefilter: for counts by state, and because a clock that was set hides sessions."""
 _FEW: Final = 200
 _FEW_EVERY: Final = Span(60 * SECOND)
-"""The same where there are few of them, and it costs less."""
+"""The same on a server with few sessions, where it costs less."""
 _ONE_BY_ONE: Final = 0.1
-"""Such a share of all backends is asked for one by one, and more all at once."""
+"""Up to this share of all backends is read one by one, more of them all at once."""
 
 
 class ObservingFailed(ServerError):
-    """The server is there, and one look at it failed; the next may succeed."""
+    """One snapshot of a reachable server failed; the next may succeed."""
 
 
 class Observer:
-    """Looks at one server."""
+    """Takes snapshots of one server."""
 
     def __init__(
         self,
@@ -67,21 +70,21 @@ class Observer:
         self._server = server
         self._query_text = query_text
         self._one_by_one = one_by_one
-        self._whole = _WholeLooks()
+        self._whole = _FullSnapshots()
 
     def know(self, probe: Probe) -> None:
-        """Go by what the server says now of itself and of our rights."""
+        """Use a newer probe of the server and of our rights."""
         self._probe = probe
 
     @property
     def server(self) -> str:
-        """What the server is called."""
+        """The name of the server."""
         return self._server
 
     async def observe(self, rules: Rules | None, *, ahead: Span | None = None) -> Snapshot:
         """Take a snapshot, with the facts that these rules need; with every fact when there are no rules.
 
-        With `ahead` it may leave out client sessions that no policy can mean within this time.
+        With `ahead` the prefilter leaves out client sessions that no policy can match within this time.
         """
         try:
             snapshot, asked = await self._enough(rules, ahead)
@@ -97,9 +100,9 @@ class Observer:
         return replace(snapshot, facts=facts)
 
     async def everybody(self) -> Snapshot:
-        """Take a snapshot of everybody, with who waits for whom and no other fact."""
+        """Take a snapshot of all sessions, with lock waits and no other fact."""
         try:
-            seen = await self._look(_NOBODY_CUT, everybody=True)
+            seen = await self._look(_NO_CUTOFFS, everybody=True)
             blockers = await self._blockers()
         except psycopg.Error as error:
             message = f"could not observe: {sentence(error)}"
@@ -107,10 +110,10 @@ class Observer:
         return replace(seen, facts=Facts(waiters=count_waiters(blockers), blockers=blockers))
 
     async def _enough(self, rules: Rules | None, ahead: Span | None) -> tuple[Snapshot, Questions]:
-        """One look, or a second one at everybody when the first has shown that it takes all of them."""
+        """One snapshot; a second one of all sessions if a limit of a candidate's policy counts them."""
         if rules is None:
-            return await self._look(_NOBODY_CUT, everybody=True), _EVERY_FACT
-        cutoffs = _NOBODY_CUT if ahead is None else _sooner(rules.cutoffs, ahead)
+            return await self._look(_NO_CUTOFFS, everybody=True), _EVERY_FACT
+        cutoffs = _NO_CUTOFFS if ahead is None else _sooner(rules.cutoffs, ahead)
         seen = await self._look(cutoffs, everybody=ahead is None or self._whole.due(rules))
         asked = questions(seen, rules)
         if asked.everybody and seen.young is not None:
@@ -158,21 +161,21 @@ class Observer:
         return {waiter: frozenset(blockers) for waiter, blockers in await self._connection.rows(_WAITERS)}
 
 
-class _WholeLooks:
-    """When it has to be everybody: under new rules, from time to time, and as long as the young matter."""
+class _FullSnapshots:
+    """When to read all sessions: under new rules, from time to time, and while a limit counts all of them."""
 
     def __init__(self) -> None:
         self._rules: Rules | None = None
         self._at: Instant | None = None
         self.unmeant = tuple[int, ...]()
-        """Roles that no policy means, by the last of them; one that is renamed is met again at the next."""
+        """Roles that no policy matches, by the last full snapshot; a renamed role is noticed at the next."""
 
     def due(self, rules: Rules) -> bool:
-        """Whether the next look has to be one."""
+        """Return True if the next snapshot must hold all sessions."""
         return rules is not self._rules or self._at is None
 
     def note(self, snapshot: Snapshot, rules: Rules, *, again: bool) -> None:
-        """Remember a look."""
+        """Remember a snapshot."""
         self._rules = rules
         if snapshot.young is None:
             self._at = None if again else snapshot.at
@@ -181,7 +184,7 @@ class _WholeLooks:
             self._at = None
 
 
-# The same for all servers and in all cycles under the same rules.
+# Cached: the same in every cycle, at every server, until the rules change.
 @lru_cache
 def _sooner(cutoffs: Cutoffs, ahead: Span) -> Cutoffs:
     return cutoffs.sooner(ahead)
@@ -197,7 +200,7 @@ def _limits(cutoffs: Cutoffs) -> Mapping[str, timedelta | None]:
 
 
 def _whole_every(snapshot: Snapshot) -> Span:
-    return _FEW_EVERY if snapshot.clients < _FEW else _WHOLE_EVERY
+    return _FEW_EVERY if snapshot.clients < _FEW else _ALL_EVERY
 
 
 def _interval(span: Span | None) -> timedelta | None:
@@ -206,10 +209,10 @@ def _interval(span: Span | None) -> timedelta | None:
 
 
 def count_waiters(blockers_of: Mapping[int, AbstractSet[int]]) -> Mapping[int, int]:
-    """How many wait for each: for one that does not wait itself, everybody in the queue behind it."""
+    """The number of waiters per pid; for one that does not wait itself, of the whole queue behind it."""
     behind = defaultdict[int, set[int]](set)
     for waiter, blockers in blockers_of.items():
-        for blocker in blockers - {0}:  # 0 is a prepared transaction: no session at all
+        for blocker in blockers - {0}:  # 0 stands for a prepared transaction, which has no session
             behind[blocker].add(waiter)
     direct = Counter({pid: len(queue) for pid, queue in behind.items()})
     return {pid: direct[pid] if pid in blockers_of else len(_queue(pid, behind)) for pid in behind}

@@ -1,4 +1,4 @@
-"""Before the first cycle: may we see, may we act, is it the server itself. Every finding carries its cure."""
+"""Checks before the first cycle: visibility, rights, a direct connection. Every finding has its fix."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from reaper.postgres.tls import VERIFY, NetworkPath
 
 
 class Level(StrEnum):
-    """How bad a finding is."""
+    """The severity of a finding."""
 
     FINE = "fine"
     NOTE = "note"
@@ -35,7 +35,7 @@ class Finding:
     level: Level
     finding: str
     mend: str = ""
-    """SQL or a setting that cures it."""
+    """SQL or a setting that fixes it."""
 
 
 _PROBE: Final = statement("probe")
@@ -52,7 +52,7 @@ _CLOCK_TOLERANCE: Final = Span(5_000_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What a server says of itself and of our rights, once a connection."""
+    """The server's version, settings and our rights, read once per connection."""
 
     version: int
     standby: bool
@@ -81,7 +81,7 @@ class Probe:
 
 
 async def probe(connection: Connection) -> Probe:
-    """Ask the server; a role that may not even ask is refused."""
+    """Read the probe; Refused if the role may not even read it."""
     try:
         row = (await connection.rows(_PROBE))[0]
     except psycopg.Error as error:
@@ -95,7 +95,7 @@ async def probe(connection: Connection) -> Probe:
 def inspect(
     connection: Connection, seen: Probe, rules: Rules | None, *, dry_run: bool
 ) -> tuple[Finding, ...]:
-    """Judge a probe for these rules."""
+    """Return the findings of a probe for these rules."""
     acts = bool(rules and rules.enforcing) and not dry_run
     return (
         _pooler(connection, seen),
@@ -113,10 +113,10 @@ def inspect(
 
 
 def refuse(findings: tuple[Finding, ...]) -> None:
-    """Raise Refused with every refusal, each with its cure."""
+    """Raise Refused with every refusal, each with its fix."""
     refusals = [found for found in findings if found.level is Level.REFUSAL]
     if refusals:
-        # A cure that is SQL ends with a semicolon of its own, so that it can be copied.
+        # A fix that is SQL ends with a semicolon, so that it can be copied.
         message = "; ".join(f"{found.finding}: {found.mend}" for found in refusals).replace(";; ", "; ")
         raise Refused(message)
 

@@ -1,4 +1,4 @@
-"""What stands between us and the server: how the way is guarded, and why a certificate is not accepted."""
+"""How the path to the server is protected, and why a certificate is not accepted."""
 
 import asyncio
 import ssl
@@ -30,11 +30,11 @@ class NetworkPath:
     address: str
     encrypted: bool
     options: dict[str, str]
-    """What libpq went by, from wherever it took it."""
+    """The options that libpq used, from whatever source."""
 
     @classmethod
     def of(cls, connection: PGconn) -> Self:
-        """The way of a connection, be it one that failed."""
+        """The path of a connection, which may have failed."""
         return cls(
             host=connection.host.decode(errors="replace"),
             address=connection.hostaddr.decode(errors="replace"),
@@ -48,7 +48,7 @@ class NetworkPath:
 
     @property
     def local(self) -> bool:
-        """Whether it does not leave this host."""
+        """Return True if the path does not leave this host."""
         if self.host.startswith(("/", "@")):
             return True
         try:
@@ -58,7 +58,7 @@ class NetworkPath:
 
     @property
     def exposed(self) -> str | None:
-        """What somebody in between could do, or nothing."""
+        """What a man in the middle could do; None if nothing."""
         mode = self.options.get("sslmode", "prefer")
         if self.local or self.options.get("gssencmode") == "require":
             return None
@@ -92,7 +92,7 @@ _ALERTS_ABOUT_OURS: Final = ("alert unknown ca", "alert certificate expired", "a
 
 
 async def cure(said: str, way: NetworkPath, port: int) -> str | None:
-    """What to do about a connection that failed with these words of libpq's, if it is about TLS."""
+    """The fix for a connection that failed with this message of libpq; None if it is not about TLS."""
     if "certificate verify failed" in said:
         return await _why_not_accepted(way, port)
     if any(alert in said for alert in _ALERTS_ABOUT_OURS):
@@ -115,7 +115,7 @@ async def _why_not_accepted(way: NetworkPath, port: int) -> str:
 
 
 async def _refusal(way: NetworkPath, port: int, root: str) -> ssl.SSLCertVerificationError | None:
-    """Shake hands once more, for libpq does not tell what it has against a certificate."""
+    """Repeat the handshake: libpq does not report why it rejects a certificate."""
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             context = _trusting(root)
@@ -129,13 +129,13 @@ async def _refusal(way: NetworkPath, port: int, root: str) -> ssl.SSLCertVerific
     except ssl.SSLCertVerificationError as refusal:
         return refusal
     except (OSError, ValueError, EOFError):
-        pass  # it has gone meanwhile, or is no PostgreSQL
+        pass  # unreachable by now, or not PostgreSQL
     return None
 
 
 def _trusting(root: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # libpq says it by itself when it is the name
+    context.check_hostname = False  # libpq reports a wrong name itself
     if root == _SYSTEM:
         context.set_default_verify_paths()
     else:

@@ -107,7 +107,7 @@ def test_under_new_rules_everybody_is_looked_at_once(stage: Stage) -> None:
         assert looks.left_out(rules) == [False, True, True]
 
 
-@pytest.mark.parametrize(("few", "every"), [(1_000_000, "_FEW_EVERY"), (0, "_WHOLE_EVERY")])
+@pytest.mark.parametrize(("few", "every"), [(1_000_000, "_FEW_EVERY"), (0, "_ALL_EVERY")])
 def test_from_time_to_time_everybody_is_looked_at(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, few: int, every: str
 ) -> None:

@@ -3,8 +3,8 @@
 -- over a materialized CTE: anywhere else the planner may call it on bystanders.
 -- wait_event is read live from shared memory, the other columns from a copy made a moment before: an idle session
 -- that has just received a query shows there first.
--- A server that stood still, or a line that did, may come to this long after nobody waits for it any more: whoever
--- would then be signalled is left alone, and the answer says so by NULL.
+-- A frozen server, or a network that stalled, may run this long after the reaper has given up waiting: then nothing is
+-- signalled, and the answer is NULL.
 WITH target AS MATERIALIZED (
   SELECT s.pid
     FROM pg_catalog.pg_stat_get_activity(%(pid)s::int4) s
