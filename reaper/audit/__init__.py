@@ -1,6 +1,7 @@
-"""What must last: the audit record, durable before the first signal, and saved snapshots.
+"""The audit log: written before the first signal, read back, verified, reconciled and copied to a table.
 
-The law of this floor: an event is a frozen value, every sink gets every event, and no sink knows another.
-When one of them cannot write, the call fails, and whoever called terminates nothing. What is read back is
-data of unknown origin: nothing in it raises, nothing in it is believed to be whole.
+Law: an event is an immutable value, every sink gets every event, and no sink knows another. If one cannot
+write, the call raises AuditLogFailed, and nothing is terminated. What is read back is untrusted data: no line
+of it raises an error. Face: `ledger`, `file`, `sinks` and `recovery` write; `events`, `reader`, `rotation`,
+`verify`, `reconcile`, `dry_runs` and `tail` read.
 """

@@ -1,33 +1,27 @@
-"""What a record says of rehearsals: each act once, with what became of it.
+"""The dry-run outcomes in an audit log: each session once, with what happened to it afterwards.
 
-Who is rehearsed again without having changed, after a restart or by every `reaper once`, is still the same
-act. Without a word about it, it is watched as long as the life that rehearsed it last is the server's newest;
-after that nobody knows.
+A session that a restart or another `reaper once` finds unchanged counts once. Without a later entry, it is
+still watched if the run that logged it last is the newest one of its server; otherwise it is unknown.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isfinite
 from typing import Final, NamedTuple
 
-from reaper.audit.events import BRAKED, FATE, HELD_BACK, LEFT_ALONE, OUTCOME, Event
-from reaper.insight.dryrun.assessment import RESTRAINTS, Held
+from reaper.audit.events import FATE, LEFT_ALONE, OUTCOME, Event
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.insight.dryrun.regret import Trial
-from reaper.policy.plan import Result, Spared
-from reaper.policy.rules import Mode
+from reaper.policy.plan import Result
 from reaper.policy.session import ACTIVE, Identity
 from reaper.policy.time import Instant, Span, from_datetime, parse_time
 
 _FATES: Final[Mapping[str | None, Fate]] = {fate.value: fate for fate in Fate}
-
-_HOLDS: Final = {BRAKED: "condemned", HELD_BACK: "held"}
-"""Events that tell how many a restraint held back, and where they do."""
-_POOL: Final = ("server", "policy", *Identity._fields)
+_GROUP: Final = ("server", "policy", *Identity._fields)
 
 
-class _Key(NamedTuple):
+class _DryRunKey(NamedTuple):
     server: str
     policy: str
     rules: str
@@ -36,114 +30,97 @@ class _Key(NamedTuple):
     state_change: str | None
 
 
-@dataclass(slots=True)
-class _Act:
-    """One act, as far as it was told."""
+@dataclass(frozen=True, slots=True)
+class _DryRun:
+    """One dry run of a session, as far as the entries so far tell."""
 
     identity: Identity
     at: Instant
     idle: Span
-    at_work: bool
-    life: str | None
+    active: bool
+    run: str | None
     fate: Fate | None = None
     until: Instant = Instant(0)  # noqa: RUF009 (a number)
 
 
-class Rehearsals:
-    """Collects the acts of a record, whatever the order of its files."""
+class DryRunLog:
+    """Collects the dry runs of an audit log; its files may be in any order."""
 
     def __init__(self, *, since: datetime | None = None) -> None:
         self._since = since
-        self._acts: dict[_Key, _Act] = {}
+        self._dry_runs: dict[_DryRunKey, _DryRun] = {}
         self._newest: dict[str, tuple[datetime, str | None]] = {}
-        self._pools: dict[tuple[str | None, ...], Event] = {}
-        self._held: dict[tuple[str, str, str, str], Held] = {}
+        self._groups: dict[tuple[str | None, ...], Event] = {}
 
     def note(self, event: Event) -> None:
-        """Take what an event says of a rehearsal; most say nothing."""
-        server, life = event.text("server"), event.text("run")
+        """Take what an entry says about dry runs."""
+        server, run = event.text("server"), event.text("run")
         if server and (server not in self._newest or self._newest[server][0] <= event.time):
-            self._newest[server] = event.time, life
+            self._newest[server] = event.time, run
         if self._since and event.time < self._since:
             return
         if event.name == LEFT_ALONE:
-            self._pools[tuple(map(event.text, _POOL))] = event
-        if server and event.name in _HOLDS:
-            self._hold(server, event)
-        rehearsed = event.name == OUTCOME and event.text("outcome") == Result.REHEARSED
-        told = _FATES.get(event.text("fate")) if event.name == FATE else None
-        if not server or not (rehearsed or told):
-            return
-        act = self._act(server, event)
-        if act is None:
-            return
-        seen = _instant(event.fields.get("used_at")) or _instant(
-            event.fields.get("fate_at" if told else "server_time")
-        )
-        if seen is not None and seen >= act.until:
-            act.until, act.life = seen, life
-            act.fate = told or act.fate
+            self._groups[tuple(map(event.text, _GROUP))] = event
+        dry_run = event.name == OUTCOME and event.text("outcome") == Result.REHEARSED
+        fate = _FATES.get(event.text("fate")) if event.name == FATE else None
+        if server and (dry_run or fate):
+            self._note_outcome(server, run, event, fate)
 
     def trials(self) -> Iterable[Trial]:
-        """Every act, and what has become of it."""
-        for key, act in self._acts.items():
-            forgotten = act.fate is None and self._newest[key.server][1] != act.life
-            fate = Fate.UNKNOWN if forgotten else act.fate
-            after = Span(max(act.until - act.at, 0))
+        """Every dry run, with what happened afterwards."""
+        for key, one in self._dry_runs.items():
+            ended = one.fate is None and self._newest[key.server][1] != one.run
+            fate = Fate.UNKNOWN if ended else one.fate
+            after = Span(max(one.until - one.at, 0))
             yield Trial(
-                key.server, key.policy, act.identity, fate, act.at, act.idle, after, act.at_work, key.rules
+                key.server, key.policy, one.identity, fate, one.at, one.idle, after, one.active, key.rules
             )
-
-    def held(self) -> Iterable[Held]:
-        """The most that each restraint of a rehearsed policy held back at one moment."""
-        return self._held.values()
 
     def left_alone(self) -> list[dict[str, str | None]]:
-        """The groups that refilled at once, with what was said of each the last time."""
+        """The groups that the refill guard left alone, with the last reason of each."""
         return [
-            {key: event.text(key) for key in (*_POOL, "until", "reason")} for event in self._pools.values()
+            {key: event.text(key) for key in (*_GROUP, "until", "reason")} for event in self._groups.values()
         ]
 
-    def _hold(self, server: str, event: Event) -> None:
-        by = Spared.BRAKE.value if event.name == BRAKED else event.text("restraint") or ""
-        many = event.fields.get(_HOLDS[event.name])
-        rehearsed = event.fields.get("dry_run") is True or event.text("mode") == Mode.DRY_RUN
-        at = _instant(event.fields.get("server_time"))
-        if by not in RESTRAINTS or not isinstance(many, int) or many < 1 or at is None or not rehearsed:
+    def _note_outcome(self, server: str, run: str | None, event: Event, fate: Fate | None) -> None:
+        key, one = _key(server, event), _dry_run(event)
+        if one is None:
             return
-        key = server, event.text("policy") or "", event.text("rules") or "", by
-        known = self._held.get(key)
-        if known is None or known.most < many:
-            self._held[key] = Held(*key, many, at)
-
-    def _act(self, server: str, event: Event) -> _Act | None:
-        """The act that an event is about; its beginning is the earliest that was told."""
-        at, idle = _instant(event.fields.get("server_time")), event.fields.get("idle_s")
-        if at is None or not isinstance(idle, int | float) or not isfinite(idle):
-            return None
-        key = _Key(
-            server,
-            event.text("policy") or "",
-            event.text("rules") or "",
-            event.fields.get("pid") if isinstance(event.fields.get("pid"), int) else None,
-            event.text("backend_start"),
-            event.text("state_change"),
-        )
-        act = self._acts.get(key)
-        if act is None or at < act.at:
-            known = act
-            act = self._acts[key] = _Act(
-                identity=Identity(*map(event.text, Identity._fields)),
-                at=at,
-                idle=Span(round(idle * 1_000_000)),
-                at_work=event.text("state") == ACTIVE,
-                life=known.life if known else None,
-                fate=known.fate if known else None,
-                until=known.until if known else Instant(0),
-            )
-        return act
+        known = self._dry_runs.get(key, one)
+        # The earliest entry has the age at which the policy matched.
+        if one.at < known.at:
+            known = replace(one, run=known.run, fate=known.fate, until=known.until)
+        seen = _time(event, "used_at") or _time(event, "fate_at" if fate else "server_time")
+        if seen is not None and seen >= known.until:
+            known = replace(known, until=seen, run=run, fate=fate or known.fate)
+        self._dry_runs[key] = known
 
 
-def _instant(text: object) -> Instant | None:
-    time = parse_time(text)
+def _key(server: str, event: Event) -> _DryRunKey:
+    return _DryRunKey(
+        server,
+        event.text("policy") or "",
+        event.text("rules") or "",
+        event.fields.get("pid") if isinstance(event.fields.get("pid"), int) else None,
+        event.text("backend_start"),
+        event.text("state_change"),
+    )
+
+
+def _dry_run(event: Event) -> _DryRun | None:
+    """The dry run in an entry; None if the entry is damaged."""
+    at, idle = _time(event, "server_time"), event.fields.get("idle_s")
+    if at is None or not isinstance(idle, int | float) or not isfinite(idle):
+        return None
+    return _DryRun(
+        identity=Identity(*map(event.text, Identity._fields)),
+        at=at,
+        idle=Span(round(idle * 1_000_000)),
+        active=event.text("state") == ACTIVE,
+        run=None,
+    )
+
+
+def _time(event: Event, field: str) -> Instant | None:
+    time = parse_time(event.fields.get(field))
     return from_datetime(time) if time else None

@@ -1,4 +1,4 @@
-"""Reads a record back: whatever stands in the file, no line of it stops the reading."""
+"""Reads an audit log back: whatever is in the file, no line of it stops the reading."""
 
 import errno
 import gzip
@@ -23,18 +23,26 @@ from reaper.policy.time import from_datetime, isoformat, parse_time
 
 GROUPS: Final = ("policy", "application", "role", "outcome", "server", "database")
 
+LONGEST_LINE: Final = 16 * 1024 * 1024
+"""Bytes; far more than the longest query text that a server keeps, with every character escaped."""
+
+UNPACK_ERRORS: Final = (EOFError, zlib.error, gzip.BadGzipFile)
+
+_GZIP: Final = b"\x1f\x8b"
+_BEGINNING: Final = b'{"schema": '
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inquiry:
-    """Which events are asked for; what was not given asks for all."""
+class EventFilter:
+    """Which events a query selects; a field that is left out selects all."""
 
     globs: Mapping[str, Sequence[Glob]] = field(default_factory=lambda: MappingProxyType({}))
     pids: frozenset[int] = frozenset()
     since: datetime | None = None
     until: datetime | None = None
 
-    def wants(self, event: Event) -> bool:
-        """Whether every question is answered yes; a field that is not known answers none."""
+    def matches(self, event: Event) -> bool:
+        """Return True if all conditions hold; a condition on a missing field does not."""
         pid = event.fields.get("pid")
         return (
             (self.since is None or event.time >= self.since)
@@ -48,62 +56,9 @@ class Inquiry:
         )
 
 
-def outcomes(events: Iterable[Event]) -> list[Event]:
-    """One outcome for each intent, in order of time."""
-    found = dict[str, Event]()
-    for event in events:
-        if event.name != OUTCOME:
-            continue
-        intent = event.text("intent") or f"none/{len(found)}"
-        # A repeated line says the same; an outcome that is known counts more than one that is not.
-        if intent not in found or found[intent].text("outcome") == Result.UNKNOWN:
-            found[intent] = event
-    return sorted(found.values(), key=lambda event: event.time)
-
-
-def summary(found: Iterable[Event], by: str) -> list[dict[str, object]]:
-    """A row for each value of a field: how many of each outcome, how many in all, and when the last was."""
-    groups = dict[str | None, list[Event]]()
-    for event in found:
-        groups.setdefault(event.text(by), []).append(event)
-    columns = _columns(groups.values()) if by != "outcome" else []
-    rows: list[dict[str, object]] = [
-        {
-            by: group,
-            **{column: sum(event.text("outcome") == column for event in events) for column in columns},
-            "total": len(events),
-            "last": moment(max(event.time for event in events)),
-        }
-        for group, events in groups.items()
-    ]
-    return sorted(rows, key=_largest_first(by))
-
-
-def moment(time: datetime) -> str | None:
-    """A moment as the record spells it."""
-    return isoformat(from_datetime(time))
-
-
-def _columns(groups: Iterable[Iterable[Event]]) -> list[str]:
-    """The outcomes that occur, in the order in which they are defined."""
-    occur = {event.text("outcome") for events in groups for event in events}
-    return [result for result in Result if result in occur]
-
-
-def _largest_first(by: str) -> Callable[[Mapping[str, object]], tuple[int, str]]:
-    return lambda row: (-int(str(row["total"])), str(row[by]))
-
-
-LONGEST_LINE: Final = 16 * 1024 * 1024
-"""Bytes; far more than the longest query text that a server keeps, every character of it escaped."""
-
-_GZIP: Final = b"\x1f\x8b"
-_BEGINNING: Final = b'{"schema": '
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Torn:
-    """A line that is no event: torn by a crash or a full disk, or somebody else's."""
+class BadLine:
+    """A line that is no event: torn by a crash or a full disk, or written by another program."""
 
     file: str
     line: int
@@ -114,32 +69,73 @@ class Torn:
         return f"{self.file}:{self.line}: {self.why}"
 
 
-def read_events(source: Path | BinaryIO) -> Iterator[Event | Torn]:
-    """Read a file, plain or gzipped, or a stream; only one that cannot be opened or read raises OSError."""
+def read_events(source: Path | BinaryIO) -> Iterator[Event | BadLine]:
+    """Read a file, plain or gzipped, or a stream; OSError only if it cannot be opened or read."""
     name = str(source) if isinstance(source, Path) else str(getattr(source, "name", "-"))
     with opened(source) as stream:
         for number, line in enumerate(_lines(stream), start=1):
             if isinstance(line, str):
-                yield Torn(file=name, line=number, why=line)
+                yield BadLine(file=name, line=number, why=line)
             elif line.strip():
                 event = _event(line)
-                yield event if isinstance(event, Event) else Torn(file=name, line=number, why=event)
+                yield event if isinstance(event, Event) else BadLine(file=name, line=number, why=event)
 
 
-def open_intents(events: Iterable[Event | Torn]) -> list[Event]:
-    """The intents that have no outcome, in the order in which they were written."""
+def open_intents(events: Iterable[Event | BadLine]) -> list[Event]:
+    """The intents without an outcome, in the order in which they were written."""
     waiting = dict[str, Event]()
-    settled = set[str]()
+    closed = set[str]()
     for event in events:
         intent = event.text("intent") if isinstance(event, Event) else None
         if not isinstance(event, Event) or intent is None:
             continue
-        if event.name == INTENT and intent not in settled:
+        if event.name == INTENT and intent not in closed:
             waiting[intent] = event
-        # Remembered only when it comes first: files may be given in any order.
+        # Kept only if it comes before its intent, because files may be given in any order.
         elif event.name == OUTCOME and waiting.pop(intent, None) is None:
-            settled.add(intent)
+            closed.add(intent)
     return list(waiting.values())
+
+
+def outcomes(events: Iterable[Event]) -> list[Event]:
+    """One outcome for each intent, ordered by time."""
+    found = dict[str, Event]()
+    for event in events:
+        if event.name != OUTCOME:
+            continue
+        intent = event.text("intent") or f"none/{len(found)}"
+        # A line may be repeated after a failure. A known outcome replaces an unknown one.
+        if intent not in found or found[intent].text("outcome") == Result.UNKNOWN:
+            found[intent] = event
+    return sorted(found.values(), key=lambda event: event.time)
+
+
+def summary(found: Iterable[Event], by: str) -> list[dict[str, object]]:
+    """A row for each value of a field: the number of each outcome, the total, and the time of the last."""
+    groups = dict[str | None, list[Event]]()
+    for event in found:
+        groups.setdefault(event.text(by), []).append(event)
+    occurring = {event.text("outcome") for events in groups.values() for event in events}
+    columns = [result for result in Result if result in occurring] if by != "outcome" else []
+    rows: list[dict[str, object]] = [
+        {
+            by: group,
+            **{column: sum(event.text("outcome") == column for event in events) for column in columns},
+            "total": len(events),
+            "last": format_time(max(event.time for event in events)),
+        }
+        for group, events in groups.items()
+    ]
+    return sorted(rows, key=_largest_first(by))
+
+
+def _largest_first(by: str) -> Callable[[Mapping[str, object]], tuple[int, str]]:
+    return lambda row: (-int(str(row["total"])), str(row[by]))
+
+
+def format_time(time: datetime) -> str | None:
+    """A time as the audit log spells it."""
+    return isoformat(from_datetime(time))
 
 
 @contextmanager
@@ -151,19 +147,16 @@ def opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
     with source.open("rb") as file:
         if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "It is a device, and may have no end")
-        if is_packed(file):
-            yield cast("BinaryIO", gzip.GzipFile(fileobj=file))
-        else:
-            yield file
+        yield cast("BinaryIO", gzip.GzipFile(fileobj=file)) if is_gzipped(file) else file
 
 
-def is_packed(file: BufferedReader) -> bool:
-    """Whether what comes next is gzipped."""
+def is_gzipped(file: BufferedReader) -> bool:
+    """Return True if the next bytes are those of a gzip file."""
     return file.peek(len(_GZIP)).startswith(_GZIP)
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes | str]:
-    """Each line, or why it cannot be had."""
+    """Each line, or why it cannot be read."""
     try:
         while line := stream.readline(LONGEST_LINE):
             if len(line) < LONGEST_LINE or line.endswith(b"\n"):
@@ -172,40 +165,40 @@ def _lines(stream: BinaryIO) -> Iterator[bytes | str]:
             while line and not line.endswith(b"\n"):
                 line = stream.readline(LONGEST_LINE)
             yield f"longer than {LONGEST_LINE} bytes"
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except UNPACK_ERRORS as error:
         yield f"the compressed file is damaged from here on: {error}"
 
 
 def _event(line: bytes) -> Event | str:
     """The event of a line, or why it is none."""
-    fields = parsed(line)
+    fields = parse_line(line)
     if isinstance(fields, str):
         return fields
     name = fields.get("event")
     if fields["schema"] != SCHEMA or not isinstance(name, str) or name not in EVENTS:
-        return "an event of another version of this record"
+        return "an event of another version of the audit log"
     time = parse_time(fields.get("time"))
     return Event(name=name, time=time, fields=fields) if time else "an event without a time"
 
 
-def parsed(line: bytes) -> dict[str, object] | str:
-    """The fields of a whole line, of whatever version, or why it is none."""
+def parse_line(line: bytes) -> dict[str, object] | str:
+    """The fields of a whole entry of any version, or why it is none."""
     try:
         fields = json.loads(line.decode(), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
-        return "not JSON, so probably torn" if looks_torn(line) else "no line of this record"
+        return "not JSON, so probably torn" if looks_torn(line) else "no line of an audit log"
     whole = isinstance(fields, dict) and "schema" in fields
-    return fields if whole else "not an event of this record"
+    return fields if whole else "not an event of an audit log"
 
 
 def looks_torn(line: bytes) -> bool:
-    """Whether it may be the beginning of a line of ours, or what a disk leaves in its place."""
+    """Return True if it may be the beginning of an entry, or the zeros that a disk leaves in its place."""
     return _BEGINNING.startswith(line[: len(_BEGINNING)]) or not line.strip(b"\0")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not isfinite(number):
-        message = f"{text} is no number that JSON knows"
+        message = f"{text} is no number in JSON"
         raise ValueError(message)
     return number

@@ -1,30 +1,178 @@
-"""Compares what the record says with what the server says: its log, and its count of terminations."""
+"""Compares the audit log with what the server says: its own log, and its count of terminations.
 
+A termination in the server's log is recognised by its SQLSTATE, because the text is in the server's language.
+"""
+
+import csv
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import pairwise
+from datetime import UTC, datetime, timedelta, timezone
+from io import TextIOWrapper
+from itertools import chain, pairwise
+from pathlib import Path
 from typing import Final
 
 from reaper.audit.events import COUNTERS, INTENT, OUTCOME, Event
-from reaper.audit.server_log import Ended
+from reaper.audit.reader import LONGEST_LINE, opened
+from reaper.audit.verify import Location
 from reaper.policy.time import parse_time
 
-_SURE: Final = "terminated"
-_MAYBE: Final = frozenset({"signalled", "unknown"})
 OPEN: Final = "open"
-"""What stands for the outcome of an intent that has none."""
-_STARTED: Final = timedelta(seconds=1.5)
-"""So far apart are two tellings of one session's beginning: a log knows seconds."""
+"""Stands for the outcome of an intent that has none."""
+_TERMINATED: Final = "terminated"
+_UNCERTAIN: Final = frozenset({OPEN, "signalled", "unknown"})
+
+_SAME_START: Final = timedelta(seconds=1.5)
+"""Tolerance between two start times of one session: the server's log has whole seconds."""
 _EARLY: Final = timedelta(seconds=2)
 _LATE: Final = timedelta(minutes=1)
-_EDGE: Final = timedelta(seconds=2)
-"""So late a server may count (before 15): what happens around a count may be in it or not."""
+_COUNTED_WITHIN: Final = timedelta(seconds=2)
+"""A server before 15 updates its count up to this late, so terminations near a count may be in it or not."""
+
+_BY_COMMAND: Final = "57P01"
+_CLIENT: Final = "client backend"
+_CSV: Final = {
+    "timestamp": 0,
+    "pid": 3,
+    "session_id": 5,
+    "session_start": 8,
+    "state_code": 12,
+    "backend_type": 23,
+}
+"""The columns of a csvlog; the last one exists since PostgreSQL 13."""
+_LOG_TIME: Final = re.compile(
+    r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?) (?P<zone>[A-Za-z0-9+:-]{1,10})"
+)
+_LARGEST_OFFSET: Final = timedelta(hours=15)
+_STDERR: Final = (
+    "is neither a csvlog nor a jsonlog\n"
+    "hint: set log_destination = 'csvlog' on the server (from 15 on also 'jsonlog'), and name that file"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
-    """A session that we have signalled, or may have."""
+class LoggedTermination:
+    """A client session that was terminated by an administrator's command, from the server's log."""
+
+    pid: int
+    at: datetime
+    started: datetime
+    """To the second."""
+    place: Location
+
+
+class NotAServerLog(Exception):
+    """A file is no csvlog or jsonlog."""
+
+
+class ServerLog:
+    """Reads the files of one server's log, and notes the period that they cover."""
+
+    def __init__(self) -> None:
+        self.first: datetime | None = None
+        self.last: datetime | None = None
+        self._offsets: dict[str, timedelta] = {}
+
+    def read(self, file: Path) -> Iterator[LoggedTermination]:
+        """Every termination in a file, plain or gzipped; raises OSError, EOFError and NotAServerLog."""
+        with opened(file) as stream:
+            text = TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="\n")
+            lines = iter(lambda: text.readline(LONGEST_LINE), "")
+            first = next((line for line in lines if line.strip()), None)
+            if first is None:
+                return
+            for number, entry in _entries(file, first, lines):
+                yield from self._terminations(Location(str(file), number), entry)
+
+    def _terminations(self, place: Location, entry: Mapping[str, object]) -> Iterator[LoggedTermination]:
+        started = self._started(entry)
+        at = self._time(entry.get("timestamp"))
+        if at is None or started is None:
+            return
+        self.first = min(at, self.first or at)
+        self.last = max(at, self.last or at)
+        if entry.get("state_code") != _BY_COMMAND or entry.get("backend_type") not in {None, "", _CLIENT}:
+            return
+        pid = str(entry.get("pid"))
+        if pid.isdigit():
+            yield LoggedTermination(pid=int(pid), at=at, started=started, place=place)
+
+    def _started(self, entry: Mapping[str, object]) -> datetime | None:
+        """The start of the session from its id, which is in UTC whatever log_timezone says."""
+        try:
+            started = datetime.fromtimestamp(int(str(entry.get("session_id")).partition(".")[0], 16), UTC)
+        except (ValueError, OverflowError, OSError):
+            return None
+        found = _LOG_TIME.match(str(entry.get("session_start")))
+        if found:
+            # The same moment in log_timezone: the difference is the offset of that zone. Kept by the name
+            # of the zone, because a session may begin in winter time and end in summer time.
+            with_offset = _naive(found["time"])
+            offset = with_offset - started if with_offset else _LARGEST_OFFSET
+            if abs(offset) < _LARGEST_OFFSET:
+                self._offsets[found["zone"]] = offset
+        return started
+
+    def _time(self, text: object) -> datetime | None:
+        found = _LOG_TIME.match(str(text))
+        time = _naive(found["time"]) if found else None
+        if found is None or time is None or not self._offsets:
+            return None
+        offset = self._offsets.get(found["zone"])
+        if offset is None:
+            offset = next(reversed(self._offsets.values()))
+        try:
+            return time.replace(tzinfo=timezone(offset)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            return None
+
+
+def _naive(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _entries(file: Path, first: str, rest: Iterator[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Each entry of a server's log with its line number."""
+    found = _LOG_TIME.match(first)
+    if first.startswith("{"):
+        return _json_entries(chain([first], rest))
+    if found and first[found.end() : found.end() + 1] == ",":
+        return _csv_entries(chain([first], rest))
+    message = f"{file} {_STDERR}"
+    raise NotAServerLog(message)
+
+
+def _json_entries(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(fields, dict):
+            yield number, fields
+
+
+def _csv_entries(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+    csv.field_size_limit(2**31 - 1)
+    rows = csv.reader(lines)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            continue
+        yield rows.line_num, {name: row[at] for name, at in _CSV.items() if at < len(row)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Termination:
+    """A session that the reaper terminated, or may have terminated, from the audit log."""
 
     intent: str
     server: str
@@ -32,19 +180,18 @@ class Act:
     pid: int
     started: datetime
     seen: datetime
-    """When it was seen last, by the server's clock."""
+    """The time of the snapshot, by the server's clock."""
     until: datetime
-    """When its end was seen, or should have been."""
-    event: Event
+    """The session was gone by then, or should have been."""
 
     @property
-    def sure(self) -> bool:
-        """Whether the record says that it was terminated."""
-        return self.outcome == _SURE
+    def certain(self) -> bool:
+        """The audit log says that it was terminated."""
+        return self.outcome == _TERMINATED
 
 
-def acts(events: Iterable[Event]) -> list[Act]:
-    """The sessions that were terminated, or may have been, says the record; in the order of time."""
+def terminations(events: Iterable[Event]) -> list[Termination]:
+    """The sessions that were terminated, or may have been, by the audit log; ordered by time."""
     last = dict[str, Event]()
     for event in events:
         intent = event.text("intent")
@@ -53,28 +200,26 @@ def acts(events: Iterable[Event]) -> list[Act]:
             continue
         if known is None or known.name == INTENT or known.text("outcome") == "unknown":
             last[intent] = event if event.name == OUTCOME or known is None else known
-    sessions = dict[tuple[str, int, datetime], Act]()
-    for act in filter(None, map(_act, last.values())):
-        # One that was tried again, maybe by a later life, goes only once.
-        known_act = sessions.setdefault((act.server, act.pid, act.started), act)
-        if act.sure and not known_act.sure:
-            sessions[act.server, act.pid, act.started] = act
-    return sorted(sessions.values(), key=lambda act: act.seen)
+    sessions = dict[tuple[str, int, datetime], Termination]()
+    for each in filter(None, map(_termination, last.values())):
+        # A session may have several intents, of one run or of several, but it ends only once.
+        key = each.server, each.pid, each.started
+        known_session = sessions.setdefault(key, each)
+        if each.certain and not known_session.certain:
+            sessions[key] = each
+    return sorted(sessions.values(), key=lambda each: each.seen)
 
 
-def _act(event: Event) -> Act | None:
+def _termination(event: Event) -> Termination | None:
     outcome = event.text("outcome") if event.name == OUTCOME else OPEN
     pid, real = event.fields.get("pid"), event.fields.get("dry_run") is False
     started, seen = parse_time(event.fields.get("backend_start")), parse_time(event.fields.get("server_time"))
-    asked = event.text("mode") == "enforce" and event.text("action") == "terminate" and real
-    if (
-        not asked
-        or outcome not in {_SURE, OPEN, *_MAYBE}
-        or not isinstance(pid, int)
-        or not (started and seen)
-    ):
+    terminates = event.text("mode") == "enforce" and event.text("action") == "terminate" and real
+    if not terminates or outcome not in {_TERMINATED, *_UNCERTAIN}:
         return None
-    return Act(
+    if not isinstance(pid, int) or not started or not seen:
+        return None
+    return Termination(
         intent=event.text("intent") or "",
         server=event.text("server") or "",
         outcome=outcome or OPEN,
@@ -82,93 +227,97 @@ def _act(event: Event) -> Act | None:
         started=started,
         seen=seen,
         until=parse_time(event.fields.get("outcome_at")) or seen + _LATE,
-        event=event,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """The record beside the log."""
+class LogComparison:
+    """The audit log beside the server's log."""
 
-    agreed: tuple[tuple[Act, Ended], ...]
-    missing: tuple[Act, ...]
-    """Terminated by us, says the record, and the log knows nothing of it."""
-    uncovered: tuple[Act, ...]
-    """From before the log begins, or after it ends."""
-    spared: tuple[Act, ...]
-    """Not known to the record what became of them; the log knows of no termination."""
-    others: tuple[Ended, ...]
-    """Terminated by somebody else."""
+    matched: tuple[tuple[Termination, LoggedTermination], ...]
+    missing: tuple[Termination, ...]
+    """Terminated according to the audit log, but not in the server's log."""
+    outside: tuple[Termination, ...]
+    """Before the server's log begins, or after it ends."""
+    not_terminated: tuple[Termination, ...]
+    """Uncertain in the audit log, and not in the server's log."""
+    others: tuple[LoggedTermination, ...]
+    """Terminated by another program or person."""
 
     @property
-    def resolved(self) -> tuple[tuple[Act, Ended], ...]:
-        """Those of which only the log knows that they were terminated."""
-        return tuple((act, ended) for act, ended in self.agreed if not act.sure)
+    def resolved(self) -> tuple[tuple[Termination, LoggedTermination], ...]:
+        """Uncertain in the audit log, but terminated according to the server's log."""
+        return tuple((ours, logged) for ours, logged in self.matched if not ours.certain)
 
 
 def compare(
-    ours: Sequence[Act], theirs: Sequence[Ended], *, first: datetime | None, last: datetime | None
-) -> Compared:
-    """Bring each termination of the log to the act that it belongs to."""
-    by_pid = dict[int, list[Ended]]()
-    for ended in theirs:
-        by_pid.setdefault(ended.pid, []).append(ended)
-    agreed, missing, uncovered, spared = list[tuple[Act, Ended]](), list[Act](), list[Act](), list[Act]()
-    for act in ours:
-        fitting = [ended for ended in by_pid.get(act.pid, []) if _fits(act, ended)]
+    ours: Sequence[Termination],
+    logged: Sequence[LoggedTermination],
+    *,
+    first: datetime | None,
+    last: datetime | None,
+) -> LogComparison:
+    """Match each termination of the server's log with one of the audit log."""
+    by_pid = dict[int, list[LoggedTermination]]()
+    for each in logged:
+        by_pid.setdefault(each.pid, []).append(each)
+    matched = list[tuple[Termination, LoggedTermination]]()
+    missing, outside, not_terminated = list[Termination](), list[Termination](), list[Termination]()
+    for one in ours:
+        fitting = [each for each in by_pid.get(one.pid, []) if _is_same(one, each)]
         if fitting:
-            best = min(fitting, key=lambda ended: abs(ended.at - act.seen))
-            by_pid[act.pid].remove(best)
-            agreed.append((act, best))
-        elif first is None or last is None or not first <= act.seen <= last:
-            uncovered.append(act)
+            best = min(fitting, key=lambda each: abs(each.at - one.seen))
+            by_pid[one.pid].remove(best)
+            matched.append((one, best))
+        elif first is None or last is None or not first <= one.seen <= last:
+            outside.append(one)
         else:
-            (missing if act.sure else spared).append(act)
-    return Compared(
-        agreed=tuple(agreed),
+            (missing if one.certain else not_terminated).append(one)
+    return LogComparison(
+        matched=tuple(matched),
         missing=tuple(missing),
-        uncovered=tuple(uncovered),
-        spared=tuple(spared),
+        outside=tuple(outside),
+        not_terminated=tuple(not_terminated),
         others=tuple(sorted((each for rest in by_pid.values() for each in rest), key=lambda each: each.at)),
     )
 
 
-def _fits(act: Act, ended: Ended) -> bool:
-    if ended.started is not None and abs(ended.started - act.started) > _STARTED:
+def _is_same(ours: Termination, logged: LoggedTermination) -> bool:
+    if abs(logged.started - ours.started) > _SAME_START:
         return False
-    return act.seen - _EARLY <= ended.at <= act.until + _LATE
+    return ours.seen - _EARLY <= logged.at <= ours.until + _LATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """From one count of the server to the next."""
+class CountedPeriod:
+    """The time between two counts of one server."""
 
     server: str
     begin: datetime
     end: datetime
     counted: int | None
-    """How many the server has counted meanwhile; nothing when that cannot be told."""
+    """The terminations that the server counted; None if they cannot be known."""
     recorded: int
-    """How many the record is sure of."""
+    """The terminations that are certain in the audit log."""
     possible: int
-    """How many it may have been."""
+    """The terminations that there may have been according to the audit log."""
     why: str = ""
-    """Why it cannot be told."""
+    """Why the count cannot be known."""
 
     @property
     def agrees(self) -> bool:
-        """Whether the server has counted at least what we have done."""
+        """The server counted at least the certain terminations."""
         return self.counted is None or self.counted >= self.recorded
 
     @property
     def others(self) -> tuple[int, int]:
-        """At least and at most so many were terminated by others."""
+        """The least and the largest number of terminations by others."""
         counted = self.counted or 0
         return max(0, counted - self.possible), max(0, counted - self.recorded)
 
 
-def stretches(events: Iterable[Event], ours: Sequence[Act]) -> Iterator[Stretch]:
-    """Each time between two counts of one server."""
+def counted_periods(events: Iterable[Event], ours: Sequence[Termination]) -> Iterator[CountedPeriod]:
+    """Each period between two counts of one server."""
     counts = dict[str, list[tuple[datetime, Event]]]()
     for event in events:
         at = parse_time(event.fields.get("server_time"))
@@ -176,21 +325,22 @@ def stretches(events: Iterable[Event], ours: Sequence[Act]) -> Iterator[Stretch]
             counts.setdefault(event.text("server") or "", []).append((at, event))
     for server, counted in counts.items():
         for (begin, before), (end, after) in pairwise(sorted(counted, key=lambda each: each[0])):
-            here = [act for act in ours if act.server == server and begin - _EDGE < act.seen < end + _EDGE]
+            earliest, latest = begin - _COUNTED_WITHIN, end + _COUNTED_WITHIN
+            here = [each for each in ours if each.server == server and earliest < each.seen < latest]
             difference, why = _difference(before.fields, after.fields)
-            yield Stretch(
+            yield CountedPeriod(
                 server=server,
                 begin=begin,
                 end=end,
                 counted=difference,
-                recorded=sum(_certain(act, begin, end) for act in here),
+                recorded=sum(_is_within(each, begin, end) for each in here),
                 possible=len(here),
                 why=why,
             )
 
 
-def _certain(act: Act, begin: datetime, end: datetime) -> bool:
-    return act.sure and begin + _EDGE <= act.seen and act.until <= end - _EDGE
+def _is_within(ours: Termination, begin: datetime, end: datetime) -> bool:
+    return ours.certain and begin + _COUNTED_WITHIN <= ours.seen and ours.until <= end - _COUNTED_WITHIN
 
 
 def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[int | None, str]:
@@ -198,9 +348,9 @@ def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> tu
     if not isinstance(first, int) or not isinstance(last, int):
         return None, "this server does not count (before 14)"
     if before.get("server_started") != after.get("server_started"):
-        return None, "the server was started anew, and may have forgotten its count"
+        return None, "the server was restarted, and may have lost its count"
     if before.get("counters_reset") != after.get("counters_reset") or last < first:
-        return None, "a count was set to zero"
+        return None, "a counter was reset"
     if before.get("databases") != after.get("databases"):
-        return None, "databases came or went, and their counts with them"
+        return None, "databases were created or dropped, with their counts"
     return last - first, ""

@@ -1,6 +1,6 @@
-"""Where the lines go, and the error that says that they did not get there.
+"""Sinks take whole lines, or raise AuditLogFailed.
 
-Not a logging handler: those swallow a full disk. A sink either has written every byte, or says so.
+A sink is not a logging handler, because a handler swallows the error of a full disk.
 """
 
 import errno
@@ -10,77 +10,54 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from socket import gethostname
-from typing import Any, Final, NamedTuple, Protocol
-
-import structlog
+from typing import Final, NamedTuple, Protocol
 
 from reaper import __version__
 from reaper.audit.chain import Chain
 from reaper.audit.events import A_STREAM, CLOSED, OPENED, SCHEMA, TORN, Event
 from reaper.policy.time import from_datetime, isoformat
 
-# ensure_ascii: no name can break a line, move a cursor or turn the reading direction.
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, default=repr)
+STALLED_MS: Final = 5_000
+"""How long the reader of our output may stop reading before that is a failure."""
 
+_CHECK_SECONDS: Final = 1.0
+"""With nothing to write, a sink is checked at most this often, whatever the number of servers."""
 
-def _rendered(fields: Mapping[str, object], **_: object) -> str:
-    return _ENCODER.encode(fields)
+# ensure_ascii: no name can break a line, move a cursor or change the direction of the text.
+_JSON: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, default=repr)
 
-
-class Pen:
-    """Renders the events of one life of the writer, numbered."""
-
-    def __init__(self, *, run: str) -> None:
-        self._run = run
-        self._numbers = count(1)
-        self._log = structlog.wrap_logger(
-            structlog.ReturnLogger(),
-            processors=[self._stamp, structlog.processors.JSONRenderer(serializer=_rendered)],
-            wrapper_class=structlog.BoundLogger,
-            context_class=dict,
-            cache_logger_on_first_use=False,
-            version=__version__,
-            host=gethostname(),
-        ).bind()
-
-    def line(self, event: Event) -> bytes:
-        """The event as one whole line."""
-        time = isoformat(from_datetime(event.time))
-        text: str = self._log.msg(event.name, **{**event.fields, "time": time})
-        return text.encode("ascii") + b"\n"
-
-    def _stamp(self, _: object, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        first = {"schema": SCHEMA, "event": fields.pop("event"), "time": fields.pop("time")}
-        return {**first, "seq": next(self._numbers), "run": self._run, **fields}
+Clock = Callable[[], datetime]
 
 
 class AuditLogFailed(Exception):
-    """The record cannot be written, and therefore nothing may be terminated."""
+    """The audit log cannot be written, and therefore nothing may be terminated."""
 
-    def __init__(self, *, where: str, why: str, lost: bool = False) -> None:
-        super().__init__(
-            f"the audit record {where} cannot be written: {why}; nothing is terminated until it can"
-        )
+    def __init__(self, *, where: str, why: str, lost: bool = False, hint: str = "") -> None:
+        sentence = f"the audit log {where} cannot be written: {why}; nothing is terminated until it can"
+        super().__init__(f"{sentence}\nhint: {hint}" if hint else sentence)
         self.where = where
         self.why = why
         self.lost = lost
-        """Whether lines that were taken since the last durable write may be lost as well."""
+        """Lines that were written since the last sync may be lost as well."""
 
 
-class NotReady(Exception):
-    """What stands there is not what `ready` found: it must look, and tell, before anything is written."""
+class Notice(NamedTuple):
+    """Something that a sink found before it wrote: the name of the event to write, and its detail."""
 
-
-class Finding(NamedTuple):
-    """What a sink found before it wrote: the name of the event that tells it, and the detail."""
-
-    name: str
+    event: str
     detail: str
+
+
+class ChainHead(NamedTuple):
+    """The end of a sink's chain; a copy kept elsewhere shows later if lines were cut off the end."""
+
+    file: str
+    digest: str
 
 
 class Sink(Protocol):
@@ -88,30 +65,23 @@ class Sink(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The path, or the name of the stream."""
 
     @property
     def head(self) -> str | None:
-        """The digest of the last line; nothing when there is none, or no chain."""
+        """The digest of the last line; None before the first line, or without a chain."""
 
-    def ready(self) -> Sequence[Finding]:
-        """Open what must be open, and tell what was found there."""
+    def prepare(self) -> Sequence[Notice]:
+        """Open what must be open, and return what was found there."""
 
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
-        """Take every byte or raise AuditLogFailed; an empty durable batch makes last what was taken before.
-
-        Raises NotReady, and has taken nothing, when things are no longer as `ready` found them.
-        """
+        """Take every byte or raise AuditLogFailed; an empty durable batch syncs the earlier ones."""
 
     def reopen(self) -> None:
-        """Let go of the file, so that the next line goes to whatever stands at the path by then."""
+        """Close the file, so that the next line goes to the file that is then at the path."""
 
     def close(self) -> None:
-        """Write nothing any more."""
-
-
-STALLED_MS: Final = 5_000
-"""How long a reader of our output may stop reading before that is a failure."""
+        """Close for good."""
 
 
 class StreamSink:
@@ -121,50 +91,53 @@ class StreamSink:
         self.name = name
         self._fd = fd
         self._stalled_ms = stalled_ms
-        self._findings = [Finding(OPENED, A_STREAM)]
+        self._opened = False
         self._chain = Chain()
         self._torn = False
         self._stalled = False
 
     @property
     def head(self) -> str | None:
-        """The digest of the last line, of this life."""
+        """The digest of the last line of this run."""
         return self._chain.head
 
-    def ready(self) -> Sequence[Finding]:
-        """The first time, that it was opened; after a failure, that its last line is torn."""
-        found, self._findings = self._findings, []
-        return [*found, Finding(TORN, "the last line is torn")] if self._torn else found
+    def prepare(self) -> Sequence[Notice]:
+        """The first time: that it was opened. After a failure: that its last line is torn."""
+        found = [] if self._opened else [Notice(OPENED, A_STREAM)]
+        self._opened = True
+        return [*found, Notice(TORN, "the last line is torn")] if self._torn else found
 
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
-        """Write line by line, so that each short one is atomic among the writers of a pipe."""
-        with self._failing():
+        """Write line by line, so that each short line is atomic if others write to the pipe too."""
+        try:
             for line in lines:
-                self._end_what_is_torn()
-                self._put(line)
+                self._end_torn_line()
+                self._write_line(line)
             if durable and stat.S_ISREG(os.fstat(self._fd).st_mode):
                 os.fdatasync(self._fd)
+        except OSError as error:
+            raise AuditLogFailed(where=self.name, why=error.strerror or str(error)) from error
 
     def reopen(self) -> None:
-        """A stream cannot be rotated."""
+        """Do nothing: a stream cannot be rotated."""
 
     def close(self) -> None:
-        """The descriptor belongs to whoever opened it."""
+        """Do nothing: the descriptor belongs to the caller."""
 
-    def _end_what_is_torn(self) -> None:
+    def _end_torn_line(self) -> None:
         if self._torn:
-            self._await_room()
+            self._wait_for_room()
             os.write(self._fd, b"\n")
             self._torn = False
 
-    def _put(self, line: bytes) -> None:
+    def _write_line(self, line: bytes) -> None:
         after = self._chain.copy()
-        (linked,) = after.carry_on([line])
+        (linked,) = after.link([line])
         rest = memoryview(linked)
         try:
             while rest:
-                self._await_room()
-                # A poll that says yes promises room for PIPE_BUF bytes, so that no write can hang.
+                self._wait_for_room()
+                # poll promises room for PIPE_BUF bytes, so that a write of that size cannot block.
                 rest = rest[os.write(self._fd, rest[: select.PIPE_BUF]) :]
         finally:
             taken = len(linked) - len(rest)
@@ -172,93 +145,89 @@ class StreamSink:
             if taken >= len(linked) - len(b"\n"):
                 self._chain = after
             elif taken:
-                self._chain.loose(linked[:taken])
+                self._chain.add_fragment(linked[:taken])
 
-    def _await_room(self) -> None:
+    def _wait_for_room(self) -> None:
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        # Once stalled, the next asks only whether there is room: all servers share this loop.
+        # Waits only once: all servers share this event loop, and a stalled reader would stop them all.
         if not poll.poll(0 if self._stalled else self._stalled_ms):
             self._stalled = True
-            raise TimeoutError(errno.ETIMEDOUT, f"nobody read from it for {self._stalled_ms / 1_000:g} s")
+            raise TimeoutError(errno.ETIMEDOUT, f"its reader read nothing for {self._stalled_ms / 1_000:g} s")
         self._stalled = False
 
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise AuditLogFailed(where=self.name, why=error.strerror or str(error)) from error
+
+def encode_event(event: Event, *, seq: int, run: str) -> bytes:
+    """The event as one line."""
+    fields: Mapping[str, object] = {
+        "schema": SCHEMA,
+        "event": event.name,
+        "time": isoformat(from_datetime(event.time)),
+        "seq": seq,
+        "run": run,
+        "version": __version__,
+        "host": gethostname(),
+        **event.fields,
+    }
+    return _JSON.encode(fields).encode("ascii") + b"\n"
 
 
-Clock = Callable[[], datetime]
+class RetryingSink:
+    """Writes every event to one sink; after a failure, what it could not take is written first.
 
-_SOUND_SECONDS: Final = 1.0
-"""So long a record that was fine is taken to be when there is nothing to write: a fleet shares the look."""
-
-
-class Head(NamedTuple):
-    """The end of a chain: whoever notes it elsewhere can tell later whether it was still there."""
-
-    file: str
-    digest: str
-
-
-class Copy:
-    """Brings every event to one sink: what it could not take it gets first when it works again.
-
-    An event can so arrive twice, never not at all; its intent tells that it is the same one.
+    An event may so be written twice, but is never lost. The id of its intent shows that it is the same event.
     """
 
     def __init__(self, sink: Sink, *, clock: Clock, run: str) -> None:
         self._sink = sink
         self._clock = clock
-        self._pen = Pen(run=run)
-        self._owed: list[Event] = []
+        self._run = run
+        self._numbers = count(1)
+        self._pending: list[Event] = []
         self._unsynced: list[Event] = []
         self._used = False
-        self._sound_at = -math.inf
+        self._checked_at = -math.inf
+
+    @property
+    def head(self) -> ChainHead | None:
+        """The end of the chain; None if there is none."""
+        digest = self._sink.head
+        return ChainHead(self._sink.name, digest) if digest else None
 
     def write(self, events: Sequence[Event] = (), *, durable: bool = False) -> None:
-        """Pay what is owed, then write these; after a AuditLogFailed these are the caller's to give up."""
-        with self._owing_what_is_lost():
-            self._put(map(self._told, self._sink.ready()))
-            self._put(self._owed)
-            self._owed = []
+        """Write pending events, then these; if it raises AuditLogFailed, these are not kept for later."""
+        with self._keeping_lost_events():
+            self._put(map(self._event, self._sink.prepare()))
+            self._put(self._pending)
+            self._pending = []
             self._put(events, durable=durable)
 
-    def flush(self) -> None:
-        """Make last what was written; where that is nothing, see from time to time whether it could be."""
-        now = time.monotonic()
-        if self._owed or self._unsynced or now - self._sound_at >= _SOUND_SECONDS:
-            self.write(durable=True)
-            self._sound_at = now
-
     def deliver(self, events: Sequence[Event], *, durable: bool = False) -> None:
-        """Write these, now or, when that fails, before anything else."""
+        """Write these events now; if that fails, before anything else later."""
         try:
             self.write(events, durable=durable)
         except AuditLogFailed:
-            self._owed = [*self._owed, *events]
+            self._pending = [*self._pending, *events]
             raise
 
-    @property
-    def head(self) -> Head | None:
-        """Where the chain stands; nothing when there is none."""
-        digest = self._sink.head
-        return Head(self._sink.name, digest) if digest else None
+    def flush(self) -> None:
+        """Sync what was written; with nothing to sync, check from time to time that the sink still works."""
+        now = time.monotonic()
+        if self._pending or self._unsynced or now - self._checked_at >= _CHECK_SECONDS:
+            self.write(durable=True)
+            self._checked_at = now
 
     def reopen(self) -> None:
-        """Let go of the file, which somebody has moved."""
-        self._sound_at = -math.inf
-        with self._owing_what_is_lost():
+        """Close the file that was rotated."""
+        self._checked_at = -math.inf
+        with self._keeping_lost_events():
             self._sink.reopen()
 
     def close(self) -> None:
-        """Make the rest last, say so, and write nothing any more."""
+        """Sync the rest, log the end of this run, and close for good."""
         try:
-            if self._used or self._owed:
-                self.write([self._told(Finding(CLOSED, "closed"))], durable=True)
+            if self._used or self._pending:
+                self.write([self._event(Notice(CLOSED, "closed"))], durable=True)
         finally:
             self._used = False
             self._sink.close()
@@ -268,27 +237,22 @@ class Copy:
         if not events and not durable:
             return
         self._used = self._used or bool(events)
-        lines = [self._pen.line(event) for event in events]
-        while True:
-            try:
-                self._sink.write(lines, durable=durable)
-            except NotReady:
-                self._put(map(self._told, self._sink.ready()))
-            else:
-                break
+        lines = [encode_event(event, seq=next(self._numbers), run=self._run) for event in events]
+        self._sink.write(lines, durable=durable)
         self._unsynced = [] if durable else [*self._unsynced, *events]
 
-    def _told(self, finding: Finding) -> Event:
-        fields = {"file": self._sink.name, "detail": finding.detail}
-        return Event(name=finding.name, time=self._clock(), fields=fields)
+    def _event(self, notice: Notice) -> Event:
+        fields = {"file": self._sink.name, "detail": notice.detail}
+        return Event(name=notice.event, time=self._clock(), fields=fields)
 
     @contextmanager
-    def _owing_what_is_lost(self) -> Iterator[None]:
+    def _keeping_lost_events(self) -> Iterator[None]:
         try:
             yield
         except AuditLogFailed as failure:
-            self._sound_at = -math.inf
+            self._checked_at = -math.inf
+            # A failed sync loses lines that were written without an error before.
             if failure.lost:
-                self._owed = [*self._unsynced, *self._owed]
+                self._pending = [*self._unsynced, *self._pending]
                 self._unsynced = []
             raise

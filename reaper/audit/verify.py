@@ -1,6 +1,6 @@
-"""Follows a record line by line, and finds every one that is not as it was written.
+"""Follows an audit log line by line, and finds every line that is not as it was written.
 
-Holds a bounded number of lines in memory, whatever the length of the record.
+Only a bounded number of lines is kept in memory, however long the audit log is.
 """
 
 from collections import deque
@@ -10,12 +10,23 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Final, NamedTuple, Self
 
-from reaper.audit.chain import Chain, Damaged, Line, Readable, walk
+from reaper.audit.chain import Chain, DamagedGzip, LineSource, RawLine, iterate_lines
 from reaper.audit.events import A_STREAM, AT_THE_TOP, INTENT, OPENED, OUTCOME, PREV, TORN, TRUNCATED
 from reaper.audit.reader import looks_torn
 
+_REMEMBERED: Final = 1_000
+"""A digest is looked up among this number of previous lines."""
+_TORN_WITHIN: Final = 3
+"""At most this number of lines stands between a torn line and the `record.torn` that reports it."""
+_MOST_STREAMS: Final = 1_000
+_MOST_OPEN: Final = 10_000
+_LONGEST_FRAGMENT: Final = 1024 * 1024
+_UNCHAINED: Final = "it was inserted, or written by a reaper without a chain"
+_ANOTHER_FILE: Final = "nor is any other line here: it is another file"
+_STILL_TORN: Final = "the next run of the reaper will report it"
 
-class Place(NamedTuple):
+
+class Location(NamedTuple):
     """A line of a file."""
 
     file: str
@@ -26,23 +37,23 @@ class Place(NamedTuple):
         return f"{self.file}:{self.line}"
 
 
-class Kind(StrEnum):
-    """What is wrong."""
+class ProblemKind(StrEnum):
+    """What is wrong with a line."""
 
     CHANGED = "changed"
-    """A line is not what the next one holds on to."""
+    """The next line carries another digest than that of this line."""
     MISSING = "missing"
-    """Lines that the next one follows are not there."""
+    """Lines before this one are not there."""
     INSERTED = "inserted"
-    """Lines stand where nothing follows them."""
+    """The line does not belong here."""
     REPEATED = "repeated"
-    """A line stands there twice."""
+    """The same line occurs twice."""
     FOREIGN = "foreign"
-    """A line is none of this record."""
+    """The line is no entry of this audit log."""
     TORN = "torn"
-    """A line ends too soon."""
+    """The line is incomplete."""
     BROKEN_OFF = "broken off"
-    """The chain ends, and another begins."""
+    """A new chain begins in the middle."""
     UNREADABLE = "unreadable"
     """A compressed file is damaged."""
     UNKNOWN_HEAD = "unknown head"
@@ -50,22 +61,18 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Damage:
+class Problem:
     """Something that is not as it was written."""
 
-    kind: Kind
-    place: Place | None
+    kind: ProblemKind
+    place: Location | None
     sentence: str
     expected: str | None = None
-    """The digest that should stand there."""
+    """The expected digest."""
     found: str | None = None
-    """The one that does."""
+    """The digest that is there."""
     explained: str | None = None
-    """What the record itself says about it; then it is what a crash leaves, and no more."""
-
-    def explained_by(self, place: Place, detail: str | None) -> "Damage":
-        """The same, told by a line of the record."""
-        return replace(self, explained=f"{place} tells of it: {detail}")
+    """What the audit log itself says about it; then it is what a crash leaves behind."""
 
     def __str__(self) -> str:
         """`audit.jsonl:17: changed: ...`."""
@@ -74,10 +81,10 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What has to be known of a whole line."""
+class ChainedLine:
+    """What must be known of a whole entry."""
 
-    place: Place
+    place: Location
     digest: str
     event: str | None
     run: str | None
@@ -85,12 +92,12 @@ class Seen:
     time: str | None
     detail: str | None
     linked: bool
-    """Whether it carries a digest at all."""
+    """It carries a digest, or null where the chain begins."""
     prev: str | None
 
     @classmethod
-    def of(cls, place: Place, data: bytes, fields: Mapping[str, object]) -> Self:
-        """From the line as it stands there."""
+    def parse(cls, place: Location, data: bytes, fields: Mapping[str, object]) -> Self:
+        """Make one from a line and its fields."""
 
         def text(name: str) -> str | None:
             value = fields.get(name)
@@ -111,237 +118,240 @@ class Seen:
 
 
 @dataclass(slots=True, kw_only=True)
-class Loose:
-    """Lines one behind the other that are not whole."""
+class _BadLines:
+    """Consecutive lines that are no entries."""
 
-    first: Place
+    first: Location
     why: str
     looks_torn: bool
-    """Whether they may be the beginnings of lines of ours."""
+    """They may be the beginnings of entries."""
     count: int = 1
 
     @property
     def what(self) -> str:
-        """`it is not JSON, so probably torn`, or of how many lines that is true."""
         return self.why if self.count == 1 else f"{self.count} lines from here on: {self.why}"
 
-    def damage(self, why: str = "") -> Damage:
-        """These lines as something that should not be there."""
-        kind = Kind.TORN if self.looks_torn else Kind.FOREIGN
-        return Damage(kind=kind, place=self.first, sentence="; ".join(filter(None, (self.what, why))))
+    def problem(self, why: str = "") -> Problem:
+        kind = ProblemKind.TORN if self.looks_torn else ProblemKind.FOREIGN
+        return Problem(kind=kind, place=self.first, sentence="; ".join(filter(None, (self.what, why))))
 
 
-def diagnosis(
-    line: Seen, *, last: Seen, recent: Iterable[Seen], loose: Loose | None, found: str | None
-) -> Damage:
-    """What happened between the last whole line and this one, which does not follow it."""
+def _explained_by(line: ChainedLine, problem: Problem) -> Problem:
+    return replace(problem, explained=f"{line.place} reports it: {line.detail}")
+
+
+def _cause(
+    line: ChainedLine,
+    *,
+    last: ChainedLine,
+    recent: Iterable[ChainedLine],
+    bad: _BadLines | None,
+    found: str | None,
+) -> Problem:
+    """What happened between the last entry and this one, which does not continue the chain."""
     known = {each.digest: each for each in recent}
-    kind, place, sentence = _unlike(line, known) or _changed(line, last, loose)
-    return Damage(kind=kind, place=place, sentence=sentence, expected=line.prev, found=found)
+    kind, place, sentence = _known_cause(line, known) or _change(line, last, bad)
+    return Problem(kind=kind, place=place, sentence=sentence, expected=line.prev, found=found)
 
 
-_Told = tuple[Kind, Place, str]
+_Cause = tuple[ProblemKind, Location, str]
 
 
-def _unlike(line: Seen, known: Mapping[str, Seen]) -> _Told | None:
+def _known_cause(line: ChainedLine, known: Mapping[str, ChainedLine]) -> _Cause | None:
     if twin := known.get(line.digest):
-        return Kind.REPEATED, line.place, f"the same line stands at {twin.place}"
+        return ProblemKind.REPEATED, line.place, f"the same line stands at {twin.place}"
     if line.prev is None:
         why = f" ({line.detail})" if line.detail else ""
-        return Kind.BROKEN_OFF, line.place, f"a new chain begins here, although lines stand before it{why}"
+        return (
+            ProblemKind.BROKEN_OFF,
+            line.place,
+            f"a new chain begins here, although lines stand before it{why}",
+        )
     if line.event == TRUNCATED:
-        why = f"its writer found that somebody had shortened the file {line.detail}"
-        return Kind.MISSING, line.place, f"lines before this one are missing: {why}"
+        why = f"its writer found the file shortened {line.detail}"
+        return ProblemKind.MISSING, line.place, f"lines before this one are missing: {why}"
     if before := known.get(line.prev):
         why = "what stands between them was inserted, or moved here"
-        return Kind.INSERTED, line.place, f"this line follows {before.place}: {why}"
+        return ProblemKind.INSERTED, line.place, f"this line follows {before.place}: {why}"
     return None
 
 
-def _changed(line: Seen, last: Seen, loose: Loose | None) -> _Told:
-    if loose:
+def _change(line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -> _Cause:
+    if bad:
         why = f"this is not what {line.place} follows, so it was changed, and not torn by a crash"
-        return Kind.CHANGED, loose.first, f"{loose.what}; {why}"
+        return ProblemKind.CHANGED, bad.first, f"{bad.what}; {why}"
     if line.run == last.run and line.seq is not None and last.seq is not None:
         gap = line.seq - last.seq - 1
         if gap == 0:
-            return Kind.CHANGED, last.place, f"{line.place} follows this line as it was before it was changed"
+            why = f"{line.place} follows this line as it was before it was changed"
+            return ProblemKind.CHANGED, last.place, why
         if gap > 0:
             lines = "1 line is" if gap == 1 else f"{gap} lines are"
             why = f"by their numbers {lines} missing between {last.place} and this one"
-            return Kind.MISSING, line.place, why
+            return ProblemKind.MISSING, line.place, why
     why = f"{last.place} was changed, or lines between them are missing"
-    return Kind.MISSING, line.place, f"this line follows one that is not here: {why}"
-
-
-_REMEMBERED: Final = 1_000
-"""So many lines back it is known where a digest belongs."""
-_PATIENCE: Final = 3
-"""So many lines may stand between a torn line and the one that tells of it."""
-_MOST_STREAMS: Final = 1_000
-_MOST_OPEN: Final = 10_000
-"""So many intents without an outcome are known by name."""
-_UNCHAINED: Final = "somebody inserted it, or a reaper wrote it that knew no chain yet"
-_ANOTHER_FILE: Final = "nor is any other line here: it is another file"
-_STILL_TORN: Final = "the next life of the reaper will tell of it"
-_LONGEST_FRAGMENT: Final = 1024 * 1024
+    return ProblemKind.MISSING, line.place, f"this line follows one that is not here: {why}"
 
 
 class Verification:
-    """One record: a file with its rotated copies in their order, or a stream."""
+    """Verifies one audit log: a file with its rotated copies in their order, or a stream."""
 
     def __init__(self, *, anchors: set[str]) -> None:
         self.lines = 0
-        """How many lines are in the chain."""
+        """The number of lines in the chain."""
         self.before = 0
-        """How many lines stand before it began."""
+        """The number of lines before the chain begins."""
         self.foreign = 0
-        """How many lines of others stand between those of a stream."""
+        """The number of lines of other programs in a stream."""
         self.follows: str | None = None
-        """The digest of a line before the first one, which is not here."""
-        self.last: Seen | None = None
+        """The digest that the first line carries, of a line that is not here."""
+        self.last: ChainedLine | None = None
         """The last line of the chain: its head."""
-        self.open_intents: dict[str, Place] = {}
+        self.open_intents: dict[str, Location] = {}
         self._anchors = anchors
-        """Heads that were noted elsewhere, and have not been met yet."""
+        """Heads that were noted elsewhere, and are not found yet."""
         self._chain = Chain()
-        self._before: Seen | None = None
-        self._recent: deque[Seen] = deque(maxlen=_REMEMBERED)
-        self._streams: dict[str, tuple[Chain, Seen]] = {}
-        self._loose: Loose | None = None
+        self._before: ChainedLine | None = None
+        self._recent: deque[ChainedLine] = deque(maxlen=_REMEMBERED)
+        self._streams: dict[str, tuple[Chain, ChainedLine]] = {}
+        self._bad: _BadLines | None = None
         self._fragment = b""
-        self._untold: list[tuple[int, Damage]] = []
+        self._unexplained: list[tuple[int, Problem]] = []
 
-    def read(self, name: str, stream: Readable) -> Iterator[Damage]:
-        """Follow the next file of the record."""
+    def read(self, name: str, stream: LineSource) -> Iterator[Problem]:
+        """Follow the next file of the audit log."""
         number = 0
         try:
-            for line in walk(stream, self._chain):
-                number = line.number
-                if line.fields is None:
-                    self._note_loose(Place(name, number), line)
+            for raw in iterate_lines(stream, self._chain):
+                number = raw.number
+                if raw.fields is None:
+                    self._note_bad(Location(name, number), raw)
                 else:
-                    seen = Seen.of(Place(name, number), line.data, line.fields)
-                    yield from self._follow(seen)
-                    self._pass(seen, line)
-        except Damaged as damaged:
-            yield Damage(kind=Kind.UNREADABLE, place=Place(name, number + 1), sentence=str(damaged))
+                    line = ChainedLine.parse(Location(name, number), raw.data, raw.fields)
+                    yield from self._follow(line)
+                    self._accept(line, raw)
+        except DamagedGzip as damaged:
+            place = Location(name, number + 1)
+            yield Problem(kind=ProblemKind.UNREADABLE, place=place, sentence=str(damaged))
 
-    def finish(self) -> Iterator[Damage]:
-        """What is left to say when nothing more comes."""
-        yield from (damage for _, damage in self._untold)
-        if self._loose and not self._streams:
-            yield self._loose.damage(self._left_over(self._loose))
-        elif self._loose:
-            self.foreign += self._loose.count
+    def finish(self) -> Iterator[Problem]:
+        """The problems that are left at the end of the last file."""
+        yield from (problem for _, problem in self._unexplained)
+        if self._bad and not self._streams:
+            known = self.lines or self.before
+            why = _STILL_TORN if self._bad.looks_torn else "" if known else _ANOTHER_FILE
+            yield self._bad.problem(why)
+        elif self._bad:
+            self.foreign += self._bad.count
 
-    def _left_over(self, loose: Loose) -> str:
-        if loose.looks_torn:
-            return _STILL_TORN
-        return "" if self.lines or self.before else _ANOTHER_FILE
-
-    def _follow(self, seen: Seen) -> Iterator[Damage]:
-        if seen.event == OPENED and seen.detail == A_STREAM and seen.linked and seen.prev is None:
-            yield from self._begin_stream(seen)
-        elif seen.run in self._streams:
-            yield from self._follow_stream(seen)
+    def _follow(self, line: ChainedLine) -> Iterator[Problem]:
+        if _begins_stream(line):
+            bad = self._take_bad()
+            self.foreign += bad.count if bad else 0
+            if line.run in self._streams:
+                sentence = "this run has already begun"
+                yield Problem(kind=ProblemKind.REPEATED, place=line.place, sentence=sentence)
+        elif line.run in self._streams:
+            yield from self._follow_stream(line)
         else:
-            yield from self._follow_file(seen)
+            yield from self._follow_file(line)
 
-    def _follow_file(self, seen: Seen) -> Iterator[Damage]:
-        loose, self._loose = self._loose, None
-        if not seen.linked and self.last is None:
-            self.before += 1 + (loose.count if loose else 0)
-        elif not seen.linked:
-            yield from [loose.damage()] if loose else []
+    def _follow_file(self, line: ChainedLine) -> Iterator[Problem]:
+        bad = self._take_bad()
+        if not line.linked and self.last is None:
+            self.before += 1 + (bad.count if bad else 0)
+        elif not line.linked:
+            yield from [bad.problem()] if bad else []
             sentence = f"it carries no digest: {_UNCHAINED}"
-            yield Damage(kind=Kind.FOREIGN, place=seen.place, sentence=sentence)
-        elif seen.prev == self._chain.head:
-            if loose and self.last:
-                self._untold.append((self.lines, loose.damage()))
-            elif loose:
-                self.before += loose.count
+            yield Problem(kind=ProblemKind.FOREIGN, place=line.place, sentence=sentence)
+        elif line.prev == self._chain.head:
+            if bad and self.last:
+                self._unexplained.append((self.lines, bad.problem()))
+            elif bad:
+                self.before += bad.count
         elif self._before is None:
-            yield from self._begin_in_the_middle(seen, loose)
+            yield from self._begin_in_the_middle(line, bad)
         else:
             found, recent = self._chain.head, self._recent
-            yield diagnosis(seen, last=self._before, recent=recent, loose=loose, found=found)
-        yield from self._told(seen)
+            yield _cause(line, last=self._before, recent=recent, bad=bad, found=found)
+        yield from self._explain(line)
 
-    def _begin_in_the_middle(self, seen: Seen, loose: Loose | None) -> Iterator[Damage]:
-        """The first line follows one that is not here: fine when that went away with a rotated copy."""
-        if loose:
-            self._untold.append((self.lines, loose.damage()))
-        if seen.event == TRUNCATED or (seen.event == OPENED and (seen.detail or "").startswith(AT_THE_TOP)):
-            self.follows = seen.prev
-            self._anchors.discard(seen.prev or "")
+    def _begin_in_the_middle(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
+        """The first line follows one that is not here: correct if a rotated copy was removed."""
+        if bad:
+            self._unexplained.append((self.lines, bad.problem()))
+        if line.event == TRUNCATED or (line.event == OPENED and (line.detail or "").startswith(AT_THE_TOP)):
+            self.follows = line.prev
+            self._anchors.discard(line.prev or "")
         else:
             why = "a file of the record begins with record.opened"
             sentence = f"lines before this one are missing: {why}"
-            yield Damage(kind=Kind.MISSING, place=seen.place, sentence=sentence, expected=seen.prev)
+            yield Problem(kind=ProblemKind.MISSING, place=line.place, sentence=sentence, expected=line.prev)
 
-    def _told(self, seen: Seen) -> Iterator[Damage]:
-        """The torn lines that this one tells of, and those that nobody has told of in time."""
-        untold, self._untold = self._untold, []
-        for since, damage in untold:
-            if seen.event == TORN and damage.kind is Kind.TORN:
-                yield damage.explained_by(seen.place, seen.detail)
-            elif self.lines - since >= _PATIENCE:
-                yield damage
+    def _explain(self, line: ChainedLine) -> Iterator[Problem]:
+        """The torn lines that this line reports, and those that were not reported in time."""
+        unexplained, self._unexplained = self._unexplained, []
+        for since, problem in unexplained:
+            if line.event == TORN and problem.kind is ProblemKind.TORN:
+                yield _explained_by(line, problem)
+            elif self.lines - since >= _TORN_WITHIN:
+                yield problem
             else:
-                self._untold.append((since, damage))
+                self._unexplained.append((since, problem))
 
-    def _begin_stream(self, seen: Seen) -> Iterator[Damage]:
-        loose, self._loose = self._loose, None
-        self.foreign += loose.count if loose else 0
-        if seen.run in self._streams:
-            yield Damage(kind=Kind.REPEATED, place=seen.place, sentence="this life has already begun")
-
-    def _follow_stream(self, seen: Seen) -> Iterator[Damage]:
-        chain, last = self._streams[seen.run or ""]
-        loose, self._loose = self._loose, None
-        if seen.prev == chain.head:
-            self.foreign += loose.count if loose else 0
+    def _follow_stream(self, line: ChainedLine) -> Iterator[Problem]:
+        chain, last = self._streams[line.run or ""]
+        bad = self._take_bad()
+        if line.prev == chain.head:
+            self.foreign += bad.count if bad else 0
             return
-        if loose and seen.event == TORN:
-            mended = chain.copy()
-            mended.loose(self._fragment)
-            if seen.prev == mended.head:
-                yield loose.damage().explained_by(seen.place, seen.detail)
+        if bad and line.event == TORN:
+            with_fragment = chain.copy()
+            with_fragment.add_fragment(self._fragment)
+            if line.prev == with_fragment.head:
+                yield _explained_by(line, bad.problem())
                 return
-        yield diagnosis(seen, last=last, recent=self._recent, loose=None, found=chain.head)
+        yield _cause(line, last=last, recent=self._recent, bad=None, found=chain.head)
 
-    def _pass(self, seen: Seen, line: Line) -> None:
-        """Go on from this line, whatever was wrong with it."""
-        self._chain.whole(line.data)
-        if seen.run in self._streams or (seen.event == OPENED and seen.detail == A_STREAM):
+    def _accept(self, line: ChainedLine, raw: RawLine) -> None:
+        """Continue from this line, even if something was wrong with it."""
+        self._chain.add_entry(raw.data)
+        if line.run in self._streams or (line.event == OPENED and line.detail == A_STREAM):
             chain = Chain()
-            chain.whole(line.data)
-            self._streams[seen.run or ""] = chain, seen
+            chain.add_entry(raw.data)
+            self._streams[line.run or ""] = chain, line
             if len(self._streams) > _MOST_STREAMS:
                 del self._streams[next(iter(self._streams))]
-        self._before = seen
-        self._recent.append(seen)
-        self._anchors.discard(seen.digest)
-        if seen.linked:
+        self._before = line
+        self._recent.append(line)
+        self._anchors.discard(line.digest)
+        if line.linked:
             self.lines += 1
-            self.last = seen
-        self._note_intent(seen, line.fields or {})
+            self.last = line
+        self._note_intent(line, raw.fields or {})
 
-    def _note_loose(self, place: Place, line: Line) -> None:
-        self._fragment = line.data if len(line.data) <= _LONGEST_FRAGMENT else b""
-        torn = line.data != b"" and looks_torn(line.data)
-        if self._loose is None:
-            self._loose = Loose(first=place, why=line.why, looks_torn=torn)
+    def _note_bad(self, place: Location, raw: RawLine) -> None:
+        self._fragment = raw.data if len(raw.data) <= _LONGEST_FRAGMENT else b""
+        torn = raw.data != b"" and looks_torn(raw.data)
+        if self._bad is None:
+            self._bad = _BadLines(first=place, why=raw.why, looks_torn=torn)
         else:
-            self._loose.count += 1
-            self._loose.looks_torn = self._loose.looks_torn and torn
+            self._bad.count += 1
+            self._bad.looks_torn = self._bad.looks_torn and torn
 
-    def _note_intent(self, seen: Seen, fields: Mapping[str, object]) -> None:
+    def _take_bad(self) -> _BadLines | None:
+        bad, self._bad = self._bad, None
+        return bad
+
+    def _note_intent(self, line: ChainedLine, fields: Mapping[str, object]) -> None:
         intent = fields.get("intent")
         if not isinstance(intent, str):
             return
-        if seen.event == OUTCOME:
+        if line.event == OUTCOME:
             self.open_intents.pop(intent, None)
-        elif seen.event == INTENT and len(self.open_intents) < _MOST_OPEN:
-            self.open_intents[intent] = seen.place
+        elif line.event == INTENT and len(self.open_intents) < _MOST_OPEN:
+            self.open_intents[intent] = line.place
+
+
+def _begins_stream(line: ChainedLine) -> bool:
+    return line.event == OPENED and line.detail == A_STREAM and line.linked and line.prev is None

@@ -62,7 +62,7 @@ _COMMANDS: Final = {
     "snapshot": _Command("reaper.cli.snapshot", "Save one look at a server, to judge it elsewhere."),
     "advise": _Command("reaper.cli.advise", "Say what is wrong with connections, and what would cure it."),
     "audit": _Command("reaper.cli.audit", "Read the record: who was terminated, when and why."),
-    "rehearsal": _Command("reaper.cli.assess", "Judge what was rehearsed: would it be safe to enforce."),
+    "assess": _Command("reaper.cli.assess", "Judge after a dry run whether a policy is safe to enforce."),
     "history": _Command("reaper.cli.history", "Record the sessions of servers, to try policies on them."),
     "backtest": _Command(
         "reaper.cli.backtest", "Report what policies would have done, on a recorded history."

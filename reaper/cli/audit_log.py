@@ -1,4 +1,4 @@
-"""The record of `run` and `once`: where it goes."""
+"""The audit log of `run` and `once`: its sinks, and the terminal as one of them."""
 
 import json
 import sys
@@ -15,13 +15,15 @@ from rich.text import Text
 from reaper.audit.events import BRAKED, LEFT_ALONE, OUTCOME
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
-from reaper.audit.recovery import settle_open_intents
-from reaper.audit.sinks import AuditLogFailed, Finding, Sink, StreamSink
+from reaper.audit.recovery import close_open_intents
+from reaper.audit.sinks import AuditLogFailed, Notice, Sink, StreamSink
 from reaper.cli.errors import Misconfigured
 from reaper.policy.text import plain
 from reaper.service.reporter import ChainHeadLog
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
+
+STDOUT: Final = "-"
 
 _STYLES: Final = {
     "terminated": "bold red",
@@ -34,7 +36,7 @@ _STYLES: Final = {
 
 
 class TerminalSink:
-    """The same lines for a person who watches: intents are not shown, outcomes are."""
+    """Shows outcomes to a person instead of JSON."""
 
     name = "terminal"
     head = None
@@ -42,12 +44,12 @@ class TerminalSink:
     def __init__(self) -> None:
         self._console = Console()
 
-    def ready(self) -> Sequence[Finding]:
-        """A terminal has nothing to tell."""
+    def prepare(self) -> Sequence[Notice]:
+        """Return nothing: a terminal is always ready."""
         return ()
 
-    def write(self, lines: Sequence[bytes], *, durable: bool) -> None:  # noqa: ARG002 (a terminal keeps nothing)
-        """Show what a person wants to see of these lines."""
+    def write(self, lines: Sequence[bytes], *, durable: bool) -> None:  # noqa: ARG002 (nothing is kept)
+        """Show what a person needs to see of these lines."""
         for line in lines:
             event = json.loads(line)
             if event["event"] == OUTCOME:
@@ -56,42 +58,36 @@ class TerminalSink:
                 self._console.print(Text(plain(f"{event['policy']}: {event['reason']}"), style="bold red"))
 
     def reopen(self) -> None:
-        """A terminal cannot be rotated."""
+        """Do nothing: a terminal cannot be rotated."""
 
     def close(self) -> None:
-        """A terminal stays."""
+        """Do nothing: the terminal stays open."""
 
 
 def _outcome(event: dict[str, object]) -> Text:
     outcome = str(event["outcome"])
-    whose = f"{event['role']}@{event['database']} {event['application'] or '(unnamed)'}"
-    who = f"{whose} from {event['client'] or 'local'}"
-    # The time of this place, as in the log lines among which it stands.
+    application = event["application"] or "(unnamed)"
+    session = f"{event['role']}@{event['database']} {application} from {event['client'] or 'local'}"
+    # Local time, as in the log lines around it.
     text = Text(f"{datetime.fromisoformat(str(event['time'])).astimezone():%H:%M:%S} ")
     text.append(f"{outcome:10}", style=_STYLES.get(outcome, "dim"))
-    text.append(plain(f" pid {event['pid']} {who}: {event['state']}, {event['reason']} "))
+    text.append(plain(f" pid {event['pid']} {session}: {event['state']}, {event['reason']} "))
     text.append(plain(f"[{event['server']}: {event['policy']}]"), style="dim")
     return text
 
 
-STDOUT: Final = "-"
-
-
 @contextmanager
 def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
-    """Open every sink before anything else happens, and settle what an earlier life left open."""
+    """Open every sink before anything else happens, and close the intents that an earlier run left open."""
     targets = tuple(dict.fromkeys(targets))
-    ledger = Ledger(
-        [_sink(target) for target in targets], clock=lambda: datetime.now(UTC), run=uuid.uuid4().hex
-    )
+    sinks = [_sink(target) for target in targets]
+    ledger = Ledger(sinks, clock=lambda: datetime.now(UTC), run=uuid.uuid4().hex)
     try:
         ledger.open()
         if targets == (STDOUT,) and sys.stdout.isatty():
-            log.warning(
-                events.AUDIT_NOT_KEPT, why="it is shown here and nowhere kept", keep="--audit-log FILE"
-            )
+            log.warning(events.AUDIT_NOT_KEPT, why="it is shown here and not stored", keep="--audit-log FILE")
         for target in targets:
-            if target != STDOUT and (count := settle_open_intents(Path(target), ledger)):
+            if target != STDOUT and (count := close_open_intents(Path(target), ledger)):
                 log.warning(events.AUDIT_RECOVERED, file=target, open_intents=count, settled_as="unknown")
         heads = ChainHeadLog(ledger, log)
         heads.log_new()
@@ -107,7 +103,4 @@ def opened_ledger(targets: Sequence[str], log: Log) -> Iterator[Ledger]:
 def _sink(target: str) -> Sink:
     if target != STDOUT:
         return FileSink(Path(target))
-    if not sys.stdout.isatty():
-        return StreamSink(sys.stdout.fileno())
-
-    return TerminalSink()
+    return TerminalSink() if sys.stdout.isatty() else StreamSink(sys.stdout.fileno())

@@ -83,7 +83,6 @@ class _PolicyAnswer(_Counts):
     servers: int
     slots_at_once: int
     session_hours: float
-    held_back: dict[str, int]
     revived_after_s: float | None
     limit: _LimitAnswer | None
     applications: list[_ApplicationAnswer]

@@ -1,4 +1,4 @@
-"""`reaper audit verify`: whether the record is as it was written."""
+"""`reaper audit verify`: check that the audit log is as it was written."""
 
 import re
 import sys
@@ -10,21 +10,21 @@ from typing import Final
 
 import click
 
-from reaper.audit.chain import Readable, opened_as_it_stands
-from reaper.audit.rotation import records_of
-from reaper.audit.verify import Damage, Kind, Verification
+from reaper.audit.chain import LineSource, opened_as_it_is_now
+from reaper.audit.rotation import files_of_audit_logs
+from reaper.audit.verify import Problem, ProblemKind, Verification
 from reaper.cli.errors import Exit, Misconfigured
 from reaper.cli.options import output_option, record_files
 from reaper.cli.output import Output, print_document
 from reaper.policy.text import plain
 
-_MOST_TOLD: Final = 100
-"""So many damages are told one by one; of the rest only the number."""
+_MOST_PRINTED: Final = 100
+"""The rest of the problems is counted."""
 _SHORT: Final = 16
 """Digits of a digest that are enough for people."""
 _GONE: Final = "lines were taken from the end, or the whole file was written anew"
 
-Followed = tuple[str, Verification]
+_Verified = tuple[str, Verification]
 
 
 def _digests(_: click.Context, __: click.Parameter, heads: tuple[str, ...]) -> tuple[str, ...]:
@@ -45,122 +45,103 @@ def _digests(_: click.Context, __: click.Parameter, heads: tuple[str, ...]) -> t
     callback=_digests,
     envvar="REAPER_AUDIT_HEAD",
     show_envvar=True,
-    help="A head that was noted elsewhere, and must lie in the chain; may be given several times.",
+    help="A head that was noted elsewhere and must be in the chain; may be given several times.",
 )
 @output_option
 def verify(*, files: tuple[str, ...], heads: tuple[str, ...], output: Output) -> None:
-    """Is the record in FILES as it was written? - is standard input.
+    """Check that the audit log in FILES is as it was written; - is standard input.
 
-    The rotated copies beside a file are followed too, the oldest first. Exit code 1: a line was edited,
-    removed, inserted, moved or torn, and the record itself does not tell of it.
+    The rotated copies beside a file are read too, the oldest first. Exit code 1: a line was edited, removed,
+    inserted, moved or torn, and no entry of the audit log itself explains it.
     """
-    anchors = set(heads)
-    verifier = _Verifier(anchors)
-    told = list(islice(damages := verifier.damages(files), _MOST_TOLD))
-    serious = sum(not damage.explained for damage in told)
-    more = 0
-    for damage in damages:
+    verified: list[_Verified] = []
+    problems = _problems(files, set(heads), verified)
+    printed = list(islice(problems, _MOST_PRINTED))
+    serious, more = sum(not problem.explained for problem in printed), 0
+    for problem in problems:
         more += 1
-        serious += not damage.explained
+        serious += not problem.explained
     if output is Output.TABLE:
-        _tell(told, more, verifier.followed, serious)
+        _print(printed, more, verified, serious)
     else:
-        print_document(_document(told, more, verifier.followed, serious), output=output)
+        document = {
+            "intact": not serious,
+            "records": [_log_document(name, each) for name, each in verified],
+            "damages": [_problem_document(problem) for problem in printed],
+            "more_damages": more,
+        }
+        print_document(document, output=output)
     if serious:
         sys.exit(Exit.NO)
 
 
-class _Verifier:
-    def __init__(self, anchors: set[str]) -> None:
-        self._anchors = anchors
-        self.followed: list[Followed] = []
-
-    def damages(self, files: Sequence[str]) -> Iterator[Damage]:
-        """All there are, in their order; an anchor that was met nowhere last."""
-        if "-" in files:
-            yield from self._follow("-", [None])
-        try:
-            records = records_of(Path(file) for file in files if file != "-")
-        except OSError as error:
-            message = f"The folder of the record cannot be read: {error.strerror or error}."
-            raise Misconfigured(message) from error
-        for record in records:
-            yield from self._follow(str(record[-1]), record)
-        for anchor in sorted(self._anchors):
-            sentence = f"a head that was noted elsewhere is not in the chain: {_GONE}"
-            yield Damage(kind=Kind.UNKNOWN_HEAD, place=None, sentence=sentence, expected=anchor)
-
-    def _follow(self, name: str, record: Sequence[Path | None]) -> Iterator[Damage]:
-        verification = Verification(anchors=self._anchors)
-        self.followed.append((name, verification))
-        for file in record:
+def _problems(files: Sequence[str], anchors: set[str], verified: list[_Verified]) -> Iterator[Problem]:
+    """All problems in their order; a head that was not found comes last."""
+    try:
+        logs = files_of_audit_logs(Path(file) for file in files if file != "-")
+    except OSError as error:
+        message = f"The folder of the audit log cannot be read: {error.strerror or error}."
+        raise Misconfigured(message) from error
+    for log in ([[None]] if "-" in files else []) + list(logs):
+        verification = Verification(anchors=anchors)
+        verified.append((str(log[-1] or "-"), verification))
+        for file in log:
             with _opened(file) as stream:
                 yield from verification.read(str(file or "-"), stream)
         yield from verification.finish()
+    for anchor in sorted(anchors):
+        sentence = f"a head that was noted elsewhere is not in the chain: {_GONE}"
+        yield Problem(kind=ProblemKind.UNKNOWN_HEAD, place=None, sentence=sentence, expected=anchor)
 
 
 @contextmanager
-def _opened(file: Path | None) -> Iterator[Readable]:
+def _opened(file: Path | None) -> Iterator[LineSource]:
     try:
         if file is None:
             yield sys.stdin.buffer
         else:
-            with opened_as_it_stands(file) as stream:
+            with opened_as_it_is_now(file) as stream:
                 yield stream
     except OSError as error:
-        message = f"The record {plain(file or '-')} cannot be read: {error.strerror or error}."
+        message = f"The audit log {plain(file or '-')} cannot be read: {error.strerror or error}."
         raise Misconfigured(message) from error
 
 
-def _tell(told: Sequence[Damage], more: int, followed: Sequence[Followed], serious: int) -> None:
-    for damage in told:
-        click.echo(plain(damage))
-        if damage.expected or damage.found:
-            expected, found = (digest[:_SHORT] if digest else "nothing" for digest in _both(damage))
+def _print(printed: Sequence[Problem], more: int, verified: Sequence[_Verified], serious: int) -> None:
+    for problem in printed:
+        click.echo(plain(problem))
+        if problem.expected or problem.found:
+            expected, found = ((each or "nothing")[:_SHORT] for each in (problem.expected, problem.found))
             click.echo(f"  expected {plain(expected)}, found {plain(found)}")
     if more:
         click.echo(f"... and {more} more")
-    for name, verification in followed:
-        _tell_of(name, verification)
+    for name, verification in verified:
+        _print_log(name, verification)
     if serious:
         places = "1 place" if serious == 1 else f"{serious} places"
-        click.echo(f"Not intact: {places} that nothing in the record explains.")
-    elif any(verification.lines for _, verification in followed):
+        click.echo(f"Not intact: {places} without an explanation in the audit log.")
+    elif any(verification.lines for _, verification in verified):
         click.echo("Intact.")
     else:
         click.echo("Nothing to verify: no line is in the chain.")
 
 
-def _both(damage: Damage) -> tuple[str | None, str | None]:
-    return damage.expected, damage.found
-
-
-def _tell_of(name: str, verification: Verification) -> None:
+def _print_log(name: str, verification: Verification) -> None:
     lines = "1 line" if verification.lines == 1 else f"{verification.lines:,} lines"
     click.echo(plain(f"{name}: {lines} in the chain"))
     if verification.before:
-        click.echo(f"  {verification.before} from before the chain began, of which it says nothing")
+        click.echo(f"  {verification.before} from before the chain begins, which cannot be verified")
     if verification.foreign:
-        click.echo(f"  {verification.foreign} of others in between")
+        click.echo(f"  {verification.foreign} of other programs in between")
     if verification.follows:
-        click.echo(f"  begins behind {plain(verification.follows)}, in a copy that is not here")
-    for intent, place in islice(verification.open_intents.items(), _MOST_TOLD):
+        click.echo(f"  begins after {plain(verification.follows)}, in a copy that is not here")
+    for intent, place in islice(verification.open_intents.items(), _MOST_PRINTED):
         click.echo(plain(f"  no outcome yet: intent {intent}, {place}"))
-    if verification.last:
-        last = verification.last
+    if last := verification.last:
         click.echo(plain(f"  head {last.digest} of {last.time}: note it elsewhere"))
 
 
-def _document(told: Sequence[Damage], more: int, followed: Sequence[Followed], serious: int) -> object:
-    return {
-        "intact": not serious,
-        "records": [_record(name, verification) for name, verification in followed],
-        "damages": [_damage(damage) for damage in told],
-        "more_damages": more,
-    }
-
-
-def _record(name: str, verification: Verification) -> dict[str, object]:
+def _log_document(name: str, verification: Verification) -> dict[str, object]:
     last = verification.last
     return {
         "file": name,
@@ -175,13 +156,13 @@ def _record(name: str, verification: Verification) -> dict[str, object]:
     }
 
 
-def _damage(damage: Damage) -> dict[str, object]:
+def _problem_document(problem: Problem) -> dict[str, object]:
     return {
-        "file": damage.place and damage.place.file,
-        "line": damage.place and damage.place.line,
-        "kind": damage.kind,
-        "sentence": damage.sentence,
-        "expected": damage.expected,
-        "found": damage.found,
-        "explained": damage.explained,
+        "file": problem.place and problem.place.file,
+        "line": problem.place and problem.place.line,
+        "kind": problem.kind,
+        "sentence": problem.sentence,
+        "expected": problem.expected,
+        "found": problem.found,
+        "explained": problem.explained,
     }

@@ -1,66 +1,69 @@
-"""The server's own count of terminations, noted in the record: when leading begins and ends, and daily."""
+"""Logs the server's own count of terminations: when leading begins and ends, and once a day."""
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from reaper.audit.ledger import Author, Ledger, Tallied
+from reaper.audit.ledger import Author, Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Server
+from reaper.policy.time import isoformat
 from reaper.postgres.connection import Connection
 from reaper.postgres.errors import ServerError
 from reaper.postgres.watcher import Counters, read_counters
 
-_DAILY: Final = 86_400
+_DAY: Final = 86_400
 
 
-async def count_at(server: Server) -> Counters:
-    """Ask a server what it has counted by now, and nothing else."""
+async def read_count(server: Server) -> Mapping[str, object]:
+    """The present count of a server, as the fields of `server.counters`; raises ServerError."""
     link = await Connection.open(server.dsn)
     try:
         counters = await read_counters(link)
     finally:
         await link.close()
     if counters is None:
-        message = "it does not tell what it has counted"
+        message = "its counters cannot be read"
         raise ServerError(message)
-    return counters
+    return {"server": server.name, **_fields(counters)}
 
 
-class Account:
-    """The count of one server, for as long as one connection lasts."""
+class CounterLog:
+    """Logs the count of one server while one connection lasts."""
 
     def __init__(self, link: Connection, author: Author, ledger: Ledger) -> None:
         self._link = link
         self._author = author
         self._ledger = ledger
-        self._noted = time.monotonic()
+        self._logged_at = time.monotonic()
 
-    async def note(self) -> None:
-        """Note it now, unless nothing but rehearsals can happen; raises Lost."""
+    async def log(self) -> None:
+        """Log the count, unless every policy is a dry run; raises Lost."""
         if self._author.dry_run:
             return
-        self._noted = time.monotonic()
-        counters = await read_counters(self._link)
-        if counters is None:
-            return
-        tallied = Tallied(
-            at=counters.at,
-            started=counters.started,
-            databases=counters.databases,
-            terminations=counters.terminations,
-            reset=counters.reset,
-        )
-        # The cycle that wants to act finds out as well, and tells.
-        with suppress(AuditLogFailed):
-            self._ledger.tallied(self._author, tallied)
+        self._logged_at = time.monotonic()
+        if counters := await read_counters(self._link):
+            # The next cycle that terminates a session meets the same failure, and reports it.
+            with suppress(AuditLogFailed):
+                self._ledger.log_counters(self._author, _fields(counters))
 
-    async def note_last(self) -> None:
-        """Note it before the connection is given up; one that is lost by then has nothing to say."""
+    async def log_last(self) -> None:
+        """Log the count before the connection is closed; nothing if it is lost already."""
         with suppress(ServerError):
-            await self.note()
+            await self.log()
 
-    async def note_daily(self) -> None:
-        """Note it when the last time is a day ago."""
-        if time.monotonic() - self._noted >= _DAILY:
-            await self.note()
+    async def log_daily(self) -> None:
+        """Log the count if the last time was a day ago."""
+        if time.monotonic() - self._logged_at >= _DAY:
+            await self.log()
+
+
+def _fields(counters: Counters) -> dict[str, object]:
+    return {
+        "server_time": isoformat(counters.at),
+        "server_started": isoformat(counters.started),
+        "databases": counters.databases,
+        "terminations": counters.terminations,
+        "counters_reset": isoformat(counters.reset),
+    }

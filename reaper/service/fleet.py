@@ -8,7 +8,6 @@ from hashlib import blake2b
 from typing import Final
 
 from reaper.config import Server, Settings
-from reaper.insight.dryrun.assessment import Held
 from reaper.postgres.connection import name_of
 from reaper.service.clock import ClockWatch
 from reaper.service.follow_up import FollowUp, OutcomeStore, Standings
@@ -118,10 +117,6 @@ class Fleet:
     def outcomes(self) -> Standings:
         """The outcomes of dry runs until now, including sessions that are still watched."""
         return self._outcomes.beside(each.watch.acts() for each in self._follow_ups.values())
-
-    def held(self) -> Iterable[Held]:
-        """The largest number that each limit of a dry-run policy has held back until now."""
-        return (one for each in self._follow_ups.values() for one in each.holdings.most)
 
     def update_servers(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
         """Start loops of new servers and stop those of removed ones; a changed server is both.

@@ -8,7 +8,6 @@ from typing import Final, NamedTuple, Protocol
 
 from reaper.audit.ledger import Author, Ledger
 from reaper.audit.sinks import AuditLogFailed
-from reaper.insight.dryrun.assessment import Held, Restrained, restrained
 from reaper.insight.dryrun.outcomes import (
     Fate,
     Fated,
@@ -24,44 +23,12 @@ from reaper.insight.dryrun.outcomes import (
 )
 from reaper.insight.dryrun.regret import Trial
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan, Refilling, Result, Spared
+from reaper.policy.plan import Refilling, Result
 from reaper.policy.session import SessionId
 from reaper.policy.time import SECOND, Instant, Span
 from reaper.postgres.watcher import Seen, SessionWatcher
 from reaper.service.cycle import Cycle
 from reaper.service.refills import RefillDetector
-
-
-class Holdings:
-    """Remembers the most of each restraint of each policy."""
-
-    def __init__(self, server: str) -> None:
-        self._server = server
-        self._rules = ""
-        self._most: dict[tuple[str, Spared], Held] = {}
-
-    def cycled(self, plan: Plan, *, rules: str, dry_run: bool) -> list[Restrained]:
-        """Those of which there are more now than there ever were under these rules."""
-        if rules != self._rules:
-            self._rules = rules
-            self._most.clear()
-        more = [
-            one
-            for one in restrained(plan, dry_run=dry_run)
-            if (known := self._most.get((one.policy.name, one.by))) is None or known.most < one.many
-        ]
-        for one in more:
-            self._most[one.policy.name, one.by] = self._held(one, plan.at)
-        return more
-
-    @property
-    def most(self) -> Iterable[Held]:
-        """The most so far."""
-        return tuple(self._most.values())
-
-    def _held(self, one: Restrained, at: Instant) -> Held:
-        return Held(self._server, one.policy.name, self._rules, one.by, one.many, at)
-
 
 MOST_TRIALS: Final = 2_000
 """In about one megabyte; the record has all of them."""
@@ -296,7 +263,6 @@ class FollowUp:
         # at another server, and neither can tell what became of the other's sessions.
         self.watch = Watch(server, ledger, trials)
         self.refills: RefillDetector = before.refills if before else RefillDetector()
-        self.holdings: Holdings = before.holdings if before else Holdings(server)
 
     def next(self) -> "FollowUp":
         """What the loop that takes the place of this one begins with."""
@@ -309,9 +275,7 @@ class FollowUp:
     async def cycled(self, cycle: Cycle, onlooker: SessionWatcher, author: Author, *, interval: Span) -> News:
         """Look; raises Lost. Nobody rehearsed and nobody ended lately: nothing to look at."""
         left_alone = await self.refills.cycled(cycle, onlooker)
-        held = self.holdings.cycled(cycle.plan, rules=author.rules, dry_run=author.dry_run)
         # The cycle that wants to act finds out as well, and tells.
         with suppress(AuditLogFailed):
             self._ledger.log_refill_guard(author, cycle.name, left_alone)
-            self._ledger.held_back(author, cycle.name, cycle.snapshot.at, held)
         return News(await self.watch.cycled(cycle, onlooker, author, interval=interval), left_alone)

@@ -10,7 +10,7 @@ from reaper.policy.time import seconds
 from reaper.postgres.leadership import Holder, Leadership
 from reaper.service.clock import ClockWatch
 from reaper.service.connection import RunOptions, lease_duration, office_of, opened, station
-from reaper.service.counters import Account
+from reaper.service.counters import CounterLog
 from reaper.service.cycle import Cycle, run_cycle
 from reaper.service.pause import Flag, pause
 from reaper.service.reporter import report, warn
@@ -41,6 +41,6 @@ async def run_once(
         cycle = await run_cycle(post, "1", rules=rules, memory=Memory().after(first), stopping=stop.is_set)
         if _MAYBE_TERMINATED & cycle.results.keys():
             # Not in quiet cycles, of which cron has one a minute: the last count holds on.
-            await Account(at.link, post.author, ledger).note_last()
+            await CounterLog(at.link, post.author, ledger).log_last()
     report(cycle, log)
     return cycle

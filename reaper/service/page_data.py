@@ -42,7 +42,7 @@ class Lessons:
     async def verdicts(self) -> Verdicts:
         """The newest acts judged; beside the cycles, for they may be thousands."""
         trials = self.fleet.outcomes()
-        assessed = await asyncio.to_thread(assess, trials.newest(), tuple(self.fleet.held()))
+        assessed = await asyncio.to_thread(assess, trials.newest())
         return Verdicts(
             policies=assessed,
             watched=trials.watched,
@@ -175,9 +175,7 @@ class PageData:
 
 
 def _verdict(one: Assessment) -> VerdictLine:
-    return VerdictLine(
-        policy=one.policy, advice=one.advice.value, said=one.said, acts=one.regret.acts, held_back=one.held
-    )
+    return VerdictLine(policy=one.policy, advice=one.advice.value, said=one.said, acts=one.regret.acts)
 
 
 def _left_alone(one: LeftAlone) -> LeftAloneLine:

@@ -32,7 +32,7 @@ from reaper.service.connection import (
     opened,
     station,
 )
-from reaper.service.counters import Account
+from reaper.service.counters import CounterLog
 from reaper.service.cycle import Cycle, CycleContext, run_cycle
 from reaper.service.follow_up import FollowUp
 from reaper.service.history import HistoryRecorder
@@ -160,9 +160,9 @@ class ServerLoop:
     async def _run_cycles(self, at: OpenConnection) -> None:
         memory = Memory()
         rules, post = await self._refresh(at)
-        account = Account(at.link, post.author, post.ledger)
+        counter_log = CounterLog(at.link, post.author, post.ledger)
         onlooker = SessionWatcher(at.link)
-        await account.note()
+        await counter_log.log()
         if self._recorder:
             await self._recorder.record_first(at)
         while not self.stop.is_set():
@@ -183,14 +183,14 @@ class ServerLoop:
                     # If a right was revoked, this raises with the fix; a later connection starts afresh:
                     # sessions that were denied meanwhile do not count as tried.
                     rules, post = await self._refresh(at)
-            await account.note_daily()
+            await counter_log.log_daily()
             rest = await self._record_history(at, rest)
             self.status.rests(rest)
             await self.on_demand.rest(at, rules, rest, self.stop, self.wake)
             self.wake.clear()
         if self._recorder:
             await self._recorder.record_last(at)
-        await account.note_last()
+        await counter_log.log_last()
 
     async def _refresh(self, at: OpenConnection) -> tuple[Rules, CycleContext]:
         """Read rules and rights again, and set the lease for the current interval."""

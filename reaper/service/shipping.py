@@ -1,8 +1,8 @@
-"""Carries the record, line by line as it stands in its file, to a table on another server.
+"""Copies the audit log, line by line, to a table on another server.
 
-The file is the truth and is written first. The table may lag, for days if it must, and never keeps a cycle
-waiting: this is a task of its own, with a connection of its own and a rest after every statement. What is not
-known to have arrived is sent again, and a line that is there already stays as it is.
+The file is the truth and is written first. The table may lag for days and never delays a cycle: this is a
+task of its own, with a connection of its own. Lines that may not have arrived are sent again, because the
+table ignores a line that it has already.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import Final, TypeVar
 
-from reaper.audit.tail import Marks, Piece, Tail, columns
+from reaper.audit.tail import Chunk, Tail, table_row
 from reaper.postgres.audit_table import RecordTable, target_of
 from reaper.postgres.connection import reconnecting
 from reaper.postgres.errors import Refused, ServerError
@@ -27,171 +27,94 @@ from reaper.telemetry.metrics.exposition import CopyGauges
 
 T = TypeVar("T")
 
-_SAVE_SECONDS: Final = 1.0
-"""How much a crash may cost: what was sent since the last time is sent again."""
-
-
-@dataclass(slots=True)
-class Load:
-    """A piece of the record as rows, and how many of them have arrived."""
-
-    piece: Piece
-    rows: list[dict[str, object]]
-    arrived: int = 0
-
-    @property
-    def oldest(self) -> float | None:
-        """When the first of those that have not arrived was written."""
-        times = (row["time"] for row in self.rows[self.arrived :])
-        return next((each.timestamp() for each in times if isinstance(each, datetime)), None)
-
-
-class Backlog:
-    """The rows that are still to be sent, in their order."""
-
-    def __init__(self, record: Path, target: str) -> None:
-        self._source = f"{gethostname()}:{record.absolute()}"
-        self._thread = ThreadPoolExecutor(1, "backlog")
-        self._marks = Marks(record, target)
-        self._tail = Tail(record, self._marks)
-        self._saved_at = 0.0
-        self._troubles: list[str] = []
-
-    @property
-    def waiting(self) -> int:
-        """Bytes that have not arrived."""
-        return self._tail.waiting
-
-    def troubles(self) -> list[str]:
-        """What went wrong since this was last asked, in sentences."""
-        found, self._troubles = [*self._tail.troubles(), *self._troubles], []
-        return found
-
-    def missed(self) -> int:
-        """How many copies of the record have gone, since this was last asked, before they had arrived."""
-        return self._tail.missed()
-
-    async def load(self) -> Load | None:
-        """The next rows, once the last are kept; nothing when all have arrived."""
-        while (load := await self._beside(self._load)) and not load.rows:
-            await self.keep(load)  # still on the way to where reading goes on, or blank lines
-        return load
-
-    async def keep(self, load: Load) -> None:
-        """All of these have arrived."""
-        await self._beside(lambda: self._keep(load))
-
-    async def look(self) -> None:
-        """See how much there is by now."""
-        await self._beside(lambda: self._tail.look() and None)
-
-    async def close(self) -> None:
-        """Note how far everything has come."""
-        await self._beside(self._close)
-        self._thread.shutdown(wait=False)
-
-    def _load(self) -> Load | None:
-        piece = self._tail.next()
-        if piece is None:
-            self._save()
-            return None
-        rows = [{**columns(line), "source": self._source} for line in piece.lines if line.strip()]
-        return Load(piece, rows)
-
-    def _keep(self, load: Load) -> None:
-        self._tail.keep(load.piece)
-        if time.monotonic() - self._saved_at > _SAVE_SECONDS:
-            self._save()
-
-    def _save(self) -> None:
-        self._saved_at = time.monotonic()
-        try:
-            self._marks.save()
-        except OSError as error:
-            why = f"{error.strerror}; the next start sends again what is there"
-            self._troubles.append(f"{self._marks.path} cannot be written: {why}")
-
-    def _close(self) -> None:
-        self._save()
-        self._tail.close()
-
-    async def _beside(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
 PART: Final = "record table"
-"""What readiness calls it; no server can have a name with a space."""
+"""Its name in the reasons of /readyz; no server has a name with a space."""
 
+_SAVE_SECONDS: Final = 1.0
+"""After a crash, what was sent since the last save is sent again."""
 _LOOK_SECONDS: Final = 1.0
-"""How often the file is looked at when there was nothing new in it."""
-
+"""How often the file is read if there was nothing new in it."""
 _REST_SECONDS: Final = 0.02
-"""After every statement: with days to make up for, the processor is still there for cycles."""
-
+"""A pause after each statement: cycles get the processor even with days of lines to send."""
 _QUIET_SECONDS: Final = 30.0
-"""After so long without a line the table is asked whether it would take one."""
-
+"""After this time without a line, an empty insert shows whether the table would take one."""
 _MOST_ROWS: Final = 50
-"""In one statement: to put so many into its form takes the loop a millisecond."""
-
+"""In one statement: encoding more would block the event loop for more than a millisecond."""
 _LAST_SECONDS: Final = 2.0
-"""For so long the rest is carried there at the end."""
-
-_FAREWELL_SECONDS: Final = 0.5
-
-_MOST_TROUBLES: Final = 1_000
+"""At the stop, the rest is sent for at most this time."""
+_CLOSE_SECONDS: Final = 0.5
+_MOST_PROBLEMS: Final = 1_000
 _CONNECTING: Final = "connecting"
 _WORKING: Final = "working"
-_GOES_ON: Final = "the record goes on in its file, and is sent when this is over"
+_CONTINUES: Final = "the audit log continues in its file, and is sent later"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shipment:
-    """What to carry, and where to."""
+    """The audit log to copy, and the connection string of the other server."""
 
     record: Path
     dsn: str = field(repr=False)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """A chunk of the audit log as rows, and how many of them have arrived."""
+
+    chunk: Chunk
+    rows: list[dict[str, object]]
+    arrived: int = 0
+
+    @property
+    def oldest(self) -> float | None:
+        """The time of the first row that has not arrived."""
+        times = (row["time"] for row in self.rows[self.arrived :])
+        return next((each.timestamp() for each in times if isinstance(each, datetime)), None)
+
+
 class Shipper:
-    """Keeps the table as far as the file."""
+    """Keeps the table up to date with the file."""
 
     def __init__(
         self, shipment: Shipment, *, log: Log, gauges: CopyGauges, alarm: Callable[[str, str], None]
     ) -> None:
         self._dsn = shipment.dsn
-        self._backlog = Backlog(shipment.record, target_of(shipment.dsn))
+        self._source = f"{gethostname()}:{shipment.record.absolute()}"
+        self._tail = Tail(shipment.record, target_of(shipment.dsn))
+        # One thread: the tail is not thread-safe, and reading from a slow disk must not block the event loop.
+        self._thread = ThreadPoolExecutor(1, "shipping")
+        self._saved_at = 0.0
         self._log = log.bind(record=str(shipment.record))
         self._gauges = gauges
         self._alarm = alarm
-        self._ending = Flag()
+        self._stopping = Flag()
         self._table: RecordTable | None = None
-        self._load: Load | None = None
-        self._most = _MOST_ROWS
+        self._batch: _Batch | None = None
+        self._most_rows = _MOST_ROWS
         self._served = False
-        self._asked_at = 0.0
+        self._used_at = 0.0
         self._state = _CONNECTING
         self._why = ""
-        self._told = set[str]()
+        self._reported = set[str]()
 
     def reasons(self) -> Mapping[str, str]:
-        """Why the table lags, for whoever asks how the service stands; that makes it no less ready."""
+        """Why the table lags; shown by /readyz, but the service is ready all the same."""
         if self._state == _WORKING:
             return {}
         return {PART: f"{self._state}: {self._why}" if self._why else self._state}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Carry until the stop; then for a moment the rest."""
+        """Copy until the stop, then the rest for a moment."""
         work = asyncio.ensure_future(self._work())
         stopped = asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
-            self._ending.set()
+            self._stopping.set()
             await asyncio.wait((work,), timeout=_LAST_SECONDS)
             if self._table:
-                # Not cancelled: that would first ask a server that does not answer to end the statement.
+                # Not cancelled: psycopg would first send a cancel request to a server that does not answer.
                 self._table.cut()
-                await asyncio.wait((work,), timeout=_FAREWELL_SECONDS)
+                await asyncio.wait((work,), timeout=_CLOSE_SECONDS)
         finally:
             stopped.cancel()
             work.cancel()
@@ -202,26 +125,29 @@ class Shipper:
     async def _work(self) -> None:
         await reconnecting(
             self._serve,
-            sleep=lambda delay: pause(delay, self._ending),
-            report=lambda error, _: self._away(error),
-            stopped=self._ending.is_set,
+            sleep=lambda delay: pause(delay, self._stopping),
+            report=lambda error, _: self._disconnected(error),
+            stopped=self._stopping.is_set,
         )
 
     async def _serve(self) -> None:
+        """One connection, from open to lost."""
         self._served = False
-        await self._look()
+        if self._batch:
+            await self._in_thread(self._tail.look)
+        await self._fill_batch()
         try:
             self._table = await RecordTable.open(self._dsn)
-            await self._reached(self._table)
+            await self._connected(self._table)
             while True:
-                ending = self._ending.is_set()
-                if not await self._ship(self._table) and ending:
+                stopping = self._stopping.is_set()
+                if not await self._ship(self._table) and stopping:
                     return
         except ServerError as lost:
             if not self._served:
                 raise
-            self._away(lost)
-            await pause(_LOOK_SECONDS, self._ending)
+            self._disconnected(lost)
+            await pause(_LOOK_SECONDS, self._stopping)
         finally:
             table, self._table = self._table, None
             self._gauges.connected = False
@@ -229,92 +155,107 @@ class Shipper:
                 await table.close()
 
     async def _ship(self, table: RecordTable) -> bool:
-        """Send the next load; false when there is none, after a while in which one may come."""
-        self._load = self._load or await self._backlog.load()
-        self._measure()
-        if self._load is None:
-            await self._keep_asking(table)
-            await pause(_LOOK_SECONDS, self._ending)
+        """Send the next batch; return False after a pause if there is none."""
+        await self._fill_batch()
+        batch = self._batch
+        if batch is None:
+            if time.monotonic() - self._used_at > _QUIET_SECONDS:
+                await table.add(())
+                self._arrived(0)
+            await pause(_LOOK_SECONDS, self._stopping)
             return False
-        await self._send(self._load, table)
-        await self._backlog.keep(self._load)
-        self._load = None
-        self._measure()
-        return True
-
-    async def _send(self, load: Load, table: RecordTable) -> None:
-        while rows := load.rows[load.arrived : load.arrived + self._most]:
+        while rows := batch.rows[batch.arrived : batch.arrived + self._most_rows]:
             try:
                 await table.add(rows)
             except ServerError:
-                # A server too slow for so many within its limit may be fast enough for fewer.
-                self._most = max(len(rows) // 2, 1)
+                # A server that was too slow for these within its timeout may be fast enough for fewer.
+                self._most_rows = max(len(rows) // 2, 1)
                 raise
-            load.arrived += len(rows)
+            batch.arrived += len(rows)
             self._served = True
-            self._most = min(self._most + 1, _MOST_ROWS)
-            self._asked_at = time.monotonic()
-            self._gauges.arrived(len(rows))
-            self._gauges.oldest = load.oldest
-            await pause(_REST_SECONDS, self._ending)
+            self._most_rows = min(self._most_rows + 1, _MOST_ROWS)
+            self._arrived(len(rows))
+            self._gauges.oldest = batch.oldest
+            await pause(_REST_SECONDS, self._stopping)
+        await self._in_thread(lambda: self._keep(batch.chunk))
+        self._batch = None
+        self._measure()
+        return True
 
-    async def _keep_asking(self, table: RecordTable) -> None:
-        if time.monotonic() - self._asked_at > _QUIET_SECONDS:
-            await table.add(())
-            self._asked_at = time.monotonic()
-            self._gauges.arrived(0)
-
-    async def _look(self) -> None:
-        """While the table is away, see how far it lags."""
-        if self._load is None:
-            self._load = await self._backlog.load()
-        else:
-            await self._backlog.look()
+    async def _fill_batch(self) -> None:
+        self._batch = self._batch or await self._in_thread(self._next_batch)
         self._measure()
 
+    def _next_batch(self) -> _Batch | None:
+        while chunk := self._tail.next():
+            rows = [{**table_row(line), "source": self._source} for line in chunk.lines if line.strip()]
+            if rows:
+                return _Batch(chunk, rows)
+            self._keep(chunk)
+        self._save()
+        return None
+
+    def _keep(self, chunk: Chunk) -> None:
+        self._tail.keep(chunk)
+        if time.monotonic() - self._saved_at > _SAVE_SECONDS:
+            self._save()
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        try:
+            self._tail.save()
+        except OSError as error:
+            why = f"{error.strerror}; the next start sends again what is there"
+            self._tail.problems.append(f"{self._tail.offsets_file} cannot be written: {why}")
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _arrived(self, rows: int) -> None:
+        self._used_at = time.monotonic()
+        self._gauges.arrived(rows)
+
     def _measure(self) -> None:
-        self._gauges.waiting = self._backlog.waiting
-        self._gauges.oldest = self._load.oldest if self._load else None
-        for trouble in self._backlog.troubles():
-            if trouble not in self._told and len(self._told) < _MOST_TROUBLES:
-                self._told.add(trouble)
+        self._gauges.waiting = self._tail.waiting
+        self._gauges.oldest = self._batch.oldest if self._batch else None
+        for problem in self._tail.take_problems():
+            if problem not in self._reported and len(self._reported) < _MOST_PROBLEMS:
+                self._reported.add(problem)
                 self._gauges.failures["file"] += 1
-                self._log.warning(events.AUDIT_TABLE_TROUBLE, why=trouble)
-        if missed := self._backlog.missed():
+                self._log.warning(events.AUDIT_TABLE_TROUBLE, why=problem)
+        if missed := self._tail.take_missed():
             self._gauges.failures["missed"] += missed
-            why = "removed before all of it had arrived in the table"
+            why = "removed or compressed before all of it had arrived in the table"
             self._log.error(events.AUDIT_TABLE_MISSED, copies=missed, why=why)
             self._alarm(PART, why)
 
-    async def _reached(self, table: RecordTable) -> None:
+    async def _connected(self, table: RecordTable) -> None:
         for why, mend in await table.doubts():
-            if why not in self._told:
-                self._told.add(why)
+            if why not in self._reported:
+                self._reported.add(why)
                 self._log.warning(events.AUDIT_TABLE_TROUBLE, why=why, mend=mend)
         self._gauges.connected = True
-        self._gauges.arrived(0)
-        self._asked_at = time.monotonic()
+        self._arrived(0)
         if self._state != _WORKING:
             self._log.info(events.AUDIT_TABLE_REACHED, at=table.where, bytes_waiting=self._gauges.waiting)
         self._state, self._why = _WORKING, ""
 
-    def _away(self, error: BaseException | None) -> None:
-        """Told when it begins, and when it becomes another trouble; it may last for days."""
+    def _disconnected(self, error: BaseException | None) -> None:
+        """Log it once when it begins, and when the kind of failure changes; it may last for days."""
         state = "refused" if isinstance(error, Refused) else "away"
         self._gauges.failures[state] += 1
         self._why = str(error)
         if state != self._state:
             event = events.AUDIT_TABLE_DENIED if state == "refused" else events.AUDIT_TABLE_UNREACHABLE
-            self._log.error(event, why=self._why, so=_GOES_ON)
+            self._log.error(event, why=self._why, so=_CONTINUES)
             self._alarm(PART, f"{state}: {self._why}")
         self._state = state
 
     async def _close(self) -> None:
-        self._load = self._load if self._load and self._load.arrived < len(self._load.rows) else None
-        await self._backlog.look()
-        await self._backlog.close()
+        await self._in_thread(self._tail.look)
+        await self._in_thread(self._save)
+        self._thread.shutdown(wait=False)
         self._measure()
-        if self._load or self._gauges.waiting:
-            self._log.warning(
-                events.AUDIT_TABLE_BEHIND, bytes_waiting=self._gauges.waiting, so="the next start goes on"
-            )
+        if self._gauges.waiting:
+            waiting = self._gauges.waiting
+            self._log.warning(events.AUDIT_TABLE_BEHIND, bytes_waiting=waiting, so="the next start continues")

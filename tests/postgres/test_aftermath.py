@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from reaper.audit.dry_runs import Rehearsals
+from reaper.audit.dry_runs import DryRunLog
 from reaper.audit.events import FATE, LEFT_ALONE, Event
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.policy.decide import decide
@@ -127,7 +127,7 @@ def test_what_a_loop_whose_place_was_taken_tells_at_its_end_is_older_than_what_t
 
     (trial,) = watching.trials.beside([]).newest()
     assert trial.fate is Fate.REVIVED
-    seen = Rehearsals()
+    seen = DryRunLog()
     for event in watching.post.record():
         seen.note(event)
     assert [trial.fate for trial in seen.trials() if trial.fate is not Fate.UNUSED] == [Fate.REVIVED, None]

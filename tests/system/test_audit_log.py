@@ -139,7 +139,7 @@ def test_a_file_that_may_not_grow_spares_everybody_loudly_until_it_may(
     assert meanwhile.present()
     assert (failed["level"], failed["why"]) == (
         "error",
-        "the audit record audit.jsonl cannot be written: File too large; nothing is terminated until it can",
+        "the audit log audit.jsonl cannot be written: File too large; nothing is terminated until it can",
     )
 
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -173,7 +173,7 @@ def test_a_record_that_cannot_be_opened_starts_nothing(
 
     assert (done.code, done.out) == (2, "")
     assert done.err == (
-        f"the audit record {target} cannot be written: {why}; nothing is terminated until it can\n"
+        f"the audit log {target} cannot be written: {why}; nothing is terminated until it can\n"
     )
 
 
@@ -183,7 +183,7 @@ def test_stdout_on_a_full_disk_starts_nothing(offline: Reaper) -> None:
         done = offline.start("run", stdout=full.fileno()).ended()
 
     assert done.code == 2
-    assert "the audit record stdout cannot be written: No space left on device" in done.err
+    assert "the audit log stdout cannot be written: No space left on device" in done.err
 
 
 def test_a_reader_of_the_record_that_goes_away_spares_everybody_and_is_told_to_the_log(
@@ -201,7 +201,7 @@ def test_a_reader_of_the_record_that_goes_away_spares_everybody_and_is_told_to_t
     done = life.end()
 
     assert leak.present()
-    assert failed["why"].startswith("the audit record stdout cannot be written: Broken pipe")
+    assert failed["why"].startswith("the audit log stdout cannot be written: Broken pipe")
     assert [line["event"] for line in done.log[-2:]] == ["reaper.stopping", "reaper.stopped"]
     assert done.code == 2
     assert "Traceback" not in done.err

@@ -47,7 +47,7 @@ def outcomes(reaper: Reaper) -> Counter[tuple[str, str]]:
 
 def assessed(reaper: Reaper) -> Mapping[str, Mapping[str, Any]]:
     """Return what the audit log shows of each policy, with the keys of a backtest."""
-    found = reaper("rehearsal", "audit.jsonl", "--output", "json").document["policies"]
+    found = reaper("assess", "audit.jsonl", "--output", "json").document["policies"]
     return {
         one["policy"]: {
             **{theirs: one[ours] for ours, theirs in COUNTS.items()},

@@ -58,7 +58,7 @@ CUT: Final = "é" * 31
 """Where there is no encoding the server cuts a name in the middle of a letter."""
 
 SHOWN: Final = {
-    *("usage", "advise", "run", "once", "plan", "explain", "check", "snapshot", "audit", "rehearsal"),
+    *("usage", "advise", "run", "once", "plan", "explain", "check", "snapshot", "audit", "assess"),
     "backtest",
 }
 SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion", "history"}
@@ -199,7 +199,7 @@ def test_no_name_does_anything_in_what_the_commands_show(
     assert {roles[client.pid] for client in planted.values()} <= told
     shown.text("check", reaper("check").out)
     assert reaper("once", "--dry-run", "--audit-log", "dry.jsonl").code == 0
-    (rehearsed,) = ask(reaper, shown, "rehearsal", "dry.jsonl")["policies"]
+    (rehearsed,) = ask(reaper, shown, "assess", "dry.jsonl")["policies"]
     assert rehearsed["acts"] == len(planted)
     _backtested(reaper, shown, saved.encode(), len(planted))
 
@@ -251,7 +251,7 @@ def test_no_name_does_anything_in_what_the_service_tells(
     assert sum(event["event"] == "session.outcome" for event in recorded) == len(planted)
     reaper.write("rehearsed.jsonl", rehearsed.out)
     for form in ("table", "json", "yaml"):
-        shown.text(f"rehearsal as {form}", reaper("rehearsal", "rehearsed.jsonl", "-o", form).out)
+        shown.text(f"rehearsal as {form}", reaper("assess", "rehearsed.jsonl", "-o", form).out)
 
     manager = Manager(reaper.folder)
     reaper.environment["NOTIFY_SOCKET"] = str(manager.path)

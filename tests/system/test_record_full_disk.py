@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from reaper.audit.events import INTENT, OUTCOME, Event
-from reaper.audit.reader import Torn, open_intents, read_events
+from reaper.audit.reader import BadLine, open_intents, read_events
 
 WRITER: Final = """
 import resource, sys
@@ -20,10 +20,10 @@ from pathlib import Path
 from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Policy
 from reaper.policy.session import Identity, Session, SessionId, Slots, Snapshot, Watcher
-from reaper.policy.verdict import Outcome, Reap, Result
-from reaper.record.file import FileSink
-from reaper.record.ledger import Author, Ledger
-from reaper.record.writer import AuditLogFailed
+from reaper.policy.plan import Outcome, Reap, Result
+from reaper.audit.file import FileSink
+from reaper.audit.ledger import Author, Ledger
+from reaper.audit.sinks import AuditLogFailed
 
 path, limit = Path(sys.argv[1]), int(sys.argv[2])
 ballast = path.with_name("ballast")
@@ -52,7 +52,8 @@ def carry_out(intents):
         if failure is None:
             print(intent.id)
         try:
-            ledger.settle(intent, Outcome(result=Result.WITHDRAWN if failure else Result.TERMINATED))
+            result = Result.WITHDRAWN if failure else Result.TERMINATED
+            ledger.log_outcomes([(intent, Outcome(result=result))])
         except AuditLogFailed as failed:
             failure = failed
 
@@ -103,9 +104,9 @@ def written(path: Path, *, limit: int = 0) -> subprocess.CompletedProcess[str]:
 
 def holds_its_promises(path: Path, writer: subprocess.CompletedProcess[str], why: str) -> None:
     acted = writer.stdout.splitlines()
-    assert re.search(f"the audit record {path} cannot be written: {why}", writer.stderr)
+    assert re.search(f"the audit log {path} cannot be written: {why}", writer.stderr)
     read = list(read_events(path))
-    torn = [line for line in read if isinstance(line, Torn)]
+    torn = [line for line in read if isinstance(line, BadLine)]
     events = [event for event in read if isinstance(event, Event)]
     assert {line.why for line in torn} <= {"not JSON, so probably torn"}
     assert open_intents(events) == []

@@ -30,7 +30,7 @@ def opened(clients: Clients, app: Role, *names: str) -> list[Client]:
 
 def told(reaper: Reaper, *arguments: str) -> dict[str, Any]:
     """What `reaper rehearsal` says of the one policy there is."""
-    document = reaper("rehearsal", *arguments, "--output", "json").document
+    document = reaper("assess", *arguments, "--output", "json").document
     (policy,) = document["policies"]
     return dict(policy)
 
@@ -56,7 +56,7 @@ def test_what_becomes_of_each_is_recorded_counted_and_judged(
     assert stays.present()
     assert life.end().code == 0
 
-    done = reaper("rehearsal", "audit.jsonl")
+    done = reaper("assess", "audit.jsonl")
     assert done.code == 1
     assert done.out.startswith("leaked  no\nnot yet: 1 of ")
     assert (told(reaper, "audit.jsonl")["revived"], told(reaper, "audit.jsonl")["left"]) == (1, 1)
@@ -78,7 +78,7 @@ def test_whom_a_restraint_held_back_is_told_beside_those_who_would_have_gone(
 
     for told_by in (("audit.jsonl",), ("--url", at)):
         assert told(reaper, *told_by)["held_back"] == {"brake": 4}
-        said = reaper("rehearsal", *told_by).out
+        said = reaper("assess", *told_by).out
         assert "would have terminated 1 session " in said
         assert "more, at once         held back: 4 by the brake" in said
     page = Service(life).ask("").body
@@ -96,7 +96,7 @@ def test_a_policy_whose_brake_held_all_the_time_is_not_forgotten(
     at = life.logged("http.listening")["at"]
 
     for told_by in (("audit.jsonl",), ("--url", at)):
-        done = reaper("rehearsal", *told_by)
+        done = reaper("assess", *told_by)
         assert done.code == 1
         assert done.out.startswith("leaked  ?\ntoo little seen: nobody was rehearsed\n")
         assert "held back: 3 by the brake" in done.out
@@ -187,7 +187,7 @@ def fate(number: int, fate: str, **fields: object) -> str:
 def test_many_of_whom_none_came_back_are_a_yes(offline: Reaper) -> None:
     offline.write("a.jsonl", "".join(fate(number, "unused") for number in range(50)))
 
-    done = offline("rehearsal", "a.jsonl")
+    done = offline("assess", "a.jsonl")
 
     assert done.code == 0
     assert done.out.startswith("leaked  yes\nsafe to enforce by what was seen: none of 50 used again")
@@ -197,7 +197,7 @@ def test_many_of_whom_none_came_back_are_a_yes(offline: Reaper) -> None:
 def test_nothing_and_too_little_are_a_no(offline: Reaper, text: str) -> None:
     offline.write("a.jsonl", text)
 
-    assert offline("rehearsal", "a.jsonl").code == 1
+    assert offline("assess", "a.jsonl").code == 1
 
 
 def test_only_the_policy_and_the_server_that_are_asked_for_are_judged(offline: Reaper) -> None:
@@ -205,8 +205,8 @@ def test_only_the_policy_and_the_server_that_are_asked_for_are_judged(offline: R
     lines += [fate(1, "revived", policy="other"), fate(2, "revived", server="billing")]
     offline.write("a.jsonl", "".join(lines))
 
-    assert offline("rehearsal", "a.jsonl").code == 1
-    assert offline("rehearsal", "a.jsonl", "--policy", "leaked", "--server", "ord*").code == 0
+    assert offline("assess", "a.jsonl").code == 1
+    assert offline("assess", "a.jsonl", "--policy", "leaked", "--server", "ord*").code == 0
 
 
 def test_the_limit_that_would_do_is_named(offline: Reaper) -> None:
@@ -225,7 +225,7 @@ def test_a_hostile_name_does_nothing_in_a_verdict(offline: Reaper) -> None:
     offline.write("a.jsonl", "".join(lines))
 
     for output in ("table", "json", "yaml"):
-        done = offline("rehearsal", "a.jsonl", "--output", output)
+        done = offline("assess", "a.jsonl", "--output", output)
         assert done.code == 1
         assert "\x1b" not in done.out
         assert "\u202e" not in done.out
@@ -234,13 +234,13 @@ def test_a_hostile_name_does_nothing_in_a_verdict(offline: Reaper) -> None:
 def test_files_that_are_named_count_more_than_an_address_in_the_environment(offline: Reaper) -> None:
     offline.write("a.jsonl", "".join(fate(number, "unused") for number in range(50)))
 
-    assert offline("rehearsal", "a.jsonl", REAPER_URL="127.0.0.1:1").code == 0
-    assert offline("rehearsal", "--url", "127.0.0.1:1", REAPER_AUDIT_LOG="a.jsonl").code == 3
-    assert offline("rehearsal", REAPER_AUDIT_LOG="a.jsonl").code == 0
+    assert offline("assess", "a.jsonl", REAPER_URL="127.0.0.1:1").code == 0
+    assert offline("assess", "--url", "127.0.0.1:1", REAPER_AUDIT_LOG="a.jsonl").code == 3
+    assert offline("assess", REAPER_AUDIT_LOG="a.jsonl").code == 0
 
 
 def test_what_is_asked_of_a_service_and_of_a_record_is_not_mixed(offline: Reaper) -> None:
-    done = offline("rehearsal", "--url", "127.0.0.1:1", "--since", "1h")
+    done = offline("assess", "--url", "127.0.0.1:1", "--since", "1h")
 
     assert done.code == 2
     assert "--since" in done.err
@@ -248,7 +248,7 @@ def test_what_is_asked_of_a_service_and_of_a_record_is_not_mixed(offline: Reaper
 
 @pytest.mark.parametrize(("url", "code"), [("127.0.0.1:1", 3), ("ftp://x", 2), ("http://u@x", 2)])
 def test_where_no_reaper_answers_it_says_so(offline: Reaper, url: str, code: int) -> None:
-    done = offline("rehearsal", "--url", url)
+    done = offline("assess", "--url", url)
 
     assert done.code == code
     assert len(done.err.splitlines()) == 1
@@ -306,5 +306,5 @@ def test_a_pool_that_refills_at_once_is_noticed_and_a_leak_is_not(
     lines = [line for line in reaper.record() if line["event"] == "policy.left_alone"]
     assert len(lines) == 1
     assert life.end().code == 0
-    done = reaper("rehearsal", "audit.jsonl")
+    done = reaper("assess", "audit.jsonl")
     assert "Pools that refill at once\npool " in done.out

@@ -89,7 +89,7 @@ def test_a_record_that_nobody_reads_is_a_record_that_cannot_be_written(reaper: R
         done = reaper.start("once", stdout=pipe).ended()
 
     assert done.code == 2
-    assert "the audit record stdout cannot be written: Broken pipe" in done.err
+    assert "the audit log stdout cannot be written: Broken pipe" in done.err
 
 
 FULL = "/dev/full"

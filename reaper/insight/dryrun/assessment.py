@@ -1,70 +1,14 @@
 """Whether a rehearsed policy may be enforced, by what became of those that it would have terminated."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.insight.dryrun.regret import FEW, Freed, Limit, Regret, Trial, freed, limit_under, middle
-from reaper.policy.plan import Plan, Spared
-from reaper.policy.rules import Mode, Policy
-from reaper.policy.time import Instant, Span, exact_words, seconds
-
-RESTRAINTS: Final[Mapping[str, str]] = {
-    Spared.BRAKE: "by the brake",
-    Spared.CHURN: "as pools that refill",
-    Spared.CAP: "below the cap",
-    Spared.KEEP: "to keep the newest",
-    Spared.PACE: "by the pace, for a later cycle",
-}
-"""What holds a policy back, and how people are told."""
-
-
-class Restrained(NamedTuple):
-    """So many sessions that a restraint held back from a policy at one moment."""
-
-    policy: Policy
-    by: Spared
-    many: int
-
-
-class Held(NamedTuple):
-    """The most that a restraint held back at one moment from a policy that was rehearsed."""
-
-    server: str
-    policy: str
-    rules: str
-    """The digest of the policy file."""
-    by: str
-    most: int
-    at: Instant
-
-
-def restrained(plan: Plan, *, dry_run: bool) -> list[Restrained]:
-    """Whom the restraints of rehearsed policies hold back in this plan; under a dry run all are rehearsed."""
-    counts = Counter[tuple[str, Spared]]()
-    policies = dict[str, Policy]()
-    for spare in plan.matched_spares:
-        if spare.policy and spare.by in RESTRAINTS and (dry_run or spare.policy.mode is Mode.DRY_RUN):
-            policies[spare.policy.name] = spare.policy
-            counts[spare.policy.name, spare.by] += 1
-    return [Restrained(policies[name], by, many) for (name, by), many in counts.items()]
-
-
-def most_held(held: Iterable[Held]) -> dict[str, int]:
-    """For each restraint how many at once, over all servers, in the order in which people are told."""
-    most = Counter[str]()
-    for one in held:
-        most[one.by] += one.most
-    return {by: most[by] for by in RESTRAINTS if most[by]}
-
-
-def held_words(most: Mapping[str, int]) -> str:
-    """`300 by the brake, 5 to keep the newest`."""
-    return ", ".join(f"{most[by]} {words}" for by, words in RESTRAINTS.items() if most.get(by))
-
+from reaper.policy.time import Span, exact_words, seconds
 
 ENOUGH: Final = 35
 """Of so many none was used again: with 95 % confidence it is less than every tenth."""
@@ -103,8 +47,6 @@ class Assessment:
     """Those with the most acts first."""
     servers: int
     freed: Freed
-    held: Mapping[str, int]
-    """How many more, at once, each restraint held back."""
     revived_after: Span | None
     """The median of those that were used again, from the act on."""
     limit: Limit | None
@@ -116,24 +58,18 @@ class Assessment:
     """The advice as a sentence."""
 
 
-def assess(
-    trials: Iterable[Trial], held: Iterable[Held] = (), *, by_any_rules: bool = False
-) -> tuple[Assessment, ...]:
+def assess(trials: Iterable[Trial], *, by_any_rules: bool = False) -> tuple[Assessment, ...]:
     """Assess every policy of these, by name: by its newest policy file, unless any is wanted."""
     by_policy = defaultdict[str, list[Trial]](list)
     for trial in trials:
         by_policy[trial.policy].append(trial)
-    back = defaultdict[str, list[Held]](list)
-    for one in held:
-        back[one.policy].append(one)
     return tuple(
-        _assess(policy, by_policy[policy], back[policy], by_any_rules=by_any_rules)
-        for policy in sorted({*by_policy, *back})
+        _assess(policy, by_policy[policy], by_any_rules=by_any_rules) for policy in sorted(by_policy)
     )
 
 
-def _assess(policy: str, every: Sequence[Trial], held: Sequence[Held], *, by_any_rules: bool) -> Assessment:
-    _, newest = max([(one.at, one.rules) for one in every] + [(one.at, one.rules) for one in held])
+def _assess(policy: str, every: Sequence[Trial], *, by_any_rules: bool) -> Assessment:
+    _, newest = max((one.at, one.rules) for one in every)
     trials = [trial for trial in every if by_any_rules or trial.rules == newest]
     regret = Regret.of(trials)
     limit = limit_under(trials)
@@ -146,7 +82,6 @@ def _assess(policy: str, every: Sequence[Trial], held: Sequence[Held], *, by_any
         applications=_by_application(trials),
         servers=len({trial.server for trial in trials}),
         freed=freed(trials),
-        held=most_held(one for one in held if by_any_rules or one.rules == newest),
         revived_after=middle([trial.after for trial in trials if trial.fate is Fate.REVIVED]),
         limit=limit,
         at_work=any(trial.at_work for trial in trials),
@@ -167,7 +102,6 @@ def assessment_document(one: Assessment) -> dict[str, object]:
         "servers": one.servers,
         "slots_at_once": one.freed.slots,
         "session_hours": round(one.freed.hours, 2),
-        "held_back": dict(one.held),
         **_counts(one.regret),
         "revived_after_s": None if one.revived_after is None else seconds(one.revived_after),
         "limit": _limit(one),
@@ -224,8 +158,6 @@ def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit 
         closed = f"{regret.left} of {regret.judged} were closed, {whose}"
         return f"too little seen: {closed}; whether they were used just before cannot be told"
     if advice is Advice.TOO_LITTLE:
-        if not regret.acts:
-            return "too little seen: nobody was rehearsed"
         none = "none was used again so far; " if regret.judged else ""
         return f"too little seen: {none}{regret.judged} of {regret.acts} can be judged, {ENOUGH} are needed"
     some = "none" if not regret.revived else f"{regret.revived}"

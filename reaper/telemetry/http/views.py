@@ -75,8 +75,6 @@ class VerdictLine:
     said: str
     acts: int
     """Sessions that it would have terminated."""
-    held_back: Mapping[str, int]
-    """How many more, at once, each restraint held back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

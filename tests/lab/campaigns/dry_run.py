@@ -66,7 +66,7 @@ def dry_run(*, minutes: float, several: int, seed: int, major: int) -> Report:
         stack.enter_context(reaper)
         clients = LabClients(lambda: server.port, limit=_LIMIT, seed=seed, database="shop")
         asyncio.run(_live(clients, reaper, 60 * minutes, several))
-        report = json.loads(reaper.command("rehearsal", reaper.audit.name, "--output", "json").out)
+        report = json.loads(reaper.command("assess", reaper.audit.name, "--output", "json").out)
         return _judged(list(_choices(reaper.audit, clients.accounts)), report["policies"][0])
 
 

@@ -7,26 +7,26 @@ import os
 from datetime import datetime
 from typing import Final
 
-from reaper.audit.chain import Chain, chain_at_end, walk
+from reaper.audit.chain import Chain, chain_at_end, iterate_lines
 from reaper.audit.events import EVENTS, Event
-from reaper.audit.reader import GROUPS, Torn, moment, open_intents, outcomes, read_events, summary
-from reaper.audit.tail import NUMBERS, columns
+from reaper.audit.reader import GROUPS, BadLine, format_time, open_intents, outcomes, read_events, summary
+from reaper.audit.tail import NUMBER_COLUMNS, table_row
 from reaper.policy.plan import Outcome, Result
 from reaper.policy.session import Identity, whose
 from reaper.policy.text import plain
-from tests.unit.audit.build import AUTHOR, SNAPSHOT, Shelf, ledger, reap
+from tests.unit.audit.build import AUTHOR, SNAPSHOT, MemorySink, ledger, reap
 
 from .inputs import Target, is_line
 
 
 def _audit_file_seeds() -> tuple[bytes, ...]:
-    shelf = Shelf()
-    log = ledger(shelf)
+    sink = MemorySink()
+    log = ledger(sink)
     for application in ("web-1", "\x1b[2J\n\ud800", None):
         (intent,) = log.intend(AUTHOR, "1", SNAPSHOT, [reap(application=application)])
         if application:
-            log.settle(intent, Outcome(result=Result.TERMINATED))
-    lines = b"".join(shelf.taken)
+            log.log_outcomes([(intent, Outcome(result=Result.TERMINATED))])
+    lines = b"".join(sink.taken)
     return (lines, lines[100:], lines.replace(b'"run"', b'"ruin"'), b"[" * 500 + b"\n{}\n\n1e999\n", b"\0\n")
 
 
@@ -41,13 +41,13 @@ def _check_audit_file(data: bytes) -> None:
     found = list(read_events(io.BytesIO(data)))
     events = [event for event in found if isinstance(event, Event)]
     for torn in found:
-        if isinstance(torn, Torn):
+        if isinstance(torn, BadLine):
             is_line(plain(torn))
     ended = outcomes(events)
     for event in ended:
         is_line(plain(whose(Identity(*map(event.text, Identity._fields)))))
         is_line(plain(event.fields.get("pid")))
-        assert moment(event.time)
+        assert format_time(event.time)
         f"{event.time:%Y-%m-%dT%H:%M:%SZ}"
     for group in GROUPS:
         assert sum(int(str(row["total"])) for row in summary(ended, group)) == len(ended)
@@ -56,12 +56,12 @@ def _check_audit_file(data: bytes) -> None:
 
 
 def _settled(data: bytes, waiting: list[Event]) -> None:
-    shelf = Shelf()
-    ledger(shelf, run="next").settle_earlier(waiting, "it ended")
-    for line in shelf.taken:
+    sink = MemorySink()
+    ledger(sink, run="next").log_unknown_outcomes(waiting, "it ended")
+    for line in sink.taken:
         is_line(line.decode("ascii").removesuffix("\n"))
         json.loads(line)
-    whole = data + b"\n" + b"".join(shelf.taken)
+    whole = data + b"\n" + b"".join(sink.taken)
     assert not open_intents(read_events(io.BytesIO(whole)))
 
 
@@ -79,11 +79,11 @@ def _check_audit_chain(data: bytes) -> None:
     if not data:
         return
     forwards = Chain()
-    for number, line in enumerate(walk(io.BytesIO(data), forwards), start=1):
+    for number, line in enumerate(iterate_lines(io.BytesIO(data), forwards), start=1):
         assert line.number == number
         assert line.fields is not None or line.why
         if line.fields is not None:
-            forwards.whole(line.data)
+            forwards.add_entry(line.data)
     memory = os.memfd_create("audit")
     try:
         os.write(memory, data)
@@ -98,16 +98,16 @@ _AUDIT_COLUMNS_WORDS: Final = _AUDIT_FILE_WORDS
 
 
 def _check_audit_columns(data: bytes) -> None:
-    row = columns(data)
-    assert row.keys() == columns(b"").keys()
+    row = table_row(data)
+    assert row.keys() == table_row(b"").keys()
     for name, value in row.items():
         match value:
             case str():
                 assert "\0" not in value
                 value.encode()
-            case int() if name in NUMBERS:
+            case int() if name in NUMBER_COLUMNS:
                 assert not isinstance(value, bool)
-                assert abs(value) < NUMBERS[name]
+                assert abs(value) < NUMBER_COLUMNS[name]
             case _:
                 assert value is None or isinstance(value, datetime | bool | bytes)
 

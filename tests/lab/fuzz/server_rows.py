@@ -19,7 +19,7 @@ from reaper.postgres.rows import ExactInstant, ObservedRow, as_text, session_of
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.metrics.exposition import OPENMETRICS
-from tests.unit.audit.build import AUTHOR, Shelf, ledger
+from tests.unit.audit.build import AUTHOR, MemorySink, ledger
 
 from .inputs import RULES, Feed, Target, is_line
 
@@ -113,12 +113,12 @@ def _snapshot(feed: Feed, row: ObservedRow, sessions: tuple[Session, ...], *, un
 
 
 def _record(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
-    shelf = Shelf()
-    log = ledger(shelf)
+    sink = MemorySink()
+    log = ledger(sink)
     log.log_safety_limit(AUTHOR, "1", seen, plan.brakes)
     for intent in log.intend(AUTHOR, "1", seen, (*plan.reaps, *plan.rehearsals)):
-        log.settle(intent, outcome)
-    for line in shelf.taken:
+        log.log_outcomes([(intent, outcome)])
+    for line in sink.taken:
         is_line(line.decode("ascii").removesuffix("\n"))
         json.loads(line)
 

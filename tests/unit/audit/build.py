@@ -10,7 +10,7 @@ from typing import Any, Final
 from reaper.audit.chain import Chain
 from reaper.audit.events import OPENED
 from reaper.audit.ledger import Author, Ledger
-from reaper.audit.sinks import AuditLogFailed, Finding, Sink
+from reaper.audit.sinks import AuditLogFailed, Notice, Sink
 from reaper.policy.match import Match
 from reaper.policy.plan import Outcome, Reap, Result
 from reaper.policy.rules import Mode, Policy
@@ -63,6 +63,12 @@ def ledger(*sinks: Sink, run: str = "life") -> Ledger:
     return Ledger(sinks, clock=lambda: HOST_TIME, run=run)
 
 
+def crash(log: Ledger) -> None:
+    """The end of a run by SIGKILL: its files are closed, and nothing more is written."""
+    for each in log._sinks:
+        each._sink.close()
+
+
 def parsed(data: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.splitlines()]
 
@@ -77,10 +83,10 @@ def names(path: Path) -> list[str]:
 
 
 @dataclass
-class Shelf:
+class MemorySink:
     """A sink that keeps what it is given, and can be told to fail: with nothing taken, or with losses."""
 
-    name: str = "shelf"
+    name: str = "sink"
     broken: bool = False
     unsyncable: bool = False
     taken: list[bytes] = field(default_factory=list)
@@ -94,15 +100,15 @@ class Shelf:
     def head(self) -> str | None:
         return self._chain.head
 
-    def ready(self) -> Sequence[Finding]:
-        found = [] if self._told else [Finding(OPENED, "a shelf")]
+    def prepare(self) -> Sequence[Notice]:
+        found = [] if self._told else [Notice(OPENED, "a sink")]
         self._told = True
         return found
 
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
         if self.broken:
             raise AuditLogFailed(where=self.name, why="it is broken")
-        self.taken.extend(self._chain.carry_on(lines))
+        self.taken.extend(self._chain.link(lines))
         if durable and self.unsyncable:
             raise AuditLogFailed(where=self.name, why="it does not last", lost=True)
         if durable:

@@ -203,7 +203,7 @@ def test_torn_lines_are_told_with_their_place_and_the_rest_is_shown(record: Path
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
     result = run(tmp_path / "nothing")
     assert result.exit_code == 2
-    assert f"The record {tmp_path}/nothing cannot be read: No such file or directory.\n" in result.stderr
+    assert f"The audit log {tmp_path}/nothing cannot be read: No such file or directory.\n" in result.stderr
 
 
 def test_without_a_record_it_asks_which_one() -> None:

@@ -19,7 +19,7 @@ WIDE = {"COLUMNS": "300"}
 def written(path: Path, *, run: str = "life") -> None:
     book = ledger(FileSink(path), run=run)
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
-    book.settle(intent, TERMINATED)
+    book.log_outcomes([(intent, TERMINATED)])
     book.close()
 
 
@@ -67,7 +67,7 @@ def test_a_changed_line_of_a_rotated_copy_is_the_answer_no_with_its_place(record
     assert done.exit_code == 1
     assert done.stdout.splitlines()[0].startswith(f"{copy}:2: changed: {copy}:3 follows this line as it was")
     assert done.stdout.splitlines()[1].startswith("  expected ")
-    assert done.stdout.splitlines()[-1] == "Not intact: 1 place that nothing in the record explains."
+    assert done.stdout.splitlines()[-1] == "Not intact: 1 place without an explanation in the audit log."
 
 
 def test_a_file_without_a_line_is_not_called_intact(tmp_path: Path) -> None:
@@ -143,15 +143,15 @@ def test_of_many_damages_only_the_first_are_told_and_all_are_counted(path: Path)
     path.write_bytes(lines[0] + lines[2] * 500)
     done = verify(path)
     assert "... and 400 more" in done.stdout.splitlines()
-    assert done.stdout.splitlines()[-1] == "Not intact: 500 places that nothing in the record explains."
+    assert done.stdout.splitlines()[-1] == "Not intact: 500 places without an explanation in the audit log."
 
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["nothing"], "The record nothing cannot be read: No such file or directory."),
-        (["/"], "The record / cannot be read: Is a directory."),
-        (["nowhere/nothing"], "The folder of the record cannot be read: No such file or directory."),
+        (["nothing"], "The audit log nothing cannot be read: No such file or directory."),
+        (["/"], "The audit log / cannot be read: Is a directory."),
+        (["nowhere/nothing"], "The folder of the audit log cannot be read: No such file or directory."),
         (["-", "--head", "abc"], "abc is no digest: copy all 64 digits of it."),
         ([], "Which record? Name its file, or set REAPER_AUDIT_LOG."),
     ],

@@ -2,17 +2,17 @@
 
 import gzip
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from reaper.audit.events import OPENED, OUTCOME, TORN, TRUNCATED
+from reaper.audit.events import OPENED, TORN, TRUNCATED
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
 
-from .build import AUTHOR, SNAPSHOT, TERMINATED, Shelf, events, ledger, names, parsed, reap
+from .build import AUTHOR, SNAPSHOT, TERMINATED, MemorySink, crash, events, ledger, names, parsed, reap
 
 TORN_LINE = b'{"schema": 1, "event": "session.int'
 
@@ -24,7 +24,14 @@ def path(tmp_path: Path) -> Path:
 
 def act(book: Ledger, pid: int = 1) -> None:
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid)])
-    book.settle(intent, TERMINATED)
+    book.log_outcomes([(intent, TERMINATED)])
+
+
+def life(path: Path) -> None:
+    """A run that ended by SIGKILL."""
+    book = ledger(FileSink(path))
+    act(book)
+    crash(book)
 
 
 def digest(data: bytes) -> str:
@@ -60,18 +67,9 @@ def test_a_new_life_goes_on_from_the_last_line(path: Path) -> None:
     assert is_one_chain(path)
 
 
-def test_two_writers_of_one_file_make_one_chain(path: Path) -> None:
-    one, other = ledger(FileSink(path)), ledger(FileSink(path))
-    for _ in range(5):
-        act(one)
-        act(other)
-        act(other)
-    assert is_one_chain(path)
-
-
 def test_lines_from_before_the_chain_are_held_by_its_first_line(path: Path) -> None:
     path.write_bytes(b'{"schema": 1, "event": "record.opened"}\n{"schema": 1, "event": "record.closed"}\n')
-    act(ledger(FileSink(path)))
+    life(path)
     lines = path.read_bytes().splitlines()
     assert [event.get("prev") for event in parsed(path.read_bytes())][2:] == list(map(digest, lines[1:-1]))
 
@@ -110,12 +108,12 @@ def test_a_rotated_file_is_continued_by_a_later_life(
     compressed: bool,  # noqa: FBT001
     emptied: bool,  # noqa: FBT001
 ) -> None:
-    act(ledger(FileSink(path)))
+    life(path)
     old = path.rename(name(path))
     old = packed(old) if compressed else old
     if emptied:
         path.touch()
-    act(ledger(FileSink(path)))
+    life(path)
     assert is_one_chain(old, path)
 
 
@@ -131,55 +129,31 @@ def test_a_rotated_file_is_continued_by_a_later_life(
 def test_of_several_rotated_files_the_newest_is_continued(path: Path, older: str, newest: str) -> None:
     files = []
     for name in (older, newest):
-        act(ledger(FileSink(path)))
+        life(path)
         file = path.rename(path.with_name(name.removesuffix(".gz")))
         files.append(packed(file) if name.endswith(".gz") else file)
     for strange in ("audit.jsonl.bak", "audit.jsonl.lock", "other.jsonl.1", "audit.jsonl~"):
         path.with_name(strange).write_text("strange\n")
-    act(ledger(FileSink(path)))
+    life(path)
     assert is_one_chain(*files, path)
 
 
 def test_a_copy_that_is_just_being_compressed_is_not_taken_for_a_whole_one(path: Path) -> None:
-    act(ledger(FileSink(path)))
+    life(path)
     old = path.rename(by_number(path))
     old.with_name("audit.jsonl.1.gz").write_bytes(gzip.compress(old.read_bytes())[:40])
-    act(ledger(FileSink(path)))
+    life(path)
     assert is_one_chain(old, path)
 
 
 def test_a_copy_that_cannot_be_read_lets_the_chain_begin_anew_and_says_so(path: Path) -> None:
     path.with_name("audit.jsonl.1.gz").write_bytes(gzip.compress(b"x" * 1_000)[:-9])
-    act(ledger(FileSink(path)))
+    life(path)
     first = events(path)[0]
     assert first["prev"] is None
     assert first["detail"].startswith(
         "at 0 bytes; the chain begins anew, for what was rotated cannot be read"
     )
-
-
-def test_who_writes_to_a_rotated_file_no_more_goes_on_from_its_real_end(path: Path) -> None:
-    one, other = ledger(FileSink(path)), ledger(FileSink(path))
-    act(one, 1)
-    act(other, 2)
-    act(one, 3)
-    old = path.rename(by_number(path))
-    act(other, 4)  # it knew the end of the old file before the third act
-    act(one, 5)
-    assert [event["pid"] for event in events(old) if event["event"] == OUTCOME] == [1, 2, 3]
-    assert is_one_chain(old, path)
-
-
-def test_a_writer_that_slept_through_two_rotations_goes_on_from_the_newest(path: Path) -> None:
-    sleepy, busy = ledger(FileSink(path)), ledger(FileSink(path))
-    act(sleepy)
-    oldest = path.rename(path.with_name("audit.jsonl.2"))
-    act(busy)
-    older = path.rename(by_number(path))
-    later = oldest.stat().st_mtime_ns + 1_000_000_000
-    os.utime(older, ns=(later, later))
-    act(sleepy)
-    assert is_one_chain(oldest, older, path)
 
 
 def test_a_file_that_was_moved_elsewhere_is_continued_from_memory(path: Path, tmp_path: Path) -> None:
@@ -195,43 +169,43 @@ def test_a_file_that_was_moved_elsewhere_is_continued_from_memory(path: Path, tm
 
 
 def test_what_is_torn_belongs_to_the_line_before_it(path: Path) -> None:
-    act(ledger(FileSink(path)))
+    life(path)
     last = path.read_bytes().splitlines()[-1]
     with path.open("ab") as file:
         file.write(TORN_LINE + b"\n\n" + TORN_LINE)
-    act(ledger(FileSink(path)))
+    life(path)
     following = path.read_bytes().splitlines()[6:]
     assert parsed(following[0])[0]["prev"] == digest(last + b"\n" + TORN_LINE + b"\n\n" + TORN_LINE)
     assert [event["event"] for event in parsed(b"\n".join(following))][:2] == [OPENED, TORN]
 
 
 def test_a_file_that_begins_torn_still_holds_on_to_the_rotated_one(path: Path) -> None:
-    act(ledger(FileSink(path)))
+    life(path)
     old = path.rename(by_number(path))
     path.write_bytes(TORN_LINE)
-    act(ledger(FileSink(path)))
+    life(path)
     last = old.read_bytes().splitlines()[-1]
     opened = path.read_bytes().splitlines()[1]
     assert parsed(opened)[0]["prev"] == digest(last + b"\n" + TORN_LINE)
 
 
 def test_a_line_that_misses_only_its_end_is_whole(path: Path) -> None:
-    act(ledger(FileSink(path)))
+    life(path)
     os.truncate(path, path.stat().st_size - 1)
-    act(ledger(FileSink(path)))
+    life(path)
     assert TORN in names(path)
     assert is_one_chain(path)
 
 
 @pytest.mark.parametrize("length", [1, 70_000, 200_000])
 def test_the_end_is_found_behind_any_length_of_foreign_bytes(path: Path, length: int) -> None:
-    act(ledger(FileSink(path)))
+    life(path)
     last = path.read_bytes().splitlines()[-1]
     foreign = (b"\x00\xff" * length + b"\n") * 2
     with path.open("ab") as file:
         file.write(foreign)
     before = path.stat().st_size
-    act(ledger(FileSink(path)))
+    life(path)
     following = path.read_bytes()[before:].splitlines()
     assert parsed(following[0])[0]["prev"] == digest(last + b"\n" + foreign.removesuffix(b"\n"))
 
@@ -258,50 +232,14 @@ def test_a_file_whose_end_was_cut_off_is_confronted_with_what_the_writer_knew(pa
     assert truncated["prev"] == digest(lines[-1].rstrip())
 
 
-def test_a_second_writer_of_a_truncated_file_goes_on_from_its_new_end(path: Path) -> None:
-    one, other = ledger(FileSink(path)), ledger(FileSink(path))
-    for book in (one, other, one):
-        act(book)
-    os.truncate(path, 0)
-    act(one)
-    act(other)
-    lines = path.read_bytes().splitlines()
-    assert [event["prev"] for event in events(path)][1:] == list(map(digest, lines[:-1]))
-
-
-def test_a_change_between_looking_and_writing_is_told_before_the_line(path: Path) -> None:
-    class Meddled(FileSink):
-        meddle: Callable[[], object] | None = None
-
-        def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
-            meddle, self.meddle = self.meddle, None
-            if lines and meddle:
-                meddle()
-            super().write(lines, durable=durable)
-
-    sink = Meddled(path)
-    book = ledger(sink)
-    act(book)
-    sink.meddle = lambda: path.rename(by_number(path))
-    act(book)
-    assert names(path)[:2] == [OPENED, "session.intent"]
-    sink.meddle = lambda: os.truncate(path, 0)
-    act(book)
-    assert names(path)[:2] == [TRUNCATED, "session.intent"]
-    with path.open("ab") as file:
-        sink.meddle = lambda: os.write(file.fileno(), TORN_LINE)
-        act(book)
-    assert b'"record.torn"' in path.read_bytes().split(TORN_LINE + b"\n")[1].splitlines()[0]
-
-
 def test_every_sink_has_a_chain_of_its_own_and_tells_its_head(path: Path) -> None:
-    shelf = Shelf()
-    book = ledger(FileSink(path), shelf)
+    sink = MemorySink()
+    book = ledger(FileSink(path), sink)
     act(book)
     heads = {head.file: head.digest for head in book.heads()}
     assert heads == {
         str(path): digest(path.read_bytes().splitlines()[-1]),
-        "shelf": digest(shelf.taken[-1].rstrip()),
+        "sink": digest(sink.taken[-1].rstrip()),
     }
 
 

@@ -1,18 +1,16 @@
 """The record as a file: rotated, truncated, torn, closed and misplaced, and no line of it is lost."""
 
 import errno
-import fcntl
 import math
 import os
-import time
 from itertools import count
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from reaper.audit import sinks as copies
-from reaper.audit.events import INTENT, OPENED, OUTCOME, TORN, TRUNCATED
+from reaper.audit import sinks
+from reaper.audit.events import CLOSED, INTENT, OPENED, OUTCOME, TORN, TRUNCATED
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import AuditLogFailed
@@ -39,7 +37,7 @@ def book(sink: FileSink) -> Ledger:
 
 def act(book: Ledger, pid: int = 1) -> None:
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid)])
-    book.settle(intent, TERMINATED)
+    book.log_outcomes([(intent, TERMINATED)])
 
 
 def pids(path: Path) -> list[int]:
@@ -68,7 +66,7 @@ def test_a_batch_is_one_write(sink: FileSink, monkeypatch: pytest.MonkeyPatch) -
         return write(fd, data)
 
     monkeypatch.setattr(os, "write", noted)
-    sink.ready()
+    sink.prepare()
     sink.write([b'{"schema": 1}\n', b'{"schema": 2}\n'], durable=True)
     assert [data.count(b"\n") for data in written] == [2]
 
@@ -77,7 +75,7 @@ def test_a_file_that_was_renamed_away_is_replaced_without_a_signal(book: Ledger,
     act(book, 1)
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(2)])
     old = path.rename(path.with_name("audit.jsonl.1"))
-    book.settle(intent, TERMINATED)
+    book.log_outcomes([(intent, TERMINATED)])
     act(book, 3)
     assert pids(old) == [1]
     assert pids(path) == [2, 3]
@@ -146,7 +144,7 @@ def test_a_failed_sync_is_not_asked_again_of_the_same_descriptor(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
-    book.settle(intent, TERMINATED)
+    book.log_outcomes([(intent, TERMINATED)])
     monkeypatch.setattr(os, "fdatasync", failing)
     with pytest.raises(AuditLogFailed, match="Input/output error"):
         book.flush()
@@ -186,7 +184,7 @@ def test_quiet_flushes_do_not_sync(book: Ledger, monkeypatch: pytest.MonkeyPatch
 def test_the_quiet_cycles_of_many_servers_share_a_look_at_the_file(
     book: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copies, "_SOUND_SECONDS", math.inf)
+    monkeypatch.setattr(sinks, "_CHECK_SECONDS", math.inf)
     book.open()
     book.flush()
     path.unlink()
@@ -194,7 +192,7 @@ def test_the_quiet_cycles_of_many_servers_share_a_look_at_the_file(
     book.flush()
     assert not path.exists()
 
-    monkeypatch.setattr(copies, "_SOUND_SECONDS", 0.0)
+    monkeypatch.setattr(sinks, "_CHECK_SECONDS", 0.0)
     book.flush()
     assert names(path) == [OPENED]
 
@@ -234,22 +232,32 @@ def test_a_place_that_cannot_hold_a_record_is_named_in_a_sentence(
 ) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "file").touch()
-    with pytest.raises(
-        AuditLogFailed, match=f"the audit record .* cannot be written: {why}; nothing is term"
-    ):
+    with pytest.raises(AuditLogFailed, match=f"the audit log .* cannot be written: {why}; nothing is term"):
         ledger(FileSink(tmp_path / place)).open()
 
 
-def test_a_file_that_somebody_keeps_locked_is_a_failure(
-    book: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_second_writer_is_refused_with_the_pid_of_the_first(book: Ledger, path: Path) -> None:
+    act(book)
+    second = ledger(FileSink(path))
+    with pytest.raises(
+        AuditLogFailed, match=f"process {os.getpid()} writes to it already;.*\nhint: one process"
+    ):
+        second.open()
+    book.close()
+    second.open()
+    assert names(path)[-2:] == [CLOSED, OPENED]
+
+
+def test_a_second_writer_cannot_take_the_file_over_in_the_middle_of_a_rotation(
+    book: Ledger, path: Path
 ) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    with path.open("wb") as somebody:
-        fcntl.flock(somebody, fcntl.LOCK_EX)
-        with pytest.raises(AuditLogFailed, match="another process keeps it locked"):
-            book.open()
-    book.open()
-    assert names(path) == [OPENED]
+    act(book, 1)
+    old = path.rename(path.with_name("audit.jsonl.1"))
+    second = ledger(FileSink(path))
+    with pytest.raises(AuditLogFailed, match="writes to it already"):
+        second.open()
+    act(book, 2)
+    assert (pids(old), pids(path)) == ([1], [2])
 
 
 def test_a_closed_ledger_writes_nothing_any_more(book: Ledger) -> None:

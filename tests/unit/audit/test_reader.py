@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from reaper.audit import reader
 from reaper.audit.events import INTENT, OUTCOME, Event
-from reaper.audit.reader import Torn, open_intents, read_events
+from reaper.audit.reader import BadLine, open_intents, read_events
 
-from .build import AUTHOR, SNAPSHOT, TERMINATED, Shelf, ledger, reap
+from .build import AUTHOR, SNAPSHOT, TERMINATED, MemorySink, ledger, reap
 
 TIME = "2025-06-18T12:00:00.000000Z"
 
@@ -22,32 +22,32 @@ def line(name: str = INTENT, **fields: object) -> bytes:
     return json.dumps({"schema": 1, "event": name, "time": TIME, **fields}).encode() + b"\n"
 
 
-def read(data: bytes) -> list[Event | Torn]:
+def read(data: bytes) -> list[Event | BadLine]:
     return list(read_events(io.BytesIO(data)))
 
 
 def test_what_a_ledger_wrote_is_read_back() -> None:
-    shelf = Shelf()
-    book = ledger(shelf)
+    sink = MemorySink()
+    book = ledger(sink)
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
-    book.settle(intent, TERMINATED)
-    read_back = read(b"".join(shelf.taken))
-    assert [event.fields for event in read_back if isinstance(event, Event)] == shelf.events
+    book.log_outcomes([(intent, TERMINATED)])
+    read_back = read(b"".join(sink.taken))
+    assert [event.fields for event in read_back if isinstance(event, Event)] == sink.events
 
 
 @pytest.mark.parametrize(
     ("foreign", "why"),
     [
         (b'{"schema": 1, "event": "session.in', "not JSON, so probably torn"),
-        (b"\xff\xfe", "no line of this record"),
-        (b"[" * 100_000, "no line of this record"),
-        (b"1" * 10_000, "no line of this record"),
+        (b"\xff\xfe", "no line of an audit log"),
+        (b"[" * 100_000, "no line of an audit log"),
+        (b"1" * 10_000, "no line of an audit log"),
         (line(idle_s=0).replace(b"0}", b"NaN}"), "not JSON, so probably torn"),
         (line(idle_s=0).replace(b"0}", b"1e999}"), "not JSON, so probably torn"),
-        (b"17", "not an event of this record"),
-        (b'{"event": "started", "level": "info"}', "not an event of this record"),
-        (line().replace(b'"schema": 1', b'"schema": 2'), "an event of another version of this record"),
-        (line("session.dream"), "an event of another version of this record"),
+        (b"17", "not an event of an audit log"),
+        (b'{"event": "started", "level": "info"}', "not an event of an audit log"),
+        (line().replace(b'"schema": 1', b'"schema": 2'), "an event of another version of the audit log"),
+        (line("session.dream"), "an event of another version of the audit log"),
         (line().replace(TIME.encode(), b"noon"), "an event without a time"),
     ],
 )
@@ -55,7 +55,7 @@ def test_a_line_that_is_no_event_is_told_with_its_place(foreign: bytes, why: str
     before, torn, after = read(line() + foreign.strip() + b"\n" + line())
     assert isinstance(before, Event)
     assert isinstance(after, Event)
-    assert torn == Torn(file="-", line=2, why=why)
+    assert torn == BadLine(file="-", line=2, why=why)
     assert str(torn) == f"-:2: {why}"
 
 

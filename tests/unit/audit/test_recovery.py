@@ -5,26 +5,36 @@ from pathlib import Path
 import pytest
 
 from reaper.audit import recovery, rotation
-from reaper.audit.events import EVENTS, INTENT, OUTCOME, WRITTEN_BY_THE_PEN
+from reaper.audit.events import EVENTS, INTENT, OUTCOME, STAMPED
 from reaper.audit.file import FileSink
 from reaper.audit.reader import open_intents, read_events
-from reaper.audit.recovery import ENDED, settle_open_intents
-from reaper.audit.sinks import AuditLogFailed
+from reaper.audit.recovery import ENDED, close_open_intents
+from reaper.audit.sinks import AuditLogFailed, Sink
 
-from .build import AUTHOR, SNAPSHOT, TERMINATED, Shelf, events, ledger, reap
+from .build import AUTHOR, SNAPSHOT, TERMINATED, MemorySink, crash, events, ledger, reap
 
 
 def left_open(path: Path, *pids: int, run: str = "earlier") -> None:
     """An earlier life: the first session was settled, then it ended."""
     book = ledger(FileSink(path), run=run)
     first, *_ = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid) for pid in pids])
-    book.settle(first, TERMINATED)
+    book.log_outcomes([(first, TERMINATED)])
+    crash(book)
+
+
+def later_run(path: Path, *others: Sink, run: str = "later") -> int:
+    """The number of open intents that the next run closes."""
+    book = ledger(FileSink(path), *others, run=run)
+    try:
+        return close_open_intents(path, book)
+    finally:
+        crash(book)
 
 
 def test_open_intents_of_an_earlier_life_are_settled_as_unknown(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     left_open(path, 1, 2, 3)
-    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 2
+    assert later_run(path, run="later") == 2
     unknown = [event for event in events(path) if event.get("outcome") == "unknown"]
     assert [event["pid"] for event in unknown] == [2, 3]
     assert {(event["detail"], event["run"], event["outcome_at"]) for event in unknown} == {
@@ -35,44 +45,29 @@ def test_open_intents_of_an_earlier_life_are_settled_as_unknown(tmp_path: Path) 
 def test_a_settled_intent_repeats_all_that_was_intended(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     left_open(path, 1, 2)
-    settle_open_intents(path, ledger(FileSink(path), run="later"))
+    later_run(path, run="later")
     intent = [event for event in events(path) if event["event"] == INTENT][-1]
     outcome = events(path)[-1]
     schema = {field.name for field in EVENTS[OUTCOME]} - {"query"}
     assert set(outcome) == schema
-    assert {key: outcome[key] for key in intent if key not in WRITTEN_BY_THE_PEN} == {
-        key: intent[key] for key in intent if key not in WRITTEN_BY_THE_PEN
+    assert {key: outcome[key] for key in intent if key not in STAMPED} == {
+        key: intent[key] for key in intent if key not in STAMPED
     }
 
 
 def test_settling_again_finds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     left_open(path, 1, 2)
-    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
-    assert settle_open_intents(path, ledger(FileSink(path), run="latest")) == 0
+    assert later_run(path, run="later") == 1
+    assert later_run(path, run="latest") == 0
 
 
 def test_what_was_rotated_meanwhile_is_settled_too(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     left_open(path, 1, 2)
     path.rename(tmp_path / "audit.jsonl.1")
-    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
-    assert settle_open_intents(path, ledger(FileSink(path), run="latest")) == 0
-
-
-def test_what_another_reaper_of_the_same_file_has_rotated_away_again_and_again_is_settled_too(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "audit.jsonl"
-    other = ledger(FileSink(path), run="other")
-    left_open(path, 1, 2)
-    for number in reversed(range(1, 6)):
-        (intent,) = other.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
-        other.settle(intent, TERMINATED)
-        path.rename(tmp_path / f"audit.jsonl.{number}")
-    (tmp_path / "audit.jsonl.1").write_bytes(b"")
-    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
-    assert settle_open_intents(path, ledger(FileSink(path), run="latest")) == 0
+    assert later_run(path, run="later") == 1
+    assert later_run(path, run="latest") == 0
 
 
 def test_it_is_looked_for_no_further_back_than_where_a_life_had_begun_and_gone_to_work(
@@ -86,7 +81,7 @@ def test_it_is_looked_for_no_further_back_than_where_a_life_had_begun_and_gone_t
     left_open(path, 5, 6, run="the last")
     for copy in (1, 2):
         assert open_intents(read_events(tmp_path / f"audit.jsonl.{copy}"))
-    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
+    assert later_run(path, run="later") == 1
 
 
 def test_a_life_that_ended_before_it_could_settle_anything_hides_nothing(tmp_path: Path) -> None:
@@ -94,9 +89,11 @@ def test_a_life_that_ended_before_it_could_settle_anything_hides_nothing(tmp_pat
     left_open(path, 1, 2)
     path.rename(tmp_path / "audit.jsonl.2")
     for number in (1, 0):
-        ledger(FileSink(path), run=f"ended at once {number}").open()
+        book = ledger(FileSink(path), run=f"ended at once {number}")
+        book.open()
+        crash(book)
         path.rename(tmp_path / f"audit.jsonl.{number}")
-    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
+    assert later_run(path, run="later") == 1
 
 
 @pytest.mark.parametrize(("copies", "found"), [(10, 1), (11, 0)])
@@ -107,7 +104,7 @@ def test_it_is_looked_for_in_so_many_copies_that_are_not_empty_and_no_more(
     aged(path, copies)
     for number in range(21, 24):
         (tmp_path / f"audit.jsonl.{number - copies}").write_bytes(b"")
-    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == found
+    assert later_run(path, run="later") == found
 
 
 def aged(path: Path, copies: int) -> None:
@@ -118,6 +115,7 @@ def aged(path: Path, copies: int) -> None:
     for number in range(1, copies):
         other.open()
         path.rename(path.with_name(f"{path.name}.{20 + number}"))
+    crash(other)
 
 
 @pytest.mark.parametrize(("most", "found"), [(1_000_000, 1), (1_000, 0)])
@@ -127,14 +125,14 @@ def test_it_is_looked_for_in_so_many_bytes_and_always_in_the_newest_copy(
     monkeypatch.setattr(recovery, "_MOST_BYTES", most)
     aged(tmp_path / "audit.jsonl", 2)
     path = tmp_path / "audit.jsonl"
-    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == found
+    assert later_run(path, run="later") == found
 
 
 def test_the_newest_copy_is_read_however_large_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "_MOST_BYTES", 1)
     aged(tmp_path / "audit.jsonl", 1)
     path = tmp_path / "audit.jsonl"
-    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 1
+    assert later_run(path, run="later") == 1
 
 
 @pytest.mark.parametrize("moment", ["before the copies are listed", "afterwards"])
@@ -146,6 +144,7 @@ def test_what_is_rotated_while_the_next_life_looks_for_it_is_settled_too(
     book.intend(AUTHOR, "c1", SNAPSHOT, [reap(1)])
     path.rename(tmp_path / "audit.jsonl-20250618")
     book.intend(AUTHOR, "c2", SNAPSHOT, [reap(2), reap(3)])
+    crash(book)
 
     def listed(record: Path) -> list[Path]:
         before = rotation.rotated_copies(record)
@@ -153,27 +152,27 @@ def test_what_is_rotated_while_the_next_life_looks_for_it_is_settled_too(
         return before if moment == "afterwards" else rotation.rotated_copies(record)
 
     monkeypatch.setattr(recovery, "rotated_copies", listed)
-    assert settle_open_intents(path, ledger(FileSink(path), run="later")) == 3
+    assert later_run(path, run="later") == 3
 
 
 def test_our_own_intents_are_not_an_earlier_life(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     book = ledger(FileSink(path))
     book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
-    assert settle_open_intents(path, book) == 0
+    assert close_open_intents(path, book) == 0
 
 
 def test_every_sink_is_told(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     left_open(path, 1, 2)
-    shelf = Shelf()
-    settle_open_intents(path, ledger(FileSink(path), shelf, run="later"))
-    assert shelf.told[-1] == "unknown"
-    assert shelf.durable == len(shelf.taken)
+    sink = MemorySink()
+    later_run(path, sink, run="later")
+    assert sink.told[-1] == "unknown"
+    assert sink.durable == len(sink.taken)
 
 
 def test_without_a_file_there_is_nothing_to_settle(tmp_path: Path) -> None:
-    assert settle_open_intents(tmp_path / "audit.jsonl", ledger(Shelf())) == 0
+    assert close_open_intents(tmp_path / "audit.jsonl", ledger(MemorySink())) == 0
 
 
 def test_nothing_that_stands_in_the_file_stops_the_start(tmp_path: Path) -> None:
@@ -184,13 +183,13 @@ def test_nothing_that_stands_in_the_file_stops_the_start(tmp_path: Path) -> None
         '{"schema": 1, "event": "session.intent", "time": "2025-01-01", "intent": "a", "run": ["b"], '
         f'"pid": {nested}, "seq": "first", "query": null}}\n' + '{"torn'
     )
-    shelf = Shelf()
-    assert settle_open_intents(path, ledger(FileSink(path), shelf)) == 1
-    assert settle_open_intents(path, ledger(FileSink(path), shelf)) == 0
-    (outcome,) = [event for event in shelf.events if event["event"] == OUTCOME]
+    sink = MemorySink()
+    assert later_run(path, sink) == 1
+    assert later_run(path, sink) == 0
+    (outcome,) = [event for event in sink.events if event["event"] == OUTCOME]
     assert (outcome["intent"], outcome["pid"]) == ("a", None), "only plain values are repeated"
 
 
 def test_a_folder_in_place_of_the_file_is_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(AuditLogFailed, match="open intents cannot be looked for: Is a directory"):
-        settle_open_intents(tmp_path, ledger(Shelf()))
+        close_open_intents(tmp_path, ledger(MemorySink()))

@@ -43,7 +43,7 @@ def test_lines_longer_than_the_pipe_arrive_whole(pipe: tuple[int, int], *, block
     reader.start()
     book = ledger(StreamSink(writing))
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(query="x" * 300_000)])
-    book.settle(intent, TERMINATED)
+    book.log_outcomes([(intent, TERMINATED)])
     os.close(writing)
     reader.join()
     assert [event["event"] for event in parsed(got[0])] == [OPENED, INTENT, OUTCOME]
@@ -63,13 +63,13 @@ def test_a_reader_that_stopped_reading_cannot_hang_us_and_gets_no_glued_line(
     reading, writing = pipe
     os.set_blocking(writing, blocking)
     sink = StreamSink(writing, stalled_ms=0)
-    with pytest.raises(AuditLogFailed, match="nobody read from it"):
+    with pytest.raises(AuditLogFailed, match="its reader read nothing"):
         sink.write([b'{"schema": "' + b"x" * 300_000 + b'"}\n'], durable=True)
     torn = os.read(reading, 300_000)
-    assert [finding.name for finding in sink.ready()] == [OPENED, TORN]
+    assert [notice.event for notice in sink.prepare()] == [OPENED, TORN]
     sink.write([b'{"schema": 1}\n'], durable=True)
     assert os.read(reading, 300_000) == b'\n{"schema": 1, "prev": "%s"}\n' % digest(torn)
-    assert sink.ready() == []
+    assert sink.prepare() == []
 
 
 def test_a_full_disk_behind_a_redirection_is_a_failure() -> None:

@@ -1,10 +1,8 @@
-"""The record is followed while it grows, is rotated, compressed and cut: every whole line once."""
+"""The audit log is followed while it grows, is rotated, compressed and cut: every whole line once."""
 
 import gzip
 import os
-import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -13,15 +11,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reaper.audit import tail as reading
-from reaper.audit.tail import Marks, Piece, Tail
+from reaper.audit import tail
+from reaper.audit.tail import Chunk, Tail
 
 NAME: Final = "audit.jsonl"
 _MOST_STEPS: Final = 40
 
 
 class Follower:
-    """A record, what happens to it, and whoever follows it and crashes now and then."""
+    """An audit log, what happens to it, and a tail that crashes now and then."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
@@ -30,14 +28,12 @@ class Follower:
         self.now = 0.0
         self._numbers = count()
         self._torn = b""
-        self.marks = Marks(self.path, "there")
-        self.restart()
+        self.tail: Tail = Tail(self.path, "there", clock=lambda: self.now)
 
     def write(self, length: int = 0) -> bytes:
         """A whole line, after what was torn."""
-        number = next(self._numbers)
-        line = b'{"seq":%d,"x":"%s"}' % (number, b"x" * length)
-        self._append(line + b"\n")
+        line = b'{"seq":%d,"x":"%s"}' % (next(self._numbers), b"x" * length)
+        self.append(line + b"\n")
         self.written.append(self._torn + line)
         self._torn = b""
         return line
@@ -45,12 +41,12 @@ class Follower:
     def tear(self) -> None:
         """A line that is not finished yet."""
         piece = b'{"seq":%d,' % next(self._numbers)
-        self._append(piece)
+        self.append(piece)
         self._torn += piece
 
     def rotate(self) -> None:
-        """As logrotate does it: every copy moves on by one."""
-        # Numbers have gaps where there was nothing to rotate: more of them than files.
+        """As logrotate does it with delaycompress: every copy moves on by one, the second is compressed."""
+        self.fetch()
         for number in range(_MOST_STEPS, 0, -1):
             for suffix in ("", ".gz"):
                 copy = self.copy(number, suffix)
@@ -59,16 +55,14 @@ class Follower:
         if self.path.exists():
             self.path.rename(self.copy(1))
             self._torn = b""  # never finished
+        self.compress(2)
 
     def compress(self, number: int, *, finished: bool = True) -> None:
         """As logrotate does it: the copy is there twice for a while."""
         copy = self.copy(number)
         if copy.exists():
             packed = self.copy(number, ".gz")
-            with gzip.open(packed, "wb") as file:
-                file.write(copy.read_bytes())
-            status = copy.stat()
-            os.utime(packed, ns=(status.st_atime_ns, status.st_mtime_ns))
+            packed.write_bytes(gzip.compress(copy.read_bytes()))
             if finished:
                 copy.unlink()
             else:
@@ -77,293 +71,268 @@ class Follower:
     def copy(self, number: int, suffix: str = "") -> Path:
         return self.path.with_name(f"{NAME}.{number}{suffix}")
 
-    def fetch(self, *, most: int | None = None, keep: bool = True) -> list[Piece]:
-        """Read on: everything, or so many pieces, of which the last may get lost in a crash."""
-        pieces = list[Piece]()
-        while most is None or len(pieces) < most:
-            piece = self.tail.next()
-            if piece is None:
+    def fetch(self, *, most: int | None = None, keep: bool = True) -> list[Chunk]:
+        """Read everything, or a number of chunks, of which the last may get lost in a crash."""
+        chunks = list[Chunk]()
+        while most is None or len(chunks) < most:
+            chunk = self.tail.next()
+            if chunk is None:
                 break
-            pieces.append(piece)
-            if keep or len(pieces) != most:
-                self.tail.keep(piece)
-                self.arrived += piece.lines
+            chunks.append(chunk)
+            if keep or len(chunks) != most:
+                self.tail.keep(chunk)
+                self.arrived += chunk.lines
         if not keep:
             self.restart()
-        return pieces
+        return chunks
 
     def restart(self, *, saved: bool = True) -> None:
-        """Another life, that knows what the last one has saved."""
+        """Another run, with the offsets that the last one saved."""
         if saved:
-            self.marks.save()
-        self.marks = Marks(self.path, "there")
-        self.tail: Tail = Tail(self.path, self.marks, clock=lambda: self.now)
+            self.tail.save()
+        self.tail = Tail(self.path, "there", clock=lambda: self.now)
 
-    def _append(self, data: bytes) -> None:
+    def append(self, data: bytes) -> None:
         with self.path.open("ab") as file:
             file.write(data)
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Follower:
+def log(tmp_path: Path) -> Follower:
     return Follower(tmp_path)
 
 
 STEPS: Final[dict[str, Callable[[Follower], object]]] = {
     "write": Follower.write,
-    "write long": lambda record: record.write(300),
+    "write long": lambda log: log.write(300),
     "tear": Follower.tear,
     "rotate": Follower.rotate,
-    "compress 1": lambda record: record.compress(1),
-    "compress 2": lambda record: record.compress(2),
-    "begin to compress 1": lambda record: record.compress(1, finished=False),
+    "begin to compress 1": lambda log: log.compress(1, finished=False),
     "fetch": Follower.fetch,
-    "fetch one": lambda record: record.fetch(most=1),
-    "crash with one": lambda record: record.fetch(most=1, keep=False),
+    "fetch one": lambda log: log.fetch(most=1),
+    "crash with one": lambda log: log.fetch(most=1, keep=False),
     "restart": Follower.restart,
-    "look": lambda record: record.tail.look(),
+    "look": lambda log: log.tail.look(),
 }
 
 
 @pytest.mark.parametrize("block", [7, 128 * 1024])
 @given(steps=st.lists(st.sampled_from(sorted(STEPS)), max_size=_MOST_STEPS))
 @example(steps=["write", "rotate", "tear", "rotate", "rotate", "rotate"])
-@example(steps=["write", "rotate", "write", "fetch one", "rotate", "rotate", "compress 2", "write"])
+@example(steps=["write", "tear", "fetch", "rotate", "restart", "write", "rotate", "write"])
 @settings(max_examples=60)
-def test_whatever_happens_to_the_record_every_whole_line_is_read_once(
+def test_whatever_happens_to_the_audit_log_every_whole_line_is_read_once(
     tmp_path_factory: pytest.TempPathFactory, block: int, steps: list[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_BLOCK", block)
-        record = Follower(tmp_path_factory.mktemp("record"))
+        patch.setattr(tail, "_BLOCK", block)
+        log = Follower(tmp_path_factory.mktemp("log"))
         for step in steps:
-            STEPS[step](record)
-        record.fetch()
+            STEPS[step](log)
+        log.fetch()
 
-    assert sorted(record.arrived) == sorted(record.written)
-    assert record.tail.waiting == 0
+    assert sorted(log.arrived) == sorted(log.written)
+    assert log.tail.waiting == 0
+    assert log.tail.take_missed() == 0
+    assert log.tail.take_problems() == []
 
 
-def test_what_a_crash_has_not_saved_is_read_again_and_nothing_is_left_out(record: Follower) -> None:
+def test_what_a_crash_has_not_saved_is_read_again_and_nothing_is_left_out(log: Follower) -> None:
     for _ in range(3):
-        record.write()
-    record.fetch()
-    record.restart(saved=False)
-    record.write()
-    record.fetch()
+        log.write()
+    log.fetch()
+    log.restart(saved=False)
+    log.write()
+    log.fetch()
 
-    assert record.arrived == [*record.written[:3], *record.written]
+    assert log.arrived == [*log.written[:3], *log.written]
 
 
-def test_a_piece_is_bounded_however_short_the_lines_are(record: Follower) -> None:
+def test_a_chunk_is_bounded_however_short_the_lines_are(log: Follower) -> None:
     for _ in range(1_200):
-        record.write()
-    pieces = record.fetch()
+        log.write()
+    chunks = log.fetch()
 
-    assert record.arrived == record.written
-    assert max(len(piece.lines) for piece in pieces) == 500
-
-
-def test_a_copy_that_is_being_compressed_is_read_as_long_as_it_is_plain(record: Follower) -> None:
-    for _ in range(3):
-        record.write()
-        with record.path.open("ab") as file:
-            file.write(secrets.token_hex(100_000).encode() + b"\n")
-    record.rotate()
-    record.compress(1, finished=False)
-    packed = record.copy(1, ".gz")
-    packed.write_bytes(packed.read_bytes()[:200_000])
-    record.fetch()
-
-    assert [line for line in record.arrived if line.startswith(b"{")] == record.written
-    assert record.tail.troubles() == []
+    assert log.arrived == log.written
+    assert max(len(chunk.lines) for chunk in chunks) == 500
 
 
-def test_copies_are_read_in_the_order_in_which_they_were_written(record: Follower) -> None:
-    for _ in range(3):
-        record.write()
-        record.rotate()
-        record.compress(2)
-    record.write()
-    record.fetch()
-
-    assert record.arrived == record.written
-
-
-def test_what_was_read_to_its_end_is_not_opened_again_after_a_restart(
-    record: Follower, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_copy_that_was_compressed_before_it_was_read_is_reported_once_and_not_read(
+    log: Follower, *, seen: bool
 ) -> None:
-    for _ in range(3):
-        record.write()
-        record.rotate()
-        record.compress(2)
-    record.fetch()
-    record.restart()
-    monkeypatch.setattr("reaper.audit.tail.Reading", None)
+    log.write()
+    if seen:
+        log.fetch()
+        log.write()
+    log.path.rename(log.copy(1))
+    log.compress(1)
+    log.write()
+    log.fetch()
+    log.restart()
+    (problem,) = log.tail.take_problems() or [""]
 
-    assert record.fetch() == []
-    record.write()
-    with pytest.raises(TypeError):
-        record.fetch()
+    log.fetch()
+    assert log.tail.take_missed() == 0, "it was reported by the run before"
+    assert log.arrived[-1] == log.written[-1]
+    assert problem == ""
 
 
-def test_an_end_that_a_crash_of_the_host_has_taken_costs_no_line_that_came_later(record: Follower) -> None:
+def test_a_copy_that_was_compressed_too_early_is_counted_and_named(log: Follower) -> None:
+    log.write()
+    log.path.rename(log.copy(1))
+    log.compress(1)
+    log.fetch()
+
+    assert log.tail.take_missed() == 1
+    (problem,) = log.tail.take_problems()
+    assert problem.startswith(f"{log.copy(1, '.gz')} was compressed before all of it was read")
+
+
+def test_copies_are_read_in_the_order_in_which_they_were_written(log: Follower) -> None:
+    for number in (3, 2, 1):
+        log.write()
+        log.path.rename(log.copy(number))
+    log.write()
+    log.fetch()
+
+    assert log.arrived == log.written
+
+
+def test_an_end_that_a_crash_of_the_host_has_taken_costs_no_line_that_came_later(log: Follower) -> None:
     for _ in range(4):
-        record.write(50)
-    record.fetch()
-    os.truncate(record.path, record.path.stat().st_size - 100)
-    del record.written[2:]
-    record._torn = record.path.read_bytes().rpartition(b"\n")[2]
-    record.arrived.clear()
+        log.write(50)
+    log.fetch()
+    os.truncate(log.path, log.path.stat().st_size - 100)
+    del log.written[2:]
+    log._torn = log.path.read_bytes().rpartition(b"\n")[2]
+    log.arrived.clear()
     for _ in range(4):
-        record.write(50)
-    record.fetch()
+        log.write(50)
+    log.fetch()
 
-    assert record.arrived == record.written
-
-
-def test_a_record_that_was_copied_and_truncated_is_read_on_in_both(record: Follower) -> None:
-    record.write()
-    record.fetch()
-    record.write()
-    record.copy(1).write_bytes(record.path.read_bytes())
-    os.truncate(record.path, 0)
-    record.write()
-    record.fetch()
-
-    assert sorted(record.arrived) == sorted(record.written)
+    assert log.arrived == log.written
 
 
-def test_a_damaged_copy_is_told_once_and_keeps_nothing_else_from_being_read(record: Follower) -> None:
-    for _ in range(3):
-        record.write(300_000)
-    record.rotate()
-    record.compress(1)
-    packed = record.copy(1, ".gz")
-    packed.write_bytes(packed.read_bytes()[:-400])
-    record.write()
-    record.fetch()
-    record.fetch()
+def test_an_audit_log_that_was_copied_and_truncated_is_continued_in_both(log: Follower) -> None:
+    log.write()
+    log.fetch()
+    log.write()
+    log.copy(1).write_bytes(log.path.read_bytes())
+    os.truncate(log.path, 0)
+    log.write()
+    log.fetch()
 
-    assert record.written[-1] in record.arrived
-    (told,) = record.tail.troubles()
-    assert told.startswith(f"{packed} cannot be read to its end: ")
-    assert record.tail.troubles() == []
+    assert sorted(log.arrived) == sorted(log.written)
 
 
-def test_a_copy_that_cannot_be_unpacked_is_told(record: Follower) -> None:
-    record.copy(2).write_bytes(b"\xfd7zXZ\0\n\0")
-    record.copy(1, ".gz").write_bytes(b"\x1f\x8b\x08 and no more")
-    record.fetch()
+def test_a_copy_that_cannot_be_read_is_reported(log: Follower) -> None:
+    log.copy(2).write_bytes(b"\xfd7zXZ\0\n\0")
+    log.copy(1, ".gz").write_bytes(b"\x1f\x8b\x08 and no more")
+    log.fetch()
 
-    assert {told.partition(" cannot be read: ")[0] for told in record.tail.troubles()} == {
-        str(record.copy(1, ".gz")),
-        str(record.copy(2)),
+    assert {problem.partition(" cannot be read: ")[0] for problem in log.tail.take_problems()} == {
+        str(log.copy(1, ".gz")),
+        str(log.copy(2)),
     }
 
 
-def test_a_copy_that_is_removed_before_it_was_read_is_missed_after_a_while(record: Follower) -> None:
-    record.write()
-    record.fetch()
-    record.rotate()
-    record.write()
-    record.tail.look()
-    record.copy(1).unlink()
-    record.path.unlink()
-    record.now = 59
-    record.tail.look()
-    assert record.tail.missed() == 0
+def test_a_copy_that_is_removed_before_it_was_read_is_missed_after_a_while(log: Follower) -> None:
+    log.write()
+    log.fetch()
+    log.path.rename(log.copy(1))
+    log.write()
+    log.tail.look()
+    log.copy(1).unlink()
+    log.path.unlink()
+    log.now = 59
+    log.tail.look()
+    assert log.tail.take_missed() == 0
 
-    record.now = 61
-    record.tail.look()
-    assert record.tail.missed() == 1
-    assert record.tail.missed() == 0
+    log.now = 61
+    log.tail.look()
+    assert log.tail.take_missed() == 1
+    assert log.tail.take_missed() == 0
 
 
-def test_a_line_that_is_too_long_to_be_ours_is_passed_over_and_told(
-    record: Follower, monkeypatch: pytest.MonkeyPatch
+def test_a_line_that_is_too_long_for_an_entry_is_left_out_and_reported(
+    log: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "LONGEST_LINE", 1_000)
-    monkeypatch.setattr(reading, "_BLOCK", 100)
-    record.write()
-    long = record.write(5_000)
-    record.write()
-    record.fetch()
-    record.restart()
-    record.fetch()
+    monkeypatch.setattr(tail, "LONGEST_LINE", 1_000)
+    monkeypatch.setattr(tail, "_BLOCK", 100)
+    log.write()
+    long = log.write(5_000)
+    log.write()
+    log.fetch()
+    log.restart()
+    log.write()
+    log.fetch()
 
-    assert record.arrived == [line for line in record.written if line != long]
-    record.write()
-    record.fetch()
-    assert record.arrived == [line for line in record.written if line != long]
+    assert log.arrived == [line for line in log.written if line != long]
 
 
-def test_only_the_record_and_its_copies_are_read(record: Follower) -> None:
-    record.write()
+def test_only_the_audit_log_and_its_copies_are_read(log: Follower) -> None:
+    log.write()
     for name in ("other.jsonl", f"x{NAME}", f"{NAME}x", f"{NAME}.shipped", f"{NAME}.shipped.77"):
-        record.path.with_name(name).write_bytes(b"not a line of ours\n")
-    record.path.with_name(f"{NAME}.d").mkdir()
-    os.mkfifo(record.path.with_name(f"{NAME}.fifo"))
-    record.fetch()
+        log.path.with_name(name).write_bytes(b"not a line of ours\n")
+    log.path.with_name(f"{NAME}.d").mkdir()
+    os.mkfifo(log.path.with_name(f"{NAME}.fifo"))
+    log.fetch()
 
-    assert record.arrived == record.written
+    assert log.arrived == log.written
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "{",
-        "[]",
-        "null",
-        "[" * 100_000,
-        '{"format": 2, "target": "there", "marks": {}}',
-        '{"format": 1, "target": "there", "marks": {"a": [1]}}',
-        '{"format": 1, "target": "there", "marks": {"a": [-1, "", null]}}',
-        '{"format": 1, "target": "there", "marks": {"a": [1, "", ["x", 1, 1]]}}',
-        "\0\xff",
+        *("", "{", "[]", "null", "[" * 100_000, "\0\xff"),
+        '{"format": 1, "target": "there", "offsets": {}}',
+        '{"format": 2, "target": "there", "offsets": {"a": [1]}}',
+        '{"format": 2, "target": "there", "offsets": {"a": [-1, "", 0, 0]}}',
+        '{"format": 2, "target": "there", "offsets": {"a": [1, "", "x", 1]}}',
     ],
 )
-def test_marks_that_are_strange_are_none(record: Follower, text: str) -> None:
-    record.write()
-    record.fetch()
-    record.marks.save()
-    record.marks.path.write_text(text, encoding="latin-1")
+def test_damaged_offsets_are_none(log: Follower, text: str) -> None:
+    log.write()
+    log.fetch()
+    log.tail.save()
+    log.tail.offsets_file.write_text(text, encoding="latin-1")
+    log.restart(saved=False)
+    log.fetch()
 
-    assert Marks(record.path, "there").by_identity == {}
-
-
-@pytest.mark.parametrize("offset", [1_000, 2**62, 2**63 - 1, 2**70])
-def test_a_mark_behind_the_end_of_its_volume_is_none(record: Follower, offset: int) -> None:
-    record.write()
-    record.fetch()
-    record.marks.by_identity = {
-        identity: replace(mark, offset=offset, done=None)
-        for identity, mark in record.marks.by_identity.items()
-    }
-    record.restart()
-    record.arrived.clear()
-
-    record.fetch()
-
-    assert record.arrived == record.written
-    assert record.tail.troubles() == []
+    assert log.arrived == [*log.written, *log.written]
 
 
-def test_marks_are_for_one_target(record: Follower) -> None:
-    record.write()
-    record.fetch()
-    record.marks.save()
+@pytest.mark.parametrize("offset", [1_000, 2**62])
+def test_an_offset_beyond_the_end_of_its_file_is_none(log: Follower, offset: int) -> None:
+    log.write()
+    log.fetch()
+    log.tail.save()
+    saved = log.tail.offsets_file.read_text()
+    size = log.path.stat().st_size
+    log.tail.offsets_file.write_text(saved.replace(f"[{size}, ", f"[{offset}, "))
+    log.restart(saved=False)
+    log.arrived.clear()
+    log.fetch()
 
-    assert Marks(record.path, "there").by_identity == record.marks.by_identity != {}
-    assert Marks(record.path, "elsewhere").by_identity == {}
+    assert log.arrived == log.written
+    assert log.tail.take_problems() == []
 
 
-def test_marks_that_cannot_be_written_leave_nothing_behind(record: Follower) -> None:
-    record.write()
-    record.fetch()
-    record.marks.path.mkdir()
+def test_offsets_are_for_one_target(log: Follower) -> None:
+    log.write()
+    log.fetch()
+    log.tail.save()
+
+    assert Tail(log.path, "there").next() is None
+    assert Tail(log.path, "elsewhere").next() is not None
+
+
+def test_offsets_that_cannot_be_written_leave_nothing_behind(log: Follower) -> None:
+    log.write()
+    log.fetch()
+    log.tail.offsets_file.mkdir()
 
     with pytest.raises(OSError, match="Is a directory"):
-        record.marks.save()
-    assert sorted(each.name for each in record.path.parent.iterdir()) == [NAME, f"{NAME}.shipped"]
+        log.tail.save()
+    assert sorted(each.name for each in log.path.parent.iterdir()) == [NAME, f"{NAME}.shipped"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reaper.insight.dryrun.assessment import ENOUGH, Advice, Assessment, Held, assess, held_words
+from reaper.insight.dryrun.assessment import ENOUGH, Advice, Assessment, assess
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.insight.dryrun.regret import Trial, upper_bound
 from reaper.policy.time import Instant, parse_span
@@ -25,28 +25,6 @@ def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
         "safe to enforce by what was seen: none of 60 used again, less than 6.0 % with 95 % confidence; "
         "6 left by themselves, maybe after a last use"
     )
-
-
-def held(by: str, most: int, *, server: str = "orders", rules: str = "", later: int = 0) -> Held:
-    return Held(server, "dry", rules, by, most, Instant(NOW + later))
-
-
-def test_whom_restraints_held_back_is_told_over_all_servers() -> None:
-    (one,) = assess(trials(50, UNUSED), [held("brake", 300), held("keep", 2), held("brake", 40, server="b")])
-    assert one.held == {"brake": 340, "keep": 2}
-    assert held_words(one.held) == "340 by the brake, 2 to keep the newest"
-
-
-def test_a_policy_that_was_only_held_back_is_not_forgotten() -> None:
-    (one,) = assess([], [held("brake", 300)])
-    assert (one.advice, one.said) == (Advice.TOO_LITTLE, "too little seen: nobody was rehearsed")
-    assert (one.regret.acts, one.held) == (0, {"brake": 300})
-
-
-def test_whom_earlier_policy_files_held_back_is_left_out_as_their_acts_are() -> None:
-    earlier, now = held("brake", 300, rules="old"), held("pace", 5, rules="new", later=1)
-    assert assess([], [earlier, now])[0].held == {"pace": 5}
-    assert assess([], [earlier, now], by_any_rules=True)[0].held == {"brake": 300, "pace": 5}
 
 
 def test_few_are_too_few_to_say_that_it_is_safe() -> None:

@@ -15,7 +15,7 @@ from reaper.service.server_loop import LoopContext, ServerLoop
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Hook, Notifier
-from tests.unit.audit.build import Shelf, ledger
+from tests.unit.audit.build import MemorySink, ledger
 
 ORDERS: Final = Server(name="orders", dsn="host=db-1")
 BILLING: Final = Server(name="billing", dsn="host=db-2")
@@ -75,7 +75,7 @@ class Ears:
 
 
 def record() -> Ledger:
-    return ledger(Shelf())
+    return ledger(MemorySink())
 
 
 def fleet(ears: Ears, now: Settings) -> Fleet:

@@ -151,9 +151,7 @@ def overview(
 
 def verdict(text: str, *, advice: str = "not yet") -> VerdictLine:
     """What a rehearsal has shown."""
-    return VerdictLine(
-        policy=text, advice=advice, said=f"{advice}: {text}", acts=812, held_back={"brake": 300}
-    )
+    return VerdictLine(policy=text, advice=advice, said=f"{advice}: {text}", acts=812)
 
 
 def alone(text: str) -> LeftAloneLine:
@@ -167,7 +165,7 @@ def usual() -> Overview:
     said = "too little seen: none was used again so far; 12 of 14 can be judged, 35 are needed"
     verdicts = [
         verdict("consoles"),
-        VerdictLine(policy="batch", advice="too little seen", said=said, acts=14, held_back={}),
+        VerdictLine(policy="batch", advice="too little seen", said=said, acts=14),
     ]
     seen = view(usage(*a_day_like_any_other()))
     return overview(seen, recent_events=[happening()], verdicts=verdicts, left_alone=[alone("web")])

@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
-from reaper.insight.dryrun.assessment import held_words
 from reaper.insight.usage import texts as phrases
 from reaper.insight.usage.census import Openings
 from reaper.policy.text import plain
@@ -58,7 +57,6 @@ def _template() -> Template:
         "waiting_words": phrases.waiting_words,
         "horizon": phrases.horizon,
         "pooler_words": phrases.pooler_words,
-        "held_words": held_words,
         "told": _told,
         "counted": _told,
         "clock": _clock,

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
 from reaper.audit.reader import LONGEST_LINE
-from reaper.audit.rotation import records_of
+from reaper.audit.rotation import files_of_audit_logs
 from reaper.audit.sinks import AuditLogFailed, StreamSink
-from reaper.audit.verify import Damage, Kind, Verification
+from reaper.audit.verify import Problem, ProblemKind, Verification
 
-from .build import AUTHOR, SNAPSHOT, TERMINATED, ledger, reap
+from .build import AUTHOR, SNAPSHOT, TERMINATED, crash, ledger, reap
 
 Lines = list[tuple[int, bytes]]
 """Each with the number of the file that it stands in."""
@@ -37,12 +37,12 @@ def test_a_file_whose_name_has_nothing_before_its_numbers_is_no_copy_of_another(
     file = tmp_path / name
     file.touch()
 
-    assert records_of([file]) == [[file]]
+    assert files_of_audit_logs([file]) == [[file]]
 
 
 def act(book: Ledger, pid: int = 1) -> None:
     (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid)])
-    book.settle(intent, TERMINATED)
+    book.log_outcomes([(intent, TERMINATED)])
 
 
 @contextmanager
@@ -53,40 +53,38 @@ def without_waiting_for_disks() -> Iterator[None]:
         yield
 
 
-STEPS: Final = st.sampled_from(["act", "other", "life", "crash", "rotate", "pack", "copy and truncate"])
+STEPS: Final = st.sampled_from(["act", "restart", "crash", "rotate", "pack", "copy and truncate"])
 
 
 def written(steps: Sequence[str], folder: Path) -> list[bytes]:
-    """The files of a record, the oldest first, after this has happened to it."""
+    """The files of an audit log, the oldest first, after this has happened to it."""
     path = folder / "audit.jsonl"
-    one, other = ledger(FileSink(path), run="one"), ledger(FileSink(path), run="other")
-    act(one)
-    rotated = 0
+    book = ledger(FileSink(path), run="one")
+    act(book)
+    rotated = 10_000_000
     for number, step in enumerate(steps):
+        copy = folder / f"audit.jsonl-{rotated + number}"
         if step == "act":
-            act(one, number)
-        elif step == "other":
-            act(other, number)
-        elif step == "life":
-            one.close()
-            one = ledger(FileSink(path), run=f"life-{number}")
+            act(book, number)
+        elif step == "restart":
+            book.close()
+            book = ledger(FileSink(path), run=f"run-{number}")
         elif step == "crash":
             with path.open("ab") as file:
                 file.write(path.read_bytes().splitlines()[-1][: 37 * number % 400])
-            one = ledger(FileSink(path), run=f"life-{number}")
+            crash(book)
+            book = ledger(FileSink(path), run=f"run-{number}")
         elif step == "copy and truncate":
-            rotated += 1
-            (folder / f"audit.jsonl-{10_000_000 + rotated}").write_bytes(path.read_bytes())
+            copy.write_bytes(path.read_bytes())
             os.truncate(path, 0)
         else:
-            rotated += 1
-            copy = path.rename(folder / f"audit.jsonl-{10_000_000 + rotated}")
+            path.rename(copy)
             if step == "pack":
-                (folder / f"{copy.name}.gz").write_bytes(gzip.compress(copy.read_bytes()))
+                copy.with_name(f"{copy.name}.gz").write_bytes(gzip.compress(copy.read_bytes()))
                 copy.unlink()
-        act(one, 1_000 + number)
-    one.close()
-    (files,) = records_of([path])
+        act(book, 1_000 + number)
+    book.close()
+    (files,) = files_of_audit_logs([path])
     return [
         gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes() for file in files
     ]
@@ -95,7 +93,7 @@ def written(steps: Sequence[str], folder: Path) -> list[bytes]:
 ANOTHER: Final = "nor is any other line here: it is another file"
 
 
-def followed(files: Sequence[bytes], *heads: str) -> tuple[list[Damage], Verification, set[str]]:
+def followed(files: Sequence[bytes], *heads: str) -> tuple[list[Problem], Verification, set[str]]:
     anchors = set(heads)
     verification = Verification(anchors=anchors)
     damages = [
@@ -106,7 +104,7 @@ def followed(files: Sequence[bytes], *heads: str) -> tuple[list[Damage], Verific
     return [*damages, *verification.finish()], verification, anchors
 
 
-def unexplained(damages: Sequence[Damage]) -> list[Damage]:
+def unexplained(damages: Sequence[Problem]) -> list[Problem]:
     return [damage for damage in damages if not damage.explained]
 
 
@@ -170,7 +168,7 @@ MEDDLING: Final = [edited, removed, inserted, repeated, swapped, torn]
 OFTEN: Final = settings(max_examples=25)
 
 
-def places_of(damages: Sequence[Damage], files: Sequence[bytes]) -> list[int]:
+def places_of(damages: Sequence[Problem], files: Sequence[bytes]) -> list[int]:
     """The damaged lines, counted through all files."""
     first = list(accumulate((data.count(b"\n") for data in files), initial=0))
     return [first[int(d.place.file)] + d.place.line - 1 for d in damages if d.place]
@@ -274,22 +272,19 @@ WHOLE: Final = act_in("a", "b")
         ),
         (
             [*WHOLE, b'{"schema": 1, "event": "record.opened"}\n'],
-            (
-                "0:9: foreign: it carries no digest: somebody inserted it, or a reaper wrote it that knew no "
-                "chain yet"
-            ),
+            ("0:9: foreign: it carries no digest: it was inserted, or written by a reaper without a chain"),
         ),
         (
             [*WHOLE, WHOLE[0][:50]],
-            "0:9: torn: not JSON, so probably torn; the next life of the reaper will tell of it",
+            "0:9: torn: not JSON, so probably torn; the next run of the reaper will report it",
         ),
-        ([*WHOLE, b"hello\n"], "0:9: foreign: no line of this record"),
+        ([*WHOLE, b"hello\n"], "0:9: foreign: no line of an audit log"),
         (
             [*WHOLE[:4], *act_in("c")],
             "0:5: broken off: a new chain begins here, although lines stand before it (at 0 bytes)",
         ),
-        ([b"\x00\xff\n"], f"0:1: foreign: no line of this record; {ANOTHER}"),
-        ([b"[" * 100_000], f"0:1: foreign: no line of this record; {ANOTHER}"),
+        ([b"\x00\xff\n"], f"0:1: foreign: no line of an audit log; {ANOTHER}"),
+        ([b"[" * 100_000], f"0:1: foreign: no line of an audit log; {ANOTHER}"),
     ],
 )
 def test_each_damage_is_a_sentence_with_its_place(lines: list[bytes], told: str) -> None:
@@ -301,9 +296,9 @@ def test_each_damage_is_a_sentence_with_its_place(lines: list[bytes], told: str)
 def test_lines_that_changed_places_are_each_told() -> None:
     damages, _, _ = followed([b"".join([*WHOLE[:1], WHOLE[2], WHOLE[1], *WHOLE[3:]])])
     assert [(damage.kind, str(damage.place)) for damage in damages] == [
-        (Kind.MISSING, "0:2"),
-        (Kind.INSERTED, "0:3"),
-        (Kind.INSERTED, "0:4"),
+        (ProblemKind.MISSING, "0:2"),
+        (ProblemKind.INSERTED, "0:3"),
+        (ProblemKind.INSERTED, "0:4"),
     ]
 
 
@@ -350,9 +345,9 @@ def test_what_a_crash_tore_is_explained_by_the_line_that_tells_of_it() -> None:
     with tempfile.TemporaryDirectory() as folder, without_waiting_for_disks():
         files = written(["act", "crash"], Path(folder))
     ((damage,), _, _) = followed(files)
-    assert damage.kind is Kind.TORN
+    assert damage.kind is ProblemKind.TORN
     assert damage.explained
-    assert "tells of it: the last line is torn at byte" in damage.explained
+    assert "reports it: the last line is torn at byte" in damage.explained
 
 
 def test_lives_on_a_stream_are_chains_of_their_own_whoever_speaks_in_between() -> None:
@@ -379,7 +374,7 @@ def test_a_torn_line_of_a_stream_is_explained() -> None:
     with os.fdopen(reading, "rb") as pipe:
         data += pipe.read()
     damages, _, _ = followed([data])
-    assert [damage.kind for damage in damages] == [Kind.TORN]
+    assert [damage.kind for damage in damages] == [ProblemKind.TORN]
     assert unexplained(damages) == []
 
 

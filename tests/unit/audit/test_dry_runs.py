@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.audit.dry_runs import Rehearsals
-from reaper.audit.events import BRAKED, COUNTERS, FATE, HELD_BACK, OUTCOME, Event
+from reaper.audit.dry_runs import DryRunLog
+from reaper.audit.events import COUNTERS, FATE, OUTCOME, Event
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.insight.dryrun.regret import Trial
 from reaper.policy.time import parse_span
@@ -51,7 +51,7 @@ def fate(what: str, seen: float, *, at: float = 0, **fields: Any) -> Event:  # n
 
 
 def trials(*events: Event, since: datetime | None = None) -> list[Trial]:
-    seen = Rehearsals(since=since)
+    seen = DryRunLog(since=since)
     for each in events:
         seen.note(each)
     return list(seen.trials())
@@ -60,35 +60,6 @@ def trials(*events: Event, since: datetime | None = None) -> list[Trial]:
 def trial(*events: Event) -> Trial:
     (one,) = trials(*events)
     return one
-
-
-def held(*events: Event) -> dict[str, int]:
-    seen = Rehearsals()
-    for each in events:
-        seen.note(each)
-    return {one.by: one.most for one in seen.held()}
-
-
-def test_the_most_that_a_restraint_held_back_counts() -> None:
-    kept = [
-        event(HELD_BACK, at, mode="dry-run", restraint="keep", held=many) for at, many in ((0, 2), (1, 1))
-    ]
-    braked = event(BRAKED, 2, mode="dry-run", condemned=300)
-    grown = event(HELD_BACK, 3, mode="enforce", dry_run=True, restraint="brake", held=310)
-    assert held(*kept, braked) == {"keep": 2, "brake": 300}
-    assert held(braked, grown) == {"brake": 310}
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"restraint": "love"}, {"restraint": None}, {"held": "many"}, {"held": -1}, {"server_time": "soon"}],
-)
-def test_a_restraint_that_makes_no_sense_held_nobody(wrong: dict[str, object]) -> None:
-    assert held(event(HELD_BACK, 0, **{"mode": "dry-run", "restraint": "keep", "held": 2, **wrong})) == {}
-
-
-def test_what_held_back_a_policy_that_enforces_is_none_of_a_rehearsal() -> None:
-    assert held(event(BRAKED, 0, mode="enforce", dry_run=False, condemned=300)) == {}
 
 
 def test_an_act_without_a_word_about_it_is_still_watched() -> None:
