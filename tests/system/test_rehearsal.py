@@ -62,46 +62,6 @@ def test_what_becomes_of_each_is_recorded_counted_and_judged(
     assert (told(reaper, "audit.jsonl")["revived"], told(reaper, "audit.jsonl")["left"]) == (1, 1)
 
 
-def test_whom_a_restraint_held_back_is_told_beside_those_who_would_have_gone(
-    reaper: Reaper, app: Role, clients: Clients
-) -> None:
-    held: Any = {"mode": "dry-run", "safety_limit": {"share": "1%", "above": 2}}
-    reaper.write(FILE, policy_file(leaked(app, **held)))
-    opened(clients, app, "first")
-    life = reaper.start("run", *RECORD, *ANYWHERE)
-    reaper.recorded("session.outcome", application="first", outcome="rehearsed")
-    opened(clients, app, *["crowd"] * 3)
-    reaper.recorded("policy.held_back", restraint="brake", held=3, policy="leaked")
-    opened(clients, app, "one more")
-    reaper.recorded("policy.held_back", restraint="brake", held=4)
-    at = life.logged("http.listening")["at"]
-
-    for told_by in (("audit.jsonl",), ("--url", at)):
-        assert told(reaper, *told_by)["held_back"] == {"brake": 4}
-        said = reaper("assess", *told_by).out
-        assert "would have terminated 1 session " in said
-        assert "more, at once         held back: 4 by the brake" in said
-    page = Service(life).ask("").body
-    assert "more, at once, held back: 4 by the brake" in page
-
-
-def test_a_policy_whose_brake_held_all_the_time_is_not_forgotten(
-    reaper: Reaper, app: Role, clients: Clients
-) -> None:
-    opened(clients, app, *["crowd"] * 3)
-    held: Any = {"mode": "dry-run", "safety_limit": {"share": "1%", "above": 2}}
-    reaper.write(FILE, policy_file(leaked(app, **held)))
-    life = reaper.start("run", *RECORD, *ANYWHERE)
-    reaper.recorded("policy.held_back", restraint="brake", held=3)
-    at = life.logged("http.listening")["at"]
-
-    for told_by in (("audit.jsonl",), ("--url", at)):
-        done = reaper("assess", *told_by)
-        assert done.code == 1
-        assert done.out.startswith("leaked  ?\ntoo little seen: nobody was rehearsed\n")
-        assert "held back: 3 by the brake" in done.out
-
-
 def test_the_service_that_runs_says_the_same_as_its_record(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
