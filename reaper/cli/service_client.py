@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
@@ -177,10 +177,15 @@ class ServiceClient:
         connection = kind(parts.hostname or "", parts.port, timeout=self._timeout)
         try:
             connection.connect()
-            with _closed_after(self._timeout, connection.sock, late):
+            # A socket's own timeout starts again with every byte that arrives.
+            timer = threading.Timer(self._timeout, _shut_down, (connection.sock, late))
+            timer.start()
+            try:
                 connection.request("GET", path)
                 answer = connection.getresponse()
                 body = answer.read(_MAX_BYTES + 1)
+            finally:
+                timer.cancel()
             if late.is_set():
                 raise TimeoutError  # without a content-length, a truncated body looks complete
         except (OSError, HTTPException, ValueError) as error:
@@ -226,22 +231,10 @@ def _base(url: str) -> str:
     raise Misconfigured(message)
 
 
-@contextmanager
-def _closed_after(seconds: float, link: socket.socket, late: threading.Event) -> Iterator[None]:
-    """Shut the socket down after this time: its own timeout starts again with every byte that arrives."""
-
-    def shut_down() -> None:
-        late.set()
-        with suppress(OSError):
-            link.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, shut_down)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _shut_down(link: socket.socket, late: threading.Event) -> None:
+    late.set()
+    with suppress(OSError):
+        link.shutdown(socket.SHUT_RDWR)
 
 
 def _number(text: str) -> float:

@@ -20,10 +20,10 @@ from reaper.policy.time import SECOND, Span, seconds
 from reaper.postgres.connection import reconnecting
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.observer import Observer, ObservingFailed
-from reaper.postgres.preflight import refuse
 from reaper.service.clock import ClockWatch
-from reaper.service.connection import OpenConnection, RunOptions, opened
+from reaper.service.connection import OpenConnection, RunOptions
 from reaper.service.cycle import Cycle
+from reaper.service.observe import open_to_observe
 from reaper.service.pause import Flag, pause, run_unless
 from reaper.service.reporter import warn
 from reaper.telemetry import events
@@ -173,8 +173,6 @@ def _candidates(cycle: Cycle) -> tuple[Session, ...]:
 
 _LEASE_SNAPSHOTS: Final = 3
 _MIN_LEASE: Final = Span(60 * SECOND)
-_MISLEADING: Final = {"pooler", "visibility", "version"}
-"""Preflight findings under which a history would look complete and be wrong."""
 
 
 class HistoryLoop:
@@ -203,11 +201,10 @@ class HistoryLoop:
     async def _record(self) -> None:
         lease = Span(max(_LEASE_SNAPSHOTS * self._options.every, _MIN_LEASE))
         async with AsyncExitStack() as stack:
-            connecting = opened(self._server, None, RunOptions(dry_run=True), lease=lease)
+            connecting = open_to_observe(self._server, RunOptions(dry_run=True), lease=lease)
             at = await run_unless(self._stop, stack.enter_async_context(connecting))
             if at is None:
                 return
-            refuse(tuple(found for found in at.findings if found.check in _MISLEADING))
             self._last_trouble = None
             warn(at, self._log)
             self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major)

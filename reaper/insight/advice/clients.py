@@ -44,33 +44,28 @@ def monitoring(evidence: Evidence) -> Iterator[Finding]:
         if not is_monitoring(each.id.name) or each.count <= allowed:
             continue
         alone = all(is_monitoring(other.id.name) for other in evidence.of_role(each.id.role))
-        yield Finding(
-            topic="monitoring",
-            urgency=Urgency.WORTH,
-            confidence=Confidence.LIKELY,
-            title=f"{each.id.title} monitors the server with {counted(each.count, 'session')}",
-            evidence=(
-                (
-                    f"{counted(each.count, 'session')} in {counted(databases, 'database')}, from "
-                    f"{counted(len(each.clients), 'address', 'addresses')}; {len(each.long_idle):,} of them "
-                    "have been idle for long"
-                ),
+        title = f"{each.id.title} monitors the server with {counted(each.count, 'session')}"
+        seen = (
+            (
+                f"{counted(each.count, 'session')} in {counted(databases, 'database')}, from "
+                f"{counted(len(each.clients), 'address', 'addresses')}; {len(each.long_idle):,} of them "
+                "have been idle for long"
             ),
-            fixes=tuple(_monitoring_fixes(each.id.role, allowed, alone=alone and not each.superuser)),
-            role=each.id.role,
-            application=each.id.name,
-            weight=each.count,
+        )
+        fixes = tuple(_monitoring_fixes(each.id.role, allowed, alone=alone and not each.superuser))
+        yield Finding(
+            "monitoring", Urgency.WORTH, Confidence.LIKELY, title, seen, fixes, *each.id, each.count
         )
 
 
 def _monitoring_fixes(role: str, allowed: int, *, alone: bool) -> Iterator[Fix]:
     yield Fix(
-        action="configure it to keep its connections between two rounds, at most one for each database",
+        "configure it to keep its connections between two rounds, at most one for each database",
         cost="a round takes longer when it queries one database after the other",
     )
     if alone and identifier(role):
         yield Fix(
-            action="and limit it on the server",
+            "and limit it on the server",
             sql=f"ALTER ROLE {identifier(role)} CONNECTION LIMIT {allowed};",
             cost="beyond the limit the tool is refused (53300), and shows gaps or an alarm",
         )
@@ -82,26 +77,21 @@ def superusers(evidence: Evidence) -> Iterator[Finding]:
     count = sum(each.count for each in found)
     if count < _FEW_SUPERUSERS:
         return
-    yield Finding(
-        topic="superusers",
-        urgency=Urgency.WORTH,
-        confidence=Confidence.COUNTED,
-        title=f"{counted(count, 'application session')} logged in as a superuser",
-        evidence=(
-            listed([f"{each.id.short} {each.count:,}" for each in found]),
-            (
-                "they can use the reserved slots; no connection limit applies to them, and "
-                "a reaper with the least rights cannot terminate them"
-            ),
+    title = f"{counted(count, 'application session')} logged in as a superuser"
+    seen = (
+        listed([f"{each.id.short} {each.count:,}" for each in found]),
+        (
+            "they can use the reserved slots; no connection limit applies to them, and "
+            "a reaper with the least rights cannot terminate them"
         ),
-        fixes=(
-            Fix(
-                action="let them log in with a role that has the rights they need",
-                cost="every right that they used as a superuser has to be granted",
-            ),
-        ),
-        weight=count,
     )
+    fixes = (
+        Fix(
+            "let them log in with a role that has the rights they need",
+            cost="every right that they used as a superuser has to be granted",
+        ),
+    )
+    yield Finding("superusers", Urgency.WORTH, Confidence.COUNTED, title, seen, fixes, weight=count)
 
 
 def names(evidence: Evidence) -> Iterator[Finding]:
@@ -115,25 +105,20 @@ def names(evidence: Evidence) -> Iterator[Finding]:
         return
     roles = _roles(nameless)
     drivers = sorted({each.id.name for each in nameless} - {""})
-    yield Finding(
-        topic="names",
-        urgency=Urgency.WORTH,
-        confidence=Confidence.COUNTED,
-        title=f"{count:,} of {counted(total, 'session')} ({count / total:.0%}) have no application name",
-        evidence=(
-            f"roles: {listed([f'{role!r} {number:,}' for role, number in roles])}",
-            *((f"with the name of their driver: {', '.join(map(repr, drivers[:5]))}",) if drivers else ()),
-            "a policy can tell them apart only by role, database and address",
-        ),
-        fixes=(
-            Fix(
-                action="in the connection string of each application",
-                setting="application_name=orders (libpq, psycopg, pgx), ApplicationName=orders (JDBC)",
-            ),
-            *_name_by_role([role for role, _ in roles[:_MAX_ROLES]] if evidence.facts else [], bool(drivers)),
-        ),
-        weight=count,
+    title = f"{count:,} of {counted(total, 'session')} ({count / total:.0%}) have no application name"
+    seen = (
+        f"roles: {listed([f'{role!r} {number:,}' for role, number in roles])}",
+        *((f"with the name of their driver: {', '.join(map(repr, drivers[:5]))}",) if drivers else ()),
+        "a policy can tell them apart only by role, database and address",
     )
+    fixes = (
+        Fix(
+            "in the connection string of each application",
+            setting="application_name=orders (libpq, psycopg, pgx), ApplicationName=orders (JDBC)",
+        ),
+        *_name_by_role([role for role, _ in roles[:_MAX_ROLES]] if evidence.facts else [], bool(drivers)),
+    )
+    yield Finding("names", Urgency.WORTH, Confidence.COUNTED, title, seen, fixes, weight=count)
 
 
 def _roles(applications: Iterable[ApplicationSessions]) -> list[tuple[str, int]]:
@@ -151,7 +136,7 @@ def _name_by_role(roles: list[str], drivers: bool) -> Iterator[Fix]:  # noqa: FB
     ]
     if statements:
         yield Fix(
-            action="where a role belongs to one application: by role, for new sessions",
+            "where a role belongs to one application: by role, for new sessions",
             sql=" ".join(statements),
             cost="a name that the client sets itself, as drivers do, takes precedence" if drivers else "",
         )
@@ -164,35 +149,30 @@ def dead_clients(evidence: Evidence) -> Iterator[Finding]:
     silent = evidence.lasting(remote, evidence.idle_limit)
     if late is None or late < _LATE_KEEPALIVE or len(silent) < _FEW_DEAD:
         return
-    yield Finding(
-        topic="dead clients",
-        urgency=Urgency.WORTH,
-        confidence=Confidence.COUNTED,
-        title=f"a client whose machine disappeared keeps its slot for {about((late + _PROBES) * SECOND)}",
-        evidence=(
-            (
-                f"{counted(len(silent), 'session')} from other machines sent nothing for "
-                f"{about(evidence.idle_limit)}; the server does not know which of these clients still exist"
-            ),
-            f"tcp_keepalives_idle is {about(late * SECOND)}: the server checks only after that time",
+    title = f"a client whose machine disappeared keeps its slot for {about((late + _PROBES) * SECOND)}"
+    seen = (
+        (
+            f"{counted(len(silent), 'session')} from other machines sent nothing for "
+            f"{about(evidence.idle_limit)}; the server does not know which of these clients still exist"
         ),
-        fixes=(
-            Fix(
-                action="check after a minute of silence, and disconnect after another",
-                sql=(
-                    "ALTER SYSTEM SET tcp_keepalives_idle = 60;\n"
-                    "ALTER SYSTEM SET tcp_keepalives_interval = 10;\n"
-                    "ALTER SYSTEM SET tcp_keepalives_count = 6;\n"
-                    "SELECT pg_reload_conf();"
-                ),
-                cost=(
-                    "a packet a minute for each silent session; a network outage of two minutes disconnects "
-                    "them; existing sessions keep their old values"
-                ),
-            ),
-        ),
-        weight=len(silent),
+        f"tcp_keepalives_idle is {about(late * SECOND)}: the server checks only after that time",
     )
+    fixes = (
+        Fix(
+            "check after a minute of silence, and disconnect after another",
+            sql=(
+                "ALTER SYSTEM SET tcp_keepalives_idle = 60;\n"
+                "ALTER SYSTEM SET tcp_keepalives_interval = 10;\n"
+                "ALTER SYSTEM SET tcp_keepalives_count = 6;\n"
+                "SELECT pg_reload_conf();"
+            ),
+            cost=(
+                "a packet a minute for each silent session; a network outage of two minutes disconnects "
+                "them; existing sessions keep their old values"
+            ),
+        ),
+    )
+    yield Finding("dead clients", Urgency.WORTH, Confidence.COUNTED, title, seen, fixes, weight=len(silent))
 
 
 def orphaned_statements(evidence: Evidence) -> Iterator[Finding]:
@@ -204,29 +184,24 @@ def orphaned_statements(evidence: Evidence) -> Iterator[Finding]:
     if not long or facts.number("client_connection_check_interval") != 0:
         return
     running = counted(len(long), "statement from another machine has", "statements from other machines have")
-    yield Finding(
-        topic="dead clients",
-        urgency=Urgency.WORTH,
-        confidence=Confidence.POSSIBLE,
-        title=f"{running} run for more than {about(evidence.idle_limit)}, and would run on without a client",
-        evidence=(
-            (
-                "client_connection_check_interval is 0: the server notices that a client is gone only when "
-                "it sends the result"
-            ),
+    title = f"{running} run for more than {about(evidence.idle_limit)}, and would run on without a client"
+    seen = (
+        (
+            "client_connection_check_interval is 0: the server notices that a client is gone only when "
+            "it sends the result"
         ),
-        fixes=(
-            Fix(
-                action="check every ten seconds that the client still exists",
-                sql="ALTER SYSTEM SET client_connection_check_interval = '10s';\nSELECT pg_reload_conf();",
-                cost=(
-                    "a system call every ten seconds for each running statement; works on Linux, macOS, "
-                    "illumos and BSD"
-                ),
-            ),
-        ),
-        weight=len(long),
     )
+    fixes = (
+        Fix(
+            "check every ten seconds that the client still exists",
+            sql="ALTER SYSTEM SET client_connection_check_interval = '10s';\nSELECT pg_reload_conf();",
+            cost=(
+                "a system call every ten seconds for each running statement; works on Linux, macOS, "
+                "illumos and BSD"
+            ),
+        ),
+    )
+    yield Finding("dead clients", Urgency.WORTH, Confidence.POSSIBLE, title, seen, fixes, weight=len(long))
 
 
 def _runs_long(session: Session, evidence: Evidence) -> bool:

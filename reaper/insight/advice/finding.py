@@ -34,7 +34,7 @@ class Confidence(StrEnum):
     POSSIBLE = "possible"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Fix:
     """One way to fix a finding, and what that costs or could break."""
 
@@ -46,14 +46,14 @@ class Fix:
     cost: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something that could be better, as far as the numbers show."""
 
     topic: str
     urgency: Urgency
-    title: str
     confidence: Confidence
+    title: str
     evidence: tuple[str, ...]
     """The numbers, each in a sentence."""
     fixes: tuple[Fix, ...] = ()

@@ -35,25 +35,16 @@ def leaks(evidence: Evidence) -> Iterator[Finding]:
     suspects = sorted(filter(is_suspect, evidence.ordinary), key=lambda each: -len(each.long_idle))
     urgency = Urgency.NOW if evidence.is_full else Urgency.SOON
     for each in suspects[:_MAX_FINDINGS]:
+        title = f"{each.id.title} seems to leak connections"
+        seen = tuple(_evidence(each, evidence))
+        fixes = tuple(_fixes(each, evidence))
         yield Finding(
-            topic="leak",
-            urgency=urgency,
-            confidence=_confidence(each, evidence),
-            title=f"{each.id.title} seems to leak connections",
-            evidence=tuple(_evidence(each, evidence)),
-            fixes=tuple(_fixes(each, evidence)),
-            role=each.id.role,
-            application=each.id.name,
-            weight=len(each.long_idle),
+            "leak", urgency, _confidence(each, evidence), title, seen, fixes, *each.id, len(each.long_idle)
         )
     if rest := suspects[_MAX_FINDINGS:]:
-        yield Finding(
-            topic="leak",
-            urgency=urgency,
-            confidence=Confidence.POSSIBLE,
-            title=f"{counted(len(rest), 'more application')} with fewer idle sessions may leak too",
-            evidence=(f"{counted(sum(len(each.long_idle) for each in rest), 'idle session')} together",),
-        )
+        title = f"{counted(len(rest), 'more application')} with fewer idle sessions may leak too"
+        seen = (f"{counted(sum(len(each.long_idle) for each in rest), 'idle session')} together",)
+        yield Finding("leak", urgency, Confidence.POSSIBLE, title, seen)
 
 
 def _confidence(application: ApplicationSessions, evidence: Evidence) -> Confidence:
@@ -96,14 +87,14 @@ def _hours(count: float) -> str:
 
 def _fixes(application: ApplicationSessions, evidence: Evidence) -> Iterator[Fix]:
     yield Fix(
-        action=(
+        (
             "in the application: return every connection on every path, also after errors (`with`, "
             "`finally`), and let its pool report connections that are not returned"
         ),
         cost="a release of the application; nothing else ends a leak",
     )
     yield Fix(
-        action="until then: a policy that terminates forgotten sessions",
+        "until then: a policy that terminates forgotten sessions",
         setting="reaper advise --policy starting.yaml",
         cost="a client that does use such a session again gets an error; the policy is a dry run at first",
     )

@@ -41,26 +41,29 @@ def transaction_pooling(evidence: Evidence) -> Iterator[Finding]:
     if not (frequent or mostly_idle):
         return
     action = "put PgBouncer in transaction mode before the server"
-    yield Finding(
-        topic="pooler",
-        urgency=Urgency.WORTH,
-        confidence=Confidence.LIKELY if frequent else Confidence.POSSIBLE,
-        title="clients open new connections all the time"
+    title = (
+        "clients open new connections all the time"
         if frequent
-        else "many sessions hold slots, and few of them are active",
-        evidence=tuple(_pooling_evidence(evidence, rate if frequent else None)),
-        fixes=(
-            Fix(
-                action=f"keep connections open in the applications' pools, or {action}"
-                if frequent
-                else action,
-                setting=(
-                    f"pool_mode = transaction\ndefault_pool_size = {_pooler_size(evidence)}"
-                    "  ; for each database and role\nmax_prepared_statements = 200  ; from PgBouncer 1.21 on"
-                ),
-                cost="; ".join(_pooling_costs(evidence)),
+        else "many sessions hold slots, and few of them are active"
+    )
+    seen = tuple(_pooling_evidence(evidence, rate if frequent else None))
+    fixes = (
+        Fix(
+            f"keep connections open in the applications' pools, or {action}" if frequent else action,
+            setting=(
+                f"pool_mode = transaction\ndefault_pool_size = {_pooler_size(evidence)}"
+                "  ; for each database and role\nmax_prepared_statements = 200  ; from PgBouncer 1.21 on"
             ),
+            cost="; ".join(_pooling_costs(evidence)),
         ),
+    )
+    yield Finding(
+        "pooler",
+        Urgency.WORTH,
+        Confidence.LIKELY if frequent else Confidence.POSSIBLE,
+        title,
+        seen,
+        fixes,
         weight=evidence.peak,
     )
 
@@ -114,21 +117,26 @@ def large_pools(evidence: Evidence) -> Iterator[Finding]:
     if not found:
         return
     one = found[0].id if len(found) == 1 else None
-    yield Finding(
-        topic="large pool",
-        urgency=Urgency.SOON if evidence.is_scarce else Urgency.WORTH,
-        confidence=Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE,
-        title=f"{one.title} keeps more connections than it uses"
+    title = (
+        f"{one.title} keeps more connections than it uses"
         if one
-        else f"{counted(len(found), 'application')} keep more connections than they use",
-        evidence=tuple(_large_evidence(found, evidence)),
-        fixes=(
-            Fix(
-                action="use smaller pools that close idle connections",
-                setting="\n".join(_pool_line(each, _needed(each)) for each in found[:_MAX_LISTED]),
-                cost="at a peak that was not observed, callers wait in the pool instead of on the server",
-            ),
+        else f"{counted(len(found), 'application')} keep more connections than they use"
+    )
+    seen = tuple(_large_evidence(found, evidence))
+    fixes = (
+        Fix(
+            "use smaller pools that close idle connections",
+            setting="\n".join(_pool_line(each, _needed(each)) for each in found[:_MAX_LISTED]),
+            cost="at a peak that was not observed, callers wait in the pool instead of on the server",
         ),
+    )
+    yield Finding(
+        "large pool",
+        Urgency.SOON if evidence.is_scarce else Urgency.WORTH,
+        Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE,
+        title,
+        seen,
+        fixes,
         role=one.role if one else None,
         application=one.name if one else None,
         weight=sum(len(each.long_idle) for each in found),
@@ -179,24 +187,19 @@ def busy_pools(evidence: Evidence) -> Iterator[Finding]:
     for each in evidence.ordinary:
         if each.count < evidence.usable * _BUSY or each.used < each.count * MOST_OF:
             continue
+        title = f"{each.id.title} holds many slots and uses them: this is load, not a leak"
+        seen = (
+            f"{each.used:,} of its {counted(each.count, 'session')} did something {evidence.recently}",
+            f"at most {each.most_working:,} at once were active or in a transaction",
+        )
+        fixes = (
+            Fix(
+                ("share connections: a pooler in transaction mode, or smaller pools"),
+                cost="terminating these sessions would not help",
+            ),
+        )
         yield Finding(
-            topic="busy pool",
-            urgency=Urgency.WORTH,
-            confidence=Confidence.COUNTED,
-            title=f"{each.id.title} holds many slots and uses them: this is load, not a leak",
-            evidence=(
-                f"{each.used:,} of its {counted(each.count, 'session')} did something {evidence.recently}",
-                f"at most {each.most_working:,} at once were active or in a transaction",
-            ),
-            fixes=(
-                Fix(
-                    action=("share connections: a pooler in transaction mode, or smaller pools"),
-                    cost="terminating these sessions would not help",
-                ),
-            ),
-            role=each.id.role,
-            application=each.id.name,
-            weight=each.count,
+            "busy pool", Urgency.WORTH, Confidence.COUNTED, title, seen, fixes, *each.id, each.count
         )
 
 
@@ -214,31 +217,26 @@ def pool_sizes(evidence: Evidence) -> Iterator[Finding]:
     held = [f"{each.id.short} {each.count:,} from {len(each.clients):,}" for each in found]
     sizes = [int(to_share * each.count / total / (len(each.clients) + 1)) for each in found]
     lines = [_pool_line(each, size) for each, size in zip(found, sizes, strict=True)]
-    yield Finding(
-        topic="pool sizes",
-        urgency=Urgency.WORTH,
-        confidence=Confidence.POSSIBLE,
-        title="the slots are too few for one more instance of each application, as during a release",
-        evidence=(
-            (
-                f"{counted(len(found), 'application')} could hold {possible:,} with one more instance each: "
-                f"{listed(held)}"
-            ),
-            (
-                f"{evidence.usable:,} slots, less {1 - _TO_SHARE:.0%} in reserve and {others:,} of others, "
-                f"leave {to_share:,}"
-            ),
-            "an instance here is a client address: several behind one address look like one",
+    title = "the slots are too few for one more instance of each application, as during a release"
+    seen = (
+        (
+            f"{counted(len(found), 'application')} could hold {possible:,} with one more instance each: "
+            f"{listed(held)}"
         ),
-        fixes=(
-            Fix(
-                action="a maximum for the pool of each instance, in proportion to its sessions now",
-                setting="\n".join(lines[:_MAX_LISTED]),
-                cost="callers wait when the pool is exhausted; measure that wait before you choose less",
-            ),
+        (
+            f"{evidence.usable:,} slots, less {1 - _TO_SHARE:.0%} in reserve and {others:,} of others, "
+            f"leave {to_share:,}"
         ),
-        weight=total,
+        "an instance here is a client address: several behind one address look like one",
     )
+    fixes = (
+        Fix(
+            "a maximum for the pool of each instance, in proportion to its sessions now",
+            setting="\n".join(lines[:_MAX_LISTED]),
+            cost="callers wait when the pool is exhausted; measure that wait before you choose less",
+        ),
+    )
+    yield Finding("pool sizes", Urgency.WORTH, Confidence.POSSIBLE, title, seen, fixes, weight=total)
 
 
 def _pool_line(application: ApplicationSessions, size: int) -> str:

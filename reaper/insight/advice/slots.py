@@ -50,13 +50,14 @@ def slots(evidence: Evidence) -> Iterator[Finding]:
         )
     elif evidence.is_full:
         title = f"only {free:,} of the {usable:,} slots that ordinary roles can use are free"
+    seen = tuple(_slots_evidence(evidence))
     yield Finding(
-        topic="slots",
-        urgency=Urgency.NOW if evidence.is_full or not free else Urgency.SOON,
-        confidence=Confidence.COUNTED,
-        title=title,
-        evidence=tuple(_slots_evidence(evidence)),
-        fixes=(_slots_fix(evidence),),
+        "slots",
+        Urgency.NOW if evidence.is_full or not free else Urgency.SOON,
+        Confidence.COUNTED,
+        title,
+        seen,
+        (_slots_fix(evidence),),
         weight=used,
     )
 
@@ -78,12 +79,12 @@ def _slots_evidence(evidence: Evidence) -> Iterator[str]:
 def _slots_fix(evidence: Evidence) -> Fix:
     if any(each.long_idle for each in evidence.applications):
         return Fix(
-            action="terminate idle sessions by policies: write them, and check which sessions they match",
+            "terminate idle sessions by policies: write them, and check which sessions they match",
             setting="reaper advise --policy starting.yaml\nreaper plan -p starting.yaml",
             cost="nothing yet: every policy in that file is a dry run until it says `mode: enforce`",
         )
     return Fix(
-        action="let fewer clients connect, or put a pooler before the server: these sessions are in use",
+        "let fewer clients connect, or put a pooler before the server: these sessions are in use",
         cost="a pooler is one more program to run; terminating sessions in use would break their work",
     )
 
@@ -92,20 +93,16 @@ def reserved_for_superusers(evidence: Evidence) -> Iterator[Finding]:
     """No slot is reserved for superusers."""
     if evidence.facts is None or evidence.facts.number("superuser_reserved_connections") != 0:
         return
-    yield Finding(
-        topic="reserved",
-        urgency=Urgency.SOON,
-        confidence=Confidence.COUNTED,
-        title="no slot is reserved for superusers: when all are in use, no administrator can connect",
-        evidence=("superuser_reserved_connections is 0",),
-        fixes=(
-            Fix(
-                action="reserve the usual three",
-                sql=f"ALTER SYSTEM SET superuser_reserved_connections = {_USUAL};  -- then restart",
-                cost="a restart, and three slots less for all other roles",
-            ),
+    title = "no slot is reserved for superusers: when all are in use, no administrator can connect"
+    seen = ("superuser_reserved_connections is 0",)
+    fixes = (
+        Fix(
+            "reserve the usual three",
+            sql=f"ALTER SYSTEM SET superuser_reserved_connections = {_USUAL};  -- then restart",
+            cost="a restart, and three slots less for all other roles",
         ),
     )
+    yield Finding("reserved", Urgency.SOON, Confidence.COUNTED, title, seen, fixes)
 
 
 def reserved_for_roles(evidence: Evidence) -> Iterator[Finding]:
@@ -118,22 +115,18 @@ def reserved_for_roles(evidence: Evidence) -> Iterator[Finding]:
         return
     role = identifier(evidence.last.watcher.role)
     grant = f"GRANT pg_use_reserved_connections TO {role};\n" if role and not facts.uses_reserved else ""
-    yield Finding(
-        topic="reserved",
-        urgency=Urgency.WORTH,
-        confidence=Confidence.COUNTED,
-        title="no slot is reserved for administrators that are not superusers",
-        evidence=(
-            f"reserved_connections is {reserved}; {evidence.peak:,} of {evidence.usable:,} slots were in use",
-        ),
-        fixes=(
-            Fix(
-                action="reserve a few for roles such as the reaper's",
-                sql=f"{grant}ALTER SYSTEM SET reserved_connections = {_RESERVED};  -- then restart",
-                cost="a restart, and two slots less for all other roles; a running reaper has its slot",
-            ),
+    title = "no slot is reserved for administrators that are not superusers"
+    seen = (
+        f"reserved_connections is {reserved}; {evidence.peak:,} of {evidence.usable:,} slots were in use",
+    )
+    fixes = (
+        Fix(
+            "reserve a few for roles such as the reaper's",
+            sql=f"{grant}ALTER SYSTEM SET reserved_connections = {_RESERVED};  -- then restart",
+            cost="a restart, and two slots less for all other roles; a running reaper has its slot",
         ),
     )
+    yield Finding("reserved", Urgency.WORTH, Confidence.COUNTED, title, seen, fixes)
 
 
 def raising(evidence: Evidence) -> Iterator[Finding]:
@@ -142,23 +135,19 @@ def raising(evidence: Evidence) -> Iterator[Finding]:
         return
     total = evidence.last.slots.total
     more = max(total // 2 // _STEP * _STEP, _STEP)
-    yield Finding(
-        topic="max_connections",
-        urgency=Urgency.WORTH,
-        confidence=Confidence.POSSIBLE,
-        title="raising max_connections rarely helps",
-        evidence=tuple(_raising_evidence(evidence, evidence.facts, more)),
-        fixes=(
-            Fix(
-                action="only if every session is needed and the machine has the memory",
-                sql=f"ALTER SYSTEM SET max_connections = {total + more};  -- then restart",
-                cost=(
-                    "a restart, of standbys first: one with fewer than its primary cannot follow it; and a "
-                    "leak fills the new slots as it filled the old ones"
-                ),
+    title = "raising max_connections rarely helps"
+    seen = tuple(_raising_evidence(evidence, evidence.facts, more))
+    fixes = (
+        Fix(
+            "only if every session is needed and the machine has the memory",
+            sql=f"ALTER SYSTEM SET max_connections = {total + more};  -- then restart",
+            cost=(
+                "a restart, of standbys first: one with fewer than its primary cannot follow it; and a "
+                "leak fills the new slots as it filled the old ones"
             ),
         ),
     )
+    yield Finding("max_connections", Urgency.WORTH, Confidence.POSSIBLE, title, seen, fixes)
 
 
 def _raising_evidence(evidence: Evidence, facts: ServerFacts, more: int) -> Iterator[str]:
@@ -201,16 +190,19 @@ def connection_limits(evidence: Evidence) -> Iterator[Finding]:
         if limit < 1:
             continue
         held = "an application of it seems to leak; " if role in suspected else ""
+        title = f"role {role!r} can take every slot"
+        seen = (
+            f"{held}it had up to {peak:,} of {counted(evidence.usable, 'slot')} {evidence.observed}",
+            "it has no connection limit: if it takes all slots, every other role is refused too",
+        )
+        fixes = (_limit_fix(role, peak, limit),)
         yield Finding(
-            topic="connection limit",
-            urgency=Urgency.SOON if evidence.is_scarce else Urgency.WORTH,
-            confidence=Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE,
-            title=f"role {role!r} can take every slot",
-            evidence=(
-                f"{held}it had up to {peak:,} of {counted(evidence.usable, 'slot')} {evidence.observed}",
-                "it has no connection limit: if it takes all slots, every other role is refused too",
-            ),
-            fixes=(_limit_fix(role, peak, limit),),
+            "connection limit",
+            Urgency.SOON if evidence.is_scarce else Urgency.WORTH,
+            Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE,
+            title,
+            seen,
+            fixes,
             role=role,
             weight=peak,
         )
@@ -224,7 +216,7 @@ def _limit_fix(role: str, peak: int, limit: int) -> Fix:
         action = "set a limit above its peak"
         note = "observe for longer, over a peak of the day, before you rely on the number"
     return Fix(
-        action=action,
+        action,
         sql=f"ALTER ROLE {identifier(role)} CONNECTION LIMIT {limit};",
         cost=f"beyond the limit only this role is refused (53300); {note}",
     )
@@ -256,13 +248,16 @@ def near_limits(evidence: Evidence) -> Iterator[Finding]:
         full = peak >= role.limit
         idle = sum(len(each.long_idle) for each in evidence.of_role(name))
         reached = "has reached" if full else "is near"
+        title = f"role {name!r} {reached} its connection limit of {role.limit:,}"
+        seen = (f"up to {peak:,} {evidence.observed}, {idle:,} of them idle for long",)
+        fixes = tuple(_wider_limit(name, role.limit, evidence))
         yield Finding(
-            topic="connection limit",
-            urgency=Urgency.NOW if full else Urgency.SOON,
-            confidence=Confidence.COUNTED,
-            title=f"role {name!r} {reached} its connection limit of {role.limit:,}",
-            evidence=(f"up to {peak:,} {evidence.observed}, {idle:,} of them idle for long",),
-            fixes=tuple(_wider_limit(name, role.limit, evidence)),
+            "connection limit",
+            Urgency.NOW if full else Urgency.SOON,
+            Confidence.COUNTED,
+            title,
+            seen,
+            fixes,
             role=name,
             weight=peak,
         )
@@ -272,7 +267,7 @@ def _wider_limit(name: str, limit: int, evidence: Evidence) -> Iterator[Fix]:
     wider = headroom(limit)
     if identifier(name) and wider < evidence.usable * (1 - _ROOM):
         yield Fix(
-            action="if it needs more sessions and does not leak them: a higher limit",
+            "if it needs more sessions and does not leak them: a higher limit",
             sql=f"ALTER ROLE {identifier(name)} CONNECTION LIMIT {wider};",
             cost="other roles have fewer slots",
         )

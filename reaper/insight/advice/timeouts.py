@@ -71,9 +71,7 @@ def idle_session_fix(application: ApplicationSessions, evidence: Evidence) -> It
     if not settable(IDLE_SESSION, role, evidence):
         return
     if any(each.id.role == role for each in evidence.poolers):
-        yield Fix(
-            action=f"do not set {IDLE_SESSION}: a pooler uses this role too and would lose its connections"
-        )
+        yield Fix(f"do not set {IDLE_SESSION}: a pooler uses this role too and would lose its connections")
         return
     waits = Durations.merged(each.idle_waits for each in evidence.of_role(role))
     limit = limit_above(waits, least=evidence.idle_limit, what=IDLE_WAITS)
@@ -82,7 +80,7 @@ def idle_session_fix(application: ApplicationSessions, evidence: Evidence) -> It
     others = sum(each.count for each in evidence.of_role(role)) - application.count
     shared = f", {counted(others, 'session')} of other applications among them" if others else ""
     yield Fix(
-        action=f"or let the server terminate sessions idle for {about(limit.span)} (new sessions only)",
+        f"or let the server terminate sessions idle for {about(limit.span)} (new sessions only)",
         sql=set_for_role(role, IDLE_SESSION, limit.span),
         cost=(
             f"applies to all sessions of the role{shared}; a pool must test a connection before it uses "

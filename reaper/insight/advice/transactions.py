@@ -38,13 +38,15 @@ def blockers(evidence: Evidence) -> Iterator[Finding]:
     for session in _blocking(evidence):
         count = waiters[session.id.pid]
         waiting = counted(count, "session waits", "sessions wait")
+        title = f"{waiting} for pid {session.id.pid}, which is idle in a transaction"
+        seen = (_described(session, evidence), *_delays_vacuum(session))
         yield Finding(
-            topic="blocking",
-            urgency=Urgency.NOW,
-            confidence=Confidence.COUNTED,
-            title=f"{waiting} for pid {session.id.pid}, which is idle in a transaction",
-            evidence=(_described(session, evidence), *_delays_vacuum(session)),
-            fixes=(_terminate(session),),
+            "blocking",
+            Urgency.NOW,
+            Confidence.COUNTED,
+            title,
+            seen,
+            (_terminate(session),),
             role=session.identity.role,
             application=session.identity.application,
             weight=count,
@@ -71,21 +73,24 @@ def vacuum(evidence: Evidence) -> Iterator[Finding]:
     age, pid, session = max(held)
     backup = is_backup_tool(session.identity.application)
     others = counted(len(held) - 1, "other session does", "other sessions do")
+    title = f"pid {pid} is idle in a transaction and delays vacuum by {age:,} transactions"
+    seen = (
+        _described(session, evidence),
+        *([f"{others} the same, since a later moment"] if len(held) > 1 else []),
+        "rows that were deleted or updated since then stay in their tables and indexes",
+    )
+    fixes = (
+        Fix("it is a backup: let it finish; if it often delays vacuum, take it from a standby")
+        if backup
+        else _terminate(session),
+    )
     yield Finding(
-        topic="vacuum",
-        urgency=Urgency.WORTH if backup else Urgency.SOON,
-        confidence=Confidence.COUNTED,
-        title=f"pid {pid} is idle in a transaction and delays vacuum by {age:,} transactions",
-        evidence=(
-            _described(session, evidence),
-            *([f"{others} the same, since a later moment"] if len(held) > 1 else []),
-            "rows that were deleted or updated since then stay in their tables and indexes",
-        ),
-        fixes=(
-            Fix(action="it is a backup: let it finish; if it often delays vacuum, take it from a standby")
-            if backup
-            else _terminate(session),
-        ),
+        "vacuum",
+        Urgency.WORTH if backup else Urgency.SOON,
+        Confidence.COUNTED,
+        title,
+        seen,
+        fixes,
         role=session.identity.role,
         application=session.identity.application,
         weight=age,
@@ -111,7 +116,7 @@ def _terminate(session: Session) -> Fix:
     started = literal(isoformat(session.id.backend_start) or "")
     chosen = f"pid = {pid} AND backend_start = {started} AND state = {literal(session.state or '')}"
     return Fix(
-        action="ask the owner of this session; without an answer, terminate it",
+        "ask the owner of this session; without an answer, terminate it",
         # The pid is in the call too: a copy of only half of this line terminates no other session.
         sql=f"SELECT pg_terminate_backend({pid}) FROM pg_stat_activity WHERE {chosen};",  # noqa: S608
         cost="its transaction is rolled back, and its client gets an error",
@@ -126,13 +131,9 @@ def idle_in_transaction(evidence: Evidence) -> Iterator[Finding]:
         yield _forgotten_transactions(role, found, evidence)
     if rest := roles[_MAX_FINDINGS:]:
         more = counted(len(rest), "more role has", "more roles have")
-        yield Finding(
-            topic="idle in transaction",
-            urgency=Urgency.WORTH,
-            confidence=Confidence.POSSIBLE,
-            title=f"{more} transactions that seem to be forgotten",
-            evidence=(f"roles {listed([repr(role) for role, _ in rest])}",),
-        )
+        title = f"{more} transactions that seem to be forgotten"
+        seen = (f"roles {listed([repr(role) for role, _ in rest])}",)
+        yield Finding("idle in transaction", Urgency.WORTH, Confidence.POSSIBLE, title, seen)
 
 
 def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evidence: Evidence) -> Finding:
@@ -143,22 +144,27 @@ def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evi
     )
     names = sorted({each.id.name for each in found if each.forgotten})
     several = len(forgotten) > 1
-    return Finding(
-        topic="idle in transaction",
-        urgency=Urgency.SOON if longest >= evidence.idle_limit else Urgency.WORTH,
-        confidence=Confidence.LIKELY if limit and limit.enough else Confidence.POSSIBLE,
-        title=f"{counted(len(forgotten), 'transaction')} of role {role!r} seem to be forgotten"
+    title = (
+        f"{counted(len(forgotten), 'transaction')} of role {role!r} seem to be forgotten"
         if several
-        else f"a transaction of role {role!r} seems to be forgotten",
-        evidence=(
-            (
-                f"idle in transaction for more than {about(least)}, the longest for {about(longest)}, in "
-                f"{listed([repr(name) if name else 'a session without a name' for name in names])}"
-            ),
-            _holds(forgotten),
-            limit.because if limit else "other transactions waited longer than any useful limit",
+        else f"a transaction of role {role!r} seems to be forgotten"
+    )
+    seen = (
+        (
+            f"idle in transaction for more than {about(least)}, the longest for {about(longest)}, in "
+            f"{listed([repr(name) if name else 'a session without a name' for name in names])}"
         ),
-        fixes=tuple(_forgotten_fixes(role, forgotten, limit, evidence)),
+        _holds(forgotten),
+        limit.because if limit else "other transactions waited longer than any useful limit",
+    )
+    fixes = tuple(_forgotten_fixes(role, forgotten, limit, evidence))
+    return Finding(
+        "idle in transaction",
+        Urgency.SOON if longest >= evidence.idle_limit else Urgency.WORTH,
+        Confidence.LIKELY if limit and limit.enough else Confidence.POSSIBLE,
+        title,
+        seen,
+        fixes,
         role=role,
         application=names[0] if len(names) == 1 else None,
         weight=len(forgotten),
@@ -180,19 +186,17 @@ def _forgotten(found: Sequence[ApplicationSessions]) -> list[Session]:
 def _forgotten_fixes(
     role: str, forgotten: Sequence[Session], limit: TimeLimit | None, evidence: Evidence
 ) -> Iterator[Fix]:
-    yield Fix(
-        action=("in the application: end a transaction before it waits for a person, a queue or an API")
-    )
+    yield Fix("in the application: end a transaction before it waits for a person, a queue or an API")
     if limit is None or not settable(IDLE_IN_TRANSACTION, role, evidence):
         return
     if any(is_backup_tool(each.id.name) for each in evidence.of_role(role)):
         yield Fix(
-            action=f"and use a separate role for backups; then {IDLE_IN_TRANSACTION} can be set for {role!r}",
+            f"and use a separate role for backups; then {IDLE_IN_TRANSACTION} can be set for {role!r}",
             cost="now it would terminate them: the leader of a parallel pg_dump is idle in a transaction",
         )
     elif evidence.lasting(forgotten, limit.span):
         yield Fix(
-            action=(
+            (
                 f"and let the server terminate sessions that wait like that for {about(limit.span)} "
                 "(new sessions only)"
             ),
@@ -212,22 +216,25 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
             continue
         longest = max(evidence.age(session.xact_start) or 0 for session in running)
         have = "has" if len(running) == 1 else "have"
+        title = (
+            f"{counted(len(running), 'transaction')} of role {role!r} {have} been working for more than "
+            f"{about(least)}"
+        )
+        seen = (f"the longest for {about(longest)}; it delays vacuum", limit.because)
+        fixes = (
+            Fix(
+                "only if no work of this role takes so long: let the server end such transactions",
+                sql=set_for_role(role, TRANSACTION, limit.span),
+                cost="reports, migrations and batches that take longer are ended too, and rolled back",
+            ),
+        )
         yield Finding(
-            topic="long transaction",
-            urgency=Urgency.WORTH,
-            confidence=Confidence.POSSIBLE,
-            title=(
-                f"{counted(len(running), 'transaction')} of role {role!r} {have} been working for more than "
-                f"{about(least)}"
-            ),
-            evidence=(f"the longest for {about(longest)}; it delays vacuum", limit.because),
-            fixes=(
-                Fix(
-                    action="only if no work of this role takes so long: let the server end such transactions",
-                    sql=set_for_role(role, TRANSACTION, limit.span),
-                    cost="reports, migrations and batches that take longer are ended too, and rolled back",
-                ),
-            ),
+            "long transaction",
+            Urgency.WORTH,
+            Confidence.POSSIBLE,
+            title,
+            seen,
+            fixes,
             role=role,
             weight=len(running),
         )
@@ -257,19 +264,21 @@ def prepared_transactions(evidence: Evidence) -> Iterator[Finding]:
     oldest = min(old, key=lambda each: each.at)
     vacuum = f"; it delays vacuum by {oldest.xid_age:,} transactions" if oldest.xid_age else ""
     waiting = counted(len(old), "prepared transaction waits", "prepared transactions wait")
-    yield Finding(
-        topic="prepared transactions",
-        urgency=Urgency.SOON,
-        confidence=Confidence.COUNTED,
-        title=f"{waiting} for COMMIT or ROLLBACK",
-        evidence=(
-            (
-                f"the oldest, {oldest.gid!r} of {oldest.owner!r} in {oldest.database!r}, for "
-                f"{about(evidence.last.at - oldest.at)}{vacuum}"
-            ),
-            "it holds its locks and has no session, so no timeout and no policy ends it",
+    title = f"{waiting} for COMMIT or ROLLBACK"
+    seen = (
+        (
+            f"the oldest, {oldest.gid!r} of {oldest.owner!r} in {oldest.database!r}, for "
+            f"{about(evidence.last.at - oldest.at)}{vacuum}"
         ),
-        fixes=tuple(_rollback(oldest)),
+        "it holds its locks and has no session, so no timeout and no policy ends it",
+    )
+    yield Finding(
+        "prepared transactions",
+        Urgency.SOON,
+        Confidence.COUNTED,
+        title,
+        seen,
+        tuple(_rollback(oldest)),
         role=oldest.owner,
         weight=len(old),
     )
@@ -278,7 +287,7 @@ def prepared_transactions(evidence: Evidence) -> Iterator[Finding]:
 def _rollback(oldest: PreparedTransaction) -> Iterator[Fix]:
     if gid := literal(oldest.gid):
         yield Fix(
-            action=f"find its outcome in its transaction manager; then, in database {oldest.database!r}",
+            f"find its outcome in its transaction manager; then, in database {oldest.database!r}",
             sql=f"ROLLBACK PREPARED {gid};",
             cost="if the other half was committed elsewhere, the two differ: then COMMIT PREPARED is right",
         )
@@ -290,22 +299,25 @@ def unused_slots(evidence: Evidence) -> Iterator[Finding]:
         if (each.retained or 0) < _MUCH_LOG and (each.xid_age or 0) < _FAR:
             continue
         name = literal(each.name)
+        title = f"the {each.kind} replication slot {each.name!r} has no consumer"
+        seen = (
+            "; ".join(_retained(each)),
+            "that grows until the slot is used or dropped, or the disk is full",
+        )
+        fixes = (
+            Fix(
+                "start its standby or subscriber again; if that no longer exists",
+                sql=f"SELECT pg_drop_replication_slot({name});" if name else "",
+                cost="a standby or subscriber that comes back later must be rebuilt",
+            ),
+        )
         yield Finding(
-            topic="replication slot",
-            urgency=Urgency.SOON,
-            confidence=Confidence.COUNTED,
-            title=f"the {each.kind} replication slot {each.name!r} has no consumer",
-            evidence=(
-                "; ".join(_retained(each)),
-                "that grows until the slot is used or dropped, or the disk is full",
-            ),
-            fixes=(
-                Fix(
-                    action="start its standby or subscriber again; if that no longer exists",
-                    sql=f"SELECT pg_drop_replication_slot({name});" if name else "",
-                    cost="a standby or subscriber that comes back later must be rebuilt",
-                ),
-            ),
+            "replication slot",
+            Urgency.SOON,
+            Confidence.COUNTED,
+            title,
+            seen,
+            fixes,
             weight=each.retained or 0,
         )
 
