@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,38 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaper.history.snapshot import BadSnapshot, dump_snapshot, parse_snapshot
-from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Snapshot, Watcher
-from reaper.policy.time import Instant
+from reaper.policy.session import Facts, Identity, Session, Slots, Snapshot, Watcher
 from tests.unit.audit.build import SNAPSHOT
 
-texts = st.text(alphabet=st.characters(codec=None) | st.sampled_from('\n\x1b\u202e\ud800\x00"\\'))
-instants = st.builds(Instant, st.integers(-(2**63), 2**63 - 1))
-counts = st.integers(0, 2**31 - 1)
-sessions = st.builds(
-    Session,
-    id=st.builds(SessionId, counts, instants),
-    identity=st.builds(Identity, *[st.none() | texts] * 4),
-    kind=texts,
-    role_oid=st.none() | counts,
-    superuser=st.booleans(),
-    client_port=st.none() | st.integers(-1, 65_535),
-    state=st.none() | texts,
-    state_change=st.none() | instants,
-    query_start=st.none() | instants,
-    xact_start=st.none() | instants,
-    wait_event=st.none() | texts,
-    xid_age=st.none() | st.integers(-(2**31), 2**31),
-    last_query_listens=st.booleans(),
-    last_query_starts_backup=st.booleans(),
-    query=st.none() | texts,
-)
+from .histories import counts, instants, sessions, texts
+
+with_query = st.builds(lambda one, query: replace(one, query=query), sessions, st.none() | texts)
 any_snapshot = st.builds(
     Snapshot,
     server=texts,
     at=instants,
     slots=st.builds(Slots, total=counts, reserved=counts, used=counts, superuser_reserved=st.none() | counts),
     watcher=st.builds(Watcher, pid=counts, role=texts, superuser=st.booleans()),
-    sessions=st.lists(sessions, max_size=3, unique_by=lambda session: session.id).map(tuple),
+    sessions=st.lists(with_query, max_size=3, unique_by=lambda session: session.id).map(tuple),
     unreadable=counts,
     facts=st.builds(
         Facts,
