@@ -109,7 +109,7 @@ def memory_of(snapshot: Snapshot, url: str | None) -> Memory:
     try:
         return memory.leaving_alone(ServiceClient(url).refill_guarded(snapshot.server))
     except ServerTrouble as trouble:
-        # From the environment, the address may be meant for other commands: this one works without it.
+        # From the environment, the address may be set for other commands: this one works without it.
         if click.get_current_context().get_parameter_source("url") is ParameterSource.COMMANDLINE:
             raise
         trouble.show()

@@ -32,10 +32,10 @@ def read(stage: Stage, reaper: Reaper | None = None) -> ServerFacts:
 
 
 @pytest.mark.parametrize("name", CAME_WITH)
-def test_a_setting_is_told_where_the_server_has_it(stage: Stage, name: str) -> None:
-    told = name in read(stage).settings
+def test_a_setting_is_reported_where_the_server_has_it(stage: Stage, name: str) -> None:
+    shown = name in read(stage).settings
 
-    assert told is (stage.server.major >= CAME_WITH[name])
+    assert shown is (stage.server.major >= CAME_WITH[name])
 
 
 def test_settings_are_those_of_the_server_and_not_of_our_own_connection(start_stage: StartStage) -> None:
@@ -47,7 +47,7 @@ def test_settings_are_those_of_the_server_and_not_of_our_own_connection(start_st
         assert read(stage, plain).number("work_mem") == 7 * 1024
         assert read(stage, plain).number("idle_in_transaction_session_timeout") == 61_000
         assert read(stage, plain).number("tcp_keepalives_idle") == 77
-        # Our own keepalives are not those of others: nothing is told rather than the wrong thing.
+        # Our own keepalives are not those of others: nothing is shown rather than the wrong thing.
         assert read(stage, tuned).number("tcp_keepalives_idle") is None
 
 
@@ -75,7 +75,7 @@ def test_a_timeout_of_a_role_a_database_or_both_is_found(stage: Stage) -> None:
     assert ground.limit(name, stage.role.name, "postgres") == 0
 
 
-def test_roles_that_are_here_are_told_with_their_limit(stage: Stage) -> None:
+def test_roles_with_sessions_are_reported_with_their_limit(stage: Stage) -> None:
     limited = stage.sandbox.role('lim"ited', options="CONNECTION LIMIT 4")
     stage.open(role=limited)
     stage.open()
@@ -100,7 +100,7 @@ def test_a_transaction_that_was_prepared_and_forgotten_is_found(start_stage: Sta
     stage.admin.execute("ROLLBACK PREPARED 'it''s here'")
 
 
-def test_a_replication_slot_that_nobody_reads_is_found(start_stage: StartStage) -> None:
+def test_an_unused_replication_slot_is_found(start_stage: StartStage) -> None:
     stage = start_stage()
     assert read(stage).idle_slots == ()
     stage.admin.execute("SELECT pg_create_physical_replication_slot('old', true)")

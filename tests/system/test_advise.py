@@ -49,9 +49,9 @@ class Scene:
         """The superuser's autocommit connection."""
         return self.sandbox.admin
 
-    def open(self, role: Role, application: str, **told: Any) -> Client:  # noqa: ANN401 (whatever a client takes)
+    def open(self, role: Role, application: str, **fields: Any) -> Client:  # noqa: ANN401 (whatever a client takes)
         """A session, which has come to rest."""
-        return self.clients.open(role=role, application=application, **told)
+        return self.clients.open(role=role, application=application, **fields)
 
     def leak(self, role: Role, count: int) -> None:
         """Open one connection after the other, and forget each."""
@@ -140,7 +140,7 @@ def test_a_healthy_server_gets_no_advice_and_0(start_scene: StartScene) -> None:
     assert done.err == ""
 
 
-def test_what_is_wrong_is_found_with_1_and_each_cure_works(start_scene: StartScene) -> None:
+def test_what_is_wrong_is_found_with_1_and_each_fix_works(start_scene: StartScene) -> None:
     scene = start_scene(max_connections="100")
     hostile = scene.sandbox.role('le"ak; --')
     waits, watch, plain = (scene.sandbox.role(name) for name in ("waits", "watch", "plain"))
@@ -193,7 +193,7 @@ def quoted(role: Role) -> bytes:
     return b'"' + role.name.replace('"', '""').encode() + b'"'
 
 
-def test_growth_while_it_looks_makes_a_leak_likely(start_scene: StartScene) -> None:
+def test_growth_while_observing_makes_a_leak_likely(start_scene: StartScene) -> None:
     scene = start_scene()
     app = scene.sandbox.role("app")
     scene.leak(app, 8)
@@ -207,7 +207,7 @@ def test_growth_while_it_looks_makes_a_leak_likely(start_scene: StartScene) -> N
     assert leak["fixes"][1]["setting"] == "reaper advise --policy starting.yaml"
 
 
-def test_who_holds_up_others_is_urgent_and_the_statement_ends_that_session_alone(
+def test_a_blocking_session_is_urgent_and_the_statement_terminates_it_alone(
     start_scene: StartScene,
 ) -> None:
     scene = start_scene()
@@ -229,7 +229,7 @@ def test_who_holds_up_others_is_urgent_and_the_statement_ends_that_session_alone
     assert waiter.finish() is None
 
 
-def test_when_the_slots_are_gone_it_says_who_still_gets_in(start_scene: StartScene) -> None:
+def test_when_the_slots_are_gone_it_says_which_roles_still_get_in(start_scene: StartScene) -> None:
     scene = start_scene(max_connections="20")
     app = scene.sandbox.role("app")
     with ExitStack() as everybody:
@@ -244,7 +244,7 @@ def test_when_the_slots_are_gone_it_says_who_still_gets_in(start_scene: StartSce
     assert "ordinary roles can use are in use: new clients are refused" in inside.out
 
 
-def test_a_role_that_sees_nothing_is_told_what_is_missing(start_scene: StartScene) -> None:
+def test_a_role_that_sees_nothing_gets_the_missing_grant(start_scene: StartScene) -> None:
     scene = start_scene()
     blind = scene.sandbox.role("blind")
 
@@ -261,7 +261,7 @@ def leaking(start_scene: StartScene) -> Scene:
     return scene
 
 
-def test_the_drafted_file_is_in_order_and_means_those_who_leak(leaking: Scene) -> None:
+def test_the_drafted_file_is_valid_and_matches_the_leaked_sessions(leaking: Scene) -> None:
     written = leaking.reaper("advise", *LOOK, "--policy", "policies.yaml")
     strict = leaking.reaper("check", "--offline", "--strict")
     plan = leaking.reaper("plan", "-o", "json").document
@@ -275,7 +275,7 @@ def test_the_drafted_file_is_in_order_and_means_those_who_leak(leaking: Scene) -
     assert "terminate" not in {row["verdict"] for row in plan["verdicts"]}
 
 
-def test_a_file_that_is_there_is_never_overwritten_unasked(leaking: Scene) -> None:
+def test_an_existing_file_is_not_overwritten_without_the_option(leaking: Scene) -> None:
     path = leaking.reaper.write("policies.yaml", "mine")
 
     refused = leaking.reaper("advise", *LOOK, "--once", "--policy", "policies.yaml", "-p", "none.yaml")
@@ -312,7 +312,7 @@ def test_a_saved_snapshot_is_advised_about_with_no_server(leaking: Scene) -> Non
     assert any("settings, role limits, replication slots" in said for said in done.document["not_observed"])
 
 
-def test_when_the_slots_are_full_a_reaper_that_is_inside_can_be_asked(start_scene: StartScene) -> None:
+def test_when_the_slots_are_full_a_running_service_can_be_used(start_scene: StartScene) -> None:
     scene = start_scene(max_connections="20")
     app = scene.sandbox.role("app")
     scene.leak(app, 8)
@@ -371,11 +371,11 @@ def test_a_history_is_advised_about_with_no_server(offline: Reaper) -> None:
 def test_aliases_are_no_names_for_a_policy_file(offline: Reaper) -> None:
     history(offline.folder / "history", aliases=True)
 
-    told = offline("advise", "--history", "history", "--json").document
+    document = offline("advise", "--history", "history", "--json").document
     refused = offline("advise", "--history", "history", "--policy", "starting.yaml")
 
-    assert any("aliases" in said for said in told["not_observed"])
-    assert [fix["sql"] for found in told["findings"] for fix in found["fixes"] if fix["sql"]] == []
+    assert any("aliases" in said for said in document["not_observed"])
+    assert [fix["sql"] for found in document["findings"] for fix in found["fixes"] if fix["sql"]] == []
     assert refused.code == 2
     assert not (offline.folder / "starting.yaml").exists()
 

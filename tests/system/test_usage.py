@@ -1,4 +1,4 @@
-"""`reaper usage`: who holds the connections, from the server, a reaper that is inside, or a file."""
+"""`reaper usage`: which clients hold the connections, from the server, a running service or a file."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def group(done: Done, ranking: str, name: str | None) -> dict[str, Any]:
     return found
 
 
-def test_it_counts_sessions_by_what_they_do_and_who_they_are(
+def test_it_counts_sessions_by_state_and_by_application_and_role(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     clients.open(role=app, application="web-7")
@@ -52,7 +52,7 @@ def test_it_counts_sessions_by_what_they_do_and_who_they_are(
     assert done.document["service"] is None
 
 
-def test_an_open_transaction_comes_with_whom_it_holds_up(reaper: Reaper, clients: Clients) -> None:
+def test_an_open_transaction_comes_with_the_sessions_it_blocks(reaper: Reaper, clients: Clients) -> None:
     holder = clients.open(application="forgotten")
     holder.run("BEGIN")
     holder.run("SELECT pg_advisory_xact_lock(%s)", holder.pid)
@@ -69,7 +69,7 @@ def test_an_open_transaction_comes_with_whom_it_holds_up(reaper: Reaper, clients
 
 
 def holds_up(reaper: Reaper, holder: Client) -> dict[str, Any] | None:
-    """What is told of a session that others wait for."""
+    """The row of a session that others wait for."""
     seen = reaper("usage", "--json", *MANY).document["usage"]["census"]["transactions"]
     return next((each for each in seen if each["pid"] == holder.pid and each["waiting"]), None)
 
@@ -110,7 +110,7 @@ def test_a_saved_snapshot_is_shown_with_no_server(
     assert done.document["usage"]["census"]["openings"]["superuser_reserved"] == 3
 
 
-def test_watching_looks_again_over_one_connection_and_sees_what_has_changed(
+def test_watching_refreshes_over_one_connection_and_shows_changes(
     reaper: Reaper, app: Role, clients: Clients, reaper_role: Role, admin: psycopg.Connection
 ) -> None:
     life = reaper.start("usage", "--watch", "--every", "0.5", "--json", *MANY)
@@ -162,7 +162,7 @@ def place(start_server: StartServer, reserved: int) -> Iterator[tuple[Server, Sa
         yield server, sandbox, clients
 
 
-def test_when_the_slots_are_full_an_ordinary_role_is_told_what_is_missing_and_what_to_do(
+def test_when_the_slots_are_full_an_ordinary_role_gets_the_cause_and_the_other_ways(
     offline: Reaper, place: tuple[Server, Sandbox, Clients]
 ) -> None:
     server, sandbox, clients = place
@@ -178,7 +178,7 @@ def test_when_the_slots_are_full_an_ordinary_role_is_told_what_is_missing_and_wh
     assert "pg_use_reserved_connections" in done.err
 
 
-def test_a_role_that_may_not_see_is_told_the_grant_and_nothing_of_slots(
+def test_a_role_without_rights_gets_the_grant_and_no_hint_about_slots(
     offline: Reaper, sandbox: Sandbox
 ) -> None:
     done = offline("usage", REAPER_DSN=sandbox.role("blind").dsn, REAPER_LISTEN="off")
@@ -188,7 +188,7 @@ def test_a_role_that_may_not_see_is_told_the_grant_and_nothing_of_slots(
     assert "slots" not in done.err
 
 
-def test_when_the_slots_are_full_a_superuser_sees_who_took_them_and_who_could_still_get_in(
+def test_when_the_slots_are_full_a_superuser_sees_which_clients_hold_them_and_which_roles_still_get_in(
     offline: Reaper, place: tuple[Server, Sandbox, Clients], reserved: int
 ) -> None:
     server, sandbox, clients = place
@@ -224,7 +224,7 @@ def test_from_16_on_a_role_with_reserved_slots_gets_in(
     assert done.code == (0 if major >= 16 else 3)
 
 
-def test_when_the_slots_are_full_the_reaper_that_is_inside_tells_who_took_them(
+def test_when_the_slots_are_full_a_running_service_shows_which_clients_hold_them(
     offline: Reaper, place: tuple[Server, Sandbox, Clients]
 ) -> None:
     server, sandbox, clients = place
@@ -250,7 +250,7 @@ def test_when_the_slots_are_full_the_reaper_that_is_inside_tells_who_took_them(
     assert f"at http://{where}" in shown.out
 
 
-def test_a_reaper_that_looks_after_other_servers_is_not_taken_for_this_ones(
+def test_a_service_of_other_servers_is_not_used_for_this_one(
     reaper: Reaper, app: Role, tmp_path: Path
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app, idle_for="1h")))
@@ -264,7 +264,7 @@ def test_a_reaper_that_looks_after_other_servers_is_not_taken_for_this_ones(
     assert re.search(r"the reaper at http://\S+ serves \S+, and not ", done.err)
 
 
-def test_a_reaper_that_stands_by_tells_as_well(reaper: Reaper, app: Role, clients: Clients) -> None:
+def test_a_standby_shows_the_usage_too(reaper: Reaper, app: Role, clients: Clients) -> None:
     reaper.write(FILE, policy_file(leaked(app, idle_for="1h", mode="dry-run")))
     started(reaper).life.logged("cycle.quiet")
     second = started(reaper, "--audit-log", "second.jsonl")
@@ -286,7 +286,7 @@ def test_an_address_that_is_none_is_refused_in_a_sentence(offline: Reaper, url: 
     assert "write http://HOST:PORT" in done.err
 
 
-def test_what_answers_and_is_no_reaper_is_told(offline: Reaper, server: Server) -> None:
+def test_an_answer_of_another_program_is_an_error(offline: Reaper, server: Server) -> None:
     info = psycopg.conninfo.conninfo_to_dict(server.dsn)
 
     done = offline("usage", "--url", f"http://{info['host']}:{info['port']}")

@@ -1,4 +1,4 @@
-"""Servers in the situations that advice is about, each built from looks of sessions."""
+"""Servers in the situations that advice is about, each built from snapshots."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ _CAME_WITH: Final = {"idle_session_timeout": 14, "transaction_timeout": 17}
 def ground(
     *roles: RoleFacts, major: int = 17, opened: int | None = 1_000, after: str = "0s", **settings: str
 ) -> ServerFacts:
-    """A server of this major that is set up as it should be, unless told otherwise."""
+    """A server of this major with good settings, unless given otherwise."""
     timeouts = {name: "0" for name, since in _CAME_WITH.items() if major >= since}
     return ServerFacts(
         at=Instant(NOW + parse_span(after)),
@@ -49,7 +49,7 @@ def role(name: str = "app_web", *, limit: int = -1, superuser: bool = False) -> 
 
 
 def look(seen: Iterable[Session], *, after: str = "0s", facts: Facts = NOTHING_HELD) -> Snapshot:
-    """A look at a server with a hundred slots, so long after noon."""
+    """A snapshot of a server with a hundred slots, this time after noon."""
     sessions = tuple(seen)
     return snapshot(*sessions, used=len(sessions), at=Instant(NOW + parse_span(after)), facts=facts)
 
@@ -60,7 +60,7 @@ def evidence(
     before: ServerFacts | None = None,
     quiet: Span = QUIET,
 ) -> Evidence:
-    """What these looks come to."""
+    """The evidence of these snapshots."""
     collector = EvidenceCollector(idle_limit=quiet)
     for each in looks:
         collector.add(each)
@@ -68,23 +68,23 @@ def evidence(
 
 
 def crowd(*looks: Snapshot) -> ApplicationSessions:
-    """The only application of these looks."""
+    """The only application of these snapshots."""
     (found,) = evidence(*looks).applications
     return found
 
 
-def leak(count: int, *, first: int = 1_000, every: str = "10m", **told: Unpack[Told]) -> list[Session]:
-    """So many that one client opened one after the other, and used for a second each; the newest is quiet."""
+def leak(count: int, *, first: int = 1_000, every: str = "10m", **fields: Unpack[Told]) -> list[Session]:
+    """Sessions that one client opened one after the other and used for a second each."""
     step = parse_span(every)
     return [
-        _begun(session(first + rank, **told), Span((rank + 2) * step), Span(1_000_000))
+        _begun(session(first + rank, **fields), Span((rank + 2) * step), Span(1_000_000))
         for rank in range(count)
     ]
 
 
-def pool(count: int, *, first: int = 2_000, **told: Unpack[Told]) -> list[Session]:
-    """So many that were opened together two hours ago, and have been idle for an hour."""
-    return [session(first + rank, **told) for rank in range(count)]
+def pool(count: int, *, first: int = 2_000, **fields: Unpack[Told]) -> list[Session]:
+    """Sessions that were opened together two hours ago and have been idle for an hour."""
+    return [session(first + rank, **fields) for rank in range(count)]
 
 
 def _begun(one: Session, age: Span, used_for: Span) -> Session:
@@ -100,12 +100,12 @@ def used(seen: Iterable[Session], *, after: str) -> list[Session]:
 
 
 def findings(seen: Evidence, topic: str) -> Sequence[Finding]:
-    """What is said of a topic."""
+    """The findings of a topic."""
     return [found for found in advise(seen) if found.topic == topic]
 
 
 def topics(seen: Evidence) -> set[str]:
-    """All that is spoken of."""
+    """The topics of all findings."""
     return {found.topic for found in advise(seen)}
 
 

@@ -68,7 +68,7 @@ def crowds(draw: st.DrawFn) -> list[Session]:
 
 @st.composite
 def evidences(draw: st.DrawFn) -> Evidence:
-    """Up to three looks, between which everything can have changed."""
+    """Up to three snapshots, between which everything can change."""
     collector = EvidenceCollector(idle_limit=draw(st.sampled_from([parse_span("10m"), parse_span("1s")])))
     for number in range(draw(st.integers(min_value=1, max_value=3))):
         seen = tuple(draw(crowds()))
@@ -111,6 +111,6 @@ def test_every_statement_is_printable_and_its_quotes_are_closed(seen: Evidence) 
 @given(evidences())
 def test_no_sentence_holds_anything_that_moves_a_terminal(seen: Evidence) -> None:
     for found in advise(seen):
-        told = [found.title, *found.evidence]
-        told += [line for fix in found.fixes for line in (fix.action, fix.cost, *fix.setting.split("\n"))]
-        assert all(line.isprintable() for line in told)
+        reported = [found.title, *found.evidence]
+        reported += [line for fix in found.fixes for line in (fix.action, fix.cost, *fix.setting.split("\n"))]
+        assert all(line.isprintable() for line in reported)

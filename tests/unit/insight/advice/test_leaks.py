@@ -8,7 +8,7 @@ from tests.unit.policy.build import session
 from .scenes import USABLE, crowd, evidence, findings, ground, leak, look, pool, role, sql, topics, used
 
 
-def test_who_keeps_opening_connections_while_others_lie_idle_is_suspected() -> None:
+def test_an_application_that_opens_sessions_while_others_are_idle_seems_to_leak() -> None:
     seen = evidence(look(leak(20)), ground=ground(role()))
 
     (found,) = findings(seen, "leak")
@@ -58,7 +58,7 @@ def test_a_pool_that_renews_its_connections_is_no_leak() -> None:
     assert "leak" not in topics(evidence(look(before), look(renewed, after="10s")))
 
 
-def test_a_busy_pool_is_neither_and_is_only_told_of_when_slots_are_scarce() -> None:
+def test_a_busy_pool_is_neither_and_is_reported_only_when_slots_are_scarce() -> None:
     busy = pool(85, idle="1s")
     calm = evidence(look(busy[:70]), look(used(busy[:70], after="10s"), after="10s"))
     scarce = evidence(look(busy), look(used(busy, after="10s"), after="10s"))
@@ -85,7 +85,7 @@ def test_tools_are_not_suspected(application: str) -> None:
     assert "leak" not in topics(evidence(look(leak(20, application=application, role=name))))
 
 
-def test_at_most_five_are_told_one_by_one() -> None:
+def test_at_most_five_are_reported_one_by_one() -> None:
     every = [one for rank in range(8) for one in leak(6, first=100 * rank + 1, application=f"web-{rank}")]
 
     found = findings(evidence(look(every)), "leak")
@@ -100,7 +100,7 @@ def test_when_the_slots_are_gone_it_is_urgent() -> None:
     assert found.urgency is Urgency.NOW
 
 
-def test_a_pool_that_keeps_a_few_idle_harms_nobody_while_slots_are_left() -> None:
+def test_a_pool_that_keeps_a_few_idle_does_no_harm_while_slots_are_left() -> None:
     assert topics(evidence(look(pool(9)))) == set()
     assert "large pool" in topics(evidence(look(pool(10))))
     assert "large pool" in topics(
@@ -108,7 +108,7 @@ def test_a_pool_that_keeps_a_few_idle_harms_nobody_while_slots_are_left() -> Non
     )
 
 
-def test_the_servers_own_timeout_is_proposed_where_nobody_else_would_suffer() -> None:
+def test_the_servers_own_timeout_is_proposed_where_no_other_application_is_harmed() -> None:
     (found,) = findings(evidence(look(leak(20)), ground=ground(role())), "leak")
 
     assert sql(found) == "ALTER ROLE \"app_web\" SET idle_session_timeout = '30min';"
@@ -142,7 +142,7 @@ def test_it_lies_above_the_waits_that_ended() -> None:
     (found,) = findings(seen, "leak")
 
     assert "'4h'" not in sql(found)
-    assert sql(found) == ""  # three hours and more would end nobody of those who leak
+    assert sql(found) == ""  # three hours and more would end none of the leaked sessions
 
 
 def test_it_is_not_proposed_where_there_is_one_already() -> None:

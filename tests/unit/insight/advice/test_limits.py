@@ -7,11 +7,11 @@ from reaper.insight.advice.finding import Urgency
 from .scenes import evidence, findings, ground, leak, look, pool, role, sql, topics
 
 
-@pytest.mark.parametrize(("sessions", "told"), [(49, False), (50, True)])
-def test_a_role_that_takes_half_of_the_slots_should_have_a_limit(sessions: int, told: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("sessions", "reported"), [(49, False), (50, True)])
+def test_a_role_that_takes_half_of_the_slots_should_have_a_limit(sessions: int, reported: bool) -> None:  # noqa: FBT001
     seen = evidence(look(pool(sessions, idle="1s")), ground=ground(role()))
 
-    assert ("connection limit" in topics(seen)) is told
+    assert ("connection limit" in topics(seen)) is reported
 
 
 def test_the_limit_leaves_room_above_the_most_that_was_seen() -> None:
@@ -58,7 +58,7 @@ def test_a_hostile_role_name_is_quoted() -> None:
 @pytest.mark.parametrize(
     ("sessions", "urgency"), [(17, None), (18, Urgency.SOON), (19, Urgency.SOON), (20, Urgency.NOW)]
 )
-def test_a_role_near_its_own_limit_is_told(sessions: int, urgency: Urgency | None) -> None:
+def test_a_role_near_its_own_limit_is_reported(sessions: int, urgency: Urgency | None) -> None:
     seen = evidence(look(pool(sessions, idle="1s")), ground=ground(role(limit=20)))
 
     assert [each.urgency for each in findings(seen, "connection limit")] == ([urgency] if urgency else [])
@@ -68,7 +68,7 @@ def test_a_role_that_may_not_connect_at_all_is_near_no_limit() -> None:
     assert topics(evidence(look(pool(3, idle="1s")), ground=ground(role(limit=0)))) == set()
 
 
-def test_applications_that_are_superusers_are_told_and_consoles_are_not() -> None:
+def test_applications_that_are_superusers_are_reported_and_consoles_are_not() -> None:
     apps = pool(3, role="postgres", superuser=True, idle="1s")
     consoles = pool(3, role="postgres", superuser=True, idle="1s", application="psql")
 

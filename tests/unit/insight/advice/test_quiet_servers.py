@@ -1,4 +1,4 @@
-"""Where nothing is wrong, nothing is said."""
+"""A healthy server gets no findings."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def test_an_empty_server_gets_no_advice() -> None:
     assert advise(evidence(look([]), look([], after="1s"), ground=ground())) == ()
 
 
-def test_what_one_look_and_a_saved_one_cannot_tell_is_said() -> None:
+def test_what_one_snapshot_cannot_show_is_listed() -> None:
     said = " ".join(not_observed(evidence(look(leak(3)))))
 
     assert "one snapshot" in said

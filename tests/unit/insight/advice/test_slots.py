@@ -1,4 +1,4 @@
-"""How full the server is, what more slots would cost, and who could still get in."""
+"""How full the server is, what more slots would cost, and which roles can still connect."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from .scenes import evidence, findings, ground, leak, look, pool, role, sql, top
     ("sessions", "urgency"),
     [(79, None), (80, Urgency.SOON), (94, Urgency.SOON), (95, Urgency.NOW), (100, Urgency.NOW)],
 )
-def test_slots_are_told_of_when_they_become_scarce(sessions: int, urgency: Urgency | None) -> None:
+def test_slots_are_reported_when_they_become_scarce(sessions: int, urgency: Urgency | None) -> None:
     found = findings(evidence(look(pool(sessions, idle="1s"))), "slots")
 
     assert [each.urgency for each in found] == ([urgency] if urgency else [])
@@ -35,18 +35,18 @@ def test_full_slots_say_so_and_by_whom() -> None:
     assert "'web-1' of 'app_web' 90, unnamed of 'app_web' 10" in found.evidence[-1]
 
 
-def test_more_slots_are_only_spoken_of_when_they_are_scarce_and_their_cost_is_told() -> None:
+def test_more_slots_are_discussed_only_when_they_are_scarce_and_with_their_cost() -> None:
     calm = evidence(look(pool(79, idle="1s")), ground=ground(role()))
     scarce = evidence(look(pool(90, idle="1s")), ground=ground(role()))
 
     assert "max_connections" not in topics(calm)
     (found,) = findings(scarce, "max_connections")
     assert sql(found) == "ALTER SYSTEM SET max_connections = 153;  -- then restart"
-    told = " ".join(found.evidence)
-    assert "50 more take 2 MB of shared memory at once, and 75 MB to 500 MB as idle sessions" in told
-    assert "work_mem (4 MB)" in told
-    assert "200 MB" in told
-    assert "shared_buffers is 128 MB" in told
+    reported = " ".join(found.evidence)
+    assert "50 more take 2 MB of shared memory at once, and 75 MB to 500 MB as idle sessions" in reported
+    assert "work_mem (4 MB)" in reported
+    assert "200 MB" in reported
+    assert "shared_buffers is 128 MB" in reported
 
 
 def test_without_the_settings_nothing_is_said_about_memory() -> None:
@@ -54,7 +54,7 @@ def test_without_the_settings_nothing_is_said_about_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("major", "kept", "sessions", "told"),
+    ("major", "kept", "sessions", "reported"),
     [
         (16, "0", 90, True),
         (16, "1", 90, True),
@@ -67,7 +67,7 @@ def test_slots_for_roles_are_proposed_where_there_are_such_and_slots_are_scarce(
     major: int,
     kept: str,
     sessions: int,
-    told: bool,  # noqa: FBT001
+    reported: bool,  # noqa: FBT001
 ) -> None:
     seen = evidence(
         look(pool(sessions, idle="1s")), ground=ground(role(), major=major, reserved_connections=kept)
@@ -75,15 +75,15 @@ def test_slots_for_roles_are_proposed_where_there_are_such_and_slots_are_scarce(
 
     found = findings(seen, "reserved")
 
-    assert bool(found) is told
-    if told:
+    assert bool(found) is reported
+    if reported:
         assert sql(found[0]) == (
             'GRANT pg_use_reserved_connections TO "reaper";\n'
             "ALTER SYSTEM SET reserved_connections = 2;  -- then restart"
         )
 
 
-def test_a_server_that_keeps_no_slot_for_superusers_is_told_at_any_time() -> None:
+def test_a_server_that_reserves_no_slot_for_superusers_is_always_reported() -> None:
     seen = evidence(look(pool(3, idle="1s")), ground=ground(role(), superuser_reserved_connections="0"))
 
     assert topics(seen) == {"reserved"}

@@ -43,7 +43,7 @@ def test_the_timeout_lies_well_above_the_waits_that_ended() -> None:
     assert "30 transaction waits ended in this time" in found.evidence[-1]
 
 
-def test_too_little_evidence_is_said_and_the_timeout_is_longer() -> None:
+def test_too_little_evidence_is_named_and_the_timeout_is_longer() -> None:
     one = session(state=IN_TRANSACTION, idle="2h", in_transaction="2h")
 
     (found,) = findings(evidence(look([one]), ground=ground(role())), "idle in transaction")
@@ -71,7 +71,7 @@ def test_a_timeout_that_would_end_none_of_them_is_not_proposed() -> None:
         RoleSetting(role="app_web", database="shop", name=_TIMEOUT, value="soon"),
     ],
 )
-def test_it_is_not_proposed_where_there_is_one_or_nobody_knows(given: RoleSetting) -> None:
+def test_it_is_not_proposed_where_there_is_one_or_it_is_unknown(given: RoleSetting) -> None:
     one = session(state=IN_TRANSACTION, idle="2h", in_transaction="2h")
     seen = evidence(look([one]), ground=replace(ground(role()), given=(given,)))
 
@@ -92,7 +92,7 @@ def test_a_role_that_makes_backups_gets_no_such_timeout() -> None:
 
 
 @pytest.mark.parametrize("state", ["idle in transaction", "idle in transaction (aborted)"])
-def test_who_does_nothing_while_others_wait_is_urgent(state: str) -> None:
+def test_an_idle_transaction_that_blocks_others_is_urgent(state: str) -> None:
     one = session(state=state, idle="1m", in_transaction="1h")
 
     (found,) = findings(evidence(look([one], facts=_WAITED_FOR)), "blocking")
@@ -108,20 +108,20 @@ def test_who_does_nothing_while_others_wait_is_urgent(state: str) -> None:
 @pytest.mark.parametrize(
     ("state", "idle"), [("active", "1h"), ("idle in transaction", "59s"), ("idle", "1h")]
 )
-def test_who_is_at_work_or_has_just_begun_to_wait_is_not_told_of(state: str, idle: str) -> None:
+def test_an_active_session_or_one_that_has_just_become_idle_is_not_reported(state: str, idle: str) -> None:
     one = session(state=state, idle=idle, in_transaction="1h")
 
     assert findings(evidence(look([one], facts=_WAITED_FOR)), "blocking") == []
 
 
-@pytest.mark.parametrize(("xid_age", "told"), [(999_999, False), (1_000_000, True), (None, False)])
-def test_who_keeps_vacuum_from_much_is_told(xid_age: int | None, told: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("xid_age", "reported"), [(999_999, False), (1_000_000, True), (None, False)])
+def test_a_session_that_delays_vacuum_far_is_reported(xid_age: int | None, reported: bool) -> None:  # noqa: FBT001
     one = session(state=IN_TRANSACTION, idle="30s", in_transaction="30s", xid_age=xid_age)
 
-    assert ("vacuum" in topics(evidence(look([one])))) is told
+    assert ("vacuum" in topics(evidence(look([one])))) is reported
 
 
-def test_who_blocks_others_and_vacuum_is_told_once() -> None:
+def test_a_session_that_blocks_others_and_vacuum_is_reported_once() -> None:
     one = session(state=IN_TRANSACTION, idle="5m", in_transaction="5m", xid_age=2_000_000)
 
     seen = evidence(look([one], facts=_WAITED_FOR))
@@ -142,7 +142,7 @@ def test_a_backup_is_never_to_be_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("major", "state", "idle", "open_for", "told"),
+    ("major", "state", "idle", "open_for", "reported"),
     [
         (17, "active", "5s", "1h", True),
         (17, "idle in transaction", "5s", "1h", True),
@@ -156,14 +156,14 @@ def test_transactions_at_work_for_long_may_get_a_timeout_where_there_is_one(
     state: str,
     idle: str,
     open_for: str,
-    told: bool,  # noqa: FBT001
+    reported: bool,  # noqa: FBT001
 ) -> None:
     one = session(state=state, idle=idle, in_transaction=open_for)
 
     found = findings(evidence(look([one]), ground=ground(role(), major=major)), "long transaction")
 
     assert [sql(each) for each in found] == (
-        ["ALTER ROLE \"app_web\" SET transaction_timeout = '4h';"] if told else []
+        ["ALTER ROLE \"app_web\" SET transaction_timeout = '4h';"] if reported else []
     )
 
 
@@ -183,9 +183,7 @@ def test_a_healthy_pool_has_no_transactions_to_speak_of() -> None:
         ),
     ],
 )
-def test_it_is_said_what_such_a_transaction_keeps_from_others(
-    state: str, xid_age: int | None, keeps: str
-) -> None:
+def test_what_such_a_transaction_holds_is_reported(state: str, xid_age: int | None, keeps: str) -> None:
     one = session(state=state, idle="2h", in_transaction="2h", xid_age=xid_age)
 
     (found,) = findings(evidence(look([one])), "idle in transaction")
