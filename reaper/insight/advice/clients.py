@@ -46,15 +46,13 @@ def monitoring(evidence: Evidence) -> Iterator[Finding]:
         alone = all(is_monitoring(other.id.name) for other in evidence.of_role(each.id.role))
         title = f"{each.id.title} monitors the server with {counted(each.count, 'session')}"
         seen = (
-            (
-                f"{counted(each.count, 'session')} in {counted(databases, 'database')}, from "
-                f"{counted(len(each.clients), 'address', 'addresses')}; {len(each.long_idle):,} of them "
-                "have been idle for long"
-            ),
+            f"{counted(each.count, 'session')} in {counted(databases, 'database')}, from "
+            f"{counted(len(each.clients), 'address', 'addresses')}; {len(each.long_idle):,} of them "
+            "have been idle for long"
         )
         fixes = tuple(_monitoring_fixes(each.id.role, allowed, alone=alone and not each.superuser))
         yield Finding(
-            "monitoring", Urgency.WORTH, Confidence.LIKELY, title, seen, fixes, *each.id, each.count
+            "monitoring", Urgency.WORTH, Confidence.LIKELY, title, (seen,), fixes, *each.id, each.count
         )
 
 
@@ -85,13 +83,11 @@ def superusers(evidence: Evidence) -> Iterator[Finding]:
             "a reaper with the least rights cannot terminate them"
         ),
     )
-    fixes = (
-        Fix(
-            "let them log in with a role that has the rights they need",
-            cost="every right that they used as a superuser has to be granted",
-        ),
+    fix = Fix(
+        "let them log in with a role that has the rights they need",
+        cost="every right that they used as a superuser has to be granted",
     )
-    yield Finding("superusers", Urgency.WORTH, Confidence.COUNTED, title, seen, fixes, weight=count)
+    yield Finding("superusers", Urgency.WORTH, Confidence.COUNTED, title, seen, (fix,), weight=count)
 
 
 def names(evidence: Evidence) -> Iterator[Finding]:
@@ -157,22 +153,20 @@ def dead_clients(evidence: Evidence) -> Iterator[Finding]:
         ),
         f"tcp_keepalives_idle is {about(late * SECOND)}: the server checks only after that time",
     )
-    fixes = (
-        Fix(
-            "check after a minute of silence, and disconnect after another",
-            sql=(
-                "ALTER SYSTEM SET tcp_keepalives_idle = 60;\n"
-                "ALTER SYSTEM SET tcp_keepalives_interval = 10;\n"
-                "ALTER SYSTEM SET tcp_keepalives_count = 6;\n"
-                "SELECT pg_reload_conf();"
-            ),
-            cost=(
-                "a packet a minute for each silent session; a network outage of two minutes disconnects "
-                "them; existing sessions keep their old values"
-            ),
+    fix = Fix(
+        "check after a minute of silence, and disconnect after another",
+        sql=(
+            "ALTER SYSTEM SET tcp_keepalives_idle = 60;\n"
+            "ALTER SYSTEM SET tcp_keepalives_interval = 10;\n"
+            "ALTER SYSTEM SET tcp_keepalives_count = 6;\n"
+            "SELECT pg_reload_conf();"
+        ),
+        cost=(
+            "a packet a minute for each silent session; a network outage of two minutes disconnects "
+            "them; existing sessions keep their old values"
         ),
     )
-    yield Finding("dead clients", Urgency.WORTH, Confidence.COUNTED, title, seen, fixes, weight=len(silent))
+    yield Finding("dead clients", Urgency.WORTH, Confidence.COUNTED, title, seen, (fix,), weight=len(silent))
 
 
 def orphaned_statements(evidence: Evidence) -> Iterator[Finding]:
@@ -186,22 +180,20 @@ def orphaned_statements(evidence: Evidence) -> Iterator[Finding]:
     running = counted(len(long), "statement from another machine has", "statements from other machines have")
     title = f"{running} run for more than {about(evidence.idle_limit)}, and would run on without a client"
     seen = (
-        (
-            "client_connection_check_interval is 0: the server notices that a client is gone only when "
-            "it sends the result"
+        "client_connection_check_interval is 0: the server notices that a client is gone only when "
+        "it sends the result"
+    )
+    fix = Fix(
+        "check every ten seconds that the client still exists",
+        sql="ALTER SYSTEM SET client_connection_check_interval = '10s';\nSELECT pg_reload_conf();",
+        cost=(
+            "a system call every ten seconds for each running statement; works on Linux, macOS, "
+            "illumos and BSD"
         ),
     )
-    fixes = (
-        Fix(
-            "check every ten seconds that the client still exists",
-            sql="ALTER SYSTEM SET client_connection_check_interval = '10s';\nSELECT pg_reload_conf();",
-            cost=(
-                "a system call every ten seconds for each running statement; works on Linux, macOS, "
-                "illumos and BSD"
-            ),
-        ),
+    yield Finding(
+        "dead clients", Urgency.WORTH, Confidence.POSSIBLE, title, (seen,), (fix,), weight=len(long)
     )
-    yield Finding("dead clients", Urgency.WORTH, Confidence.POSSIBLE, title, seen, fixes, weight=len(long))
 
 
 def _runs_long(session: Session, evidence: Evidence) -> bool:

@@ -43,8 +43,8 @@ def leaks(evidence: Evidence) -> Iterator[Finding]:
         )
     if rest := suspects[_MAX_FINDINGS:]:
         title = f"{counted(len(rest), 'more application')} with fewer idle sessions may leak too"
-        seen = (f"{counted(sum(len(each.long_idle) for each in rest), 'idle session')} together",)
-        yield Finding("leak", urgency, Confidence.POSSIBLE, title, seen)
+        idle = f"{counted(sum(len(each.long_idle) for each in rest), 'idle session')} together"
+        yield Finding("leak", urgency, Confidence.POSSIBLE, title, (idle,))
 
 
 def _confidence(application: ApplicationSessions, evidence: Evidence) -> Confidence:

@@ -47,25 +47,16 @@ def transaction_pooling(evidence: Evidence) -> Iterator[Finding]:
         else "many sessions hold slots, and few of them are active"
     )
     seen = tuple(_pooling_evidence(evidence, rate if frequent else None))
-    fixes = (
-        Fix(
-            f"keep connections open in the applications' pools, or {action}" if frequent else action,
-            setting=(
-                f"pool_mode = transaction\ndefault_pool_size = {_pooler_size(evidence)}"
-                "  ; for each database and role\nmax_prepared_statements = 200  ; from PgBouncer 1.21 on"
-            ),
-            cost="; ".join(_pooling_costs(evidence)),
+    fix = Fix(
+        f"keep connections open in the applications' pools, or {action}" if frequent else action,
+        setting=(
+            f"pool_mode = transaction\ndefault_pool_size = {_pooler_size(evidence)}"
+            "  ; for each database and role\nmax_prepared_statements = 200  ; from PgBouncer 1.21 on"
         ),
+        cost="; ".join(_pooling_costs(evidence)),
     )
-    yield Finding(
-        "pooler",
-        Urgency.WORTH,
-        Confidence.LIKELY if frequent else Confidence.POSSIBLE,
-        title,
-        seen,
-        fixes,
-        weight=evidence.peak,
-    )
+    confidence = Confidence.LIKELY if frequent else Confidence.POSSIBLE
+    yield Finding("pooler", Urgency.WORTH, confidence, title, seen, (fix,), weight=evidence.peak)
 
 
 def _connections_a_second(evidence: Evidence) -> float | None:
@@ -123,20 +114,20 @@ def large_pools(evidence: Evidence) -> Iterator[Finding]:
         else f"{counted(len(found), 'application')} keep more connections than they use"
     )
     seen = tuple(_large_evidence(found, evidence))
-    fixes = (
-        Fix(
-            "use smaller pools that close idle connections",
-            setting="\n".join(_pool_line(each, _needed(each)) for each in found[:_MAX_LISTED]),
-            cost="at a peak that was not observed, callers wait in the pool instead of on the server",
-        ),
+    fix = Fix(
+        "use smaller pools that close idle connections",
+        setting="\n".join(_pool_line(each, _needed(each)) for each in found[:_MAX_LISTED]),
+        cost="at a peak that was not observed, callers wait in the pool instead of on the server",
     )
+    urgency = Urgency.SOON if evidence.is_scarce else Urgency.WORTH
+    confidence = Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE
     yield Finding(
         "large pool",
-        Urgency.SOON if evidence.is_scarce else Urgency.WORTH,
-        Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE,
+        urgency,
+        confidence,
         title,
         seen,
-        fixes,
+        (fix,),
         role=one.role if one else None,
         application=one.name if one else None,
         weight=sum(len(each.long_idle) for each in found),
@@ -192,14 +183,12 @@ def busy_pools(evidence: Evidence) -> Iterator[Finding]:
             f"{each.used:,} of its {counted(each.count, 'session')} did something {evidence.recently}",
             f"at most {each.most_working:,} at once were active or in a transaction",
         )
-        fixes = (
-            Fix(
-                ("share connections: a pooler in transaction mode, or smaller pools"),
-                cost="terminating these sessions would not help",
-            ),
+        fix = Fix(
+            ("share connections: a pooler in transaction mode, or smaller pools"),
+            cost="terminating these sessions would not help",
         )
         yield Finding(
-            "busy pool", Urgency.WORTH, Confidence.COUNTED, title, seen, fixes, *each.id, each.count
+            "busy pool", Urgency.WORTH, Confidence.COUNTED, title, seen, (fix,), *each.id, each.count
         )
 
 
@@ -229,14 +218,12 @@ def pool_sizes(evidence: Evidence) -> Iterator[Finding]:
         ),
         "an instance here is a client address: several behind one address look like one",
     )
-    fixes = (
-        Fix(
-            "a maximum for the pool of each instance, in proportion to its sessions now",
-            setting="\n".join(lines[:_MAX_LISTED]),
-            cost="callers wait when the pool is exhausted; measure that wait before you choose less",
-        ),
+    fix = Fix(
+        "a maximum for the pool of each instance, in proportion to its sessions now",
+        setting="\n".join(lines[:_MAX_LISTED]),
+        cost="callers wait when the pool is exhausted; measure that wait before you choose less",
     )
-    yield Finding("pool sizes", Urgency.WORTH, Confidence.POSSIBLE, title, seen, fixes, weight=total)
+    yield Finding("pool sizes", Urgency.WORTH, Confidence.POSSIBLE, title, seen, (fix,), weight=total)
 
 
 def _pool_line(application: ApplicationSessions, size: int) -> str:

@@ -51,15 +51,8 @@ def slots(evidence: Evidence) -> Iterator[Finding]:
     elif evidence.is_full:
         title = f"only {free:,} of the {usable:,} slots that ordinary roles can use are free"
     seen = tuple(_slots_evidence(evidence))
-    yield Finding(
-        "slots",
-        Urgency.NOW if evidence.is_full or not free else Urgency.SOON,
-        Confidence.COUNTED,
-        title,
-        seen,
-        (_slots_fix(evidence),),
-        weight=used,
-    )
+    urgency = Urgency.NOW if evidence.is_full else Urgency.SOON
+    yield Finding("slots", urgency, Confidence.COUNTED, title, seen, (_slots_fix(evidence),), weight=used)
 
 
 def _slots_evidence(evidence: Evidence) -> Iterator[str]:
@@ -94,15 +87,13 @@ def reserved_for_superusers(evidence: Evidence) -> Iterator[Finding]:
     if evidence.facts is None or evidence.facts.number("superuser_reserved_connections") != 0:
         return
     title = "no slot is reserved for superusers: when all are in use, no administrator can connect"
-    seen = ("superuser_reserved_connections is 0",)
-    fixes = (
-        Fix(
-            "reserve the usual three",
-            sql=f"ALTER SYSTEM SET superuser_reserved_connections = {_USUAL};  -- then restart",
-            cost="a restart, and three slots less for all other roles",
-        ),
+    seen = "superuser_reserved_connections is 0"
+    fix = Fix(
+        "reserve the usual three",
+        sql=f"ALTER SYSTEM SET superuser_reserved_connections = {_USUAL};  -- then restart",
+        cost="a restart, and three slots less for all other roles",
     )
-    yield Finding("reserved", Urgency.SOON, Confidence.COUNTED, title, seen, fixes)
+    yield Finding("reserved", Urgency.SOON, Confidence.COUNTED, title, (seen,), (fix,))
 
 
 def reserved_for_roles(evidence: Evidence) -> Iterator[Finding]:
@@ -116,17 +107,13 @@ def reserved_for_roles(evidence: Evidence) -> Iterator[Finding]:
     role = identifier(evidence.last.watcher.role)
     grant = f"GRANT pg_use_reserved_connections TO {role};\n" if role and not facts.uses_reserved else ""
     title = "no slot is reserved for administrators that are not superusers"
-    seen = (
-        f"reserved_connections is {reserved}; {evidence.peak:,} of {evidence.usable:,} slots were in use",
+    seen = f"reserved_connections is {reserved}; {evidence.peak:,} of {evidence.usable:,} slots were in use"
+    fix = Fix(
+        "reserve a few for roles such as the reaper's",
+        sql=f"{grant}ALTER SYSTEM SET reserved_connections = {_RESERVED};  -- then restart",
+        cost="a restart, and two slots less for all other roles; a running reaper has its slot",
     )
-    fixes = (
-        Fix(
-            "reserve a few for roles such as the reaper's",
-            sql=f"{grant}ALTER SYSTEM SET reserved_connections = {_RESERVED};  -- then restart",
-            cost="a restart, and two slots less for all other roles; a running reaper has its slot",
-        ),
-    )
-    yield Finding("reserved", Urgency.WORTH, Confidence.COUNTED, title, seen, fixes)
+    yield Finding("reserved", Urgency.WORTH, Confidence.COUNTED, title, (seen,), (fix,))
 
 
 def raising(evidence: Evidence) -> Iterator[Finding]:
@@ -137,17 +124,15 @@ def raising(evidence: Evidence) -> Iterator[Finding]:
     more = max(total // 2 // _STEP * _STEP, _STEP)
     title = "raising max_connections rarely helps"
     seen = tuple(_raising_evidence(evidence, evidence.facts, more))
-    fixes = (
-        Fix(
-            "only if every session is needed and the machine has the memory",
-            sql=f"ALTER SYSTEM SET max_connections = {total + more};  -- then restart",
-            cost=(
-                "a restart, of standbys first: one with fewer than its primary cannot follow it; and a "
-                "leak fills the new slots as it filled the old ones"
-            ),
+    fix = Fix(
+        "only if every session is needed and the machine has the memory",
+        sql=f"ALTER SYSTEM SET max_connections = {total + more};  -- then restart",
+        cost=(
+            "a restart, of standbys first: one with fewer than its primary cannot follow it; and a "
+            "leak fills the new slots as it filled the old ones"
         ),
     )
-    yield Finding("max_connections", Urgency.WORTH, Confidence.POSSIBLE, title, seen, fixes)
+    yield Finding("max_connections", Urgency.WORTH, Confidence.POSSIBLE, title, seen, (fix,))
 
 
 def _raising_evidence(evidence: Evidence, facts: ServerFacts, more: int) -> Iterator[str]:
@@ -195,17 +180,10 @@ def connection_limits(evidence: Evidence) -> Iterator[Finding]:
             f"{held}it had up to {peak:,} of {counted(evidence.usable, 'slot')} {evidence.observed}",
             "it has no connection limit: if it takes all slots, every other role is refused too",
         )
-        fixes = (_limit_fix(role, peak, limit),)
-        yield Finding(
-            "connection limit",
-            Urgency.SOON if evidence.is_scarce else Urgency.WORTH,
-            Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE,
-            title,
-            seen,
-            fixes,
-            role=role,
-            weight=peak,
-        )
+        fix = _limit_fix(role, peak, limit)
+        urgency = Urgency.SOON if evidence.is_scarce else Urgency.WORTH
+        confidence = Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE
+        yield Finding("connection limit", urgency, confidence, title, seen, (fix,), role=role, weight=peak)
 
 
 def _limit_fix(role: str, peak: int, limit: int) -> Fix:
@@ -249,17 +227,11 @@ def near_limits(evidence: Evidence) -> Iterator[Finding]:
         idle = sum(len(each.long_idle) for each in evidence.of_role(name))
         reached = "has reached" if full else "is near"
         title = f"role {name!r} {reached} its connection limit of {role.limit:,}"
-        seen = (f"up to {peak:,} {evidence.observed}, {idle:,} of them idle for long",)
+        seen = f"up to {peak:,} {evidence.observed}, {idle:,} of them idle for long"
         fixes = tuple(_wider_limit(name, role.limit, evidence))
+        urgency = Urgency.NOW if full else Urgency.SOON
         yield Finding(
-            "connection limit",
-            Urgency.NOW if full else Urgency.SOON,
-            Confidence.COUNTED,
-            title,
-            seen,
-            fixes,
-            role=name,
-            weight=peak,
+            "connection limit", urgency, Confidence.COUNTED, title, (seen,), fixes, role=name, weight=peak
         )
 
 

@@ -79,18 +79,19 @@ def vacuum(evidence: Evidence) -> Iterator[Finding]:
         *([f"{others} the same, since a later moment"] if len(held) > 1 else []),
         "rows that were deleted or updated since then stay in their tables and indexes",
     )
-    fixes = (
+    fix = (
         Fix("it is a backup: let it finish; if it often delays vacuum, take it from a standby")
         if backup
-        else _terminate(session),
+        else _terminate(session)
     )
+    urgency = Urgency.WORTH if backup else Urgency.SOON
     yield Finding(
         "vacuum",
-        Urgency.WORTH if backup else Urgency.SOON,
+        urgency,
         Confidence.COUNTED,
         title,
         seen,
-        fixes,
+        (fix,),
         role=session.identity.role,
         application=session.identity.application,
         weight=age,
@@ -132,8 +133,8 @@ def idle_in_transaction(evidence: Evidence) -> Iterator[Finding]:
     if rest := roles[_MAX_FINDINGS:]:
         more = counted(len(rest), "more role has", "more roles have")
         title = f"{more} transactions that seem to be forgotten"
-        seen = (f"roles {listed([repr(role) for role, _ in rest])}",)
-        yield Finding("idle in transaction", Urgency.WORTH, Confidence.POSSIBLE, title, seen)
+        seen = f"roles {listed([repr(role) for role, _ in rest])}"
+        yield Finding("idle in transaction", Urgency.WORTH, Confidence.POSSIBLE, title, (seen,))
 
 
 def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evidence: Evidence) -> Finding:
@@ -158,10 +159,12 @@ def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evi
         limit.because if limit else "other transactions waited longer than any useful limit",
     )
     fixes = tuple(_forgotten_fixes(role, forgotten, limit, evidence))
+    urgency = Urgency.SOON if longest >= evidence.idle_limit else Urgency.WORTH
+    confidence = Confidence.LIKELY if limit and limit.enough else Confidence.POSSIBLE
     return Finding(
         "idle in transaction",
-        Urgency.SOON if longest >= evidence.idle_limit else Urgency.WORTH,
-        Confidence.LIKELY if limit and limit.enough else Confidence.POSSIBLE,
+        urgency,
+        confidence,
         title,
         seen,
         fixes,
@@ -221,12 +224,10 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
             f"{about(least)}"
         )
         seen = (f"the longest for {about(longest)}; it delays vacuum", limit.because)
-        fixes = (
-            Fix(
-                "only if no work of this role takes so long: let the server end such transactions",
-                sql=set_for_role(role, TRANSACTION, limit.span),
-                cost="reports, migrations and batches that take longer are ended too, and rolled back",
-            ),
+        fix = Fix(
+            "only if no work of this role takes so long: let the server end such transactions",
+            sql=set_for_role(role, TRANSACTION, limit.span),
+            cost="reports, migrations and batches that take longer are ended too, and rolled back",
         )
         yield Finding(
             "long transaction",
@@ -234,7 +235,7 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
             Confidence.POSSIBLE,
             title,
             seen,
-            fixes,
+            (fix,),
             role=role,
             weight=len(running),
         )
@@ -304,12 +305,10 @@ def unused_slots(evidence: Evidence) -> Iterator[Finding]:
             "; ".join(_retained(each)),
             "that grows until the slot is used or dropped, or the disk is full",
         )
-        fixes = (
-            Fix(
-                "start its standby or subscriber again; if that no longer exists",
-                sql=f"SELECT pg_drop_replication_slot({name});" if name else "",
-                cost="a standby or subscriber that comes back later must be rebuilt",
-            ),
+        fix = Fix(
+            "start its standby or subscriber again; if that no longer exists",
+            sql=f"SELECT pg_drop_replication_slot({name});" if name else "",
+            cost="a standby or subscriber that comes back later must be rebuilt",
         )
         yield Finding(
             "replication slot",
@@ -317,7 +316,7 @@ def unused_slots(evidence: Evidence) -> Iterator[Finding]:
             Confidence.COUNTED,
             title,
             seen,
-            fixes,
+            (fix,),
             weight=each.retained or 0,
         )
 
