@@ -147,7 +147,7 @@ def test_no_cancelled_statement_of_a_hurry_costs_the_connection(service: Service
             while hits < _ENOUGH_HITS:
                 async with link.hurrying(1):
                     try:
-                        await link.rows("SELECT 1")
+                        await link.rows("SELECT pg_sleep(60)")  # always cancelled
                     except errors.QueryCanceled:
                         hits += 1
 
