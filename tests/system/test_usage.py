@@ -21,7 +21,7 @@ from tests.postgres.waiting import until
 
 from .command import Done, Reaper
 from .policies import FILE, leaked, policy_file
-from .service import started
+from .service import ANYWHERE, Service, started
 from .test_audit_log import heard
 
 SLOTS: Final = 12
@@ -267,7 +267,7 @@ def test_a_service_of_other_servers_is_not_used_for_this_one(
 def test_a_standby_shows_the_usage_too(reaper: Reaper, app: Role, clients: Clients) -> None:
     reaper.write(FILE, policy_file(leaked(app, idle_for="1h", mode="dry-run")))
     started(reaper).life.logged("cycle.quiet")
-    second = started(reaper, "--audit-log", "second.jsonl")
+    second = Service(reaper.start("run", *ANYWHERE, "--audit-log", "second.jsonl", "--log-level", "debug"))
     second.life.logged("leader.standby")
     clients.open(role=app, application="web-7")
 
