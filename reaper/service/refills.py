@@ -103,6 +103,9 @@ class RefillDetector:
             case.came_and_went = [each for each in case.came_and_went if each > case.counted][-_MOST_ENDS:]
             left_alone = back_off(case.evidence, case.churn)
             if left_alone and case.evidence.pauses > was.pauses:
+                # Terminations that are not judged yet are of the same time: judged later, they would start
+                # a second, longer pause.
+                case.ends, case.came_and_went = [], []
                 new.append(
                     Refilling(
                         policy=case.policy,
@@ -126,6 +129,8 @@ class RefillDetector:
             if group in quiet and came is None:
                 continue
             case = self._case(group, one.policy, one.churn)
+            if case.evidence.until is not None and case.evidence.until > one.ends[-1]:
+                continue  # terminated in the cycle in which the pause began
             if came and group in quiet:
                 # Those that have just been ended may have been among them.
                 before = [*came[group], *one.began]
