@@ -94,8 +94,7 @@ def test_a_history_that_cannot_be_written_is_reported_and_stops_no_cycle(
         resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
 
     # Without bytecode: the limit would cut the files that Python caches, for all later runs too.
-    no_cache = {"PYTHONDONTWRITEBYTECODE": "1"}
-    life = reaper.start("run", "--listen", "off", *HISTORY, before=without_room, **no_cache)
+    life = reaper.start("run", "--listen", "off", *HISTORY, before=without_room, PYTHONDONTWRITEBYTECODE="1")
 
     failed = life.logged("history.failed", times=2)
     life.recorded("session.outcome", application="leak", outcome="terminated")
