@@ -1,4 +1,4 @@
-"""The commands people type."""
+"""The command line: one file per command. Commands parse, call and print; decisions are made below."""
 
 import errno
 import os
@@ -11,53 +11,53 @@ from typing import Final
 
 import click
 
-from reaper.cli.app import ending_unread, let_go, reaper
+from reaper.cli.app import exit_on_broken_pipe, reaper
 from reaper.cli.errors import Defect, Exit, Misconfigured
 
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main() -> None:
     """Run the command line."""
     if not (sys.stdout and sys.stderr):
-        # Whatever is opened next gets the free number, and is written to as if it were the output.
-        print("stdout or stderr is closed: redirect it, to /dev/null if need be", file=sys.stderr)  # noqa: T201
+        # The next file that is opened would get the free descriptor and receive the output.
+        print("stdout or stderr is closed\nhint: redirect it to /dev/null", file=sys.stderr)  # noqa: T201
         sys.exit(Exit.USAGE)
     with suppress(OSError, ValueError):
-        # A dump of our memory would hold passwords. systemd-coredump, handed one all the same, heeds it.
+        # A core dump would hold passwords. systemd-coredump honors this limit too.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for stream in (sys.stdout, sys.stderr):
-        # Where a terminal or a log is not of UTF-8, a name must not end the command that shows it.
+        # On a terminal or log that is not UTF-8, a name must not end the command that shows it.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with ending_unread():
-            sys.exit(_ended())
+        with exit_on_broken_pipe():
+            sys.exit(_exit_code())
     finally:
-        let_go()
+        _discard_unwritten_output()
 
 
-def _ended() -> int:
-    """Run a command to its end; its exit code, whether or not somebody reads why."""
+def _exit_code() -> int:
+    """Run a command and return its exit code, even if the error message cannot be printed."""
     try:
         return int(reaper.main(prog_name="reaper", standalone_mode=False) or Exit.FINE)
     except click.ClickException as error:
-        return _told(error)
+        return _show(error)
     except click.Abort:
         with suppress(OSError):
             click.echo("Aborted!", err=True)
-        return Exit.NO
+        return Exit.PROBLEM
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            return _told(_defect(error))
-        return _told(Misconfigured(f"the output cannot be written: {os.strerror(error.errno)}"))
-    except Exception as error:  # noqa: BLE001 (left alone it would end with 1, which is a no)
-        return _told(_defect(error))
+        if error.errno not in _NO_SPACE:
+            return _show(_defect(error))
+        return _show(Misconfigured(f"the output cannot be written: {os.strerror(error.errno)}"))
+    except Exception as error:  # noqa: BLE001 (Python would end with 1, which means "a problem was found")
+        return _show(_defect(error))
 
 
-def _told(error: click.ClickException) -> int:
+def _show(error: click.ClickException) -> int:
     with suppress(OSError):
         error.show()
     return error.exit_code
@@ -66,3 +66,12 @@ def _told(error: click.ClickException) -> int:
 def _defect(error: Exception) -> Defect:
     trace = "".join(traceback.format_exception(error)).rstrip()
     return Defect(f"{trace}\nthis is a defect of the reaper: please report the lines above")
+
+
+def _discard_unwritten_output() -> None:
+    """Drop output that cannot be written: at exit the interpreter would try again and print an error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -150,7 +150,7 @@ def advise(
         document = as_document(findings, evidence, missing)
         print_document(document, output=Output.JSON if as_json else output)
     if any(found.urgency.needs_action for found in findings):
-        raise click.exceptions.Exit(Exit.NO)
+        raise click.exceptions.Exit(Exit.PROBLEM)
 
 
 def _collect(request: _Request, collector: EvidenceCollector) -> tuple[Evidence, bool]:

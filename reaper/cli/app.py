@@ -1,5 +1,6 @@
-"""`reaper`: a command is loaded when it is typed, no sooner: help and completion answer at once."""
+"""The command `reaper`. A command's module is imported when it is used: help and completion stay fast."""
 
+import json
 import os
 import signal
 import sys
@@ -9,96 +10,84 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, get_completion_class
 
 from reaper import __version__
 from reaper.cli.errors import Exit
 
 
 @contextmanager
-def ending_unread() -> Iterator[None]:
-    """End as a program does that the broken pipe's signal has ended; that signal could come amid an act."""
+def exit_on_broken_pipe() -> Iterator[None]:
+    """Exit as a program that SIGPIPE has ended; the signal itself could arrive between intent and act."""
     try:
         yield
     except BrokenPipeError:
-        sys.exit(Exit.UNREAD)
+        sys.exit(Exit.BROKEN_PIPE)
 
 
-def let_go() -> None:
-    """Forget what nobody will read, or has no room: the interpreter would try once more, and complain."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def exit_on_early_signals() -> None:
+    """Exit at once, with code 0, on a stop signal that arrives while a service is still being imported.
 
-
-def end_at_once_when_asked() -> None:
-    """End as a service does that was asked to; left alone, a signal would end it with its own number.
-
-    Without a word and without unwinding: an exception could come amid an import, and be lost there.
+    Without unwinding: an exception raised inside an import could be lost there.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(Exit.FINE))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is to be read anew was not yet read
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # no policy file has been read yet
 
 
 class _Command(NamedTuple):
-    """Where a command lives, and what the list of commands says of it."""
-
     module: str
-    says: str
-    serves: bool = False
-    """Whether it goes on until it is asked to end."""
+    summary: str
+    runs_until_stopped: bool = False
 
 
 _COMMANDS: Final = {
-    "usage": _Command("reaper.cli.usage", "Show who holds the connections, also when all are taken."),
-    "run": _Command("reaper.cli.run", "Watch the servers and carry the policies out.", serves=True),
-    "once": _Command("reaper.cli.once", "Run one cycle and end, for cron and CI."),
-    "plan": _Command("reaper.cli.plan", "Show what would be done now, and what spares the others."),
-    "explain": _Command("reaper.cli.explain", "Explain every policy's answer for one session."),
-    "check": _Command("reaper.cli.check", "Check the policy file, and whether a server lets us work."),
-    "snapshot": _Command("reaper.cli.snapshot", "Save one look at a server, to judge it elsewhere."),
-    "advise": _Command("reaper.cli.advise", "Say what is wrong with connections, and what would cure it."),
-    "audit": _Command("reaper.cli.audit", "Read the record: who was terminated, when and why."),
-    "assess": _Command("reaper.cli.assess", "Judge after a dry run whether a policy is safe to enforce."),
-    "history": _Command("reaper.cli.history", "Record the sessions of servers, to try policies on them."),
-    "backtest": _Command(
-        "reaper.cli.backtest", "Report what policies would have done, on a recorded history."
+    "usage": _Command("reaper.cli.usage", "Show which sessions hold the slots, even if none is free."),
+    "run": _Command(
+        "reaper.cli.run", "Run the service: watch servers, apply policies.", runs_until_stopped=True
     ),
-    "schema": _Command("reaper.cli.schema", "Print the JSON Schema of the policy file."),
-    "demo": _Command("reaper.cli.demo", "Watch the reaper at work on a PostgreSQL of its own."),
-    "completion": _Command("reaper.cli.completion", "Print the completion script for SHELL."),
+    "once": _Command("reaper.cli.once", "Run one cycle and end, for cron and CI."),
+    "plan": _Command("reaper.cli.plan", "Show what would be terminated now, and what is skipped and why."),
+    "explain": _Command("reaper.cli.explain", "Explain every policy's decision for one session."),
+    "check": _Command("reaper.cli.check", "Check the policy file, and the rights on a server."),
+    "snapshot": _Command("reaper.cli.snapshot", "Save a snapshot of a server, to try policies elsewhere."),
+    "advise": _Command("reaper.cli.advise", "Report what is wrong with the connections, and how to fix it."),
+    "audit": _Command("reaper.cli.audit", "Read the audit log: what was terminated, when and why."),
+    "assess": _Command("reaper.cli.assess", "Assess dry runs: would the policies be safe to enforce?"),
+    "history": _Command("reaper.cli.history", "Record a history of sessions, to try policies on it later."),
+    "backtest": _Command("reaper.cli.backtest", "Show what policies would have done, on a history."),
+    "schema": _Command("reaper.cli.app", "Print the JSON Schema of the policy file."),
+    "demo": _Command("reaper.cli.demo", "Watch the reaper work on a PostgreSQL of its own."),
+    "completion": _Command("reaper.cli.app", "Print the completion script for SHELL."),
 }
 
 
 class _Commands(click.Group):
-    """Loads a command from its module."""
+    """Imports a command's module when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        """In the order in which people meet them."""
+        """Names in the order of first use."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command of that name, if there is one."""
+        """The command of that name, or None."""
         known = _COMMANDS.get(cmd_name)
         if known is None:
             return None
-        if known.serves:
-            end_at_once_when_asked()
+        if known.runs_until_stopped:
+            exit_on_early_signals()
         command: click.Command = getattr(import_module(known.module), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands, without loading any of them."""
+        """List the commands without importing any of them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.says) for name, command in _COMMANDS.items()])
+            formatter.write_dl([(name, command.summary) for name, command in _COMMANDS.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete the name of a command, or an option."""
         names = (name for name in _COMMANDS if name.startswith(incomplete))
-        commands = [CompletionItem(name, help=_COMMANDS[name].says) for name in names]
+        commands = [CompletionItem(name, help=_COMMANDS[name].summary) for name in names]
         return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def make_context(
@@ -108,22 +97,46 @@ class _Commands(click.Group):
         parent: click.Context | None = None,
         **extra: Any,  # noqa: ANN401 (click's signature)
     ) -> click.Context:
-        """Read the command line; help and version are printed here."""
-        with ending_unread():  # before click does, with 1, which is a no
+        """Parse the command line; help and version are printed here."""
+        with exit_on_broken_pipe():  # click itself would exit with 1, which means "a problem was found"
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command."""
-        with ending_unread():
+        with exit_on_broken_pipe():
             return super().invoke(ctx)
 
 
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 fine, 1 the answer is no, 2 usage or configuration, "
-    "3 the server cannot be reached or refuses.",
+    epilog="Exit codes: 0 fine, 1 a problem was found, 2 usage or configuration, "
+    "3 the server cannot be reached or refuses, 70 a defect.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="reaper")
 def reaper() -> None:
-    """Reap idle PostgreSQL connections by policy: guarded, recorded, and rehearsed first."""
+    """Terminate idle PostgreSQL sessions by policy: guarded, logged, and tried in a dry run first."""
+
+
+@click.command
+def schema() -> None:
+    """Print the JSON Schema of the policy file, for editors and CI."""
+    from reaper.config.model import json_schema  # noqa: PLC0415 (help and completion do without pydantic)
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@click.command
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+@click.pass_context
+def completion(ctx: click.Context, *, shell: str) -> None:
+    """Print the completion script for SHELL.
+
+    \b
+    bash: reaper completion bash > /etc/bash_completion.d/reaper
+    zsh:  reaper completion zsh > "${fpath[1]}/_reaper"
+    fish: reaper completion fish > ~/.config/fish/completions/reaper.fish
+    """  # noqa: D301 (click's mark for lines that stay as they are)
+    known = get_completion_class(shell)
+    if known:
+        click.echo(known(ctx.find_root().command, {}, "reaper", "_REAPER_COMPLETE").source())

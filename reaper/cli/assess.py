@@ -102,7 +102,7 @@ def assess(  # noqa: PLR0913 (click passes every option by name)
     else:
         print_document(found, output=output)
     if not found["policies"] or any(one["advice"] != Advice.SAFE for one in found["policies"]):
-        sys.exit(Exit.NO)
+        sys.exit(Exit.PROBLEM)
 
 
 def _from_audit_log(

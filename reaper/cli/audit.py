@@ -151,7 +151,7 @@ def audit(
         found = list(filter(chosen.matches, open_intents(events)))
         _show(found, "intent", output)
         if found:
-            sys.exit(Exit.NO)
+            sys.exit(Exit.PROBLEM)
         return
     tripped: list[Event] = []
     found = list(filter(chosen.matches, outcomes(_noting_safety_limits(tripped, events))))

@@ -1,4 +1,4 @@
-"""`reaper check`: the policy file, and, where there is a server, whether the reaper could work on it."""
+"""`reaper check`: the policy file and, if a server is known, the rights that the reaper needs there."""
 
 import asyncio
 import os
@@ -40,16 +40,16 @@ _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDAT
     is_flag=True,
     envvar="REAPER_STRICT",
     show_envvar=True,
-    help="Let a warning be a no as well.",
+    help="Exit with 1 for a warning too.",
 )
 def check(
     *, policies: Path, dsn: str | None, server: str | None, output: Output, offline: bool, strict: bool
 ) -> None:
-    """Check the policy file; and with a server, whether the reaper may see and act there.
+    """Check the policy file and, with a server, the rights of the reaper there.
 
-    A server is one that the policy file names, --dsn, or libpq's PG* variables. Every finding comes with the
-    SQL that mends it. Exit code 1: something stands in the way (with --strict, a warning does); 2: a mistake
-    in the policy file; 3: the server cannot be reached.
+    The server is one of the policy file, --dsn, or libpq's PG* variables. Every finding comes with the SQL
+    that fixes it. Exit code 1: the reaper cannot work there (with --strict: or a warning was found); 2: a
+    mistake in the policy file; 3: the server cannot be reached.
     """
     settings = read_settings(policies)
     rows = [_warning(str(warning)) for warning in settings.warnings] or [_fine(settings)]
@@ -69,11 +69,11 @@ def check(
     if lost:
         raise ServerTrouble("; ".join(lost))
     if any(row["level"] == Level.REFUSAL or (strict and row["level"] == Level.WARNING) for row in rows):
-        raise click.exceptions.Exit(Exit.NO)
+        raise click.exceptions.Exit(Exit.PROBLEM)
 
 
 async def _preflight(server: Server, settings: Settings) -> Sequence[Finding]:
-    # Here, because checking a file alone should not cost the loading of what works at a server.
+    # Imported here: checking a file alone does without the database driver.
     from reaper.service.connection import RunOptions, opened  # noqa: PLC0415
 
     async with opened(server, settings.rules_for(server), RunOptions()) as at:
@@ -88,8 +88,8 @@ def _fine(settings: Settings) -> Row:
     )
 
 
-def _warning(said: str) -> Row:
-    return _row("", Finding(check="policies", level=Level.WARNING, finding=said))
+def _warning(text: str) -> Row:
+    return _row("", Finding(check="policies", level=Level.WARNING, finding=text))
 
 
 def _lost(error: ServerError) -> Finding:
@@ -115,7 +115,7 @@ _STYLES: Final = {
 
 
 _INDENT: Final = 27
-"""Where a finding begins, behind its level and its check."""
+"""Column at which findings begin, after level and check."""
 _NARROW: Final = 20
 
 
@@ -134,8 +134,8 @@ def _print(rows: Sequence[Row]) -> None:
             out.print(Text.assemble((f"{'mend: ':>{_INDENT}}", "dim"), mend))
 
 
-def _hanging(said: str, out: Console) -> str:
-    """On a terminal in lines below each other; what goes through a pipe stays whole."""
+def _hanging(text: str, out: Console) -> str:
+    """Wrap the text on a terminal; leave it on one line in a pipe."""
     if not out.is_terminal:
-        return said
-    return f"\n{' ' * _INDENT}".join(wrap(said, max(out.width - _INDENT, _NARROW)))
+        return text
+    return f"\n{' ' * _INDENT}".join(wrap(text, max(out.width - _INDENT, _NARROW)))

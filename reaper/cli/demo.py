@@ -10,7 +10,7 @@ import click
 
 from reaper.audit.sinks import AuditLogFailed
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
-from reaper.cli.output import open_console
+from reaper.cli.output import console
 from reaper.demo.play import Interrupted, play
 from reaper.demo.server import DEFAULT_MAJOR, EmbeddedServerError, find_binaries
 from reaper.demo.story import USUAL_SECONDS, StoryStuck
@@ -67,16 +67,16 @@ def demo(*, seconds: int, keep: bool, major: int) -> None:
     except (EmbeddedServerError, ServerError, AuditLogFailed, StoryStuck) as failed:
         raise ServerTrouble(str(failed)) from None
     if not all_passed:
-        raise click.exceptions.Exit(Exit.NO)
+        raise click.exceptions.Exit(Exit.PROBLEM)
 
 
 async def _play(binaries: Path, *, duration: float, keep: bool) -> bool:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the output's encoding does not have must not end the demo.
         sys.stdout.reconfigure(errors="replace")
-    console = open_console()
-    live = _on_terminal() and console.is_terminal
-    return await play(binaries, console, live=live, duration=duration, keep=keep)
+    screen = console()
+    live = _on_terminal() and screen.is_terminal
+    return await play(binaries, screen, live=live, duration=duration, keep=keep)
 
 
 def _on_terminal() -> bool:

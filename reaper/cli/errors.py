@@ -1,4 +1,4 @@
-"""The exit codes, and the sentences that end a command with one."""
+"""Exit codes, and the errors that end a command with one."""
 
 import signal
 import sys
@@ -11,44 +11,44 @@ from reaper.policy.text import plain
 
 
 class Exit(IntEnum):
-    """What the shell is told."""
+    """Exit codes of every command."""
 
     FINE = 0
-    NO = 1
+    PROBLEM = 1
     USAGE = 2
     SERVER = 3
     DEFECT = 70
-    UNREAD = 128 + signal.SIGPIPE
+    BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
-class _Sentence(click.ClickException):
-    """An error for a person; printed as it stands, so that editors can follow its file:line:column."""
+class CommandError(click.ClickException):
+    """An error for a person, printed unchanged so that editors can follow its file:line:column."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the sentence, line by line: what it repeats may come from a file, a server or a client."""
+        """Print the message, control characters escaped: parts of it come from servers and clients."""
         lines = map(plain, self.format_message().split("\n"))
         click.echo("\n".join(lines), file=file or sys.stderr)
 
 
-class No(_Sentence):
-    """The answer is no."""
+class ProblemFound(CommandError):
+    """The command worked and found a problem."""
 
-    exit_code = Exit.NO
+    exit_code = Exit.PROBLEM
 
 
-class Misconfigured(_Sentence):
-    """Usage or configuration."""
+class Misconfigured(CommandError):
+    """An option, the policy file or a file of the service is wrong."""
 
     exit_code = Exit.USAGE
 
 
-class ServerTrouble(_Sentence):
-    """The server cannot be reached, or refuses."""
+class ServerTrouble(CommandError):
+    """The server cannot be reached or refuses."""
 
     exit_code = Exit.SERVER
 
 
-class Defect(_Sentence):
-    """The reaper itself is broken."""
+class Defect(CommandError):
+    """A defect of the reaper itself."""
 
     exit_code = Exit.DEFECT

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from reaper.cli.errors import No
+from reaper.cli.errors import ProblemFound
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, Row, console, print_document
 from reaper.cli.snapshot import memory_of, snapshot_and_rules, url_option
@@ -53,7 +53,7 @@ def explain(
     if session is None:
         hidden = f"; {seen.unreadable} sessions cannot be read, see `reaper check`" if seen.unreadable else ""
         message = f"{seen.server}: no client session has pid {pid}{hidden}"
-        raise No(message)
+        raise ProblemFound(message)
     answer = ask(session, snapshot=seen, rules=rules, memory=memory_of(seen, url))
     if output is Output.TABLE:
         _print(answer, seen)

@@ -11,7 +11,7 @@ from reaper.audit.sinks import AuditLogFailed
 from reaper.cli.audit_log import opened_ledger
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import acting_options
-from reaper.cli.run import manner_of, say_what_will_be_done
+from reaper.cli.run import log_start, run_options
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
 from reaper.postgres.errors import ServerError
@@ -26,7 +26,7 @@ from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 
 @click.command
 @acting_options
-def once(  # noqa: PLR0913 (click hands every option over by name)
+def once(  # noqa: PLR0913 (click passes every option by name)
     *,
     policies: Path,
     dsn: str | None,
@@ -40,32 +40,33 @@ def once(  # noqa: PLR0913 (click hands every option over by name)
 ) -> None:
     """Run one cycle and end.
 
-    It looks twice, `precision` apart, for nobody is terminated on first sight. Exit code 1: something
-    that was due was not done: a brake, a refusal of the server, an uncertain end, or another reaper leads.
+    The cycle takes two snapshots, `min_interval` apart, because no session is terminated on first sight. Exit
+    code 1: something that was due was not done (the safety limit, a refusal of the server, an unknown
+    outcome), or another reaper leads.
     """
     settings = read_settings(policies)
     servers = pick_servers(settings, dsn, server)
-    options = manner_of(
+    options = run_options(
         dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals
     )
     log = make_log(LogFormat(log_format), LogLevel(log_level))
     with strays_told(log), opened_ledger(audit_log, log) as ledger:
-        say_what_will_be_done(log, settings, options, [each.name for each in servers])
-        cycles = asyncio.run(_everywhere(servers, settings, options, ledger, log))
-    unrecorded = [result for result in cycles if isinstance(result, AuditLogFailed)]
-    if unrecorded:
-        raise Misconfigured(str(unrecorded[0]))
-    lost = [result for result in cycles if isinstance(result, ServerError)]
+        log_start(log, settings, options, [each.name for each in servers])
+        results = asyncio.run(_run_everywhere(servers, settings, options, ledger, log))
+    for result in results:
+        if isinstance(result, AuditLogFailed):
+            raise Misconfigured(str(result))
+    lost = [result for result in results if isinstance(result, ServerError)]
     if lost:
         raise ServerTrouble("; ".join(map(str, lost)))
-    if any(not isinstance(result, Cycle) or result.left_undone for result in cycles):
-        raise click.exceptions.Exit(Exit.NO)
+    if any(not isinstance(result, Cycle) or result.left_undone for result in results):
+        raise click.exceptions.Exit(Exit.PROBLEM)
 
 
-async def _everywhere(
+async def _run_everywhere(
     servers: Sequence[Server], settings: Settings, options: RunOptions, ledger: Ledger, log: Log
 ) -> Sequence[Cycle | Holder | ServerError | AuditLogFailed | None]:
-    """One server's trouble is no other's."""
+    """Run the cycle at all servers at once; an error of one server does not affect the others."""
     stop = handle_signals(log).stop
 
     async def at(server: Server) -> Cycle | Holder | ServerError | AuditLogFailed | None:
@@ -74,6 +75,6 @@ async def _everywhere(
         except ServerError as error:
             return ServerError(f"{server.name}: {error}")
         except AuditLogFailed as failed:
-            return failed  # the others are in the middle of theirs
+            return failed  # raised once the other servers have finished their cycles
 
     return await asyncio.gather(*map(at, servers))

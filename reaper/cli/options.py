@@ -18,7 +18,7 @@ from reaper.policy.time import SECOND, Span, exact_words, parse_span, parse_time
 
 
 def moment_option(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    """An ISO time, or a duration back from now."""
+    """Parse an ISO time, or a duration back from now."""
     if text is None:
         return None
     if time := parse_time(text):
@@ -33,11 +33,11 @@ def moment_option(_: click.Context, __: click.Parameter, text: str | None) -> da
 def record_files(
     context: click.Context, parameter: click.Parameter, files: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """The files to read; in the environment, where `reaper run` finds its sinks too, - is its stdout."""
-    told = context.get_parameter_source(parameter.name or "") is ParameterSource.ENVIRONMENT
-    found = tuple(file for file in files if not (told and file == "-"))
+    """The audit files to read. In the environment, `-` means the stdout of `reaper run` and is left out."""
+    from_environment = context.get_parameter_source(parameter.name or "") is ParameterSource.ENVIRONMENT
+    found = tuple(file for file in files if not (from_environment and file == "-"))
     if not found:
-        message = "Which record? Name its file, or set REAPER_AUDIT_LOG."
+        message = "No audit log was named. Name its file, or set REAPER_AUDIT_LOG."
         raise click.UsageError(message)
     return found
 
@@ -67,7 +67,7 @@ def dsn_option(command: Command) -> Command:
         envvar="REAPER_DSN",
         show_envvar=True,
         help="The server, when the policy file names none; without it libpq's PG* variables. "
-        "A password belongs into a passfile, a service file or the environment.",
+        "Keep a password in a passfile, a service file or the environment.",
     )(command)
 
 
@@ -97,7 +97,7 @@ def output_option(command: Command) -> Command:
 
 
 def acting_options(command: Command) -> Command:
-    """What `run` and `once` have in common."""
+    """Options that `run` and `once` share."""
     for option in reversed(_ACTING):
         command = option(command)
     return command
@@ -127,7 +127,7 @@ _LOG: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         envvar="REAPER_LOG_LEVEL",
         show_envvar=True,
-        help="What is worth a line in the log; the record is always whole.",
+        help="Lowest level that is logged. The audit log is always complete.",
     ),
 )
 
@@ -140,7 +140,7 @@ _ACTING: tuple[Callable[[Any], Any], ...] = (
         is_flag=True,
         envvar="REAPER_DRY_RUN",
         show_envvar=True,
-        help="Rehearse every policy, whatever its mode says: same decisions, nobody is touched.",
+        help="Run every policy as a dry run, whatever its mode is: same decisions, no session is touched.",
     ),
     click.option(
         "--audit-log",
@@ -150,22 +150,22 @@ _ACTING: tuple[Callable[[Any], Any], ...] = (
         show_default="stdout",
         envvar="REAPER_AUDIT_LOG",
         show_envvar=True,
-        help="Where the record goes; `-` is stdout. May be given several times (in the environment with "
-        "spaces between).",
+        help="Where the audit log is written; `-` is stdout. May be given several times (in the environment, "
+        "separated by spaces).",
     ),
     click.option(
         "--with-query-text",
         is_flag=True,
         envvar="REAPER_WITH_QUERY_TEXT",
         show_envvar=True,
-        help="Record the last query of condemned sessions, its literals replaced by `?`.",
+        help="Log the last query of matched sessions, its literals replaced by `?`.",
     ),
     click.option(
         "--with-query-literals",
         is_flag=True,
         envvar="REAPER_WITH_QUERY_LITERALS",
         show_envvar=True,
-        help="Record the last query as it was: passwords and personal data may be among its literals.",
+        help="Log the last query unchanged: its literals may contain passwords and personal data.",
     ),
     *_LOG,
 )

@@ -1,4 +1,4 @@
-"""How far it is, for whoever watches on a terminal; stdout is for the answer."""
+"""Tables for people, JSON and YAML for programs, and progress bars on a terminal."""
 
 import json
 import math
@@ -11,6 +11,8 @@ from typing import Final
 import click
 import yaml
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -18,9 +20,12 @@ from reaper.policy.text import plain
 
 Row = Mapping[str, object]
 
+_PIPE_WIDTH: Final = 240
+_NEVER_FOLDED: Final = frozenset({"time", "verdict", "outcome", "pid"})
+
 
 class Output(StrEnum):
-    """The forms in which a command shows what it found."""
+    """Formats in which a command can print its result."""
 
     TABLE = "table"
     JSON = "json"
@@ -28,7 +33,7 @@ class Output(StrEnum):
 
 
 class _OneLineDumper(yaml.SafeDumper):
-    """Writes every text on one line: a name that holds a newline must not look like two."""
+    """Writes every text on one line: a name that contains a newline must not look like two names."""
 
 
 def _on_one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -36,6 +41,12 @@ def _on_one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _OneLineDumper.add_representer(str, _on_one_line)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise the error: rich itself would exit with 1, which means "a problem was found"."""
+        raise BrokenPipeError
 
 
 def show(rows: Sequence[Row], *, output: Output, title: str | None = None, empty: str = "Nothing.") -> None:
@@ -47,7 +58,7 @@ def show(rows: Sequence[Row], *, output: Output, title: str | None = None, empty
 
 
 def print_document(document: object, *, output: Output) -> None:
-    """Print JSON or YAML, for programs."""
+    """Print JSON or YAML."""
     text = json.dumps(document, indent=2, default=str)
     if output is Output.YAML:
         text = yaml.dump(json.loads(text), Dumper=_OneLineDumper, sort_keys=False, width=math.inf).rstrip()
@@ -55,42 +66,24 @@ def print_document(document: object, *, output: Output) -> None:
 
 
 def print_table(rows: Sequence[Row], *, title: str | None = None, empty: str = "Nothing.") -> None:
-    """Print a table, for people; an empty one is a sentence."""
+    """Print a table, or the sentence `empty` if there are no rows."""
     if rows:
-        console().print(drawn(rows, title))
+        console().print(table_of(rows, title))
     else:
         click.echo(empty)
 
 
-def console() -> "Console":
-    """Where people read; a pipe has no width, and what goes through it is not folded."""
-    return open_console()
+def console() -> Console:
+    """A console on stdout. A pipe has no width, and output through a pipe is not folded."""
+    terminal = sys.stdout.isatty()
+    return _Console(width=None if terminal else _PIPE_WIDTH, soft_wrap=not terminal)
 
 
-_WIDTH_OF_A_PIPE: Final = 240
-_WHOLE: Final = frozenset({"time", "verdict", "outcome", "pid"})
-"""Columns too short to be folded."""
-
-
-class _Console(Console):
-    """Lets a broken pipe be seen by whoever ends the command."""
-
-    def on_broken_pipe(self) -> None:
-        """Rich itself would end with 1, which is a no."""
-        raise BrokenPipeError
-
-
-def open_console() -> Console:
-    """Where people read; a pipe has no width, and what goes through it is not folded."""
-    seen = sys.stdout.isatty()
-    return _Console(width=None if seen else _WIDTH_OF_A_PIPE, soft_wrap=not seen)
-
-
-def drawn(rows: Sequence[Mapping[str, object]], title: str | None) -> Table:
+def table_of(rows: Sequence[Row], title: str | None) -> Table:
     """A table of rows that have the same keys."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for key in rows[0]:
-        table.add_column(key.replace("_", " "), overflow="fold", no_wrap=key in _WHOLE)
+        table.add_column(key.replace("_", " "), overflow="fold", no_wrap=key in _NEVER_FOLDED)
     for row in rows:
         table.add_row(*(Text(plain(value)) for value in row.values()))
     return table
@@ -98,14 +91,10 @@ def drawn(rows: Sequence[Mapping[str, object]], title: str | None) -> Table:
 
 @contextmanager
 def progress(what: str, size: float) -> Iterator[Callable[[float], None]]:
-    """A bar that is told of each step, and is gone when it is over; nothing for nobody."""
+    """A progress bar on stderr that is removed at the end; nothing if stderr is no terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console  # noqa: PLC0415 (only where somebody watches)
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.progress import Progress  # noqa: PLC0415
-
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(escape(what), total=size or 1)
         yield lambda step: bar.advance(task, step)

@@ -113,7 +113,7 @@ def reconcile(
         }
         print_document(document, output=output)
     if not found.agrees:
-        sys.exit(Exit.NO)
+        sys.exit(Exit.PROBLEM)
 
 
 def _events(files: Sequence[str]) -> Iterator[Event]:

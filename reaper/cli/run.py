@@ -38,17 +38,17 @@ from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.systemd import Systemd
 
 _LISTEN: Final = "127.0.0.1:9432"
-_MOST_FILES: Final = 65_536
+_MAX_FILES: Final = 65_536
 
 
-def manner_of(*, dry_run: bool, with_query_text: bool, with_query_literals: bool) -> RunOptions:
-    """How to go about it, from the options."""
-    shown = QueryText.SHAPE if with_query_text else QueryText.NONE
-    return RunOptions(dry_run=dry_run, query_text=QueryText.FULL if with_query_literals else shown)
+def run_options(*, dry_run: bool, with_query_text: bool, with_query_literals: bool) -> RunOptions:
+    """RunOptions from the command line."""
+    query_text = QueryText.SHAPE if with_query_text else QueryText.NONE
+    return RunOptions(dry_run=dry_run, query_text=QueryText.FULL if with_query_literals else query_text)
 
 
-def say_what_will_be_done(log: Log, settings: Settings, options: RunOptions, servers: Sequence[str]) -> None:
-    """At the start, in numbers, what may happen from now on."""
+def log_start(log: Log, settings: Settings, options: RunOptions, servers: Sequence[str]) -> None:
+    """Log the policy file's warnings, and in numbers what this run may do."""
     for warning in settings.warnings:
         at = f"{warning.file}:{warning.line}:{warning.column}"
         log.warning(
@@ -84,27 +84,27 @@ def say_what_will_be_done(log: Log, settings: Settings, options: RunOptions, ser
     multiple=True,
     envvar="REAPER_LISTEN_NAME",
     show_envvar=True,
-    help="Another name by which a port on loopback may be asked for, as by a proxy that passes Host on; it "
-    "answers to addresses and localhost anyway. May be given several times.",
+    help="Another host name for requests to a port on loopback, such as that of a proxy that passes Host on. "
+    "Addresses and localhost are always accepted. May be given several times.",
 )
 @click.option(
     "--shard",
     metavar="INDEX/COUNT",
     envvar="REAPER_SHARD",
     show_envvar=True,
-    help="Look after this share of the servers only; a pod's name with its ordinal will do as INDEX.",
+    help="Watch only this share of the servers. INDEX may be a pod's name with its ordinal.",
 )
 @click.option(
     "--audit-table",
     metavar="DSN",
     envvar="REAPER_AUDIT_TABLE",
     show_envvar=True,
-    help="A database on another server, whose table reaper.record takes a copy of the record (of its first "
-    "file) and may lag. A password belongs into a passfile, a service file or the environment.",
+    help="A database on another server: its table reaper.record gets a copy of the audit log (of its first "
+    "file) and may lag behind. Keep a password in a passfile, a service file or the environment.",
 )
 @history_options("history-")
 @click.pass_context
-def run(  # noqa: PLR0913 (click hands every option over by name)
+def run(  # noqa: PLR0913 (click passes every option by name)
     ctx: click.Context,
     *,
     policies: Path,
@@ -122,17 +122,17 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     shard: str | None,
     history: HistoryOptions | None,
 ) -> None:
-    """Watch the servers and carry the policies out, until SIGTERM or Ctrl-C.
+    """Watch the servers and apply the policies, until SIGTERM or Ctrl-C.
 
-    The first cycle runs at once. A termination at hand is finished before the end. When the policy file's
-    content changes, and on SIGHUP, it is read anew; a bad one never replaces a good one. SIGHUP reopens the
-    record as well.
+    The first cycle runs at once. A termination in progress is finished before the end. The policy file is
+    read again when its content changes and on SIGHUP; a bad file never replaces a good one. SIGHUP also
+    reopens the audit log.
     """
-    _take_more_files()
+    _raise_file_limit()
     systemd = Systemd.from_environment()
     settings = read_settings(policies)
     pick_servers(settings, dsn, server)
-    options = manner_of(
+    options = run_options(
         dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals
     )
     log = make_log(LogFormat(log_format), LogLevel(log_level))
@@ -141,8 +141,8 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
     asked = ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
     choose = partial(choose_servers, dsn=dsn, name=server, shard=_shard(shard))
     signal_handlers = SignalHandlers()
-    with strays_told(log), _told_at_the_end(log) as totals, opened_ledger(audit_log, log) as ledger:
-        say_what_will_be_done(log, settings, options, [each.name for each in choose(settings)])
+    with strays_told(log), _log_totals_at_end(log) as totals, opened_ledger(audit_log, log) as ledger:
+        log_start(log, settings, options, [each.name for each in choose(settings)])
         parts = DaemonParts(
             reloader=PolicyReloader(
                 policies,
@@ -170,8 +170,8 @@ def run(  # noqa: PLR0913 (click hands every option over by name)
 
 
 @contextmanager
-def _told_at_the_end(log: Log) -> Iterator[dict[str, RunTotals]]:
-    """What was done at each server: the last that is said, also when the record cannot be closed."""
+def _log_totals_at_end(log: Log) -> Iterator[dict[str, RunTotals]]:
+    """Log each server's totals as the last lines, even if the audit log cannot be closed."""
     totals = dict[str, RunTotals]()
     try:
         yield totals
@@ -187,12 +187,12 @@ def _run(daemon: Daemon, log: Log) -> Mapping[str, RunTotals]:
     except ExceptionGroup as broken:
         for error in broken.exceptions:
             log.exception(events.BROKEN, why=f"{type(error).__name__}: {sentence(error)}", exc_info=error)
-        message = "a part of the service has ended that never should: this is a defect of the reaper"
+        message = "a part of the service has ended unexpectedly: this is a defect of the reaper"
         raise Defect(message) from None
 
 
 def _objection(settings: Settings, dsn: str | None, server: str | None) -> str | None:
-    """Why these settings would not have been started with, after a look at the command line; or nothing."""
+    """Return why these settings contradict the command line, or None."""
     try:
         pick_servers(settings, dsn, server)
     except Misconfigured as wrong:
@@ -213,7 +213,7 @@ def _shipment(dsn: str | None, targets: Sequence[str]) -> Shipment | None:
         return None
     files = [target for target in targets if target != STDOUT]
     if not files:
-        message = "--audit-table copies the record from its file: name one with --audit-log FILE"
+        message = "--audit-table copies a file of the audit log\nhint: name one with --audit-log FILE"
         raise Misconfigured(message)
     refuse_password("audit_table", dsn)
     try:
@@ -224,10 +224,10 @@ def _shipment(dsn: str | None, targets: Sequence[str]) -> Shipment | None:
     return Shipment(record=Path(files[0]), dsn=dsn)
 
 
-def _take_more_files() -> None:
-    """As many as the host grants: each server is one, and the usual limit is for programs that select."""
+def _raise_file_limit() -> None:
+    """Raise the limit of open files: each server needs one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    granted = _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
+    granted = _MAX_FILES if most == resource.RLIM_INFINITY else min(most, _MAX_FILES)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (granted, most))
 
@@ -239,10 +239,10 @@ def _listening(where: str, log: Log, *, asked: bool) -> socket | None:
     try:
         listening = listen_on(host.strip("[]") or "127.0.0.1", int(port))
     except (OSError, ValueError, OverflowError) as error:
-        message = f"--listen {where}: {error}; write HOST:PORT with a free port, or off"
+        message = f"--listen {where}: {error}\nhint: write HOST:PORT with a free port, or off"
         if asked:
             raise Misconfigured(message) from None
-        # Two reapers on one host, one of them a rehearsal, must not need to know of each other.
+        # A second reaper on this host, such as a dry run, must start without an option for its port.
         log.warning(events.SERVES_NOT, why=message)
         return None
     host, port = listening.getsockname()[:2]

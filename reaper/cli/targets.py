@@ -1,7 +1,4 @@
-"""From options to settings and servers, or a sentence.
-
-What needs libpq is loaded where it is needed: checking a file that names no server should not cost that.
-"""
+"""From options to settings and servers. libpq is imported only where a server is named."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +10,7 @@ from reaper.config import BadPolicyFile, Server, Settings, load
 
 
 def read_settings(policies: Path) -> Settings:
-    """The policy file, whole; or every mistake in it, and exit code 2."""
+    """The policy file's settings; Misconfigured with every mistake if it has any."""
     try:
         return load(policies)
     except BadPolicyFile as bad:
@@ -21,43 +18,41 @@ def read_settings(policies: Path) -> Settings:
 
 
 def pick_servers(settings: Settings | None, dsn: str | None, name: str | None) -> Sequence[Server]:
-    """The servers that are meant: those of the policy file, or the one of --dsn or libpq's variables."""
+    """The chosen servers: those of the policy file, or the one of --dsn or libpq's variables."""
     if settings is None or not settings.names_servers:
         if name:
-            message = f"--server {name}: the policy file names no servers; leave --server out"
+            message = f"--server {name}: the policy file names no servers\nhint: leave --server out"
             raise Misconfigured(message)
         return (_from_dsn(dsn or ""),)
     if dsn:
-        message = "the policy file names its servers: use --server NAME in place of --dsn or REAPER_DSN"
+        message = "the policy file names its servers\nhint: use --server NAME instead of --dsn or REAPER_DSN"
         raise Misconfigured(message)
     chosen = [server for server in settings.servers if name in {None, server.name}]
     if name and not chosen:
-        message = (
-            f"--server {name}: the policy file knows no such server; it names {_names(settings.servers)}"
-        )
+        message = f"--server {name}: no such server in the policy file; it names {_names(settings.servers)}"
         raise Misconfigured(message)
     return chosen
 
 
 def pick_server(settings: Settings | None, dsn: str | None, name: str | None) -> Server:
-    """The one server that is meant."""
+    """The one chosen server; Misconfigured if there are several."""
     servers = pick_servers(settings, dsn, name)
     if len(servers) != 1:
-        message = f"the policy file names {_names(servers)}: say with --server which one is meant"
+        message = f"the policy file names {_names(servers)}\nhint: choose one with --server NAME"
         raise Misconfigured(message)
     return servers[0]
 
 
 def refuse_password(parameter: str, dsn: str) -> None:
-    """Raise Misconfigured when a connection string from the command line carries a secret."""
+    """Raise Misconfigured if a connection string from the command line carries a secret."""
     from reaper.postgres.connection import has_password  # noqa: PLC0415
 
     option = f"--{parameter.replace('_', '-')}"
     source = click.get_current_context().get_parameter_source(parameter)
     if source is click.core.ParameterSource.COMMANDLINE and has_password(dsn):
         message = (
-            f"{option} carries a password, and every user of this host can read command lines: "
-            f"put it into a passfile, a service file, PGPASSWORD or REAPER_{parameter.upper()}"
+            f"{option} carries a password, and every user of this host can read command lines\n"
+            f"hint: put it into a passfile, a service file, PGPASSWORD or REAPER_{parameter.upper()}"
         )
         raise Misconfigured(message)
 

@@ -72,7 +72,7 @@ def verify(*, files: tuple[str, ...], heads: tuple[str, ...], output: Output) ->
         }
         print_document(document, output=output)
     if serious:
-        sys.exit(Exit.NO)
+        sys.exit(Exit.PROBLEM)
 
 
 def _problems(files: Sequence[str], anchors: set[str], verified: list[_Verified]) -> Iterator[Problem]:

@@ -65,7 +65,7 @@ def test_the_list_of_commands_shows_each_purpose_whole(offline: Reaper) -> None:
     listed = done.out[done.out.index("Commands:") :].split("\n\n")[0].splitlines()[1:]
     assert [line.split()[0] for line in listed] == COMMANDS
     assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
-    assert "Exit codes: 0 fine, 1 the answer is no, 2 usage or configuration" in done.out
+    assert "Exit codes: 0 fine, 1 a problem was found, 2 usage or configuration" in done.out
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,11 @@ def test_a_server_is_chosen_by_its_name(offline: Reaper) -> None:
 
     assert (unsaid.code, unsaid.err) == (
         2,
-        "the policy file names one, two: say with --server which one is meant\n",
+        "the policy file names one, two\nhint: choose one with --server NAME\n",
     )
     assert (unknown.code, unknown.err) == (
         2,
-        "--server three: the policy file knows no such server; it names one, two\n",
+        "--server three: no such server in the policy file; it names one, two\n",
     )
     assert chosen.code == 3
     assert chosen.err.startswith("two: ")

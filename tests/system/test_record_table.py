@@ -340,7 +340,11 @@ def test_a_role_that_could_change_the_copy_is_told_of(reaper: Reaper, archive: A
 @pytest.mark.parametrize(
     ("dsn", "options", "told"),
     [
-        ("host=db-2", (), "--audit-table copies the record from its file: name one with --audit-log FILE"),
+        (
+            "host=db-2",
+            (),
+            "--audit-table copies a file of the audit log\nhint: name one with --audit-log FILE",
+        ),
         ("host=db-2 password=a-secret", RECORD, "--audit-table carries a password"),
         ("postgresql://u:a-secret@db-2/x", RECORD, "REAPER_AUDIT_TABLE"),
         ("hots=a-secret", RECORD, "the connection string cannot be read"),

@@ -112,7 +112,7 @@ def test_a_part_that_breaks_ends_the_process_with_a_reason_and_frees_the_lead(
     assert told["why"] == "ZeroDivisionError: as a defect would"
     assert "Traceback" in told["exception"]
     assert done.err.splitlines()[-1] == (
-        "a part of the service has ended that never should: this is a defect of the reaper"
+        "a part of the service has ended unexpectedly: this is a defect of the reaper"
     )
     assert not sessions_of(admin, reaper_role)
     assert leak.present()

@@ -146,7 +146,7 @@ def test_a_file_that_contradicts_the_command_line_is_refused_as_it_would_be_at_t
     hang_up(service.life)
     told = service.life.logged("policy.refused")
 
-    assert "use --server NAME in place of --dsn or REAPER_DSN" in told["mistake"]
+    assert "use --server NAME instead of --dsn or REAPER_DSN" in told["mistake"]
     assert told["mistake"] in reaper("run", "--listen", "off").err
     assert service.number("reaper_reload_success") == 0
     until(clients.open(role=app).left)
