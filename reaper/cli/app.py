@@ -53,7 +53,7 @@ _COMMANDS: Final = {
     "snapshot": _Command("reaper.cli.snapshot", "Save a snapshot of a server, to try policies elsewhere."),
     "advise": _Command("reaper.cli.advise", "Report what is wrong with the connections, and how to fix it."),
     "audit": _Command("reaper.cli.audit", "Read the audit log: what was terminated, when and why."),
-    "assess": _Command("reaper.cli.assess", "Assess dry runs: would the policies be safe to enforce?"),
+    "assess": _Command("reaper.cli.assess", "Assess whether policies in dry run would be safe to enforce."),
     "history": _Command("reaper.cli.history", "Record a history of sessions, to try policies on it later."),
     "backtest": _Command("reaper.cli.backtest", "Show what policies would have done, on a history."),
     "schema": _Command("reaper.cli.app", "Print the JSON Schema of the policy file."),

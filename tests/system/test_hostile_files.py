@@ -76,9 +76,12 @@ POLICIES: Final[Mapping[str, tuple[Make, str]]] = {
     ),
 }
 SNAPSHOTS: Final[Mapping[str, tuple[Make, str]]] = {
-    "a device": (link("/dev/zero"), "it has more than 33554432 bytes, and no snapshot is so large"),
-    "a crowd": (text(f"{HEAD}{'1,' * 3_000_000}1]}}"), "sessions: it holds more than 262143 entries"),
-    "a crowd of mistakes": (text(f"{HEAD}{'1,' * 200_000}1]}}"), "sessions[0]: 1 is no object"),
+    "a device": (link("/dev/zero"), "it has more than 33554432 bytes, too many for a snapshot"),
+    "a crowd": (text(f"{HEAD}{'1,' * 3_000_000}1]}}"), "sessions: more than 262143 entries"),
+    "a crowd of mistakes": (
+        text(f"{HEAD}{'1,' * 200_000}1]}}"),
+        "sessions[0]: Input should be an object (it is 1)",
+    ),
     "depth": (text("[" * 1_000_000), "nested too deeply; a snapshot has three levels"),
     "a number without end": (text(f'{HEAD}{{"pid": {"9" * 1_000_000}}}]}}'), "has 1000000 digits"),
     "a torn file": (text(HEAD), ": not JSON: Expecting"),
@@ -86,13 +89,13 @@ SNAPSHOTS: Final[Mapping[str, tuple[Make, str]]] = {
 RECORDS: Final[Mapping[str, tuple[Make, str, int]]] = {
     "a device": (
         link("/dev/zero"),
-        "The record file cannot be read: It is a device, and may have no end.",
+        "The audit log file cannot be read: It is a device, and may have no end.",
         2,
     ),
     "a bomb": (lambda path: path.write_bytes(gzip.compress(bytes(60_000_000), 1)), "file:1: longer than", 0),
-    "depth": (text("[" * 1_000_000), "file:1: no line of this record", 0),
+    "depth": (text("[" * 1_000_000), "file:1: no line of an audit log", 0),
     "thousands of torn lines": (text("\x1b[2J\n" * 20_000), "file: 19990 more lines that are no events", 0),
-    "a folder": (lambda path: path.mkdir(), "The record file cannot be read: Is a directory.", 2),
+    "a folder": (lambda path: path.mkdir(), "The audit log file cannot be read: Is a directory.", 2),
 }
 
 
