@@ -222,9 +222,7 @@ def test_a_closed_output_is_refused_before_a_socket_can_take_its_number(
     )
 
     assert done.returncode == 2
-    assert done.stdout + done.stderr == (
-        b"stdout or stderr is closed: redirect it, to /dev/null if need be\n"
-    )
+    assert done.stdout + done.stderr == (b"stdout or stderr is closed\nhint: redirect it to /dev/null\n")
 
 
 def test_audit_tells_what_a_real_run_did(reaper: Reaper, app: Role, clients: Clients) -> None:

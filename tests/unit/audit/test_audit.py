@@ -209,7 +209,7 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
 def test_without_a_record_it_asks_which_one() -> None:
     result = run()
     assert result.exit_code == 2
-    assert "Which record? Name its file, or set REAPER_AUDIT_LOG." in result.stderr
+    assert "No audit log was named. Name its file, or set REAPER_AUDIT_LOG." in result.stderr
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2025-13-01", "10", "999999999d"])

@@ -153,7 +153,7 @@ def test_of_many_damages_only_the_first_are_told_and_all_are_counted(path: Path)
         (["/"], "The audit log / cannot be read: Is a directory."),
         (["nowhere/nothing"], "The folder of the audit log cannot be read: No such file or directory."),
         (["-", "--head", "abc"], "abc is no digest: copy all 64 digits of it."),
-        ([], "Which record? Name its file, or set REAPER_AUDIT_LOG."),
+        ([], "No audit log was named. Name its file, or set REAPER_AUDIT_LOG."),
     ],
 )
 def test_what_cannot_be_followed_is_a_sentence(arguments: list[str], why: str) -> None:
