@@ -158,7 +158,7 @@ class Ledger:
     def _withdraw(self, intents: Sequence[Intent], sinks: Sequence[RetryingSink]) -> None:
         # Without this, the next run would log `unknown` for sessions that were certainly not touched. The
         # sink that failed may hold some intents, and gets the withdrawal later; those after it hold none.
-        outcome = Outcome(result=Result.WITHDRAWN, detail="the record could not be written")
+        outcome = Outcome(result=Result.WITHDRAWN, detail="the audit log could not be written")
         events = [self._outcome(intent.fields, outcome) for intent in intents]
         for sink in sinks:
             with suppress(AuditLogFailed):

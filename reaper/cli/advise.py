@@ -99,7 +99,7 @@ class _Request:
     type=click.Path(path_type=Path, exists=True),
     envvar="REAPER_HISTORY",
     show_envvar=True,
-    help="Judge what `reaper record-history` or `reaper run --history` wrote, with no server.",
+    help="Read what `reaper history` or `reaper run --history` has recorded, instead of a server.",
 )
 @click.option(
     "--policy",

@@ -47,7 +47,7 @@ def plan(
     everybody: bool,
     snapshot: Path | None,
 ) -> None:
-    """Show what would be done now: every candidate with policy, reason and age, and what spared the others.
+    """Show what would be done now: matched sessions with policy, reason and age, and why others are skipped.
 
     Touches nobody. Everybody is taken for seen before, as in the second cycle of a run.
     """

@@ -84,7 +84,7 @@ def usage(  # noqa: PLR0913 (click passes every option by name)
     watch: bool,
     every: float,
 ) -> None:
-    """Show who holds the connections: slots, states, applications, clients, roles, open transactions.
+    """Show which sessions hold the slots: slots, states, applications, clients, roles, open transactions.
 
     Terminates nothing and takes one slot. If the server refuses new connections, a service running on this
     host (REAPER_LISTEN, or 127.0.0.1:9432) is used instead. The policy file is needed only if it names the

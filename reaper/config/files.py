@@ -39,7 +39,7 @@ class Vanished(Unreadable):
 
 
 def contents(file: str, *, may_wait: bool = False) -> bytes:
-    """The content of a regular file, up to one byte more than the largest that is accepted.
+    """Read a regular file, at most one byte beyond the size limit.
 
     With `may_wait` also that of a pipe whose writer is ready: `-p <(make-policies)`.
     """
@@ -209,7 +209,7 @@ def webhooks(head: HeadEntry | None, file: str) -> Iterator[Webhook | Issue]:
 
 
 def _url(key: str, text: str, folder: Path) -> str:
-    """The URL that a key of the policy file gives, or whose place it gives."""
+    """The URL of a webhook: from the key itself, a file or an environment variable."""
     where, url = "URL", text
     if key == "webhook_file":
         where, url = "content of the file", _content_of_secret(folder / text)

@@ -128,7 +128,7 @@ def _key(default: object, sentence: str) -> Any:  # noqa: ANN401 - as pydantic's
 
 
 def _spelled(default: str, sentence: str) -> Any:  # noqa: ANN401 - as pydantic's Field
-    """A key whose default is read as if the file said it."""
+    """A key with a default that is validated like a value of the file."""
     return Field(default, description=sentence, validate_default=True)
 
 

@@ -209,7 +209,7 @@ def url_flaw(written: str) -> str | None:
 
 
 def looks_secret(written: str) -> bool:
-    """Return True if a URL contains a token, or its host is a service whose URLs are secret."""
+    """Return True if a URL contains a token, or belongs to a service with secret URLs."""
     parts = urlsplit(written)
     pieces = re.split("[/&]", f"{parts.path}&{parts.query}")
     return bool(_SECRET_HOST.search(parts.hostname or "")) or any(

@@ -13,10 +13,10 @@ _IN_TRANSACTION = frozenset({IN_TRANSACTION, ABORTED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cutoffs:
-    """The shortest limits of all policies, each for the moment that it counts from; None when none does.
+    """The shortest limit of all policies for each kind of age; None if no policy uses that age.
 
-    No policy can mean a session that has reached none of them, whatever its state: nobody is in a state for
-    longer than since the last query began, nor idle in a transaction for longer than since that began.
+    No policy can match a session that has reached none of them, whatever its state: a session is in its state
+    no longer than since its last query began, and idle in a transaction no longer than since that began.
     """
 
     quiet: Span | None = None
@@ -62,7 +62,7 @@ class Cutoffs:
         )
 
     def reached(self, session: Session, now: Instant) -> bool:
-        """Whether a look at those who have reached a cutoff shows this session."""
+        """Return True if a snapshot with this prefilter contains the session."""
         began = session.id.backend_start
         quiet_since = began if session.query_start is None else session.query_start
         return (

@@ -60,9 +60,10 @@ class Due:
 
 
 def soonest(snapshot: Snapshot, rules: Rules, *, most: int) -> tuple[Due, ...]:
-    """The first few sessions that will fall under a policy, each once; of those that already do, none.
+    """The next sessions that will become due, each once, without those that are due already.
 
-    Who is protected or allowed is not among them, but holders of advisory locks may be: nobody has asked.
+    Protected and allowlisted sessions are left out. Holders of advisory locks may be included: that is not
+    read for this list.
     """
     return tuple(islice(_in_turn(snapshot, rules), most))
 

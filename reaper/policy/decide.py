@@ -50,7 +50,7 @@ def decide(*, snapshot: Snapshot, rules: Rules, memory: Memory) -> Plan:
 
 
 def _to_be_judged(snapshot: Snapshot, rules: Rules, memory: Memory) -> list[Session]:
-    """Whom a policy could mean by now, and whom a dry run took before; as a rule few of many."""
+    """The sessions that a policy could match by now or that an earlier dry run took: few of many."""
     ripe = rules.ripe(snapshot)
     if not memory.taken:
         return ripe
@@ -151,7 +151,7 @@ class _Lane:
         return spare or unmatched(session)
 
     def _veto(self, policy: Policy, session: Session, allowed: Hit | None) -> Spare | None:
-        """Why a policy that matches does not decide: a protection, its allowlist, or that it rests.
+        """Why a policy that matches skips the session: a protection, its allowlist, or `when` or `during`.
 
         Who holds advisory locks comes last: it is not asked where all else suffices.
         """

@@ -1,4 +1,4 @@
-"""The criteria of a policy: all of them must hold, and what is not known holds for nobody."""
+"""The criteria of a policy: all must hold, and an unknown value never holds."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Age(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """An age that is asked for, of whomever."""
+    """One kind of age, and how it is read from a session."""
 
     key: str
     word: str
@@ -62,7 +62,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """Who is meant, in which state, and for how long."""
+    """The sessions that a policy matches: selector, states and ages."""
 
     states: tuple[str, ...]
     selector: Selector = NO_KEYS
@@ -98,7 +98,7 @@ class Match:
 
     @property
     def in_state_for(self) -> Span:
-        """Who has been in its state for a shorter time is not meant."""
+        """Sessions that have been in their state for a shorter time are not matched."""
         return Span(max(self.idle_for or 0, 0))
 
     def ages(self, session: Session) -> Iterator[Age]:
@@ -119,7 +119,7 @@ class Match:
         yield from self._telling_answers(session, snapshot)
 
     def reason(self, session: Session, snapshot: Snapshot) -> str:
-        """Why a session is condemned: its ages beside their limits, and whom it harms."""
+        """Why a session is matched: its ages beside their limits, and the sessions that it blocks."""
         return "; ".join(answer.words for answer in self._telling_answers(session, snapshot))
 
     def due(self, session: Session) -> Instant | None:
@@ -163,5 +163,5 @@ class Match:
 
 
 def waiters(session: Session, snapshot: Snapshot) -> int:
-    """How many sessions wait for this one; nobody as long as it was not asked."""
+    """How many sessions wait for this one; 0 if that was not read."""
     return (snapshot.facts.waiters or {}).get(session.id.pid, 0)

@@ -79,7 +79,7 @@ class Memory:
         )
 
     def without_rehearsed(self, snapshot: Snapshot, mode: Mode) -> Snapshot:
-        """The snapshot as a real run would find it: whom a dry run took is gone, and its slot is free."""
+        """The snapshot as enforcement would find it: without the sessions of earlier dry runs."""
         if not self.rehearsed:
             return snapshot
         gone = {
@@ -107,7 +107,7 @@ class Memory:
         settled: Iterable[tuple[Reap, Outcome]] = (),
         brakes: Iterable[BrakeTrip] = (),
     ) -> "Memory":
-        """Remember what was seen and done; forget whoever has left."""
+        """Remember sightings and outcomes of this cycle; forget sessions that have exited."""
         seen = frozenset(session.id for session in snapshot.sessions)
         rehearsed = {was for was in self.rehearsed if was.id in seen}
         in_vain = {tried: count for tried, count in self.in_vain.items() if tried.id in seen}

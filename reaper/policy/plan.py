@@ -1,4 +1,4 @@
-"""The plan of a cycle: what is to become of everybody who was seen."""
+"""The plan of a cycle: what happens to each session of the snapshot, and why."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -40,12 +40,12 @@ class Reap:
 
     @property
     def mode(self) -> Mode:
-        """Whether this happens or is only rehearsed."""
+        """Whether this is enforced or a dry run."""
         return self.policy.mode
 
     @property
     def action(self) -> Action:
-        """What is to be done with the session."""
+        """The action for the session."""
         return self.policy.action
 
 
@@ -67,7 +67,7 @@ Verdict = Reap | Spare
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrakeTrip:
-    """A policy that would have taken too large a share, and therefore acts on nobody."""
+    """A policy that exceeds its safety limit and therefore terminates no session."""
 
     policy: Policy
     condemned: int
@@ -178,7 +178,7 @@ class Plan:
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """Everybody's, in the order of identities; made when somebody asks, for most have nothing to tell."""
+        """One per session, ordered by identity; built on request, because most sessions match no policy."""
         judged = {verdict.session.id: verdict for verdict in self.judged}
         return tuple(
             judged.get(session.id) or beyond_policies(session, self.snapshot) or unmatched(session)

@@ -114,7 +114,7 @@ def _poolers(session: Session, _: Snapshot) -> str | None:
 
 
 def is_known_name(name: str) -> bool:
-    """Whether a protection goes by this very name: it is a product's, and nobody's secret."""
+    """Return True if a protection names exactly this application or role, so that it needs no alias."""
     return name == REAPER_APPLICATION or is_backup_tool(name) or is_managed(name) or bool(pooler(name))
 
 

@@ -45,16 +45,16 @@ class Group(NamedTuple):
 
 
 class Refill(NamedTuple):
-    """How many places were taken again, and the newcomer up to whom all have been counted."""
+    """How many terminated sessions were replaced, and the last new session that was counted."""
 
     places: int
     counted: Instant
 
 
 def refill(ends: Sequence[Instant], came: Iterable[Instant], before: int, churn: Churn) -> Refill:
-    """Match each end of a session, in order of time, with a newcomer of its own who came soon after it.
+    """Match each termination, in order of time, with one new session that came soon after it.
 
-    No more than came beyond what was to be expected: so many came in as long a time before.
+    At most as many as came beyond the usual number, which is that of an equally long time before.
     """
     newcomers = sorted(moment for moment in came if ends[0] <= moment <= ends[-1] + churn.within)
     usual = before * (ends[-1] - ends[0] + churn.within) / churn.within

@@ -85,7 +85,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cap:
-    """A group may hold so many sessions; the longest idle above that are condemned."""
+    """The most sessions that a group may hold; those that are idle longest are matched above that."""
 
     most: int
     per: tuple[str, ...]
@@ -99,7 +99,7 @@ class Brake:
     above: int
 
     def trips(self, condemned: int, clients: int) -> bool:
-        """Whether so many of so many are too many."""
+        """Return True if the plan exceeds the safety limit."""
         # Divided, not multiplied: 0.29 * 100 is less than 29.
         return condemned > self.above and (not clients or condemned / clients > self.share)
 
@@ -158,9 +158,9 @@ class Rules:
         return self._meant[session.identity, session.state]
 
     def ripe(self, snapshot: Snapshot) -> list[Session]:
-        """Whom a policy means, and who has been in this state for so long: nobody else can fall under any.
+        """The sessions that some policy may match by now: no other session can be due.
 
-        What a cycle asks of everybody, and therefore all at once.
+        A cycle needs this for every session, and therefore reads all of them in one pass.
         """
         meant, now = self._meant, snapshot.at
         return [
@@ -203,7 +203,7 @@ whose policies are its own has a memory of its own."""
 
 
 class _MeantBefore(dict[tuple[Identity, str | None], Meant]):
-    """Who is meant by whom, worked out once for each identity and state."""
+    """Memo of the policies that match an identity in a state."""
 
     def __init__(self, policies: tuple[Policy, ...]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Who is meant: globs on names and networks on addresses.
+"""Selectors: globs on names and networks on addresses.
 
 Values inside a key are ORed. NULL never matches, and an include list that matches nobody matches nobody.
 """

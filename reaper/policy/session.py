@@ -94,7 +94,7 @@ class Slots:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """Who looked: the reaper's own session."""
+    """The reaper's own session, which took the snapshot."""
 
     pid: int
     role: str

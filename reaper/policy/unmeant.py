@@ -11,7 +11,7 @@ _MOST: Final = 32
 
 
 def unmeant_roles(snapshot: Snapshot, rules: Rules) -> tuple[int, ...]:
-    """The numbers of those that have the most sessions here; a role whose name is not known is never one."""
+    """OIDs of the unmatched roles with the most sessions; a role with an unknown name is never among them."""
     names = {session.role_oid: session.identity.role for session in snapshot.sessions}
     left_out = {number for number, name in names.items() if name is not None and not _is_meant(name, rules)}
     sessions = Counter(session.role_oid for session in snapshot.sessions if session.role_oid in left_out)

@@ -59,13 +59,13 @@ class GuardedTerminator:
         a reason to try again: the server may have acted before the answer was lost.
         """
         if self._connection.lost:
-            return Outcome(result=Result.WITHDRAWN, detail="the connection was lost before")
+            return Outcome(result=Result.WITHDRAWN, detail="the connection was lost before the signal")
         try:
             if changed := await self._changed(reap):
                 return await self._missed(reap, changed)
             rows = await self._connection.rows(GUARDS[reap.action], guard_parameters(reap, answered_at))
             if not rows:
-                return await self._missed(reap, "it changed before the act")
+                return await self._missed(reap, "it changed before the signal")
         except (ServerError, psycopg.Error) as error:
             return _failed(error)
         ((looked, sent, signalled),) = rows
@@ -74,11 +74,11 @@ class GuardedTerminator:
     async def _changed(self, reap: Reap) -> str | None:
         """What has changed that the guard cannot see."""
         if reap.policy.match.blocking and not await self._holds(_HOLDS_UP_OTHERS, reap):
-            return "it no longer holds up anybody"
+            return "no other session waits for it any more"
         # A running statement may take an advisory lock without a visible change; an idle session cannot.
         may_lock = reap.session.state == ACTIVE and NEEDS_LOCKS not in reap.policy.despite
         if may_lock and await self._holds(_HOLDS_ADVISORY_LOCK, reap):
-            return "it holds an advisory lock by now"
+            return "it has taken an advisory lock"
         return None
 
     async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[Settled]:
@@ -120,14 +120,16 @@ class GuardedTerminator:
         present, now = await self._present([reap])
         if reap.session.id in present:
             return Outcome(result=Result.WOKE, detail=changed, at=now)
-        return Outcome(result=Result.GONE, detail="it had left by itself", at=now)
+        return Outcome(result=Result.GONE, detail="it had already exited", at=now)
 
     async def _present(self, reaps: Sequence[Reap]) -> tuple[AbstractSet[SessionId], Instant]:
         """The sessions of these that are still there, and the time of that answer."""
         rows = await self._connection.rows(_STILL_THERE, {"pids": [reap.session.id.pid for reap in reaps]})
         if any(pid is not None and began is None for pid, began, _ in rows):
             # A row that hides its start must not pass for a session that has exited.
-            message = "the reaper may no longer see whether it is there: it has lost pg_read_all_stats"
+            message = (
+                "the reaper has lost pg_read_all_stats and cannot see whether the session is still there"
+            )
             raise Refused(message)
         return {SessionId(pid, began) for pid, began, _ in rows if pid is not None}, rows[0][-1]
 
@@ -202,10 +204,10 @@ def _interval(span: Span | None) -> timedelta | None:
 
 def _answered(looked: Instant, signalled: Instant, *, sent: bool | None) -> Outcome:
     if sent is None:
-        detail = "the server came to it too late: nobody waits so long for its answer"
+        detail = "the statement ran more than 15 s after the decision: nothing was signalled"
         return Outcome(result=Result.WITHDRAWN, detail=detail, at=signalled)
     if not sent:
-        return Outcome(result=Result.GONE, detail="it left at the moment of the signal", at=signalled)
+        return Outcome(result=Result.GONE, detail="it exited at the moment of the signal", at=signalled)
     return Outcome(result=Result.SIGNALLED, at=signalled, act=Act(looked, signalled))
 
 

@@ -103,7 +103,7 @@ def station(
 
 
 def lookahead(settings: Settings) -> Span:
-    """How far a cycle looks ahead: beyond the next one, which may come late and has to find nobody new."""
+    """How far a snapshot looks ahead: beyond the next cycle, which may be late."""
     return Span(_FORESIGHT_INTERVALS * settings.interval)
 
 

@@ -1,4 +1,4 @@
-"""One cycle: observe, decide, intend, terminate, settle."""
+"""One cycle: observe, decide, log the intents, terminate, log the outcomes."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -190,4 +190,4 @@ class _Outcomes:
 _STOPPING: Final = Outcome(
     result=Result.WITHDRAWN, detail="the reaper was stopping, or its policies have changed"
 )
-_UNRECORDED: Final = Outcome(result=Result.WITHDRAWN, detail="the record could not be written")
+_UNRECORDED: Final = Outcome(result=Result.WITHDRAWN, detail="the audit log could not be written")

@@ -1,4 +1,4 @@
-"""What comes after a cycle: what becomes of whom it rehearsed, and who comes for whom it has ended."""
+"""After a cycle: the outcomes of dry-run sessions, and the sessions that replace terminated ones."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -75,7 +75,7 @@ class Standings:
     forgotten: int
 
     def newest(self) -> list[Trial]:
-        """So many as can be judged while somebody waits."""
+        """The newest trials, as many as one request can assess."""
         return list(islice(reversed(list(self.acts.values())), _MOST_ASKED))
 
 
@@ -123,11 +123,11 @@ class Watch:
         return len(self._open)
 
     def interrupted(self) -> None:
-        """The connection was lost: who is gone at the next look may have gone with the server."""
+        """Note that the connection was lost: sessions that are gone later may have ended with the server."""
         self._interrupted = True
 
     async def cycled(self, cycle: Cycle, onlooker: Looking, author: Author, *, interval: Span) -> list[Fated]:
-        """See what became of them by this cycle, and begin to watch those that it took; raises Lost.
+        """Find the outcomes that this cycle shows, and start watching its dry-run sessions; raises Lost.
 
         That one is still unused is recorded again from time to time, and is news only once.
         """
@@ -145,7 +145,7 @@ class Watch:
         return _news(became, old)
 
     def end(self) -> list[Fated]:
-        """Nobody will look any more: who was not used until the last look was not used until then."""
+        """End the watch: sessions that were unused at the last snapshot count as unused until then."""
         became = [unused(case.watched, self._looked) for case in self._open.values()]
         old = self._told_before
         self._open.clear()
@@ -164,7 +164,7 @@ class Watch:
         return {key for key, case in self._open.items() if case.told}
 
     def _set_aside(self, cycle: Cycle, author: Author) -> list[Fated]:
-        """Those of whom nothing can be learnt any more: what new rules take is rehearsed anew."""
+        """Stop watching sessions: the rules are new, the clock jumped, or a policy acted on them."""
         now = cycle.snapshot.at
         earlier = [case for case in self._open.values() if case.watched.rules != author.rules]
         ended = self._closed(unused(case.watched, self._looked) for case in earlier)
@@ -200,7 +200,7 @@ class Watch:
         return fates(watched, seen, Look(at=at, before=self._looked, blind_after=blind_after))
 
     def _grown_old(self, now: Instant) -> list[Fated]:
-        """Those of whom it is time to tell that they are unused; after a week they are watched no longer."""
+        """Sessions to report as still unused; after a week they are no longer watched."""
         due = [case for case in self._open.values() if tells_by_now(case.watched, now, case.told)]
         became = [unused(case.watched, now) for case in due]
         for case, one in zip(due, became, strict=True):

@@ -1,4 +1,4 @@
-"""One cycle, for cron and CI: it looks twice, for nobody is terminated on first sight."""
+"""One cycle, for cron and CI: two snapshots, because no session is terminated on first sight."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What the pages show of a reaper at work, put together when somebody asks."""
+"""The data of the status page and `/usage`, built for each request."""
 
 import asyncio
 import time
@@ -73,7 +73,7 @@ _SEEN: Final = {State.WORKING, State.FAILING}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageData:
-    """Looks round for whoever asks."""
+    """Builds the data of the pages from the loops, the metrics and the on-demand snapshots."""
 
     fleet: Fleet
     settings: Callable[[], Settings]
@@ -108,7 +108,7 @@ class PageData:
         )
 
     async def rows(self, name: str) -> bytes | None:
-        """A snapshot of this server as a file; nothing when there is none, or nobody has looked."""
+        """A snapshot of this server as a file; None if the server is unknown or no snapshot was taken."""
         loop = next((loop for loop in self.fleet.loops if loop.server.name == name), None)
         seen = await loop.on_demand.snapshot() if loop else None
         return None if seen is None else await asyncio.to_thread(dump_snapshot, seen)

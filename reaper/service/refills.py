@@ -50,7 +50,7 @@ class RefillDetector:
         """Those that the next cycle spares."""
 
     async def cycled(self, cycle: Cycle, meeting: Meeting) -> list[Refilling]:
-        """See who has come after the ends of this cycle and those before; raises Lost."""
+        """Count the new sessions after the terminations of this and earlier cycles; raises Lost."""
         now = cycle.snapshot.at
         if cycle.clock_step is not None:
             self._cases.clear()
@@ -66,7 +66,7 @@ class RefillDetector:
         return new
 
     def _due(self, now: Instant) -> dict[Group, Instant]:
-        """Groups in which somebody could have been replaced by now, and since when that counts."""
+        """Groups in which a terminated session may have been replaced by now, and from when that counts."""
         return {
             group: case.ends[0]
             for group, case in self._cases.items()

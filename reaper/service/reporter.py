@@ -166,7 +166,7 @@ class Reporter:
         self._log.warning(events.CLOCK_STEPPED, by=words(by), so="ages from before count from now on")
 
     def stands_by(self, holder: Holder | None) -> None:
-        """Somebody else leads; told once for each of them."""
+        """Report that another session holds the lock, once per holder."""
         said = str(holder or "another reaper leads")
         if said != self._last_holder:
             self._last_holder = said

@@ -1,4 +1,4 @@
-"""The names of log events: constants, so that whoever searches for one finds where it is written."""
+"""Names of log events, as constants: a search for one finds the code that logs it."""
 
 from typing import Final
 

@@ -48,7 +48,7 @@ class _Strays(logging.Handler):
         self._tell(record.name, record.getMessage(), error, serious=record.levelno >= logging.ERROR)
 
     def unraisable(self, args: "sys.UnraisableHookArgs") -> None:
-        """What went wrong where nobody could be told."""
+        """An exception that was raised where no code could handle it."""
         self._tell(
             "python", args.err_msg or "an exception that nobody can be told of", args.exc_value, serious=True
         )

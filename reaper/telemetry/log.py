@@ -73,7 +73,7 @@ def _for_machines() -> list[Processor]:
 
 
 class _Stream:
-    """Where the lines go; a log that nobody can read any more is no reason to end."""
+    """The stream of the log; a closed pipe does not end the service."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -133,7 +133,7 @@ class Notifier:
         await self.idle()
 
     def send(self, *, now: float) -> None:
-        """Begin to send to every hook whose time has come, and that is not still at the last message."""
+        """Start sending to every webhook that is due and has no message in progress."""
         for box in self._boxes.values():
             if box.lines and now >= box.next_send and not box.is_busy:
                 box.next_send = now + box.hook.every_seconds
@@ -209,7 +209,7 @@ def trust() -> ssl.SSLContext:
 
 
 def opener() -> OpenerDirector:
-    """What posts: it follows nobody, wants a certificate that the host believes, and heeds https_proxy."""
+    """An opener for webhooks: no redirects, verified certificates, https_proxy honored."""
     return build_opener(_NoRedirect, _Trusting)
 
 

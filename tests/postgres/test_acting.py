@@ -82,7 +82,7 @@ def test_a_session_that_ran_a_query_between_decision_and_act_woke_and_lives(stag
 
     outcome = stage.reaper.act(reap)
 
-    assert (outcome.result, outcome.detail) == (Result.WOKE, "it changed before the act")
+    assert (outcome.result, outcome.detail) == (Result.WOKE, "it changed before the signal")
     assert client.run("SELECT 'still here'") == [("still here",)]
 
 
@@ -127,7 +127,7 @@ def test_a_session_that_left_by_itself_is_gone(stage: Stage) -> None:
 
     outcome = stage.reaper.act(reap)
 
-    assert (outcome.result, outcome.detail) == (Result.GONE, "it had left by itself")
+    assert (outcome.result, outcome.detail) == (Result.GONE, "it had already exited")
 
 
 def test_a_superuser_in_the_middle_is_denied_and_everybody_else_goes(stage: Stage) -> None:
@@ -231,7 +231,7 @@ def test_a_running_statement_that_holds_an_advisory_lock_by_now_lives(stage: Sta
 
     outcome = stage.reaper.act(replace(condemned, policy=terminating))
 
-    assert (outcome.result, outcome.detail) == (Result.WOKE, "it holds an advisory lock by now")
+    assert (outcome.result, outcome.detail) == (Result.WOKE, "it has taken an advisory lock")
     assert holder.state() == "active"
 
 

@@ -125,7 +125,7 @@ def test_when_nobody_waits_any_more_at_the_moment_of_the_act_the_blocker_lives(
 
     outcome = stage.reaper.act(reap)
 
-    assert (outcome.result, outcome.detail) == (Result.WOKE, "it no longer holds up anybody")
+    assert (outcome.result, outcome.detail) == (Result.WOKE, "no other session waits for it any more")
     assert root.alive()
 
 

@@ -62,7 +62,7 @@ def test_a_pid_that_was_used_again_is_gone_and_its_new_session_is_never_touched(
 
     outcome = stage.reaper.act(replace(reap, session=replace(reap.session, id=earlier)))
 
-    assert (outcome.result, outcome.detail) == (Result.GONE, "it had left by itself")
+    assert (outcome.result, outcome.detail) == (Result.GONE, "it had already exited")
     assert client.alive()
 
 

@@ -233,7 +233,7 @@ class Evidence:
 
     @property
     def is_scarce(self) -> bool:
-        """Whether so many slots were in use that little is left for a bad day."""
+        """Return True if so few slots were free that a small peak would fill them."""
         return self.peak_share >= _SCARCE
 
     @property

@@ -125,7 +125,7 @@ def _terminate(session: Session) -> Fix:
 
 
 def idle_in_transaction(evidence: Evidence) -> Iterator[Finding]:
-    """Each role with sessions idle in a transaction for so long that they are probably forgotten."""
+    """Roles with sessions that have been idle in a transaction long enough to be forgotten ones."""
     roles = [(role, found) for role, found in _by_role(evidence) if _forgotten(found)]
     roles.sort(key=lambda each: (-len(_forgotten(each[1])), each[0]))
     for role, found in roles[:_MAX_FINDINGS]:

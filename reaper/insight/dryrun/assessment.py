@@ -26,7 +26,7 @@ MANY_LEFT: Final = 0.1
 
 
 class Advice(StrEnum):
-    """The answer to whoever would like to enforce it."""
+    """Whether a policy in dry run would be safe to enforce."""
 
     SAFE = "safe"
     NOT_YET = "not yet"
@@ -91,7 +91,7 @@ def _assess(policy: str, every: Sequence[Trial], *, by_any_rules: bool) -> Asses
 
 
 def assessment_document(one: Assessment) -> dict[str, object]:
-    """The same as JSON: for programs, and for whoever shows it."""
+    """The assessment as JSON."""
     return {
         "policy": one.policy,
         "advice": one.advice.value,
@@ -169,7 +169,7 @@ def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit 
 
 
 def _mostly(trials: Sequence[Trial], fate: Fate) -> str:
-    """Whose sessions came to this end: `mostly checkout-*`, or how many applications'."""
+    """The applications of these sessions: `mostly checkout-*`, or their number."""
     families = Counter(_family(trial.identity.application) for trial in trials if trial.fate is fate)
     ((family, count),) = families.most_common(1)
     if len(families) == 1:

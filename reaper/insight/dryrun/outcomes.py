@@ -104,7 +104,7 @@ class Fated:
 
 
 def shown(watched: Iterable[Watched], snapshot: Snapshot) -> dict[SessionId, Standing | None]:
-    """Those of whom a snapshot tells how they stand: None is gone; whoever it may leave out is missing."""
+    """The watched sessions in a snapshot; None: exited. Sessions that it may leave out are missing."""
     ids = {one.id for one in watched}
     found: dict[SessionId, Standing | None] = {
         session.id: Standing.of(session) for session in snapshot.sessions if session.id in ids
@@ -115,7 +115,7 @@ def shown(watched: Iterable[Watched], snapshot: Snapshot) -> dict[SessionId, Sta
 
 
 def fates(watched: Iterable[Watched], seen: Mapping[SessionId, Standing | None], look: Look) -> list[Fated]:
-    """Those of whom something has become; of whom nothing was seen, nothing has."""
+    """The watched sessions that now have an outcome."""
     found = (_fate(one, seen[one.id], look) for one in watched if one.id in seen)
     return [one for one in found if one]
 

@@ -66,7 +66,7 @@ class Trial(NamedTuple):
 
     @property
     def counts_as(self) -> Fate | None:
-        """Its fate as far as it counts: who was not watched as long as it had been idle tells nothing yet."""
+        """The outcome if it counts: unused counts after being watched as long as it had been idle."""
         if self.fate in {Fate.UNUSED, None}:
             return Fate.UNUSED if self.after >= self.idle else None
         return self.fate
@@ -102,12 +102,12 @@ class Regret:
 
     @property
     def judged(self) -> int:
-        """Those of whom it is known what became of them."""
+        """The trials with a known outcome."""
         return self.unused + self.left + self.revived
 
     @property
     def rate(self) -> float | None:
-        """The share that was used again; nothing when nobody was judged."""
+        """The share of sessions that was used again; None without a known outcome."""
         return self.revived / self.judged if self.judged else None
 
     @property
@@ -132,7 +132,7 @@ def upper_bound(hits: int, of: int) -> float:
 
 
 class Limit(NamedTuple):
-    """An idle limit, and whom it would have met."""
+    """An idle limit, and the sessions that it would have matched."""
 
     span: Span
     revived: int
@@ -140,10 +140,9 @@ class Limit(NamedTuple):
 
 
 def limit_under(trials: Iterable[Trial], share: float = FEW) -> Limit | None:
-    """The shortest limit above those seen at which less than this share would have been regretted.
+    """The shortest limit at which less than this share of terminations would have been regretted.
 
-    Nothing when nobody was revived, and nothing to mend; or when no limit that was seen would do: whoever
-    stayed idle longer than it was used again as well, or there was nobody.
+    None if no session was used again, or if no limit among the known idle times would do.
     """
     judged = [trial for trial in trials if trial.counts_as in {Fate.UNUSED, Fate.LEFT, Fate.REVIVED}]
     revived = sorted(trial.lasted for trial in judged if trial.counts_as is Fate.REVIVED)

@@ -1,4 +1,4 @@
-"""Who holds the slots: one look at a server, counted. Pure, and bounded whatever clients call themselves.
+"""Which sessions hold the slots: one snapshot, counted. Bounded, however many names clients invent.
 
 Ages are in seconds and the moment is a text, so that a census is the same as JSON and on a page.
 """
@@ -25,7 +25,7 @@ from reaper.policy.time import Instant, isoformat, seconds, since
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Openings:
-    """The slots of a server, and how many are left to whom."""
+    """The slots of a server, and how many are free for which roles."""
 
     total: int
     used: int
@@ -129,7 +129,7 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Census:
-    """Who holds the slots of one server at one moment."""
+    """The sessions that hold the slots of one server at one moment, counted."""
 
     server: str
     at: str | None
@@ -151,7 +151,7 @@ class Census:
 
 
 def census(snapshot: Snapshot, *, top: int) -> Census:
-    """Count one look; every list has at most so many entries."""
+    """Count the sessions of one snapshot; lists have at most `top` entries."""
     sessions = [session for session in snapshot.sessions if session.kind == CLIENT_BACKEND]
     transactions = _transactions(sessions, snapshot)
 
@@ -178,7 +178,7 @@ def census(snapshot: Snapshot, *, top: int) -> Census:
 
 
 def shortened(counted: Census, *, top: int) -> Census:
-    """The same census with lists of so many entries at most."""
+    """The same census with lists of at most `top` entries."""
     return replace(
         counted,
         applications=_shortened(counted.applications, top),
@@ -237,7 +237,7 @@ def _age(then: Instant | None, now: Instant) -> float | None:
 
 
 def _transactions(sessions: Sequence[Session], snapshot: Snapshot) -> list[Transaction]:
-    """Whoever holds others up first, then the longest open."""
+    """Open transactions and blocking sessions: blocking ones first, then by age of the transaction."""
     waiters = snapshot.facts.waiters
     furthest = _furthest_back(sessions)
     queues = _queues(snapshot, sessions)
@@ -261,9 +261,9 @@ def _transactions(sessions: Sequence[Session], snapshot: Snapshot) -> list[Trans
 
 
 def _furthest_back(sessions: Iterable[Session]) -> Session | None:
-    """Of those who hold vacuum back the furthest, the one that has been at it for the longest.
+    """The session with the oldest xmin; of several, the one with the oldest transaction.
 
-    The others share its horizon: whoever looks at the data sees who else is at work, and holds the same.
+    Other sessions hold the same xmin because their snapshots include its transaction.
     """
     holding = [session for session in sessions if (session.xid_age or 0) > 1]
     began = sorted(
@@ -273,7 +273,7 @@ def _furthest_back(sessions: Iterable[Session]) -> Session | None:
 
 
 def _queues(snapshot: Snapshot, sessions: Iterable[Session]) -> Mapping[int, list[Waiter]]:
-    """Who waits directly for each."""
+    """The sessions that wait directly for each session."""
     names = {session.id.pid: session.identity for session in sessions}
     queues = defaultdict[int, list[Waiter]](list)
     for pid, blockers in sorted((snapshot.facts.blockers or {}).items()):

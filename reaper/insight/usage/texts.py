@@ -17,7 +17,7 @@ def ago(seconds: float | None) -> str:
 
 
 def openings_words(openings: Openings) -> Iterator[str]:
-    """How many slots are left to whom; the last sentence is about an admin."""
+    """Sentences about the free slots; the last one is about an administrator."""
     yield (
         f"{openings.used} of {openings.total} slots used; {openings.for_anybody} free for anybody, "
         f"{openings.reserved} kept back."
@@ -36,7 +36,7 @@ def _admin(openings: Openings) -> str:
 
 
 def waiting_words(transaction: Transaction) -> str:
-    """`3 wait for it: web-1 (pid 12), ...`; nothing when nobody does."""
+    """`3 wait for it: web-1 (pid 12), ...`; None if no session waits."""
     if not transaction.waiting:
         return ""
     named = [f"{each.session.application or _UNNAMED} (pid {each.pid})" for each in transaction.waiters]

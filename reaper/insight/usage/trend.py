@@ -1,4 +1,4 @@
-"""Who holds the connections of one server now, and how that came about over the last minutes."""
+"""The sessions that hold the slots of one server now, and the slots in use over the last minutes."""
 
 from array import array
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Trend:
         self._last: int | None = None
 
     def note(self, now: float, count: int) -> None:
-        """There are so many now, by a clock that only goes forward."""
+        """Add the number of slots in use now, by a monotonic clock."""
         beat = int(now // BEAT_SECONDS)
         if self._last is not None and beat <= self._last - BEATS:
             return

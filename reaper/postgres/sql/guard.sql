@@ -1,10 +1,10 @@
--- The act. The session is looked at once more, through the function of one pid (the view takes 40 times as long, and
--- every microsecond between look and signal is one in which it may wake up), and the signal stands in the select list
--- over a materialized CTE: anywhere else the planner may call it on bystanders.
--- wait_event is read live from shared memory, the other columns from a copy made a moment before: an idle session
+-- Checks one session again and signals it, in one statement. The check reads the function of one pid: the view takes
+-- 40 times as long, and the session may wake up between check and signal. The signal stands in the select list over
+-- a materialized CTE: anywhere else the planner may call it for sessions that do not match.
+-- wait_event is read live from shared memory, the other columns from a copy made a moment earlier: an idle session
 -- that has just received a query shows there first.
--- A frozen server, or a network that stalled, may run this long after the reaper has given up waiting: then nothing is
--- signalled, and the answer is NULL.
+-- On a frozen server, or after a network stall, this may run long after the reaper has given up waiting. Then nothing
+-- is signalled, and the second column is NULL.
 WITH target AS MATERIALIZED (
   SELECT s.pid
     FROM pg_catalog.pg_stat_get_activity(%(pid)s::int4) s

@@ -64,7 +64,7 @@ def shares(states: Mapping[str, int]) -> list[Share]:
 
 
 def bars(states: Mapping[str, int], whole: int) -> list[Bar]:
-    """The states of a group as parts of a bar that stands for so many sessions."""
+    """The states of a group as parts of a bar; the whole bar is `whole` sessions."""
     drawn: list[Bar] = []
     start = 0.0
     for share in shares(states):
@@ -91,7 +91,7 @@ def board(counted: Census) -> Board:
 
 
 def line(values: Values, *, top: int, width: int = 120, height: int = 24) -> Line:
-    """The counts over time, with gaps where nobody has looked."""
+    """The counts over time, with gaps where no snapshot was taken."""
     step = width / max(len(values) - 1, 1)
     runs = [
         [(number * step, height - 1 - (height - 2) * min(value / max(top, 1), 1)) for number, value in run]

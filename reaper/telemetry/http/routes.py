@@ -1,4 +1,4 @@
-"""The status page for people and /usage for programs: who holds the connections, what the reaper is about."""
+"""The status page for people and /usage for programs."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ class Answers(Generic[K, V]):
         self._made: dict[K, tuple[float, asyncio.Task[V]]] = {}
 
     async def to(self, question: K) -> V:
-        """The answer; whoever asks while it is being made waits for that one."""
+        """The response; requests that arrive while it is built wait for it."""
         now = self._clock()
         known = self._made.get(question)
         if known is None or known[0] <= now:
@@ -155,7 +155,7 @@ _Question = tuple[str | None, bool]
 
 
 def status_routes(look: Look) -> list[Route]:
-    """The pages that show who holds the connections; each is made once for all who come within seconds."""
+    """The usage pages; a response is cached for a few seconds and shared by all requests."""
     views = Answers(look, seconds=_STATUS_KEPT_SECONDS)
 
     async def drawn(question: _Question) -> bytes | None:

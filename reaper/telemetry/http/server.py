@@ -1,4 +1,4 @@
-"""/metrics, /livez and /readyz, on the service's own event loop: a probe's answer proves that it lives.
+"""/metrics, /livez and /readyz, on the service's own event loop: an answered probe proves that it runs.
 
 Read-only. Whoever comes gets one answer and a few seconds for all of it, whatever they do: a client that
 dawdles, asks without end or does not read must not be able to keep a probe out. When all places are taken
@@ -111,7 +111,7 @@ def application(
     learnt: Learnt | None = None,
     rows: Rows | None = None,
 ) -> Starlette:
-    """The pages; with somebody who looks round, or has learnt something, those for people too."""
+    """The routes of the HTTP port; the status page and assessments if their data is given."""
     one_at_a_time = asyncio.Lock()
 
     async def scrape(request: Request) -> Response:
@@ -141,13 +141,13 @@ def _answer(probe: Probe) -> Response:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the port, before anything else begins; OSError when somebody else has it."""
+    """Bind the port, before anything else starts; OSError if it is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, reuse_port=False)
 
 
 def _to_the_end(pages: Starlette) -> ASGIApp:
-    """Whom the end finds waiting is told so: it is no defect, and worth another try."""
+    """Answer requests that are open at shutdown with 503."""
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         begun = False

@@ -1,4 +1,4 @@
-"""What Prometheus is told.
+"""Metrics of the service, as Prometheus scrapes them.
 
 What grows is counted with every cycle. Gauges are worked out when they are asked for, from the last look at
 each server; one whose connection was lost shows no slots and no sessions, for nobody knows them. A server

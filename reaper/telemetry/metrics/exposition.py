@@ -99,7 +99,7 @@ class CopyGauges:
         return 0.0 if self.oldest is None else max(time.time() - self.oldest, 0.0)
 
     def arrived(self, lines: int) -> None:
-        """So many lines more are there; none, when all of them were."""
+        """Count lines that have arrived in the table."""
         self.lines += lines
         self.last_success = time.time()
 

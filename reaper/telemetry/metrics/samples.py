@@ -20,7 +20,7 @@ KEPT_SECONDS: Final = 86_400.0
 
 
 class Applications:
-    """The names that were shown within the last day; there is room for so many, and no more."""
+    """The application names of the last day, up to a maximum."""
 
     def __init__(self) -> None:
         self._shown: dict[str, float] = {}
