@@ -21,9 +21,8 @@ from reaper.config.draft import draft
 from reaper.history.decode import BadHistory
 from reaper.history.read import HistoryFile, HistoryReader, by_server
 from reaper.history.write import history_files
-from reaper.insight.advice.advise import advise as findings_of
-from reaper.insight.advice.advise import not_observed
-from reaper.insight.advice.collector import EvidenceCollector
+from reaper.insight.advice import EvidenceCollector, not_observed
+from reaper.insight.advice import advise as findings_of
 from reaper.insight.advice.evidence import DEFAULT_IDLE_LIMIT, Evidence
 from reaper.insight.advice.finding import about
 from reaper.insight.advice.proposals import proposals

@@ -14,3 +14,8 @@ def plain(value: object) -> str:
 def counted(count: int, one: str, several: str | None = None) -> str:
     """Return `1 session`, `1,204 sessions`."""
     return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def percent(share: float) -> str:
+    """Return `80%`, `12.5%`: at most one decimal."""
+    return f"{round(100 * share, 1):g}%"

@@ -4,16 +4,16 @@ Snapshots come from a server, a running service, a file or a history: all of the
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from reaper.insight.advice.evidence import (
     DEFAULT_IDLE_LIMIT,
-    WAITING,
+    IDLE_IN_TRANSACTION_STATES,
     ApplicationId,
     ApplicationSessions,
-    Durations,
+    DurationHistogram,
     Evidence,
     recent_window,
 )
@@ -24,7 +24,7 @@ from reaper.policy.time import Instant, Span
 
 MAX_APPLICATIONS: Final = 4_096
 """Counted separately; a client may set a new application name for every session."""
-_WORKING: Final = WAITING | {ACTIVE}
+_WORKING: Final = (ACTIVE, *IDLE_IN_TRANSACTION_STATES)
 _BUCKETS: Final = 12
 
 
@@ -52,21 +52,18 @@ class _Gauge:
     now: int = 0
     most: int = 0
 
-    def settle(self) -> None:
+    def end_snapshot(self) -> None:
         self.most = max(self.most, self.now)
 
 
 @dataclass(slots=True)
-class _Counts:
-    """The counters of one application."""
-
+class _ApplicationCounters:
     opened: _RecentCount
     closed: _RecentCount
-    sessions: _Gauge = field(default_factory=_Gauge)
     working: _Gauge = field(default_factory=_Gauge)
-    idle_waits: Durations = field(default_factory=Durations)
-    transaction_waits: Durations = field(default_factory=Durations)
-    transactions: Durations = field(default_factory=Durations)
+    idle_waits: DurationHistogram = field(default_factory=DurationHistogram)
+    transaction_waits: DurationHistogram = field(default_factory=DurationHistogram)
+    transactions: DurationHistogram = field(default_factory=DurationHistogram)
 
 
 class EvidenceCollector:
@@ -81,8 +78,8 @@ class EvidenceCollector:
         self._sessions: dict[SessionId, Session] = {}
         self._used_at: dict[SessionId, Instant] = {}
         self._new: set[SessionId] = set()
-        self._counts: dict[ApplicationId, _Counts] = {}
-        self._untracked = self._new_counts()
+        self._counters: dict[ApplicationId, _ApplicationCounters] = {}
+        self._untracked = self._new_counters()
         self._roles = defaultdict[str, _Gauge](_Gauge)
         self._working = _Gauge()
         self._peak = 0
@@ -105,7 +102,10 @@ class EvidenceCollector:
                 self._note(past, session, snapshot.at)
         for id_ in self._sessions.keys() - present:
             changed.add(self._remove(id_, snapshot.at))
-        self._settle(changed)
+        for application in changed:
+            self._counters.get(application, self._untracked).working.end_snapshot()
+            self._roles[application.role].end_snapshot()
+        self._working.end_snapshot()
         if snapshot.slots.used > self._peak:
             self._peak, self._peak_at = snapshot.slots.used, snapshot.at
         self._first_at = snapshot.at if self._first_at is None else self._first_at
@@ -139,79 +139,70 @@ class EvidenceCollector:
         self._sessions[session.id] = session
         self._count(session, 1)
         if past is None:
-            return {_id(session)}
+            return {_application(session)}
         self._count(past, -1)
-        return {_id(past), _id(session)}
+        return {_application(past), _application(session)}
 
     def _remove(self, id_: SessionId, at: Instant) -> ApplicationId:
         past = self._sessions.pop(id_)
         self._count(past, -1)
-        self._counts_of(past).closed.add(at)
+        self._counters_of(past).closed.add(at)
         self._used_at.pop(id_, None)
         self._short_lived += id_ in self._new
         self._new.discard(id_)
-        return _id(past)
+        return _application(past)
 
     def _count(self, session: Session, by: int) -> None:
-        counts, working = self._counts_of(session), by * (session.state in _WORKING)
-        counts.sessions.now += by
-        counts.working.now += working
+        working = by * (session.state in _WORKING)
+        self._counters_of(session).working.now += working
         self._working.now += working
-        self._roles[_id(session).role].now += by
+        self._roles[_application(session).role].now += by
 
     def _note(self, past: Session | None, session: Session, now: Instant) -> None:
-        """Note what a session did since the last snapshot."""
-        counts, before = self._counts_of(session), self._last.at if self._last else None
+        """Note what changed of a session since the last snapshot."""
+        counters, before = self._counters_of(session), self._last.at if self._last else None
         if past is None and before is not None:
             self._opened += 1
             self._new.add(session.id)
-            counts.opened.add(now)
+            counters.opened.add(now)
         if past is not None and before is not None and past.state_change != session.state_change:
             self._used_at[session.id] = now
-            _note_change(counts, past, session, before, now)
+            _note_change(counters, past, session, before, now)
         if session.state == ACTIVE:
             self._used_at[session.id] = now
 
-    def _settle(self, changed: Iterable[ApplicationId]) -> None:
-        for id_ in changed:
-            counts = self._counts.get(id_, self._untracked)
-            for gauge in (counts.sessions, counts.working, self._roles[id_.role]):
-                gauge.settle()
-        self._working.settle()
-
-    def _counts_of(self, session: Session) -> _Counts:
-        id_ = _id(session)
-        if id_ not in self._counts:
-            if len(self._counts) >= MAX_APPLICATIONS:
+    def _counters_of(self, session: Session) -> _ApplicationCounters:
+        id_ = _application(session)
+        if id_ not in self._counters:
+            if len(self._counters) >= MAX_APPLICATIONS:
                 return self._untracked
-            self._counts[id_] = self._new_counts()
-        return self._counts[id_]
+            self._counters[id_] = self._new_counters()
+        return self._counters[id_]
 
-    def _new_counts(self) -> _Counts:
-        return _Counts(opened=_RecentCount(self._window), closed=_RecentCount(self._window))
+    def _new_counters(self) -> _ApplicationCounters:
+        return _ApplicationCounters(opened=_RecentCount(self._window), closed=_RecentCount(self._window))
 
     def _applications(self, now: Instant) -> Iterator[ApplicationSessions]:
         members = defaultdict[ApplicationId, list[Session]](list)
         for session in self._sessions.values():
-            if (id_ := _id(session)) in self._counts:
+            if (id_ := _application(session)) in self._counters:
                 members[id_].append(session)
         recently = now - self._window
         for id_, sessions in members.items():
-            counts = self._counts[id_]
+            counters = self._counters[id_]
             used = (s.state == ACTIVE or self._used_at.get(s.id, recently) > recently for s in sessions)
             yield ApplicationSessions(
                 id=id_,
                 at=now,
                 idle_limit=self._idle_limit,
                 sessions=tuple(sessions),
-                peak=counts.sessions.most,
-                opened=counts.opened.count(now),
-                closed=counts.closed.count(now),
+                opened=counters.opened.count(now),
+                closed=counters.closed.count(now),
                 used=sum(used),
-                most_working=counts.working.most,
-                idle_waits=counts.idle_waits,
-                transaction_waits=counts.transaction_waits,
-                transactions=counts.transactions,
+                most_working=counters.working.most,
+                idle_waits=counters.idle_waits,
+                transaction_waits=counters.transaction_waits,
+                transactions=counters.transactions,
             )
 
 
@@ -222,19 +213,21 @@ def _is_client(session: Session, snapshot: Snapshot) -> bool:
     return session.kind == CLIENT_BACKEND and not ours and session.id.pid != snapshot.watcher.pid
 
 
-def _id(session: Session) -> ApplicationId:
+def _application(session: Session) -> ApplicationId:
     return ApplicationId(session.identity.role or "", session.identity.application or "")
 
 
-def _note_change(counts: _Counts, past: Session, session: Session, before: Instant, now: Instant) -> None:
+def _note_change(
+    counters: _ApplicationCounters, past: Session, session: Session, before: Instant, now: Instant
+) -> None:
     """Note how long a session waited until it was used again, and how long its transaction was."""
     if past.state_change is None:
         return
-    woke = now if session.query_start is None else min(max(session.query_start, before), now)
-    waited = Span(woke - past.state_change)
+    used_at = now if session.query_start is None else min(max(session.query_start, before), now)
+    waited = Span(used_at - past.state_change)
     if past.state == IDLE:
-        counts.idle_waits.add(waited)
-    elif past.state in WAITING:
-        counts.transaction_waits.add(waited)
+        counters.idle_waits.add(waited)
+    elif past.state in IDLE_IN_TRANSACTION_STATES:
+        counters.transaction_waits.add(waited)
     if past.xact_start is not None and past.xact_start != session.xact_start:
-        counts.transactions.add(Span(before - past.xact_start))
+        counters.transactions.add(Span(before - past.xact_start))

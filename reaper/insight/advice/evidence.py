@@ -17,7 +17,7 @@ from reaper.policy.session import ABORTED, IDLE, IN_TRANSACTION, Session, Snapsh
 from reaper.policy.time import Instant, Span, since
 
 DEFAULT_IDLE_LIMIT: Final = Span(600_000_000)
-WAITING: Final = frozenset({IN_TRANSACTION, ABORTED})
+IDLE_IN_TRANSACTION_STATES: Final = (IN_TRANSACTION, ABORTED)
 _SCARCE: Final = 0.8
 _FULL: Final = 0.95
 _RECENT: Final = 6
@@ -29,7 +29,7 @@ _FILLING_SHARE: Final = 60
 _STEP: Final = math.log(1.05)
 
 
-class Durations:
+class DurationHistogram:
     """A histogram of durations; its percentiles are at most 5 % too long."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Durations:
         return self.longest
 
     @classmethod
-    def merged(cls, several: Iterable["Durations"]) -> "Durations":
+    def merged(cls, several: Iterable["DurationHistogram"]) -> "DurationHistogram":
         """Return one histogram of all of them."""
         merged = cls()
         for each in several:
@@ -90,19 +90,18 @@ class ApplicationSessions:
     at: Instant
     idle_limit: Span
     sessions: tuple[Session, ...]
-    peak: int
     opened: int
-    """In the recent window, like `closed`; sessions that lived between two snapshots are not counted."""
+    """In the recent window, like `closed`; a session opened and closed between two snapshots is missed."""
     closed: int
     used: int
-    """Sessions of the last snapshot that did something in the recent window."""
+    """Sessions of the last snapshot that were used in the recent window."""
     most_working: int
     """The most sessions that were active or in a transaction in one snapshot."""
-    idle_waits: Durations
+    idle_waits: DurationHistogram
     """Idle times that ended because the session was used again."""
-    transaction_waits: Durations
+    transaction_waits: DurationHistogram
     """Idle times in a transaction that ended because the transaction continued."""
-    transactions: Durations
+    transactions: DurationHistogram
     """Transactions that ended."""
 
     @property
@@ -113,17 +112,14 @@ class ApplicationSessions:
     @cached_property
     def long_idle(self) -> tuple[Session, ...]:
         """Sessions that have been idle, outside a transaction, for the idle limit or longer."""
-        return tuple(self._lasting(frozenset({IDLE}), self.idle_limit))
+        idle = (each for each in self.sessions if each.state == IDLE)
+        return tuple(unchanged_for(self.idle_limit, idle, self.at))
 
     @cached_property
     def forgotten(self) -> tuple[Session, ...]:
         """Sessions that have been idle in a transaction for the transaction limit or longer."""
-        return tuple(self._lasting(WAITING, self.transaction_limit))
-
-    @property
-    def transaction_limit(self) -> Span:
-        """The time in a transaction from which on a session counts as forgotten."""
-        return Span(self.idle_limit // _TRANSACTION_SHARE)
+        waiting = (each for each in self.sessions if each.state in IDLE_IN_TRANSACTION_STATES)
+        return tuple(unchanged_for(transaction_limit(self.idle_limit), waiting, self.at))
 
     @cached_property
     def needless(self) -> int:
@@ -155,19 +151,13 @@ class ApplicationSessions:
 
     @property
     def superuser(self) -> bool:
-        """Whether its role is a superuser."""
+        """Return True if its role is a superuser."""
         return any(session.superuser for session in self.sessions)
-
-    def _lasting(self, states: frozenset[str], limit: Span) -> Iterator[Session]:
-        for session in self.sessions:
-            age = since(session.state_change, self.at)
-            if session.state in states and age is not None and age >= limit:
-                yield session
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Everything that advice is drawn from."""
+    """The numbers that all findings are based on."""
 
     first_at: Instant
     last: Snapshot
@@ -197,11 +187,11 @@ class Evidence:
     @property
     def transaction_limit(self) -> Span:
         """The time in a transaction from which on an idle session counts as forgotten."""
-        return Span(self.idle_limit // _TRANSACTION_SHARE)
+        return transaction_limit(self.idle_limit)
 
     @property
     def is_long(self) -> bool:
-        """Whether the time is long enough to judge how many sessions are needed at once."""
+        """Return True if the time is long enough to judge how many sessions are needed at once."""
         return self.span >= recent_window(self.idle_limit)
 
     @property
@@ -211,7 +201,7 @@ class Evidence:
 
     @property
     def observed(self) -> str:
-        """How often and for how long, in words: `in 11 snapshots over 10s`."""
+        """The number of snapshots and their time, in words: `in 11 snapshots over 10s`."""
         if self.snapshots == 1:
             return "in one snapshot"
         return f"in {self.snapshots:,} snapshots over {about(self.span)}"
@@ -238,7 +228,7 @@ class Evidence:
 
     @property
     def is_full(self) -> bool:
-        """Whether nearly no slot is free now."""
+        """Return True if nearly no slot is free now."""
         return self.last.slots.share_used >= _FULL
 
     @cached_property
@@ -258,18 +248,27 @@ class Evidence:
         return (each for each in self.applications if each.id.role == role)
 
     def age(self, then: Instant | None) -> Span | None:
-        """Return how long before the last snapshot a moment was; None if it is unknown."""
+        """Return the time from a moment to the last snapshot; None if it is unknown."""
         return since(then, self.last.at)
 
-    def lasting(self, sessions: Iterable[Session], limit: Span) -> list[Session]:
+    def unchanged_for(self, limit: Span, sessions: Iterable[Session]) -> list[Session]:
         """Return the sessions that have been in their state for this limit or longer."""
-        return [
-            each for each in sessions if (age := self.age(each.state_change)) is not None and age >= limit
-        ]
+        return unchanged_for(limit, sessions, self.last.at)
 
     def longest(self, sessions: Iterable[Session]) -> Span:
         """Return the longest time for which one of the sessions has been in its state."""
         return max((self.age(each.state_change) or Span(0) for each in sessions), default=Span(0))
+
+
+def unchanged_for(limit: Span, sessions: Iterable[Session], now: Instant) -> list[Session]:
+    """Return the sessions that have been in their state for this limit or longer."""
+    ages = ((each, since(each.state_change, now)) for each in sessions)
+    return [each for each, age in ages if age is not None and age >= limit]
+
+
+def transaction_limit(idle_limit: Span) -> Span:
+    """Return the time in a transaction from which on an idle session counts as forgotten."""
+    return Span(idle_limit // _TRANSACTION_SHARE)
 
 
 def recent_window(idle_limit: Span) -> Span:

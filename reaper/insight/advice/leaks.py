@@ -1,4 +1,4 @@
-"""Applications that open connections and forget them."""
+"""Applications that open connections and do not close or reuse them."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from reaper.insight.advice.evidence import ApplicationSessions, Evidence
 from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about
 from reaper.insight.advice.timeouts import idle_session_fix
-from reaper.policy.text import counted
+from reaper.policy.text import counted, percent
 from reaper.policy.time import SECOND, Span
 
 FEW: Final = 5
@@ -35,44 +35,38 @@ def leaks(evidence: Evidence) -> Iterator[Finding]:
     suspects = sorted(filter(is_suspect, evidence.ordinary), key=lambda each: -len(each.long_idle))
     urgency = Urgency.NOW if evidence.is_full else Urgency.SOON
     for each in suspects[:_MAX_FINDINGS]:
+        grew = evidence.snapshots > 1 and each.opened > each.closed
+        confidence = Confidence.LIKELY if grew else Confidence.POSSIBLE
         title = f"{each.id.title} seems to leak connections"
-        seen = tuple(_evidence(each, evidence))
+        seen = list(_evidence(each, evidence))
+        if not grew:
+            seen.append("several small pools behind one address look the same: observe longer (`--for`)")
         fixes = tuple(_fixes(each, evidence))
-        yield Finding(
-            "leak", urgency, _confidence(each, evidence), title, seen, fixes, *each.id, len(each.long_idle)
-        )
+        yield Finding("leak", urgency, confidence, title, tuple(seen), fixes, *each.id, len(each.long_idle))
     if rest := suspects[_MAX_FINDINGS:]:
         title = f"{counted(len(rest), 'more application')} with fewer idle sessions may leak too"
         idle = f"{counted(sum(len(each.long_idle) for each in rest), 'idle session')} together"
         yield Finding("leak", urgency, Confidence.POSSIBLE, title, (idle,))
 
 
-def _confidence(application: ApplicationSessions, evidence: Evidence) -> Confidence:
-    grew = evidence.snapshots > 1 and application.opened > application.closed
-    return Confidence.LIKELY if grew else Confidence.POSSIBLE
-
-
 def _evidence(application: ApplicationSessions, evidence: Evidence) -> Iterator[str]:
     idle, count = len(application.long_idle), application.count
+    longest = about(evidence.longest(application.long_idle))
     yield (
-        f"{idle:,} of its {counted(count, 'session')} ({idle / count:.0%}) have been idle for more than "
-        f"{about(evidence.idle_limit)}, the longest for {about(evidence.longest(application.long_idle))}"
+        f"{idle:,} of its {counted(count, 'session')} ({percent(idle / count)}) have been idle for more than "
+        f"{about(evidence.idle_limit)}, the longest for {longest}"
     )
     yield (
-        f"{application.needless:,} were opened while two or more from the same address were idle, and "
-        "have been since: a pool would have used those first"
+        f"{application.needless:,} were opened while two or more from the same address were idle, and those "
+        "are idle still: a pool would have used them first"
     )
     if evidence.snapshots > 1:
-        yield (
-            f"{evidence.recently} it opened {application.opened:,}, closed {application.closed:,} "
-            f"and used {application.used:,}"
-        )
+        done = f"closed {application.closed:,} and used {application.used:,}"
+        yield f"{evidence.recently} it opened {application.opened:,}, {done}"
     if evidence.span < _HOUR and (rate := _opened_in_an_hour(application, evidence)):
         free = max(evidence.usable - evidence.last.slots.used, 0)
         lasts = f"; at this rate the {free:,} free slots last {_hours(free / rate)}" if free else ""
         yield f"{rate:,} were opened within the last hour{lasts}"
-    if _confidence(application, evidence) is Confidence.POSSIBLE:
-        yield "several small pools behind one address look the same: to be certain, observe longer (`--for`)"
 
 
 def _opened_in_an_hour(application: ApplicationSessions, evidence: Evidence) -> int:
@@ -87,15 +81,13 @@ def _hours(count: float) -> str:
 
 def _fixes(application: ApplicationSessions, evidence: Evidence) -> Iterator[Fix]:
     yield Fix(
-        (
-            "in the application: return every connection on every path, also after errors (`with`, "
-            "`finally`), and let its pool report connections that are not returned"
-        ),
-        cost="a release of the application; nothing else ends a leak",
+        "in the application: return each connection to the pool, also after an error (`with`, `finally`), "
+        "and turn on the pool's leak detection",
+        cost="a release of the application; only this ends the leak",
     )
     yield Fix(
-        "until then: a policy that terminates forgotten sessions",
+        "until then: a policy that terminates the forgotten sessions",
         setting="reaper advise --policy starting.yaml",
-        cost="a client that does use such a session again gets an error; the policy is a dry run at first",
+        cost="a client that uses such a session again gets an error; the policy starts as a dry run",
     )
     yield from idle_session_fix(application, evidence)

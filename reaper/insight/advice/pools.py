@@ -1,4 +1,4 @@
-"""Pools: which are too large, which are busy, and how large they may be so that all fit into the slots."""
+"""Pools that are too large or in full use, and sizes with which all of them fit into the slots."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Final
 from reaper.insight.advice.evidence import ApplicationSessions, Evidence
 from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, listed
 from reaper.insight.advice.leaks import FEW, MOST_OF, is_suspect
-from reaper.policy.text import counted
+from reaper.policy.text import counted, percent
 from reaper.policy.time import SECOND, Span
 
 _FREQUENT: Final = 1.0
@@ -21,7 +21,7 @@ _LARGE: Final = 0.1
 """Of the slots: while slots are left, a pool with fewer idle sessions does no harm."""
 _BUSY: Final = 0.25
 _TO_SHARE: Final = 0.9
-"""Of the slots; the rest is for people, jobs and what was not observed."""
+"""Of the slots; the rest is for people, jobs and applications that were not observed."""
 _TIGHT: Final = 0.7
 _MAX_LISTED: Final = 5
 
@@ -40,19 +40,21 @@ def transaction_pooling(evidence: Evidence) -> Iterator[Finding]:
     )
     if not (frequent or mostly_idle):
         return
-    action = "put PgBouncer in transaction mode before the server"
-    title = (
-        "clients open new connections all the time"
-        if frequent
-        else "many sessions hold slots, and few of them are active"
+    action, title = (
+        "put PgBouncer in transaction mode before the server",
+        "many sessions hold slots, few are active",
     )
+    if frequent:
+        action = f"keep connections open in the applications' pools, or {action}"
+        title = "clients open new connections all the time"
     seen = tuple(_pooling_evidence(evidence, rate if frequent else None))
+    # Half as many again as the busiest application needed at once.
+    busiest = max((each.most_working for each in evidence.ordinary), default=0)
+    size = max(math.ceil(busiest * 1.5), _MIN_POOLER_SIZE)
     fix = Fix(
-        f"keep connections open in the applications' pools, or {action}" if frequent else action,
-        setting=(
-            f"pool_mode = transaction\ndefault_pool_size = {_pooler_size(evidence)}"
-            "  ; for each database and role\nmax_prepared_statements = 200  ; from PgBouncer 1.21 on"
-        ),
+        action,
+        setting=f"pool_mode = transaction\ndefault_pool_size = {size}  ; for each database and role\n"
+        "max_prepared_statements = 200  ; from PgBouncer 1.21 on",
         cost="; ".join(_pooling_costs(evidence)),
     )
     confidence = Confidence.LIKELY if frequent else Confidence.POSSIBLE
@@ -75,23 +77,15 @@ def _pooling_evidence(evidence: Evidence, rate: float | None) -> Iterator[str]:
         yield f"{rate:.1f} connections a second, {how}; the server starts a process for each"
         if evidence.short_lived:
             yield f"{counted(evidence.short_lived, 'session')} were opened and closed in this time"
-    share = evidence.most_working / max(evidence.peak, 1)
-    yield (
-        f"of {counted(evidence.peak, 'session')} at most {evidence.most_working:,} ({share:.0%}) were active "
-        f"or in a transaction, {evidence.observed}"
-    )
+    most, share = evidence.most_working, percent(evidence.most_working / max(evidence.peak, 1))
+    at_most = f"of {counted(evidence.peak, 'session')} at most {most:,} ({share})"
+    yield f"{at_most} were active or in a transaction, {evidence.observed}"
     if names := sorted({each.id.name for each in evidence.poolers}):
         yield f"there is a pooler already ({listed(list(map(repr, names)))}): some clients bypass it"
 
 
-def _pooler_size(evidence: Evidence) -> int:
-    """Half as many again as the busiest application needed at once."""
-    busiest = max((each.most_working for each in evidence.ordinary), default=0)
-    return max(math.ceil(busiest * 1.5), _MIN_POOLER_SIZE)
-
-
 def _pooling_costs(evidence: Evidence) -> Iterator[str]:
-    yield "it breaks what outlasts a transaction: SET, temporary tables, WITH HOLD, LISTEN, session locks"
+    yield "it breaks SET, temporary tables, WITH HOLD, LISTEN and session locks, which outlast a transaction"
     listeners = sum(session.last_query_listens for session in evidence.last.sessions)
     holders = evidence.last.facts.advisory_lock_holders or frozenset()
     locked = sum(session.id.pid in holders for session in evidence.last.sessions)
@@ -107,31 +101,20 @@ def large_pools(evidence: Evidence) -> Iterator[Finding]:
     found = _large(evidence)
     if not found:
         return
-    one = found[0].id if len(found) == 1 else None
-    title = (
-        f"{one.title} keeps more connections than it uses"
-        if one
-        else f"{counted(len(found), 'application')} keep more connections than they use"
-    )
-    seen = tuple(_large_evidence(found, evidence))
+    title = f"{counted(len(found), 'application')} keep more connections than they use"
+    role, name = None, None
+    if len(found) == 1:
+        title = f"{found[0].id.title} keeps more connections than it uses"
+        role, name = found[0].id
     fix = Fix(
         "use smaller pools that close idle connections",
         setting="\n".join(_pool_line(each, _needed(each)) for each in found[:_MAX_LISTED]),
         cost="at a peak that was not observed, callers wait in the pool instead of on the server",
     )
+    seen, idle = tuple(_large_evidence(found, evidence)), sum(len(each.long_idle) for each in found)
     urgency = Urgency.SOON if evidence.is_scarce else Urgency.WORTH
     confidence = Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE
-    yield Finding(
-        "large pool",
-        urgency,
-        confidence,
-        title,
-        seen,
-        (fix,),
-        role=one.role if one else None,
-        application=one.name if one else None,
-        weight=sum(len(each.long_idle) for each in found),
-    )
+    yield Finding("large pool", urgency, confidence, title, seen, (fix,), role, name, idle)
 
 
 def _large(evidence: Evidence) -> list[ApplicationSessions]:
@@ -139,8 +122,7 @@ def _large(evidence: Evidence) -> list[ApplicationSessions]:
     found = [
         each
         for each in evidence.ordinary
-        if len(each.long_idle) >= fewest
-        and len(each.long_idle) >= each.count * MOST_OF
+        if len(each.long_idle) >= max(fewest, each.count * MOST_OF)
         and not is_suspect(each)
         and _needed(each) < max(each.clients.values())
     ]
@@ -154,12 +136,11 @@ def _needed(application: ApplicationSessions) -> int:
 
 
 def _large_evidence(found: Sequence[ApplicationSessions], evidence: Evidence) -> Iterator[str]:
+    limit = about(evidence.idle_limit)
     for each in found[:_MAX_LISTED]:
         idle = len(each.long_idle)
-        yield (
-            f"{each.id.short}: {idle:,} of {counted(each.count, 'session')} idle for more than "
-            f"{about(evidence.idle_limit)}, {each.count - idle:,} used since"
-        )
+        of = f"{idle:,} of {counted(each.count, 'session')}"
+        yield f"{each.id.short}: {of} idle for more than {limit}, {each.count - idle:,} used since"
     if len(found) > _MAX_LISTED:
         yield f"and {counted(len(found) - _MAX_LISTED, 'more application')} like these"
     grown = sum(each.opened - each.closed for each in found)
@@ -168,32 +149,31 @@ def _large_evidence(found: Sequence[ApplicationSessions], evidence: Evidence) ->
         more = counted(grown, "more session") if grown > 0 else "no more sessions"
         yield f"{evidence.recently} {more}{no_leak}"
     if not evidence.is_long:
-        yield (f"judged by the last {about(evidence.idle_limit)}: observe a peak too (`--history`)")
+        yield f"judged by the last {limit}: observe a busy time too (`--history`)"
 
 
 def busy_pools(evidence: Evidence) -> Iterator[Finding]:
-    """Where slots are scarce: applications that hold many and use them."""
+    """If slots are scarce: applications that hold many and use them."""
     if not evidence.is_scarce or evidence.snapshots == 1:
         return
+    fix = Fix(
+        "share connections: a pooler in transaction mode, or smaller pools",
+        cost="none of these sessions is idle: terminating them would not help",
+    )
     for each in evidence.ordinary:
         if each.count < evidence.usable * _BUSY or each.used < each.count * MOST_OF:
             continue
         title = f"{each.id.title} holds many slots and uses them: this is load, not a leak"
         seen = (
-            f"{each.used:,} of its {counted(each.count, 'session')} did something {evidence.recently}",
+            f"{each.used:,} of its {counted(each.count, 'session')} were used {evidence.recently}",
             f"at most {each.most_working:,} at once were active or in a transaction",
         )
-        fix = Fix(
-            ("share connections: a pooler in transaction mode, or smaller pools"),
-            cost="terminating these sessions would not help",
-        )
-        yield Finding(
-            "busy pool", Urgency.WORTH, Confidence.COUNTED, title, seen, (fix,), *each.id, each.count
-        )
+        worth, confidence = Urgency.WORTH, Confidence.COUNTED
+        yield Finding("busy pool", worth, confidence, title, seen, (fix,), *each.id, each.count)
 
 
 def pool_sizes(evidence: Evidence) -> Iterator[Finding]:
-    """Where slots are tight and in use: a maximum for each client, so that one more of each fits."""
+    """If slots are tight and in use: a maximum for each client, so that one more of each fits."""
     found = [each for each in evidence.ordinary if each.count >= _MIN_POOL_SIZE]
     others = evidence.last.slots.used - sum(each.count for each in found)
     to_share = int(evidence.usable * _TO_SHARE) - others
@@ -203,19 +183,14 @@ def pool_sizes(evidence: Evidence) -> Iterator[Finding]:
     if not (found and tight) or _large(evidence) or any(map(is_suspect, found)):
         return
     total = sum(each.count for each in found)
-    held = [f"{each.id.short} {each.count:,} from {len(each.clients):,}" for each in found]
+    held = listed([f"{each.id.short} {each.count:,} from {len(each.clients):,}" for each in found])
+    reserve = percent(1 - _TO_SHARE)
     sizes = [int(to_share * each.count / total / (len(each.clients) + 1)) for each in found]
     lines = [_pool_line(each, size) for each, size in zip(found, sizes, strict=True)]
     title = "the slots are too few for one more instance of each application, as during a release"
     seen = (
-        (
-            f"{counted(len(found), 'application')} could hold {possible:,} with one more instance each: "
-            f"{listed(held)}"
-        ),
-        (
-            f"{evidence.usable:,} slots, less {1 - _TO_SHARE:.0%} in reserve and {others:,} of others, "
-            f"leave {to_share:,}"
-        ),
+        f"{counted(len(found), 'application')} could hold {possible:,} with one more instance each: {held}",
+        f"{evidence.usable:,} slots, less {reserve} in reserve and {others:,} of others, leave {to_share:,}",
         "an instance here is a client address: several behind one address look like one",
     )
     fix = Fix(
@@ -227,8 +202,6 @@ def pool_sizes(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _pool_line(application: ApplicationSessions, size: int) -> str:
-    largest = max(application.clients.values())
-    return (
-        f"{application.id.short}: at most {max(min(size, largest), 1):,} for each of "
-        f"{counted(len(application.clients), 'instance')} (now up to {largest:,})"
-    )
+    largest, instances = max(application.clients.values()), counted(len(application.clients), "instance")
+    most = max(min(size, largest), 1)
+    return f"{application.id.short}: at most {most:,} for each of {instances} (now up to {largest:,})"

@@ -1,19 +1,19 @@
 """Policies that fit the evidence, each with its reasons and as a dry run."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from reaper.insight.advice.evidence import ApplicationSessions, Evidence
+from reaper.insight.advice.evidence import IDLE_IN_TRANSACTION_STATES, ApplicationSessions, Evidence
 from reaper.insight.advice.finding import about, round_span
 from reaper.insight.advice.known_tools import is_console, is_monitoring
 from reaper.insight.advice.leaks import is_suspect
 from reaper.insight.advice.timeouts import IDLE_WAITS, TRANSACTION_WAITS, TimeLimit, limit_above
 from reaper.policy.poolers import pooler
 from reaper.policy.rules import DEFAULT_BRAKE
-from reaper.policy.session import ABORTED, IDLE, IN_TRANSACTION, Session
-from reaper.policy.text import counted
+from reaper.policy.session import IDLE, Session
+from reaper.policy.text import counted, percent
 from reaper.policy.time import Span, parse_span
 
 _MAX_POLICIES: Final = 20
@@ -24,8 +24,6 @@ _FORGOTTEN: Final = 30
 _BLOCKING: Final = 2
 _LAST_SLOTS: Final = "90%"
 _LONGEST: Final = parse_span("14d")
-_WAITING: Final = (IN_TRANSACTION, ABORTED)
-_Kind = tuple[str, str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,60 +68,74 @@ def proposals(evidence: Evidence) -> Proposals:
 
 
 def _policies(evidence: Evidence) -> Iterator[Proposal]:
-    named = [each for each in evidence.ordinary if each.id.role and not each.superuser]
-    for each in [each for each in named if is_suspect(each)][:_MAX_POLICIES]:
+    for each in [each for each in _with_role(evidence) if is_suspect(each)][:_MAX_POLICIES]:
         if limit := limit_above(each.idle_waits, least=evidence.idle_limit, what=IDLE_WAITS):
-            why = (
-                f"{len(each.long_idle):,} of {counted(each.count, 'session')} idle for more than "
-                f"{about(evidence.idle_limit)}, and {each.needless:,} opened while others were idle."
-            )
-            kind: _Kind = ("leak", "Connections that were opened and forgotten", (IDLE,))
-            yield _for_application(each, kind, why, each.long_idle, limit, evidence)
-    for each in [each for each in named if each.forgotten][:_MAX_POLICIES]:
-        if limit := limit_above(each.transaction_waits, least=each.transaction_limit, what=TRANSACTION_WAITS):
-            why = (
-                f"{counted(len(each.forgotten), 'session')} idle in a transaction for more than "
-                f"{about(each.transaction_limit)}."
-            )
-            kind = ("in-transaction", "Transactions that were started and forgotten", _WAITING)
-            yield _for_application(each, kind, why, each.forgotten, limit, evidence)
+            yield _leak(each, limit, evidence)
+    for each in [each for each in _with_role(evidence) if each.forgotten][:_MAX_POLICIES]:
+        least = evidence.transaction_limit
+        if limit := limit_above(each.transaction_waits, least=least, what=TRANSACTION_WAITS):
+            yield _in_transaction(each, limit, evidence)
     yield from _blocking(evidence)
     yield from _last_slots(evidence)
     yield _forgotten_transactions(evidence)
 
 
-def _for_application(
-    application: ApplicationSessions,
-    kind: _Kind,
-    why: str,
-    sessions: Iterable[Session],
-    limit: TimeLimit,
-    evidence: Evidence,
-) -> Proposal:
-    name, description, states = kind
-    slug = re.sub(r"[^a-z0-9]+", "-", application.id.name.lower()).strip("-")[:_MAX_SLUG].strip("-")
+def _with_role(evidence: Evidence) -> list[ApplicationSessions]:
+    return [each for each in evidence.ordinary if each.id.role and not each.superuser]
+
+
+def _leak(application: ApplicationSessions, limit: TimeLimit, evidence: Evidence) -> Proposal:
+    idle, needless = application.long_idle, f"{application.needless:,} opened while others were idle"
+    of = f"{len(idle):,} of {counted(application.count, 'session')}"
+    why = f"{of} idle for more than {about(evidence.idle_limit)}, and {needless}."
     return Proposal(
-        name=f"{name}-{slug or 'unnamed'}",
-        description=description,
-        why=(
-            f"{application.id.title}: {why}",
-            f"idle_for: {limit.because}.",
-            *_matches_now(sessions, limit.span, evidence),
-        ),
-        states=states,
+        name=f"leak-{_slug(application)}",
+        description="Connections that were opened and forgotten",
+        why=_reasons(application, why, idle, limit, evidence),
+        states=(IDLE,),
         idle_for=limit.span,
         role=application.id.role,
         application=application.id.name,
     )
 
 
+def _in_transaction(application: ApplicationSessions, limit: TimeLimit, evidence: Evidence) -> Proposal:
+    forgotten, least = application.forgotten, about(evidence.transaction_limit)
+    why = f"{counted(len(forgotten), 'session')} idle in a transaction for more than {least}."
+    return Proposal(
+        name=f"in-transaction-{_slug(application)}",
+        description="Transactions that were started and forgotten",
+        why=_reasons(application, why, forgotten, limit, evidence),
+        states=IDLE_IN_TRANSACTION_STATES,
+        idle_for=limit.span,
+        role=application.id.role,
+        application=application.id.name,
+    )
+
+
+def _slug(application: ApplicationSessions) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", application.id.name.lower()).strip("-")[:_MAX_SLUG]
+    return slug.strip("-") or "unnamed"
+
+
+def _reasons(
+    application: ApplicationSessions,
+    why: str,
+    sessions: Sequence[Session],
+    limit: TimeLimit,
+    evidence: Evidence,
+) -> tuple[str, ...]:
+    matches = _matches_now(sessions, limit.span, evidence)
+    return (f"{application.id.title}: {why}", f"idle_for: {limit.because}.", *matches)
+
+
 def _blocking(evidence: Evidence) -> Iterator[Proposal]:
     if any((evidence.last.facts.waiters or {}).values()):
         yield Proposal(
-            name="transactions-in-the-way",
+            name="blocking-transactions",
             description="Idle transactions that other sessions wait for",
             why=("Sessions waited for others when this file was written.",),
-            states=_WAITING,
+            states=IDLE_IN_TRANSACTION_STATES,
             idle_for=round_span(evidence.transaction_limit * _BLOCKING) or _LONGEST,
             blocking=True,
         )
@@ -131,21 +143,17 @@ def _blocking(evidence: Evidence) -> Iterator[Proposal]:
 
 def _last_slots(evidence: Evidence) -> Iterator[Proposal]:
     """For the emergency, if the slots were nearly all in use."""
-    idle = [each for each in evidence.ordinary if each.long_idle and each.id.role and not each.superuser]
+    idle = [each for each in _with_role(evidence) if each.long_idle]
     if not evidence.is_scarce or not idle:
         return
     sessions = [session for each in idle for session in each.long_idle]
     limit = round_span(evidence.idle_limit) or _LONGEST
+    in_use = f"{evidence.peak:,} of {evidence.usable:,} slots were in use"
+    long = f"{len(sessions):,} of them by sessions idle for {about(evidence.idle_limit)} and more"
     yield Proposal(
         name="last-slots",
-        description="Sessions that have been idle for long, the longest first, while hardly any slot is left",
-        why=(
-            (
-                f"{evidence.peak:,} of {evidence.usable:,} slots were in use, {len(sessions):,} of them by "
-                f"sessions idle for {about(evidence.idle_limit)} and more."
-            ),
-            *_matches_now(sessions, limit, evidence),
-        ),
+        description="Sessions that have been idle for long, the longest first, while hardly any slot is free",
+        why=(f"{in_use}, {long}.", *_matches_now(sessions, limit, evidence)),
         states=(IDLE,),
         idle_for=limit,
         roles=_distinct(each.id.role for each in idle),
@@ -158,17 +166,15 @@ def _forgotten_transactions(evidence: Evidence) -> Proposal:
     longest = max((each.transaction_waits.longest for each in evidence.applications), default=Span(0))
     limit = round_span(max(evidence.transaction_limit * _FORGOTTEN, longest * 3)) or _LONGEST
     consoles = _consoles(evidence)
-    why = (
-        f"the longest wait in a transaction that ended was {about(longest)}; this is far above it"
-        if longest
-        else f"no wait in a transaction ended in this time; {about(limit)} is a guess"
-    )
-    skipped = ["Consoles are on the allowlist: people take long to think."] if consoles else []
+    why = f"no wait in a transaction ended in this time; {about(limit)} is a guess"
+    if longest:
+        why = f"the longest wait in a transaction that ended was {about(longest)}; this is far above it"
+    skipped = ["Consoles are on the allowlist: a person may wait long between two statements."]
     return Proposal(
         name="forgotten-transactions",
         description="Transactions of any role that have waited for their client for very long",
-        why=(f"idle_for: {why}.", *skipped),
-        states=_WAITING,
+        why=(f"idle_for: {why}.", *(skipped if consoles else [])),
+        states=IDLE_IN_TRANSACTION_STATES,
         idle_for=limit,
         allowlist=consoles,
     )
@@ -179,12 +185,12 @@ def _consoles(evidence: Evidence) -> tuple[str, ...]:
 
 
 def _matches_now(sessions: Iterable[Session], limit: Span, evidence: Evidence) -> Iterator[str]:
-    due = len(evidence.lasting(sessions, limit))
+    due = len(evidence.unchanged_for(limit, sessions))
     yield f"When this file was written it would have matched {counted(due, 'session')}."
     if DEFAULT_BRAKE.trips(due, evidence.last.clients):
         yield (
-            f"That is more than {DEFAULT_BRAKE.share:.0%} of all client sessions: the safety limit will stop "
-            "this policy until you raise the share, for example `safety_limit: {share: 90%}`."
+            f"That is more than {percent(DEFAULT_BRAKE.share)} of all client sessions: the safety limit will "
+            "stop this policy until you raise the share, for example `safety_limit: {share: 90%}`."
         )
 
 

@@ -3,20 +3,8 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from reaper.policy.time import Instant, Span
-
-_TIMEOUT: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|d|)\s*", re.ASCII)
-_MICROSECONDS: Final = {
-    "us": 1,
-    "": 1_000,
-    "ms": 1_000,
-    "s": 1_000_000,
-    "min": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-}
+from reaper.policy.time import Instant, Span, parse_span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +51,7 @@ class ReplicationSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """All of this at one moment."""
+    """Settings, roles and counters of a server at one moment."""
 
     at: Instant
     major: int
@@ -95,5 +83,8 @@ class ServerFacts:
 
 
 def _span(value: str) -> Span | None:
-    found = _TIMEOUT.fullmatch(value)
-    return Span(round(float(found[1]) * _MICROSECONDS[found[2]])) if found else None
+    """Read a timeout as PostgreSQL stores it: `5min`, `5 min`, or milliseconds without a unit."""
+    try:
+        return Span(int(value) * 1_000) if value.isdecimal() else parse_span(value.strip())
+    except ValueError:
+        return None

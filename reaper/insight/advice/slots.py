@@ -1,4 +1,4 @@
-"""Slots: how many are left, what is reserved, which role could take them all, and what more would cost."""
+"""Slots: those in use and reserved, the roles that could take all of them, and the cost of more slots."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -15,13 +15,13 @@ from reaper.insight.advice.finding import (
     listed,
 )
 from reaper.insight.advice.leaks import is_suspect
-from reaper.insight.advice.server_facts import RoleFacts, ServerFacts
-from reaper.policy.text import counted
+from reaper.insight.advice.server_facts import ServerFacts
+from reaper.policy.text import counted, percent
 from reaper.policy.time import isoformat
 
 _RESERVED_SINCE: Final = 16
 _RESERVED: Final = 2
-_USUAL: Final = 3
+_USUAL_RESERVED: Final = 3
 _LARGE_SHARE: Final = 0.5
 """Of the slots: a role that holds more can soon hold all of them."""
 _NEAR: Final = 0.9
@@ -31,7 +31,7 @@ _MAX_FINDINGS: Final = 5
 _KB_OF_SLOT: Final = 50
 """Shared memory of each slot, used or not: measured on 15 and 17, 49 MB for a thousand."""
 _MB_OF_SESSION: Final = (1.5, 10)
-"""A session that did nothing, and one that has read the whole catalog; measured on 13 to 18."""
+"""A new session, and one that has read the whole catalog; measured on 13 to 18."""
 _KB: Final = 1_024
 _PAGE_KB: Final = 8
 _STEP: Final = 50
@@ -43,24 +43,22 @@ def slots(evidence: Evidence) -> Iterator[Finding]:
         return
     used, usable = evidence.last.slots.used, evidence.usable
     free = max(usable - used, 0)
-    title = f"{evidence.peak_share:.0%} of the slots that ordinary roles can use were in use"
+    title = f"{percent(evidence.peak_share)} of the slots that ordinary roles can use were in use"
     if not free:
-        title = (
-            f"all {counted(usable, 'slot')} that ordinary roles can use are in use: new clients are refused"
-        )
+        title = f"all {usable:,} slots that ordinary roles can use are in use: new clients are refused"
     elif evidence.is_full:
         title = f"only {free:,} of the {usable:,} slots that ordinary roles can use are free"
-    seen = tuple(_slots_evidence(evidence))
     urgency = Urgency.NOW if evidence.is_full else Urgency.SOON
-    yield Finding("slots", urgency, Confidence.COUNTED, title, seen, (_slots_fix(evidence),), weight=used)
+    seen, fixes = tuple(_slots_evidence(evidence)), (_slots_fix(evidence),)
+    yield Finding("slots", urgency, Confidence.COUNTED, title, seen, fixes, weight=used)
 
 
 def _slots_evidence(evidence: Evidence) -> Iterator[str]:
-    slots, several = evidence.last.slots, evidence.snapshots > 1
+    in_use, several = evidence.last.slots, evidence.snapshots > 1
     peak = f"; {evidence.peak:,} at the peak {evidence.observed}" if several else ""
     if evidence.span > evidence.recent:
         peak += f", at {(isoformat(evidence.peak_at) or '')[:16]} UTC"
-    yield f"{slots.used:,} of {evidence.usable:,} are in use now, {slots.reserved:,} more are reserved{peak}"
+    yield f"{in_use.used:,} of {evidence.usable:,} in use now, {in_use.reserved:,} more are reserved{peak}"
     working = counted(evidence.most_working, "session was", "sessions were")
     yield f"{'at the peak ' if several else ''}{working} active or in a transaction"
     idle = sum(len(each.long_idle) for each in evidence.applications)
@@ -72,9 +70,9 @@ def _slots_evidence(evidence: Evidence) -> Iterator[str]:
 def _slots_fix(evidence: Evidence) -> Fix:
     if any(each.long_idle for each in evidence.applications):
         return Fix(
-            "terminate idle sessions by policies: write them, and check which sessions they match",
+            "terminate idle sessions by policies: write a first file, and check which sessions it matches",
             setting="reaper advise --policy starting.yaml\nreaper plan -p starting.yaml",
-            cost="nothing yet: every policy in that file is a dry run until it says `mode: enforce`",
+            cost="none yet: every policy in that file is a dry run until you set `mode: enforce`",
         )
     return Fix(
         "let fewer clients connect, or put a pooler before the server: these sessions are in use",
@@ -82,78 +80,62 @@ def _slots_fix(evidence: Evidence) -> Fix:
     )
 
 
-def reserved_for_superusers(evidence: Evidence) -> Iterator[Finding]:
-    """No slot is reserved for superusers."""
-    if evidence.facts is None or evidence.facts.number("superuser_reserved_connections") != 0:
-        return
-    title = "no slot is reserved for superusers: when all are in use, no administrator can connect"
-    seen = "superuser_reserved_connections is 0"
-    fix = Fix(
-        "reserve the usual three",
-        sql=f"ALTER SYSTEM SET superuser_reserved_connections = {_USUAL};  -- then restart",
-        cost="a restart, and three slots less for all other roles",
-    )
-    yield Finding("reserved", Urgency.SOON, Confidence.COUNTED, title, (seen,), (fix,))
-
-
-def reserved_for_roles(evidence: Evidence) -> Iterator[Finding]:
-    """No slot is reserved for administrators without superuser rights, and slots are scarce."""
+def reserved(evidence: Evidence) -> Iterator[Finding]:
+    """No slot is reserved for superusers; or, if slots are scarce, none for other administrators."""
     facts = evidence.facts
-    if facts is None or facts.major < _RESERVED_SINCE or not evidence.is_scarce:
-        return
-    reserved = facts.number("reserved_connections")
-    if reserved is None or reserved >= _RESERVED:
-        return
-    role = identifier(evidence.last.watcher.role)
-    grant = f"GRANT pg_use_reserved_connections TO {role};\n" if role and not facts.uses_reserved else ""
-    title = "no slot is reserved for administrators that are not superusers"
-    seen = f"reserved_connections is {reserved}; {evidence.peak:,} of {evidence.usable:,} slots were in use"
-    fix = Fix(
-        "reserve a few for roles such as the reaper's",
-        sql=f"{grant}ALTER SYSTEM SET reserved_connections = {_RESERVED};  -- then restart",
-        cost="a restart, and two slots less for all other roles; a running reaper has its slot",
-    )
-    yield Finding("reserved", Urgency.WORTH, Confidence.COUNTED, title, (seen,), (fix,))
+    if facts and facts.number("superuser_reserved_connections") == 0:
+        title = "no slot is reserved for superusers: when all are in use, no administrator can connect"
+        fix = Fix(
+            "reserve the usual three",
+            sql=f"ALTER SYSTEM SET superuser_reserved_connections = {_USUAL_RESERVED};  -- then restart",
+            cost="a restart, and three slots fewer for all other roles",
+        )
+        seen = "superuser_reserved_connections is 0"
+        yield Finding("reserved", Urgency.SOON, Confidence.COUNTED, title, (seen,), (fix,))
+    now = facts.number("reserved_connections") if facts and facts.major >= _RESERVED_SINCE else None
+    if facts and evidence.is_scarce and now is not None and now < _RESERVED:
+        role = identifier(evidence.last.watcher.role)
+        grant = f"GRANT pg_use_reserved_connections TO {role};\n" if role and not facts.uses_reserved else ""
+        title = "no slot is reserved for administrators that are not superusers"
+        fix = Fix(
+            "reserve a few for roles such as the reaper's",
+            sql=f"{grant}ALTER SYSTEM SET reserved_connections = {_RESERVED};  -- then restart",
+            cost="a restart, and two slots fewer for all other roles; a running reaper already has its slot",
+        )
+        seen = f"reserved_connections is {now}; {evidence.peak:,} of {evidence.usable:,} slots were in use"
+        yield Finding("reserved", Urgency.WORTH, Confidence.COUNTED, title, (seen,), (fix,))
 
 
-def raising(evidence: Evidence) -> Iterator[Finding]:
-    """Where slots are scarce: what half as many more would cost."""
+def more_slots(evidence: Evidence) -> Iterator[Finding]:
+    """If slots are scarce: the cost of half as many more."""
     if evidence.facts is None or not evidence.is_scarce:
         return
     total = evidence.last.slots.total
     more = max(total // 2 // _STEP * _STEP, _STEP)
-    title = "raising max_connections rarely helps"
-    seen = tuple(_raising_evidence(evidence, evidence.facts, more))
     fix = Fix(
         "only if every session is needed and the machine has the memory",
         sql=f"ALTER SYSTEM SET max_connections = {total + more};  -- then restart",
-        cost=(
-            "a restart, of standbys first: one with fewer than its primary cannot follow it; and a "
-            "leak fills the new slots as it filled the old ones"
-        ),
+        cost="a restart, of standbys first (they need as many as the primary); a leak fills any number",
     )
+    title, seen = "raising max_connections rarely helps", tuple(_more_slots(evidence, evidence.facts, more))
     yield Finding("max_connections", Urgency.WORTH, Confidence.POSSIBLE, title, seen, (fix,))
 
 
-def _raising_evidence(evidence: Evidence, facts: ServerFacts, more: int) -> Iterator[str]:
+def _more_slots(evidence: Evidence, facts: ServerFacts, more: int) -> Iterator[str]:
     idle = 1 - evidence.most_working / max(evidence.peak, 1)
     if evidence.snapshots > 1 and idle > _LARGE_SHARE:
-        yield f"{idle:.0%} of the sessions did nothing even at the peak: there would be more of those"
+        yield f"{percent(idle)} of the sessions were idle even at the peak: more slots, more idle sessions"
     elif evidence.snapshots > 1:
         yield "most sessions were active: more than a few for each CPU core slow each other down"
     low, high = (_memory(each * more) for each in _MB_OF_SESSION)
-    yield (
-        f"{more:,} more take {_memory(_KB_OF_SLOT * more / _KB)} of shared memory at once, and {low} to "
-        f"{high} as idle sessions; more with many tables, plans or extensions"
-    )
+    shared = _memory(_KB_OF_SLOT * more / _KB)
+    yield f"{more:,} more take {shared} of shared memory at once, and {low} to {high} as idle sessions"
     work_mem, buffers = facts.number("work_mem"), facts.number("shared_buffers")
     if work_mem is not None:
         times = facts.settings.get("hash_mem_multiplier", "1")
-        hashes = "" if times == "1" else f", {times} times that for each hash"
-        yield (
-            f"an active session uses up to work_mem ({_memory(work_mem / _KB)}) for each sort{hashes}: "
-            f"{more:,} at once could use {_memory(more * work_mem / _KB)} and several times that"
-        )
+        hashes = "" if times == "1" else f" ({times} times that for each hash)"
+        yield f"an active session uses up to work_mem, {_memory(work_mem / _KB)}, for each sort{hashes}"
+        yield f"{more:,} active sessions could use {_memory(more * work_mem / _KB)}, or several times that"
     if buffers is not None:
         size = _memory(buffers * _PAGE_KB / _KB)
         yield f"shared_buffers is {size}; the server does not report the memory of its machine"
@@ -170,50 +152,37 @@ def connection_limits(evidence: Evidence) -> Iterator[Finding]:
     suspected = {each.id.role for each in evidence.ordinary if is_suspect(each)}
     unlimited = sorted(_unlimited(evidence).items(), key=lambda item: (-item[1], item[0]))
     risky = [each for each in unlimited if each[0] in suspected or each[1] >= evidence.usable * _LARGE_SHARE]
-    for role, peak in risky[:_MAX_FINDINGS]:
-        limit = min(headroom(peak), int(evidence.usable * (1 - _ROOM)))
-        if limit < 1:
-            continue
-        held = "an application of it seems to leak; " if role in suspected else ""
-        title = f"role {role!r} can take every slot"
+    most = int(evidence.usable * (1 - _ROOM))
+    for role, peak in risky[:_MAX_FINDINGS] if most >= 1 else ():
+        leaks = "an application of it seems to leak; " if role in suspected else ""
         seen = (
-            f"{held}it had up to {peak:,} of {counted(evidence.usable, 'slot')} {evidence.observed}",
+            f"{leaks}it had up to {peak:,} of {counted(evidence.usable, 'slot')} {evidence.observed}",
             "it has no connection limit: if it takes all slots, every other role is refused too",
         )
-        fix = _limit_fix(role, peak, limit)
+        title, fixes = f"role {role!r} can take every slot", (_limit_fix(role, peak, most),)
         urgency = Urgency.SOON if evidence.is_scarce else Urgency.WORTH
         confidence = Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE
-        yield Finding("connection limit", urgency, confidence, title, seen, (fix,), role=role, weight=peak)
+        yield Finding("connection limit", urgency, confidence, title, seen, fixes, role, weight=peak)
 
 
-def _limit_fix(role: str, peak: int, limit: int) -> Fix:
+def _limit_fix(role: str, peak: int, most: int) -> Fix:
+    limit = min(headroom(peak), most)
+    action, note = "set a limit above its peak", "before you rely on the number, observe a busy day"
     if peak >= limit:
-        action = f"leave at least {_ROOM:.0%} of the slots to other roles"
-        note = f"it has {peak:,} now: none is terminated, and it gets no new one until it is below {limit:,}"
-    else:
-        action = "set a limit above its peak"
-        note = "observe for longer, over a peak of the day, before you rely on the number"
-    return Fix(
-        action,
-        sql=f"ALTER ROLE {identifier(role)} CONNECTION LIMIT {limit};",
-        cost=f"beyond the limit only this role is refused (53300); {note}",
-    )
+        action = f"leave at least {percent(_ROOM)} of the slots to other roles"
+        note = (
+            f"none of its {peak:,} sessions is terminated, and it gets no new one until it is below {limit:,}"
+        )
+    sql = f"ALTER ROLE {identifier(role)} CONNECTION LIMIT {limit};"
+    return Fix(action, sql, cost=f"beyond the limit only this role is refused (error 53300); {note}")
 
 
 def _unlimited(evidence: Evidence) -> Mapping[str, int]:
     """Ordinary roles without a limit and their peaks; the server applies no limit to superusers."""
-    if evidence.facts is None:
-        return {}
+    roles = evidence.facts.roles.values() if evidence.facts else ()
     names = {each.id.role for each in evidence.ordinary} - {each.id.role for each in evidence.poolers}
-    return {
-        name: peak
-        for name, peak in evidence.role_peaks.items()
-        if name in names and _is_unlimited(evidence.facts.roles.get(name)) and identifier(name)
-    }
-
-
-def _is_unlimited(role: RoleFacts | None) -> bool:
-    return role is not None and role.limit < 0 and not role.superuser
+    names &= {role.name for role in roles if role.limit < 0 and not role.superuser}
+    return {name: peak for name, peak in evidence.role_peaks.items() if name in names and identifier(name)}
 
 
 def near_limits(evidence: Evidence) -> Iterator[Finding]:
@@ -225,21 +194,19 @@ def near_limits(evidence: Evidence) -> Iterator[Finding]:
             continue
         full = peak >= role.limit
         idle = sum(len(each.long_idle) for each in evidence.of_role(name))
-        reached = "has reached" if full else "is near"
-        title = f"role {name!r} {reached} its connection limit of {role.limit:,}"
-        seen = f"up to {peak:,} {evidence.observed}, {idle:,} of them idle for long"
-        fixes = tuple(_wider_limit(name, role.limit, evidence))
+        title = f"role {name!r} {'has reached' if full else 'is near'} its connection limit of {role.limit:,}"
+        seen = (f"up to {peak:,} {evidence.observed}, {idle:,} of them idle for long",)
+        fixes = tuple(_higher_limit(name, role.limit, evidence))
         urgency = Urgency.NOW if full else Urgency.SOON
-        yield Finding(
-            "connection limit", urgency, Confidence.COUNTED, title, (seen,), fixes, role=name, weight=peak
-        )
+        yield Finding("connection limit", urgency, Confidence.COUNTED, title, seen, fixes, name, weight=peak)
 
 
-def _wider_limit(name: str, limit: int, evidence: Evidence) -> Iterator[Fix]:
-    wider = headroom(limit)
-    if identifier(name) and wider < evidence.usable * (1 - _ROOM):
+def _higher_limit(name: str, limit: int, evidence: Evidence) -> Iterator[Fix]:
+    higher = headroom(limit)
+    if identifier(name) and higher < evidence.usable * (1 - _ROOM):
+        sql = f"ALTER ROLE {identifier(name)} CONNECTION LIMIT {higher};"
         yield Fix(
             "if it needs more sessions and does not leak them: a higher limit",
-            sql=f"ALTER ROLE {identifier(name)} CONNECTION LIMIT {wider};",
-            cost="other roles have fewer slots",
+            sql,
+            cost="fewer slots for other roles",
         )

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from reaper.insight.advice.evidence import ApplicationSessions, Durations, Evidence
+from reaper.insight.advice.evidence import ApplicationSessions, DurationHistogram, Evidence
 from reaper.insight.advice.finding import Fix, about, identifier, round_span, setting
-from reaper.policy.text import counted
+from reaper.policy.text import counted, percent
 from reaper.policy.time import Span
 
 IDLE_SESSION: Final = "idle_session_timeout"
@@ -25,29 +25,27 @@ _WIDE_MARGIN: Final = 10
 
 
 class TimeLimit(NamedTuple):
-    """A time limit that the waits observed would have met, and the reason for it."""
+    """A time limit that none of the observed waits exceeds, and the reason for it."""
 
     span: Span
     enough: bool
+    """True if enough waits ended for a limit that can be relied on."""
     because: str
 
 
-def limit_above(waits: Durations, *, least: Span, what: str) -> TimeLimit | None:
+def limit_above(waits: DurationHistogram, *, least: Span, what: str) -> TimeLimit | None:
     """Return a round limit well above the waits that ended; None if none is round enough."""
-    many = f"{counted(waits.count, what)} ended in this time"
+    ended = f"{counted(waits.count, what)} ended in this time"
     if waits.count < _ENOUGH:
         # Few waits prove little: the limit has to be far above the longest.
         span = round_span(max(least * _MARGIN, waits.longest * _WIDE_MARGIN))
-        ended = (
-            f"only {many}, the longest after {about(waits.longest)}" if waits.count else f"no {what} ended"
-        )
-        because = f"{ended}: too little to be certain"
+        few = f"only {ended}, the longest after {about(waits.longest)}" if waits.count else f"no {what} ended"
+        because = f"{few}: too little to be certain"
     else:
         usual = waits.percentile(_USUAL)
         span = round_span(max(least, usual * _MARGIN, waits.longest))
-        because = (
-            f"{many}, {_USUAL:.0%} of them within {about(usual)}, the longest after {about(waits.longest)}"
-        )
+        within = f"{percent(_USUAL)} of them within {about(usual)}"
+        because = f"{ended}, {within}, the longest after {about(waits.longest)}"
     return TimeLimit(span, waits.count >= _ENOUGH, because) if span else None
 
 
@@ -73,17 +71,15 @@ def idle_session_fix(application: ApplicationSessions, evidence: Evidence) -> It
     if any(each.id.role == role for each in evidence.poolers):
         yield Fix(f"do not set {IDLE_SESSION}: a pooler uses this role too and would lose its connections")
         return
-    waits = Durations.merged(each.idle_waits for each in evidence.of_role(role))
+    waits = DurationHistogram.merged(each.idle_waits for each in evidence.of_role(role))
     limit = limit_above(waits, least=evidence.idle_limit, what=IDLE_WAITS)
-    if limit is None or not evidence.lasting(application.long_idle, limit.span):
+    if limit is None or not evidence.unchanged_for(limit.span, application.long_idle):
         return
     others = sum(each.count for each in evidence.of_role(role)) - application.count
-    shared = f", {counted(others, 'session')} of other applications among them" if others else ""
+    shared = f", also to {counted(others, 'session')} of other applications" if others else ""
     yield Fix(
-        f"or let the server terminate sessions idle for {about(limit.span)} (new sessions only)",
+        f"or let the server terminate sessions that are idle for {about(limit.span)} (new sessions only)",
         sql=set_for_role(role, IDLE_SESSION, limit.span),
-        cost=(
-            f"applies to all sessions of the role{shared}; a pool must test a connection before it uses "
-            f"it, or gets error 57P05; wrong behind a pooler; {limit.because}"
-        ),
+        cost=f"applies to all sessions of the role{shared}; a pool must test a connection before use, or it "
+        f"gets error 57P05; not for use behind a pooler; {limit.because}",
     )

@@ -3,9 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from reaper.insight.advice.evidence import WAITING, ApplicationSessions, Durations, Evidence
+from reaper.insight.advice.evidence import (
+    IDLE_IN_TRANSACTION_STATES,
+    ApplicationSessions,
+    DurationHistogram,
+    Evidence,
+)
 from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, listed, literal
-from reaper.insight.advice.server_facts import PreparedTransaction, ReplicationSlot
 from reaper.insight.advice.timeouts import (
     IDLE_IN_TRANSACTION,
     TRANSACTION,
@@ -36,71 +40,51 @@ def blockers(evidence: Evidence) -> Iterator[Finding]:
     """Each session that is idle in a transaction while other sessions wait for its locks."""
     waiters = evidence.last.facts.waiters or {}
     for session in _blocking(evidence):
-        count = waiters[session.id.pid]
+        count, who = waiters[session.id.pid], (session.identity.role, session.identity.application)
         waiting = counted(count, "session waits", "sessions wait")
         title = f"{waiting} for pid {session.id.pid}, which is idle in a transaction"
-        seen = (_described(session, evidence), *_delays_vacuum(session))
-        yield Finding(
-            "blocking",
-            Urgency.NOW,
-            Confidence.COUNTED,
-            title,
-            seen,
-            (_terminate(session),),
-            role=session.identity.role,
-            application=session.identity.application,
-            weight=count,
-        )
+        seen = [_described(session, evidence)]
+        if session.xid_age is not None and session.xid_age >= _FAR:
+            seen.append(f"it also delays vacuum by {session.xid_age:,} transactions")
+        fixes, now = (_terminate(session),), Urgency.NOW
+        yield Finding("blocking", now, Confidence.COUNTED, title, tuple(seen), fixes, *who, count)
 
 
 def _blocking(evidence: Evidence) -> list[Session]:
     waiters = evidence.last.facts.waiters or {}
-    waiting = [each for each in evidence.last.sessions if waiters.get(each.id.pid) and each.state in WAITING]
-    found = evidence.lasting(waiting, evidence.transaction_limit)
+    idle = [each for each in _idle_in_transaction(evidence) if waiters.get(each.id.pid)]
+    found = evidence.unchanged_for(evidence.transaction_limit, idle)
     return sorted(found, key=lambda each: (-waiters[each.id.pid], each.id))[:_MAX_FINDINGS]
+
+
+def _idle_in_transaction(evidence: Evidence) -> Iterator[Session]:
+    return (each for each in evidence.last.sessions if each.state in IDLE_IN_TRANSACTION_STATES)
 
 
 def vacuum(evidence: Evidence) -> Iterator[Finding]:
     """The session that delays vacuum most, if it is idle in a transaction."""
-    reported = {session.id for session in _blocking(evidence)}
-    held = [
-        (session.xid_age, session.id.pid, session)
-        for session in evidence.last.sessions
-        if session.state in WAITING and session.xid_age is not None and session.xid_age >= _FAR
-    ]
-    if not held or max(held)[2].id in reported:
+    held = [(each.xid_age or 0, each.id.pid, each) for each in _idle_in_transaction(evidence)]
+    held = [each for each in held if each[0] >= _FAR]
+    if not held or max(held)[2] in _blocking(evidence):
         return
     age, pid, session = max(held)
-    backup = is_backup_tool(session.identity.application)
-    others = counted(len(held) - 1, "other session does", "other sessions do")
     title = f"pid {pid} is idle in a transaction and delays vacuum by {age:,} transactions"
-    seen = (
+    seen = [
         _described(session, evidence),
-        *([f"{others} the same, since a later moment"] if len(held) > 1 else []),
         "rows that were deleted or updated since then stay in their tables and indexes",
+    ]
+    if len(held) > 1:
+        others = counted(len(held) - 1, "other session delays", "other sessions delay")
+        seen.append(f"{others} vacuum too, by fewer transactions")
+    urgency, fix, who = (
+        Urgency.SOON,
+        _terminate(session),
+        (session.identity.role, session.identity.application),
     )
-    fix = (
-        Fix("it is a backup: let it finish; if it often delays vacuum, take it from a standby")
-        if backup
-        else _terminate(session)
-    )
-    urgency = Urgency.WORTH if backup else Urgency.SOON
-    yield Finding(
-        "vacuum",
-        urgency,
-        Confidence.COUNTED,
-        title,
-        seen,
-        (fix,),
-        role=session.identity.role,
-        application=session.identity.application,
-        weight=age,
-    )
-
-
-def _delays_vacuum(session: Session) -> Iterator[str]:
-    if session.xid_age is not None and session.xid_age >= _FAR:
-        yield f"it also delays vacuum by {session.xid_age:,} transactions"
+    if is_backup_tool(session.identity.application):
+        urgency = Urgency.WORTH
+        fix = Fix("it is a backup: let it finish; if it often delays vacuum, take it from a standby")
+    yield Finding("vacuum", urgency, Confidence.COUNTED, title, tuple(seen), (fix,), *who, age)
 
 
 def _described(session: Session, evidence: Evidence) -> str:
@@ -117,7 +101,7 @@ def _terminate(session: Session) -> Fix:
     started = literal(isoformat(session.id.backend_start) or "")
     chosen = f"pid = {pid} AND backend_start = {started} AND state = {literal(session.state or '')}"
     return Fix(
-        "ask the owner of this session; without an answer, terminate it",
+        "ask the owner of this session; if there is no answer, terminate it",
         # The pid is in the call too: a copy of only half of this line terminates no other session.
         sql=f"SELECT pg_terminate_backend({pid}) FROM pg_stat_activity WHERE {chosen};",  # noqa: S608
         cost="its transaction is rolled back, and its client gets an error",
@@ -138,40 +122,25 @@ def idle_in_transaction(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evidence: Evidence) -> Finding:
-    forgotten, least = _forgotten(found), found[0].transaction_limit
+    forgotten, least = _forgotten(found), evidence.transaction_limit
     longest = evidence.longest(forgotten)
-    limit = limit_above(
-        Durations.merged(each.transaction_waits for each in found), least=least, what=TRANSACTION_WAITS
-    )
+    waits = DurationHistogram.merged(each.transaction_waits for each in found)
+    limit = limit_above(waits, least=least, what=TRANSACTION_WAITS)
     names = sorted({each.id.name for each in found if each.forgotten})
-    several = len(forgotten) > 1
-    title = (
-        f"{counted(len(forgotten), 'transaction')} of role {role!r} seem to be forgotten"
-        if several
-        else f"a transaction of role {role!r} seems to be forgotten"
-    )
+    title = f"a transaction of role {role!r} seems to be forgotten"
+    if len(forgotten) > 1:
+        title = f"{len(forgotten):,} transactions of role {role!r} seem to be forgotten"
+    where = listed([repr(name) if name else "a session without a name" for name in names])
     seen = (
-        (
-            f"idle in transaction for more than {about(least)}, the longest for {about(longest)}, in "
-            f"{listed([repr(name) if name else 'a session without a name' for name in names])}"
-        ),
+        f"idle in transaction for more than {about(least)}, the longest for {about(longest)}, in {where}",
         _holds(forgotten),
         limit.because if limit else "other transactions waited longer than any useful limit",
     )
-    fixes = tuple(_forgotten_fixes(role, forgotten, limit, evidence))
     urgency = Urgency.SOON if longest >= evidence.idle_limit else Urgency.WORTH
     confidence = Confidence.LIKELY if limit and limit.enough else Confidence.POSSIBLE
-    return Finding(
-        "idle in transaction",
-        urgency,
-        confidence,
-        title,
-        seen,
-        fixes,
-        role=role,
-        application=names[0] if len(names) == 1 else None,
-        weight=len(forgotten),
-    )
+    fixes = tuple(_forgotten_fixes(role, forgotten, limit, evidence))
+    who = (role, names[0] if len(names) == 1 else None)
+    return Finding("idle in transaction", urgency, confidence, title, seen, fixes, *who, len(forgotten))
 
 
 def _holds(sessions: Sequence[Session]) -> str:
@@ -197,14 +166,11 @@ def _forgotten_fixes(
             f"and use a separate role for backups; then {IDLE_IN_TRANSACTION} can be set for {role!r}",
             cost="now it would terminate them: the leader of a parallel pg_dump is idle in a transaction",
         )
-    elif evidence.lasting(forgotten, limit.span):
+    elif evidence.unchanged_for(limit.span, forgotten):
         yield Fix(
-            (
-                f"and let the server terminate sessions that wait like that for {about(limit.span)} "
-                "(new sessions only)"
-            ),
+            f"and let the server terminate such sessions after {about(limit.span)} (new sessions only)",
             sql=set_for_role(role, IDLE_IN_TRANSACTION, limit.span),
-            cost="the transaction is rolled back and the client disconnected (25P03): the pool reconnects",
+            cost="the transaction is rolled back and the client gets error 25P03; its pool reconnects",
         )
 
 
@@ -213,32 +179,22 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
     least = Span(evidence.idle_limit * _LONG)
     for role, found in _by_role(evidence):
         running = [s for each in found for s in each.sessions if _works_for(s, least, evidence)]
-        durations = Durations.merged(each.transactions for each in found)
+        durations = DurationHistogram.merged(each.transactions for each in found)
         limit = limit_above(durations, least=least, what=TRANSACTIONS)
         if not running or limit is None or not settable(TRANSACTION, role, evidence):
             continue
         longest = max(evidence.age(session.xact_start) or 0 for session in running)
         have = "has" if len(running) == 1 else "have"
-        title = (
-            f"{counted(len(running), 'transaction')} of role {role!r} {have} been working for more than "
-            f"{about(least)}"
-        )
+        running_for = f"{have} been working for more than {about(least)}"
+        title = f"{counted(len(running), 'transaction')} of role {role!r} {running_for}"
         seen = (f"the longest for {about(longest)}; it delays vacuum", limit.because)
         fix = Fix(
-            "only if no work of this role takes so long: let the server end such transactions",
+            "only if no work of this role takes longer: let the server end such transactions",
             sql=set_for_role(role, TRANSACTION, limit.span),
-            cost="reports, migrations and batches that take longer are ended too, and rolled back",
+            cost="reports, migrations and batch jobs that take longer are rolled back too",
         )
-        yield Finding(
-            "long transaction",
-            Urgency.WORTH,
-            Confidence.POSSIBLE,
-            title,
-            seen,
-            (fix,),
-            role=role,
-            weight=len(running),
-        )
+        topic, confidence, weight = "long transaction", Confidence.POSSIBLE, len(running)
+        yield Finding(topic, Urgency.WORTH, confidence, title, seen, (fix,), role, weight=weight)
 
 
 def _works_for(session: Session, least: Span, evidence: Evidence) -> bool:
@@ -263,66 +219,38 @@ def prepared_transactions(evidence: Evidence) -> Iterator[Finding]:
     if not old:
         return
     oldest = min(old, key=lambda each: each.at)
-    vacuum = f"; it delays vacuum by {oldest.xid_age:,} transactions" if oldest.xid_age else ""
+    delays = f"; it delays vacuum by {oldest.xid_age:,} transactions" if oldest.xid_age else ""
     waiting = counted(len(old), "prepared transaction waits", "prepared transactions wait")
-    title = f"{waiting} for COMMIT or ROLLBACK"
+    title, age = f"{waiting} for COMMIT or ROLLBACK", about(evidence.last.at - oldest.at)
     seen = (
-        (
-            f"the oldest, {oldest.gid!r} of {oldest.owner!r} in {oldest.database!r}, for "
-            f"{about(evidence.last.at - oldest.at)}{vacuum}"
-        ),
+        f"the oldest, {oldest.gid!r} of {oldest.owner!r} in {oldest.database!r}, for {age}{delays}",
         "it holds its locks and has no session, so no timeout and no policy ends it",
     )
-    yield Finding(
-        "prepared transactions",
-        Urgency.SOON,
-        Confidence.COUNTED,
-        title,
-        seen,
-        tuple(_rollback(oldest)),
-        role=oldest.owner,
-        weight=len(old),
+    gid = literal(oldest.gid)
+    fix = Fix(
+        f"find its outcome in its transaction manager; then, in database {oldest.database!r}",
+        sql=f"ROLLBACK PREPARED {gid};",
+        cost="if the other half was committed elsewhere, the two differ: then COMMIT PREPARED is right",
     )
-
-
-def _rollback(oldest: PreparedTransaction) -> Iterator[Fix]:
-    if gid := literal(oldest.gid):
-        yield Fix(
-            f"find its outcome in its transaction manager; then, in database {oldest.database!r}",
-            sql=f"ROLLBACK PREPARED {gid};",
-            cost="if the other half was committed elsewhere, the two differ: then COMMIT PREPARED is right",
-        )
+    fixes, who = (fix,) if gid else (), (oldest.owner, None)
+    soon, counted_by_server = Urgency.SOON, Confidence.COUNTED
+    yield Finding("prepared transactions", soon, counted_by_server, title, seen, fixes, *who, len(old))
 
 
 def unused_slots(evidence: Evidence) -> Iterator[Finding]:
     """Replication slots without a consumer that delay vacuum or keep the write-ahead log."""
     for each in evidence.facts.idle_slots if evidence.facts else ():
-        if (each.retained or 0) < _MUCH_LOG and (each.xid_age or 0) < _FAR:
+        retained, xid_age, name = each.retained or 0, each.xid_age or 0, literal(each.name)
+        if retained < _MUCH_LOG and xid_age < _FAR:
             continue
-        name = literal(each.name)
         title = f"the {each.kind} replication slot {each.name!r} has no consumer"
-        seen = (
-            "; ".join(_retained(each)),
-            "that grows until the slot is used or dropped, or the disk is full",
-        )
+        seen = ["this grows until the slot is used or dropped, or the disk is full"]
+        seen[:0] = [f"it retains {retained / _MB:,.0f} MB of the write-ahead log"] if retained else []
+        seen[:0] = [f"it delays vacuum by {xid_age:,} transactions"] if xid_age else []
         fix = Fix(
             "start its standby or subscriber again; if that no longer exists",
             sql=f"SELECT pg_drop_replication_slot({name});" if name else "",
             cost="a standby or subscriber that comes back later must be rebuilt",
         )
-        yield Finding(
-            "replication slot",
-            Urgency.SOON,
-            Confidence.COUNTED,
-            title,
-            seen,
-            (fix,),
-            weight=each.retained or 0,
-        )
-
-
-def _retained(slot: ReplicationSlot) -> Iterator[str]:
-    if slot.retained:
-        yield f"it retains {slot.retained / _MB:,.0f} MB of the write-ahead log"
-    if slot.xid_age:
-        yield f"it delays vacuum by {slot.xid_age:,} transactions"
+        topic, soon = "replication slot", Urgency.SOON
+        yield Finding(topic, soon, Confidence.COUNTED, title, tuple(seen), (fix,), weight=retained)

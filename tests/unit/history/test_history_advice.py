@@ -17,7 +17,7 @@ from .histories import streams, written
 def counts(seen: Evidence) -> tuple[object, ...]:
     """Everything that is counted over several snapshots."""
     applications = [
-        (each.id, each.count, each.peak, each.opened, each.closed, each.most_working, each.idle_waits.count)
+        (each.id, each.count, each.opened, each.closed, each.most_working, each.idle_waits.count)
         for each in seen.applications
     ]
     return (

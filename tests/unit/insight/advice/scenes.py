@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final, Unpack
 
-from reaper.insight.advice.advise import advise
+from reaper.insight.advice import advise
 from reaper.insight.advice.collector import EvidenceCollector
 from reaper.insight.advice.evidence import ApplicationSessions, Evidence
 from reaper.insight.advice.finding import Finding

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaper.cli.advise_view import as_document
-from reaper.insight.advice.advise import advise, not_observed
+from reaper.insight.advice import advise, not_observed
 from reaper.insight.advice.collector import EvidenceCollector
 from reaper.insight.advice.evidence import Evidence
 from reaper.insight.advice.finding import Urgency

@@ -26,7 +26,7 @@ def test_the_limit_leaves_room_for_others_even_where_the_role_holds_more() -> No
     (found,) = findings(evidence(look(pool(98, idle="1s")), ground=ground(role())), "connection limit")
 
     assert sql(found) == 'ALTER ROLE "app_web" CONNECTION LIMIT 90;'
-    assert "it has 98 now: none is terminated" in found.fixes[0].cost
+    assert "none of its 98 sessions is terminated" in found.fixes[0].cost
 
 
 def test_a_role_that_leaks_gets_a_limit_while_it_is_still_small() -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from reaper.insight.advice.advise import advise, not_observed
+from reaper.insight.advice import advise, not_observed
 from tests.unit.policy.build import session
 
 from .scenes import evidence, ground, leak, look, pool, role, used

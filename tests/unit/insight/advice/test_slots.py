@@ -44,7 +44,7 @@ def test_more_slots_are_discussed_only_when_they_are_scarce_and_with_their_cost(
     assert sql(found) == "ALTER SYSTEM SET max_connections = 153;  -- then restart"
     reported = " ".join(found.evidence)
     assert "50 more take 2 MB of shared memory at once, and 75 MB to 500 MB as idle sessions" in reported
-    assert "work_mem (4 MB)" in reported
+    assert "work_mem, 4 MB" in reported
     assert "200 MB" in reported
     assert "shared_buffers is 128 MB" in reported
 
