@@ -19,7 +19,7 @@ from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT, Advice, assessme
 from reaper.insight.dryrun.assessment import assess as assess_trials
 from reaper.policy.selector import Glob
 from reaper.policy.session import Identity, whose
-from reaper.policy.text import plain
+from reaper.policy.text import counted, percent, plain
 from reaper.policy.time import SECOND, Span, words
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -151,8 +151,8 @@ def print_assessments(found: Sequence[Mapping[str, Any]], left_alone: Sequence[M
 
 def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     at = f" at {one['servers']} servers" if one["servers"] > 1 else ""
-    sessions, applications = _many(one["acts"], "session"), _many(_applications(one), "application")
-    slots = _many(one["slots_at_once"], "slot")
+    sessions, applications = counted(one["acts"], "session"), counted(_applications(one), "application")
+    slots = counted(one["slots_at_once"], "slot")
     lines = [
         ("would have terminated", f"{sessions} of {applications}{at}"),
         ("would have freed", f"{slots} at once, {one['session_hours']:g} session-hours"),
@@ -160,14 +160,14 @@ def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("not used again", f"{one['unused']}, and {one['left']} more left by themselves"),
     ]
     if one["regret"] is not None:
-        upper = f"up to {_percent(one['regret_up_to'])} with 95 % confidence"
-        lines.append(("regret", f"{_percent(one['regret'])}, {upper}"))
+        upper = f"up to {percent(one['regret_up_to'])} with 95% confidence"
+        lines.append(("regret", f"{percent(one['regret'])}, {upper}"))
     if one["left"]:
-        worst = _percent(one["regret_if_all_who_left_were_used"])
+        worst = percent(one["regret_if_all_who_left_were_used"])
         lines.append(("", f"{worst} if all that left were used unseen just before"))
     if limit := one["limit"]:
         matched = f"{limit['revived']} of the {limit['judged']} that it would have matched"
-        lines.append(("less than 1 %", f"at {limit['key']}: {limit['limit']}, {matched}"))
+        lines.append(("less than 1%", f"at {limit['key']}: {limit['limit']}, {matched}"))
     if one["too_soon"] or one["unknown"]:
         lines.append(("not counted", f"{one['too_soon']} too recent, {one['unknown']} unknown"))
     if one["earlier_acts"]:
@@ -193,18 +193,10 @@ def _print_applications(one: Mapping[str, Any]) -> None:
             "unused": each["unused"],
             "left": each["left"],
             "used_again": each["revived"],
-            "regret": "" if each["regret"] is None else _percent(each["regret"]),
+            "regret": percent(each["regret"]),
         }
         for each in shown
     ]
     print_table(rows)
     if more := _applications(one) - len(shown):
         console().print(f"and {more} more")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _many(count: int, one: str) -> str:
-    return f"{count} {one if count == 1 else one + 's'}"

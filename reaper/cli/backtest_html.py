@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from reaper.cli import backtest_result as words
-from reaper.policy.text import plain
+from reaper.policy.text import counted, percent, plain
 
 _PAGES: Final = Path(__file__).parent / "pages"
 _MAX_APPLICATIONS: Final = 20
@@ -42,7 +42,7 @@ def report(documents: Sequence[words.Document]) -> str:
         # Names from clients are shown as one harmless line, and then escaped.
         finalize=lambda value: value if isinstance(value, Markup) else plain(value),
     )
-    pages.globals |= {"words": words, "percent": words.percent, "counted": words.counted}
+    pages.globals |= {"words": words, "percent": percent, "counted": counted}
     return pages.get_template("backtest.html").render(
         style=Markup(style),  # noqa: S704 (a file of ours)
         scripts=[Markup(script) for script in scripts],  # noqa: S704 (the library, and a file of ours)

@@ -12,7 +12,7 @@ from reaper.insight.backtest.replay import SlotUse
 from reaper.insight.backtest.result import Backtest
 from reaper.insight.dryrun.regret import Regret
 from reaper.policy.rules import Policy
-from reaper.policy.text import plain
+from reaper.policy.text import counted, percent, plain
 from reaper.policy.time import SECOND, Span, exact_words, isoformat, words
 
 Document = Mapping[str, Any]
@@ -179,7 +179,7 @@ def _policy_row(row: Document) -> Row:
         "used again": f"{row['used_again']:,}",
         "regret": percent(row["regret"]),
         "at most": percent(row["regret_at_most"]),
-        "under 1 % at": row["limit_under_1_percent"] or "",
+        "under 1% at": row["limit_under_1_percent"] or "",
     }
 
 
@@ -206,7 +206,7 @@ def _regretted(side: Document) -> str:
     judged, again = side["judged"], side["used_again"]
     if not judged:
         return "whether they were used again is not known yet"
-    bound = f"at most {percent(side['regret_at_most'])} with 95 % confidence"
+    bound = f"at most {percent(side['regret_at_most'])} with 95% confidence"
     of = f"{again:,} of {judged:,} with a known outcome; {bound}"
     return f"{percent(again / judged)} of them were used again ({of})"
 
@@ -252,15 +252,3 @@ def moment(text: str | None, *, day: bool = True) -> str:
         return f"{datetime.fromisoformat(text or ''):{'%a ' if day else ''}%Y-%m-%d %H:%M}"
     except ValueError:
         return str(text)
-
-
-def percent(share: float | None) -> str:
-    """Return `0.2 %`; nothing if the share is not known."""
-    if share is None:
-        return ""
-    return f"{100 * share:.1f} %" if share < 1 else "100 %"
-
-
-def counted(number: int, what: str) -> str:
-    """Return `1 session`, `1,204 sessions`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

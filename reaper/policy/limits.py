@@ -11,8 +11,9 @@ from typing import NamedTuple
 from reaper.policy.memory import MOST_TRIES, Memory, Tried
 from reaper.policy.plan import BrakeTrip, Spare, Spared
 from reaper.policy.refill_guard import Group
-from reaper.policy.rules import Policy, percent
+from reaper.policy.rules import Policy
 from reaper.policy.session import CLIENT_BACKEND, Identity, Session, Snapshot
+from reaper.policy.text import percent
 
 
 class Restrained(NamedTuple):

@@ -11,12 +11,8 @@ from reaper.policy.match import Match
 from reaper.policy.refill_guard import DEFAULT_CHURN, Churn
 from reaper.policy.selector import NO_KEYS, Hit, Selector
 from reaper.policy.session import Identity, Session, Slots, Snapshot
+from reaper.policy.text import percent
 from reaper.policy.time import Instant, Span, as_datetime
-
-
-def percent(share: float) -> str:
-    """A share as the policy file spells it, unrounded: `80%`, `12.5%`."""
-    return f"{100 * share:g}%"
 
 
 class Mode(StrEnum):

@@ -16,6 +16,6 @@ def counted(count: int, one: str, several: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
-def percent(share: float) -> str:
-    """Return `80%`, `12.5%`: at most one decimal."""
-    return f"{round(100 * share, 1):g}%"
+def percent(share: float | None) -> str:
+    """Return `80%`, `12.5%`: three significant digits; an empty text if the share is not known."""
+    return "" if share is None else f"{100 * share:.3g}%"

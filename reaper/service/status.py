@@ -8,6 +8,7 @@ from typing import Final
 
 from reaper.config import Settings
 from reaper.policy.session import Slots
+from reaper.policy.text import counted
 from reaper.policy.time import seconds
 from reaper.telemetry.http.server import Health
 from reaper.telemetry.metrics.collect import ReloadGauges
@@ -113,9 +114,9 @@ class HealthCheck:
         slots = [each.slots for each in statuses if each.state is State.WORKING and each.slots]
         enforcing = 0 if self.dry_run else len(self.settings().rules.enforcing)
         parts = [
-            _counted(len(statuses), "server"),
+            counted(len(statuses), "server"),
             f"{sum(each.used for each in slots)} of {sum(each.total for each in slots)} slots",
-            f"{_counted(enforcing, 'policy', 'policies')} enforcing",
+            f"{counted(enforcing, 'policy', 'policies')} enforcing",
         ]
         if not self.reload.succeeded:
             parts.append("the policy file on disk is refused")
@@ -123,7 +124,3 @@ class HealthCheck:
             count = sum(status.state is state for status in statuses)
             parts += [f"{count} {state.value}"] if count else []
         return ", ".join(parts)
-
-
-def _counted(count: int, one: str, several: str | None = None) -> str:
-    return f"{count} {one if count == 1 else several or one + 's'}"

@@ -8,10 +8,11 @@ from typing import Final
 
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.insight.dryrun.regret import FEW, Freed, Limit, Regret, Trial, freed, limit_under, middle
+from reaper.policy.text import percent
 from reaper.policy.time import Span, exact_words, seconds
 
 ENOUGH: Final = 35
-"""Of so many none was used again: with 95 % confidence it is less than every tenth."""
+"""Of so many none was used again: with 95% confidence it is less than every tenth."""
 
 
 ASSESSMENT_FORMAT: Final = 1
@@ -164,7 +165,7 @@ def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit 
     closed = f"; {regret.left} left by themselves, maybe after a last use" if regret.left else ""
     return (
         f"safe to enforce by what was seen: {some} of {regret.judged} used again, "
-        f"less than {100 * regret.upper:.1f} % with 95 % confidence{closed}"
+        f"less than {percent(regret.upper)} with 95% confidence{closed}"
     )
 
 

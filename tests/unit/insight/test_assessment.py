@@ -22,7 +22,7 @@ def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
     one = assessed(*trials(54, UNUSED), *trials(6, LEFT))
     assert one.advice is Advice.SAFE
     assert one.said == (
-        "safe to enforce by what was seen: none of 60 used again, less than 6.0 % with 95 % confidence; "
+        "safe to enforce by what was seen: none of 60 used again, less than 6.02% with 95% confidence; "
         "6 left by themselves, maybe after a last use"
     )
 
