@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from reaper.config.errors import Issue, KeyPath, quoted
-from reaper.config.model import AGES, URL_KEYS, HeadEntry, MatchEntry, PolicyEntry, SelectorEntry
+from reaper.config.model import AGES, URL_KEYS, HeadSection, MatchSection, PolicySection, SelectorSection
 from reaper.config.patterns import looks_secret
 from reaper.config.settings import Server
 from reaper.policy.rules import GROUP_KEYS, Mode
@@ -12,13 +12,13 @@ from reaper.policy.selector import From, Glob
 from reaper.policy.session import ACTIVE, IDLE
 from reaper.policy.time import exact_words
 
-Policies = Mapping[int, PolicyEntry]
+Policies = Mapping[int, PolicySection]
 """Policies by their position in the file."""
 
 _MATCH: Final = "match"
 
 
-def mistakes(head: HeadEntry | None, policies: Policies, *, names_servers: bool) -> Iterator[Issue]:
+def mistakes(head: HeadSection | None, policies: Policies, *, names_servers: bool) -> Iterator[Issue]:
     """Every mistake of meaning; `names_servers` is False if the environment names the server."""
     if head:
         yield from _head_mistakes(head)
@@ -34,7 +34,7 @@ def mistakes(head: HeadEntry | None, policies: Policies, *, names_servers: bool)
             yield Issue(("policies", number, "servers"), what, instead)
 
 
-def _head_mistakes(head: HeadEntry) -> Iterator[Issue]:
+def _head_mistakes(head: HeadSection) -> Iterator[Issue]:
     if head.min_interval > head.interval:
         interval = exact_words(head.interval)
         what = f"min_interval is longer than the interval of {interval}"
@@ -58,7 +58,7 @@ def _repeated_names(kind: str, names: Mapping[int, str]) -> Iterator[Issue]:
             yield Issue((kind, number, "name"), what, "write another")
 
 
-def _state_and_age_mistakes(match: MatchEntry, at: KeyPath) -> Iterator[Issue]:
+def _state_and_age_mistakes(match: MatchSection, at: KeyPath) -> Iterator[Issue]:
     states = set(match.state)
     if not states:
         yield Issue(at, "the state is missing", "write for example state: [idle]")
@@ -70,7 +70,7 @@ def _state_and_age_mistakes(match: MatchEntry, at: KeyPath) -> Iterator[Issue]:
         yield from _inactive_mistakes(match, states, at)
 
 
-def _active_mistakes(match: MatchEntry, states: set[str], at: KeyPath) -> Iterator[Issue]:
+def _active_mistakes(match: MatchSection, states: set[str], at: KeyPath) -> Iterator[Issue]:
     if len(states) > 1:
         what = f"{ACTIVE!r} cannot be combined with other states"
         yield Issue((*at, "state"), what, "write a policy of its own for it")
@@ -80,7 +80,7 @@ def _active_mistakes(match: MatchEntry, states: set[str], at: KeyPath) -> Iterat
         yield Issue((*at, "idle_for"), "active sessions are not idle", "use running_for")
 
 
-def _inactive_mistakes(match: MatchEntry, states: set[str], at: KeyPath) -> Iterator[Issue]:
+def _inactive_mistakes(match: MatchSection, states: set[str], at: KeyPath) -> Iterator[Issue]:
     if match.running_for is not None:
         what = "only active sessions run a statement"
         yield Issue((*at, "running_for"), what, "use idle_for, or write state: [active]")
@@ -89,7 +89,7 @@ def _inactive_mistakes(match: MatchEntry, states: set[str], at: KeyPath) -> Iter
         yield Issue((*at, "transaction_for"), what, "use idle_for, or write state: [idle in transaction]")
 
 
-def _limit_mistakes(policy: PolicyEntry, at: KeyPath) -> Iterator[Issue]:
+def _limit_mistakes(policy: PolicySection, at: KeyPath) -> Iterator[Issue]:
     states = set(policy.match.state)
     if policy.action == "cancel" and states and states != {ACTIVE}:
         what = "only a running statement can be cancelled"
@@ -107,7 +107,7 @@ def _limit_mistakes(policy: PolicyEntry, at: KeyPath) -> Iterator[Issue]:
         yield Issue((*at, "max_sessions"), "keep and max_sessions are both set", "write one of them")
 
 
-def _selectors(head: HeadEntry | None, policies: Policies) -> Iterator[tuple[KeyPath, SelectorEntry]]:
+def _selectors(head: HeadSection | None, policies: Policies) -> Iterator[tuple[KeyPath, SelectorSection]]:
     if head and head.protect:
         yield ("protect",), head.protect
     for number, policy in policies.items():
@@ -116,13 +116,13 @@ def _selectors(head: HeadEntry | None, policies: Policies) -> Iterator[tuple[Key
             yield ("policies", number, "allowlist"), policy.allowlist
 
 
-def _patterns(at: KeyPath, selector: SelectorEntry) -> Iterator[tuple[KeyPath, Glob | From]]:
+def _patterns(at: KeyPath, selector: SelectorSection) -> Iterator[tuple[KeyPath, Glob | From]]:
     for key in GROUP_KEYS:
         for number, pattern in enumerate(getattr(selector, key)):
             yield (*at, key, number), pattern
 
 
-def _useless(at: KeyPath, selector: SelectorEntry) -> Iterator[Issue]:
+def _useless(at: KeyPath, selector: SelectorSection) -> Iterator[Issue]:
     """Selectors without a key, and patterns that match every session."""
     is_match = at[-1] == _MATCH
     if not is_match and not any(True for _ in _patterns(at, selector)):
@@ -149,7 +149,7 @@ def _whole_version(pattern: From) -> str | None:
     return f"IPv{network.version}" if network is not None and network.prefixlen == 0 else None
 
 
-def warnings(head: HeadEntry, policies: Policies, servers: Sequence[Server]) -> Iterator[Issue]:
+def warnings(head: HeadSection, policies: Policies, servers: Sequence[Server]) -> Iterator[Issue]:
     """What is valid, and probably not intended."""
     yield from _repeated_values(("servers_from",), head.servers_from)
     for number, notify in enumerate(head.notify):
@@ -167,7 +167,7 @@ def warnings(head: HeadEntry, policies: Policies, servers: Sequence[Server]) -> 
             yield Issue(("policies", number, "servers"), what, "add them to a server, or write others")
 
 
-def _selector_warnings(at: KeyPath, selector: SelectorEntry) -> Iterator[Issue]:
+def _selector_warnings(at: KeyPath, selector: SelectorSection) -> Iterator[Issue]:
     for key in GROUP_KEYS:
         yield from _repeated_values((*at, key), map(str, getattr(selector, key)))
     for path, pattern in _patterns(at, selector):
@@ -176,7 +176,7 @@ def _selector_warnings(at: KeyPath, selector: SelectorEntry) -> Iterator[Issue]:
             yield Issue(path, what, "leave the key out, or write a network")
 
 
-def _policy_warnings(policy: PolicyEntry, at: KeyPath) -> Iterator[Issue]:
+def _policy_warnings(policy: PolicySection, at: KeyPath) -> Iterator[Issue]:
     lists: dict[KeyPath, Iterable[str]] = {
         (_MATCH, "state"): policy.match.state,
         ("override_protections",): policy.override_protections,

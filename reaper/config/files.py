@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, NewType
 
 from reaper.config.errors import BadPolicyFile, BadValue, Issue, Mistake, at_top, quoted, refuse
-from reaper.config.model import URL_KEYS, HeadEntry, ServerEntry
+from reaper.config.model import URL_KEYS, HeadSection, ServerSection
 from reaper.config.patterns import url_flaw
 from reaper.config.settings import Occasion, Server, Settings, Webhook
 from reaper.config.validation import validate, validate_servers
@@ -30,11 +30,11 @@ Stamp = NewType("Stamp", str)
 """Equal as long as reading every file again would give the same settings."""
 
 
-class Unreadable(Exception):
+class UnreadableFile(Exception):
     """Why a file or a folder cannot be read, as the system says it."""
 
 
-class Vanished(Unreadable):
+class Vanished(UnreadableFile):
     """The file or folder does not exist, or no longer."""
 
 
@@ -87,9 +87,9 @@ def _from_pipe(descriptor: int) -> bytes:
     return bytes(data)
 
 
-def _unreadable(error: OSError | ValueError) -> Unreadable:
+def _unreadable(error: OSError | ValueError) -> UnreadableFile:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (Vanished if isinstance(error, FileNotFoundError | NotADirectoryError) else Unreadable)(reason)
+    return (Vanished if isinstance(error, FileNotFoundError | NotADirectoryError) else UnreadableFile)(reason)
 
 
 class NamedFiles(NamedTuple):
@@ -99,7 +99,7 @@ class NamedFiles(NamedTuple):
     secrets: tuple[str, ...] = ()
 
 
-def named_files(head: HeadEntry | None, file: str) -> NamedFiles:
+def named_files(head: HeadSection | None, file: str) -> NamedFiles:
     """The files that a policy file names; they are relative to its folder."""
     if head is None:
         return NamedFiles()
@@ -120,7 +120,7 @@ class ServerLists:
     warnings: list[Mistake] = field(default_factory=list)
 
 
-def server_lists(head: HeadEntry | None, document: Document) -> ServerLists:
+def server_lists(head: HeadSection | None, document: Document) -> ServerLists:
     """Read the lists of servers that a policy file names, in the order of their names."""
     reading = _ServerListReading(head.servers if head else (), document.file)
     for found in sorted(reading.files(head, document)):
@@ -129,7 +129,7 @@ def server_lists(head: HeadEntry | None, document: Document) -> ServerLists:
 
 
 class _ServerListReading:
-    def __init__(self, servers: Sequence[ServerEntry], file: str) -> None:
+    def __init__(self, servers: Sequence[ServerSection], file: str) -> None:
         self.result = ServerLists()
         self._folder = f"{Path(file).parent}/"
         self._taken: dict[str, str] = {}
@@ -137,7 +137,7 @@ class _ServerListReading:
         for number, server in enumerate(servers):
             self._taken.setdefault(server.name, self._place(number, file))
 
-    def files(self, head: HeadEntry | None, document: Document) -> set[str]:
+    def files(self, head: HeadSection | None, document: Document) -> set[str]:
         files: set[str] = set()
         for number, pattern in enumerate(named_files(head, document.file).servers_from):
             at = ("servers_from", number)
@@ -145,7 +145,7 @@ class _ServerListReading:
                 found = matching(pattern)
             except Vanished:
                 found = []
-            except Unreadable as error:
+            except UnreadableFile as error:
                 issue = Issue(at, f"the folder cannot be read: {error}", "let the reaper list it")
                 self.result.mistakes += document.mistakes([issue])
                 continue
@@ -164,7 +164,7 @@ class _ServerListReading:
             if Path(file).is_symlink():
                 what = "the link points to nothing, so no server is read from it"
                 self.result.warnings.append(at_top(file, what, "correct the link, or delete it"))
-        except Unreadable as error:
+        except UnreadableFile as error:
             what = f"the file cannot be read: {error}"
             self.result.mistakes.append(at_top(file, what, "let the reaper read it, or move it away"))
         except BadPolicyFile as bad:
@@ -179,7 +179,7 @@ class _ServerListReading:
         self.result.servers += (server.build() for server in servers.values())
         self.result.mistakes += document.mistakes([*document.issues, *issues, *clashes])
 
-    def _clashes(self, servers: dict[int, ServerEntry], file: str) -> Iterator[Issue]:
+    def _clashes(self, servers: dict[int, ServerSection], file: str) -> Iterator[Issue]:
         for number, server in servers.items():
             here = self._place(number, file)
             first = self._taken.setdefault(server.name, here)
@@ -192,7 +192,7 @@ class _ServerListReading:
         return f"servers[{number}] of {file.removeprefix(self._folder)}"
 
 
-def webhooks(head: HeadEntry | None, file: str) -> Iterator[Webhook | Issue]:
+def webhooks(head: HeadSection | None, file: str) -> Iterator[Webhook | Issue]:
     """Every webhook, or why its URL is not found."""
     for number, notify in enumerate(head.notify if head else ()):
         given = {key: str(text) for key in URL_KEYS if (text := getattr(notify, key)) is not None}
@@ -225,7 +225,7 @@ def _url(key: str, text: str, folder: Path) -> str:
 def _content_of_secret(path: Path) -> str:
     try:
         return contents(str(path)).decode().strip()
-    except Unreadable as error:
+    except UnreadableFile as error:
         refuse(f"the file cannot be read: {error}", "name a readable file that contains the URL")
     except UnicodeDecodeError:
         refuse("the content of the file is not UTF-8", _ONLY_THE_URL)
@@ -242,7 +242,7 @@ def stamp(path: Path, settings: Settings) -> Stamp:
 def _facts(path: Path, settings: Settings) -> Iterator[tuple[str, str]]:
     try:
         data = contents(str(path))
-    except Unreadable as error:
+    except UnreadableFile as error:
         yield str(path), f"unreadable: {error}"
         return
     now = hashlib.sha256(data).hexdigest()
@@ -253,7 +253,7 @@ def _facts(path: Path, settings: Settings) -> Iterator[tuple[str, str]]:
     for pattern in names.servers_from:
         try:
             files.update(matching(pattern))
-        except Unreadable as error:
+        except UnreadableFile as error:
             yield pattern, f"unreadable: {error}"
     for file in sorted(files):
         yield file, _digest(file)
@@ -271,5 +271,5 @@ def _named(data: bytes, file: str) -> NamedFiles:
 def _digest(file: str) -> str:
     try:
         return hashlib.sha256(contents(file)).hexdigest()
-    except Unreadable as error:
+    except UnreadableFile as error:
         return f"unreadable: {error}"

@@ -9,13 +9,13 @@ from reaper.config import checks
 from reaper.config.errors import BadPolicyFile, Issue, KeyPath, at_top
 from reaper.config.files import (
     ServerLists,
-    Unreadable,
+    UnreadableFile,
     contents,
     named_files,
     server_lists,
     webhooks,
 )
-from reaper.config.model import HeadEntry, PolicyEntry
+from reaper.config.model import HeadSection, PolicySection
 from reaper.config.settings import Settings, Webhook
 from reaper.config.unreachable import unreachable
 from reaper.config.validation import validate
@@ -30,7 +30,7 @@ def load(path: Path) -> Settings:
     """Read a policy file once, and the files that it names: the digest is of the bytes that were read."""
     try:
         data = contents(str(path), may_wait=True)
-    except Unreadable as error:
+    except UnreadableFile as error:
         instead = "name a readable one with --policies or REAPER_POLICIES"
         raise BadPolicyFile(at_top(str(path), f"the file cannot be read: {error}", instead)) from error
     return read(data, file=str(path))
@@ -70,8 +70,8 @@ def _affected(path: KeyPath) -> Iterator[KeyPath]:
 
 
 def _settings(
-    head: HeadEntry,
-    entries: dict[int, PolicyEntry],
+    head: HeadSection,
+    entries: dict[int, PolicySection],
     document: Document,
     lists: ServerLists,
     hooks: tuple[Webhook, ...],

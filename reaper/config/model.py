@@ -132,17 +132,17 @@ def _spelled(default: str, sentence: str) -> Any:  # noqa: ANN401 - as pydantic'
     return Field(default, description=sentence, validate_default=True)
 
 
-class Entry(BaseModel):
+class Section(BaseModel):
     """One map of the file; keys that it does not know are mistakes."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        model_title_generator=lambda entry: entry.__name__.removesuffix("Entry"),
+        model_title_generator=lambda section: section.__name__.removesuffix("Section"),
     )
 
 
-class SelectorEntry(Entry):
+class SelectorSection(Section):
     """Selects sessions. One of the values of a key is enough; patterns are globs on the whole name."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
@@ -159,7 +159,7 @@ class SelectorEntry(Entry):
         )
 
 
-class MatchEntry(SelectorEntry):
+class MatchSection(SelectorSection):
     """The sessions that the policy matches: all keys must hold. A state and at least one age are needed."""
 
     model_config = ConfigDict(
@@ -186,36 +186,36 @@ class MatchEntry(SelectorEntry):
         )
 
 
-class WhenEntry(Entry):
+class WhenSection(Section):
     """A condition of the server."""
 
     slots_used: Share = Field(description="The share of the slots for ordinary roles that is used: `80%`.")
 
 
-class _PerGroup(Entry):
+class _PerGroup(Section):
     per: Several[GroupKey] = Field(description="The columns that make a group.")
 
 
-class KeepEntry(_PerGroup):
+class KeepSection(_PerGroup):
     """Skips the newest sessions of each group."""
 
     newest: Number = Field(description="The number of sessions that are kept in each group.")
 
 
-class MaxSessionsEntry(_PerGroup):
+class MaxSessionsSection(_PerGroup):
     """Limits the sessions of each group; those idle longest above the limit are terminated."""
 
     count: Count = Field(description="The number of sessions that a group may have.")
 
 
-class SafetyLimitEntry(Entry):
+class SafetyLimitSection(Section):
     """A plan for more than `above` sessions and more than this share of all clients is not carried out."""
 
     share: Share = _spelled("50%", "The share of all client sessions that one cycle may terminate.")
     above: Count = _key(5, "Plans for at most this number of sessions are always carried out.")
 
 
-class RefillGuardEntry(Entry):
+class RefillGuardSection(Section):
     """Pauses for pools that reopen every terminated session; each pause is twice as long as the last."""
 
     within: Refill = _spelled("10s", "The longest time until a new session replaces a terminated one.")
@@ -231,7 +231,7 @@ class RefillGuardEntry(Entry):
         )
 
 
-class PolicyEntry(Entry):
+class PolicySection(Section):
     """A named rule. The first policy in the file that matches a session decides."""
 
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["keep", "max_sessions"]}})
@@ -242,22 +242,22 @@ class PolicyEntry(Entry):
     servers: Annotated[dict[LabelName, Several[Text]], Field(min_length=1, max_length=MOST_FEW)] = _key(
         {}, "Applies only to servers that have all of these labels; one of several values is enough."
     )
-    match: MatchEntry = Field(description="The sessions that the policy matches; all keys must hold.")
-    allowlist: SelectorEntry | None = _key(None, "Skips sessions that match one of these values.")
+    match: MatchSection = Field(description="The sessions that the policy matches; all keys must hold.")
+    allowlist: SelectorSection | None = _key(None, "Skips sessions that match one of these values.")
     override_protections: Several[Protection] = _key((), _PROTECTIONS)
-    when: WhenEntry | None = _key(None, "The policy acts only under this condition of the server.")
+    when: WhenSection | None = _key(None, "The policy acts only under this condition of the server.")
     during: Few[During] = _key((), "The policy acts only then: `Mon-Fri 20:00-06:00 Europe/Berlin`.")
-    keep: KeepEntry | None = _key(None, "Of each group of sessions, the newest are skipped.")
-    max_sessions: MaxSessionsEntry | None = _key(None, "Skips groups that have no more sessions than this.")
+    keep: KeepSection | None = _key(None, "Of each group of sessions, the newest are skipped.")
+    max_sessions: MaxSessionsSection | None = _key(None, "Skips groups that have no more sessions than this.")
     action: ActionWord = _key("terminate", "`cancel` ends only the statement of an `active` session.")
     max_per_cycle: Number = _key(10, "The most sessions that one cycle terminates, longest idle first.")
-    safety_limit: Annotated[SafetyLimitEntry | None, BeforeValidator(_none_is_off)] = Field(
-        SafetyLimitEntry(),
+    safety_limit: Annotated[SafetyLimitSection | None, BeforeValidator(_none_is_off)] = Field(
+        SafetyLimitSection(),
         description="A plan larger than this is not carried out; use `none` only with `when`.",
         json_schema_extra=_or_none,
     )
-    refill_guard: Annotated[RefillGuardEntry | None, BeforeValidator(_none_is_off)] = Field(
-        RefillGuardEntry(),
+    refill_guard: Annotated[RefillGuardSection | None, BeforeValidator(_none_is_off)] = Field(
+        RefillGuardSection(),
         description="Pauses for pools that reopen every terminated session; `none` never pauses.",
         json_schema_extra=_or_none,
     )
@@ -287,7 +287,7 @@ class PolicyEntry(Entry):
         return LabelSelector(tuple((name, frozenset(self.servers[name])) for name in sorted(self.servers)))
 
 
-class ServerEntry(Entry):
+class ServerSection(Section):
     """A server to watch."""
 
     name: ServerName = Field(description="The name in logs, metrics and the audit log.")
@@ -301,13 +301,13 @@ class ServerEntry(Entry):
         return Server(name=self.name, dsn=self.dsn, labels=tuple(sorted(self.labels.items())))
 
 
-class ServerFileEntry(Entry):
+class ServerFileSection(Section):
     """The list in a file of `servers_from`, as if it stood below a key."""
 
-    servers: Annotated[tuple[ServerEntry, ...], Field(max_length=MOST_SERVERS)]
+    servers: Annotated[tuple[ServerSection, ...], Field(max_length=MOST_SERVERS)]
 
 
-class NotifyEntry(Entry):
+class NotifySection(Section):
     """A URL that receives messages about events; exactly one key names the URL."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in URL_KEYS]})
@@ -320,28 +320,28 @@ class NotifyEntry(Entry):
     every: Batch = _spelled("1m", "Events within this time go into one message; 1s to 1d.")
 
 
-class HeadEntry(Entry):
+class HeadSection(Section):
     """All of the file but its policies."""
 
     version: Version = Field(description="The version of this schema.")
     interval: Interval = _spelled("10s", "The longest time between two cycles; 1s to 1h.")
     min_interval: MinInterval = _spelled("250ms", "The shortest time between two cycles; at least 10ms.")
-    servers: Annotated[tuple[ServerEntry, ...], Field(min_length=1, max_length=MOST_SERVERS)] = _key(
+    servers: Annotated[tuple[ServerSection, ...], Field(min_length=1, max_length=MOST_SERVERS)] = _key(
         (), "The servers to watch; without it and `servers_from`, the one that the environment names."
     )
     servers_from: Few[Files] = _key((), "Files that list more servers, as globs: `servers.d/*.yaml`.")
-    protect: SelectorEntry | None = _key(None, "Sessions that no policy ever touches.")
-    notify: Annotated[tuple[NotifyEntry, ...], Field(min_length=1, max_length=MOST)] = _key(
+    protect: SelectorSection | None = _key(None, "Sessions that no policy ever touches.")
+    notify: Annotated[tuple[NotifySection, ...], Field(min_length=1, max_length=MOST)] = _key(
         (), "Webhooks that report events."
     )
 
 
-class FileEntry(HeadEntry):
+class FileSection(HeadSection):
     """The policies by which pg-reaper terminates idle sessions."""
 
     model_config = ConfigDict(title="The policy file of pg-reaper")
 
-    policies: Annotated[tuple[PolicyEntry, ...], Field(min_length=1, max_length=MOST)] = Field(
+    policies: Annotated[tuple[PolicySection, ...], Field(min_length=1, max_length=MOST)] = Field(
         description="The policies, in the order in which they decide."
     )
 
@@ -370,4 +370,4 @@ class _EditorSchema(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the policy file, for editors."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **FileEntry.model_json_schema(schema_generator=_EditorSchema)}
+    return {**dialect, **FileSection.model_json_schema(schema_generator=_EditorSchema)}

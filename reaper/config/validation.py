@@ -13,7 +13,7 @@ from reaper.config.patterns import SECRET_OPTIONS, WHERE_SECRETS_BELONG
 from reaper.config.values import shown
 from reaper.config.yaml_tree import NUMBER, Document, PlainScalar
 
-E = TypeVar("E", bound=model.Entry)
+E = TypeVar("E", bound=model.Section)
 
 _ROUNDS: Final = 8
 _STAND_INS: Final[Mapping[KeyPath, object]] = {
@@ -51,24 +51,24 @@ _LISTS_OF_MAPS: Final = frozenset({"servers", "notify", "policies"})
 class Validated(NamedTuple):
     """What is valid in a policy file, and what is not."""
 
-    head: model.HeadEntry | None
-    policies: dict[int, model.PolicyEntry]
+    head: model.HeadSection | None
+    policies: dict[int, model.PolicySection]
     """The policies that can be checked further, by their position in the file."""
     issues: list[Issue]
 
 
 def validate(document: Document) -> Validated:
     """Validate a policy file; if it is wrong, also what is left of it without the wrong keys."""
-    issues = _issues(model.FileEntry, document)
+    issues = _issues(model.FileSection, document)
     head = dict(document.data) if isinstance(document.data, dict) else {}
-    policies = _each(model.PolicyEntry, head.pop("policies", None))
-    return Validated(_what_is_left(model.HeadEntry, head), policies, issues)
+    policies = _each(model.PolicySection, head.pop("policies", None))
+    return Validated(_what_is_left(model.HeadSection, head), policies, issues)
 
 
-def validate_servers(document: Document) -> tuple[dict[int, model.ServerEntry], list[Issue]]:
+def validate_servers(document: Document) -> tuple[dict[int, model.ServerSection], list[Issue]]:
     """Validate a list of servers below the key `servers`: those that are valid, by their position."""
-    issues = _issues(model.ServerFileEntry, document)
-    return _each(model.ServerEntry, _at(document.data, "servers")), issues
+    issues = _issues(model.ServerFileSection, document)
+    return _each(model.ServerSection, _at(document.data, "servers")), issues
 
 
 def _each(entry: type[E], items: object) -> dict[int, E]:
@@ -114,7 +114,7 @@ def _details(errors: ValidationError) -> list[ErrorDetails]:
     return [error for error in found if error["type"] != "too_short" or not error["input"]]
 
 
-def _issues(entry: type[model.Entry], document: Document) -> list[Issue]:
+def _issues(entry: type[model.Section], document: Document) -> list[Issue]:
     try:
         entry.model_validate(document.data)
     except ValidationError as error:
@@ -143,7 +143,7 @@ def _words(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
         case "missing":
             what, instead = f"{key!r} is missing", f"write {key}: {_example(path)}"
         case "extra_forbidden":
-            top: type[model.Entry] = model.FileEntry
+            top: type[model.Section] = model.FileSection
             known = reduce(_entry_at, path[:-1], top).model_fields
             what = f"unknown key {quoted(key)}"
             instead = WHERE_SECRETS_BELONG if key in SECRET_OPTIONS else did_you_mean(key, known)
@@ -163,13 +163,13 @@ def _words(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
     return what, instead
 
 
-def _entry_at(entry: type[model.Entry], step: str | int) -> type[model.Entry]:
+def _entry_at(entry: type[model.Section], step: str | int) -> type[model.Section]:
     """The model of the map under a key, or of the items of its list."""
     return entry if isinstance(step, int) else _entry_in(entry.model_fields[step].annotation) or entry
 
 
-def _entry_in(annotation: object) -> type[model.Entry] | None:
-    if isinstance(annotation, type) and issubclass(annotation, model.Entry):
+def _entry_in(annotation: object) -> type[model.Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, model.Section):
         return annotation
     return next((entry for part in get_args(annotation) if (entry := _entry_in(part))), None)
 

@@ -88,7 +88,7 @@ def parse(data: bytes, file: str, *, below: str = "") -> Document:
                 "write [] if there are no servers" if below else "write version: 1, and policies: below it"
             )
             _refuse("the file is empty", instead)
-        reading = _Reading()
+        reading = _TreeBuilder()
         at: KeyPath = (below,) if below else ()
         value = reading.value(root, at, _place(root.start_mark), depth=len(at))
     except _NotYaml as error:
@@ -217,7 +217,7 @@ def _bad_alias(text: str, mark: _Mark | None) -> NoReturn:
     _refuse(what, f"quote globs that begin with *{example}", _place(mark))
 
 
-class _Reading:
+class _TreeBuilder:
     """Converts nodes to plain data, and collects places and issues."""
 
     def __init__(self) -> None:

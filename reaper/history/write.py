@@ -146,7 +146,7 @@ class HistoryWriter:
     def __init__(self, options: HistoryOptions, server: str) -> None:
         self._options = options
         self._server = server if options.aliases is None else options.aliases.server(server)
-        self._file: _File | None = None
+        self._file: _OpenFile | None = None
 
     def write(self, snapshot: Snapshot, cycles: Iterable[CycleMark] = ()) -> None:
         """Write all sessions, and the cycles since the snapshot before. Raises HistoryFailed."""
@@ -172,7 +172,7 @@ class HistoryWriter:
             except OSError as error:
                 raise _failed(file.path, error) from error
 
-    def _create(self, at: Instant, counted_from: Instant | None) -> "_File":
+    def _create(self, at: Instant, counted_from: Instant | None) -> "_OpenFile":
         folder = self._options.folder
         try:
             path, fd = folder.create(self._server, at)
@@ -180,7 +180,7 @@ class HistoryWriter:
         except OSError as error:
             raise _failed(folder.path, error) from error
         raw = os.fdopen(fd, "wb")
-        file = self._file = _File(
+        file = self._file = _OpenFile(
             path=path,
             raw=raw,
             gzip=GzipFile(fileobj=raw, mode="wb", compresslevel=_COMPRESSION),
@@ -194,7 +194,7 @@ class HistoryWriter:
         self._append(file, head)
         return file
 
-    def _append(self, file: "_File", line: bytes) -> None:
+    def _append(self, file: "_OpenFile", line: bytes) -> None:
         try:
             file.gzip.write(line)
             # Each line can be unpacked as soon as it is written.
@@ -216,7 +216,7 @@ def _failed(path: Path, error: OSError) -> HistoryFailed:
 
 
 @dataclass(slots=True, kw_only=True)
-class _File:
+class _OpenFile:
     """A file that is being written."""
 
     path: Path

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from reaper.insight.backtest.replay import ReplayStep, Termination
+from reaper.insight.backtest.replay import ReplayStep, ReplayTermination
 from reaper.insight.dryrun.outcomes import Fate, Fated, Look, Standing, Watched, fates, unused
 from reaper.insight.dryrun.regret import Limit, Regret, Trial, limit_under
 from reaper.insight.recorded import RecordedSnapshot
@@ -91,7 +91,7 @@ class Hindsight:
         self._applications[self._label(trial.identity.application)][trial.counts_as] += 1
 
 
-def _watched(termination: Termination, number: int) -> Watched:
+def _watched(termination: ReplayTermination, number: int) -> Watched:
     intent = f"{termination.at}-{number}"
     return Watched(intent=intent, reap=termination.reap, at=termination.at, cycle="", rules="")
 

@@ -27,7 +27,7 @@ class Rhythm(NamedTuple):
     precision: Span
 
 
-class Termination(NamedTuple):
+class ReplayTermination(NamedTuple):
     """A session that would have been terminated."""
 
     at: Instant
@@ -50,7 +50,7 @@ class ReplayStep:
 
     gap: Span | None = None
     """The length of a gap before this snapshot; all sessions are new after it."""
-    terminations: list[Termination] = field(default_factory=list)
+    terminations: list[ReplayTermination] = field(default_factory=list)
     trips: list[tuple[Instant, BrakeTrip]] = field(default_factory=list)
     slots: list[SlotUse] = field(default_factory=list)
     back: list[SessionId] = field(default_factory=list)
@@ -325,7 +325,7 @@ class _CyclesBetween:
         reaps = (*plan.reaps, *plan.rehearsals)
         new = [trip for trip in plan.brakes if trip.policy.name not in replay.memory.braked]
         step.trips += [(at, trip) for trip in new]
-        step.terminations += [Termination(at, reap) for reap in reaps]
+        step.terminations += [ReplayTermination(at, reap) for reap in reaps]
         settled = [(reap, _DRY_RUN) for reap in reaps]
         replay.memory = replay.memory.after(plan.snapshot, settled, plan.brakes)
         for reap in reaps:

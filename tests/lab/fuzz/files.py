@@ -34,8 +34,8 @@ _POLICY_FILE: Final = tuple(
     file.read_bytes() for folder in ("bad", "doubtful") for file in sorted((_CONFIG / folder).glob("*.yaml"))
 )
 _ENTRIES: Final = (
-    *(model.FileEntry, model.PolicyEntry, model.MatchEntry),
-    *(model.ServerEntry, model.NotifyEntry, model.SafetyLimitEntry),
+    *(model.FileSection, model.PolicySection, model.MatchSection),
+    *(model.ServerSection, model.NotifySection, model.SafetyLimitSection),
 )
 _POLICY_FILE_WORDS: Final = (
     *(name.encode() for entry in _ENTRIES for name in entry.model_fields),

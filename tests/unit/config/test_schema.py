@@ -107,7 +107,7 @@ def test_every_key_is_described_and_nothing_may_be_null() -> None:
 def test_editors_complete_the_names_of_the_protections() -> None:
     definitions = json_schema()["$defs"]
     assert isinstance(definitions, dict)
-    assert definitions["PolicyEntry"]["properties"]["override_protections"]["anyOf"][0]["enum"] == list(
+    assert definitions["PolicySection"]["properties"]["override_protections"]["anyOf"][0]["enum"] == list(
         SETTABLE
     )
 
