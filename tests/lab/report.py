@@ -6,20 +6,12 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from statistics import median
 from typing import Final
 
 NOTHING: Final = "-"
 _DOUBT: Final = 0.05
 _MINUTE: Final = 60.0
-
-
-class Scale(StrEnum):
-    """The size of a benchmark: for figures, or to see that it runs."""
-
-    FULL = "full"
-    SMOKE = "smoke"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +61,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def figures(title: str, counted: Mapping[str, int]) -> str:
+    """A table of names and counts."""
     return table(title, ("", ""), [(name, f"{count:,}") for name, count in counted.items()])
 
 
@@ -87,14 +80,11 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, round(share * len(values) + 0.5) - 1)] if values else float("nan")
 
 
-def spread(values: Sequence[float], unit: str, digits: int = 1) -> tuple[str, str, str]:
-    chosen = (min(values), median(values), max(values)) if values else ()
-    return _three(chosen, unit, digits)
-
-
-def tail(values: Sequence[float], unit: str, digits: int = 1) -> tuple[str, str, str]:
-    chosen = (median(values), quantile(values, 0.95), max(values)) if values else ()
-    return _three(chosen, unit, digits)
+def tail(values: Sequence[float]) -> tuple[str, str, str]:
+    """Median, p95 and maximum of seconds, as milliseconds."""
+    if not values:
+        return NOTHING, NOTHING, NOTHING
+    return milliseconds(median(values)), milliseconds(quantile(values, 0.95)), milliseconds(max(values))
 
 
 def ratios(values: Sequence[float]) -> tuple[str, str, str]:
@@ -102,11 +92,6 @@ def ratios(values: Sequence[float]) -> tuple[str, str, str]:
     if len(values) == 1:
         return f"{values[0]:.2f}", NOTHING, NOTHING
     return f"{median(values):.2f}", f"{quantile(values, 0.1):.2f}", f"{quantile(values, 0.9):.2f}"
-
-
-def _three(values: Sequence[float], unit: str, digits: int) -> tuple[str, str, str]:
-    first, second, third = (figure(value, unit, digits) for value in values) if values else (NOTHING,) * 3
-    return first, second, third
 
 
 def at_most(hits: int, of: int) -> float:

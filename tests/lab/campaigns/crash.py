@@ -1,37 +1,30 @@
-"""The reaper is killed at random moments, again and again: what does its audit log say in the end?
+"""The reaper is killed at random moments, and its audit log is compared with the server's log at the end.
 
 Several reapers work side by side, each with a database and an audit log of its own. SIGKILL comes while one
 starts, at any moment, and most often just after intents were written, where intent, signal and outcome are
-close together. A tool that logs afterwards is treated in the same way, for comparison.
+close together.
 """
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from tests.lab.clients.session import SessionKey
 from tests.lab.clients.sleepers import Sleepers
-from tests.lab.judge.audit_log import AuditLog
-from tests.lab.judge.server_log import LoggedTermination
-from tests.lab.judge.server_log import terminated as logged_terminations
+from tests.lab.judge.logs import AuditLog, TerminationByServer
 from tests.lab.report import Report, figures
-from tests.lab.world.server import LabServer
+from tests.lab.world.server import lab_server
 
-from .audited import INTENT_LINE, AuditedReaper, habits
-from .log_afterwards import LogAfterwards
+from .audit_file import INTENT_LINE, AuditedReaper, habits
 
 _REAPERS: Final = 4
 _WORTH_A_REAPER: Final = 10
-_OTHER: Final = "logafter"
-_OTHERS_SHARE: Final = 5
 _START: Final = 0.8
 _ANY_TIME: Final = 0.1
 _AFTER_INTENTS: Final = 0.01
@@ -46,17 +39,6 @@ _STAGES: Final = (
     "some signalled, others not",
     "all signalled, outcomes missing",
 )
-
-
-class _Moment(Enum):
-    """When SIGKILL comes."""
-
-    STARTING = auto()
-    ANY = auto()
-    ACTING = auto()
-
-
-_MOMENTS: Final = tuple(_Moment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +60,8 @@ class _Crash:
         return _STAGES[5] if all(gone) else _STAGES[4] if any(gone) else _STAGES[3]
 
 
-class _Runs:
-    """Run after run of one reaper."""
+class _Lane:
+    """One reaper, which is killed and started again."""
 
     def __init__(self, reaper: AuditedReaper, seed: int) -> None:
         self.reaper = reaper
@@ -114,14 +96,14 @@ class _Runs:
         )
 
     def _await_the_moment(self) -> None:
-        (moment,) = self._dice.choices(_MOMENTS, weights=(1, 2, 7))
-        if moment is _Moment.STARTING:
+        chosen = self._dice.random()
+        if chosen < 0.1:
             time.sleep(self._dice.uniform(0, _START))
             return
         self.reaper.await_lines(INTENT_LINE, self._dice.randrange(1, _MAX_BATCHES))
-        time.sleep(self._dice.expovariate(1 / (_ANY_TIME if moment is _Moment.ANY else _AFTER_INTENTS)))
+        time.sleep(self._dice.expovariate(1 / (_ANY_TIME if chosen < 0.3 else _AFTER_INTENTS)))
 
-    def stages(self, terminations: Collection[LoggedTermination]) -> Counter[str]:
+    def stages(self, terminations: Collection[TerminationByServer]) -> Counter[str]:
         """Where in its cycle each run was when it was killed."""
         ended = {each.key: each.seconds for each in terminations}
         begins = [*(crash.began for crash in self.crashes), self._last_began]
@@ -130,45 +112,27 @@ class _Runs:
         )
 
 
-def crash(*, crashes: int, seed: int, major: int, keep: str = "") -> Report:
-    """Kill this many runs of the reaper, and compare its audit log with the server's log."""
-    with ExitStack() as stack:
-        folder = Path(keep or stack.enter_context(TemporaryDirectory()))
-        server = stack.enter_context(LabServer(major, max_connections="200"))
-        count = min(_REAPERS, -(-crashes // _WORTH_A_REAPER))
-        reapers = [AuditedReaper(server, folder, f"lane{number}") for number in range(count)]
-        server.database(_OTHER)
-        other = LogAfterwards(server.dsn_of("postgres", _OTHER), _OTHER, folder / _OTHER, seed)
-        names = [*(reaper.name for reaper in reapers), _OTHER]
-        sleepers = Sleepers(*(habits(server, name, seed) for name in names))
-        lanes = [_Runs(reaper, seed) for reaper in reapers]
-        shares = [len(range(number, crashes, count)) for number in range(count)]
-        with sleepers, ExitStack() as runs, ThreadPoolExecutor(count + 1) as threads:
-            for reaper in reapers:
-                runs.push(reaper.__exit__)
-            beside = threads.submit(other.run, -(-crashes // _OTHERS_SHARE))
-            list(threads.map(_Runs.run, lanes, shares))
-            beside.result()
-            sleepers.finish()
-        return _judged(lanes, other, server)
-
-
-def _judged(lanes: Sequence[_Runs], other: LogAfterwards, server: LabServer) -> Report:
+def crash(*, major: int, crashes: int = 1_000, seed: int = 20261120, keep: str = "") -> Report:
+    """Kill the reaper at random moments; compare its audit log with the server's log."""
+    count = min(_REAPERS, -(-crashes // _WORTH_A_REAPER))
+    shares = [len(range(number, crashes, count)) for number in range(count)]
     counted, stages, broken = Counter[str](), Counter[str](), list[str]()
-    for lane in lanes:
-        log, ended, differences = lane.reaper.judged()
-        counted.update(log.counted(ended))
-        stages.update(lane.stages(ended))
-        broken += differences
-    here = {each.application for each in logged_terminations(server, f"{other.name}.")}
-    others = {
-        "sessions terminated, by the server's log": len(here),
-        "of these in no log": len(here - other.logged),
-    }
-    kills = sum(len(lane.crashes) for lane in lanes)
+    with lab_server(major, max_connections="200") as (server, folder), ExitStack() as stack:
+        place = Path(keep) if keep else folder
+        lanes = [_Lane(AuditedReaper(server, place, f"lane{number}"), seed) for number in range(count)]
+        sleepers = Sleepers(*(habits(server, lane.reaper.name, seed) for lane in lanes))
+        with sleepers, ThreadPoolExecutor(count) as threads:
+            for lane in lanes:
+                stack.push(lane.reaper.__exit__)
+            list(threads.map(_Lane.run, lanes, shares))
+            sleepers.finish()
+        for lane in lanes:
+            log, ended, differences = lane.reaper.judged()
+            counted.update(log.counted(ended))
+            stages.update(lane.stages(ended))
+            broken += differences
     tables = [
-        figures(f"Crash: {kills:,} runs of `reaper run` ended by SIGKILL", counted),
-        figures(f"The other order: {other.kills:,} runs of a tool that logs afterwards", others),
+        figures(f"Crash: {crashes:,} runs of `reaper run` ended by SIGKILL", counted),
         figures("Where in its cycle it was", {stage: stages[stage] for stage in _STAGES}),
     ]
     return Report(tables=tables, counted=counted, broken=broken)

@@ -1,4 +1,4 @@
-"""A dry run among clients of every kind, compared session by session with the accounts of the clients.
+"""A live dry run among clients of every kind: compared with their accounts, and with a backtest.
 
 One thing cannot be observed from outside: whether a session that was closed had been used just before. The
 number of such uses must be within what the reaper reports as unobservable.
@@ -9,22 +9,22 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tests.lab.clients.kinds import LabClients
 from tests.lab.clients.session import SessionAccount, Use, wall
-from tests.lab.judge.audit_log import FATE, OUTCOME
-from tests.lab.report import Report, table
-from tests.lab.world.log import running, wait_until
+from tests.lab.judge.logs import OUTCOME
+from tests.lab.report import Report, figures, milliseconds, quantile, table
+from tests.lab.world.observe import LineCounter, running, wait_until
 from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
-from tests.lab.world.server import REAPER, LabServer
+from tests.lab.world.server import REAPER, LabServer, lab_server
 from tests.postgres.waiting import PATIENCE
+from tests.system.policies import Keys
 
+_LAST_REPORT: Final = "session.fate"
 _LIMIT: Final = 0.5
 _CLOCKS: Final = 0.1
 """The seconds by which two readings of one clock may differ on a busy machine."""
@@ -54,23 +54,20 @@ class _WatchedChoice:
         return _CHECKS[self.result](self) if self.result in _CHECKS else f"its result is {self.result}"
 
 
-def dry_run(*, minutes: float, several: int, seed: int, major: int) -> Report:
-    """Run for this long among this many clients of each kind."""
-    with ExitStack() as stack:
-        server = stack.enter_context(LabServer(major, max_connections="200"))
+def dry_run(*, major: int, minutes: float = 5.0, several: int = 20, seed: int = 20261120) -> Report:
+    """Compare a dry run with the accounts of its clients, several of each kind."""
+    with lab_server(major, max_connections="200") as (server, folder):
         server.database("shop")
-        folder = Path(stack.enter_context(TemporaryDirectory())) / "reaper"
         idle = policy("idle", _LIMIT, role=["app"], keys=NO_LIMITS)
         text = rules(server.dsn_of(REAPER), idle, interval=1, min_interval=0.05, name="shop")
-        reaper = ReaperProcess(folder, text, "--dry-run", "--listen", "off", log_level="warning")
-        stack.enter_context(reaper)
-        clients = LabClients(lambda: server.port, limit=_LIMIT, seed=seed, database="shop")
-        asyncio.run(_live(clients, reaper, 60 * minutes, several))
-        report = json.loads(reaper.command("assess", reaper.audit.name, "--output", "json").out)
-        return _judged(list(_choices(reaper.audit, clients.accounts)), report["policies"][0])
+        with ReaperProcess(folder / "reaper", text, "--dry-run", log_level="warning") as reaper:
+            clients = LabClients(lambda: server.port, limit=_LIMIT, seed=seed, database="shop")
+            asyncio.run(_watched(clients, reaper, 60 * minutes, several))
+            report = json.loads(reaper.command("assess", reaper.audit.name, "--output", "json").out)
+            return _judged(list(_choices(reaper.audit, clients.accounts)), report["policies"][0])
 
 
-async def _live(clients: LabClients, reaper: ReaperProcess, seconds: float, several: int) -> None:
+async def _watched(clients: LabClients, reaper: ReaperProcess, seconds: float, several: int) -> None:
     async with running(clients.run(dict.fromkeys(_KINDS, several))):
         await asyncio.sleep(seconds)  # the length of the campaign; nothing is waited for
         clients.paused = True
@@ -81,7 +78,7 @@ async def _live(clients: LabClients, reaper: ReaperProcess, seconds: float, seve
 
 
 def _last_report(audit: Path) -> float:
-    return max((_time(entry["fate_at"]) for entry in _entries(audit, FATE)), default=0.0)
+    return max((_time(entry["fate_at"]) for entry in _entries(audit, _LAST_REPORT)), default=0.0)
 
 
 def _entries(audit: Path, event: str) -> Iterator[dict[str, Any]]:
@@ -92,7 +89,7 @@ def _entries(audit: Path, event: str) -> Iterator[dict[str, Any]]:
 
 def _choices(audit: Path, accounts: Sequence[SessionAccount]) -> Iterator[_WatchedChoice]:
     known = {(account.pid, account.began): account for account in accounts}
-    reports = {entry["intent"]: entry for entry in _entries(audit, FATE)}
+    reports = {entry["intent"]: entry for entry in _entries(audit, _LAST_REPORT)}
     for entry in _entries(audit, OUTCOME):
         none = {"fate": "missing", "fate_at": entry["server_time"], "used_at": None, "unseen_s": 0.0}
         report = reports.get(entry["intent"], none)
@@ -137,11 +134,6 @@ _CHECKS: Final = {"revived": _was_revived, "left": _has_left, "unused": _was_unu
 
 
 def _judged(choices: Sequence[_WatchedChoice], report: Mapping[str, Any]) -> Report:
-    broken = [
-        f"{each.account.kind} {each.account.pid} is reported as {each.result}, and {each.disagreement}"
-        for each in choices
-        if each.disagreement
-    ]
     used = sum(each.used is not None for each in choices)
     unseen = sum(each.used is not None for each in choices if each.result == "left")
     results = Counter(each.result for each in choices)
@@ -151,7 +143,17 @@ def _judged(choices: Sequence[_WatchedChoice], report: Mapping[str, Any]) -> Rep
         "of them seen by the reaper": results["revived"],
         "used unseen, just before they were closed": unseen,
     }
+    rates = {
+        "by the clients' accounts": used / report["judged"],
+        "by reaper assess": report["regret"],
+        "by reaper assess, if all that left were used": report["regret_if_all_who_left_were_used"],
+    }
     counts = {"revived": results["revived"], "left": results["left"], "acts": len(choices)}
+    broken = [
+        f"{each.account.kind} {each.account.pid} is reported as {each.result}, and {each.disagreement}"
+        for each in choices
+        if each.disagreement
+    ]
     broken += [
         f"reaper assess counts {report[name]} {name}, not {n}"
         for name, n in counts.items()
@@ -159,15 +161,11 @@ def _judged(choices: Sequence[_WatchedChoice], report: Mapping[str, Any]) -> Rep
     ]
     if used != results["revived"] + unseen:
         broken.append(
-            f"{used} were used again, {results['revived']} were seen and {unseen} could not be seen"
+            f"{used} used again, {results['revived']} of them seen, {unseen} of them not observable"
         )
-    if not report["regret"] <= used / report["judged"] <= report["regret_if_all_who_left_were_used"]:
-        broken.append("the clients' rate is outside of what reaper assess allows for")
-    rates = {
-        "by the clients' accounts": used / report["judged"],
-        "by reaper assess": report["regret"],
-        "by reaper assess, if all that left were used": report["regret_if_all_who_left_were_used"],
-    }
+    low, high = report["regret"], report["regret_if_all_who_left_were_used"]
+    if not low <= used / report["judged"] <= high:
+        broken.append("the clients' rate is outside of the range of reaper assess")
     rows = [(name, f"{count:,}") for name, count in counted.items()]
     rows += [(f"regret, {name}", f"{share:.1%}") for name, share in rates.items()]
     tables = [table("Dry run among clients of every kind", ("", ""), rows), _by_kind(choices)]
@@ -179,3 +177,109 @@ def _by_kind(choices: Sequence[_WatchedChoice]) -> str:
     used = Counter(each.account.kind for each in choices if each.used)
     rows = [(kind, *(str(counts[kind, result]) for result in _RESULTS), str(used[kind])) for kind in _KINDS]
     return table("By kind of client", ("", *_RESULTS, "used, by its own account"), rows)
+
+
+_NAME: Final = "mixed"
+_REPLAY_LIMIT: Final = 3.0
+_CLIENTS: Final = {
+    "pool": 12,
+    "sleepy pool": 6,
+    "leak": 6,
+    "returning": 6,
+    "passing": 6,
+    "closing": 6,
+    "visiting": 9,
+    "thinking": 3,
+}
+_PATIENCE: Final = 3_600.0
+_CHOSEN: Final = ("rehearsed", "withdrawn")
+"""Outcomes of chosen sessions; the stop of the reaper withdraws the rest of the plan of its last cycle."""
+
+
+class _ReplayedChoice(NamedTuple):
+    """One would-be termination."""
+
+    pid: int
+    backend_start: str
+    state_change: str | None
+    policy: str
+
+
+def replay(*, major: int, acts: int = 2_000, every: str = "5s", seed: int = 20261120) -> Report:
+    """Compare a live dry run that keeps a history with the backtest of it: session, state and policy.
+
+    The audit log has the choices of the live run; the backtest has nothing but the history.
+    """
+    with lab_server(major, max_connections="120") as (server, scratch):
+        folder = scratch / _NAME
+        text = rules(server.database(_NAME), *_policies(), interval=2, min_interval=0.1, name=_NAME)
+        history = ("--history", "history", "--history-every", every)
+        with ReaperProcess(folder, text, "--dry-run", *history) as reaper:
+            asyncio.run(_recorded(server, reaper, acts, seed))
+        done = reaper.command("backtest", "--history", "history", "--acts", "acts.jsonl", "-o", "json")
+        assert done.code == 0, done.err
+        return _compared(folder, done.document["servers"][0], done.err)
+
+
+async def _recorded(server: LabServer, reaper: ReaperProcess, acts: int, seed: int) -> None:
+    counter = LineCounter(reaper.audit, b'"outcome": "rehearsed"')
+    clients = LabClients(lambda: server.port, limit=_REPLAY_LIMIT, seed=seed, database=_NAME)
+    async with running(clients.run(_CLIENTS)):
+        await wait_until(lambda: counter.count() >= acts or not reaper.running, within=_PATIENCE)
+        # Before the clients end: the history would show an end that no cycle has seen.
+        assert await asyncio.to_thread(reaper.end) == 0
+
+
+def _compared(folder: Path, found: Mapping[str, Any], complaints: str) -> Report:
+    live = _chosen(folder / "audit.jsonl", "server_time", _CHOSEN)
+    replayed = _chosen(folder / "acts.jsonl", "time", (None,))
+    shared = live.keys() & replayed.keys()
+    apart = sorted(abs((live[each] - replayed[each]).total_seconds()) for each in shared)
+    broken = [f"only the live run chose {each}" for each in sorted(live.keys() - replayed.keys())]
+    broken += [f"only the backtest chose {each}" for each in sorted(replayed.keys() - live.keys())]
+    broken += [complaints] if complaints else []
+    (side,) = found["sides"]
+    counted = {
+        "choices of the live dry run": len(live),
+        "choices of the backtest": len(replayed),
+        "the same session, state and policy": len(apart),
+        "sessions": len({each[:2] for each in live}),
+        "snapshots": found["readings"],
+        "uncertain, by the backtest": side["uncertain"],
+    }
+    by_policy = Counter(each.policy for each in sorted(live))
+    moments = f"between the two moments of a choice: median {milliseconds(quantile(apart, 0.5))}, "
+    title = f"Replay: a live dry run, and the backtest of its history of {found['seconds']:.0f} s;\n{moments}"
+    tables = [
+        figures(f"{title}p95 {milliseconds(quantile(apart, 0.95))}", counted),
+        figures("Choices by policy", by_policy),
+    ]
+    return Report(tables=tables, counted=counted, broken=broken)
+
+
+def _chosen(path: Path, time: str, outcomes: Sequence[str | None]) -> Mapping[_ReplayedChoice, datetime]:
+    entries = (json.loads(line) for line in path.read_text(encoding="ascii").splitlines())
+    return {
+        _ReplayedChoice(*(entry[name] for name in _ReplayedChoice._fields)): datetime.fromisoformat(
+            entry[time]
+        )
+        for entry in entries
+        if entry.get("outcome") in outcomes and "state_change" in entry
+    }
+
+
+def _policies() -> list[Keys]:
+    """Policies with every limit, each of which has something to hold back here."""
+    leaks = {
+        "allowlist": {"application": ["leak-2"]},
+        "max_per_cycle": 3,
+        "safety_limit": {"share": "60%"},
+    }
+    visitors = {"keep": {"newest": 1, "per": ["role"]}, "when": {"slots_used": "30%"}}
+    consoles = {"state": ["idle in transaction"], "transaction_for": "2s", "application": ["console"]}
+    return [
+        policy("leaks", _REPLAY_LIMIT, mode="dry-run", application=["leak-*"], keys=leaks),
+        policy("pools", _REPLAY_LIMIT, application=["pool-*"]),
+        policy("visitors", _REPLAY_LIMIT, mode="dry-run", application=["cron-*"], keys=visitors),
+        {"name": "consoles", "match": consoles},
+    ]

@@ -1,12 +1,11 @@
 """A pid that is used again between observation and termination: the new session must not be touched.
 
 In a pid namespace of its own the kernel accepts a choice of the next pid, so every newcomer gets the pid of
-the session that has just left.
+the session that has just ended.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, LiteralString
 
@@ -25,29 +24,13 @@ _PID: Final[LiteralString] = "SELECT pid FROM pg_stat_activity WHERE state = 'id
 _WAITING: Final[LiteralString] = """
     SELECT state = 'idle' AND wait_event = 'ClientRead' FROM pg_stat_activity WHERE application_name = %s
 """
-_BY_PID: Final[LiteralString] = "SELECT pg_terminate_backend(%s)"
-_IF_IDLE: Final[LiteralString] = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND state = 'idle'
-"""
 
-Act = Callable[[], object]
-"""Terminates what was observed."""
-Observe = Callable[[], Act]
-"""Observes the one session that there is."""
+Observe = Callable[[], Callable[[], object]]
+"""Observes the one session that there is; returns a function that terminates it."""
 
 
-@dataclass(slots=True)
-class _PidToll:
-    """What one tool did to newcomers."""
-
-    newcomers: int = 0
-    terminated: int = 0
-    other_pid: int = 0
-    """Newcomers that got another pid, so that nothing was tried."""
-
-
-def pid_reuse(*, pids: int, major: int) -> Report:
-    """Try each tool on this many newcomers with the pid of an observed session."""
+def pid_reuse(*, major: int, pids: int = 2_000) -> Report:
+    """Give the pid of an observed session to a new one, for the guard and for termination by pid."""
     with (
         LabServer(major, autovacuum="off") as server,
         Reaper(server.dsn_of(REAPER)) as reaper,
@@ -57,54 +40,54 @@ def pid_reuse(*, pids: int, major: int) -> Report:
         outcomes = Counter[str]()
         tools: Mapping[str, Observe] = {
             _OURS: lambda: _guarded(reaper, outcomes),
-            "select pid from ..., then pg_terminate_backend(pid)": lambda: _by_pid(admin, _BY_PID),
-            "the same, if it is idle by then": lambda: _by_pid(admin, _IF_IDLE),
+            "select pid from ..., then pg_terminate_backend(pid)": lambda: _by_pid(admin),
         }
-        tolls = {name: _tried(observe, client, pids, admin) for name, observe in tools.items()}
-    head = ("", "pids used again", "newcomers terminated", "newcomers with another pid")
-    rows = [(name, f"{t.newcomers:,}", f"{t.terminated:,}", f"{t.other_pid:,}") for name, t in tolls.items()]
-    ours = tolls[_OURS].terminated
+        counts = {name: _tried(observe, client, pids, admin) for name, observe in tools.items()}
+    names = ("pids used again", "newcomers terminated", "newcomers with another pid")
+    rows = [(tool, *(f"{count[name]:,}" for name in names)) for tool, count in counts.items()]
+    ours = counts[_OURS][names[1]]
     return Report(
         tables=[
-            table("Pids that are used again between observation and termination", head, rows),
+            table("Pids that are used again between observation and termination", ("", *names), rows),
             figures("The reaper's outcomes", outcomes),
         ],
-        counted={name: toll.terminated for name, toll in tolls.items()},
+        counted=counts[_OURS],
         broken=[f"{ours} newcomers were terminated by the reaper"] if ours else [],
     )
 
 
-def _guarded(reaper: Reaper, outcomes: Counter[str]) -> Act:
+def _guarded(reaper: Reaper, outcomes: Counter[str]) -> Callable[[], object]:
     (reap,) = reaper.plan(policy(_APPLICATION)).reaps
     return lambda: outcomes.update([reaper.act(reap).result.value])
 
 
-def _by_pid(admin: psycopg.Connection, statement: LiteralString) -> Act:
+def _by_pid(admin: psycopg.Connection) -> Callable[[], object]:
     ((pid,),) = admin.execute(_PID, (_APPLICATION,)).fetchall()
-    return lambda: admin.execute(statement, (pid,))
+    return lambda: admin.execute("SELECT pg_terminate_backend(%s)", (pid,))
 
 
-def _tried(observe: Observe, client: str, pids: int, admin: psycopg.Connection) -> _PidToll:
-    toll = _PidToll()
+def _tried(observe: Observe, client: str, pids: int, admin: psycopg.Connection) -> Counter[str]:
+    """Count what one tool did to newcomers."""
+    counts = Counter[str]()
     session = psycopg.connect(client, autocommit=True)
-    while toll.newcomers < pids:
+    while counts["pids used again"] < pids:
         pid = session.info.backend_pid
         until(lambda: _is_idle(admin))
-        act = observe()
+        terminate = observe()
         session.close()
         session = _newcomer(client, pid)
         if session.info.backend_pid != pid:
-            toll.other_pid += 1
+            counts["newcomers with another pid"] += 1
             continue
         until(lambda: _is_idle(admin))
-        act()
-        toll.newcomers += 1
+        terminate()
+        counts["pids used again"] += 1
         if not _works(session):
-            toll.terminated += 1
+            counts["newcomers terminated"] += 1
             session.close()
             session = psycopg.connect(client, autocommit=True)
     session.close()
-    return toll
+    return counts
 
 
 def _newcomer(client: str, pid: int) -> psycopg.Connection:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Final, LiteralString, Self
 
@@ -18,12 +17,11 @@ import psycopg
 
 from tests.lab.clients.session import TIMED_OUT
 from tests.lab.clients.sleepers import Habits, Sleepers
-from tests.lab.judge.audit_log import AuditLog
-from tests.lab.judge.server_log import LoggedTermination, terminated
+from tests.lab.judge.logs import AuditLog, TerminationByServer, terminated
 from tests.lab.report import Report, at_most, table
-from tests.lab.world.log import LineCounter
+from tests.lab.world.observe import LineCounter
 from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
-from tests.lab.world.server import REAPER, LabServer
+from tests.lab.world.server import REAPER, LabServer, lab_server
 from tests.postgres.waiting import until
 
 _REAPER, _ONE_LINER, _BY_PID, _TIMEOUT = "guarded", "oneliner", "bypid", "timed"
@@ -51,12 +49,12 @@ _PATIENCE: Final = 6 * 3600.0
 
 
 @dataclass(slots=True)
-class RaceToll:
+class HitCounts:
     """What one tool did to its clients."""
 
     acts: int = 0
     skipped: int = 0
-    """Sessions that had woken up, and that the guard left alone."""
+    """Sessions that had woken up, and that the guard skipped."""
     executing: int = 0
     """Sessions that executed a statement when they were terminated, by the server's log."""
     crossed: int = 0
@@ -110,15 +108,13 @@ class _OtherTool(Thread):
         return [row for pid in rows for row in connection.execute("SELECT pg_terminate_backend(%s)", pid)]
 
 
-def race(*, acts: int, seed: int, major: int) -> Report:
-    """Let the reaper terminate this many sessions, and the other tools as many as they get meanwhile."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        server = stack.enter_context(LabServer(major, max_connections="400"))
+def race(*, major: int, acts: int = 100_000, seed: int = 20261120) -> Report:
+    """Terminate sessions that wake up at random; the other tools terminate as many as they can meanwhile."""
+    with lab_server(major, max_connections="400") as (server, folder), ExitStack() as stack:
         timeout = {"idle_session_timeout": f"{_IDLE_FOR * 1_000:.0f}ms"} if major >= _TIMES_OUT_SINCE else {}
         server.role(_TIMEOUT, **timeout)
         sleepers = stack.enter_context(Sleepers(*_habits(server.socket, seed)))
-        reaper = stack.enter_context(_reaper(folder, server.dsn_of(REAPER)))
+        reaper = stack.enter_context(_reaper(folder, server))
         with ExitStack() as contest:
             others = {
                 name: contest.enter_context(_OtherTool(name, server.dsn)) for name in (_ONE_LINER, _BY_PID)
@@ -136,20 +132,20 @@ def race(*, acts: int, seed: int, major: int) -> Report:
         log, ended = AuditLog.read(reaper.audit), terminated(server)
     executing = Counter(_tool(each) for each in ended if each.executing)
     hit = {each.application for each in ended if each.executing}
-    tolls = {
-        name: RaceToll(executing=executing[name], crossed=len(set(summaries[name].unanswered) - hit))
+    counts = {
+        name: HitCounts(executing=executing[name], crossed=len(set(summaries[name].unanswered) - hit))
         for name in _TITLES
     }
-    tolls[_REAPER].acts = len(log.keys("terminated", "unknown", "signalled"))
-    tolls[_REAPER].skipped = log.results["woke"]
+    counts[_REAPER].acts = len(log.keys("terminated", "unknown", "signalled"))
+    counts[_REAPER].skipped = log.results["woke"]
     for name, other in others.items():
-        tolls[name].acts = other.acts
-    tolls[_TIMEOUT].acts = summaries[_TIMEOUT].ends.get(TIMED_OUT, 0)
+        counts[name].acts = other.acts
+    counts[_TIMEOUT].acts = summaries[_TIMEOUT].ends.get(TIMED_OUT, 0)
     statements = sum(each.statements for each in summaries.values())
     return Report(
-        tables=[_shown(tolls, statements)],
-        counted=asdict(tolls[_REAPER]),
-        broken=_broken(log, tolls[_REAPER], ended),
+        tables=[_shown(counts, statements)],
+        counted=asdict(counts[_REAPER]),
+        broken=_broken(log, counts[_REAPER], ended),
     )
 
 
@@ -171,29 +167,29 @@ def _habits(socket: str, seed: int) -> list[Habits]:
     return [alike, *others, timed, replace(alike, name=_BYSTANDER, count=_BYSTANDERS, works_for=0)]
 
 
-def _reaper(folder: Path, dsn: str) -> ReaperProcess:
+def _reaper(folder: Path, server: LabServer) -> ReaperProcess:
     sleepers = policy("sleepers", _IDLE_FOR, application=[f"{_REAPER}.*"], keys=NO_LIMITS)
-    text = rules(dsn, sleepers, interval=1, min_interval=0.01)
-    return ReaperProcess(folder / "reaper", text, "--listen", "off", log_level="warning")
+    text = rules(server.dsn_of(REAPER), sleepers, interval=1, min_interval=0.01)
+    return ReaperProcess(folder / "reaper", text, log_level="warning")
 
 
-def _tool(each: LoggedTermination) -> str:
+def _tool(each: TerminationByServer) -> str:
     return each.application.partition(".")[0]
 
 
-def _broken(log: AuditLog, toll: RaceToll, ended: Collection[LoggedTermination]) -> list[str]:
+def _broken(log: AuditLog, counts: HitCounts, ended: Collection[TerminationByServer]) -> list[str]:
     broken = log.disagreements(each for each in ended if _tool(each) == _REAPER)
     if bystanders := sum(_tool(each) == _BYSTANDER for each in ended):
         broken.append(f"{bystanders} bystanders terminated")
-    if toll.executing > _CHANCE + toll.acts * _TOLERATED:
-        broken.append(f"{toll.executing} of {toll.acts} hit a statement: more than the microseconds explain")
+    if counts.executing > _CHANCE + counts.acts * _TOLERATED:
+        broken.append(f"{counts.executing} of {counts.acts} hit a statement: too many for the microseconds")
     return broken
 
 
-def _shown(tolls: Mapping[str, RaceToll], statements: int) -> str:
+def _shown(counts: Mapping[str, HitCounts], statements: int) -> str:
     title = (
         f"Race: {statements:,} statements by sessions that sleep for {_WAKES_AFTER * 1_000:.0f} ms (mean), "
         f"limit {_IDLE_FOR * 1_000:.0f} ms, {_BYSTANDERS} bystanders"
     )
     head = ("", "acts", "skipped", "hit", "share", "at most (95 %)", "check to signal", "query on its way")
-    return table(title, head, [(_TITLES[name], *toll.row) for name, toll in tolls.items()])
+    return table(title, head, [(_TITLES[name], *each.row) for name, each in counts.items()])

@@ -1,4 +1,4 @@
-"""Many idle sessions that cost this process one socket each, and nothing while they are idle."""
+"""Many idle sessions; each costs this process one socket, and nothing while it is idle."""
 
 import resource
 import socket
@@ -9,7 +9,7 @@ from .session import HEAD, query, startup
 
 _READY: Final = HEAD.pack(b"Z", 5)
 _LAST_QUERY: Final = f"SELECT '{'a query of an ordinary length, ' * 7}'"
-_SPARE_FILES: Final = 200
+_OTHER_FILES: Final = 200
 _NAMES: Final = 20
 
 
@@ -35,23 +35,20 @@ class IdleCrowd:
             each.close()
         del self._sockets[:count]
 
-    def open(
-        self, count: int, roles: Sequence[str], *, new: int | None = None, work: Sequence[str] = ()
-    ) -> None:
-        """Open more with these roles in turn, after this work, with few names or with new ones."""
-        _allow_files(len(self._sockets) + count + _SPARE_FILES)
+    def open(self, count: int, roles: Sequence[str], *, new: int | None = None) -> None:
+        """Open more with these roles in turn, with few names, or with new ones from this number on."""
+        _allow_files(len(self._sockets) + count + _OTHER_FILES)
         for number in range(count):
             opened = socket.create_connection(("127.0.0.1", self._port))
             self._sockets.append(opened)
             name = f"web-{number % _NAMES}" if new is None else f"job-{new + number}"
             opened.sendall(startup(roles[number % len(roles)], "postgres", name))
             _wait(opened)
-            for each in (*work, _LAST_QUERY):
-                opened.sendall(query(each))
-                _wait(opened)
+            opened.sendall(query(_LAST_QUERY))
+            _wait(opened)
 
     def run(self, *queries: str, since: int = 0) -> None:
-        """Run a query in each session from this one on, the given ones in turn."""
+        """Run the queries in turn in the sessions from this one on."""
         chosen = self._sockets[since:]
         for number, each in enumerate(chosen):
             each.sendall(query(queries[number % len(queries)] if queries else _LAST_QUERY))

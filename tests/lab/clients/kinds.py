@@ -10,7 +10,7 @@ from typing import Final
 from .session import NOW, Address, ClientSession, NotServed, SessionAccount
 
 _AWAY: Final = (0.05, 0.5)
-"""How long a client waits before it opens another session, in seconds."""
+"""The seconds that a client waits before it opens another session."""
 
 
 class ActiveClient:
@@ -27,7 +27,7 @@ class ActiveClient:
         await self.idle(self.limit * self.dice.uniform(shortest, longest))
 
     async def idle(self, seconds: float | None = None) -> None:
-        """Leave the session unused for this many seconds, or for ever."""
+        """Leave the session unused for this many seconds, or until it ends."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.session.ended.wait()
@@ -41,7 +41,7 @@ Behaviour = Callable[[ActiveClient], Awaitable[None]]
 
 
 def _again(shortest: float, longest: float, first: str = f"SELECT {NOW}") -> Behaviour:
-    """Used again and again, with pauses of this many limits, after a first statement."""
+    """A client that uses its session with pauses of this many limits, after a first statement."""
 
     async def behave(client: ActiveClient) -> None:
         await client.session.run(first)
@@ -53,7 +53,7 @@ def _again(shortest: float, longest: float, first: str = f"SELECT {NOW}") -> Beh
 
 
 def _once(*pauses: float, statement: str = f"SELECT {NOW}") -> Behaviour:
-    """Used once, and closed after a pause of this many limits, or never."""
+    """A client that uses its session once, and closes it after a pause of this many limits, or never."""
 
     async def behave(client: ActiveClient) -> None:
         await client.session.use(statement)
@@ -63,7 +63,7 @@ def _once(*pauses: float, statement: str = f"SELECT {NOW}") -> Behaviour:
 
 
 async def _pooled(client: ActiveClient) -> None:
-    """In use: short pauses, short and long statements, transactions with pauses inside."""
+    """Short pauses, short and long statements, transactions with pauses inside."""
     while True:
         await client.rest(0.0, 0.6)
         if client.dice.random() < 0.3:
@@ -79,7 +79,7 @@ async def _pooled(client: ActiveClient) -> None:
 
 
 async def _thinking(client: ActiveClient) -> None:
-    """A transaction that is open while a person thinks."""
+    """A transaction that is open during a pause of its user."""
     while True:
         await client.session.use(f"BEGIN; SELECT {NOW}")
         await client.rest(0.1, 1.4)
@@ -88,7 +88,7 @@ async def _thinking(client: ActiveClient) -> None:
 
 
 async def _job(client: ActiveClient) -> None:
-    """Comes and goes like cron; one in three does not close its session."""
+    """A short session of cron; one in three does not close it."""
     for _ in range(client.dice.randrange(1, 4)):
         await client.session.use()
         await client.rest(0.0, 0.3)
@@ -97,18 +97,18 @@ async def _job(client: ActiveClient) -> None:
 
 
 async def _passing(client: ActiveClient) -> None:
-    """Comes back for a last statement and closes at once."""
+    """A last statement after a long pause, and the end of the session at once."""
     await client.rest(0.5, 5.0)
     await client.session.use()
 
 
 async def _closing(client: ActiveClient) -> None:
-    """Closes a session that it has not used any more."""
+    """The end of a session after a long pause."""
     await client.rest(0.5, 5.0)
 
 
 async def _listening(client: ActiveClient) -> None:
-    """Waits for notifications."""
+    """A session that waits for notifications."""
     await client.session.run("LISTEN news")
     await client.idle()
 
@@ -122,7 +122,7 @@ class ClientKind:
     behave: Behaviour
     role: str = "app"
     protected: bool = False
-    """Whether its sessions must never be terminated, whatever they do."""
+    """True if its sessions must never be terminated."""
 
 
 KINDS: Final[Mapping[str, ClientKind]] = {
@@ -151,13 +151,13 @@ KINDS: Final[Mapping[str, ClientKind]] = {
     "pooler": ClientKind("pgbouncer", _again(0.5, 4.0)),
 }
 PROBE: Final = ClientKind("probe", _once())
-"""A leak on purpose, which shows whether the reaper works."""
+"""A leak on purpose, whose end shows that the reaper works."""
 FILLER: Final = ClientKind("filler", _once(), "other", protected=True)
 """A session that only occupies a slot."""
 
 
 class LabClients:
-    """Keeps a number of clients of each kind running, and their accounts."""
+    """Runs a number of clients of each kind, and holds their accounts."""
 
     def __init__(
         self, at: Callable[[], Address], *, limit: float, seed: int, database: str = "postgres"
@@ -165,7 +165,7 @@ class LabClients:
         self.limit = limit
         """The seconds for which a session may be idle: pauses are multiples of it."""
         self.paused = False
-        """Whether clients use, open and close nothing any more."""
+        """True when clients no longer use, open or close sessions."""
         self.accounts: list[SessionAccount] = []
         self._at = at
         self._database = database

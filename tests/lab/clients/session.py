@@ -1,6 +1,6 @@
 """One session, and the account of its client: when it was used, when it ended and why.
 
-It speaks the few messages of PostgreSQL's protocol that it needs: a driver would cost ten times as much.
+It has the few messages of PostgreSQL's protocol that it needs: a driver would cost ten times as much.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ class Use(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class SessionAccount:
-    """What a client knows of one session of its own."""
+    """The account of one session by its client."""
 
     kind: str
     limit: float | None = None
@@ -88,21 +88,21 @@ class SessionAccount:
     """The server's `backend_start` in microseconds; 0 if the session was never served."""
     uses: list[Use] = field(default_factory=list)
     waiting: bool = False
-    """Whether a statement is unanswered."""
+    """True while a statement is unanswered."""
     closed_at: float | None = None
     """When the client closed it."""
     ended_at: float | None = None
-    """When the client learned that the server had ended it."""
+    """When the client noticed that the server had ended it."""
     sqlstate: str = ""
 
     @property
     def key(self) -> SessionKey:
-        """How the server's log identifies it."""
+        """The session as the server's log identifies it."""
         return SessionKey(self.began // _MICROSECONDS, self.pid)
 
     @property
     def open(self) -> bool:
-        """Whether the client still has it, as far as it knows."""
+        """Return True if it was served, and the client has not noticed an end."""
         return bool(self.began) and self.ended_at is None and self.closed_at is None
 
     @property
@@ -123,7 +123,7 @@ def wall(monotonic: float) -> float:
 
 
 class ClientSession(asyncio.Protocol):
-    """A session that learns at once that the server has ended it."""
+    """A session whose end by the server is noticed at once."""
 
     def __init__(self, account: SessionAccount) -> None:
         self.account = account
@@ -144,7 +144,7 @@ class ClientSession(asyncio.Protocol):
         application: str = "",
         database: str = "postgres",
     ) -> Self:
-        """Log in, and ask for the session's identity; NotServed if that fails."""
+        """Log in, and query the session's identity; NotServed if that fails."""
         session = cls(account)
         loop = asyncio.get_running_loop()
         try:
@@ -166,7 +166,7 @@ class ClientSession(asyncio.Protocol):
         return session
 
     async def use(self, sql: str = f"SELECT {NOW}") -> None:
-        """Run statements and write down when; the last row begins with the server's clock."""
+        """Run statements and note when; the last row begins with the server's clock."""
         sent = time.monotonic()
         await self.run(sql)
         self.account.uses.append(Use(sent, time.monotonic(), int(self.row[0])))
@@ -183,7 +183,7 @@ class ClientSession(asyncio.Protocol):
         self.account.waiting = False
 
     def close(self, *, noted: bool = True) -> None:
-        """Close it, unless the server has ended it, and write down when."""
+        """Close it, unless the server has ended it, and note when."""
         if noted and not self.ended.is_set() and self.account.closed_at is None:
             self.account.closed_at = time.monotonic()
         self.transport.close()

@@ -1,7 +1,7 @@
 """Sessions that sleep, sometimes wake up for a short statement, and are replaced at once when they end.
 
-They run in processes of their own, so that a hundred new sessions a second do not slow down the judge. Each
-process works until its standard input ends, and then prints what its sessions did.
+They run in processes of their own, so that a hundred new sessions a second do not slow down the campaign.
+Each process works until its standard input ends, and then prints what its sessions did.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _LAST_ANSWERS: Final = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
-    """How the sessions of one process behave; all alike, so that processes can be compared."""
+    """The behaviour of the sessions of one process."""
 
     socket: str
     name: str
@@ -48,7 +48,7 @@ class Summary(NamedTuple):
 
     statements: int
     ends: dict[str, int]
-    """How often a session was ended, by SQLSTATE."""
+    """The number of sessions that were ended, by SQLSTATE."""
     unanswered: list[str]
     """The names of sessions that were ended while a statement was unanswered."""
 

@@ -13,8 +13,7 @@ from typing import Any, Final
 import click
 
 from reaper.demo.server import DEFAULT_MAJOR
-from tests.lab.judge.audit_log import AuditLog
-from tests.lab.judge.server_log import terminations
+from tests.lab.judge.logs import AuditLog, terminations
 from tests.lab.judge.terminations import judge
 from tests.lab.report import Machine
 from tests.lab.world.isolation import Isolation, isolate

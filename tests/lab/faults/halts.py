@@ -18,9 +18,8 @@ from typing import Final
 import psycopg
 
 from reaper.telemetry import events
-from tests.lab.judge.audit_log import INTENT, OUTCOME
-from tests.lab.world.log import LineCounter, wait_until
-from tests.lab.world.observe import signal
+from tests.lab.judge.logs import INTENT, OUTCOME
+from tests.lab.world.observe import LineCounter, signal, wait_until
 
 from .supervised import SupervisedReaper
 from .world import FaultWorld

@@ -9,7 +9,7 @@ from typing import Final
 
 from reaper.telemetry import events
 from tests.lab.world.isolation import Isolation
-from tests.lab.world.log import wait_until
+from tests.lab.world.observe import wait_until
 from tests.lab.world.reaper import CYCLES
 
 from .rounds import Fault, fault

@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from reaper.demo.server import free_ports
 from reaper.telemetry import events
 from tests.lab.world.isolation import Isolation, drop_packets
-from tests.lab.world.log import wait_until
+from tests.lab.world.observe import wait_until
 from tests.lab.world.server import REAPER, LabServer
 
 from .rounds import Fault, fault

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 from typing import Final
 
-from tests.lab.world.log import wait_until
+from tests.lab.world.observe import wait_until
 
 from .halts import Step, halted
 from .rounds import Fault, fault

@@ -15,7 +15,7 @@ from tests.lab.report import NOTHING, figure, figures, milliseconds, table
 
 from .halts import Step
 from .rounds import Round
-from .supervised import Sample, SupervisedReaper
+from .supervised import ResourceSample, SupervisedReaper
 from .world import LEASE, FaultWorld, QuietPeriod
 
 _ANSWERED: Final = (0, 1)
@@ -298,19 +298,19 @@ def _resources(reapers: Iterable[SupervisedReaper]) -> str:
     return table("Memory and CPU of every run of three rounds or more", head, rows)
 
 
-def _runs(reapers: Iterable[SupervisedReaper]) -> Iterator[tuple[SupervisedReaper, list[Sample]]]:
+def _runs(reapers: Iterable[SupervisedReaper]) -> Iterator[tuple[SupervisedReaper, list[ResourceSample]]]:
     for reaper in reapers:
-        runs = defaultdict[int, list[Sample]](list)
+        runs = defaultdict[int, list[ResourceSample]](list)
         for sample in reaper.samples:
             runs[sample.pid].append(sample)
         yield from ((reaper, run) for run in runs.values() if len(run) > _WARM_UP)
 
 
-def _growth(run: Sequence[Sample]) -> float | None:
+def _growth(run: Sequence[ResourceSample]) -> float | None:
     return run[-1].rss - run[_WARM_UP].rss if len(run) > _WARM_UP + 1 else None
 
 
-def _cost(run: Sequence[Sample]) -> str:
+def _cost(run: Sequence[ResourceSample]) -> str:
     cycles = run[-1].cycles - run[0].cycles
     return milliseconds((run[-1].cpu - run[0].cpu) / cycles) if cycles else NOTHING
 

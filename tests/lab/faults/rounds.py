@@ -12,7 +12,7 @@ from typing import Any, Final
 from tests.lab.clients.kinds import PROBE
 from tests.lab.clients.session import TERMINATED, NotServed, SessionAccount
 from tests.lab.world.isolation import Isolation
-from tests.lab.world.log import wait_until
+from tests.lab.world.observe import wait_until
 
 from .supervised import PAGES, SupervisedReaper
 from .world import LIMIT, FaultWorld
@@ -189,7 +189,7 @@ async def _left_over(world: FaultWorld) -> list[SessionAccount]:
 async def _page_problem(reaper: SupervisedReaper) -> str:
     deadline = time.monotonic() + PATIENCE
     while True:
-        answers = {page: await reaper.get(page) for page in ("livez", "readyz", *PAGES)}
+        answers = {page: await reaper.page(page) for page in ("livez", "readyz", *PAGES)}
         bad = [
             f"/{page} answers {each.status}: {each.text}"
             for page, each in answers.items()

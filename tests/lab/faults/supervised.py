@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -10,13 +9,10 @@ from pathlib import Path
 from signal import SIGCONT, SIGHUP, SIGSTOP, Signals
 from typing import Final
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from reaper.telemetry import events
 from tests.lab.world.isolation import mount_disk, unmount
-from tests.lab.world.log import LogEvent, wait_until
-from tests.lab.world.observe import HttpPort, Response, cpu_seconds, memory, signal
-from tests.lab.world.reaper import CYCLES, ReaperProcess
+from tests.lab.world.observe import LONG, memory, signal, wait_until
+from tests.lab.world.reaper import CYCLES, PORT, HttpResponse, ReaperProcess
 
 PAGES: Final = ("", "usage", "rehearsal")
 """The pages that people open."""
@@ -25,31 +21,26 @@ _RESTART: Final = 0.5
 _POLL: Final = 0.02
 _SOON: Final = 10.0
 _DISK_SIZE: Final = "64m"
-_OPTIONS: Final = (
-    *("--listen", "127.0.0.1:0"),
-    # On the same small disk as the audit log, so that its faults reach the history too.
-    *("--history", "disk/history", "--history-every", "1s"),
-)
+# On the same small disk as the audit log, so that its faults reach the history too.
+_HISTORY: Final = ("--history", "disk/history", "--history-every", "1s")
 _HANDLES_SIGNALS: Final = (
-    events.LEADS,
-    events.STANDS_BY,
-    events.SERVER_UNREACHABLE,
-    events.SERVER_DENIED,
+    *(events.LEADS, events.STANDS_BY),
+    *(events.SERVER_UNREACHABLE, events.SERVER_DENIED),
 )
 """Events that a reaper logs only after it has begun to handle signals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class RunEnd:
     """The end of one run."""
 
     code: int
     expected: bool
-    """Whether the experiment ended it, or a fault permits its end."""
+    """True if the experiment ended it, or a fault permits its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class ResourceSample:
     """The memory (MiB), CPU time and cycles of one run so far."""
 
     pid: int
@@ -63,18 +54,17 @@ class SupervisedReaper(ReaperProcess):
 
     def __init__(self, folder: Path, rules: str, *options: str, own_disk: bool = False) -> None:
         audit = "disk/audit/audit.jsonl"
-        super().__init__(folder, rules, *_OPTIONS, *options, log_level="debug", audit=audit)
+        super().__init__(folder, rules, *_HISTORY, *options, listen=PORT, log_level="debug", audit=audit)
         self.disk = folder / "disk"
         self.disk.mkdir()
         self.own_disk = own_disk and mount_disk(self.disk, _DISK_SIZE)
         self.audit.parent.mkdir()
-        self.ends: list[End] = []
-        self.samples: list[Sample] = []
-        self.started_at = 0.0
+        self.ends: list[RunEnd] = []
+        self.samples: list[ResourceSample] = []
         self.permitted_to_end = 0
-        """How many faults permit its end at this moment."""
+        """The number of faults that permit its end at this moment."""
         self.cuts = 0
-        """How often lines were cut off the audit log that is there."""
+        """How many times lines were cut off the present audit log."""
         self._signalled: set[int] = set()
         self._supervisor: asyncio.Task[None] | None = None
 
@@ -84,7 +74,7 @@ class SupervisedReaper(ReaperProcess):
 
     @property
     def audit_files(self) -> list[Path]:
-        """Its audit log, and whatever was rotated, cut off or moved away from it."""
+        """Its audit log, and every file that was rotated, cut off or moved away from it."""
         return sorted(self.disk.rglob("audit.jsonl*"))
 
     @property
@@ -93,9 +83,8 @@ class SupervisedReaper(ReaperProcess):
 
     @property
     def leads(self) -> bool:
-        """Whether it leads, by its last log event about it."""
-        names = (*_HANDLES_SIGNALS, events.STARTED)
-        found = self.log.named(*names)
+        """Return True if it leads, by its last log event about it."""
+        found = self.log.named(*_HANDLES_SIGNALS, events.STARTED)
         return self.running and bool(found) and found[-1].name == events.LEADS
 
     @property
@@ -104,7 +93,7 @@ class SupervisedReaper(ReaperProcess):
 
     def supervise(self) -> None:
         """Start it, and start it again whenever it ends."""
-        self._begin()
+        self.start()
         self._supervisor = asyncio.create_task(self._restart_always())
 
     async def leave(self) -> None:
@@ -151,43 +140,32 @@ class SupervisedReaper(ReaperProcess):
             if self.running:
                 super().send(SIGHUP)
 
-    async def ready(self, *, within: float = 60.0) -> None:
-        """Wait until this run has reached the server, or knows that it cannot."""
-        await self.logged(*_HANDLES_SIGNALS, since=self.started_at, within=within)
+    async def ready(self, *, within: float = LONG) -> None:
+        """Wait until this run has reached the server, or has logged that it cannot."""
+        await wait_until(lambda: self.log.named(*_HANDLES_SIGNALS, since=self.started_at), within=within)
 
-    async def logged(self, *names: str, since: float = 0.0, within: float = 60.0) -> LogEvent:
-        """The first event with one of these names since then; a TimeoutError if it does not come."""
-        found = await wait_until(lambda: self.log.named(*names, since=since), within=within)
-        return found[0]
+    async def restarted(self, ends: int, *, within: float) -> None:
+        """Wait until it has ended once more than this many times, and runs again."""
+        await wait_until(lambda: len(self.ends) > ends and self.running, within=within)
+        await self.ready()
 
-    async def get(self, path: str) -> Response:
+    async def page(self, path: str) -> HttpResponse:
         """Request a page; status 0 if there is no answer."""
-        serving = self.log.named(events.SERVES)
-        if not serving:
-            return Response(0, "", 0.0)
-        return await asyncio.to_thread(HttpPort(at=serving[-1].fields["at"]).get, f"/{path}")
+        return await asyncio.to_thread(self.get, f"/{path}")
 
     async def sample(self) -> None:
-        """Record the memory, CPU and cycles of this run, if it answers."""
-        answer = await self.get("metrics")
-        if answer.status == 200 and self.running:
-            pid, cycles = self.pid, _sum(answer.text, "reaper_cycle_seconds_count")
-            self.samples.append(Sample(pid=pid, rss=memory(pid).rss, cpu=cpu_seconds(pid), cycles=cycles))
-
-    def _begin(self) -> None:
-        self.started_at = time.time()
-        self.start()
+        """Note the memory, CPU and cycles of this run."""
+        cycles = await asyncio.to_thread(self.cycles_by_metrics)
+        if cycles and self.running:
+            self.samples.append(
+                ResourceSample(pid=self.pid, rss=memory(self.pid).rss, cpu=self.cpu(), cycles=cycles)
+            )
 
     async def _restart_always(self) -> None:
         while True:
             if not self.running:
                 expected = self.permitted_to_end > 0 or self.pid in self._signalled
-                self.ends.append(End(code=self.process.program.returncode, expected=expected))
+                self.ends.append(RunEnd(code=self.process.program.returncode, expected=expected))
                 await asyncio.sleep(_RESTART)
-                self._begin()
+                self.start()
             await asyncio.sleep(_POLL)
-
-
-def _sum(page: str, name: str) -> float:
-    samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
-    return sum(float(sample.value) for sample in samples if sample.name == name)

@@ -18,7 +18,7 @@ from reaper.telemetry import events
 from tests.lab.clients.kinds import LabClients
 from tests.lab.clients.session import SessionKey
 from tests.lab.world.isolation import Isolation
-from tests.lab.world.log import LONG, running
+from tests.lab.world.observe import LONG, running
 from tests.lab.world.reaper import policy, rules
 from tests.lab.world.server import REAPER, LabServer
 from tests.postgres.proxy import Proxy
@@ -306,7 +306,7 @@ class FaultWorld:
         while True:
             for reaper in [each for each in self.reapers if each.in_service]:
                 for page in PAGES:
-                    answer = await reaper.get(page)
+                    answer = await reaper.page(page)
                     self.answers[page, answer.status] += 1
             await asyncio.sleep(_BETWEEN_VISITS)
 

@@ -1,7 +1,7 @@
-"""Whether each termination was right, and announced in the audit log before.
+"""Judges each termination: was it right, and was its intent in the audit log before?
 
-The clients are believed about their sessions, the server's log about their ends, and the audit log about
-nothing but its own intents and outcomes.
+The accounts of the clients decide about the use of sessions, the server's log about their ends, and the audit
+log about nothing but its own intents and outcomes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +13,7 @@ from typing import Final, NamedTuple
 
 from tests.lab.clients.session import TERMINATED, SessionAccount, SessionKey, wall
 
-from .audit_log import AuditLog, LoggedIntent
-from .server_log import LoggedTermination
+from .logs import AuditLog, LoggedIntent, TerminationByServer
 
 _MICROSECONDS: Final = 1_000_000
 _LONGEST_ACT: Final = timedelta(hours=1)
@@ -28,21 +27,21 @@ class Judgement(StrEnum):
 
     RIGHT = "right"
     CROSSED = "crossed"
-    """Right when the guard checked; the client's next statement was on its way or came before the signal."""
+    """Right when the guard checked; the next statement was on its way or came before the signal."""
     EXECUTING = "executing"
-    """Overdue, and its next statement had just begun: the microseconds that no guard can close."""
+    """Overdue, and its next statement had just begun: the microseconds between check and signal."""
     WRONG = "wrong"
 
 
 class JudgedTermination(NamedTuple):
     """One termination and its judgement."""
 
-    termination: LoggedTermination
+    termination: TerminationByServer
     judgement: Judgement
     why: str
     intended: bool
     at: float
-    """When, by the clock of this host if the client knows it."""
+    """By the clock of this host if the client noticed it, otherwise by the server's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +50,13 @@ class Findings:
 
     cases: Sequence[JudgedTermination]
     client_losses: int
-    """How many of all terminations the clients report as well."""
+    """The number of terminations that the clients report as well."""
     open_intents: Sequence[LoggedIntent]
     orphans: Sequence[LoggedIntent]
     """Intents that the end of a run left open, and a later run settled as unknown."""
     orphans_terminated: int
     overlaps: Sequence[tuple[LoggedIntent, LoggedIntent]]
-    """Acts of two reapers at the same time."""
+    """Terminations of two reapers at the same time."""
 
     def of(self, judgement: Judgement) -> list[JudgedTermination]:
         """The cases with this judgement."""
@@ -70,7 +69,7 @@ class Findings:
 
 
 def judge(
-    terminations: Iterable[LoggedTermination],
+    terminations: Iterable[TerminationByServer],
     accounts: Iterable[SessionAccount],
     audit_log: AuditLog,
 ) -> Findings:
@@ -93,7 +92,7 @@ def judge(
 
 
 def _case(
-    each: LoggedTermination,
+    each: TerminationByServer,
     known: Mapping[SessionKey, SessionAccount],
     first: Mapping[SessionKey, LoggedIntent],
     checked: Mapping[SessionKey, datetime],
@@ -106,15 +105,15 @@ def _case(
     )
 
 
-def _was_before(intent: LoggedIntent, each: LoggedTermination, account: SessionAccount | None) -> bool:
-    """Return True if the intent was written before the act."""
+def _was_before(intent: LoggedIntent, each: TerminationByServer, account: SessionAccount | None) -> bool:
+    """Return True if the intent was written before the signal."""
     if account and account.ended_at is not None and _clock_was_set(each, account):
         return intent.written < wall(account.ended_at)
     return intent.seen_at.timestamp() < each.seconds
 
 
 def _judged(
-    each: LoggedTermination, account: SessionAccount | None, checked: datetime | None
+    each: TerminationByServer, account: SessionAccount | None, checked: datetime | None
 ) -> tuple[Judgement, str]:
     if account is None:
         return Judgement.WRONG, f"a session of none of our clients: {each.application!r}"
@@ -142,26 +141,26 @@ def _woke_unseen(account: SessionAccount, limit: float, checked: datetime | None
     )
 
 
-def _unused(each: LoggedTermination, account: SessionAccount) -> float:
-    """The seconds for which the client had not used it, at most."""
+def _unused(each: TerminationByServer, account: SessionAccount) -> float:
+    """The seconds since the client last used it, at most."""
     if account.ended_at is None or not _clock_was_set(each, account):
         return _by_server(each, account)
-    # The server's clock is exact; once it was set, only the client knows.
+    # The server's clock is exact; once it was set, only the client's clock counts.
     return account.ended_at - account.last.answered
 
 
-def _clock_was_set(each: LoggedTermination, account: SessionAccount) -> bool:
+def _clock_was_set(each: TerminationByServer, account: SessionAccount) -> bool:
     """Return True if the server's clock was set between the last answer and the end."""
     by_client = (account.ended_at or 0.0) - account.last.answered
     return abs(_by_server(each, account) - by_client) >= _STEP
 
 
-def _by_server(each: LoggedTermination, account: SessionAccount) -> float:
+def _by_server(each: TerminationByServer, account: SessionAccount) -> float:
     return (each.at - account.last.server_time) / _MICROSECONDS
 
 
 def _overlaps(intents: Sequence[LoggedIntent]) -> list[tuple[LoggedIntent, LoggedIntent]]:
-    """Acts of two runs on the same server at the same time, by the server's clock."""
+    """Terminations by two runs at the same time, by the server's clock."""
     acting = sorted(((_began(intent), intent) for intent in intents if intent.until), key=itemgetter(0))
     found = []
     for number, (_, intent) in enumerate(acting):
@@ -174,7 +173,7 @@ def _overlaps(intents: Sequence[LoggedIntent]) -> list[tuple[LoggedIntent, Logge
 
 
 def _began(intent: LoggedIntent) -> datetime:
-    """When its cycle began, by the clock that showed its outcome: setting a clock makes no long act."""
+    """When its cycle began, by the clock that showed its outcome, because the clock may be set meanwhile."""
     until = intent.until or intent.seen_at
     near = (each for each in (intent.seen_at, intent.checked_again) if each and _is_near(each, until))
     return next(near, until)

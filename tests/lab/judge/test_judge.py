@@ -1,4 +1,4 @@
-"""The judge must find what it is there to find."""
+"""The judge finds every difference between the logs, and every wrong termination."""
 
 import json
 import time
@@ -13,14 +13,13 @@ import pytest
 from tests.lab.clients.session import SessionAccount, SessionKey, Use
 from tests.lab.report import at_most
 
-from .audit_log import INTENT, OUTCOME, AuditLog, LoggedIntent
-from .server_log import LoggedTermination, terminations
+from .logs import INTENT, OUTCOME, AuditLog, LoggedIntent, TerminationByServer, terminations
 from .terminations import Findings, Judgement, judge
 
 BEGAN: Final = datetime(2026, 11, 20, 10, tzinfo=UTC)
 KEY: Final = SessionKey(1_700_000_000, 4711)
 USED: Final = 1_700_000_010_000_000
-TERMINATION: Final = LoggedTermination(key=KEY, at=USED + 2_000_000, application="web")
+TERMINATION: Final = TerminationByServer(key=KEY, at=USED + 2_000_000, application="web")
 SEEN: Final = datetime.fromtimestamp(1_700_000_011.5, tz=UTC)
 ACT: Final = LoggedIntent(
     run="one",
@@ -49,7 +48,7 @@ def account(
 
 
 def found(
-    termination: LoggedTermination = TERMINATION,
+    termination: TerminationByServer = TERMINATION,
     client: SessionAccount | None = None,
     *acts: LoggedIntent,
 ) -> Findings:
@@ -57,13 +56,13 @@ def found(
     return judge([termination], [client or account()], log)
 
 
-def judged(termination: LoggedTermination, client: SessionAccount, act: LoggedIntent = ACT) -> Judgement:
+def judged(termination: TerminationByServer, client: SessionAccount, act: LoggedIntent = ACT) -> Judgement:
     (case,) = found(termination, client, act).cases
     return case.judgement
 
 
 def unannounced(
-    termination: LoggedTermination, client: SessionAccount, act: LoggedIntent
+    termination: TerminationByServer, client: SessionAccount, act: LoggedIntent
 ) -> list[SessionKey]:
     return [case.termination.key for case in found(termination, client, act).unannounced]
 
@@ -93,9 +92,9 @@ def entries(*acts: tuple[int, str | None]) -> list[bytes]:
 COMPLETE: Final = ((1, None), (1, "terminated"), (2, None), (2, "unknown"))
 
 
-def ended(*pids: int) -> list[LoggedTermination]:
+def ended(*pids: int) -> list[TerminationByServer]:
     began = int(BEGAN.timestamp())
-    return [LoggedTermination(key=SessionKey(began, pid), at=0, application=f"app.{pid}") for pid in pids]
+    return [TerminationByServer(key=SessionKey(began, pid), at=0, application=f"app.{pid}") for pid in pids]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_a_termination_of_a_session_that_was_unused_for_its_limit_is_right() -> 
     ],
     ids=["used a moment before", "protected", "of no client", "executing within its limit"],
 )
-def test_a_wrong_termination_is_found(termination: LoggedTermination, client: SessionAccount) -> None:
+def test_a_wrong_termination_is_found(termination: TerminationByServer, client: SessionAccount) -> None:
     assert judged(termination, client) is Judgement.WRONG
 
 
@@ -240,7 +239,7 @@ def test_terminations_are_read_from_the_log_and_a_shutdown_is_none(tmp_path: Pat
     )
     first, executing, after = terminations(log)
     at = round(BEGAN.timestamp() * 1_000_000) + 1_345_999
-    assert first == LoggedTermination(key=SessionKey(0x6553F100, 0x1267), at=at, application="web")
+    assert first == TerminationByServer(key=SessionKey(0x6553F100, 0x1267), at=at, application="web")
     assert (executing.key.pid, executing.executing) == (0x1268, True)
     assert after.key.pid == 0x126B
 

@@ -1,18 +1,115 @@
-"""What is seen of a process from outside: its CPU time, its memory, its HTTP port."""
+"""What can be observed of a process from outside: the files that it writes, its CPU time, its memory."""
 
+import asyncio
+import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from signal import Signals
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from reaper.demo.server import free_ports
+T = TypeVar("T")
 
+LONG: Final = 60.0
+_POLL: Final = 0.01
 _MIB: Final = 1024.0
 _NANOSECONDS: Final = 1e9
+
+
+async def wait_until(condition: Callable[[], T], *, within: float = LONG) -> T:
+    """Return the first true result of a condition; raise TimeoutError if there is none in time."""
+    deadline = time.monotonic() + within
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            message = f"still {result!r} after {within:g} s"
+            raise TimeoutError(message)
+        await asyncio.sleep(_POLL)
+    return result
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a coroutine beside the block and cancel it at the end; fail if it ended by itself."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+class GrowingFile:
+    """A file that is read line by line; each complete line is returned once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0
+
+    def new_lines(self) -> list[bytes]:
+        """Return the complete lines since the last call; none while the file is missing."""
+        try:
+            if self.path.stat().st_size <= self._read:
+                return []
+        except FileNotFoundError:
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            chunk = file.read()
+        complete = chunk[: chunk.rfind(b"\n") + 1]
+        self._read += len(complete)
+        return complete.splitlines()
+
+
+class LineCounter:
+    """Counts the complete JSON lines of a file that contain some text."""
+
+    def __init__(self, path: Path, text: bytes) -> None:
+        self._file = GrowingFile(path)
+        self._text = text
+        self._count = 0
+
+    def count(self) -> int:
+        """Return the count so far; a torn line does not count, even if another line follows it."""
+        lines = self._file.new_lines()
+        self._count += sum(self._text in line and line.endswith(b"}") for line in lines)
+        return self._count
+
+
+class LogLine(NamedTuple):
+    """One event of a reaper's log."""
+
+    at: float
+    """By the clock of the reaper's host."""
+    name: str
+    fields: Mapping[str, Any]
+
+
+class ReaperLog:
+    """The log of a reaper, which may still be written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = GrowingFile(path)
+        self._events: list[LogLine] = []
+
+    @property
+    def events(self) -> list[LogLine]:
+        for line in self._file.new_lines():
+            if line.startswith(b"{"):
+                fields = json.loads(line)
+                at = datetime.fromisoformat(fields["time"]).timestamp()
+                self._events.append(LogLine(at, fields["event"], fields))
+        return self._events
+
+    def named(self, *names: str, since: float = 0.0) -> list[LogLine]:
+        """The events with one of these names since then."""
+        return [event for event in self.events if event.name in names and since <= event.at]
 
 
 class ProcessMemory(NamedTuple):
@@ -23,9 +120,9 @@ class ProcessMemory(NamedTuple):
 
 
 def cpu_seconds(pid: int) -> float:
-    """The CPU time of all its threads, user and system.
+    """The CPU time of all threads of a process, user and system.
 
-    From schedstat, because the ticks of `stat` are as long as ten cycles. Ended threads are missing.
+    From schedstat, because one tick of `stat` is as long as ten cycles. Ended threads are missing.
     """
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -34,19 +131,14 @@ def cpu_seconds(pid: int) -> float:
     return total / _NANOSECONDS
 
 
-def cpu_seconds_of_children(pid: int) -> float:
-    """The CPU time of all its children that have ended, in ticks: only for many of them together."""
-    *_, user, system = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[:15]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
 def memory(pid: int) -> ProcessMemory:
+    """The memory of a process now."""
     rss = _kib(Path(f"/proc/{pid}/status"), "VmRSS:")
     return ProcessMemory(rss=rss / _MIB, pss=_kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") / _MIB)
 
 
 def free_mib() -> float:
-    """The memory that this machine can still give."""
+    """The memory that is available on this machine."""
     return _kib(Path("/proc/meminfo"), "MemAvailable:") / _MIB
 
 
@@ -59,59 +151,3 @@ def signal(pid: int, number: Signals) -> None:
 def _kib(path: Path, name: str) -> int:
     lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-_TIMEOUT: Final = 10.0
-_OK: Final = 200
-_COUNT: Final = "reaper_cycle_seconds_count"
-
-
-class Response(NamedTuple):
-    """One response; seconds from the connection to its last byte."""
-
-    status: int
-    text: str
-    seconds: float
-
-
-class HttpPort:
-    """A free port, and requests to the reaper that listens on it."""
-
-    def __init__(self, running: Callable[[], bool] = lambda: True, *, at: str = "") -> None:
-        self.at = at or f"127.0.0.1:{next(free_ports())}"
-        self.running = running
-
-    def get(self, path: str) -> Response:
-        """Send a GET request; status 0 if there is no answer."""
-        began = time.monotonic()
-        connection = HTTPConnection(self.at, timeout=_TIMEOUT)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return Response(answer.status, answer.read().decode(), time.monotonic() - began)
-        except (OSError, HTTPException) as error:
-            return Response(0, str(error), time.monotonic() - began)
-        finally:
-            connection.close()
-
-    def wait(self, path: str, *, within: float = 120.0, every: float = 0.1) -> float:
-        """Wait until this path answers 200; return the seconds that it took."""
-        began = time.monotonic()
-        while self.get(path).status != _OK:
-            waited = time.monotonic() - began
-            assert self.running(), f"the reaper ended before {path} answered 200"
-            assert waited < within, f"{path} does not answer 200 after {waited:.0f} s"
-            time.sleep(every)
-        return time.monotonic() - began
-
-    def delays(self, *, seconds: float, every: float = 0.02) -> Iterator[float]:
-        """Response times of /livez, which waits for the event loop that runs the cycles."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            yield self.get("/livez").seconds
-            time.sleep(every)
-
-    def cycles(self) -> int:
-        """The number of successful cycles, over all servers."""
-        lines = self.get("/metrics").text.splitlines()
-        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(_COUNT))

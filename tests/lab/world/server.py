@@ -1,8 +1,10 @@
-"""A PostgreSQL server of the lab: the embedded one, with the roles that experiments need and a log in CSV."""
+"""A PostgreSQL server of the lab: the embedded one, with the roles of the experiments and a log in CSV."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -30,6 +32,14 @@ _LOG: Final[Mapping[str, str]] = {
     "log_timezone": "UTC",
 }
 _FILE_COPY_SINCE: Final = 15
+_BACKEND: Final = "SELECT pid FROM pg_stat_activity WHERE usename = %s AND datname = %s"
+
+
+@contextmanager
+def lab_server(major: int, **settings: str) -> Iterator[tuple["LabServer", Path]]:
+    """A running server, and an empty folder."""
+    with TemporaryDirectory() as folder, LabServer(major, **settings) as server:
+        yield server, Path(folder)
 
 
 class LabServer(EmbeddedServer):
@@ -49,11 +59,12 @@ class LabServer(EmbeddedServer):
             self.prepare()
 
     def prepare(self) -> None:
+        """Create the roles."""
         self.run(*_ROLES)
 
     @property
     def created(self) -> bool:
-        """Whether its folder exists."""
+        """Return True if its folder exists."""
         return self._folder is not None
 
     @property
@@ -92,10 +103,10 @@ class LabServer(EmbeddedServer):
             for statement in statements:
                 connection.execute(statement.encode() if isinstance(statement, str) else statement)
 
-    def query(self, question: LiteralString, *parameters: object) -> Sequence[tuple[Any, ...]]:
-        """Return the rows of a query as the superuser."""
+    def query(self, statement: LiteralString, *parameters: object) -> Sequence[tuple[Any, ...]]:
+        """Run a query as the superuser; return its rows."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            return connection.execute(question, parameters).fetchall()
+            return connection.execute(statement, parameters).fetchall()
 
     def role(self, name: str, **settings: str) -> str:
         """Create a role that can log in, with these settings; return its name."""
@@ -120,8 +131,7 @@ class LabServer(EmbeddedServer):
 
     def reaper_backend(self, database: str) -> int:
         """The pid of the server process that serves the reaper in this database."""
-        question = "SELECT pid FROM pg_stat_activity WHERE usename = %s AND datname = %s"
-        ((pid,),) = self.query(question, REAPER, database)
+        ((pid,),) = self.query(_BACKEND, REAPER, database)
         return int(pid)
 
     def _environment(self) -> Mapping[str, str]:

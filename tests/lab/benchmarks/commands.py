@@ -1,13 +1,15 @@
-"""Backtests of invented traffic: how many sessions a second, and whether memory depends on the length."""
+"""What commands cost: starting one, and a backtest of invented traffic."""
 
 import math
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
@@ -25,13 +27,84 @@ from reaper.policy.session import (
     Watcher,
 )
 from reaper.policy.time import SECOND, Instant, Span
-from tests.lab.report import Scale, figure, milliseconds, table
+from tests.lab.clients.sleepers import ROOT
+from tests.lab.report import NOTHING, figure, milliseconds, quantile, table
+from tests.lab.world.reaper import policy
+from tests.lab.world.server import REAPER, lab_server
+from tests.postgres.majors import tool
 from tests.system.command import find
-from tests.system.policies import FILE
+from tests.system.policies import FILE, policy_file
+
+_PYTHON: Final = "python -c pass"
+_PSQL: Final = "psql -c"
+_IDLE: Final = "SELECT pid FROM pg_stat_activity WHERE state = 'idle'"
+
+
+class _CommandCost(NamedTuple):
+    """CPU seconds, user and system, and resident memory in MiB."""
+
+    cpu: float
+    rss: float
+
+
+def _run(folder: Path, *words: str, environment: Mapping[str, str] | None = None) -> _CommandCost:
+    """Run a command to its end; return its cost."""
+    program = subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(program.pid, 0)
+    program.returncode = os.waitstatus_to_exitcode(status)
+    assert program.returncode == 0, words
+    return _CommandCost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def start(*, major: int, runs: int = 15) -> Iterator[str]:
+    """CPU of starting a command, beside that of Python itself and of psql.
+
+    All commands take turns. They run from bytecode that exists already, as in an installed package.
+    """
+    with lab_server(major) as (server, folder), TemporaryDirectory() as bytecode:
+        commands = dict(_commands(folder, server.dsn_of(REAPER), major))
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        costs: dict[str, list[float]] = {name: [] for name in commands}
+        for number in range(runs + 1):
+            for name, (place, *words) in commands.items():
+                cpu = _run(folder / place, *words, environment=environment).cpu
+                costs[name] += [cpu] if number else []  # after the first run all files are in memory
+    python, psql = (median(costs[name]) if name in costs else None for name in (_PYTHON, _PSQL))
+    assert python
+    rows = [
+        (
+            name,
+            *(milliseconds(each, 0) for each in (median(taken), min(taken), quantile(taken, 0.9))),
+            f"{median(taken) / python:.1f}",
+            f"{median(taken) / psql:.1f}" if psql else NOTHING,
+        )
+        for name, taken in costs.items()
+    ]
+    title = f"Start: user and system CPU of {runs} runs each, in turns; the client's alone"
+    yield table(title, ("", "CPU, median", "least", "p90", "to python", "to psql"), rows)
+
+
+def _commands(folder: Path, dsn: str, major: int) -> Iterator[tuple[str, Sequence[str]]]:
+    """Commands by name: the folder, and the words."""
+    for place in ("with servers", "without"):
+        (folder / place).mkdir()
+    (folder / "with servers" / FILE).write_bytes((ROOT / FILE).read_bytes())
+    file = policy_file(policy("leaked", 1, role=["app"]))
+    (folder / "without" / FILE).write_text(file, encoding="utf-8")
+    reaper = find("reaper")
+    yield _PYTHON, ("without", sys.executable, "-c", "pass")
+    yield "reaper --help", ("without", reaper, "--help")
+    yield "reaper check, the shipped file", ("with servers", reaper, "check", "--offline")
+    yield "reaper check, a file without servers", ("without", reaper, "check", "--offline")
+    yield "reaper once", ("without", reaper, "once", "--dsn", dsn, "--log-level", "error")
+    if psql := tool("psql", major=major):
+        yield _PSQL, ("without", str(psql), "-qAtX", "-c", _IDLE, dsn)
+
 
 _EVERY: Final = 10
-_DAY: Final = 86_400
-_SNAPSHOTS_A_DAY: Final = _DAY // _EVERY
+_HOUR: Final = 3_600
+_DAY: Final = 24 * _HOUR
 _BEGAN: Final = 1_749_600_000 * SECOND
 _MEBIBYTE: Final = 2**20
 _POLICIES: Final = """\
@@ -46,59 +119,45 @@ policies:
     when: {slots_used: 90%}
     safety_limit: none
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _BacktestSize:
-    snapshots: Sequence[int]
-    members: int
-    """Of each pool."""
-
-
-_SIZES: Final[Mapping[Scale, _BacktestSize]] = {
-    Scale.FULL: _BacktestSize(snapshots=(_SNAPSHOTS_A_DAY, 7 * _SNAPSHOTS_A_DAY), members=80),
-    Scale.SMOKE: _BacktestSize(snapshots=(20, 40), members=3),
-}
-_BUSY: Final = {"nearly all idle": 0.02, "a tenth at work": 0.1, "a third at work": 0.33, "all at work": 1.0}
-_IN_ALL_LENGTHS: Final = "a tenth at work"
 _POOLS: Final = 6
 _LEAKS_A_DAY: Final = 150
 
 
-def run(scale: Scale, major: int) -> Iterator[str]:  # noqa: ARG001 (no server takes part)
-    """One table: some shares of sessions at work, and the same in several lengths."""
-    size = _SIZES[scale]
-    rows = []
-    for name, busy in _BUSY.items():
-        lengths = size.snapshots if name == _IN_ALL_LENGTHS else size.snapshots[:1]
-        rows += [_row(name, _Traffic(size.members, busy), snapshots) for snapshots in lengths]
+def backtest(
+    *,
+    major: int,  # noqa: ARG001 (no server takes part)
+    hours: tuple[float, ...] = (24.0, 168.0),
+    at_work: tuple[int, ...] = (10, 2, 33),
+    members: int = 80,
+) -> Iterator[str]:
+    """Sessions a second in a backtest, and its memory by the length of the history.
+
+    Each share (percent) of sessions at work in the first length; the first share in all lengths.
+    """
+    pairs = [*((share, hours[0]) for share in at_work), *((at_work[0], length) for length in hours[1:])]
     yield table(
         f"Backtest: three policies and a history with a snapshot every {_EVERY} s, by the command;\n"
-        "at work are those that did something since the snapshot before, at noon",
+        "at work are sessions that did something since the snapshot before, at noon",
         ("", "snapshots", "sessions", "observed", "a day's files", "written in", "CPU", "a second", "RSS"),
-        rows,
+        [_backtest_row(_Traffic(members, share / 100), share, length) for share, length in pairs],
     )
 
 
-class _BacktestCost(NamedTuple):
-    cpu: float
-    rss: float
-
-
-def _row(name: str, traffic: "_Traffic", snapshots: int) -> Sequence[str]:
+def _backtest_row(traffic: "_Traffic", share: int, hours: float) -> Sequence[str]:
+    snapshots = round(hours * _HOUR / _EVERY)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         observed, writing = _write(folder / "history", traffic, snapshots)
         packed = sum(path.stat().st_size for path in (folder / "history").iterdir())
         (folder / FILE).write_text(_POLICIES, encoding="utf-8")
-        empty = _command(folder, "check", "--offline")
-        cost = _command(folder, "backtest", "--history", "history")
+        empty = _run(folder, find("reaper"), "check", "--offline")
+        cost = _run(folder, find("reaper"), "backtest", "--history", "history")
     return (
-        name,
+        f"{share} % at work",
         f"{snapshots:,}",
         f"{observed / snapshots:,.0f}",
         f"{observed:,}",
-        figure(packed / _MEBIBYTE * _SNAPSHOTS_A_DAY / snapshots, "MiB"),
+        figure(packed / _MEBIBYTE * 24 / hours, "MiB"),
         milliseconds(writing / snapshots, 2),
         figure(cost.cpu, "s", 2),
         f"{observed / max(cost.cpu - empty.cpu, 0.01):,.0f}",
@@ -119,15 +178,6 @@ def _write(folder: Path, traffic: "_Traffic", snapshots: int) -> tuple[int, floa
         took += time.process_time() - began
     writer.close()
     return observed, took
-
-
-def _command(folder: Path, *arguments: str) -> _BacktestCost:
-    """Run a command; return its CPU and memory."""
-    program = subprocess.Popen([find("reaper"), *arguments], cwd=folder, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(program.pid, 0)
-    program.returncode = os.waitstatus_to_exitcode(status)
-    assert program.returncode == 0, arguments
-    return _BacktestCost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 class _Traffic:
@@ -160,8 +210,8 @@ class _Traffic:
             )
 
     def _work(self) -> None:
-        hour = (self._at // SECOND % _DAY) / _DAY
-        daylight = 0.35 + 0.65 * max(math.sin(math.pi * (hour * 24 - 5) / 16), 0)
+        hour = (self._at // SECOND % _DAY) / _HOUR
+        daylight = 0.35 + 0.65 * max(math.sin(math.pi * (hour - 5) / 16), 0)
         for session in self._dice.sample(self._pool, round(len(self._pool) * self._busy * daylight)):
             self._use(session)
 
