@@ -96,9 +96,9 @@ def assess(  # noqa: PLR0913 (click passes every option by name)
         files = record_files(context, parameter, files)
         found = _from_audit_log(files, server=server, since=since, any_rules=any_rules)
     found["policies"] = [one for one in found["policies"] if _fits(policy, one["policy"])]
-    found["left_alone"] = [one for one in found["left_alone"] if _fits(policy, one["policy"])]
+    found["refill_guarded"] = [one for one in found["refill_guarded"] if _fits(policy, one["policy"])]
     if output is Output.TABLE:
-        print_assessments(found["policies"], found["left_alone"])
+        print_assessments(found["policies"], found["refill_guarded"])
     else:
         print_document(found, output=output)
     if not found["policies"] or any(one["advice"] != Advice.SAFE for one in found["policies"]):
@@ -113,9 +113,9 @@ def _from_audit_log(
         log.note(event)
     trials = (trial for trial in log.trials() if _fits(server, trial.server))
     return {
-        "rehearsal": ASSESSMENT_FORMAT,
+        "assessment": ASSESSMENT_FORMAT,
         "policies": [assessment_document(one) for one in assess_trials(trials, by_any_rules=any_rules)],
-        "left_alone": [pool for pool in log.left_alone() if _fits(server, pool["server"])],
+        "refill_guarded": [pool for pool in log.left_alone() if _fits(server, pool["server"])],
     }
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from socket import socket
 from typing import Final
 
 import click
@@ -31,6 +30,7 @@ from reaper.service.reporter import RunTotals
 from reaper.service.shipping import Shipment
 from reaper.service.signals import SignalHandlers
 from reaper.telemetry import events
+from reaper.telemetry.http.server import Listener
 from reaper.telemetry.http.server import listen as listen_on
 from reaper.telemetry.library_warnings import strays_told
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
@@ -157,7 +157,7 @@ def run(  # noqa: PLR0913 (click passes every option by name)
             log=log,
             metrics=metrics,
             systemd=systemd,
-            listening=_listening(listen, log, asked=asked),
+            listener=_listener(listen, log, asked=asked),
             names=listen_names,
             signal_handlers=signal_handlers,
             shipment=shipment,
@@ -232,12 +232,12 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (granted, most))
 
 
-def _listening(where: str, log: Log, *, asked: bool) -> socket | None:
+def _listener(where: str, log: Log, *, asked: bool) -> Listener | None:
     if where == "off":
         return None
     host, _, port = where.rpartition(":")
     try:
-        listening = listen_on(host.strip("[]") or "127.0.0.1", int(port))
+        listener = listen_on(host.strip("[]") or "127.0.0.1", int(port))
     except (OSError, ValueError, OverflowError) as error:
         message = f"--listen {where}: {error}\nhint: write HOST:PORT with a free port, or off"
         if asked:
@@ -245,6 +245,6 @@ def _listening(where: str, log: Log, *, asked: bool) -> socket | None:
         # A second reaper on this host, such as a dry run, must start without an option for its port.
         log.warning(events.SERVES_NOT, why=message)
         return None
-    host, port = listening.getsockname()[:2]
+    host, port = listener.getsockname()[:2]
     log.info(events.SERVES, at=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    return listening
+    return listener

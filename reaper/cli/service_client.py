@@ -101,9 +101,9 @@ class _GuardedGroup(_Answer):
 
 
 class _AssessmentAnswer(_Answer):
-    rehearsal: int
+    assessment: int
     policies: list[_PolicyAnswer]
-    left_alone: list[_GuardedGroup]
+    refill_guarded: list[_GuardedGroup]
 
 
 class ServiceClient:
@@ -132,7 +132,7 @@ class ServiceClient:
 
     def assessment(self) -> dict[str, Any]:
         """Return the assessment of its dry-run policies since it started."""
-        return self._parsed("/rehearsal", _assessment)
+        return self._parsed("/assess", _assessment)
 
     def refill_guarded(self, server: str) -> dict[Group, BackOff]:
         """Return the groups of this server that the refill guard pauses."""
@@ -140,7 +140,7 @@ class ServiceClient:
             Group(row["policy"], Identity(*(row[key] for key in Identity._fields))): BackOff(
                 from_datetime(until) if (until := parse_time(row["until"])) else Instant(0), row["reason"]
             )
-            for row in self.assessment()["left_alone"]
+            for row in self.assessment()["refill_guarded"]
             if row["server"] == server
         }
 
@@ -254,7 +254,7 @@ def _overview(document: Any) -> Overview:  # noqa: ANN401 (any JSON)
 
 def _assessment(document: Any) -> dict[str, Any]:  # noqa: ANN401 (any JSON)
     answer = _AssessmentAnswer.model_validate(document)
-    if answer.rehearsal != ASSESSMENT_FORMAT:
+    if answer.assessment != ASSESSMENT_FORMAT:
         raise LookupError
     return answer.model_dump()
 

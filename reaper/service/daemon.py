@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from socket import socket
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -18,7 +17,7 @@ from reaper.history.write import HistoryOptions
 from reaper.policy.time import seconds
 from reaper.service.connection import RunOptions
 from reaper.service.fleet import Fleet
-from reaper.service.page_data import Lessons, PageData
+from reaper.service.page_data import LiveAssessment, PageData
 from reaper.service.pause import pause
 from reaper.service.reload import PolicyReloader
 from reaper.service.reporter import ChainHeadLog, RecentEvents, RunTotals
@@ -27,7 +26,8 @@ from reaper.service.shipping import Shipment, Shipper
 from reaper.service.signals import Flags, SignalHandlers, handle_signals
 from reaper.service.status import HealthCheck
 from reaper.telemetry import events
-from reaper.telemetry.http.server import application, serve
+from reaper.telemetry.http.routes import application
+from reaper.telemetry.http.server import Listener, serve
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.metrics.exposition import CopyGauges
@@ -58,7 +58,7 @@ class DaemonParts:
     log: Log
     metrics: Metrics
     systemd: Systemd
-    listening: socket | None
+    listener: Listener | None
     names: Collection[str] = ()
     """Host names that requests to a loopback port may use, beside addresses and `localhost`."""
     signal_handlers: SignalHandlers | None = None
@@ -106,8 +106,8 @@ class Daemon:
             def start(name: str, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
                 group.create_task(_run_forever(name, work, stop), name=name)
 
-            if parts.listening:
-                pages = serve(self._pages(), parts.listening, last, log=parts.log, names=parts.names)
+            if parts.listener:
+                pages = serve(self._pages(), parts.listener, last, log=parts.log, names=parts.names)
                 start("http", pages, last)
             start("notify", self._notifier.run(last), last)
             if self._shipper:
@@ -196,13 +196,13 @@ class Daemon:
         return self._parts.reloader.settings
 
     def _pages(self) -> Starlette:
-        learnt = Lessons(fleet=self._fleet).verdicts
+        assessment = LiveAssessment(fleet=self._fleet).read
         page_data = PageData(
             fleet=self._fleet,
             settings=self._settings,
             metrics=self._parts.metrics,
             recent_events=self._recent_events,
-            learnt=learnt,
+            assessment=assessment,
             dry_run=self._parts.options.dry_run,
         )
         return application(
@@ -210,8 +210,8 @@ class Daemon:
             livez=self._health.live,
             readyz=self._health.ready,
             overview=page_data.overview,
-            learnt=learnt,
-            rows=page_data.rows,
+            assessment=assessment,
+            snapshot=page_data.snapshot,
         )
 
 

@@ -17,42 +17,43 @@ from reaper.service.on_demand import CurrentUsage
 from reaper.service.reporter import RecentEvents, RunTotals
 from reaper.service.server_loop import ServerLoop
 from reaper.service.status import State
-from reaper.telemetry.http.routes import Learnt, LeftAlone, Verdicts
+from reaper.telemetry.http.routes import ReadAssessment
 from reaper.telemetry.http.views import (
+    AssessmentLine,
     DueLine,
-    LeftAloneLine,
+    GuardedPool,
     Overview,
     PolicyLine,
     ServerLine,
     ServerView,
-    VerdictLine,
+    ServiceAssessment,
 )
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.metrics.samples import candidates
 
-_MOST_LEFT_ALONE: Final = 100
+_MAX_GUARDED_POOLS: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lessons:
-    """What all servers together have taught."""
+class LiveAssessment:
+    """Assesses the dry runs of all servers since the start."""
 
     fleet: Fleet
 
-    async def verdicts(self) -> Verdicts:
-        """The newest acts judged; beside the cycles, for they may be thousands."""
+    async def read(self) -> ServiceAssessment:
+        """Assess the newest dry runs; in a thread, because there may be thousands."""
         trials = self.fleet.outcomes()
         assessed = await asyncio.to_thread(assess, trials.newest())
-        return Verdicts(
+        return ServiceAssessment(
             policies=assessed,
             watched=trials.watched,
             forgotten=trials.forgotten,
-            left_alone=tuple(self._left_alone())[:_MOST_LEFT_ALONE],
+            refill_guarded=tuple(self._refill_guarded())[:_MAX_GUARDED_POOLS],
         )
 
-    def _left_alone(self) -> list[LeftAlone]:
+    def _refill_guarded(self) -> list[GuardedPool]:
         return [
-            LeftAlone(
+            GuardedPool(
                 server=server,
                 policy=group.policy,
                 session=group.identity,
@@ -67,7 +68,7 @@ class Lessons:
 _MOST_SERVERS: Final = 100
 _MOST_POLICIES: Final = 50
 _MOST_HAPPENINGS: Final = 12
-_OUTLOOK_MOST_LEFT_ALONE: Final = 6
+_MAX_GUARDED_POOLS_ON_PAGE: Final = 6
 _SEEN: Final = {State.WORKING, State.FAILING}
 
 
@@ -79,7 +80,7 @@ class PageData:
     settings: Callable[[], Settings]
     metrics: Metrics
     recent_events: RecentEvents
-    learnt: Learnt
+    assessment: ReadAssessment
     dry_run: bool
     clock: Callable[[], float] = time.monotonic
     began: float = field(default_factory=time.monotonic)
@@ -91,7 +92,7 @@ class PageData:
             return None
         chosen = loops[name] if name is not None else next(iter(loops.values())) if len(loops) == 1 else None
         shown = await self._shown(chosen) if chosen else None
-        lessons = await self.learnt()
+        assessment = await self.assessment()
         lines = sorted(map(self._line, loops.values()), key=_urgency)
         return Overview(
             version=__version__,
@@ -103,11 +104,11 @@ class PageData:
             more_servers=len(lines[_MOST_SERVERS:]),
             shown=shown,
             recent_events=self.recent_events.latest(_MOST_HAPPENINGS),
-            verdicts=tuple(map(_verdict, lessons.policies[:_MOST_POLICIES])),
-            left_alone=tuple(map(_left_alone, lessons.left_alone[:_OUTLOOK_MOST_LEFT_ALONE])),
+            assessments=tuple(map(_assessment_line, assessment.policies[:_MOST_POLICIES])),
+            refill_guarded=assessment.refill_guarded[:_MAX_GUARDED_POOLS_ON_PAGE],
         )
 
-    async def rows(self, name: str) -> bytes | None:
+    async def snapshot(self, name: str) -> bytes | None:
         """A snapshot of this server as a file; None if the server is unknown or no snapshot was taken."""
         loop = next((loop for loop in self.fleet.loops if loop.server.name == name), None)
         seen = await loop.on_demand.snapshot() if loop else None
@@ -174,12 +175,8 @@ class PageData:
         return "dry-run" if self.dry_run and mode == "enforce" else mode
 
 
-def _verdict(one: Assessment) -> VerdictLine:
-    return VerdictLine(policy=one.policy, advice=one.advice.value, said=one.said, acts=one.regret.acts)
-
-
-def _left_alone(one: LeftAlone) -> LeftAloneLine:
-    return LeftAloneLine(server=one.server, policy=one.policy, session=one.session, reason=one.reason)
+def _assessment_line(one: Assessment) -> AssessmentLine:
+    return AssessmentLine(policy=one.policy, advice=one.advice.value, said=one.said, acts=one.regret.acts)
 
 
 def _urgency(line: ServerLine) -> tuple[bool, float, str]:

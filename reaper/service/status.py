@@ -10,7 +10,7 @@ from reaper.config import Settings
 from reaper.policy.session import Slots
 from reaper.policy.text import counted
 from reaper.policy.time import seconds
-from reaper.telemetry.http.server import Health
+from reaper.telemetry.http.routes import Health
 from reaper.telemetry.metrics.collect import ReloadGauges
 
 

@@ -25,8 +25,8 @@ from reaper.cli.app import _COMMANDS
 from reaper.config import Occasion
 from reaper.history.snapshot import parse_snapshot
 from reaper.policy.time import SECOND, Instant
-from reaper.telemetry.http.routes import Verdicts
-from reaper.telemetry.http.server import Health, application
+from reaper.telemetry.http.routes import Health, application
+from reaper.telemetry.http.views import ServiceAssessment
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.metrics.exposition import OPENMETRICS, TEXT
 from reaper.telemetry.metrics.samples import TOP_APPLICATIONS
@@ -63,7 +63,7 @@ SHOWN: Final = {
     "backtest",
 }
 SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion", "history"}
-PAGES: Final = {"/metrics", "/livez", "/readyz", "/", "/usage", "/rehearsal", "/style.css", "/icon.svg"}
+PAGES: Final = {"/metrics", "/livez", "/readyz", "/", "/usage", "/assess", "/style.css", "/icon.svg"}
 
 
 def test_every_command_page_and_occasion_is_tried_here() -> None:
@@ -75,10 +75,12 @@ def test_every_command_page_and_occasion_is_tried_here() -> None:
     async def nothing(_: str | None) -> None:
         pass
 
-    async def learnt() -> Verdicts:
-        return Verdicts()
+    async def assessment() -> ServiceAssessment:
+        return ServiceAssessment()
 
-    pages = application(metrics=Metrics("1"), livez=well, readyz=well, overview=nothing, learnt=learnt)
+    pages = application(
+        metrics=Metrics("1"), livez=well, readyz=well, overview=nothing, assessment=assessment
+    )
     assert {getattr(route, "path", None) for route in pages.routes} == PAGES
     assert set(Occasion) == {"brakes", "blindness", "failures", "terminations", "churn"}
 

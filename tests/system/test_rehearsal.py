@@ -77,7 +77,7 @@ def test_the_service_that_runs_says_the_same_as_its_record(
 
     keys = ("policy", "advice", "revived", "left", "unknown", "rules")
     assert {key: live[key] for key in keys} == {key: recorded[key] for key in keys}
-    page = json.loads(Service(life).ask("rehearsal").body)
+    page = json.loads(Service(life).ask("assess").body)
     assert page["watched"] == 2
 
 

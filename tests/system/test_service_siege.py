@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 from urllib.error import URLError
 
-from reaper.telemetry.http.server import _MOST_CONNECTIONS
+from reaper.telemetry.http.server import MAX_CONNECTIONS
 from tests.lab.world.observe import memory
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role
@@ -62,7 +62,7 @@ def test_a_thousand_visitors_keep_neither_the_cycles_nor_a_probe_from_their_work
         files = len(list(Path(f"/proc/{service.life.pid}/fd").iterdir()))
 
     assert most - before < MIB
-    assert files < 2 * _MOST_CONNECTIONS
+    assert files < 2 * MAX_CONNECTIONS
     done = service.life.end()
     assert done.code == 0
     assert [line for line in done.err.splitlines() if json.loads(line)["level"] in {"warning", "error"}] == []
@@ -97,7 +97,7 @@ def test_out_of_files_it_says_so_in_its_log_and_in_no_other_words(
 
 
 def hardly_any_files() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_CONNECTIONS, _MOST_CONNECTIONS))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_CONNECTIONS, MAX_CONNECTIONS))
 
 
 def test_it_opens_as_many_files_as_the_host_grants(reaper: Reaper, app: Role) -> None:

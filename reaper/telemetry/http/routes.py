@@ -1,208 +1,212 @@
-"""The status page for people and /usage for programs."""
+"""Every path of the HTTP port. Answers that take a query or a calculation are kept for a moment."""
 
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT, Assessment, assessment_document
+from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT, assessment_document
 from reaper.policy.json import as_document
-from reaper.policy.session import Identity
-from reaper.telemetry.http.views import FORMAT, Overview
+from reaper.policy.text import plain
+from reaper.telemetry.http.page import file_text, render
+from reaper.telemetry.http.views import FORMAT, Overview, ServiceAssessment
+from reaper.telemetry.metrics.collect import Metrics
 
-_MOST: Final = 256
-"""So many answers are kept at once; questions beyond are answered each time."""
+_KEPT_SECONDS: Final = 2.0
+_SNAPSHOT_KEPT_SECONDS: Final = 1.0
+_MAX_KEPT: Final = 256
+"""Answers that are kept at once; further ones are made for each request."""
+_MAX_NAME: Final = 200
+_NO_SUCH: Final = "no such server"
+_NO_SNAPSHOT: Final = "no such server (?server=NAME), or no snapshot of it was taken yet"
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-def as_json(document: object) -> Response:
-    """The document in ASCII: who fetches it with curl has a terminal, and names are as clients wrote them."""
-    return Response(json.dumps(document), media_type="application/json")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """The answer to a probe."""
+
+    good: bool
+    reasons: Mapping[str, str]
+    """For each part of the service that has a problem, the reason."""
 
 
-class Answers(Generic[K, V]):
-    """Makes an answer when the last one to the same question is too old, one at a time for each question."""
+Probe = Callable[[], Health]
+ReadOverview = Callable[[str | None], Awaitable[Overview | None]]
+"""Returns the overview with the server of this name in full; None if there is no such server."""
+ReadSnapshot = Callable[[str], Awaitable[bytes | None]]
+"""Returns a snapshot of the server of this name as a file; None if there is none."""
+ReadAssessment = Callable[[], Awaitable[ServiceAssessment]]
+
+
+def application(
+    *,
+    metrics: Metrics,
+    livez: Probe,
+    readyz: Probe,
+    overview: ReadOverview | None = None,
+    assessment: ReadAssessment | None = None,
+    snapshot: ReadSnapshot | None = None,
+) -> Starlette:
+    """The routes of the HTTP port: the status page, the assessment and snapshots if their data is given."""
+    routes = [_metrics_route(metrics), _probe_route("/livez", livez), _probe_route("/readyz", readyz)]
+    routes += _page_routes(overview) if overview else []
+    routes += [_assess_route(assessment)] if assessment else []
+    routes += [_snapshot_route(snapshot)] if snapshot else []
+    pages = Starlette(routes=routes)
+    pages.router.redirect_slashes = False
+    return pages
+
+
+class ResponseCache(Generic[K, V]):
+    """Answers by key, each made again when it is too old; requests meanwhile wait for the one being made."""
 
     def __init__(
         self,
         make: Callable[[K], Awaitable[V]],
         *,
-        seconds: float,
+        seconds: float = _KEPT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make = make
         self._seconds = seconds
         self._clock = clock
-        self._made: dict[K, tuple[float, asyncio.Task[V]]] = {}
+        self._kept: dict[K, tuple[float, asyncio.Task[V]]] = {}
 
-    async def to(self, question: K) -> V:
-        """The response; requests that arrive while it is built wait for it."""
+    async def get(self, key: K) -> V:
+        """Return the answer for this key."""
         now = self._clock()
-        known = self._made.get(question)
+        known = self._kept.get(key)
         if known is None or known[0] <= now:
-            if len(self._made) >= _MOST:
-                self._made = {key: held for key, held in self._made.items() if held[0] > now}
-            known = now + self._seconds, asyncio.ensure_future(self._make(question))
-            if len(self._made) < _MOST:
-                self._made[question] = known
-        # A visitor who leaves does not take the answer away from the others.
+            if len(self._kept) >= _MAX_KEPT:
+                self._kept = {other: kept for other, kept in self._kept.items() if kept[0] > now}
+            known = now + self._seconds, asyncio.ensure_future(self._make(key))
+            if len(self._kept) < _MAX_KEPT:
+                self._kept[key] = known
+        # A client that leaves must not cancel the answer for the others.
         return await asyncio.shield(known[1])
 
 
-Rows = Callable[[str], Awaitable[bytes | None]]
-"""A look at the server of this name, as a file; None when there is no such server, or nobody has seen it."""
+def _metrics_route(metrics: Metrics) -> Route:
+    one_at_a_time = asyncio.Lock()
 
-_KEPT_SECONDS: Final = 1.0
-_LONGEST_NAME: Final = 200
-_NOT_SEEN: Final = "no such server (?server=NAME), or nobody has seen it yet"
+    async def scrape(request: Request) -> Response:
+        # In a thread: with hundreds of servers it takes a while, and the cycles must go on.
+        async with one_at_a_time:
+            page = await asyncio.to_thread(metrics.exposition, request.headers.get("accept", ""))
+        return Response(page.body, headers={"content-type": page.content_type})
 
-
-def row_routes(rows: Rows) -> list[Route]:
-    """The page; made once for all who ask within a second."""
-    answers = Answers[str, bytes | None](rows, seconds=_KEPT_SECONDS)
-
-    async def snapshot(request: Request) -> Response:
-        name = request.query_params.get("server", "")[:_LONGEST_NAME]
-        body = await answers.to(name)
-        if body is None:
-            return JSONResponse({"error": _NOT_SEEN}, status_code=404)
-        return Response(body, media_type="application/json")
-
-    return [Route("/snapshot", snapshot)]
+    return Route("/metrics", scrape)
 
 
-_VERDICTS_KEPT_SECONDS: Final = 2.0
+def _probe_route(path: str, probe: Probe) -> Route:
+    async def answer(_: Request) -> Response:
+        health = probe()
+        reasons = {plain(part): plain(reason) for part, reason in health.reasons.items()}
+        status = 200 if health.good else 503
+        return JSONResponse({"ok": health.good, "reasons": reasons}, status_code=status)
+
+    return Route(path, answer)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftAlone:
-    """A group that refills at once, and that a policy leaves alone."""
+def _page_routes(overview: ReadOverview) -> list[Route]:
+    overviews = ResponseCache(overview)
 
-    server: str
-    policy: str
-    session: Identity
-    until: str | None
-    """By the server's clock."""
-    reason: str
+    async def render_page(key: tuple[str | None, bool]) -> bytes | None:
+        server, paused = key
+        seen = await overviews.get(server)
+        return None if seen is None else await asyncio.to_thread(render, seen, paused=paused)
 
+    async def make_usage(server: str | None) -> Response | None:
+        seen = await overviews.get(server)
+        return None if seen is None else _ascii_json({"usage": FORMAT, "overview": as_document(seen)})
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdicts:
-    """What a reaper has learnt from its rehearsals and its acts since it began."""
-
-    policies: tuple[Assessment, ...] = ()
-    watched: int = 0
-    """Sessions of which it is still to be seen what becomes of them."""
-    forgotten: int = 0
-    """Older acts that only the record still knows."""
-    left_alone: tuple[LeftAlone, ...] = ()
-
-
-Learnt = Callable[[], Awaitable[Verdicts]]
-
-
-def verdict_routes(learnt: Learnt) -> list[Route]:
-    """The page of verdicts."""
-
-    async def made(_: None) -> Verdicts:
-        return await learnt()
-
-    answers = Answers[None, Verdicts](made, seconds=_VERDICTS_KEPT_SECONDS)
-
-    async def rehearsal(_: Request) -> Response:
-        return as_json(document_of(await answers.to(None)))
-
-    return [Route("/rehearsal", rehearsal)]
-
-
-def document_of(verdicts: Verdicts) -> dict[str, Any]:
-    """The same as JSON."""
-    return {
-        "rehearsal": ASSESSMENT_FORMAT,
-        "policies": [assessment_document(one) for one in verdicts.policies],
-        "watched": verdicts.watched,
-        "forgotten": verdicts.forgotten,
-        "left_alone": [
-            {
-                "server": one.server,
-                "policy": one.policy,
-                **one.session._asdict(),
-                "until": one.until,
-                "reason": one.reason,
-            }
-            for one in verdicts.left_alone
-        ],
-    }
-
-
-Look = Callable[[str | None], Awaitable[Overview | None]]
-"""Looks round: the fleet, and the server of this name in full; None when there is no such server."""
-
-_STATUS_KEPT_SECONDS: Final = 2.0
-_STATUS_LONGEST_NAME: Final = 200
-_NO_SUCH: Final = "no such server"
-
-_Question = tuple[str | None, bool]
-"""The server that is meant, and whether the page stands still."""
-
-
-def status_routes(look: Look) -> list[Route]:
-    """The usage pages; a response is cached for a few seconds and shared by all requests."""
-    views = Answers(look, seconds=_STATUS_KEPT_SECONDS)
-
-    async def drawn(question: _Question) -> bytes | None:
-        server, paused = question
-        seen = await views.to(server)
-        return None if seen is None else await asyncio.to_thread(_rendered, seen, paused=paused)
-
-    async def told(server: str | None) -> Response | None:
-        seen = await views.to(server)
-        return None if seen is None else as_json({"usage": FORMAT, "overview": as_document(seen)})
-
-    pages = Answers(drawn, seconds=_STATUS_KEPT_SECONDS)
-    documents = Answers(told, seconds=_STATUS_KEPT_SECONDS)
+    pages = ResponseCache(render_page)
+    usages = ResponseCache(make_usage)
 
     async def page(request: Request) -> Response:
-        body = await pages.to((_asked(request), "pause" in request.query_params))
+        body = await pages.get((_server_of(request), "pause" in request.query_params))
         if body is None:
             return Response(_NO_SUCH, status_code=404, media_type="text/plain")
         return Response(body, media_type="text/html")
 
     async def usage(request: Request) -> Response:
-        document = await documents.to(_asked(request))
-        return document or JSONResponse({"error": _NO_SUCH}, status_code=404)
+        return await usages.get(_server_of(request)) or _not_found(_NO_SUCH)
 
+    files = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
     return [
         Route("/", page),
         Route("/usage", usage),
-        Route("/style.css", _file("style.css", "text/css")),
-        Route("/icon.svg", _file("icon.svg", "image/svg+xml")),
+        *(_file_route(name, media_type) for name, media_type in files.items()),
     ]
 
 
-def _asked(request: Request) -> str | None:
-    name = request.query_params.get("server")
-    return None if name is None else name[:_STATUS_LONGEST_NAME]
-
-
-def _rendered(seen: Overview, *, paused: bool) -> bytes:
-    from reaper.telemetry.http.page import rendered  # noqa: PLC0415 (a reaper whom nobody visits does without)
-
-    return rendered(seen, paused=paused)
-
-
-def _file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+def _file_route(name: str, media_type: str) -> Route:
     async def file(_: Request) -> Response:
-        from reaper.telemetry.http.page import text  # noqa: PLC0415
+        return Response(file_text(name), media_type=media_type)
 
-        return Response(text(name), media_type=media_type)
+    return Route(f"/{name}", file)
 
-    return file
+
+def _snapshot_route(snapshot: ReadSnapshot) -> Route:
+    snapshots = ResponseCache(snapshot, seconds=_SNAPSHOT_KEPT_SECONDS)
+
+    async def answer(request: Request) -> Response:
+        body = await snapshots.get(_server_of(request) or "")
+        return _not_found(_NO_SNAPSHOT) if body is None else Response(body, media_type="application/json")
+
+    return Route("/snapshot", answer)
+
+
+def _assess_route(assessment: ReadAssessment) -> Route:
+    async def make(_: None) -> Response:
+        return _ascii_json(_assessment_json(await assessment()))
+
+    answers = ResponseCache(make)
+
+    async def answer(_: Request) -> Response:
+        return await answers.get(None)
+
+    return Route("/assess", answer)
+
+
+def _assessment_json(assessment: ServiceAssessment) -> dict[str, object]:
+    return {
+        "assessment": ASSESSMENT_FORMAT,
+        "policies": [assessment_document(one) for one in assessment.policies],
+        "watched": assessment.watched,
+        "forgotten": assessment.forgotten,
+        "refill_guarded": [
+            {
+                "server": pool.server,
+                "policy": pool.policy,
+                **pool.session._asdict(),
+                "until": pool.until,
+                "reason": pool.reason,
+            }
+            for pool in assessment.refill_guarded
+        ],
+    }
+
+
+def _server_of(request: Request) -> str | None:
+    name = request.query_params.get("server")
+    return None if name is None else name[:_MAX_NAME]
+
+
+def _ascii_json(document: object) -> Response:
+    # In ASCII: names are as clients wrote them, and curl prints them on a terminal.
+    return Response(json.dumps(document), media_type="application/json")
+
+
+def _not_found(why: str) -> Response:
+    return JSONResponse({"error": why}, status_code=404)

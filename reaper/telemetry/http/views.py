@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from reaper.insight.dryrun.assessment import Assessment
 from reaper.insight.usage.trend import Usage, Values
 from reaper.policy.session import Identity
 
@@ -13,7 +14,7 @@ FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLine:
-    """One server of the fleet, in short."""
+    """One server in short."""
 
     name: str
     state: str
@@ -21,27 +22,27 @@ class ServerLine:
     total: int | None
     usable: int | None
     used: int | None
-    """As the last cycle has seen it; None before the first, and while there is no connection."""
+    """In the last cycle; None before the first, and while there is no connection."""
     trend: Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyLine:
-    """One policy at one server, and what has come of it since this process began."""
+    """One policy at one server, and its outcomes since the start of this process."""
 
     name: str
     mode: str
     description: str | None
     matching: int | None
-    """How many it condemns now and has not rehearsed before; None where nobody has looked."""
+    """Sessions that it would terminate now, without those that had their dry run; None before a snapshot."""
     braked: bool
-    """Whether its brake holds."""
+    """True if its plan exceeds the safety limit."""
     outcomes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueLine:
-    """A session that will fall under a policy if it stays as it is."""
+    """A session that will be due under a policy if it does not change."""
 
     pid: int
     session: Identity
@@ -53,7 +54,7 @@ class DueLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecentEvent:
-    """What was done, or would have been."""
+    """One action, or what a dry run did not do."""
 
     at: str | None
     """By the server's clock."""
@@ -67,8 +68,8 @@ class RecentEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerdictLine:
-    """What a rehearsal has shown of one policy, over all servers."""
+class AssessmentLine:
+    """The assessment of one policy's dry run, over all servers, in short."""
 
     policy: str
     advice: str
@@ -78,18 +79,32 @@ class VerdictLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftAloneLine:
-    """A pool that refills at once, and that a policy leaves alone for a while."""
+class GuardedPool:
+    """A pool that reopens its sessions at once, and that the refill guard pauses for a policy."""
 
     server: str
     policy: str
     session: Identity
+    until: str | None
+    """By the server's clock."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAssessment:
+    """What a service has learnt from dry runs and terminations since its start."""
+
+    policies: tuple[Assessment, ...] = ()
+    watched: int = 0
+    """Sessions after their dry run whose outcome is still open."""
+    forgotten: int = 0
+    """Older dry runs, which only the audit log still has."""
+    refill_guarded: tuple[GuardedPool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerView:
-    """All there is to see of one server."""
+    """One server in full."""
 
     name: str
     usage: Usage | None
@@ -101,20 +116,20 @@ class ServerView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """A reaper at work: its servers, one of them in full, and what happened last."""
+    """A service: its servers, one of them in full, and the recent events."""
 
     version: str
     up_s: float
     dry_run: bool
     rules: str
     reloaded: bool
-    """Whether the policy file on disk is the one in force."""
+    """True if the policy file on disk is the one in force."""
     servers: tuple[ServerLine, ...]
-    """The fullest first, and before them those that are not looked after."""
+    """Those that do not work first, then the fullest."""
     more_servers: int
     shown: ServerView | None
-    """The server that was asked for, or the only one."""
+    """The server of the request, or the only one."""
     recent_events: tuple[RecentEvent, ...]
     """The latest first."""
-    verdicts: tuple[VerdictLine, ...]
-    left_alone: tuple[LeftAloneLine, ...]
+    assessments: tuple[AssessmentLine, ...]
+    refill_guarded: tuple[GuardedPool, ...]

@@ -20,7 +20,7 @@ _AT_ONCE: Final = 10
 _KEPT: Final = 50
 _PARTS: Final = 4
 _PAUSE: Final = 0.05
-_PAGES: Final = ("/", "/usage", "/rehearsal", "/snapshot?server=server")
+_PAGES: Final = ("/", "/usage", "/assess", "/snapshot?server=server")
 
 
 def memory(*, major: int, seconds: float = 1_200.0, renamed: int = 850) -> Iterator[str]:

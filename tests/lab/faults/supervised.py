@@ -14,7 +14,7 @@ from tests.lab.world.isolation import mount_disk, unmount
 from tests.lab.world.observe import LONG, memory, signal, wait_until
 from tests.lab.world.reaper import CYCLES, PORT, HttpResponse, ReaperProcess
 
-PAGES: Final = ("", "usage", "rehearsal")
+PAGES: Final = ("", "usage", "assess")
 """The pages that people open."""
 _RESTART: Final = 0.5
 """As RestartSec in the unit file."""

@@ -58,7 +58,7 @@ def test_a_slow_answer_is_given_up_after_the_timeout(says: Says) -> None:
             "URL answers to addresses, localhost and the names of its --listen-name only",
         ),
         (answer(b"[" * 100_000), "URL answers, but not as a reaper of this version does"),
-        (answer(b'{"usage": 2, "rehearsal": 2}'), "URL answers, but not as a reaper of this version does"),
+        (answer(b'{"usage": 2, "assessment": 2}'), "URL answers, but not as a reaper of this version does"),
         (answer(b"\xff\xfe"), "URL answers, but not as a reaper of this version does"),
         (answer(b"null"), "URL answers, but not as a reaper of this version does"),
     ],

@@ -11,7 +11,7 @@ import yaml
 from reaper import __version__
 from reaper.cli.app import reaper
 from reaper.service.fleet import Shard
-from reaper.telemetry.http.server import Health, application
+from reaper.telemetry.http.routes import Health, application
 from reaper.telemetry.metrics.collect import Metrics
 
 HERE: Final = Path(__file__).parents[3] / "deploy" / "kubernetes"

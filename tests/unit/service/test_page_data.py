@@ -9,7 +9,7 @@ from reaper.policy.plan import Outcome, Result
 from reaper.policy.rules import Brake, Mode
 from reaper.policy.session import Slots
 from reaper.service.cycle import Cycle
-from reaper.service.page_data import Lessons, PageData
+from reaper.service.page_data import LiveAssessment, PageData
 from reaper.service.reporter import BRAKED, RecentEvents
 from reaper.service.status import State
 from reaper.telemetry.http.views import Overview, ServerView
@@ -34,7 +34,7 @@ class Place:
             settings=lambda: self.settings,
             metrics=self.ears.metrics,
             recent_events=self.recent_events,
-            learnt=Lessons(fleet=self.fleet).verdicts,
+            assessment=LiveAssessment(fleet=self.fleet).read,
             dry_run=dry_run,
             clock=self.clock,
             began=self.clock(),

@@ -8,8 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from reaper.telemetry.http.routes import Learnt, Look, Rows
-from reaper.telemetry.http.server import Health, Probe, application, listen, serve
+from reaper.telemetry.http.routes import (
+    Health,
+    Probe,
+    ReadAssessment,
+    ReadOverview,
+    ReadSnapshot,
+    application,
+)
+from reaper.telemetry.http.server import listen, serve
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 
@@ -82,14 +89,15 @@ async def serving(  # noqa: PLR0913 (all that `application` and `serve` take)
     metrics: Metrics | None = None,
     livez: Probe = well,
     readyz: Probe = well,
-    overview: Look | None = None,
-    learnt: Learnt | None = None,
-    rows: Rows | None = None,
+    overview: ReadOverview | None = None,
+    assessment: ReadAssessment | None = None,
+    snapshot: ReadSnapshot | None = None,
     names: tuple[str, ...] = (),
     patience: float = FOREVER,
 ) -> AsyncIterator[Pages]:
     """The pages, as long as the block lasts."""
-    listening = listen(LOOPBACK, 0)
+    listener = listen(LOOPBACK, 0, seconds=patience)
+    port = listener.getsockname()[1]
     stop = asyncio.Event()
     logged = io.StringIO()
     pages = application(
@@ -97,13 +105,13 @@ async def serving(  # noqa: PLR0913 (all that `application` and `serve` take)
         livez=livez,
         readyz=readyz,
         overview=overview,
-        learnt=learnt,
-        rows=rows,
+        assessment=assessment,
+        snapshot=snapshot,
     )
     log = make_log(LogFormat.JSON, LogLevel.DEBUG, to=logged)
-    running = asyncio.create_task(serve(pages, listening, stop, log=log, names=names, patience=patience))
+    running = asyncio.create_task(serve(pages, listener, stop, log=log, names=names))
     try:
-        yield Pages(listening.getsockname()[1], logged)
+        yield Pages(port, logged)
     finally:
         stop.set()
         await running

@@ -8,14 +8,14 @@ from reaper.insight.usage.census import census
 from reaper.insight.usage.trend import BEAT_SECONDS, BEATS, Trends, Usage
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, Facts, Identity, Session, Slots
 from reaper.telemetry.http.views import (
+    AssessmentLine,
     DueLine,
-    LeftAloneLine,
+    GuardedPool,
     Overview,
     PolicyLine,
     RecentEvent,
     ServerLine,
     ServerView,
-    VerdictLine,
 )
 from tests.unit.policy.build import session, sessions, snapshot
 
@@ -130,8 +130,8 @@ def overview(
     recent_events: Sequence[RecentEvent] = (),
     dry_run: bool = False,
     reloaded: bool = True,
-    verdicts: Sequence[VerdictLine] = (),
-    left_alone: Sequence[LeftAloneLine] = (),
+    assessments: Sequence[AssessmentLine] = (),
+    refill_guarded: Sequence[GuardedPool] = (),
 ) -> Overview:
     """All of it."""
     return Overview(
@@ -144,31 +144,31 @@ def overview(
         more_servers=0,
         shown=shown,
         recent_events=tuple(recent_events),
-        verdicts=tuple(verdicts),
-        left_alone=tuple(left_alone),
+        assessments=tuple(assessments),
+        refill_guarded=tuple(refill_guarded),
     )
 
 
-def verdict(text: str, *, advice: str = "not yet") -> VerdictLine:
+def verdict(text: str, *, advice: str = "not yet") -> AssessmentLine:
     """What a rehearsal has shown."""
-    return VerdictLine(policy=text, advice=advice, said=f"{advice}: {text}", acts=812)
+    return AssessmentLine(policy=text, advice=advice, said=f"{advice}: {text}", acts=812)
 
 
-def alone(text: str) -> LeftAloneLine:
+def alone(text: str) -> GuardedPool:
     """A pool that refills."""
-    whose = Identity(text, text, text, "10.2.0.7")
-    return LeftAloneLine(server=text, policy=text, session=whose, reason=f"9 of 10 came back: {text}")
+    who = Identity(text, text, text, "10.2.0.7")
+    return GuardedPool(server=text, policy=text, session=who, until=None, reason=f"9 of 10 came back: {text}")
 
 
 def usual() -> Overview:
     """One server, nothing special."""
     said = "too little seen: none was used again so far; 12 of 14 can be judged, 35 are needed"
-    verdicts = [
+    assessments = [
         verdict("consoles"),
-        VerdictLine(policy="batch", advice="too little seen", said=said, acts=14),
+        AssessmentLine(policy="batch", advice="too little seen", said=said, acts=14),
     ]
     seen = view(usage(*a_day_like_any_other()))
-    return overview(seen, recent_events=[happening()], verdicts=verdicts, left_alone=[alone("web")])
+    return overview(seen, recent_events=[happening()], assessments=assessments, refill_guarded=[alone("web")])
 
 
 def full() -> Overview:
@@ -191,8 +191,8 @@ def hostile() -> Overview:
         seen,
         *servers,
         recent_events=[happening(name) for name in HOSTILE],
-        verdicts=[verdict(name) for name in HOSTILE],
-        left_alone=[alone(name) for name in HOSTILE],
+        assessments=[verdict(name) for name in HOSTILE],
+        refill_guarded=[alone(name) for name in HOSTILE],
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 from starlette.applications import Starlette
 
-from reaper.telemetry.http.server import for_us
+from reaper.telemetry.http.server import check_host
 
 from .pages import Answer, Pages, visit
 
@@ -75,5 +75,5 @@ def test_of_several_hosts_none_hides_another() -> None:
 
 def test_a_port_that_is_open_to_others_answers_to_whatever_they_call_it() -> None:
     pages = Starlette()
-    assert [for_us(pages, at=at) is pages for at in ("127.0.0.1", "::1")] == [False, False]
-    assert [for_us(pages, at=at) is pages for at in ("::", "192.0.2.7")] == [True, True]
+    assert [check_host(pages, at=at) is pages for at in ("127.0.0.1", "::1")] == [False, False]
+    assert [check_host(pages, at=at) is pages for at in ("::", "192.0.2.7")] == [True, True]

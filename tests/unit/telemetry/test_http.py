@@ -6,8 +6,8 @@ from threading import Event
 
 import pytest
 
-from reaper.telemetry.http import server as http
-from reaper.telemetry.http.server import Health, listen
+from reaper.telemetry.http.routes import Health
+from reaper.telemetry.http.server import MAX_CONNECTIONS, listen
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.metrics.exposition import TEXT, Page
 
@@ -169,7 +169,7 @@ def test_a_body_that_never_comes_is_not_waited_for() -> None:
 
 def test_silent_visitors_in_all_places_do_not_keep_a_probe_out() -> None:
     async def scene(pages: Pages) -> None:
-        silent = [await pages.come() for _ in range(3 * http._MOST_CONNECTIONS)]
+        silent = [await pages.come() for _ in range(3 * MAX_CONNECTIONS)]
         assert (await pages.ask("/livez")).status == 200
         first, _ = silent[0]
         assert await until_the_end(first) == b"", "the one who has been here longest goes"
@@ -277,7 +277,7 @@ def test_a_visitor_who_is_still_there_at_the_end_is_no_line_in_any_log(
         finally:
             answered.set()
         told = Answer.of(await visitor)
-        assert (told.status, told.body) == (503, "the reaper is ending: ask again when it is back\n")
+        assert (told.status, told.body) == (503, "the reaper is stopping: try again when it is back\n")
 
     asyncio.run(play())
     assert caplog.messages == []

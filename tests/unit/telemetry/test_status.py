@@ -7,8 +7,8 @@ import pytest
 
 from reaper.policy.json import as_document
 from reaper.policy.text import plain
-from reaper.telemetry.http.page import rendered
-from reaper.telemetry.http.server import _MOST_CONNECTIONS
+from reaper.telemetry.http.page import render
+from reaper.telemetry.http.server import MAX_CONNECTIONS
 from reaper.telemetry.http.views import Overview
 
 from . import sights
@@ -38,7 +38,7 @@ async def usual(name: str | None) -> Overview | None:
 @pytest.mark.parametrize("sight", [sights.usual, sights.full, sights.empty, sights.hostile, sights.fleet])
 @pytest.mark.parametrize("paused", [True, False])
 def test_it_is_html_without_scripts_styles_in_place_or_anything_from_elsewhere(sight, paused) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-    page = Seen(rendered(sight(), paused=paused))
+    page = Seen(render(sight(), paused=paused))
 
     tags = {tag for tag, _ in page.elements}
     assert tags.isdisjoint({"script", "style", "iframe", "object", "embed", "form", "base"})
@@ -51,7 +51,7 @@ def test_it_is_html_without_scripts_styles_in_place_or_anything_from_elsewhere(s
 
 
 def test_names_are_text_on_one_line_each() -> None:
-    page = Seen(rendered(sights.hostile(), paused=True))
+    page = Seen(render(sights.hostile(), paused=True))
 
     assert "".join(page.texts).replace("\n", "").isprintable()
     for name in sights.HOSTILE:
@@ -62,8 +62,8 @@ def test_a_page_is_small_whatever_is_there() -> None:
     many = [f"application {number}" for number in range(3_000)]
     crowd = sights.overview(sights.view(sights.usage(*sights.named(many), total=5_000)))
 
-    assert len(rendered(crowd, paused=False)) < 100_000
-    assert len(rendered(sights.fleet(100), paused=False)) < 300_000
+    assert len(render(crowd, paused=False)) < 100_000
+    assert len(render(sights.fleet(100), paused=False)) < 300_000
 
 
 def test_the_pages_are_served_as_what_they_are_under_a_strict_policy() -> None:
@@ -106,7 +106,7 @@ def test_each_session_of_a_server_is_told_to_who_names_it() -> None:
         for path in ("/snapshot", "/snapshot?server=payroll", f"/snapshot?server={'x' * 8_000}"):
             assert (await pages.ask(path)).status == 404
 
-    visit(scene, rows=rows)
+    visit(scene, snapshot=rows)
     assert asked == ["orders", "", "payroll", "x" * 200]
 
 
@@ -127,7 +127,7 @@ def test_a_crowd_looks_round_once() -> None:
         return sights.usual()
 
     async def scene(pages: Pages) -> None:
-        for path in ["/", "/usage", "/?pause=1"] * (_MOST_CONNECTIONS // 4):
+        for path in ["/", "/usage", "/?pause=1"] * (MAX_CONNECTIONS // 4):
             assert (await pages.ask(path)).status == 200
         assert looks == [None]
 

@@ -9,7 +9,7 @@ from reaper.insight.dryrun.assessment import assessment_document as as_document
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import Identity
-from reaper.telemetry.http.routes import LeftAlone, Verdicts
+from reaper.telemetry.http.views import GuardedPool, ServiceAssessment
 from reaper.telemetry.metrics.collect import Metrics
 from tests.unit.insight.trials import trials
 from tests.unit.policy.build import policy
@@ -17,7 +17,7 @@ from tests.unit.policy.build import policy
 from .pages import Pages, visit
 
 ASSESSED = assess([*trials(3, Fate.REVIVED), *trials(2, Fate.UNUSED)])
-POOL = LeftAlone(
+POOL = GuardedPool(
     server="orders",
     policy="leaked",
     session=Identity("shop", "app_web", "\x1b[2J", None),
@@ -26,42 +26,42 @@ POOL = LeftAlone(
 )
 
 
-async def verdicts() -> Verdicts:
-    return Verdicts(policies=ASSESSED, watched=2, forgotten=1, left_alone=(POOL,))
+async def verdicts() -> ServiceAssessment:
+    return ServiceAssessment(policies=ASSESSED, watched=2, forgotten=1, refill_guarded=(POOL,))
 
 
 def test_the_page_tells_what_the_record_would_tell() -> None:
     async def scene(pages: Pages) -> None:
-        answer = await pages.ask("/rehearsal")
+        answer = await pages.ask("/assess")
         assert answer.status == 200
         assert answer.content["policies"] == [as_document(one) for one in ASSESSED]
         assert (answer.content["watched"], answer.content["forgotten"]) == (2, 1)
 
-    visit(scene, learnt=verdicts)
+    visit(scene, assessment=verdicts)
 
 
 def test_a_hostile_name_stays_a_value_of_the_page() -> None:
     async def scene(pages: Pages) -> None:
-        answer = await pages.ask("/rehearsal")
+        answer = await pages.ask("/assess")
         assert "\x1b" not in answer.body
-        assert json.loads(answer.body)["left_alone"][0]["application"] == "\x1b[2J"
+        assert json.loads(answer.body)["refill_guarded"][0]["application"] == "\x1b[2J"
 
-    visit(scene, learnt=verdicts)
+    visit(scene, assessment=verdicts)
 
 
 def test_it_is_judged_once_for_all_who_ask_within_some_seconds() -> None:
     asked = 0
 
-    async def counting() -> Verdicts:
+    async def counting() -> ServiceAssessment:
         nonlocal asked
         asked += 1
         return await verdicts()
 
     async def scene(pages: Pages) -> None:
         for _ in range(5):
-            assert (await pages.ask("/rehearsal")).status == 200
+            assert (await pages.ask("/assess")).status == 200
 
-    visit(scene, learnt=counting)
+    visit(scene, assessment=counting)
     assert asked == 1
 
 
