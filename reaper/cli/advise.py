@@ -24,7 +24,7 @@ from reaper.history.write import history_files
 from reaper.insight.advice import EvidenceCollector, not_observed
 from reaper.insight.advice import advise as findings_of
 from reaper.insight.advice.evidence import DEFAULT_IDLE_LIMIT, Evidence
-from reaper.insight.advice.finding import about
+from reaper.insight.advice.finding import Urgency, about
 from reaper.insight.advice.proposals import proposals
 from reaper.policy.rules import Mode
 from reaper.policy.text import counted
@@ -148,7 +148,7 @@ def advise(
     else:
         document = as_document(findings, evidence, missing)
         print_document(document, output=Output.JSON if as_json else output)
-    if any(found.urgency.needs_action for found in findings):
+    if any(found.urgency is not Urgency.WORTH for found in findings):
         raise click.exceptions.Exit(Exit.PROBLEM)
 
 

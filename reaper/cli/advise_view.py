@@ -42,9 +42,7 @@ def as_document(findings: Sequence[Finding], evidence: Evidence, missing: Sequen
             "used": slots.used,
             "peak": evidence.peak,
         },
-        "findings": [
-            {key: value for key, value in asdict(found).items() if key != "weight"} for found in findings
-        ],
+        "findings": [asdict(found) for found in findings],
         "not_observed": list(missing),
     }
 

@@ -28,7 +28,7 @@ from reaper.policy.text import counted
 
 __all__ = ["EvidenceCollector", "advise", "not_observed"]
 
-# In the order in which findings of one urgency are reported.
+# In the order in which findings of one urgency are reported; each check yields its largest first.
 _CHECKS: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
     *(slots, blockers, near_limits, leaks, idle_in_transaction, vacuum, prepared_transactions, unused_slots),
     *(connection_limits, large_pools, busy_pools, pool_sizes, transaction_pooling, more_slots, monitoring),
@@ -39,12 +39,8 @@ _ORDER: Final = tuple(Urgency)
 
 def advise(evidence: Evidence) -> tuple[Finding, ...]:
     """Return every finding, the most urgent first."""
-    ranked = [
-        ((_ORDER.index(found.urgency), rank, -found.weight), found)
-        for rank, check in enumerate(_CHECKS)
-        for found in check(evidence)
-    ]
-    return tuple(found for _, found in sorted(ranked, key=lambda each: each[0]))
+    found = [each for check in _CHECKS for each in check(evidence)]
+    return tuple(sorted(found, key=lambda each: _ORDER.index(each.urgency)))
 
 
 def not_observed(evidence: Evidence) -> Iterator[str]:

@@ -49,8 +49,7 @@ def monitoring(evidence: Evidence) -> Iterator[Finding]:
         idle = f"{len(each.long_idle):,} of them have been idle for long"
         seen = (f"they are in {counted(databases, 'database')}, from {addresses}; {idle}",)
         fixes = tuple(_monitoring_fixes(each.id.role, allowed, alone=alone and not each.superuser))
-        worth, likely = Urgency.WORTH, Confidence.LIKELY
-        yield Finding("monitoring", worth, likely, title, seen, fixes, *each.id, each.count)
+        yield Finding("monitoring", Urgency.WORTH, Confidence.LIKELY, title, seen, fixes, *each.id)
 
 
 def _monitoring_fixes(role: str, allowed: int, *, alone: bool) -> Iterator[Fix]:
@@ -82,7 +81,7 @@ def superusers(evidence: Evidence) -> Iterator[Finding]:
         "let them log in with a role that has the rights they need",
         cost="every right that they used as a superuser has to be granted",
     )
-    yield Finding("superusers", Urgency.WORTH, Confidence.COUNTED, title, seen, (fix,), weight=count)
+    yield Finding("superusers", Urgency.WORTH, Confidence.COUNTED, title, seen, (fix,))
 
 
 def names(evidence: Evidence) -> Iterator[Finding]:
@@ -106,20 +105,19 @@ def names(evidence: Evidence) -> Iterator[Finding]:
     fixes = [
         Fix(
             "in the connection string of each application",
-            setting="application_name=orders (libpq, psycopg, pgx), ApplicationName=orders (JDBC)",
+            setting="application_name=orders (libpq, psycopg, pgx)\nApplicationName=orders (JDBC)",
         )
     ]
     named = [role for role, _ in roles[:_MAX_ROLES] if identifier(role)]
     if evidence.facts and named:
         fixes.append(_name_by_role(named, drivers))
-    worth = Urgency.WORTH
-    yield Finding("names", worth, Confidence.COUNTED, title, tuple(seen), tuple(fixes), weight=count)
+    yield Finding("names", Urgency.WORTH, Confidence.COUNTED, title, tuple(seen), tuple(fixes))
 
 
 def _name_by_role(roles: Sequence[str], drivers: Sequence[str]) -> Fix:
     return Fix(
         "if a role belongs to one application: by role, for new sessions",
-        sql=" ".join(
+        sql="\n".join(
             f"ALTER ROLE {identifier(role)} SET application_name = {literal(role)};" for role in roles
         ),
         cost="a name that the client sets itself, as drivers do, takes precedence" if drivers else "",
@@ -147,7 +145,7 @@ def dead_clients(evidence: Evidence) -> Iterator[Finding]:
         "SELECT pg_reload_conf();",
         cost="a packet a minute for each silent session; a network outage of two minutes disconnects it",
     )
-    yield Finding("dead clients", Urgency.WORTH, Confidence.COUNTED, title, seen, (fix,), weight=len(silent))
+    yield Finding("dead clients", Urgency.WORTH, Confidence.COUNTED, title, seen, (fix,))
 
 
 def orphaned_statements(evidence: Evidence) -> Iterator[Finding]:
@@ -166,8 +164,7 @@ def orphaned_statements(evidence: Evidence) -> Iterator[Finding]:
         sql="ALTER SYSTEM SET client_connection_check_interval = '10s';\nSELECT pg_reload_conf();",
         cost="a system call every ten seconds for each running statement; on Linux, macOS, illumos and BSD",
     )
-    topic, possible = "dead clients", Confidence.POSSIBLE
-    yield Finding(topic, Urgency.WORTH, possible, title, (seen,), (fix,), weight=len(long))
+    yield Finding("dead clients", Urgency.WORTH, Confidence.POSSIBLE, title, (seen,), (fix,))
 
 
 def _runs_long(session: Session, evidence: Evidence) -> bool:

@@ -52,9 +52,6 @@ class _Gauge:
     now: int = 0
     most: int = 0
 
-    def end_snapshot(self) -> None:
-        self.most = max(self.most, self.now)
-
 
 @dataclass(slots=True)
 class _ApplicationCounters:
@@ -91,21 +88,21 @@ class EvidenceCollector:
         """Count the next snapshot; one that is not later than the last is ignored (a clock was set)."""
         if self._last is not None and snapshot.at <= self._last.at:
             return
-        changed = set[ApplicationId]()
+        changed = list[_Gauge]()
         present = set[SessionId]()
         for session in snapshot.sessions:
             present.add(session.id)
             past = self._sessions.get(session.id)
             # In a history most sessions are the same object as before: that saves comparing every field.
             if session is not past and session != past and _is_client(session, snapshot):
-                changed |= self._replace(past, session)
+                self._sessions[session.id] = session
+                changed += (*self._count(past, -1), *self._count(session, 1))
                 self._note(past, session, snapshot.at)
         for id_ in self._sessions.keys() - present:
-            changed.add(self._remove(id_, snapshot.at))
-        for application in changed:
-            self._counters.get(application, self._untracked).working.end_snapshot()
-            self._roles[application.role].end_snapshot()
-        self._working.end_snapshot()
+            changed += self._remove(id_, snapshot.at)
+        # Only now: within a snapshot a gauge may rise before it falls.
+        for gauge in changed:
+            gauge.most = max(gauge.most, gauge.now)
         if snapshot.slots.used > self._peak:
             self._peak, self._peak_at = snapshot.slots.used, snapshot.at
         self._first_at = snapshot.at if self._first_at is None else self._first_at
@@ -135,28 +132,21 @@ class EvidenceCollector:
             facts=facts,
         )
 
-    def _replace(self, past: Session | None, session: Session) -> set[ApplicationId]:
-        self._sessions[session.id] = session
-        self._count(session, 1)
-        if past is None:
-            return {_application(session)}
-        self._count(past, -1)
-        return {_application(past), _application(session)}
-
-    def _remove(self, id_: SessionId, at: Instant) -> ApplicationId:
+    def _remove(self, id_: SessionId, at: Instant) -> Iterator[_Gauge]:
         past = self._sessions.pop(id_)
-        self._count(past, -1)
         self._counters_of(past).closed.add(at)
         self._used_at.pop(id_, None)
         self._short_lived += id_ in self._new
         self._new.discard(id_)
-        return _application(past)
+        return self._count(past, -1)
 
-    def _count(self, session: Session, by: int) -> None:
-        working = by * (session.state in _WORKING)
-        self._counters_of(session).working.now += working
-        self._working.now += working
-        self._roles[_application(session).role].now += by
+    def _count(self, session: Session | None, by: int) -> Iterator[_Gauge]:
+        """Count a session in or out, and yield the gauges that this changes."""
+        if session is not None:
+            working = (self._counters_of(session).working, self._working) if session.state in _WORKING else ()
+            for gauge in (*working, self._roles[_application(session).role]):
+                gauge.now += by
+                yield gauge
 
     def _note(self, past: Session | None, session: Session, now: Instant) -> None:
         """Note what changed of a session since the last snapshot."""
@@ -196,6 +186,8 @@ class EvidenceCollector:
                 at=now,
                 idle_limit=self._idle_limit,
                 sessions=tuple(sessions),
+                superuser=any(session.superuser for session in sessions),
+                databases=frozenset(session.identity.database for session in sessions),
                 opened=counters.opened.count(now),
                 closed=counters.closed.count(now),
                 used=sum(used),

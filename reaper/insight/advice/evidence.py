@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 from reaper.insight.advice.finding import about
 from reaper.insight.advice.known_tools import is_tool
 from reaper.insight.advice.server_facts import ServerFacts
-from reaper.policy.poolers import pooler
 from reaper.policy.protections import is_managed
 from reaper.policy.session import ABORTED, IDLE, IN_TRANSACTION, Session, Snapshot
 from reaper.policy.time import Instant, Span, since
@@ -90,6 +89,8 @@ class ApplicationSessions:
     at: Instant
     idle_limit: Span
     sessions: tuple[Session, ...]
+    superuser: bool
+    databases: frozenset[str | None]
     opened: int
     """In the recent window, like `closed`; a session opened and closed between two snapshots is missed."""
     closed: int
@@ -119,7 +120,7 @@ class ApplicationSessions:
     def forgotten(self) -> tuple[Session, ...]:
         """Sessions that have been idle in a transaction for the transaction limit or longer."""
         waiting = (each for each in self.sessions if each.state in IDLE_IN_TRANSACTION_STATES)
-        return tuple(unchanged_for(transaction_limit(self.idle_limit), waiting, self.at))
+        return tuple(unchanged_for(Span(self.idle_limit // _TRANSACTION_SHARE), waiting, self.at))
 
     @cached_property
     def needless(self) -> int:
@@ -143,16 +144,6 @@ class ApplicationSessions:
     def clients(self) -> Mapping[str | None, int]:
         """The number of sessions of each client address, the largest first."""
         return dict(Counter(session.identity.client for session in self.sessions).most_common())
-
-    @property
-    def databases(self) -> frozenset[str | None]:
-        """The databases of its sessions."""
-        return frozenset(session.identity.database for session in self.sessions)
-
-    @property
-    def superuser(self) -> bool:
-        """Return True if its role is a superuser."""
-        return any(session.superuser for session in self.sessions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,17 +178,12 @@ class Evidence:
     @property
     def transaction_limit(self) -> Span:
         """The time in a transaction from which on an idle session counts as forgotten."""
-        return transaction_limit(self.idle_limit)
+        return Span(self.idle_limit // _TRANSACTION_SHARE)
 
     @property
     def is_long(self) -> bool:
         """Return True if the time is long enough to judge how many sessions are needed at once."""
         return self.span >= recent_window(self.idle_limit)
-
-    @property
-    def recent(self) -> Span:
-        """The window in which opened, closed and used sessions are counted."""
-        return min(self.span, recent_window(self.idle_limit))
 
     @property
     def observed(self) -> str:
@@ -208,8 +194,8 @@ class Evidence:
 
     @property
     def recently(self) -> str:
-        """The recent window in words."""
-        return self.observed if self.recent == self.span else f"in the last {about(self.recent)}"
+        """The window in which opened, closed and used sessions are counted, in words."""
+        return f"in the last {about(recent_window(self.idle_limit))}" if self.is_long else self.observed
 
     @property
     def usable(self) -> int:
@@ -238,11 +224,6 @@ class Evidence:
             each for each in self.applications if not (is_tool(each.id.name) or is_managed(each.id.role))
         )
 
-    @property
-    def poolers(self) -> Iterator[ApplicationSessions]:
-        """Applications with the name of a pooler."""
-        return (each for each in self.applications if pooler(each.id.name))
-
     def of_role(self, role: str) -> Iterator[ApplicationSessions]:
         """The applications of a role."""
         return (each for each in self.applications if each.id.role == role)
@@ -264,11 +245,6 @@ def unchanged_for(limit: Span, sessions: Iterable[Session], now: Instant) -> lis
     """Return the sessions that have been in their state for this limit or longer."""
     ages = ((each, since(each.state_change, now)) for each in sessions)
     return [each for each, age in ages if age is not None and age >= limit]
-
-
-def transaction_limit(idle_limit: Span) -> Span:
-    """Return the time in a transaction from which on an idle session counts as forgotten."""
-    return Span(idle_limit // _TRANSACTION_SHARE)
 
 
 def recent_window(idle_limit: Span) -> Span:

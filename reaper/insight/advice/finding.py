@@ -19,11 +19,6 @@ class Urgency(StrEnum):
     WORTH = "worth"
     """Nothing breaks, but something can be improved."""
 
-    @property
-    def needs_action(self) -> bool:
-        """Whether the command ends with exit code 1 for it."""
-        return self is not Urgency.WORTH
-
 
 class Confidence(StrEnum):
     """How certain the numbers make a finding."""
@@ -59,8 +54,6 @@ class Finding:
     fixes: tuple[Fix, ...] = ()
     role: str | None = None
     application: str | None = None
-    weight: float = 0.0
-    """Orders findings of one urgency, the heaviest first; mostly a number of sessions."""
 
 
 def listed(names: Sequence[str], *, most: int = 3) -> str:

@@ -1,7 +1,6 @@
 """Application names of monitoring tools, consoles and drivers."""
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final
 
 from reaper.policy.poolers import pooler
@@ -24,22 +23,18 @@ _CONSOLES: Final = _globs(
 )
 # Drivers set these names when the application sets none.
 _DRIVERS: Final = _globs("PostgreSQL JDBC Driver|npgsql|Npgsql|psycopg*|node-postgres|asyncpg|pq|pgx")
-_CACHED_NAMES: Final = 2_048
 
 
-@lru_cache(maxsize=_CACHED_NAMES)
 def is_monitoring(application: str) -> bool:
     """Return True for the name of a monitoring tool."""
     return _matches(_MONITORING, application)
 
 
-@lru_cache(maxsize=_CACHED_NAMES)
 def is_console(application: str) -> bool:
     """Return True for the name of an interactive console."""
     return _matches(_CONSOLES, application)
 
 
-@lru_cache(maxsize=_CACHED_NAMES)
 def is_nameless(application: str) -> bool:
     """Return True if the name is empty or only that of a driver."""
     return not application.strip() or _matches(_DRIVERS, application)

@@ -42,7 +42,7 @@ def leaks(evidence: Evidence) -> Iterator[Finding]:
         if not grew:
             seen.append("several small pools behind one address look the same: observe longer (`--for`)")
         fixes = tuple(_fixes(each, evidence))
-        yield Finding("leak", urgency, confidence, title, tuple(seen), fixes, *each.id, len(each.long_idle))
+        yield Finding("leak", urgency, confidence, title, tuple(seen), fixes, *each.id)
     if rest := suspects[_MAX_FINDINGS:]:
         title = f"{counted(len(rest), 'more application')} with fewer idle sessions may leak too"
         idle = f"{counted(sum(len(each.long_idle) for each in rest), 'idle session')} together"

@@ -7,6 +7,7 @@ from typing import Final
 from reaper.insight.advice.evidence import ApplicationSessions, Evidence
 from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, listed
 from reaper.insight.advice.leaks import FEW, MOST_OF, is_suspect
+from reaper.policy.poolers import pooler
 from reaper.policy.text import counted, percent
 from reaper.policy.time import SECOND, Span
 
@@ -58,7 +59,7 @@ def transaction_pooling(evidence: Evidence) -> Iterator[Finding]:
         cost="; ".join(_pooling_costs(evidence)),
     )
     confidence = Confidence.LIKELY if frequent else Confidence.POSSIBLE
-    yield Finding("pooler", Urgency.WORTH, confidence, title, seen, (fix,), weight=evidence.peak)
+    yield Finding("pooler", Urgency.WORTH, confidence, title, seen, (fix,))
 
 
 def _connections_a_second(evidence: Evidence) -> float | None:
@@ -80,7 +81,7 @@ def _pooling_evidence(evidence: Evidence, rate: float | None) -> Iterator[str]:
     most, share = evidence.most_working, percent(evidence.most_working / max(evidence.peak, 1))
     at_most = f"of {counted(evidence.peak, 'session')} at most {most:,} ({share})"
     yield f"{at_most} were active or in a transaction, {evidence.observed}"
-    if names := sorted({each.id.name for each in evidence.poolers}):
+    if names := sorted({each.id.name for each in evidence.applications if pooler(each.id.name)}):
         yield f"there is a pooler already ({listed(list(map(repr, names)))}): some clients bypass it"
 
 
@@ -111,10 +112,10 @@ def large_pools(evidence: Evidence) -> Iterator[Finding]:
         setting="\n".join(_pool_line(each, _needed(each)) for each in found[:_MAX_LISTED]),
         cost="at a peak that was not observed, callers wait in the pool instead of on the server",
     )
-    seen, idle = tuple(_large_evidence(found, evidence)), sum(len(each.long_idle) for each in found)
+    seen = tuple(_large_evidence(found, evidence))
     urgency = Urgency.SOON if evidence.is_scarce else Urgency.WORTH
     confidence = Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE
-    yield Finding("large pool", urgency, confidence, title, seen, (fix,), role, name, idle)
+    yield Finding("large pool", urgency, confidence, title, seen, (fix,), role, name)
 
 
 def _large(evidence: Evidence) -> list[ApplicationSessions]:
@@ -168,8 +169,7 @@ def busy_pools(evidence: Evidence) -> Iterator[Finding]:
             f"{each.used:,} of its {counted(each.count, 'session')} were used {evidence.recently}",
             f"at most {each.most_working:,} at once were active or in a transaction",
         )
-        worth, confidence = Urgency.WORTH, Confidence.COUNTED
-        yield Finding("busy pool", worth, confidence, title, seen, (fix,), *each.id, each.count)
+        yield Finding("busy pool", Urgency.WORTH, Confidence.COUNTED, title, seen, (fix,), *each.id)
 
 
 def pool_sizes(evidence: Evidence) -> Iterator[Finding]:
@@ -198,7 +198,7 @@ def pool_sizes(evidence: Evidence) -> Iterator[Finding]:
         setting="\n".join(lines[:_MAX_LISTED]),
         cost="callers wait when the pool is exhausted; measure that wait before you choose less",
     )
-    yield Finding("pool sizes", Urgency.WORTH, Confidence.POSSIBLE, title, seen, (fix,), weight=total)
+    yield Finding("pool sizes", Urgency.WORTH, Confidence.POSSIBLE, title, seen, (fix,))
 
 
 def _pool_line(application: ApplicationSessions, size: int) -> str:

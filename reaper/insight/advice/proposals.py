@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from reaper.insight.advice.evidence import IDLE_IN_TRANSACTION_STATES, ApplicationSessions, Evidence
+from reaper.insight.advice.evidence import IDLE_IN_TRANSACTION_STATES as _WAITING
+from reaper.insight.advice.evidence import ApplicationSessions, Evidence
 from reaper.insight.advice.finding import about, round_span
 from reaper.insight.advice.known_tools import is_console, is_monitoring
 from reaper.insight.advice.leaks import is_suspect
-from reaper.insight.advice.timeouts import IDLE_WAITS, TRANSACTION_WAITS, TimeLimit, limit_above
+from reaper.insight.advice.timeouts import IDLE_PERIODS, TRANSACTION_PERIODS, TimeLimit, limit_above
 from reaper.policy.poolers import pooler
 from reaper.policy.rules import DEFAULT_BRAKE
 from reaper.policy.session import IDLE, Session
@@ -26,7 +27,7 @@ _LAST_SLOTS: Final = "90%"
 _LONGEST: Final = parse_span("14d")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """A policy that fits the evidence; its names are exact, not globs."""
 
@@ -69,64 +70,38 @@ def proposals(evidence: Evidence) -> Proposals:
 
 def _policies(evidence: Evidence) -> Iterator[Proposal]:
     for each in [each for each in _with_role(evidence) if is_suspect(each)][:_MAX_POLICIES]:
-        if limit := limit_above(each.idle_waits, least=evidence.idle_limit, what=IDLE_WAITS):
-            yield _leak(each, limit, evidence)
+        if limit := limit_above(each.idle_waits, least=evidence.idle_limit, what=IDLE_PERIODS):
+            needless = f"{each.needless:,} opened while others were idle"
+            idle = f"{len(each.long_idle):,} of {counted(each.count, 'session')} idle"
+            why = f"{idle} for more than {about(evidence.idle_limit)}, and {needless}."
+            kind = Proposal("leak", "Connections that were opened and forgotten", (why,), (IDLE,), limit.span)
+            yield _for_application(each, kind, each.long_idle, limit, evidence)
     for each in [each for each in _with_role(evidence) if each.forgotten][:_MAX_POLICIES]:
         least = evidence.transaction_limit
-        if limit := limit_above(each.transaction_waits, least=least, what=TRANSACTION_WAITS):
-            yield _in_transaction(each, limit, evidence)
+        if limit := limit_above(each.transaction_waits, least=least, what=TRANSACTION_PERIODS):
+            idle = f"{counted(len(each.forgotten), 'session')} idle in a transaction"
+            why = f"{idle} for more than {about(least)}."
+            kind = Proposal(
+                "in-transaction", "Transactions that were started and forgotten", (why,), _WAITING, limit.span
+            )
+            yield _for_application(each, kind, each.forgotten, limit, evidence)
     yield from _blocking(evidence)
     yield from _last_slots(evidence)
     yield _forgotten_transactions(evidence)
 
 
+def _for_application(
+    each: ApplicationSessions, kind: Proposal, idle: Sequence[Session], limit: TimeLimit, evidence: Evidence
+) -> Proposal:
+    slug = re.sub(r"[^a-z0-9]+", "-", each.id.name.lower()).strip("-")[:_MAX_SLUG].strip("-")
+    matches = _matches_now(idle, limit.span, evidence)
+    why = (f"{each.id.title}: {kind.why[0]}", f"idle_for: {limit.because}.", *matches)
+    name = f"{kind.name}-{slug or 'unnamed'}"
+    return replace(kind, name=name, why=why, role=each.id.role, application=each.id.name)
+
+
 def _with_role(evidence: Evidence) -> list[ApplicationSessions]:
     return [each for each in evidence.ordinary if each.id.role and not each.superuser]
-
-
-def _leak(application: ApplicationSessions, limit: TimeLimit, evidence: Evidence) -> Proposal:
-    idle, needless = application.long_idle, f"{application.needless:,} opened while others were idle"
-    of = f"{len(idle):,} of {counted(application.count, 'session')}"
-    why = f"{of} idle for more than {about(evidence.idle_limit)}, and {needless}."
-    return Proposal(
-        name=f"leak-{_slug(application)}",
-        description="Connections that were opened and forgotten",
-        why=_reasons(application, why, idle, limit, evidence),
-        states=(IDLE,),
-        idle_for=limit.span,
-        role=application.id.role,
-        application=application.id.name,
-    )
-
-
-def _in_transaction(application: ApplicationSessions, limit: TimeLimit, evidence: Evidence) -> Proposal:
-    forgotten, least = application.forgotten, about(evidence.transaction_limit)
-    why = f"{counted(len(forgotten), 'session')} idle in a transaction for more than {least}."
-    return Proposal(
-        name=f"in-transaction-{_slug(application)}",
-        description="Transactions that were started and forgotten",
-        why=_reasons(application, why, forgotten, limit, evidence),
-        states=IDLE_IN_TRANSACTION_STATES,
-        idle_for=limit.span,
-        role=application.id.role,
-        application=application.id.name,
-    )
-
-
-def _slug(application: ApplicationSessions) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", application.id.name.lower()).strip("-")[:_MAX_SLUG]
-    return slug.strip("-") or "unnamed"
-
-
-def _reasons(
-    application: ApplicationSessions,
-    why: str,
-    sessions: Sequence[Session],
-    limit: TimeLimit,
-    evidence: Evidence,
-) -> tuple[str, ...]:
-    matches = _matches_now(sessions, limit.span, evidence)
-    return (f"{application.id.title}: {why}", f"idle_for: {limit.because}.", *matches)
 
 
 def _blocking(evidence: Evidence) -> Iterator[Proposal]:
@@ -135,7 +110,7 @@ def _blocking(evidence: Evidence) -> Iterator[Proposal]:
             name="blocking-transactions",
             description="Idle transactions that other sessions wait for",
             why=("Sessions waited for others when this file was written.",),
-            states=IDLE_IN_TRANSACTION_STATES,
+            states=_WAITING,
             idle_for=round_span(evidence.transaction_limit * _BLOCKING) or _LONGEST,
             blocking=True,
         )
@@ -174,7 +149,7 @@ def _forgotten_transactions(evidence: Evidence) -> Proposal:
         name="forgotten-transactions",
         description="Transactions of any role that have waited for their client for very long",
         why=(f"idle_for: {why}.", *(skipped if consoles else [])),
-        states=IDLE_IN_TRANSACTION_STATES,
+        states=_WAITING,
         idle_for=limit,
         allowlist=consoles,
     )

@@ -16,6 +16,7 @@ from reaper.insight.advice.finding import (
 )
 from reaper.insight.advice.leaks import is_suspect
 from reaper.insight.advice.server_facts import ServerFacts
+from reaper.policy.poolers import pooler
 from reaper.policy.text import counted, percent
 from reaper.policy.time import isoformat
 
@@ -50,13 +51,13 @@ def slots(evidence: Evidence) -> Iterator[Finding]:
         title = f"only {free:,} of the {usable:,} slots that ordinary roles can use are free"
     urgency = Urgency.NOW if evidence.is_full else Urgency.SOON
     seen, fixes = tuple(_slots_evidence(evidence)), (_slots_fix(evidence),)
-    yield Finding("slots", urgency, Confidence.COUNTED, title, seen, fixes, weight=used)
+    yield Finding("slots", urgency, Confidence.COUNTED, title, seen, fixes)
 
 
 def _slots_evidence(evidence: Evidence) -> Iterator[str]:
     in_use, several = evidence.last.slots, evidence.snapshots > 1
     peak = f"; {evidence.peak:,} at the peak {evidence.observed}" if several else ""
-    if evidence.span > evidence.recent:
+    if evidence.is_long:
         peak += f", at {(isoformat(evidence.peak_at) or '')[:16]} UTC"
     yield f"{in_use.used:,} of {evidence.usable:,} in use now, {in_use.reserved:,} more are reserved{peak}"
     working = counted(evidence.most_working, "session was", "sessions were")
@@ -162,7 +163,7 @@ def connection_limits(evidence: Evidence) -> Iterator[Finding]:
         title, fixes = f"role {role!r} can take every slot", (_limit_fix(role, peak, most),)
         urgency = Urgency.SOON if evidence.is_scarce else Urgency.WORTH
         confidence = Confidence.LIKELY if evidence.is_long else Confidence.POSSIBLE
-        yield Finding("connection limit", urgency, confidence, title, seen, fixes, role, weight=peak)
+        yield Finding("connection limit", urgency, confidence, title, seen, fixes, role)
 
 
 def _limit_fix(role: str, peak: int, most: int) -> Fix:
@@ -180,15 +181,16 @@ def _limit_fix(role: str, peak: int, most: int) -> Fix:
 def _unlimited(evidence: Evidence) -> Mapping[str, int]:
     """Ordinary roles without a limit and their peaks; the server applies no limit to superusers."""
     roles = evidence.facts.roles.values() if evidence.facts else ()
-    names = {each.id.role for each in evidence.ordinary} - {each.id.role for each in evidence.poolers}
-    names &= {role.name for role in roles if role.limit < 0 and not role.superuser}
+    names = {role.name for role in roles if role.limit < 0 and not role.superuser}
+    names &= {each.id.role for each in evidence.ordinary}
+    names -= {each.id.role for each in evidence.applications if pooler(each.id.name)}
     return {name: peak for name, peak in evidence.role_peaks.items() if name in names and identifier(name)}
 
 
 def near_limits(evidence: Evidence) -> Iterator[Finding]:
     """Each role that is near its own connection limit."""
     roles = evidence.facts.roles if evidence.facts else {}
-    for name, peak in evidence.role_peaks.items():
+    for name, peak in sorted(evidence.role_peaks.items(), key=lambda each: -each[1]):
         role = roles.get(name)
         if role is None or role.superuser or role.limit < 1 or peak < role.limit * _NEAR:
             continue
@@ -198,7 +200,7 @@ def near_limits(evidence: Evidence) -> Iterator[Finding]:
         seen = (f"up to {peak:,} {evidence.observed}, {idle:,} of them idle for long",)
         fixes = tuple(_higher_limit(name, role.limit, evidence))
         urgency = Urgency.NOW if full else Urgency.SOON
-        yield Finding("connection limit", urgency, Confidence.COUNTED, title, seen, fixes, name, weight=peak)
+        yield Finding("connection limit", urgency, Confidence.COUNTED, title, seen, fixes, name)
 
 
 def _higher_limit(name: str, limit: int, evidence: Evidence) -> Iterator[Fix]:

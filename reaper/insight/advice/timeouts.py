@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from reaper.insight.advice.evidence import ApplicationSessions, DurationHistogram, Evidence
 from reaper.insight.advice.finding import Fix, about, identifier, round_span, setting
+from reaper.policy.poolers import pooler
 from reaper.policy.text import counted, percent
 from reaper.policy.time import Span
 
@@ -13,9 +14,9 @@ IDLE_IN_TRANSACTION: Final = "idle_in_transaction_session_timeout"
 TRANSACTION: Final = "transaction_timeout"
 SINCE: Final = {IDLE_IN_TRANSACTION: 13, IDLE_SESSION: 14, TRANSACTION: 17}
 """The first major version with each, of those that are supported."""
-IDLE_WAITS: Final = "idle wait"
-TRANSACTION_WAITS: Final = "transaction wait"
-TRANSACTIONS: Final = "transaction"
+IDLE_PERIODS: Final = ("idle period", "idle periods")
+TRANSACTION_PERIODS: Final = ("idle period in a transaction", "idle periods in a transaction")
+TRANSACTIONS: Final = ("transaction", "transactions")
 
 # With fewer waits a percentile has no meaning.
 _ENOUGH: Final = 20
@@ -33,14 +34,14 @@ class TimeLimit(NamedTuple):
     because: str
 
 
-def limit_above(waits: DurationHistogram, *, least: Span, what: str) -> TimeLimit | None:
+def limit_above(waits: DurationHistogram, *, least: Span, what: tuple[str, str]) -> TimeLimit | None:
     """Return a round limit well above the waits that ended; None if none is round enough."""
-    ended = f"{counted(waits.count, what)} ended in this time"
+    ended = f"{counted(waits.count, *what)} ended in this time"
     if waits.count < _ENOUGH:
         # Few waits prove little: the limit has to be far above the longest.
         span = round_span(max(least * _MARGIN, waits.longest * _WIDE_MARGIN))
-        few = f"only {ended}, the longest after {about(waits.longest)}" if waits.count else f"no {what} ended"
-        because = f"{few}: too little to be certain"
+        few = f"only {ended}, the longest after {about(waits.longest)}"
+        because = f"{few if waits.count else f'no {what[0]} ended in this time'}: any limit is a guess"
     else:
         usual = waits.percentile(_USUAL)
         span = round_span(max(least, usual * _MARGIN, waits.longest))
@@ -68,11 +69,11 @@ def idle_session_fix(application: ApplicationSessions, evidence: Evidence) -> It
     role = application.id.role
     if not settable(IDLE_SESSION, role, evidence):
         return
-    if any(each.id.role == role for each in evidence.poolers):
+    if any(pooler(each.id.name) for each in evidence.of_role(role)):
         yield Fix(f"do not set {IDLE_SESSION}: a pooler uses this role too and would lose its connections")
         return
     waits = DurationHistogram.merged(each.idle_waits for each in evidence.of_role(role))
-    limit = limit_above(waits, least=evidence.idle_limit, what=IDLE_WAITS)
+    limit = limit_above(waits, least=evidence.idle_limit, what=IDLE_PERIODS)
     if limit is None or not evidence.unchanged_for(limit.span, application.long_idle):
         return
     others = sum(each.count for each in evidence.of_role(role)) - application.count

@@ -13,7 +13,7 @@ from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, abo
 from reaper.insight.advice.timeouts import (
     IDLE_IN_TRANSACTION,
     TRANSACTION,
-    TRANSACTION_WAITS,
+    TRANSACTION_PERIODS,
     TRANSACTIONS,
     TimeLimit,
     limit_above,
@@ -47,7 +47,7 @@ def blockers(evidence: Evidence) -> Iterator[Finding]:
         if session.xid_age is not None and session.xid_age >= _FAR:
             seen.append(f"it also delays vacuum by {session.xid_age:,} transactions")
         fixes, now = (_terminate(session),), Urgency.NOW
-        yield Finding("blocking", now, Confidence.COUNTED, title, tuple(seen), fixes, *who, count)
+        yield Finding("blocking", now, Confidence.COUNTED, title, tuple(seen), fixes, *who)
 
 
 def _blocking(evidence: Evidence) -> list[Session]:
@@ -84,7 +84,7 @@ def vacuum(evidence: Evidence) -> Iterator[Finding]:
     if is_backup_tool(session.identity.application):
         urgency = Urgency.WORTH
         fix = Fix("it is a backup: let it finish; if it often delays vacuum, take it from a standby")
-    yield Finding("vacuum", urgency, Confidence.COUNTED, title, tuple(seen), (fix,), *who, age)
+    yield Finding("vacuum", urgency, Confidence.COUNTED, title, tuple(seen), (fix,), *who)
 
 
 def _described(session: Session, evidence: Evidence) -> str:
@@ -125,7 +125,7 @@ def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evi
     forgotten, least = _forgotten(found), evidence.transaction_limit
     longest = evidence.longest(forgotten)
     waits = DurationHistogram.merged(each.transaction_waits for each in found)
-    limit = limit_above(waits, least=least, what=TRANSACTION_WAITS)
+    limit = limit_above(waits, least=least, what=TRANSACTION_PERIODS)
     names = sorted({each.id.name for each in found if each.forgotten})
     title = f"a transaction of role {role!r} seems to be forgotten"
     if len(forgotten) > 1:
@@ -140,7 +140,7 @@ def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evi
     confidence = Confidence.LIKELY if limit and limit.enough else Confidence.POSSIBLE
     fixes = tuple(_forgotten_fixes(role, forgotten, limit, evidence))
     who = (role, names[0] if len(names) == 1 else None)
-    return Finding("idle in transaction", urgency, confidence, title, seen, fixes, *who, len(forgotten))
+    return Finding("idle in transaction", urgency, confidence, title, seen, fixes, *who)
 
 
 def _holds(sessions: Sequence[Session]) -> str:
@@ -193,8 +193,7 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
             sql=set_for_role(role, TRANSACTION, limit.span),
             cost="reports, migrations and batch jobs that take longer are rolled back too",
         )
-        topic, confidence, weight = "long transaction", Confidence.POSSIBLE, len(running)
-        yield Finding(topic, Urgency.WORTH, confidence, title, seen, (fix,), role, weight=weight)
+        yield Finding("long transaction", Urgency.WORTH, Confidence.POSSIBLE, title, seen, (fix,), role)
 
 
 def _works_for(session: Session, least: Span, evidence: Evidence) -> bool:
@@ -232,9 +231,8 @@ def prepared_transactions(evidence: Evidence) -> Iterator[Finding]:
         sql=f"ROLLBACK PREPARED {gid};",
         cost="if the other half was committed elsewhere, the two differ: then COMMIT PREPARED is right",
     )
-    fixes, who = (fix,) if gid else (), (oldest.owner, None)
-    soon, counted_by_server = Urgency.SOON, Confidence.COUNTED
-    yield Finding("prepared transactions", soon, counted_by_server, title, seen, fixes, *who, len(old))
+    fixes, owner = (fix,) if gid else (), oldest.owner
+    yield Finding("prepared transactions", Urgency.SOON, Confidence.COUNTED, title, seen, fixes, owner)
 
 
 def unused_slots(evidence: Evidence) -> Iterator[Finding]:
@@ -252,5 +250,4 @@ def unused_slots(evidence: Evidence) -> Iterator[Finding]:
             sql=f"SELECT pg_drop_replication_slot({name});" if name else "",
             cost="a standby or subscriber that comes back later must be rebuilt",
         )
-        topic, soon = "replication slot", Urgency.SOON
-        yield Finding(topic, soon, Confidence.COUNTED, title, tuple(seen), (fix,), weight=retained)
+        yield Finding("replication slot", Urgency.SOON, Confidence.COUNTED, title, tuple(seen), (fix,))

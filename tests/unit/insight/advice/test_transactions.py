@@ -40,7 +40,7 @@ def test_the_timeout_lies_well_above_the_waits_that_ended() -> None:
     # Three times 21 seconds is more than a minute.
     assert sql(found) == "ALTER ROLE \"app_web\" SET idle_in_transaction_session_timeout = '2min';"
     assert found.confidence is Confidence.LIKELY
-    assert "30 transaction waits ended in this time" in found.evidence[-1]
+    assert "30 idle periods in a transaction ended in this time" in found.evidence[-1]
 
 
 def test_too_little_evidence_is_named_and_the_timeout_is_longer() -> None:
@@ -50,7 +50,7 @@ def test_too_little_evidence_is_named_and_the_timeout_is_longer() -> None:
 
     assert "'5min'" in sql(found)
     assert found.confidence is Confidence.POSSIBLE
-    assert found.evidence[-1] == "no transaction wait ended: too little to be certain"
+    assert found.evidence[-1] == "no idle period in a transaction ended in this time: any limit is a guess"
 
 
 def test_a_timeout_that_would_end_none_of_them_is_not_proposed() -> None:
@@ -87,7 +87,7 @@ def test_a_role_that_makes_backups_gets_no_such_timeout() -> None:
     (found,) = findings(evidence(look([one, dump]), ground=ground(role())), "idle in transaction")
 
     assert sql(found) == ""
-    assert found.weight == 1
+    assert found.title.startswith("a transaction of role 'app_web'")
     assert any("a separate role for backups" in fix.action for fix in found.fixes)
 
 
