@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from reaper.audit.chain import Chain, DamagedGzip, chain_at_end, chain_of_copies
+from reaper.audit.chain import Chain, chain_at_end, chain_of_copies
 from reaper.audit.events import OPENED, TORN, TRUNCATED
-from reaper.audit.rotation import rotated_copies
+from reaper.audit.reader import rotated_copies
 from reaper.audit.sinks import AuditLogFailed, Notice
 
 _MOST_ATTEMPTS: Final = 10
@@ -94,7 +94,7 @@ class FileSink:
         found = []
         if size < was:
             # The chain in memory is kept: it shows that lines are missing.
-            why = f"from {was} to {size} bytes by somebody else: rotate by renaming instead"
+            why = f"from {was} to {size} bytes by another program: rotate by renaming instead"
             found.append(Notice(TRUNCATED, why))
         else:
             self._chain = chain_at_end(fd, size, before=self._chain.copy)
@@ -160,8 +160,8 @@ class FileSink:
             ), None
         except BlockingIOError:
             raise
-        except (OSError, DamagedGzip) as error:
-            why = getattr(error, "strerror", None) or error
+        except OSError as error:
+            why = error.strerror or error
             return self._chain.copy(), f"the chain begins anew, for what was rotated cannot be read: {why}"
 
     def _is_at_path(self, fd: int) -> bool:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from reaper.audit.events import COUNTERS, INTENT, OUTCOME, Event
-from reaper.audit.reader import LONGEST_LINE, opened
-from reaper.audit.verify import Location
+from reaper.audit.reader import LONGEST_LINE, Location, opened
 from reaper.policy.time import parse_time
 
 OPEN: Final = "open"

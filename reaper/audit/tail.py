@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from reaper.audit.reader import LONGEST_LINE, UNPACK_ERRORS, is_gzipped, opened
-from reaper.audit.rotation import rotated_copies
+from reaper.audit.reader import LONGEST_LINE, UNPACK_ERRORS, is_gzipped, opened, rotated_copies
 from reaper.policy.time import parse_time
 
 OFFSETS: Final = ".shipped"

@@ -8,33 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
-from reaper.audit.chain import Chain, DamagedGzip, LineSource, RawLine, iterate_lines
-from reaper.audit.events import A_STREAM, AT_THE_TOP, INTENT, OPENED, OUTCOME, PREV, TORN, TRUNCATED
-from reaper.audit.reader import looks_torn
+from reaper.audit.chain import Chain
+from reaper.audit.events import A_STREAM, AT_THE_TOP, INTENT, OPENED, OUTCOME, PREV, TRUNCATED
+from reaper.audit.reader import LONGEST_LINE, LineSource, Location, RawLine, iterate_lines, looks_torn
+from reaper.policy.text import counted
 
 _REMEMBERED: Final = 1_000
 """A digest is looked up among this number of previous lines."""
-_TORN_WITHIN: Final = 3
-"""At most this number of lines stands between a torn line and the `record.torn` that reports it."""
 _MOST_STREAMS: Final = 1_000
 _MOST_OPEN: Final = 10_000
 _LONGEST_FRAGMENT: Final = 1024 * 1024
-_UNCHAINED: Final = "it was inserted, or written by a reaper without a chain"
-_ANOTHER_FILE: Final = "nor is any other line here: it is another file"
-_STILL_TORN: Final = "the next run of the reaper will report it"
-
-
-class Location(NamedTuple):
-    """A line of a file."""
-
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        """`audit.jsonl:17`."""
-        return f"{self.file}:{self.line}"
 
 
 class ProblemKind(StrEnum):
@@ -72,7 +57,7 @@ class Problem:
     found: str | None = None
     """The digest that is there."""
     explained: str | None = None
-    """What the audit log itself says about it; then it is what a crash leaves behind."""
+    """Why this is only what a crash leaves behind; None if it is serious."""
 
     def __str__(self) -> str:
         """`audit.jsonl:17: changed: ...`."""
@@ -116,6 +101,11 @@ class ChainedLine:
             prev=text(PREV),
         )
 
+    @property
+    def begins_stream(self) -> bool:
+        """It opens a stream, on which each run has a chain of its own."""
+        return self.event == OPENED and self.detail == A_STREAM
+
 
 @dataclass(slots=True, kw_only=True)
 class _BadLines:
@@ -123,7 +113,9 @@ class _BadLines:
 
     first: Location
     why: str
-    looks_torn: bool
+    data: bytes
+    """The last of them, if it is not too long."""
+    torn: bool
     """They may be the beginnings of entries."""
     count: int = 1
 
@@ -132,41 +124,28 @@ class _BadLines:
         return self.why if self.count == 1 else f"{self.count} lines from here on: {self.why}"
 
     def problem(self, why: str = "") -> Problem:
-        kind = ProblemKind.TORN if self.looks_torn else ProblemKind.FOREIGN
+        kind = ProblemKind.TORN if self.torn else ProblemKind.FOREIGN
         return Problem(kind=kind, place=self.first, sentence="; ".join(filter(None, (self.what, why))))
 
-
-def _explained_by(line: ChainedLine, problem: Problem) -> Problem:
-    return replace(problem, explained=f"{line.place} reports it: {line.detail}")
-
-
-def _cause(
-    line: ChainedLine,
-    *,
-    last: ChainedLine,
-    recent: Iterable[ChainedLine],
-    bad: _BadLines | None,
-    found: str | None,
-) -> Problem:
-    """What happened between the last entry and this one, which does not continue the chain."""
-    known = {each.digest: each for each in recent}
-    kind, place, sentence = _known_cause(line, known) or _change(line, last, bad)
-    return Problem(kind=kind, place=place, sentence=sentence, expected=line.prev, found=found)
+    def explained_by(self, line: ChainedLine) -> Problem:
+        """The digest of the next line includes them: its writer found them there."""
+        # A crash leaves a torn line. A line of another program was written by something else.
+        explained = f"found by the run that wrote {line.place}" if self.torn else None
+        return replace(self.problem(), explained=explained)
 
 
 _Cause = tuple[ProblemKind, Location, str]
 
 
-def _known_cause(line: ChainedLine, known: Mapping[str, ChainedLine]) -> _Cause | None:
+def _known_cause(line: ChainedLine, recent: Iterable[ChainedLine]) -> _Cause | None:
+    """What the line itself and the lines before it show."""
+    known = {each.digest: each for each in recent}
     if twin := known.get(line.digest):
         return ProblemKind.REPEATED, line.place, f"the same line stands at {twin.place}"
     if line.prev is None:
         why = f" ({line.detail})" if line.detail else ""
-        return (
-            ProblemKind.BROKEN_OFF,
-            line.place,
-            f"a new chain begins here, although lines stand before it{why}",
-        )
+        sentence = f"a new chain begins here, although lines stand before it{why}"
+        return ProblemKind.BROKEN_OFF, line.place, sentence
     if line.event == TRUNCATED:
         why = f"its writer found the file shortened {line.detail}"
         return ProblemKind.MISSING, line.place, f"lines before this one are missing: {why}"
@@ -176,7 +155,8 @@ def _known_cause(line: ChainedLine, known: Mapping[str, ChainedLine]) -> _Cause 
     return None
 
 
-def _change(line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -> _Cause:
+def _likely_cause(line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -> _Cause:
+    """What happened between two entries, where the digest of neither is known."""
     if bad:
         why = f"this is not what {line.place} follows, so it was changed, and not torn by a crash"
         return ProblemKind.CHANGED, bad.first, f"{bad.what}; {why}"
@@ -186,7 +166,7 @@ def _change(line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -> _Cau
             why = f"{line.place} follows this line as it was before it was changed"
             return ProblemKind.CHANGED, last.place, why
         if gap > 0:
-            lines = "1 line is" if gap == 1 else f"{gap} lines are"
+            lines = counted(gap, "line is", "lines are")
             why = f"by their numbers {lines} missing between {last.place} and this one"
             return ProblemKind.MISSING, line.place, why
     why = f"{last.place} was changed, or lines between them are missing"
@@ -196,7 +176,7 @@ def _change(line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -> _Cau
 class Verification:
     """Verifies one audit log: a file with its rotated copies in their order, or a stream."""
 
-    def __init__(self, *, anchors: set[str]) -> None:
+    def __init__(self, *, heads: set[str]) -> None:
         self.lines = 0
         """The number of lines in the chain."""
         self.before = 0
@@ -208,140 +188,123 @@ class Verification:
         self.last: ChainedLine | None = None
         """The last line of the chain: its head."""
         self.open_intents: dict[str, Location] = {}
-        self._anchors = anchors
-        """Heads that were noted elsewhere, and are not found yet."""
+        self._heads = heads
+        """Heads that were noted elsewhere; each is removed when it is found."""
         self._chain = Chain()
         self._before: ChainedLine | None = None
         self._recent: deque[ChainedLine] = deque(maxlen=_REMEMBERED)
-        self._streams: dict[str, tuple[Chain, ChainedLine]] = {}
+        self._streams: dict[str | None, tuple[Chain, ChainedLine]] = {}
         self._bad: _BadLines | None = None
-        self._fragment = b""
-        self._unexplained: list[tuple[int, Problem]] = []
 
     def read(self, name: str, stream: LineSource) -> Iterator[Problem]:
         """Follow the next file of the audit log."""
-        number = 0
-        try:
-            for raw in iterate_lines(stream, self._chain):
-                number = raw.number
-                if raw.fields is None:
-                    self._note_bad(Location(name, number), raw)
-                else:
-                    line = ChainedLine.parse(Location(name, number), raw.data, raw.fields)
-                    yield from self._follow(line)
-                    self._accept(line, raw)
-        except DamagedGzip as damaged:
-            place = Location(name, number + 1)
-            yield Problem(kind=ProblemKind.UNREADABLE, place=place, sentence=str(damaged))
+        for raw in iterate_lines(stream):
+            place = Location(name, raw.number)
+            if raw.unreadable:
+                yield Problem(kind=ProblemKind.UNREADABLE, place=place, sentence=raw.why)
+                return
+            if raw.fields is not None:
+                line = ChainedLine.parse(place, raw.data, raw.fields)
+                bad, self._bad = self._bad, None
+                yield from self._follow(line, bad)
+                self._accept(line, raw)
+                self._note_intent(line, raw.fields)
+            elif not raw.continues:
+                self._note_bad(place, raw)
+            self._chain.add(raw)
 
     def finish(self) -> Iterator[Problem]:
         """The problems that are left at the end of the last file."""
-        yield from (problem for _, problem in self._unexplained)
-        if self._bad and not self._streams:
-            known = self.lines or self.before
-            why = _STILL_TORN if self._bad.looks_torn else "" if known else _ANOTHER_FILE
-            yield self._bad.problem(why)
-        elif self._bad:
+        if self._bad and self._streams:
             self.foreign += self._bad.count
+        elif self._bad and self._bad.torn:
+            yield self._bad.problem("the next run of the reaper will report it")
+        elif self._bad:
+            known = self.lines or self.before
+            yield self._bad.problem("" if known else "nor is any other line here: it is another file")
 
-    def _follow(self, line: ChainedLine) -> Iterator[Problem]:
-        if _begins_stream(line):
-            bad = self._take_bad()
+    def _follow(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
+        if line.run in self._streams and not line.begins_stream:
+            yield from self._follow_stream(line, bad)
+        elif line.begins_stream and line.linked and line.prev is None:
             self.foreign += bad.count if bad else 0
             if line.run in self._streams:
                 sentence = "this run has already begun"
                 yield Problem(kind=ProblemKind.REPEATED, place=line.place, sentence=sentence)
-        elif line.run in self._streams:
-            yield from self._follow_stream(line)
         else:
-            yield from self._follow_file(line)
+            yield from self._follow_file(line, bad)
 
-    def _follow_file(self, line: ChainedLine) -> Iterator[Problem]:
-        bad = self._take_bad()
+    def _follow_file(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
         if not line.linked and self.last is None:
             self.before += 1 + (bad.count if bad else 0)
         elif not line.linked:
             yield from [bad.problem()] if bad else []
-            sentence = f"it carries no digest: {_UNCHAINED}"
+            sentence = "it carries no digest: it was inserted, or written by a reaper without a chain"
             yield Problem(kind=ProblemKind.FOREIGN, place=line.place, sentence=sentence)
         elif line.prev == self._chain.head:
             if bad and self.last:
-                self._unexplained.append((self.lines, bad.problem()))
+                yield bad.explained_by(line)
             elif bad:
                 self.before += bad.count
         elif self._before is None:
             yield from self._begin_in_the_middle(line, bad)
         else:
-            found, recent = self._chain.head, self._recent
-            yield _cause(line, last=self._before, recent=recent, bad=bad, found=found)
-        yield from self._explain(line)
+            yield self._broken(line, self._before, bad, self._chain.head)
 
     def _begin_in_the_middle(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
         """The first line follows one that is not here: correct if a rotated copy was removed."""
-        if bad:
-            self._unexplained.append((self.lines, bad.problem()))
+        yield from [bad.problem()] if bad else []
         if line.event == TRUNCATED or (line.event == OPENED and (line.detail or "").startswith(AT_THE_TOP)):
             self.follows = line.prev
-            self._anchors.discard(line.prev or "")
+            self._heads.discard(line.prev or "")
         else:
-            why = "a file of the record begins with record.opened"
+            why = f"a file of the audit log begins with {OPENED}"
             sentence = f"lines before this one are missing: {why}"
             yield Problem(kind=ProblemKind.MISSING, place=line.place, sentence=sentence, expected=line.prev)
 
-    def _explain(self, line: ChainedLine) -> Iterator[Problem]:
-        """The torn lines that this line reports, and those that were not reported in time."""
-        unexplained, self._unexplained = self._unexplained, []
-        for since, problem in unexplained:
-            if line.event == TORN and problem.kind is ProblemKind.TORN:
-                yield _explained_by(line, problem)
-            elif self.lines - since >= _TORN_WITHIN:
-                yield problem
-            else:
-                self._unexplained.append((since, problem))
-
-    def _follow_stream(self, line: ChainedLine) -> Iterator[Problem]:
-        chain, last = self._streams[line.run or ""]
-        bad = self._take_bad()
+    def _follow_stream(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
+        chain, last = self._streams[line.run]
         if line.prev == chain.head:
+            # On a stream, other programs may write between two lines.
             self.foreign += bad.count if bad else 0
             return
-        if bad and line.event == TORN:
-            with_fragment = chain.copy()
-            with_fragment.add_fragment(self._fragment)
-            if line.prev == with_fragment.head:
-                yield _explained_by(line, bad.problem())
-                return
-        yield _cause(line, last=last, recent=self._recent, bad=None, found=chain.head)
+        with_fragment = chain.copy()
+        with_fragment.add_fragment(bad.data if bad else b"")
+        if bad and line.prev == with_fragment.head:
+            yield bad.explained_by(line)
+        else:
+            yield self._broken(line, last, None, chain.head)
+
+    def _broken(
+        self, line: ChainedLine, last: ChainedLine, bad: _BadLines | None, found: str | None
+    ) -> Problem:
+        """What happened between the last entry and this one, which does not continue the chain."""
+        kind, place, sentence = _known_cause(line, self._recent) or _likely_cause(line, last, bad)
+        return Problem(kind=kind, place=place, sentence=sentence, expected=line.prev, found=found)
 
     def _accept(self, line: ChainedLine, raw: RawLine) -> None:
         """Continue from this line, even if something was wrong with it."""
-        self._chain.add_entry(raw.data)
-        if line.run in self._streams or (line.event == OPENED and line.detail == A_STREAM):
+        if line.run in self._streams or line.begins_stream:
             chain = Chain()
-            chain.add_entry(raw.data)
-            self._streams[line.run or ""] = chain, line
+            chain.add(raw)
+            self._streams[line.run] = chain, line
             if len(self._streams) > _MOST_STREAMS:
                 del self._streams[next(iter(self._streams))]
         self._before = line
         self._recent.append(line)
-        self._anchors.discard(line.digest)
+        self._heads.discard(line.digest)
         if line.linked:
             self.lines += 1
             self.last = line
-        self._note_intent(line, raw.fields or {})
 
     def _note_bad(self, place: Location, raw: RawLine) -> None:
-        self._fragment = raw.data if len(raw.data) <= _LONGEST_FRAGMENT else b""
-        torn = raw.data != b"" and looks_torn(raw.data)
+        torn = 0 < len(raw.data) < LONGEST_LINE and looks_torn(raw.data)
         if self._bad is None:
-            self._bad = _BadLines(first=place, why=raw.why, looks_torn=torn)
+            self._bad = _BadLines(first=place, why=raw.why, data=b"", torn=torn)
         else:
             self._bad.count += 1
-            self._bad.looks_torn = self._bad.looks_torn and torn
-
-    def _take_bad(self) -> _BadLines | None:
-        bad, self._bad = self._bad, None
-        return bad
+            self._bad.torn = self._bad.torn and torn
+        self._bad.data = raw.data if len(raw.data) <= _LONGEST_FRAGMENT else b""
 
     def _note_intent(self, line: ChainedLine, fields: Mapping[str, object]) -> None:
         intent = fields.get("intent")
@@ -351,7 +314,3 @@ class Verification:
             self.open_intents.pop(intent, None)
         elif line.event == INTENT and len(self.open_intents) < _MOST_OPEN:
             self.open_intents[intent] = line.place
-
-
-def _begins_stream(line: ChainedLine) -> bool:
-    return line.event == OPENED and line.detail == A_STREAM and line.linked and line.prev is None

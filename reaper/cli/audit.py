@@ -14,6 +14,7 @@ from reaper.audit.events import BRAKED, Event
 from reaper.audit.reader import (
     GROUPS,
     EventFilter,
+    files_of_audit_logs,
     format_time,
     open_intents,
     outcomes,
@@ -172,8 +173,8 @@ def events_of(files: Iterable[str]) -> Iterator[Event]:
                 if isinstance(event, Event):
                     yield event
                     continue
-                bad[event.file] += 1
-                if bad[event.file] <= _MOST_BAD_LINES:
+                bad[event.place.file] += 1
+                if bad[event.place.file] <= _MOST_BAD_LINES:
                     click.echo(plain(event), err=True)
         except OSError as error:
             message = f"The audit log {plain(file)} cannot be read: {error.strerror or error}."
@@ -181,6 +182,15 @@ def events_of(files: Iterable[str]) -> Iterator[Event]:
     for name, count in bad.items():
         if count > _MOST_BAD_LINES:
             click.echo(f"{plain(name)}: {count - _MOST_BAD_LINES} more lines that are no events", err=True)
+
+
+def audit_logs(files: Iterable[str]) -> list[Sequence[Path]]:
+    """The files of each audit log with their rotated copies, the oldest first, without standard input."""
+    try:
+        return files_of_audit_logs(Path(file) for file in files if file != "-")
+    except OSError as error:
+        message = f"The folder of the audit log cannot be read: {error.strerror or error}."
+        raise Misconfigured(message) from error
 
 
 def _event_filter(*, pid: Sequence[int], since: Any, until: Any, **globs: Sequence[str]) -> EventFilter:  # noqa: ANN401

@@ -25,8 +25,7 @@ from reaper.audit.reconcile import (
     counted_periods,
     terminations,
 )
-from reaper.audit.rotation import files_of_audit_logs
-from reaper.cli.audit import events_of
+from reaper.cli.audit import audit_logs, events_of
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import dsn_option, output_option, policies_option, record_files, server_option
 from reaper.cli.output import Output, print_document
@@ -118,12 +117,7 @@ def reconcile(
 
 def _events(files: Sequence[str]) -> Iterator[Event]:
     """Only the events that are compared, so that a long audit log fits into memory."""
-    try:
-        logs = files_of_audit_logs(Path(file) for file in files if file != "-")
-    except OSError as error:
-        message = f"The folder of the audit log cannot be read: {error.strerror or error}."
-        raise Misconfigured(message) from error
-    named = [str(file) for log in logs for file in log]
+    named = [str(file) for log in audit_logs(files) for file in log]
     for event in events_of([*(file for file in files if file == "-"), *named]):
         if event.name in {INTENT, OUTCOME, COUNTERS}:
             yield event

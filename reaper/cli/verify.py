@@ -10,9 +10,9 @@ from typing import Final
 
 import click
 
-from reaper.audit.chain import LineSource, opened_as_it_is_now
-from reaper.audit.rotation import files_of_audit_logs
+from reaper.audit.reader import LineSource, WrittenFile, opened
 from reaper.audit.verify import Problem, ProblemKind, Verification
+from reaper.cli.audit import audit_logs
 from reaper.cli.errors import Exit, Misconfigured
 from reaper.cli.options import output_option, record_files
 from reaper.cli.output import Output, print_document
@@ -75,23 +75,18 @@ def verify(*, files: tuple[str, ...], heads: tuple[str, ...], output: Output) ->
         sys.exit(Exit.PROBLEM)
 
 
-def _problems(files: Sequence[str], anchors: set[str], verified: list[_Verified]) -> Iterator[Problem]:
+def _problems(files: Sequence[str], heads: set[str], verified: list[_Verified]) -> Iterator[Problem]:
     """All problems in their order; a head that was not found comes last."""
-    try:
-        logs = files_of_audit_logs(Path(file) for file in files if file != "-")
-    except OSError as error:
-        message = f"The folder of the audit log cannot be read: {error.strerror or error}."
-        raise Misconfigured(message) from error
-    for log in ([[None]] if "-" in files else []) + list(logs):
-        verification = Verification(anchors=anchors)
+    for log in [*([[None]] if "-" in files else []), *audit_logs(files)]:
+        verification = Verification(heads=heads)
         verified.append((str(log[-1] or "-"), verification))
         for file in log:
             with _opened(file) as stream:
                 yield from verification.read(str(file or "-"), stream)
         yield from verification.finish()
-    for anchor in sorted(anchors):
+    for head in sorted(heads):
         sentence = f"a head that was noted elsewhere is not in the chain: {_GONE}"
-        yield Problem(kind=ProblemKind.UNKNOWN_HEAD, place=None, sentence=sentence, expected=anchor)
+        yield Problem(kind=ProblemKind.UNKNOWN_HEAD, place=None, sentence=sentence, expected=head)
 
 
 @contextmanager
@@ -100,8 +95,8 @@ def _opened(file: Path | None) -> Iterator[LineSource]:
         if file is None:
             yield sys.stdin.buffer
         else:
-            with opened_as_it_is_now(file) as stream:
-                yield stream
+            with opened(file) as stream:
+                yield WrittenFile(stream)
     except OSError as error:
         message = f"The audit log {plain(file or '-')} cannot be read: {error.strerror or error}."
         raise Misconfigured(message) from error

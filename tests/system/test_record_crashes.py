@@ -10,13 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from reaper.audit.chain import opened_as_it_is_now
 from reaper.audit.events import INTENT, OUTCOME, Event
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
-from reaper.audit.reader import open_intents, read_events
+from reaper.audit.reader import WrittenFile, files_of_audit_logs, open_intents, opened, read_events
 from reaper.audit.recovery import ENDED, close_open_intents
-from reaper.audit.rotation import files_of_audit_logs
 from reaper.audit.verify import Problem, Verification
 from tests.postgres.waiting import until
 
@@ -171,11 +169,11 @@ def copies_of(path: Path) -> list[Path]:
 
 
 def damages_of(path: Path) -> list[Problem]:
-    verification = Verification(anchors=set())
+    verification = Verification(heads=set())
     found = list[Problem]()
     for file in copies_of(path):
-        with opened_as_it_is_now(file) as stream:
-            found.extend(verification.read(str(file), stream))
+        with opened(file) as stream:
+            found.extend(verification.read(str(file), WrittenFile(stream)))
     found.extend(verification.finish())
     assert verification.follows is None
     return found

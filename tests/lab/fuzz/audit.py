@@ -7,9 +7,18 @@ import os
 from datetime import datetime
 from typing import Final
 
-from reaper.audit.chain import Chain, chain_at_end, iterate_lines
+from reaper.audit.chain import Chain, chain_at_end
 from reaper.audit.events import EVENTS, Event
-from reaper.audit.reader import GROUPS, BadLine, format_time, open_intents, outcomes, read_events, summary
+from reaper.audit.reader import (
+    GROUPS,
+    BadLine,
+    format_time,
+    iterate_lines,
+    open_intents,
+    outcomes,
+    read_events,
+    summary,
+)
 from reaper.audit.tail import NUMBER_COLUMNS, table_row
 from reaper.policy.plan import Outcome, Result
 from reaper.policy.session import Identity, whose
@@ -79,11 +88,10 @@ def _check_audit_chain(data: bytes) -> None:
     if not data:
         return
     forwards = Chain()
-    for number, line in enumerate(iterate_lines(io.BytesIO(data), forwards), start=1):
+    for number, line in enumerate(iterate_lines(io.BytesIO(data)), start=1):
         assert line.number == number
         assert line.fields is not None or line.why
-        if line.fields is not None:
-            forwards.add_entry(line.data)
+        forwards.add(line)
     memory = os.memfd_create("audit")
     try:
         os.write(memory, data)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reaper.audit import reader
 from reaper.audit.events import INTENT, OUTCOME, Event
-from reaper.audit.reader import BadLine, open_intents, read_events
+from reaper.audit.reader import BadLine, Location, open_intents, read_events
 
 from .build import AUTHOR, SNAPSHOT, TERMINATED, MemorySink, ledger, reap
 
@@ -55,7 +55,7 @@ def test_a_line_that_is_no_event_is_told_with_its_place(foreign: bytes, why: str
     before, torn, after = read(line() + foreign.strip() + b"\n" + line())
     assert isinstance(before, Event)
     assert isinstance(after, Event)
-    assert torn == BadLine(file="-", line=2, why=why)
+    assert torn == BadLine(Location("-", 2), why)
     assert str(torn) == f"-:2: {why}"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reaper.audit import recovery, rotation
+from reaper.audit import reader, recovery
 from reaper.audit.events import EVENTS, INTENT, OUTCOME, STAMPED
 from reaper.audit.file import FileSink
 from reaper.audit.reader import open_intents, read_events
@@ -96,19 +96,8 @@ def test_a_life_that_ended_before_it_could_settle_anything_hides_nothing(tmp_pat
     assert later_run(path, run="later") == 1
 
 
-@pytest.mark.parametrize(("copies", "found"), [(10, 1), (11, 0)])
-def test_it_is_looked_for_in_so_many_copies_that_are_not_empty_and_no_more(
-    tmp_path: Path, copies: int, found: int
-) -> None:
-    path = tmp_path / "audit.jsonl"
-    aged(path, copies)
-    for number in range(21, 24):
-        (tmp_path / f"audit.jsonl.{number - copies}").write_bytes(b"")
-    assert later_run(path, run="later") == found
-
-
 def aged(path: Path, copies: int) -> None:
-    """What was left open stands in the oldest of so many copies."""
+    """An open intent is in the oldest of this number of copies."""
     other = ledger(FileSink(path), run="other")
     left_open(path, 1, 2)
     path.rename(path.with_name(f"{path.name}.{20 + copies}"))
@@ -118,8 +107,8 @@ def aged(path: Path, copies: int) -> None:
     crash(other)
 
 
-@pytest.mark.parametrize(("most", "found"), [(1_000_000, 1), (1_000, 0)])
-def test_it_is_looked_for_in_so_many_bytes_and_always_in_the_newest_copy(
+@pytest.mark.parametrize(("most", "found"), [(1_000_000, 1), (100, 0)])
+def test_older_copies_are_read_up_to_a_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, found: int
 ) -> None:
     monkeypatch.setattr(recovery, "_MOST_BYTES", most)
@@ -147,9 +136,9 @@ def test_what_is_rotated_while_the_next_life_looks_for_it_is_settled_too(
     crash(book)
 
     def listed(record: Path) -> list[Path]:
-        before = rotation.rotated_copies(record)
+        before = reader.rotated_copies(record)
         record.rename(tmp_path / "audit.jsonl-20250619")
-        return before if moment == "afterwards" else rotation.rotated_copies(record)
+        return before if moment == "afterwards" else reader.rotated_copies(record)
 
     monkeypatch.setattr(recovery, "rotated_copies", listed)
     assert later_run(path, run="later") == 3
