@@ -29,8 +29,7 @@ from reaper.telemetry import events
 from reaper.telemetry.http.routes import application
 from reaper.telemetry.http.server import Listener, serve
 from reaper.telemetry.log import Log
-from reaper.telemetry.metrics.collect import Metrics
-from reaper.telemetry.metrics.exposition import CopyGauges
+from reaper.telemetry.metrics.collect import AuditTableGauges, Metrics
 from reaper.telemetry.notify import Hook, Notifier
 from reaper.telemetry.systemd import Systemd
 
@@ -188,7 +187,7 @@ class Daemon:
         parts = self._parts
         if parts.shipment is None:
             return None
-        parts.metrics.copy = gauges = CopyGauges()
+        parts.metrics.audit_table = gauges = AuditTableGauges()
         alarm = partial(self._notifier.tell, Occasion.FAILURES.value)
         return Shipper(parts.shipment, log=parts.log, gauges=gauges, alarm=alarm)
 

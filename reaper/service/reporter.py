@@ -143,8 +143,8 @@ class Reporter:
 
     def judges_by(self, rules: Rules) -> None:
         """These rules hold from now on."""
-        self._gauges.judge_by(rules)
-        self._metrics.expect(self._server, rules)
+        self._gauges.use_rules(rules)
+        self._metrics.use_rules(self._server, rules)
 
     def disconnected(self) -> None:
         """There is none any more, and no lead either."""
@@ -178,8 +178,8 @@ class Reporter:
 
     def lost(self, why: str, *, refused: bool, retry: str) -> None:
         """Report that the server is unreachable, was lost, or denies access."""
-        self._gauges.refused = refused
-        self._metrics.failed(self._server, "refused" if refused else "away")
+        self._gauges.denied = refused
+        self._metrics.failed(self._server, "denied" if refused else "unreachable")
         self._log.error(events.SERVER_DENIED if refused else events.SERVER_UNREACHABLE, why=why, retry=retry)
         if why != self._last_trouble:
             self._last_trouble = why
@@ -189,7 +189,7 @@ class Reporter:
         """A cycle failed; the next one follows."""
         kind, event = "cycle", events.CYCLE_FAILED
         if isinstance(error, AuditLogFailed):
-            kind, event = "record", events.AUDIT_FAILED
+            kind, event = "audit_log", events.AUDIT_FAILED
         self.totals.failures += 1
         self._metrics.failed(self._server, kind)
         self._log.error(event, why=str(error))
@@ -221,7 +221,7 @@ class Reporter:
             clock_stepped=clock_stepped,
         )
         if cycle.audit_log_failed:
-            self._metrics.failed(self._server, "record")
+            self._metrics.failed(self._server, "audit_log")
             self._tell_failure(cycle.audit_log_failed)
         else:
             self._gauges.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
@@ -233,7 +233,7 @@ class Reporter:
         """Something has become of sessions after their rehearsal."""
         for one in became:
             reap = one.watched.reap
-            self._metrics.fated(self._server, reap.policy, one.fate)
+            self._metrics.dry_run_outcome(self._server, reap.policy, one.fate)
             say: Callable[..., None] = self._log.info if one.fate is Fate.REVIVED else self._log.debug
             who = f"pid {one.watched.id.pid} {whose(reap.session.identity)}"
             say(events.REHEARSAL_FATE, policy=reap.policy.name, fate=one.fate.value, who=who, why=one.reason)
@@ -241,7 +241,7 @@ class Reporter:
     def leaves_alone(self, pools: Iterable[Refilling]) -> None:
         """Groups refill at once, and are left alone for a while."""
         for pool in pools:
-            self._metrics.left_alone(self._server, pool.policy)
+            self._metrics.refill_guarded(self._server, pool.policy)
             who = whose(pool.identity)
             self._log.warning(
                 events.POLICY_LEFT_ALONE, policy=pool.policy.name, who=who, why=pool.left_alone.reason

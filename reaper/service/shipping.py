@@ -23,7 +23,7 @@ from reaper.postgres.errors import Refused, ServerError
 from reaper.service.pause import Flag, pause
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
-from reaper.telemetry.metrics.exposition import CopyGauges
+from reaper.telemetry.metrics.collect import AuditTableGauges
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Shipper:
     """Keeps the table up to date with the file."""
 
     def __init__(
-        self, shipment: Shipment, *, log: Log, gauges: CopyGauges, alarm: Callable[[str, str], None]
+        self, shipment: Shipment, *, log: Log, gauges: AuditTableGauges, alarm: Callable[[str, str], None]
     ) -> None:
         self._dsn = shipment.dsn
         self._source = f"{gethostname()}:{shipment.record.absolute()}"
@@ -242,11 +242,11 @@ class Shipper:
 
     def _disconnected(self, error: BaseException | None) -> None:
         """Log it once when it begins, and when the kind of failure changes; it may last for days."""
-        state = "refused" if isinstance(error, Refused) else "away"
+        state = "denied" if isinstance(error, Refused) else "unreachable"
         self._gauges.failures[state] += 1
         self._why = str(error)
         if state != self._state:
-            event = events.AUDIT_TABLE_DENIED if state == "refused" else events.AUDIT_TABLE_UNREACHABLE
+            event = events.AUDIT_TABLE_DENIED if state == "denied" else events.AUDIT_TABLE_UNREACHABLE
             self._log.error(event, why=self._why, so=_CONTINUES)
             self._alarm(PART, f"{state}: {self._why}")
         self._state = state

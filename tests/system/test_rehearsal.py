@@ -52,7 +52,7 @@ def test_what_becomes_of_each_is_recorded_counted_and_judged(
     assert revived["pid"] == used.pid
     assert revived["detail"].startswith("used again after ")
     assert life.logged("rehearsal.fate", fate="revived")["policy"] == "leaked"
-    Service(life).shows(1, "reaper_rehearsal_fates_total", policy="leaked", fate="revived")
+    Service(life).shows(1, "reaper_dry_run_outcomes_total", policy="leaked", outcome="revived")
     assert stays.present()
     assert life.end().code == 0
 
@@ -254,9 +254,9 @@ def test_a_pool_that_refills_at_once_is_noticed_and_a_leak_is_not(
 
     assert left_alone["application"] == "pool"
     assert left_alone["reason"].endswith(": size this pool down")
-    Service(life).shows(1, "reaper_churn_total", policy="leaked")
+    Service(life).shows(1, "reaper_refill_guard_pauses_total", policy="leaked")
     (member, other) = pool
-    Service(life).shows(2, "reaper_spared", by="churn")
+    Service(life).shows(2, "reaper_skipped", reason="refill_guard")
     assert member.present()
     assert other.present()
     assert all(leak.left() for leak in leaks)

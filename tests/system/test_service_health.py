@@ -49,7 +49,7 @@ def test_a_server_that_is_away_is_not_ready_but_live_until_it_is_back(
         assert service.ask("livez").status == 200
         assert service.number("reaper_connected") == 0
         assert service.number("reaper_slots_used") is None
-        assert (service.number("reaper_failures_total", kind="away") or 0) >= 1
+        assert (service.number("reaper_failures_total", kind="unreachable") or 0) >= 1
 
         own_server.start()
         until(lambda: service.ask("readyz").status == 200)
@@ -114,7 +114,7 @@ def test_a_server_that_refuses_is_not_ready_and_says_what_to_mend(
     assert ready.status == 503
     assert "GRANT pg_read_all_stats TO" in next(iter(ready.reasons.values()))
     assert service.ask("livez").status == 200
-    assert service.number("reaper_refused") == 1
+    assert service.number("reaper_denied") == 1
 
 
 def test_a_standby_is_ready(reaper: Reaper, app: Role) -> None:

@@ -113,7 +113,7 @@ def test_a_bad_file_is_told_at_its_place_and_the_last_good_one_stays_in_force_un
     service = started(reaper)
     service.life.logged("cycle.quiet")
     assert service.number("reaper_reload_success") == 1
-    in_force = service.number("reaper_rules_info")
+    in_force = service.number("reaper_policy_file_info")
 
     reaper.write(FILE, _BAD)
     hang_up(service.life)
@@ -123,7 +123,7 @@ def test_a_bad_file_is_told_at_its_place_and_the_last_good_one_stays_in_force_un
 
     assert told["mistake"].startswith(f"{FILE}:4:11: ")
     assert "enfroce" in told["mistake"]
-    assert service.number("reaper_rules_info") == in_force == 1
+    assert service.number("reaper_policy_file_info") == in_force == 1
     assert service.ask("readyz").status == 200
 
     service.life.logged("cycle.quiet", times=8)  # it has been looked at again meanwhile
@@ -290,7 +290,7 @@ def test_a_policy_that_begins_to_enforce_without_the_right_is_refused_and_served
     hang_up(service.life)
     told = service.life.logged("server.denied")
     until(lambda: service.ask("readyz").status == 503)
-    service.shows(1, "reaper_refused")
+    service.shows(1, "reaper_denied")
     assert "GRANT pg_signal_backend TO" in told["why"]
     assert leak.present()
 

@@ -1,153 +1,115 @@
-"""Every metric, as data: what is exposed, what README lists, and what rules and dashboards may ask for."""
+"""Every metric as data: the page, README's table, and the tests of the rules and dashboards read it."""
 
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 
-class Kind(StrEnum):
-    """What Prometheus takes a metric for."""
+class MetricKind(StrEnum):
+    """Prometheus' types."""
 
     GAUGE = "gauge"
     COUNTER = "counter"
     HISTOGRAM = "histogram"
 
 
-class Family(NamedTuple):
-    """One metric with all its labels."""
+class Metric(NamedTuple):
+    """One metric with the names of its labels."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     labels: tuple[str, ...]
-    told: str
+    help: str
 
     @property
     def series(self) -> tuple[str, ...]:
         """The names that queries use."""
-        if self.kind is Kind.HISTOGRAM:
+        if self.kind is MetricKind.HISTOGRAM:
             return tuple(f"{self.name}_{end}" for end in ("bucket", "count", "sum"))
         return (self.name,)
 
 
+_GAUGE, _COUNTER, _HISTOGRAM = MetricKind
 _SERVER: Final = ("server",)
 _POLICY: Final = ("server", "policy", "mode")
 
 CATALOGUE: Final = (
-    Family("reaper_build_info", Kind.GAUGE, ("version",), "The version that runs; always 1"),
-    Family("reaper_start_timestamp_seconds", Kind.GAUGE, (), "When this process began"),
-    Family("reaper_rules_info", Kind.GAUGE, ("digest",), "The policy file in force; always 1"),
-    Family("reaper_interval_seconds", Kind.GAUGE, (), "A cycle runs at least so often"),
-    Family("reaper_reload_success", Kind.GAUGE, (), "Whether the last reload of the policy file succeeded"),
-    Family("reaper_reload_last_success_timestamp_seconds", Kind.GAUGE, (), "When a reload last succeeded"),
-    Family("reaper_connected", Kind.GAUGE, _SERVER, "Whether there is a connection"),
-    Family("reaper_refused", Kind.GAUGE, _SERVER, "Whether the reaper may not see or act there"),
-    Family("reaper_leader", Kind.GAUGE, _SERVER, "Whether this replica acts here; the others stand by"),
-    Family(
-        "reaper_last_success_timestamp_seconds",
-        Kind.GAUGE,
-        _SERVER,
-        "When a cycle last ended well; 0 before the first",
-    ),
-    Family("reaper_policies", Kind.GAUGE, ("server", "mode"), "Policies that concern this server"),
-    Family("reaper_slots_max", Kind.GAUGE, _SERVER, "All connection slots"),
-    Family("reaper_slots_reserved", Kind.GAUGE, _SERVER, "Slots that ordinary roles cannot use"),
-    Family("reaper_slots_used", Kind.GAUGE, _SERVER, "Slots that client sessions use"),
-    Family(
+    Metric("reaper_build_info", _GAUGE, ("version",), "The running version; always 1"),
+    Metric("reaper_start_timestamp_seconds", _GAUGE, (), "Start of this process"),
+    Metric("reaper_policy_file_info", _GAUGE, ("digest",), "The policy file in force; always 1"),
+    Metric("reaper_interval_seconds", _GAUGE, (), "The longest time between two cycles"),
+    Metric("reaper_reload_success", _GAUGE, (), "1 if the last reload of the policy file succeeded"),
+    Metric("reaper_reload_last_success_timestamp_seconds", _GAUGE, (), "The last reload that succeeded"),
+    Metric("reaper_connected", _GAUGE, _SERVER, "1 while there is a connection"),
+    Metric("reaper_denied", _GAUGE, _SERVER, "1 if the server denies access or a right that is needed"),
+    Metric("reaper_leader", _GAUGE, _SERVER, "1 if this replica acts on the server; the others stand by"),
+    Metric("reaper_last_success_timestamp_seconds", _GAUGE, _SERVER, "The last cycle that succeeded, or 0"),
+    Metric("reaper_policies", _GAUGE, ("server", "mode"), "Policies that apply to the server"),
+    Metric("reaper_slots_max", _GAUGE, _SERVER, "All connection slots"),
+    Metric("reaper_slots_reserved", _GAUGE, _SERVER, "Slots that ordinary roles cannot use"),
+    Metric("reaper_slots_used", _GAUGE, _SERVER, "Slots that client sessions use"),
+    Metric(
         "reaper_sessions",
-        Kind.GAUGE,
+        _GAUGE,
         ("server", "state", "application"),
         "Sessions; the ten largest applications by name, at most a hundred names a day, the rest as `other`",
     ),
-    Family("reaper_unreadable_sessions", Kind.GAUGE, _SERVER, "Sessions that hide their state from us"),
-    Family("reaper_oldest_idle_seconds", Kind.GAUGE, _SERVER, "The age of the longest idle session"),
-    Family(
-        "reaper_oldest_transaction_seconds", Kind.GAUGE, _SERVER, "The age of the oldest open transaction"
+    Metric("reaper_unreadable_sessions", _GAUGE, _SERVER, "Sessions whose state the reaper may not read"),
+    Metric("reaper_oldest_idle_seconds", _GAUGE, _SERVER, "Age of the longest idle session"),
+    Metric("reaper_oldest_transaction_seconds", _GAUGE, _SERVER, "Age of the oldest open transaction"),
+    Metric("reaper_candidates", _GAUGE, _POLICY, "Sessions that a policy would terminate without limits"),
+    Metric(
+        "reaper_skipped",
+        _GAUGE,
+        ("server", "reason"),
+        "Sessions that a policy matches and skips: by a protection's name, `allowlist`, or a limit's name",
     ),
-    Family("reaper_candidates", Kind.GAUGE, _POLICY, "Sessions that a policy condemns, before restraints"),
-    Family(
-        "reaper_spared",
-        Kind.GAUGE,
-        ("server", "by"),
-        "Sessions that a policy matches and that live: by a protection's name, an allowlist, a restraint",
-    ),
-    Family(
+    Metric(
         "reaper_outcomes_total",
-        Kind.COUNTER,
+        _COUNTER,
         (*_POLICY, "outcome"),
-        "What became of condemned sessions: terminated, rehearsed, woke, ...",
+        "Outcomes of planned terminations: terminated, dry-run, woke, ...",
     ),
-    Family("reaper_brake_trips_total", Kind.COUNTER, _POLICY, "Plans that took too many, not carried out"),
-    Family(
-        "reaper_churn_total",
-        Kind.COUNTER,
-        _POLICY,
-        "Groups that refilled at once, and that the policy began to leave alone for a while",
+    Metric("reaper_safety_limit_trips_total", _COUNTER, _POLICY, "Plans that exceeded the safety limit"),
+    Metric("reaper_refill_guard_pauses_total", _COUNTER, _POLICY, "Pools that the refill guard paused"),
+    Metric(
+        "reaper_dry_run_outcomes_total",
+        _COUNTER,
+        (*_POLICY, "outcome"),
+        "What sessions did after their dry run: unused (for as long again), left, revived, unknown",
     ),
-    Family(
-        "reaper_rehearsal_fates_total",
-        Kind.COUNTER,
-        (*_POLICY, "fate"),
-        "What became of rehearsed sessions: unused for as long as they had been idle, left, revived, unknown",
-    ),
-    Family(
+    Metric(
         "reaper_failures_total",
-        Kind.COUNTER,
+        _COUNTER,
         ("server", "kind"),
-        "What went wrong: away, refused, cycle, record",
+        "Failures by kind: unreachable, denied, cycle, audit_log",
     ),
-    Family(
-        "reaper_clock_steps_total",
-        Kind.COUNTER,
-        _SERVER,
-        "Times that the server's clock jumped; a cycle that sees it touches nobody",
-    ),
-    Family("reaper_cycle_seconds", Kind.HISTOGRAM, _SERVER, "How long a cycle takes"),
-    Family(
+    Metric("reaper_clock_steps_total", _COUNTER, _SERVER, "Jumps of the server's clock"),
+    Metric("reaper_cycle_seconds", _HISTOGRAM, _SERVER, "Duration of a cycle"),
+    Metric(
         "reaper_lateness_seconds",
-        Kind.HISTOGRAM,
+        _HISTOGRAM,
         _SERVER,
-        "The end of a session minus its deadline, unless a restraint held it back",
+        "Time from a session's deadline to its termination, unless a limit skipped it",
     ),
-    Family(
-        "reaper_notifications_total", Kind.COUNTER, ("hook", "result"), "Messages to webhooks: sent, failed"
-    ),
-    Family(
-        "reaper_notification_lines_dropped_total",
-        Kind.COUNTER,
-        ("hook",),
-        "Lines that a webhook never got: too many, or it was gone too long",
-    ),
-    Family(
-        "reaper_record_table_connected",
-        Kind.GAUGE,
+    Metric("reaper_notifications_total", _COUNTER, ("hook", "result"), "Messages to webhooks: sent, failed"),
+    Metric("reaper_notification_lines_dropped_total", _COUNTER, ("hook",), "Lines that were never sent"),
+    Metric("reaper_audit_table_connected", _GAUGE, (), "1 while the audit table's server is connected"),
+    Metric("reaper_audit_table_lag_seconds", _GAUGE, (), "Age of the oldest entry not in the audit table"),
+    Metric("reaper_audit_table_lag_bytes", _GAUGE, (), "Bytes of the audit log not in the audit table"),
+    Metric(
+        "reaper_audit_table_last_success_timestamp_seconds",
+        _GAUGE,
         (),
-        "Whether the record's table on another server is reached",
+        "The last answer of the audit table, or 0",
     ),
-    Family(
-        "reaper_record_table_lag_seconds",
-        Kind.GAUGE,
-        (),
-        "How long the oldest line has waited; 0 when all are there",
-    ),
-    Family(
-        "reaper_record_table_lag_bytes",
-        Kind.GAUGE,
-        (),
-        "Bytes of the record that are not there yet; of compressed copies, as they are",
-    ),
-    Family(
-        "reaper_record_table_last_success_timestamp_seconds",
-        Kind.GAUGE,
-        (),
-        "When the table last took lines, or was asked; 0 before the first time",
-    ),
-    Family("reaper_record_table_lines_total", Kind.COUNTER, (), "Lines that the table took"),
-    Family(
-        "reaper_record_table_failures_total",
-        Kind.COUNTER,
+    Metric("reaper_audit_table_entries_total", _COUNTER, (), "Entries that the audit table took"),
+    Metric(
+        "reaper_audit_table_failures_total",
+        _COUNTER,
         ("kind",),
-        "What went wrong on the way there: away, refused, file, missed",
+        "Failures by kind: unreachable, denied, file, missed",
     ),
 )
 
-NAMES: Final = frozenset(name for family in CATALOGUE for name in family.series)
+NAMES: Final = frozenset(name for metric in CATALOGUE for name in metric.series)
 """Every name that a query may use."""

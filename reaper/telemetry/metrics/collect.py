@@ -1,108 +1,185 @@
 """Metrics of the service, as Prometheus scrapes them.
 
-What grows is counted with every cycle. Gauges are worked out when they are asked for, from the last look at
-each server; one whose connection was lost shows no slots and no sessions, for nobody knows them. A server
-that leaves by reload takes everything with it, counters too. A policy that leaves keeps its counters until
-the process ends: what it did a moment ago must not be lost between two scrapes.
+Counters are counted in every cycle. Gauges are calculated in every scrape, from the last snapshot of each
+server; a server whose connection was lost shows no slots and no sessions, because they are unknown. A server
+that leaves by reload takes its counters along. A policy that leaves keeps its counters until the process
+ends: its last outcomes must not be lost between two scrapes.
 """
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from reaper.insight.dryrun.outcomes import Fate
-from reaper.policy.plan import Outcome, Plan, Reap, Result, Spared
-from reaper.policy.rules import Mode, Policy, Rules
-from reaper.policy.session import SessionId, Snapshot
-from reaper.policy.time import Instant, Span, seconds
-from reaper.telemetry.metrics.exposition import CopyGauges, Page, Sample, expose
-from reaper.telemetry.metrics.samples import Applications, ServerCounts, census, readings
+from reaper.policy.plan import Outcome, Plan, Reap, Result
+from reaper.policy.rules import Action, Mode, Policy, Rules
+from reaper.policy.session import Snapshot
+from reaper.policy.time import Instant
+from reaper.telemetry.metrics.exposition import Histogram, MetricsPage, Sample, expose
+from reaper.telemetry.metrics.samples import ApplicationLabels, lateness, of_cycle, of_sessions
 
-_ENDED: Final = {Result.TERMINATED, Result.CANCELLED}
-
-
-def lateness(
-    settled: Iterable[tuple[Reap, Outcome]], *, before: Plan | None, watched_since: Instant | None
-) -> Iterator[float]:
-    """The seconds of each session that was ended; `before` is the plan of the cycle before."""
-    if before is None or watched_since is None:
-        return
-    held: frozenset[SessionId] | None = None
-    for reap, outcome in settled:
-        due = _deadline(reap)
-        if outcome.result not in _ENDED or outcome.at is None or due is None or due < watched_since:
-            continue
-        held = _held_back(before) if held is None else held
-        if reap.session.id not in held:
-            yield max(seconds(Span(outcome.at - due)), 0.0)
-
-
-def _deadline(reap: Reap) -> Instant | None:
-    match = reap.policy.match
-    asks_for_more = match.blocking or match.holds_back_vacuum is not None
-    return None if asks_for_more else match.due(reap.session)
-
-
-def _held_back(plan: Plan) -> frozenset[SessionId]:
-    return frozenset(
-        spare.session.id for spare in plan.matched_spares if spare.by is not Spared.FIRST_SIGHTING
-    )
+_CYCLE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_LATENESS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_FAILURES: Final = ("unreachable", "denied", "cycle", "audit_log")
+_ZEROS: Final[Mapping[tuple[str, tuple[str, ...]], int]] = {
+    ("clock_steps_total", ()): 0,
+    **{("failures_total", (kind,)): 0 for kind in _FAILURES},
+}
+"""Shown from the start, so that the first increase is seen."""
+_TABLE_FAILURES: Final = ("unreachable", "denied", "file", "missed")
 
 
 @dataclass(slots=True)
 class ServerGauges:
-    """What is known of one server now."""
+    """The state of one server."""
 
     connected: bool = False
-    refused: bool = False
+    denied: bool = False
     leads: bool = False
     last_success: float = 0.0
     rules: Rules | None = None
     snapshot: Snapshot | None = None
-    everybody: Snapshot | None = None
-    """The last look that left nobody out: some leave out the young."""
+    full_snapshot: Snapshot | None = None
+    """The last snapshot without a prefilter."""
     plan: Plan | None = None
     watched_since: Instant | None = None
-    """When, by the server's clock, we began to look by these rules, and without a pause."""
+    """Since when, by the server's clock, the sessions were watched by these rules without a gap."""
 
     def connect(self) -> None:
-        """There is a connection."""
-        self.connected, self.refused = True, False
+        """Note that there is a connection."""
+        self.connected, self.denied = True, False
 
     def disconnect(self) -> None:
-        """There is none any more: what was seen last is no longer so."""
+        """Note that the connection was lost: the last snapshot is no longer true."""
         self.connected = self.leads = False
-        self.snapshot = self.everybody = self.plan = self.watched_since = None
+        self.snapshot = self.full_snapshot = self.plan = self.watched_since = None
 
-    def judge_by(self, rules: Rules) -> None:
-        """From now on these rules hold."""
+    def use_rules(self, rules: Rules) -> None:
+        """Decide by these rules from now on."""
         if rules != self.rules:
             self.rules, self.watched_since = rules, None
 
     def succeed(self, snapshot: Snapshot, plan: Plan, *, clock_stepped: bool = False) -> None:
-        """A cycle has ended well."""
+        """Note that a cycle succeeded."""
         if clock_stepped or self.watched_since is None:
             self.watched_since = snapshot.at
-        self.everybody = snapshot if snapshot.young is None else self.everybody
+        self.full_snapshot = snapshot if snapshot.young is None else self.full_snapshot
         self.snapshot, self.plan, self.last_success = snapshot, plan, time.time()
+
+    def samples(self, labels: ApplicationLabels) -> Iterator[Sample]:
+        """The samples of this server, without its name."""
+        yield "connected", (), float(self.connected)
+        yield "denied", (), float(self.denied)
+        yield "leader", (), float(self.leads)
+        yield "last_success_timestamp_seconds", (), self.last_success
+        # Copies: the loop may change them while a thread writes the page.
+        rules, snapshot, plan, full_snapshot = self.rules, self.snapshot, self.plan, self.full_snapshot
+        if rules:
+            for mode in Mode:
+                yield "policies", (mode.value,), sum(policy.mode is mode for policy in rules.policies)
+        if rules and snapshot and plan:
+            yield from of_cycle(snapshot, plan, rules)
+        if full_snapshot:
+            now = time.monotonic()
+            yield from of_sessions(full_snapshot, admit=lambda names: labels.admit(names, now))
+
+
+@dataclass(slots=True)
+class ServerCounters:
+    """The counters of one server; they survive a reload."""
+
+    counts: Counter[tuple[str, tuple[str, ...]]] = field(default_factory=lambda: Counter(_ZEROS))
+    """By metric and labels."""
+    labels: ApplicationLabels = field(default_factory=ApplicationLabels)
+    cycles: Histogram = field(default_factory=lambda: Histogram(_CYCLE_SECONDS))
+    lateness: Histogram = field(default_factory=lambda: Histogram(_LATENESS_SECONDS))
+
+    def add(self, name: str, *labels: str, by: int = 1) -> None:
+        """Count; `by=0` shows a series before its first event, so that its first increase is seen."""
+        self.counts[name, labels] += by
+
+    def start_at_zero(self, rules: Rules) -> None:
+        """Show every series that these rules can count."""
+        for policy in rules.awake:
+            for name, *labels in _series(policy):
+                self.add(name, policy.name, policy.mode.value, *labels, by=0)
+
+    def samples(self) -> Iterator[Sample]:
+        """The samples of this server, without its name."""
+        for (name, labels), count in self.counts.copy().items():
+            yield name, labels, count
+        yield "cycle_seconds", (), self.cycles
+        yield "lateness_seconds", (), self.lateness
+
+
+def _series(policy: Policy) -> Iterator[tuple[str, ...]]:
+    yield ("safety_limit_trips_total",)
+    if policy.mode is Mode.DRY_RUN:
+        yield "outcomes_total", _outcome_label(Result.REHEARSED)
+        for fate in Fate:
+            yield "dry_run_outcomes_total", fate.value
+        return
+    yield ("refill_guard_pauses_total",)
+    other_action = Result.TERMINATED if policy.action is Action.CANCEL else Result.CANCELLED
+    for result in Result:
+        if result not in {other_action, Result.REHEARSED}:
+            yield "outcomes_total", _outcome_label(result)
+
+
+def _outcome_label(result: Result) -> str:
+    return "dry-run" if result is Result.REHEARSED else result.value
 
 
 @dataclass(slots=True)
 class ReloadGauges:
-    """What became of the last reload."""
+    """The outcome of the last reload."""
 
     succeeded: bool = True
     last_success: float = field(default_factory=time.time)
 
     def succeed(self) -> None:
-        """A reload has put new settings in force, or found the old ones still good."""
+        """Note that a reload put new settings in force, or found them unchanged."""
         self.succeeded, self.last_success = True, time.time()
 
     def failed(self) -> None:
-        """A reload was refused."""
+        """Note that a policy file with mistakes was rejected."""
         self.succeeded = False
+
+
+@dataclass(slots=True)
+class AuditTableGauges:
+    """The state of the copy of the audit log in a table."""
+
+    connected: bool = False
+    entries: int = 0
+    waiting: int = 0
+    """Bytes that are not in the table yet."""
+    oldest: float | None = None
+    """When the oldest entry that is not in the table was written."""
+    last_success: float = 0.0
+    failures: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_TABLE_FAILURES, 0)))
+
+    @property
+    def lag_seconds(self) -> float:
+        """The age of the oldest entry that is not in the table; 0 if there is none."""
+        return 0.0 if self.oldest is None else max(time.time() - self.oldest, 0.0)
+
+    def arrived(self, entries: int) -> None:
+        """Count entries that the table took."""
+        self.entries += entries
+        self.last_success = time.time()
+
+    def samples(self) -> Iterator[Sample]:
+        """The samples of the copy."""
+        yield "audit_table_connected", (), float(self.connected)
+        yield "audit_table_lag_seconds", (), self.lag_seconds
+        yield "audit_table_lag_bytes", (), self.waiting
+        yield "audit_table_last_success_timestamp_seconds", (), self.last_success
+        yield "audit_table_entries_total", (), self.entries
+        for kind, count in self.failures.copy().items():
+            yield "audit_table_failures_total", (kind,), count
 
 
 class Metrics:
@@ -111,37 +188,40 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self.servers: dict[str, ServerGauges] = {}
         self.reload = ReloadGauges()
+        self.audit_table: AuditTableGauges | None = None
         self.notifications = Counter[tuple[str, str]]()
         """By hook and result: `sent` and `failed` messages, `dropped` lines."""
-        self._counts: dict[str, ServerCounts] = {}
-        self.copy: CopyGauges | None = None
-        """Of the record's table, when there is one."""
+        self._counters: dict[str, ServerCounters] = {}
         self._version = version
-        self._began = time.time()
+        self._started = time.time()
         self._in_force: tuple[str, float] | None = None
 
     def put_in_force(self, *, digest: str, interval_seconds: float) -> None:
-        """These settings hold from now on."""
+        """Show these settings."""
         self._in_force = digest, interval_seconds
 
     def server(self, name: str) -> ServerGauges:
-        """New gauges for a server, shown from now on in place of older ones; its counters go on."""
+        """New gauges for a server, in place of older ones; its counters go on."""
         gauges = self.servers[name] = ServerGauges()
-        self._counts.setdefault(name, ServerCounts())
+        self._counters.setdefault(name, ServerCounters())
         return gauges
 
     def forget(self, name: str) -> None:
-        """Show this server no longer."""
+        """Remove this server."""
         self.servers.pop(name, None)
-        self._counts.pop(name, None)
+        self._counters.pop(name, None)
 
-    def expect(self, server: str, rules: Rules) -> None:
-        """Show at zero what these rules can come to."""
-        self._of(server).expect(rules)
+    def of(self, server: str) -> ServerCounters:
+        """The counters of this server; one that was removed counts where no scrape sees it."""
+        return self._counters.get(server) or ServerCounters()
+
+    def use_rules(self, server: str, rules: Rules) -> None:
+        """Show at zero what these rules can count."""
+        self.of(server).start_at_zero(rules)
 
     def clock_stepped(self, server: str) -> None:
-        """Count a jump that no cycle has seen."""
-        self._of(server).clock_steps += 1
+        """Count a clock step that no cycle noticed."""
+        self.of(server).add("clock_steps_total")
 
     def cycle(
         self,
@@ -153,43 +233,42 @@ class Metrics:
         took: float,
         clock_stepped: bool = False,
     ) -> None:
-        """Count a cycle that has ended well; the gauges still show the one before."""
+        """Count a cycle; the gauges are still those of the previous one."""
         settled = tuple(settled)
-        counts = self._of(server)
-        counts.cycles.observe(took)
-        counts.clock_steps += clock_stepped
-        counts.brakes.update((trip.policy.name, trip.policy.mode.value) for trip in plan.brakes)
-        counts.outcomes.update((r.policy.name, r.mode.value, outcome.result.value) for r, outcome in settled)
+        counters = self.of(server)
+        counters.cycles.observe(took)
+        counters.add("clock_steps_total", by=int(clock_stepped))
+        for trip in plan.brakes:
+            counters.add("safety_limit_trips_total", trip.policy.name, trip.policy.mode.value)
+        for reap, outcome in settled:
+            result = _outcome_label(outcome.result)
+            counters.add("outcomes_total", reap.policy.name, reap.mode.value, result)
         since = None if clock_stepped else gauges.watched_since
         for late in lateness(settled, before=gauges.plan, watched_since=since):
-            counts.lateness.observe(late)
+            counters.lateness.observe(late)
 
-    def fated(self, server: str, policy: Policy, fate: Fate) -> None:
-        """Count what became of a session after its rehearsal."""
-        self._of(server).fates[policy.name, policy.mode.value, fate.value] += 1
+    def dry_run_outcome(self, server: str, policy: Policy, fate: Fate) -> None:
+        """Count what a session did after its dry run."""
+        self.of(server).add("dry_run_outcomes_total", policy.name, policy.mode.value, fate.value)
 
-    def left_alone(self, server: str, policy: Policy) -> None:
-        """Count a group that a policy leaves alone from now on, for it refills at once."""
-        self._of(server).churn[policy.name, policy.mode.value] += 1
+    def refill_guarded(self, server: str, policy: Policy) -> None:
+        """Count a pool that the refill guard pauses from now on."""
+        self.of(server).add("refill_guard_pauses_total", policy.name, policy.mode.value)
 
     def failed(self, server: str, kind: str) -> None:
-        """Count what went wrong: `away`, `refused`, `cycle` or `record`."""
-        self._of(server).failures[kind] += 1
+        """Count a failure: `unreachable`, `denied`, `cycle` or `audit_log`."""
+        self.of(server).add("failures_total", kind)
 
-    def exposition(self, accept: str = "") -> Page:
-        """The page for the scraper; it may be asked for in a thread."""
+    def exposition(self, accept: str = "") -> MetricsPage:
+        """The page for a scraper; it may be called in a thread."""
         return expose(self._samples(), accept)
-
-    def _of(self, server: str) -> ServerCounts:
-        # The last cycle of a server that has left counts into a page that nobody sees.
-        return self._counts.get(server) or ServerCounts()
 
     def _samples(self) -> Iterator[Sample]:
         yield "build_info", (self._version,), 1
-        yield "start_timestamp_seconds", (), self._began
+        yield "start_timestamp_seconds", (), self._started
         if self._in_force:
             digest, interval_seconds = self._in_force
-            yield "rules_info", (digest,), 1
+            yield "policy_file_info", (digest,), 1
             yield "interval_seconds", (), interval_seconds
         yield "reload_success", (), float(self.reload.succeeded)
         yield "reload_last_success_timestamp_seconds", (), self.reload.last_success
@@ -198,46 +277,11 @@ class Metrics:
                 yield "notification_lines_dropped_total", (hook,), count
             else:
                 yield "notifications_total", (hook, result), count
-        if self.copy:
-            yield from self.copy.samples()
-        # Copies, here and below: the service goes on while a page is made.
+        if self.audit_table:
+            yield from self.audit_table.samples()
         for server, gauges in self.servers.copy().items():
-            for name, labels, value in _of_gauges(gauges, self._of(server).applications):
+            for name, labels, value in gauges.samples(self.of(server).labels):
                 yield name, (server, *labels), value
-        for server, counts in self._counts.copy().items():
-            for name, labels, counted in _of_counts(counts):
-                yield name, (server, *labels), counted
-
-
-def _of_gauges(
-    gauges: ServerGauges, applications: Applications
-) -> Iterator[tuple[str, tuple[str, ...], float]]:
-    yield "connected", (), float(gauges.connected)
-    yield "refused", (), float(gauges.refused)
-    yield "leader", (), float(gauges.leads)
-    yield "last_success_timestamp_seconds", (), gauges.last_success
-    rules, snapshot, plan, everybody = gauges.rules, gauges.snapshot, gauges.plan, gauges.everybody
-    if rules:
-        for mode in Mode:
-            yield "policies", (mode.value,), sum(policy.mode is mode for policy in rules.policies)
-    if rules and snapshot and plan:
-        yield from readings(snapshot, plan, rules)
-    if everybody:
-        now = time.monotonic()
-        yield from census(everybody, admit=lambda names: applications.admit(names, now))
-
-
-def _of_counts(counts: ServerCounts) -> Iterator[Sample]:
-    for labels, count in counts.outcomes.copy().items():
-        yield "outcomes_total", labels, count
-    for (policy, mode), count in counts.brakes.copy().items():
-        yield "brake_trips_total", (policy, mode), count
-    for (policy, mode), count in counts.churn.copy().items():
-        yield "churn_total", (policy, mode), count
-    for labels, count in counts.fates.copy().items():
-        yield "rehearsal_fates_total", labels, count
-    for kind, count in counts.failures.copy().items():
-        yield "failures_total", (kind,), count
-    yield "clock_steps_total", (), counts.clock_steps
-    yield "cycle_seconds", (), counts.cycles
-    yield "lateness_seconds", (), counts.lateness
+        for server, counters in self._counters.copy().items():
+            for name, labels, value in counters.samples():
+                yield name, (server, *labels), value

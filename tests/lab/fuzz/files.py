@@ -23,7 +23,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.session import STATES, Session, Slots, Snapshot, Watcher
 from reaper.policy.text import plain
 from reaper.policy.time import SECOND, Instant, Span
-from reaper.telemetry.metrics.samples import readings
+from reaper.telemetry.metrics.samples import of_cycle
 from tests.unit.history.histories import writer
 from tests.unit.policy.build import NOW, session, snapshot
 
@@ -132,7 +132,7 @@ def _check_snapshot_file(data: bytes) -> None:
     for verdict in plan.verdicts:
         assert plain(verdict.reason).isprintable()
         explain(verdict.session, snapshot=seen, rules=RULES)
-    list(readings(seen, plan, RULES))
+    list(of_cycle(seen, plan, RULES))
 
 
 def _are_sentences(problems: Sequence[str]) -> None:

@@ -126,7 +126,7 @@ def _record(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
 def _measure(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
     metrics = Metrics("1")
     gauges = metrics.server(seen.server)
-    gauges.judge_by(RULES)
+    gauges.use_rules(RULES)
     gauges.succeed(seen, plan)
     settled = [(reap, outcome) for reap in plan.reaps]
     metrics.cycle(seen.server, gauges=gauges, plan=plan, settled=settled, took=0.1)

@@ -117,6 +117,6 @@ def test_everything_that_the_reaper_tells_is_shown_somewhere() -> None:
     assert unshown == {
         "reaper_interval_seconds",  # for alerts
         "reaper_policies",
-        "reaper_refused",  # an alert of its own
+        "reaper_denied",  # an alert of its own
         "reaper_reload_last_success_timestamp_seconds",
     }

@@ -99,10 +99,10 @@ def test_nothing_that_stops_the_work_is_without_an_alert() -> None:
     metrics = {name for rule in ALERTS.values() for name in re.findall(r"\breaper_\w+", rule["expr"])}
 
     assert metrics >= {
-        *("reaper_slots_used", "reaper_brake_trips_total", "reaper_unreadable_sessions", "reaper_leader"),
+        *("reaper_slots_used", "reaper_safety_limit_trips_total", "reaper_unreadable_sessions"),
         *("reaper_last_success_timestamp_seconds", "reaper_reload_success", "reaper_failures_total"),
-        *("reaper_outcomes_total", "reaper_build_info", "reaper_connected", "reaper_refused"),
-        *("reaper_lateness_seconds_bucket", "reaper_notifications_total"),
+        *("reaper_outcomes_total", "reaper_build_info", "reaper_connected", "reaper_denied"),
+        *("reaper_lateness_seconds_bucket", "reaper_notifications_total", "reaper_leader"),
     }
 
 

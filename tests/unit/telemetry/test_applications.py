@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from reaper.policy.rules import Rules
 from reaper.policy.session import Snapshot
 from reaper.telemetry.metrics.collect import Metrics
-from reaper.telemetry.metrics.samples import KEPT_SECONDS, MOST_NAMES, Applications
+from reaper.telemetry.metrics.samples import KEPT_SECONDS, MAX_NAMES, ApplicationLabels
 from tests.unit.policy.build import plan, session, snapshot
 
 
@@ -37,7 +37,7 @@ def test_clients_that_invent_names_without_end_fill_neither_the_scraper_nor_the_
     sizes = []
     for number, seen in enumerate(looks(40)):
         gauges = metrics.server("orders")
-        gauges.judge_by(Rules(policies=()))
+        gauges.use_rules(Rules(policies=()))
         gauges.succeed(seen, plan(seen))
         met |= shown(metrics)
         if number in (20, 39):
@@ -45,14 +45,14 @@ def test_clients_that_invent_names_without_end_fill_neither_the_scraper_nor_the_
             sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
 
-    assert len(met) == MOST_NAMES + 1
+    assert len(met) == MAX_NAMES + 1
     assert "other" in met
     assert sizes[1] - sizes[0] < 5_000
 
 
 def test_who_has_a_label_keeps_it_while_others_wait_for_a_place() -> None:
-    names = Applications()
-    for number in range(MOST_NAMES):
+    names = ApplicationLabels()
+    for number in range(MAX_NAMES):
         assert names.admit([f"app-{number}"], now=0.0)
     assert not names.admit(["late"], now=1.0)
     assert list(names.admit(["app-7", "late"], now=KEPT_SECONDS - 1)) == ["app-7"]
@@ -63,7 +63,7 @@ def test_names_that_differ_only_at_their_end_are_one_series() -> None:
     metrics = Metrics("1")
     seen = snapshot(*(session(pid, application="\x1b" * 62 + end) for pid, end in ((1, "a"), (2, "b"))))
     gauges = metrics.server("orders")
-    gauges.judge_by(Rules(policies=()))
+    gauges.use_rules(Rules(policies=()))
     gauges.succeed(seen, plan(seen))
     lines = [line.rpartition(" ")[0] for line in metrics.exposition().body.decode().splitlines()]
     samples = [line for line in lines if line.startswith("reaper_sessions{")]

@@ -9,7 +9,7 @@ import pytest
 from reaper.telemetry.http.routes import Health
 from reaper.telemetry.http.server import MAX_CONNECTIONS, listen
 from reaper.telemetry.metrics.collect import Metrics
-from reaper.telemetry.metrics.exposition import TEXT, Page
+from reaper.telemetry.metrics.exposition import TEXT, MetricsPage
 
 from .pages import AT_ONCE, LOOPBACK, Answer, Pages, serving, visit
 
@@ -133,7 +133,7 @@ def test_whoever_dawdles_is_shown_the_door(said: bytes) -> None:
 
 
 def test_whoever_hardly_reads_is_shown_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Page(b"x" * 30_000_000, TEXT)
+    page = MetricsPage(b"x" * 30_000_000, TEXT)
 
     async def scene(pages: Pages) -> None:
         reader, writer = await pages.come()
@@ -261,10 +261,10 @@ def test_a_visitor_who_is_still_there_at_the_end_is_no_line_in_any_log(
     """And is told what has happened, and that it is worth another try."""
     asked, answered = Event(), Event()
 
-    def slow(*_: object) -> Page:
+    def slow(*_: object) -> MetricsPage:
         asked.set()
         answered.wait()
-        return Page(b"", TEXT)
+        return MetricsPage(b"", TEXT)
 
     async def play() -> None:
         metrics = Metrics("1.2.3")

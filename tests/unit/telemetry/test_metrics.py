@@ -19,9 +19,9 @@ from reaper.policy.rules import Action, Brake, Mode, Policy, Rules, When
 from reaper.policy.selector import Selector
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, Snapshot
 from reaper.policy.time import SECOND, Instant, parse_span
-from reaper.telemetry.metrics.catalogue import CATALOGUE, NAMES, Kind
-from reaper.telemetry.metrics.collect import Metrics, ServerGauges
-from reaper.telemetry.metrics.exposition import OPENMETRICS, TEXT, CopyGauges
+from reaper.telemetry.metrics.catalogue import CATALOGUE, NAMES, MetricKind
+from reaper.telemetry.metrics.collect import AuditTableGauges, Metrics, ServerGauges
+from reaper.telemetry.metrics.exposition import OPENMETRICS, TEXT
 from reaper.telemetry.metrics.samples import OTHER, TOP_APPLICATIONS
 from tests.unit.policy.build import NOW, globs, later, plan, policy, session, sessions, snapshot
 from tests.unit.policy.hostile import PROPERTY, snapshots
@@ -41,8 +41,8 @@ class Watched:
 
     def judge_by(self, *policies: Policy) -> None:
         self.rules = Rules(policies=policies)
-        self.gauges.judge_by(self.rules)
-        self.metrics.expect(self.name, self.rules)
+        self.gauges.use_rules(self.rules)
+        self.metrics.use_rules(self.name, self.rules)
 
     def cycle(
         self,
@@ -149,7 +149,7 @@ def test_a_look_that_left_out_the_young_changes_no_count_of_everybody() -> None:
 def test_every_family_of_the_catalogue_is_on_the_page_with_its_kind_and_words() -> None:
     page = Metrics("1.2.3").exposition().body.decode()
     for family in CATALOGUE:
-        assert f"# HELP {family.name} {family.told}\n" in page
+        assert f"# HELP {family.name} {family.help}\n" in page
         assert f"# TYPE {family.name} {family.kind}\n" in page
 
 
@@ -157,7 +157,7 @@ def test_every_sample_has_the_labels_of_the_catalogue() -> None:
     here = Watched(policy(), DRY)
     here.metrics.put_in_force(digest="abc", interval_seconds=10)
     here.metrics.notifications.update({("ops", "sent"): 1, ("ops", "dropped"): 2})
-    here.metrics.copy = CopyGauges()
+    here.metrics.audit_table = AuditTableGauges()
     here.cycle(snapshot(*sessions(3)))
     wanted = {name: set(family.labels) for family in CATALOGUE for name in family.series}
     seen = {name: {label for label, _ in labels} - {"le"} for name, labels in numbers(here.metrics)}
@@ -169,7 +169,7 @@ def test_every_sample_has_the_labels_of_the_catalogue() -> None:
 def test_names_and_units_follow_the_conventions() -> None:
     for family in CATALOGUE:
         assert re.fullmatch("reaper_[a-z_]+", family.name)
-        assert (family.kind is Kind.COUNTER) == family.name.endswith("_total")
+        assert (family.kind is MetricKind.COUNTER) == family.name.endswith("_total")
         assert not re.search("_(ms|minutes|count|sum|bucket)$", family.name)
 
 
@@ -179,9 +179,14 @@ def test_what_known_policies_can_come_to_stands_at_zero_from_the_start() -> None
     for outcome in ("terminated", "signalled", "woke", "gone", "denied", "unknown", "withdrawn"):
         assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome=outcome) == 0
     assert here.number("reaper_outcomes_total", policy="slow", mode="enforce", outcome="cancelled") == 0
-    assert here.number("reaper_outcomes_total", policy="rehearsed", mode="dry-run", outcome="rehearsed") == 0
-    assert here.number("reaper_brake_trips_total", policy="leaked", mode="enforce") == 0
-    assert labels_of(here.metrics, "reaper_failures_total", "kind") == {"away", "refused", "cycle", "record"}
+    assert here.number("reaper_outcomes_total", policy="rehearsed", mode="dry-run", outcome="dry-run") == 0
+    assert here.number("reaper_safety_limit_trips_total", policy="leaked", mode="enforce") == 0
+    assert labels_of(here.metrics, "reaper_failures_total", "kind") == {
+        "unreachable",
+        "denied",
+        "cycle",
+        "audit_log",
+    }
     assert here.number("reaper_clock_steps_total") == 0
     assert here.number("reaper_lateness_seconds_count") == 0
     assert "asleep" not in labels_of(here.metrics, "reaper_outcomes_total", "policy")
@@ -193,7 +198,7 @@ def test_a_cycle_counts_outcomes_brakes_and_its_own_time() -> None:
     here.cycle(snapshot(*(session(n, state=ABORTED) for n in range(8))))
 
     assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated") == 3
-    assert here.number("reaper_brake_trips_total", policy="braked", mode="enforce") == 1
+    assert here.number("reaper_safety_limit_trips_total", policy="braked", mode="enforce") == 1
     assert here.number("reaper_cycle_seconds_count") == 2
     assert here.number("reaper_cycle_seconds_bucket", le="0.025") == 2
     assert here.number("reaper_cycle_seconds_bucket", le="0.01") == 0
@@ -202,11 +207,11 @@ def test_a_cycle_counts_outcomes_brakes_and_its_own_time() -> None:
 
 def test_failures_are_counted_by_kind() -> None:
     here = Watched()
-    for kind in ("away", "away", "record"):
+    for kind in ("unreachable", "unreachable", "audit_log"):
         here.metrics.failed(ORDERS, kind)
 
-    assert here.number("reaper_failures_total", kind="away") == 2
-    assert here.number("reaper_failures_total", kind="record") == 1
+    assert here.number("reaper_failures_total", kind="unreachable") == 2
+    assert here.number("reaper_failures_total", kind="audit_log") == 1
 
 
 def test_gauges_show_the_last_look() -> None:
@@ -232,9 +237,9 @@ def test_gauges_show_the_last_look() -> None:
     assert here.number("reaper_sessions", state="unknown", application="(unnamed)") == 1
     assert here.number("reaper_candidates", policy="leaked", mode="enforce") == 13
     assert here.number("reaper_candidates", policy="rehearsed", mode="dry-run") == 0
-    assert here.number("reaper_spared", by="brake") == 13
-    assert here.number("reaper_spared", by="backups") == 1
-    assert here.number("reaper_spared", by="listeners") == 0
+    assert here.number("reaper_skipped", reason="safety_limit") == 13
+    assert here.number("reaper_skipped", reason="backups") == 1
+    assert here.number("reaper_skipped", reason="listeners") == 0
     assert here.number("reaper_policies", mode="enforce") == 1
     assert here.number("reaper_policies", mode="disabled") == 0
 
@@ -267,7 +272,7 @@ def test_a_server_that_leaves_by_reload_leaves_nothing_even_when_it_finishes_lat
     decided = here.cycle(snapshot(*sessions(2)))
     here.metrics.forget(ORDERS)
     here.count(decided)
-    here.metrics.failed(ORDERS, "away")
+    here.metrics.failed(ORDERS, "unreachable")
 
     assert ORDERS not in here.metrics.exposition().body.decode()
     assert stays.number("reaper_connected") == 1
@@ -472,7 +477,7 @@ def test_reload_settings_and_webhooks_are_told() -> None:
     found = numbers(metrics)
 
     assert found[key("reaper_build_info", version="1.2.3")] == 1
-    assert found[key("reaper_rules_info", digest="abc")] == 1
+    assert found[key("reaper_policy_file_info", digest="abc")] == 1
     assert found[key("reaper_interval_seconds")] == 10
     assert found[key("reaper_reload_success")] == 0
     assert found[key("reaper_notifications_total", hook="ops", result="sent")] == 3
@@ -505,6 +510,6 @@ def test_readme_lists_every_metric_as_the_catalogue_has_it() -> None:
     rows = re.findall(r"^\| `(reaper_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", README.read_text(), re.MULTILINE)
 
     assert rows == [
-        (each.name, each.kind.value, ", ".join(f"`{label}`" for label in each.labels), each.told)
+        (each.name, each.kind.value, ", ".join(f"`{label}`" for label in each.labels), each.help)
         for each in CATALOGUE
     ]

@@ -69,16 +69,16 @@ def test_fates_and_churn_are_counted_from_zero_for_the_policies_that_can_come_to
     metrics = Metrics("1")
     metrics.server("orders")
     dry, real = policy("dry", mode=Mode.DRY_RUN), policy("real")
-    metrics.expect("orders", Rules(policies=(dry, real)))
-    metrics.fated("orders", dry, Fate.REVIVED)
-    metrics.left_alone("orders", real)
+    metrics.use_rules("orders", Rules(policies=(dry, real)))
+    metrics.dry_run_outcome("orders", dry, Fate.REVIVED)
+    metrics.refill_guarded("orders", real)
 
     page = metrics.exposition().body.decode()
     counted = {
-        (sample.labels["policy"], sample.labels.get("fate")): sample.value
+        (sample.labels["policy"], sample.labels.get("outcome")): sample.value
         for family in parse_text(page)
         for sample in family.samples
-        if sample.name in {"reaper_rehearsal_fates_total", "reaper_churn_total"}
+        if sample.name in {"reaper_dry_run_outcomes_total", "reaper_refill_guard_pauses_total"}
     }
 
     assert counted == {
