@@ -128,7 +128,7 @@ def test_a_table_that_is_away_stands_in_nobodys_way_and_gets_everything_when_it_
     until(lambda: (service.number("reaper_audit_table_failures_total", kind="unreachable") or 0) >= 2)
 
     assert service.ask("readyz").status == 200
-    assert service.ask("readyz").reasons["record table"].startswith("away: ")
+    assert service.ask("readyz").reasons["record table"].startswith("unreachable: ")
     assert service.number("reaper_audit_table_connected") == 0
     assert (service.number("reaper_audit_table_lag_seconds") or 0) > 0
     assert (service.number("reaper_audit_table_lag_bytes") or 0) > 0
@@ -193,7 +193,7 @@ def test_what_is_missing_there_is_a_sentence_and_all_goes_on_and_arrives_when_it
 
     assert "deploy/sql/record_table.sql" in told["why"]
     assert service.ask("readyz").status == 200
-    assert service.ask("readyz").reasons["record table"] == f"refused: {told['why']}"
+    assert service.ask("readyz").reasons["record table"] == f"denied: {told['why']}"
     with archive.admin() as admin:
         admin.execute(TABLE)
     until(lambda: archive.lines() == lines_of(reaper))
