@@ -15,7 +15,7 @@ from reaper.insight.advice.finding import Finding, Urgency
 from reaper.insight.advice.leaks import is_suspect, leaks
 from reaper.insight.advice.pools import busy_pools, large_pools, pool_sizes, transaction_pooling
 from reaper.insight.advice.slots import connection_limits, more_slots, near_limits, reserved, slots
-from reaper.insight.advice.timeouts import IDLE_SESSION, SINCE
+from reaper.insight.advice.timeouts import IDLE_SESSION
 from reaper.insight.advice.transactions import (
     blockers,
     idle_in_transaction,
@@ -57,8 +57,8 @@ def not_observed(evidence: Evidence) -> Iterator[str]:
         yield "keepalives: they cannot be read over the server's own socket"
     if facts and facts.standby:
         yield "this is a standby: run ALTER ROLE on the primary, and it applies to both"
-    if facts and facts.major < SINCE[IDLE_SESSION] and any(map(is_suspect, evidence.ordinary)):
-        yield f"{IDLE_SESSION} exists from PostgreSQL {SINCE[IDLE_SESSION]} on; this is {facts.major}"
+    if facts and facts.major < IDLE_SESSION.since and any(map(is_suspect, evidence.ordinary)):
+        yield f"{IDLE_SESSION.name} exists from PostgreSQL {IDLE_SESSION.since} on; this is {facts.major}"
     if last.facts.waiters is None:
         yield "sessions that wait for locks of other sessions: only the server reports them"
     if evidence.untracked:

@@ -139,10 +139,8 @@ def dead_clients(evidence: Evidence) -> Iterator[Finding]:
     )
     fix = Fix(
         "check after a minute of silence, and disconnect after another",
-        sql="ALTER SYSTEM SET tcp_keepalives_idle = 60;\n"
-        "ALTER SYSTEM SET tcp_keepalives_interval = 10;\n"
-        "ALTER SYSTEM SET tcp_keepalives_count = 6;\n"
-        "SELECT pg_reload_conf();",
+        sql="ALTER SYSTEM SET tcp_keepalives_idle = 60;\nALTER SYSTEM SET tcp_keepalives_interval = 10;\n"
+        "ALTER SYSTEM SET tcp_keepalives_count = 6;\nSELECT pg_reload_conf();",
         cost="a packet a minute for each silent session; a network outage of two minutes disconnects it",
     )
     yield Finding("dead clients", Urgency.WORTH, Confidence.COUNTED, title, seen, (fix,))

@@ -3,7 +3,7 @@
 Snapshots come from a server, a running service, a file or a history: all of them are counted here.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +16,8 @@ from reaper.insight.advice.evidence import (
     DurationHistogram,
     Evidence,
     recent_window,
+    transaction_limit,
+    unchanged_for,
 )
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.protections import REAPER_APPLICATION
@@ -46,18 +48,10 @@ class _RecentCount:
 
 
 @dataclass(slots=True)
-class _Gauge:
-    """A number that rises and falls, and its maximum over whole snapshots."""
-
-    now: int = 0
-    most: int = 0
-
-
-@dataclass(slots=True)
 class _ApplicationCounters:
     opened: _RecentCount
     closed: _RecentCount
-    working: _Gauge = field(default_factory=_Gauge)
+    most_working: int = 0
     idle_waits: DurationHistogram = field(default_factory=DurationHistogram)
     transaction_waits: DurationHistogram = field(default_factory=DurationHistogram)
     transactions: DurationHistogram = field(default_factory=DurationHistogram)
@@ -77,8 +71,8 @@ class EvidenceCollector:
         self._new: set[SessionId] = set()
         self._counters: dict[ApplicationId, _ApplicationCounters] = {}
         self._untracked = self._new_counters()
-        self._roles = defaultdict[str, _Gauge](_Gauge)
-        self._working = _Gauge()
+        self._role_peaks = Counter[str]()
+        self._most_working = 0
         self._peak = 0
         self._peak_at = Instant(0)
         self._opened = 0
@@ -88,7 +82,6 @@ class EvidenceCollector:
         """Count the next snapshot; one that is not later than the last is ignored (a clock was set)."""
         if self._last is not None and snapshot.at <= self._last.at:
             return
-        changed = list[_Gauge]()
         present = set[SessionId]()
         for session in snapshot.sessions:
             present.add(session.id)
@@ -96,13 +89,10 @@ class EvidenceCollector:
             # In a history most sessions are the same object as before: that saves comparing every field.
             if session is not past and session != past and _is_client(session, snapshot):
                 self._sessions[session.id] = session
-                changed += (*self._count(past, -1), *self._count(session, 1))
                 self._note(past, session, snapshot.at)
         for id_ in self._sessions.keys() - present:
-            changed += self._remove(id_, snapshot.at)
-        # Only now: within a snapshot a gauge may rise before it falls.
-        for gauge in changed:
-            gauge.most = max(gauge.most, gauge.now)
+            self._remove(id_, snapshot.at)
+        self._note_peaks()
         if snapshot.slots.used > self._peak:
             self._peak, self._peak_at = snapshot.slots.used, snapshot.at
         self._first_at = snapshot.at if self._first_at is None else self._first_at
@@ -124,29 +114,27 @@ class EvidenceCollector:
             untracked=len(self._sessions) - sum(each.count for each in applications),
             peak=self._peak,
             peak_at=self._peak_at,
-            role_peaks={role: gauge.most for role, gauge in self._roles.items()},
+            role_peaks=dict(self._role_peaks),
             opened=self._opened,
             short_lived=self._short_lived,
-            most_working=self._working.most,
+            most_working=self._most_working,
             facts_before=before,
             facts=facts,
         )
 
-    def _remove(self, id_: SessionId, at: Instant) -> Iterator[_Gauge]:
-        past = self._sessions.pop(id_)
-        self._counters_of(past).closed.add(at)
+    def _remove(self, id_: SessionId, at: Instant) -> None:
+        self._counters_of(self._sessions.pop(id_)).closed.add(at)
         self._used_at.pop(id_, None)
         self._short_lived += id_ in self._new
         self._new.discard(id_)
-        return self._count(past, -1)
 
-    def _count(self, session: Session | None, by: int) -> Iterator[_Gauge]:
-        """Count a session in or out, and yield the gauges that this changes."""
-        if session is not None:
-            working = (self._counters_of(session).working, self._working) if session.state in _WORKING else ()
-            for gauge in (*working, self._roles[_application(session).role]):
-                gauge.now += by
-                yield gauge
+    def _note_peaks(self) -> None:
+        self._role_peaks |= Counter(each.identity.role or "" for each in self._sessions.values())
+        working = [each for each in self._sessions.values() if each.state in _WORKING]
+        self._most_working = max(self._most_working, len(working))
+        for id_, count in Counter(map(_application, working)).items():
+            counters = self._counters.get(id_, self._untracked)
+            counters.most_working = max(counters.most_working, count)
 
     def _note(self, past: Session | None, session: Session, now: Instant) -> None:
         """Note what changed of a session since the last snapshot."""
@@ -180,18 +168,21 @@ class EvidenceCollector:
         recently = now - self._window
         for id_, sessions in members.items():
             counters = self._counters[id_]
+            idle = (each for each in sessions if each.state == IDLE)
+            waiting = (each for each in sessions if each.state in IDLE_IN_TRANSACTION_STATES)
             used = (s.state == ACTIVE or self._used_at.get(s.id, recently) > recently for s in sessions)
             yield ApplicationSessions(
                 id=id_,
-                at=now,
                 idle_limit=self._idle_limit,
                 sessions=tuple(sessions),
+                long_idle=tuple(unchanged_for(self._idle_limit, idle, now)),
+                forgotten=tuple(unchanged_for(transaction_limit(self._idle_limit), waiting, now)),
                 superuser=any(session.superuser for session in sessions),
                 databases=frozenset(session.identity.database for session in sessions),
                 opened=counters.opened.count(now),
                 closed=counters.closed.count(now),
                 used=sum(used),
-                most_working=counters.working.most,
+                most_working=counters.most_working,
                 idle_waits=counters.idle_waits,
                 transaction_waits=counters.transaction_waits,
                 transactions=counters.transactions,

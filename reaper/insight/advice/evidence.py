@@ -12,7 +12,7 @@ from reaper.insight.advice.finding import about
 from reaper.insight.advice.known_tools import is_tool
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.protections import is_managed
-from reaper.policy.session import ABORTED, IDLE, IN_TRANSACTION, Session, Snapshot
+from reaper.policy.session import ABORTED, IN_TRANSACTION, Session, Snapshot
 from reaper.policy.time import Instant, Span, since
 
 DEFAULT_IDLE_LIMIT: Final = Span(600_000_000)
@@ -86,9 +86,12 @@ class ApplicationSessions:
     """The sessions of one application in the last snapshot, and its counters over all snapshots."""
 
     id: ApplicationId
-    at: Instant
     idle_limit: Span
     sessions: tuple[Session, ...]
+    long_idle: tuple[Session, ...]
+    """Sessions that have been idle, outside a transaction, for the idle limit or longer."""
+    forgotten: tuple[Session, ...]
+    """Sessions that have been idle in a transaction for the transaction limit or longer."""
     superuser: bool
     databases: frozenset[str | None]
     opened: int
@@ -109,18 +112,6 @@ class ApplicationSessions:
     def count(self) -> int:
         """The sessions of the last snapshot."""
         return len(self.sessions)
-
-    @cached_property
-    def long_idle(self) -> tuple[Session, ...]:
-        """Sessions that have been idle, outside a transaction, for the idle limit or longer."""
-        idle = (each for each in self.sessions if each.state == IDLE)
-        return tuple(unchanged_for(self.idle_limit, idle, self.at))
-
-    @cached_property
-    def forgotten(self) -> tuple[Session, ...]:
-        """Sessions that have been idle in a transaction for the transaction limit or longer."""
-        waiting = (each for each in self.sessions if each.state in IDLE_IN_TRANSACTION_STATES)
-        return tuple(unchanged_for(Span(self.idle_limit // _TRANSACTION_SHARE), waiting, self.at))
 
     @cached_property
     def needless(self) -> int:
@@ -178,7 +169,7 @@ class Evidence:
     @property
     def transaction_limit(self) -> Span:
         """The time in a transaction from which on an idle session counts as forgotten."""
-        return Span(self.idle_limit // _TRANSACTION_SHARE)
+        return transaction_limit(self.idle_limit)
 
     @property
     def is_long(self) -> bool:
@@ -234,17 +225,23 @@ class Evidence:
 
     def unchanged_for(self, limit: Span, sessions: Iterable[Session]) -> list[Session]:
         """Return the sessions that have been in their state for this limit or longer."""
-        return unchanged_for(limit, sessions, self.last.at)
+        return list(unchanged_for(limit, sessions, self.last.at))
 
     def longest(self, sessions: Iterable[Session]) -> Span:
         """Return the longest time for which one of the sessions has been in its state."""
         return max((self.age(each.state_change) or Span(0) for each in sessions), default=Span(0))
 
 
-def unchanged_for(limit: Span, sessions: Iterable[Session], now: Instant) -> list[Session]:
-    """Return the sessions that have been in their state for this limit or longer."""
-    ages = ((each, since(each.state_change, now)) for each in sessions)
-    return [each for each, age in ages if age is not None and age >= limit]
+def unchanged_for(limit: Span, sessions: Iterable[Session], now: Instant) -> Iterator[Session]:
+    """Yield the sessions that have been in their state for this limit or longer."""
+    for each in sessions:
+        if each.state_change is not None and now - each.state_change >= limit:
+            yield each
+
+
+def transaction_limit(idle_limit: Span) -> Span:
+    """Return the time in a transaction from which on an idle session counts as forgotten."""
+    return Span(idle_limit // _TRANSACTION_SHARE)
 
 
 def recent_window(idle_limit: Span) -> Span:

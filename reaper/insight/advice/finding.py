@@ -1,12 +1,13 @@
 """What advice consists of: a finding, the numbers behind it and its fixes; and how they are spelled."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from reaper.policy.time import SECOND, Span, words
+from reaper.policy.time import SECOND, Span, exact_words, parse_span, words
 
 
 class Urgency(StrEnum):
@@ -67,29 +68,25 @@ def about(span: float) -> str:
     return words(Span(round(span))) if span >= SECOND else f"{span / SECOND:.2g}s"
 
 
-_MINUTE: Final = 60 * SECOND
-_HOUR: Final = 60 * _MINUTE
-_DAY: Final = 24 * _HOUR
-_ROUND_SPANS: Final = (
-    *(part * SECOND // 10 for part in (1, 2, 5)),
-    *(count * SECOND for count in (1, 2, 5, 10, 15, 30)),
-    *(count * _MINUTE for count in (1, 2, 5, 10, 15, 30)),
-    *(count * _HOUR for count in (1, 2, 4, 8, 12)),
-    *(count * _DAY for count in (1, 2, 7, 14)),
+_ROUND_SPANS: Final = tuple(
+    parse_span(f"{count}{unit}")
+    for unit, counts in (
+        *(("ms", (100, 200, 500)), ("s", (1, 2, 5, 10, 15, 30)), ("m", (1, 2, 5, 10, 15, 30))),
+        *(("h", (1, 2, 4, 8, 12)), ("d", (1, 2, 7, 14))),
+    )
+    for count in counts
 )
-_SETTING_UNITS: Final = {"d": _DAY, "h": _HOUR, "min": _MINUTE, "s": SECOND, "ms": SECOND // 1_000}
 _COARSE_FROM: Final = 200
 
 
 def round_span(span: float) -> Span | None:
     """Return the next round duration that is not shorter; None beyond two weeks, which is no limit."""
-    return next((Span(each) for each in _ROUND_SPANS if each >= span), None)
+    return next((each for each in _ROUND_SPANS if each >= span), None)
 
 
 def setting(span: Span) -> str:
-    """Return a duration as PostgreSQL's settings spell it: `500ms`, `5min`, `2h`, `1d`."""
-    name, unit = next((name, unit) for name, unit in _SETTING_UNITS.items() if span % unit == 0)
-    return f"{span // unit}{name}"
+    """Return a round duration as PostgreSQL's settings spell it: `500ms`, `5min`, `2h`, `1d`."""
+    return re.sub("m$", "min", exact_words(span))
 
 
 def headroom(count: int) -> int:
@@ -104,33 +101,16 @@ _MAX_NAME_BYTES: Final = 63
 
 
 def identifier(name: str | None) -> str | None:
-    """Return a name in double quotes; None for what cannot be a name in PostgreSQL."""
-    if not name or not _encodable(name) or len(name.encode()) > _MAX_NAME_BYTES:
+    """Return a name in double quotes; None if it is not printable, or cannot be a name in PostgreSQL."""
+    if not name or not name.isprintable() or len(name.encode()) > _MAX_NAME_BYTES:
         return None
-    return _quoted(name, '"')
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def literal(text: str) -> str | None:
-    """Return a text in single quotes; None for what cannot be a text in PostgreSQL."""
-    return _quoted(text, "'") if _encodable(text) else None
-
-
-def _encodable(text: str) -> bool:
-    # Half a pair of surrogates has no encoding.
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _quoted(text: str, quote: str) -> str:
-    doubled = text.replace(quote, 2 * quote)
-    if text.isprintable() and (quote == '"' or "\\" not in text):
-        return f"{quote}{doubled}{quote}"
-    return f"U&{quote}{''.join(map(_escaped, doubled))}{quote}"
-
-
-def _escaped(character: str) -> str:
-    if character == "\\":
-        return "\\\\"
-    if character.isprintable():
-        return character
-    code = ord(character)
-    return f"\\{code:04X}" if code <= 0xFFFF else f"\\+{code:06X}"  # noqa: PLR2004 (four digits end there)
+    """Return a text in single quotes; None if it is not printable."""
+    if not text.isprintable():
+        return None
+    doubled = text.replace("'", "''")
+    # Without E the meaning of a backslash depends on standard_conforming_strings.
+    return "E'{}'".format(doubled.replace("\\", "\\\\")) if "\\" in text else f"'{doubled}'"

@@ -65,7 +65,7 @@ def _evidence(application: ApplicationSessions, evidence: Evidence) -> Iterator[
         yield f"{evidence.recently} it opened {application.opened:,}, {done}"
     if evidence.span < _HOUR and (rate := _opened_in_an_hour(application, evidence)):
         free = max(evidence.usable - evidence.last.slots.used, 0)
-        lasts = f"; at this rate the {free:,} free slots last {_hours(free / rate)}" if free else ""
+        lasts = f"; at this rate the {free:,} free slots last {about(free / rate * _HOUR)}" if free else ""
         yield f"{rate:,} were opened within the last hour{lasts}"
 
 
@@ -73,10 +73,6 @@ def _opened_in_an_hour(application: ApplicationSessions, evidence: Evidence) -> 
     """Return how many of its sessions were opened in the last hour; 0 if the application is younger."""
     ages = [evidence.last.at - session.id.backend_start for session in application.sessions]
     return sum(age < _HOUR for age in ages) if max(ages) >= _HOUR else 0
-
-
-def _hours(count: float) -> str:
-    return f"{60 * count:.0f} minutes" if count < 2 else f"{count:.0f} hours"  # noqa: PLR2004 (from 2 hours on)
 
 
 def _fixes(application: ApplicationSessions, evidence: Evidence) -> Iterator[Fix]:

@@ -34,7 +34,6 @@ _KB_OF_SLOT: Final = 50
 _MB_OF_SESSION: Final = (1.5, 10)
 """A new session, and one that has read the whole catalog; measured on 13 to 18."""
 _KB: Final = 1_024
-_PAGE_KB: Final = 8
 _STEP: Final = 50
 
 
@@ -131,15 +130,10 @@ def _more_slots(evidence: Evidence, facts: ServerFacts, more: int) -> Iterator[s
     low, high = (_memory(each * more) for each in _MB_OF_SESSION)
     shared = _memory(_KB_OF_SLOT * more / _KB)
     yield f"{more:,} more take {shared} of shared memory at once, and {low} to {high} as idle sessions"
-    work_mem, buffers = facts.number("work_mem"), facts.number("shared_buffers")
+    work_mem = facts.number("work_mem")
     if work_mem is not None:
-        times = facts.settings.get("hash_mem_multiplier", "1")
-        hashes = "" if times == "1" else f" ({times} times that for each hash)"
-        yield f"an active session uses up to work_mem, {_memory(work_mem / _KB)}, for each sort{hashes}"
+        yield f"an active session uses up to work_mem, {_memory(work_mem / _KB)}, for each sort or hash"
         yield f"{more:,} active sessions could use {_memory(more * work_mem / _KB)}, or several times that"
-    if buffers is not None:
-        size = _memory(buffers * _PAGE_KB / _KB)
-        yield f"shared_buffers is {size}; the server does not report the memory of its machine"
 
 
 def _memory(megabytes: float) -> str:
@@ -198,17 +192,10 @@ def near_limits(evidence: Evidence) -> Iterator[Finding]:
         idle = sum(len(each.long_idle) for each in evidence.of_role(name))
         title = f"role {name!r} {'has reached' if full else 'is near'} its connection limit of {role.limit:,}"
         seen = (f"up to {peak:,} {evidence.observed}, {idle:,} of them idle for long",)
-        fixes = tuple(_higher_limit(name, role.limit, evidence))
+        higher, fixes = headroom(role.limit), list[Fix]()
+        if identifier(name) and higher < evidence.usable * (1 - _ROOM):
+            action = "if it needs more sessions and does not leak them: a higher limit"
+            sql = f"ALTER ROLE {identifier(name)} CONNECTION LIMIT {higher};"
+            fixes.append(Fix(action, sql, cost="fewer slots for other roles"))
         urgency = Urgency.NOW if full else Urgency.SOON
-        yield Finding("connection limit", urgency, Confidence.COUNTED, title, seen, fixes, name)
-
-
-def _higher_limit(name: str, limit: int, evidence: Evidence) -> Iterator[Fix]:
-    higher = headroom(limit)
-    if identifier(name) and higher < evidence.usable * (1 - _ROOM):
-        sql = f"ALTER ROLE {identifier(name)} CONNECTION LIMIT {higher};"
-        yield Fix(
-            "if it needs more sessions and does not leak them: a higher limit",
-            sql,
-            cost="fewer slots for other roles",
-        )
+        yield Finding("connection limit", urgency, Confidence.COUNTED, title, seen, tuple(fixes), name)

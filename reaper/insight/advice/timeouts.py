@@ -9,14 +9,18 @@ from reaper.policy.poolers import pooler
 from reaper.policy.text import counted, percent
 from reaper.policy.time import Span
 
-IDLE_SESSION: Final = "idle_session_timeout"
-IDLE_IN_TRANSACTION: Final = "idle_in_transaction_session_timeout"
-TRANSACTION: Final = "transaction_timeout"
-SINCE: Final = {IDLE_IN_TRANSACTION: 13, IDLE_SESSION: 14, TRANSACTION: 17}
-"""The first major version with each, of those that are supported."""
-IDLE_PERIODS: Final = ("idle period", "idle periods")
-TRANSACTION_PERIODS: Final = ("idle period in a transaction", "idle periods in a transaction")
-TRANSACTIONS: Final = ("transaction", "transactions")
+
+class Timeout(NamedTuple):
+    """One of the server's timeouts, its first major version, and the periods that it limits."""
+
+    name: str
+    since: int
+    period: str
+
+
+IDLE_SESSION: Final = Timeout("idle_session_timeout", 14, "idle period")
+IDLE_IN_TRANSACTION: Final = Timeout("idle_in_transaction_session_timeout", 13, "in-transaction idle period")
+TRANSACTION: Final = Timeout("transaction_timeout", 17, "transaction")
 
 # With fewer waits a percentile has no meaning.
 _ENOUGH: Final = 20
@@ -34,14 +38,14 @@ class TimeLimit(NamedTuple):
     because: str
 
 
-def limit_above(waits: DurationHistogram, *, least: Span, what: tuple[str, str]) -> TimeLimit | None:
+def limit_above(waits: DurationHistogram, *, least: Span, timeout: Timeout) -> TimeLimit | None:
     """Return a round limit well above the waits that ended; None if none is round enough."""
-    ended = f"{counted(waits.count, *what)} ended in this time"
+    ended = f"{counted(waits.count, timeout.period)} ended in this time"
     if waits.count < _ENOUGH:
         # Few waits prove little: the limit has to be far above the longest.
         span = round_span(max(least * _MARGIN, waits.longest * _WIDE_MARGIN))
         few = f"only {ended}, the longest after {about(waits.longest)}"
-        because = f"{few if waits.count else f'no {what[0]} ended in this time'}: any limit is a guess"
+        because = f"{few if waits.count else f'no {timeout.period} ended in this time'}: any limit is a guess"
     else:
         usual = waits.percentile(_USUAL)
         span = round_span(max(least, usual * _MARGIN, waits.longest))
@@ -50,18 +54,18 @@ def limit_above(waits: DurationHistogram, *, least: Span, what: tuple[str, str])
     return TimeLimit(span, waits.count >= _ENOUGH, because) if span else None
 
 
-def settable(name: str, role: str, evidence: Evidence) -> bool:
+def settable(timeout: Timeout, role: str, evidence: Evidence) -> bool:
     """Return True if the server has this timeout and no session of the role begins with one now."""
     facts = evidence.facts
-    if facts is None or facts.major < SINCE[name] or identifier(role) is None:
+    if facts is None or facts.major < timeout.since or identifier(role) is None:
         return False
     databases = {database for each in evidence.of_role(role) for database in each.databases}
-    return all(facts.limit(name, role, database) == 0 for database in databases)
+    return all(facts.limit(timeout.name, role, database) == 0 for database in databases)
 
 
-def set_for_role(role: str, name: str, span: Span) -> str:
+def set_for_role(role: str, timeout: Timeout, span: Span) -> str:
     """Return the statement that sets a timeout for a role."""
-    return f"ALTER ROLE {identifier(role)} SET {name} = '{setting(span)}';"
+    return f"ALTER ROLE {identifier(role)} SET {timeout.name} = '{setting(span)}';"
 
 
 def idle_session_fix(application: ApplicationSessions, evidence: Evidence) -> Iterator[Fix]:
@@ -70,10 +74,10 @@ def idle_session_fix(application: ApplicationSessions, evidence: Evidence) -> It
     if not settable(IDLE_SESSION, role, evidence):
         return
     if any(pooler(each.id.name) for each in evidence.of_role(role)):
-        yield Fix(f"do not set {IDLE_SESSION}: a pooler uses this role too and would lose its connections")
+        yield Fix(f"do not set {IDLE_SESSION.name}: a pooler of this role would lose its connections")
         return
     waits = DurationHistogram.merged(each.idle_waits for each in evidence.of_role(role))
-    limit = limit_above(waits, least=evidence.idle_limit, what=IDLE_PERIODS)
+    limit = limit_above(waits, least=evidence.idle_limit, timeout=IDLE_SESSION)
     if limit is None or not evidence.unchanged_for(limit.span, application.long_idle):
         return
     others = sum(each.count for each in evidence.of_role(role)) - application.count

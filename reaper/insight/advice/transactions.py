@@ -13,8 +13,6 @@ from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, abo
 from reaper.insight.advice.timeouts import (
     IDLE_IN_TRANSACTION,
     TRANSACTION,
-    TRANSACTION_PERIODS,
-    TRANSACTIONS,
     TimeLimit,
     limit_above,
     set_for_role,
@@ -125,7 +123,7 @@ def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evi
     forgotten, least = _forgotten(found), evidence.transaction_limit
     longest = evidence.longest(forgotten)
     waits = DurationHistogram.merged(each.transaction_waits for each in found)
-    limit = limit_above(waits, least=least, what=TRANSACTION_PERIODS)
+    limit = limit_above(waits, least=least, timeout=IDLE_IN_TRANSACTION)
     names = sorted({each.id.name for each in found if each.forgotten})
     title = f"a transaction of role {role!r} seems to be forgotten"
     if len(forgotten) > 1:
@@ -163,7 +161,7 @@ def _forgotten_fixes(
         return
     if any(is_backup_tool(each.id.name) for each in evidence.of_role(role)):
         yield Fix(
-            f"and use a separate role for backups; then {IDLE_IN_TRANSACTION} can be set for {role!r}",
+            f"and use a separate role for backups; then {IDLE_IN_TRANSACTION.name} can be set for {role!r}",
             cost="now it would terminate them: the leader of a parallel pg_dump is idle in a transaction",
         )
     elif evidence.unchanged_for(limit.span, forgotten):
@@ -180,7 +178,7 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
     for role, found in _by_role(evidence):
         running = [s for each in found for s in each.sessions if _works_for(s, least, evidence)]
         durations = DurationHistogram.merged(each.transactions for each in found)
-        limit = limit_above(durations, least=least, what=TRANSACTIONS)
+        limit = limit_above(durations, least=least, timeout=TRANSACTION)
         if not running or limit is None or not settable(TRANSACTION, role, evidence):
             continue
         longest = max(evidence.age(session.xact_start) or 0 for session in running)

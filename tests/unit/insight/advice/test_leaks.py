@@ -120,7 +120,7 @@ def test_it_is_not_proposed_for_a_role_that_a_pooler_uses() -> None:
     (found,) = findings(seen, "leak")
 
     assert sql(found) == ""
-    assert any("a pooler uses this role too" in fix.action for fix in found.fixes)
+    assert any("a pooler of this role would" in fix.action for fix in found.fixes)
 
 
 @pytest.mark.parametrize(("major", "proposed"), [(13, False), (14, True)])

@@ -46,7 +46,6 @@ def test_more_slots_are_discussed_only_when_they_are_scarce_and_with_their_cost(
     assert "50 more take 2 MB of shared memory at once, and 75 MB to 500 MB as idle sessions" in reported
     assert "work_mem, 4 MB" in reported
     assert "200 MB" in reported
-    assert "shared_buffers is 128 MB" in reported
 
 
 def test_without_the_settings_nothing_is_said_about_memory() -> None:

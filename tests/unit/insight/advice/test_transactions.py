@@ -40,7 +40,7 @@ def test_the_timeout_lies_well_above_the_waits_that_ended() -> None:
     # Three times 21 seconds is more than a minute.
     assert sql(found) == "ALTER ROLE \"app_web\" SET idle_in_transaction_session_timeout = '2min';"
     assert found.confidence is Confidence.LIKELY
-    assert "30 idle periods in a transaction ended in this time" in found.evidence[-1]
+    assert "30 in-transaction idle periods ended in this time" in found.evidence[-1]
 
 
 def test_too_little_evidence_is_named_and_the_timeout_is_longer() -> None:
@@ -50,7 +50,7 @@ def test_too_little_evidence_is_named_and_the_timeout_is_longer() -> None:
 
     assert "'5min'" in sql(found)
     assert found.confidence is Confidence.POSSIBLE
-    assert found.evidence[-1] == "no idle period in a transaction ended in this time: any limit is a guess"
+    assert found.evidence[-1] == "no in-transaction idle period ended in this time: any limit is a guess"
 
 
 def test_a_timeout_that_would_end_none_of_them_is_not_proposed() -> None:
