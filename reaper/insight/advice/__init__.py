@@ -12,8 +12,14 @@ from reaper.insight.advice.clients import dead_clients, monitoring, names, orpha
 from reaper.insight.advice.collector import EvidenceCollector
 from reaper.insight.advice.evidence import Evidence
 from reaper.insight.advice.finding import Finding, Urgency
-from reaper.insight.advice.leaks import is_suspect, leaks
-from reaper.insight.advice.pools import busy_pools, large_pools, pool_sizes, transaction_pooling
+from reaper.insight.advice.pools import (
+    busy_pools,
+    is_suspect,
+    large_pools,
+    leaks,
+    pool_sizes,
+    transaction_pooling,
+)
 from reaper.insight.advice.slots import connection_limits, more_slots, near_limits, reserved, slots
 from reaper.insight.advice.timeouts import IDLE_SESSION
 from reaper.insight.advice.transactions import (

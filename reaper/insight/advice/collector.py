@@ -4,7 +4,7 @@ Snapshots come from a server, a running service, a file or a history: all of the
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,6 +15,7 @@ from reaper.insight.advice.evidence import (
     ApplicationSessions,
     DurationHistogram,
     Evidence,
+    Period,
     recent_window,
     transaction_limit,
     unchanged_for,
@@ -52,9 +53,9 @@ class _ApplicationCounters:
     opened: _RecentCount
     closed: _RecentCount
     most_working: int = 0
-    idle_waits: DurationHistogram = field(default_factory=DurationHistogram)
-    transaction_waits: DurationHistogram = field(default_factory=DurationHistogram)
-    transactions: DurationHistogram = field(default_factory=DurationHistogram)
+    ended: Mapping[Period, DurationHistogram] = field(
+        default_factory=lambda: {period: DurationHistogram() for period in Period}
+    )
 
 
 class EvidenceCollector:
@@ -106,7 +107,7 @@ class EvidenceCollector:
             raise ValueError(message)
         applications = sorted(self._applications(self._last.at), key=lambda each: (-each.count, each.id))
         return Evidence(
-            first_at=self._first_at,
+            span=Span(self._last.at - self._first_at),
             last=self._last,
             snapshots=self._snapshots,
             idle_limit=self._idle_limit,
@@ -183,9 +184,7 @@ class EvidenceCollector:
                 closed=counters.closed.count(now),
                 used=sum(used),
                 most_working=counters.most_working,
-                idle_waits=counters.idle_waits,
-                transaction_waits=counters.transaction_waits,
-                transactions=counters.transactions,
+                ended=counters.ended,
             )
 
 
@@ -209,8 +208,8 @@ def _note_change(
     used_at = now if session.query_start is None else min(max(session.query_start, before), now)
     waited = Span(used_at - past.state_change)
     if past.state == IDLE:
-        counters.idle_waits.add(waited)
+        counters.ended[Period.IDLE].add(waited)
     elif past.state in IDLE_IN_TRANSACTION_STATES:
-        counters.transaction_waits.add(waited)
+        counters.ended[Period.IN_TRANSACTION].add(waited)
     if past.xact_start is not None and past.xact_start != session.xact_start:
-        counters.transactions.add(Span(before - past.xact_start))
+        counters.ended[Period.TRANSACTION].add(Span(before - past.xact_start))

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -26,6 +27,14 @@ _TRANSACTION_SHARE: Final = 10
 _FILLING_SHARE: Final = 60
 """A pool that fills itself opens several sessions while the first are already idle."""
 _STEP: Final = math.log(1.05)
+
+
+class Period(StrEnum):
+    """A time that one of the server's timeouts can limit."""
+
+    IDLE = "idle period"
+    IN_TRANSACTION = "in-transaction idle period"
+    TRANSACTION = "transaction"
 
 
 class DurationHistogram:
@@ -101,12 +110,8 @@ class ApplicationSessions:
     """Sessions of the last snapshot that were used in the recent window."""
     most_working: int
     """The most sessions that were active or in a transaction in one snapshot."""
-    idle_waits: DurationHistogram
-    """Idle times that ended because the session was used again."""
-    transaction_waits: DurationHistogram
-    """Idle times in a transaction that ended because the transaction continued."""
-    transactions: DurationHistogram
-    """Transactions that ended."""
+    ended: Mapping[Period, DurationHistogram]
+    """Periods that ended because the session was used again, and transactions that ended."""
 
     @property
     def count(self) -> int:
@@ -141,7 +146,8 @@ class ApplicationSessions:
 class Evidence:
     """The numbers that all findings are based on."""
 
-    first_at: Instant
+    span: Span
+    """The time from the first to the last snapshot."""
     last: Snapshot
     snapshots: int
     idle_limit: Span
@@ -160,11 +166,6 @@ class Evidence:
     """The most sessions that were active or in a transaction in one snapshot."""
     facts_before: ServerFacts | None
     facts: ServerFacts | None
-
-    @property
-    def span(self) -> Span:
-        """The time from the first to the last snapshot."""
-        return Span(self.last.at - self.first_at)
 
     @property
     def transaction_limit(self) -> Span:

@@ -1,4 +1,4 @@
-"""Pools that are too large or in full use, and sizes with which all of them fit into the slots."""
+"""Pools: those that leak, are too large or are in full use, and sizes with which all of them fit."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,11 +6,17 @@ from typing import Final
 
 from reaper.insight.advice.evidence import ApplicationSessions, Evidence
 from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, listed
-from reaper.insight.advice.leaks import FEW, MOST_OF, is_suspect
+from reaper.insight.advice.timeouts import idle_session_fix
 from reaper.policy.poolers import pooler
 from reaper.policy.text import counted, percent
 from reaper.policy.time import SECOND, Span
 
+_FEW: Final = 5
+"""Every pool keeps some idle sessions: fewer than this are no finding."""
+_MOST_OF: Final = 0.5
+_FEW_NEEDLESS: Final = 3
+_NEEDLESS_SHARE: Final = 1 / 3
+_HOUR: Final = Span(3_600 * SECOND)
 _FREQUENT: Final = 1.0
 """Connections a second: at a few milliseconds each that is noticeable."""
 _FEW_OPENED: Final = 20
@@ -27,6 +33,77 @@ _TIGHT: Final = 0.7
 _MAX_LISTED: Final = 5
 
 
+def is_suspect(application: ApplicationSessions) -> bool:
+    """Return True if it opened sessions while others of its own were idle, and did not close them."""
+    idle = len(application.long_idle)
+    return (
+        idle >= _FEW
+        and idle >= application.count * _MOST_OF
+        and application.needless >= max(_FEW_NEEDLESS, idle * _NEEDLESS_SHARE)
+        # A pool that renews its connections opens one for each that it closes.
+        and not (application.closed and application.closed >= application.opened)
+    )
+
+
+def leaks(evidence: Evidence) -> Iterator[Finding]:
+    """Each application that seems to leak connections."""
+    suspects = sorted(filter(is_suspect, evidence.ordinary), key=lambda each: -len(each.long_idle))
+    urgency = Urgency.NOW if evidence.is_full else Urgency.SOON
+    for each in suspects[:_MAX_LISTED]:
+        grew = evidence.snapshots > 1 and each.opened > each.closed
+        confidence = Confidence.LIKELY if grew else Confidence.POSSIBLE
+        title = f"{each.id.title} seems to leak connections"
+        seen = list(_leak_evidence(each, evidence))
+        if not grew:
+            seen.append("several small pools behind one address look the same: observe longer (`--for`)")
+        fixes = tuple(_leak_fixes(each, evidence))
+        yield Finding("leak", urgency, confidence, title, tuple(seen), fixes, *each.id)
+    if rest := suspects[_MAX_LISTED:]:
+        title = f"{counted(len(rest), 'more application')} with fewer idle sessions may leak too"
+        idle = f"{counted(sum(len(each.long_idle) for each in rest), 'idle session')} together"
+        yield Finding("leak", urgency, Confidence.POSSIBLE, title, (idle,))
+
+
+def _leak_evidence(application: ApplicationSessions, evidence: Evidence) -> Iterator[str]:
+    idle, count = len(application.long_idle), application.count
+    longest = about(evidence.longest(application.long_idle))
+    yield (
+        f"{idle:,} of its {counted(count, 'session')} ({percent(idle / count)}) have been idle for more than "
+        f"{about(evidence.idle_limit)}, the longest for {longest}"
+    )
+    yield (
+        f"{application.needless:,} were opened while two or more from the same address were idle, and those "
+        "are idle still: a pool would have used them first"
+    )
+    if evidence.snapshots > 1:
+        done = f"closed {application.closed:,} and used {application.used:,}"
+        yield f"{evidence.recently} it opened {application.opened:,}, {done}"
+    if evidence.span < _HOUR and (rate := _opened_in_an_hour(application, evidence)):
+        free = max(evidence.usable - evidence.last.slots.used, 0)
+        lasts = f"; at this rate the {free:,} free slots last {about(free / rate * _HOUR)}" if free else ""
+        yield f"{rate:,} were opened within the last hour{lasts}"
+
+
+def _opened_in_an_hour(application: ApplicationSessions, evidence: Evidence) -> int:
+    """Return how many of its sessions were opened in the last hour; 0 if the application is younger."""
+    ages = [evidence.last.at - session.id.backend_start for session in application.sessions]
+    return sum(age < _HOUR for age in ages) if max(ages) >= _HOUR else 0
+
+
+def _leak_fixes(application: ApplicationSessions, evidence: Evidence) -> Iterator[Fix]:
+    yield Fix(
+        "in the application: return each connection to the pool, also after an error (`with`, `finally`), "
+        "and turn on the pool's leak detection",
+        cost="a release of the application; only this ends the leak",
+    )
+    yield Fix(
+        "until then: a policy that terminates the forgotten sessions",
+        setting="reaper advise --policy starting.yaml",
+        cost="a client that uses such a session again gets an error; the policy starts as a dry run",
+    )
+    yield from idle_session_fix(application, evidence)
+
+
 def transaction_pooling(evidence: Evidence) -> Iterator[Finding]:
     """Clients that connect again and again, or many sessions of which few are active at once."""
     rate = _connections_a_second(evidence)
@@ -41,10 +118,8 @@ def transaction_pooling(evidence: Evidence) -> Iterator[Finding]:
     )
     if not (frequent or mostly_idle):
         return
-    action, title = (
-        "put PgBouncer in transaction mode before the server",
-        "many sessions hold slots, few are active",
-    )
+    action = "put PgBouncer in transaction mode before the server"
+    title = "many sessions hold slots, few are active"
     if frequent:
         action = f"keep connections open in the applications' pools, or {action}"
         title = "clients open new connections all the time"
@@ -119,11 +194,11 @@ def large_pools(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _large(evidence: Evidence) -> list[ApplicationSessions]:
-    fewest = max(FEW, 0 if evidence.is_scarce else evidence.usable * _LARGE)
+    fewest = max(_FEW, 0 if evidence.is_scarce else evidence.usable * _LARGE)
     found = [
         each
         for each in evidence.ordinary
-        if len(each.long_idle) >= max(fewest, each.count * MOST_OF)
+        if len(each.long_idle) >= max(fewest, each.count * _MOST_OF)
         and not is_suspect(each)
         and _needed(each) < max(each.clients.values())
     ]
@@ -162,7 +237,7 @@ def busy_pools(evidence: Evidence) -> Iterator[Finding]:
         cost="none of these sessions is idle: terminating them would not help",
     )
     for each in evidence.ordinary:
-        if each.count < evidence.usable * _BUSY or each.used < each.count * MOST_OF:
+        if each.count < evidence.usable * _BUSY or each.used < each.count * _MOST_OF:
             continue
         title = f"{each.id.title} holds many slots and uses them: this is load, not a leak"
         seen = (

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from reaper.insight.advice.evidence import IDLE_IN_TRANSACTION_STATES as _WAITING
-from reaper.insight.advice.evidence import ApplicationSessions, Evidence
+from reaper.insight.advice.evidence import ApplicationSessions, Evidence, Period
 from reaper.insight.advice.finding import about, round_span
 from reaper.insight.advice.known_tools import is_console, is_monitoring
-from reaper.insight.advice.leaks import is_suspect
-from reaper.insight.advice.timeouts import IDLE_IN_TRANSACTION, IDLE_SESSION, TimeLimit, limit_above
+from reaper.insight.advice.pools import is_suspect
+from reaper.insight.advice.timeouts import TimeLimit, limit_above
 from reaper.policy.poolers import pooler
 from reaper.policy.rules import DEFAULT_BRAKE
 from reaper.policy.session import IDLE, Session
@@ -70,7 +70,7 @@ def proposals(evidence: Evidence) -> Proposals:
 
 def _policies(evidence: Evidence) -> Iterator[Proposal]:
     for each in [each for each in _with_role(evidence) if is_suspect(each)][:_MAX_POLICIES]:
-        if limit := limit_above(each.idle_waits, least=evidence.idle_limit, timeout=IDLE_SESSION):
+        if limit := limit_above(Period.IDLE, [each], evidence.idle_limit):
             needless = f"{each.needless:,} opened while others were idle"
             idle = f"{len(each.long_idle):,} of {counted(each.count, 'session')} idle"
             why = f"{idle} for more than {about(evidence.idle_limit)}, and {needless}."
@@ -78,7 +78,7 @@ def _policies(evidence: Evidence) -> Iterator[Proposal]:
             yield _for_application(each, kind, each.long_idle, limit, evidence)
     for each in [each for each in _with_role(evidence) if each.forgotten][:_MAX_POLICIES]:
         least = evidence.transaction_limit
-        if limit := limit_above(each.transaction_waits, least=least, timeout=IDLE_IN_TRANSACTION):
+        if limit := limit_above(Period.IN_TRANSACTION, [each], least):
             idle = f"{counted(len(each.forgotten), 'session')} idle in a transaction"
             why = f"{idle} for more than {about(least)}."
             kind = Proposal(
@@ -138,7 +138,9 @@ def _last_slots(evidence: Evidence) -> Iterator[Proposal]:
 
 
 def _forgotten_transactions(evidence: Evidence) -> Proposal:
-    longest = max((each.transaction_waits.longest for each in evidence.applications), default=Span(0))
+    longest = max(
+        (each.ended[Period.IN_TRANSACTION].longest for each in evidence.applications), default=Span(0)
+    )
     limit = round_span(max(evidence.transaction_limit * _FORGOTTEN, longest * 3)) or _LONGEST
     consoles = _consoles(evidence)
     why = f"no wait in a transaction ended in this time; {about(limit)} is a guess"

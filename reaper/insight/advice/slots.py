@@ -14,7 +14,7 @@ from reaper.insight.advice.finding import (
     identifier,
     listed,
 )
-from reaper.insight.advice.leaks import is_suspect
+from reaper.insight.advice.pools import is_suspect
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.poolers import pooler
 from reaper.policy.text import counted, percent

@@ -1,9 +1,9 @@
 """The server's own timeouts for a role, chosen by how long its sessions were observed to wait."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from reaper.insight.advice.evidence import ApplicationSessions, DurationHistogram, Evidence
+from reaper.insight.advice.evidence import ApplicationSessions, DurationHistogram, Evidence, Period
 from reaper.insight.advice.finding import Fix, about, identifier, round_span, setting
 from reaper.policy.poolers import pooler
 from reaper.policy.text import counted, percent
@@ -15,14 +15,14 @@ class Timeout(NamedTuple):
 
     name: str
     since: int
-    period: str
+    period: Period
 
 
-IDLE_SESSION: Final = Timeout("idle_session_timeout", 14, "idle period")
-IDLE_IN_TRANSACTION: Final = Timeout("idle_in_transaction_session_timeout", 13, "in-transaction idle period")
-TRANSACTION: Final = Timeout("transaction_timeout", 17, "transaction")
+IDLE_SESSION: Final = Timeout("idle_session_timeout", 14, Period.IDLE)
+IDLE_IN_TRANSACTION: Final = Timeout("idle_in_transaction_session_timeout", 13, Period.IN_TRANSACTION)
+TRANSACTION: Final = Timeout("transaction_timeout", 17, Period.TRANSACTION)
 
-# With fewer waits a percentile has no meaning.
+# With fewer periods a percentile has no meaning.
 _ENOUGH: Final = 20
 _USUAL: Final = 0.99
 _MARGIN: Final = 3
@@ -30,22 +30,23 @@ _WIDE_MARGIN: Final = 10
 
 
 class TimeLimit(NamedTuple):
-    """A time limit that none of the observed waits exceeds, and the reason for it."""
+    """A time limit that none of the observed periods exceeds, and the reason for it."""
 
     span: Span
     enough: bool
-    """True if enough waits ended for a limit that can be relied on."""
+    """True if enough periods ended for a limit that can be relied on."""
     because: str
 
 
-def limit_above(waits: DurationHistogram, *, least: Span, timeout: Timeout) -> TimeLimit | None:
-    """Return a round limit well above the waits that ended; None if none is round enough."""
-    ended = f"{counted(waits.count, timeout.period)} ended in this time"
+def limit_above(period: Period, applications: Iterable[ApplicationSessions], least: Span) -> TimeLimit | None:
+    """Return a round limit well above the periods that ended; None if none is round enough."""
+    waits = DurationHistogram.merged(each.ended[period] for each in applications)
+    ended = f"{counted(waits.count, period)} ended in this time"
     if waits.count < _ENOUGH:
-        # Few waits prove little: the limit has to be far above the longest.
+        # Few periods prove little: the limit has to be far above the longest.
         span = round_span(max(least * _MARGIN, waits.longest * _WIDE_MARGIN))
         few = f"only {ended}, the longest after {about(waits.longest)}"
-        because = f"{few if waits.count else f'no {timeout.period} ended in this time'}: any limit is a guess"
+        because = f"{few if waits.count else f'no {period} ended in this time'}: any limit is a guess"
     else:
         usual = waits.percentile(_USUAL)
         span = round_span(max(least, usual * _MARGIN, waits.longest))
@@ -76,8 +77,7 @@ def idle_session_fix(application: ApplicationSessions, evidence: Evidence) -> It
     if any(pooler(each.id.name) for each in evidence.of_role(role)):
         yield Fix(f"do not set {IDLE_SESSION.name}: a pooler of this role would lose its connections")
         return
-    waits = DurationHistogram.merged(each.idle_waits for each in evidence.of_role(role))
-    limit = limit_above(waits, least=evidence.idle_limit, timeout=IDLE_SESSION)
+    limit = limit_above(Period.IDLE, evidence.of_role(role), evidence.idle_limit)
     if limit is None or not evidence.unchanged_for(limit.span, application.long_idle):
         return
     others = sum(each.count for each in evidence.of_role(role)) - application.count

@@ -6,8 +6,8 @@ from typing import Final
 from reaper.insight.advice.evidence import (
     IDLE_IN_TRANSACTION_STATES,
     ApplicationSessions,
-    DurationHistogram,
     Evidence,
+    Period,
 )
 from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, listed, literal
 from reaper.insight.advice.timeouts import (
@@ -122,8 +122,7 @@ def idle_in_transaction(evidence: Evidence) -> Iterator[Finding]:
 def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evidence: Evidence) -> Finding:
     forgotten, least = _forgotten(found), evidence.transaction_limit
     longest = evidence.longest(forgotten)
-    waits = DurationHistogram.merged(each.transaction_waits for each in found)
-    limit = limit_above(waits, least=least, timeout=IDLE_IN_TRANSACTION)
+    limit = limit_above(Period.IN_TRANSACTION, found, least)
     names = sorted({each.id.name for each in found if each.forgotten})
     title = f"a transaction of role {role!r} seems to be forgotten"
     if len(forgotten) > 1:
@@ -177,8 +176,7 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
     least = Span(evidence.idle_limit * _LONG)
     for role, found in _by_role(evidence):
         running = [s for each in found for s in each.sessions if _works_for(s, least, evidence)]
-        durations = DurationHistogram.merged(each.transactions for each in found)
-        limit = limit_above(durations, least=least, timeout=TRANSACTION)
+        limit = limit_above(Period.TRANSACTION, found, least)
         if not running or limit is None or not settable(TRANSACTION, role, evidence):
             continue
         longest = max(evidence.age(session.xact_start) or 0 for session in running)

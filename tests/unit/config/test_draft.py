@@ -10,7 +10,7 @@ from reaper.cli.advise import starting_file
 from reaper.config import read
 from reaper.config.draft import exactly
 from reaper.insight.advice.evidence import Evidence
-from reaper.insight.advice.leaks import is_suspect
+from reaper.insight.advice.pools import is_suspect
 from reaper.insight.advice.proposals import proposals
 from reaper.policy.rules import Mode, Policy
 from reaper.policy.selector import Glob

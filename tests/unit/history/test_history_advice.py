@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from hypothesis import given
 
 from reaper.history.read import HistoryReader
-from reaper.insight.advice.collector import EvidenceCollector
-from reaper.insight.advice.evidence import Evidence
+from reaper.insight.advice import EvidenceCollector
+from reaper.insight.advice.evidence import Evidence, Period
 from reaper.policy.session import Snapshot
 
 from .histories import streams, written
@@ -17,11 +17,11 @@ from .histories import streams, written
 def counts(seen: Evidence) -> tuple[object, ...]:
     """Everything that is counted over several snapshots."""
     applications = [
-        (each.id, each.count, each.opened, each.closed, each.most_working, each.idle_waits.count)
+        (each.id, each.count, each.opened, each.closed, each.most_working, each.ended[Period.IDLE].count)
         for each in seen.applications
     ]
     return (
-        *(seen.snapshots, seen.first_at, seen.last.at, seen.peak, seen.peak_at, seen.most_working),
+        *(seen.snapshots, seen.span, seen.last.at, seen.peak, seen.peak_at, seen.most_working),
         *(seen.opened, seen.short_lived, dict(seen.role_peaks), sorted(applications)),
     )
 
