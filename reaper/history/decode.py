@@ -1,23 +1,31 @@
 """Decodes the lines of one history file, whatever they hold: a snapshot, or BadHistory with the line."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar, cast
+from typing import Annotated, Final, Literal, NoReturn, TypeVar
 
-from reaper.history.encode import FORMAT, MAX_TEXT
+from pydantic import BaseModel, Field, InstanceOf, StrictBool, ValidationError
+
 from reaper.insight.recorded import CycleMark, PartialSnapshot, RecordedSnapshot, SessionChange
 from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Watcher
 from reaper.policy.time import SECOND, Instant
 
 _MAX_SESSIONS: Final = 262_143
 """PostgreSQL allows no more backends."""
-_MAX_EVERY: Final = 3_600 * SECOND
-_MAX_NUMBER: Final = 2**66
-"""Beyond every time and age of a server."""
-_STATE_FIELDS: Final = 8
-_WRONG: Final = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-_ABOUT: Final = ("slots", "used", "unreadable", "watcher", "locks", "waiters")
+
+# Not pydantic's own str: it refuses lone surrogates, and a client may have put one into its name.
+_Text = InstanceOf[str]
+_Number = Annotated[Instant, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+_Count = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
+
+_T = TypeVar("_T")
+# Only the first bad row is reported: a message for each of millions would take all memory.
+_List = Annotated[list[_T], Field(fail_fast=True)]
+_Names = tuple[_Text | None, _Text | None, _Text | None, _Text | None]
+_Times = tuple[_Number | None, _Number | None, _Number | None]
+_State = tuple[_Text | None, _Times, _Text | None, _Number | None, StrictBool, StrictBool]
+_Row = tuple[_Count, _Number, _Text, StrictBool, _Number | None, _Number | None, _Names, _State]
 
 
 class BadHistory(Exception):
@@ -27,13 +35,32 @@ class BadHistory(Exception):
         super().__init__(f"{file}:{line}: {problem}; give a file that `reaper history` wrote")
 
 
-class FileHead(NamedTuple):
-    """What the first line says about the whole file."""
+class FileHead(BaseModel):
+    """The first line: facts about the whole file."""
 
-    server: str
-    every: int
-    anonymous: bool
-    counted_from: Instant | None
+    history: Literal[3]
+    server: _Text
+    every: Annotated[int, Field(strict=True, ge=0, le=3_600 * SECOND)]
+    anonymous: StrictBool
+    counted_from: _Number | None = None
+
+
+class _PartialLine(BaseModel):
+    partial: _Number
+    rows: _List[_Row]
+
+
+class _SnapshotLine(BaseModel):
+    at: _Number
+    slots: tuple[_Count, _Count, _Count]
+    watcher: tuple[_Count, _Text, StrictBool]
+    unreadable: _Count
+    locks: _List[_Count] | None
+    waiters: _List[tuple[_Count, _Count]] | None
+    came: _List[_Row] = []
+    moved: _List[tuple[_Count, _State]] = []
+    left: _List[_Count] = []
+    cycles: _List[tuple[_Number, _Count]] = []
 
 
 class HistoryDecoder:
@@ -43,11 +70,10 @@ class HistoryDecoder:
         self._file = file
         self._line = 0
         self.head: FileHead | None = None
-        self._numbered: dict[int, Session] = {}
+        self._rows: dict[int, _Row] = {}
+        """The latest row of each session, by its number."""
         self._count = 0
         self._sessions: dict[SessionId, Session] = {}
-        self._about: dict[str, Any] = {}
-        self._facts = Facts()
         self._partial: list[PartialSnapshot] = []
         self._partial_rows = 0
 
@@ -55,65 +81,57 @@ class HistoryDecoder:
         """Return the snapshot of a line; None for the head and for a partial snapshot. Raises BadHistory."""
         self._line += 1
         try:
-            fields = json.loads(line.decode("ascii"), parse_float=_refuse_float, parse_constant=_refuse_float)
+            fields = json.loads(line)
             if self.head is None:
-                self.head = self._decode_head(fields)
-                return None
-            if "partial" in fields:
-                self._add_partial(fields, self.head)
-                return None
-            return self._snapshot(fields, self.head)
+                self.head = FileHead.model_validate(fields)
+            elif "partial" in fields:
+                self._add_partial(_PartialLine.model_validate(fields), self.head)
+            else:
+                return self._snapshot(_SnapshotLine.model_validate(fields), self.head)
         except json.JSONDecodeError as error:
             self._refuse(f"not JSON: {error.msg} at column {error.colno}")
-        except _WRONG as error:
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = "".join(f"{step}: " for step in first["loc"][:2])
+            self._refuse(f"not a line of a history that this version reads: {place}{first['msg']}")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             self._refuse(f"not a line of a history: {type(error).__name__}: {error!s:.80}")
+        return None
 
     def _refuse(self, problem: str) -> NoReturn:
         raise BadHistory(self._file, self._line, problem) from None
 
-    def _decode_head(self, fields: Mapping[str, Any]) -> FileHead:
-        if fields.get("history") != FORMAT:
-            self._refuse("not a history that this version reads")
-        return FileHead(
-            server=_known(_text(fields["server"])),
-            every=min(max(_known(_number(fields["every"])), 0), _MAX_EVERY),
-            anonymous=fields.get("anonymous") is True,
-            counted_from=_number(fields.get("counted_from")),
-        )
-
-    def _add_partial(self, fields: Mapping[str, Any], head: FileHead) -> None:
-        sessions = [_new_session(row, head) for row in fields["rows"]]
-        self._partial_rows += len(sessions) + 1
+    def _add_partial(self, line: _PartialLine, head: FileHead) -> None:
+        self._partial_rows += len(line.rows) + 1
         if self._partial_rows > _MAX_SESSIONS:
             self._refuse("more partial snapshots than cycles can take")
-        self._partial.append(PartialSnapshot(_known(_number(fields["partial"])), sessions))
+        sessions = [_session(row, head) for row in line.rows]
+        self._partial.append(PartialSnapshot(line.partial, sessions))
 
-    def _snapshot(self, fields: Mapping[str, Any], head: FileHead) -> RecordedSnapshot:
-        at = _known(_number(fields["at"]))
-        left = [self._remove(number) for number in fields.get("left", ())]
-        changed = [self._add(_new_session(row, head)) for row in fields.get("came", ())]
-        changed += [self._change(row) for row in fields.get("moved", ())]
+    def _snapshot(self, line: _SnapshotLine, head: FileHead) -> RecordedSnapshot:
+        left = {session.id: session for session in map(self._remove, line.left)}
+        changed = [SessionChange(left.pop(now.id, None), now) for now in self._add(line.came, head)]
+        changed += [self._change(number, state, head) for number, state in line.moved]
         if len(self._sessions) > _MAX_SESSIONS:
             self._refuse("more sessions than any server has")
-        about = self._about
-        about.update((key, fields[key]) for key in _ABOUT if key in fields)
-        if "locks" in fields or "waiters" in fields:
-            self._facts = _facts(about["locks"], about["waiters"])
-        (total, reserved), (pid, role, superuser) = about["slots"], about["watcher"]
-        cycles = [CycleMark(_known(_number(at)), _count(used)) for at, used in fields.get("cycles", ())]
+        cycles = [CycleMark(*cycle) for cycle in line.cycles]
         if any(one.at > other.at for one, other in pairwise(cycles)):
             self._refuse("the cycles are not in their order")
         partial, self._partial, self._partial_rows = self._partial, [], 0
+        (total, reserved, used), (pid, role, superuser) = line.slots, line.watcher
         return RecordedSnapshot(
             server=head.server,
-            at=at,
-            slots=Slots(total=_count(total), reserved=_count(reserved), used=_count(about["used"])),
-            watcher=Watcher(pid=_count(pid), role=_known(_text(role)), superuser=superuser is True),
-            unreadable=_count(about["unreadable"]),
-            facts=self._facts,
+            at=line.at,
+            slots=Slots(total=total, reserved=reserved, used=used),
+            watcher=Watcher(pid=pid, role=role, superuser=superuser),
+            unreadable=line.unreadable,
+            facts=Facts(
+                advisory_lock_holders=None if line.locks is None else frozenset(line.locks),
+                waiters=None if line.waiters is None else dict(line.waiters),
+            ),
             sessions=self._sessions,
             changed=changed,
-            left=[session for session in left if session.id not in self._sessions],
+            left=list(left.values()),
             every=head.every,
             counted_from=head.counted_from,
             partial=partial,
@@ -121,107 +139,43 @@ class HistoryDecoder:
         )
 
     def _remove(self, number: int) -> Session:
-        session = self._numbered.pop(number)
-        del self._sessions[session.id]
-        return session
+        pid, began, *_ = self._rows.pop(number)
+        return self._sessions.pop(SessionId(pid, began))
 
-    def _add(self, session: Session) -> SessionChange:
-        if session.id in self._sessions:
-            self._refuse(f"pid {session.id.pid} with this backend_start comes twice")
-        self._sessions[session.id] = self._numbered[self._count] = session
-        self._count += 1
-        return SessionChange(None, session)
+    def _add(self, rows: Sequence[_Row], head: FileHead) -> Sequence[Session]:
+        added = [_session(row, head) for row in rows]
+        for row, session in zip(rows, added, strict=True):
+            if session.id in self._sessions:
+                self._refuse(f"pid {session.id.pid} with this backend_start comes twice")
+            self._sessions[session.id], self._rows[self._count] = session, row
+            self._count += 1
+        return added
 
-    def _change(self, row: Sequence[Any]) -> SessionChange:
-        number, *state = row
-        was = self._numbered[number]
-        identity = _identity(state[_STATE_FIELDS:]) if len(state) > _STATE_FIELDS else was.identity
-        fixed = was.kind, was.superuser, was.role_oid, was.client_port, was.counted_from
-        now = _session(was.id, fixed, identity, state[:_STATE_FIELDS])
-        self._sessions[was.id] = self._numbered[number] = now
+    def _change(self, number: int, state: _State, head: FileHead) -> SessionChange:
+        row = self._rows[number] = (*self._rows[number][:-1], state)
+        now = _session(row, head)
+        was, self._sessions[now.id] = self._sessions[now.id], now
         return SessionChange(was, now)
 
 
-def _new_session(row: Sequence[Any], head: FileHead) -> Session:
-    pid, began, kind, superuser, role_oid, port, *rest = row
-    return _session(
-        SessionId(_count(pid), _known(_number(began))),
-        (_known(_text(kind)), superuser is True, _number(role_oid), _number(port), head.counted_from),
-        _identity(rest[_STATE_FIELDS:]),
-        rest[:_STATE_FIELDS],
-    )
-
-
-def _identity(names: Sequence[Any]) -> Identity:
-    database, role, application, client = map(_text, names)
-    return Identity(database, role, application, client)
-
-
-_Fixed = tuple[str, bool, int | None, int | None, Instant | None]
-
-
-def _session(who: SessionId, fixed: _Fixed, identity: Identity, state: Sequence[Any]) -> Session:
+def _session(row: _Row, head: FileHead) -> Session:
     # A day of a busy server has millions of these rows: `replace` would take twice as long.
-    kind, superuser, role_oid, port, counted_from = fixed
-    name, state_change, query_start, xact_start, wait_event, xid_age, listens, starts_backup = state
+    pid, began, kind, superuser, role_oid, port, names, state = row
+    name, (state_change, query_start, xact_start), wait_event, xid_age, listens, starts_backup = state
     return Session(
-        id=who,
-        identity=identity,
+        id=SessionId(pid, began),
+        identity=Identity(*names),
         kind=kind,
         role_oid=role_oid,
         superuser=superuser,
         client_port=port,
-        state=_text(name),
-        state_change=_number(state_change),
-        query_start=_number(query_start),
-        xact_start=_number(xact_start),
-        wait_event=_text(wait_event),
-        xid_age=_number(xid_age),
-        last_query_listens=listens is True,
-        last_query_starts_backup=starts_backup is True,
-        counted_from=counted_from,
-    )
-
-
-_T = TypeVar("_T")
-
-
-def _known(value: _T | None) -> _T:
-    if value is None:
-        message = "null stands where a value must"
-        raise ValueError(message)
-    return value
-
-
-def _refuse_float(text: str) -> NoReturn:
-    message = f"{text:.20} is not a whole number"
-    raise ValueError(message)
-
-
-def _number(value: object) -> Instant | None:
-    if value is not None and (type(value) is not int or not -_MAX_NUMBER < value < _MAX_NUMBER):
-        message = f"{value!r:.40} is not a possible number"
-        raise ValueError(message)
-    return cast("Instant | None", value)
-
-
-def _count(value: object) -> int:
-    number = _known(_number(value))
-    if not 0 <= number < 2**31:
-        message = f"{number} is not a count"
-        raise ValueError(message)
-    return number
-
-
-def _text(value: object) -> str | None:
-    if value is not None and (not isinstance(value, str) or len(value) > MAX_TEXT):
-        message = f"{value!r:.40} is not a name"
-        raise ValueError(message)
-    return value
-
-
-def _facts(locks: Sequence[Any] | None, waiters: Sequence[Any] | None) -> Facts:
-    return Facts(
-        advisory_lock_holders=None if locks is None else frozenset(map(_count, locks)),
-        waiters=None if waiters is None else {_count(pid): _count(count) for pid, count in waiters},
+        state=name,
+        state_change=state_change,
+        query_start=query_start,
+        xact_start=xact_start,
+        wait_event=wait_event,
+        xid_age=xid_age,
+        last_query_listens=listens,
+        last_query_starts_backup=starts_backup,
+        counted_from=head.counted_from,
     )

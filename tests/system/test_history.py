@@ -61,7 +61,7 @@ def test_names_can_be_replaced(reaper: Reaper, clients: Clients, app: Role) -> N
     text = record(reaper, "--anonymize")
 
     assert not [name for name in ("checkout", app.name) if name in text]
-    names = {row[-2] for line in text.splitlines() for row in json.loads(line).get("came", ())} - {None}
+    names = {row[6][2] for line in text.splitlines() for row in json.loads(line).get("came", ())} - {None}
     (prefix,) = {name.removesuffix("-7") for name in names if name.endswith("-7")}
     assert f"{prefix}-8" in names
 

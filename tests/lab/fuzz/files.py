@@ -166,25 +166,10 @@ def _history_file_seeds() -> tuple[bytes, ...]:
 _HISTORY_FILE: Final = _history_file_seeds()
 _HISTORY_FILE_WORDS: Final = tuple(
     f'"{word}":'.encode()
-    for word in [
-        "at",
-        "partial",
-        "slots",
-        "used",
-        "unreadable",
-        "watcher",
-        "counted_from",
-        "locks",
-        "waiters",
-        "came",
-        "moved",
-        "left",
-        "cycles",
-        "rows",
-        "every",
-        "history",
-        "server",
-    ]
+    for word in (
+        *("history", "server", "every", "counted_from", "partial", "rows", "at", "slots", "watcher"),
+        *("unreadable", "locks", "waiters", "came", "moved", "left", "cycles"),
+    )
 )
 
 

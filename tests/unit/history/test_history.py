@@ -82,7 +82,8 @@ def test_a_torn_line_is_reported(tmp_path: Path) -> None:
 def test_a_damaged_file_is_read_up_to_the_damage(tmp_path: Path) -> None:
     (path,) = written(tmp_path, [snapshot(session(n), at=at(n)) for n in range(1, 300)])
     content = bytearray(path.read_bytes())
-    content[-200:-150] = b"\xff" * 50
+    end_of_line = content.rindex(b"\0\0\xff\xff", 0, -200) + 4  # as zlib's flush leaves it
+    content[end_of_line : end_of_line + 50] = b"\xff" * 50
     path.write_bytes(content)
     found, problems = read_file(path)
     assert 0 < len(found) < 299
@@ -99,7 +100,8 @@ def test_an_unchanged_snapshot_takes_a_short_line(tmp_path: Path) -> None:
     (path,) = written(tmp_path, [snapshot(*many, at=at(10 * n)) for n in range(300)])
     first, *others = gzip.decompress(path.read_bytes()).splitlines()[1:]
     assert len(first) > 10_000
-    assert max(map(len, others)) < 30
+    assert max(map(len, others)) < 150
+    assert path.stat().st_size < len(first) + 30 * len(others)
 
 
 def test_no_file_needs_another_and_all_of_them_are_one_stream(tmp_path: Path) -> None:
@@ -252,45 +254,40 @@ def lines(*documents: object) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in documents)
 
 
-HEAD = {"history": 2, "reaper": "1", "server": "orders", "at": 0, "every": 1, "anonymous": False}
+HEAD = {"history": 3, "reaper": "1", "server": "orders", "at": 0, "every": 1, "anonymous": False}
 FIRST = {
     "at": 5,
-    "slots": [100, 3],
-    "used": 1,
-    "unreadable": 0,
+    "slots": [100, 3, 1],
     "watcher": [1, "reaper", False],
+    "unreadable": 0,
     "locks": [],
     "waiters": None,
 }
-STATE = ["idle", 1, 1, None, None, None, False, False]
-ROW = [7, 0, "client backend", False, None, None, *STATE, None, "app", "web-1", None]
-WITH_ROW = {**FIRST, "came": [ROW]}
+STATE = ["idle", [1, 1, None], None, None, False, False]
+ROW = [7, 0, "client backend", False, None, None, [None, "app", "web-1", None], STATE]
+UNREADABLE = "not a line of a history that this version reads: "
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (lines([]), "not a line of a history: AttributeError"),
+        (lines([]), "Input should be a valid dictionary"),
         (b"{\n", "not JSON: Expecting property name"),
         (b"\xff\n", "not a line of a history: UnicodeDecodeError"),
         (b"[" * 100_000 + b"\n", "not a line of a history: RecursionError"),
-        (lines({"history": 1}), "not a history that this version reads"),
-        (lines(HEAD, {"at": 1.5}), "1.5 is not a whole number"),
-        (b'{"history": NaN}\n', "NaN is not a whole number"),
-        (lines(HEAD, {"at": 2**70}), f"{2**70} is not a possible number"),
-        (lines(HEAD, {"at": 5}), "KeyError: 'slots'"),
-        (lines({**HEAD, "server": 7}), "7 is not a name"),
-        (lines(HEAD, {**FIRST, "came": [[*ROW[:-1], "x" * 2_000]]}), "is not a name"),
-        (lines(HEAD, {**FIRST, "came": [[7, None, *ROW[2:]]]}), "null stands where a value must"),
-        (lines(HEAD, {**FIRST, "left": [3]}), "KeyError: 3"),
-        (lines(HEAD, {**FIRST, "moved": [[0, *STATE]]}), "KeyError: 0"),
-        (lines(HEAD, {**FIRST, "came": [ROW[:9]]}), "not enough values to unpack"),
+        (lines({**HEAD, "history": 1}), f"{UNREADABLE}history: Input should be 3"),
+        (b'{"history": NaN}\n', f"{UNREADABLE}history: Input should be 3"),
+        (lines({**HEAD, "server": 7}), f"{UNREADABLE}server: Input should be an instance of str"),
+        (lines(HEAD, 7), "not a line of a history: TypeError"),
+        (lines(HEAD, {"at": 5}), f"{UNREADABLE}slots: Field required"),
+        (lines(HEAD, {**FIRST, "at": 1.5}), f"{UNREADABLE}at: Input should be a valid integer"),
+        (lines(HEAD, {**FIRST, "at": 2**70}), f"{UNREADABLE}at: Input should be less than"),
+        (lines(HEAD, {**FIRST, "came": [[7, None, *ROW[2:]]]}), f"{UNREADABLE}came: 0: Input should be"),
+        (lines(HEAD, {**FIRST, "came": [[]] * 1_000_000}), f"{UNREADABLE}came: 0: Field required"),
         (lines(HEAD, {**FIRST, "came": [ROW, ROW]}), "pid 7 with this backend_start comes twice"),
-        (
-            lines(HEAD, WITH_ROW, {"at": 6, "moved": [[0, "idle", 2**70, *STATE[2:]]]}),
-            "is not a possible number",
-        ),
-        (lines(HEAD, WITH_ROW, {"at": 6, "moved": [[0, "idle", "2", *STATE[2:]]]}), "'2' is not a possible"),
+        (lines(HEAD, {**FIRST, "left": [3]}), "KeyError: 3"),
+        (lines(HEAD, {**FIRST, "moved": [[0, STATE]]}), "KeyError: 0"),
+        (lines(HEAD, {**FIRST, "moved": [[0, STATE[1:]]]}), f"{UNREADABLE}moved: 0: "),
         (lines(HEAD, {**FIRST, "cycles": [[2, 5], [1, 5]]}), "the cycles are not in their order"),
     ],
 )
