@@ -26,7 +26,7 @@ from tenacity import (
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.time import Span
 from reaper.postgres.errors import Lost, ServerError, Unreachable, explained, is_lost, read, sentence
-from reaper.postgres.rows import register_loaders
+from reaper.postgres.rows import load_raw, register_loaders, tolerant
 from reaper.postgres.tls import NetworkPath
 
 # As startup options they override ALTER ROLE and ALTER DATABASE. The tcp_* ones are for the server's side:
@@ -145,14 +145,22 @@ class Connection:
         """Return True if the connection is closed."""
         return self._connection.closed
 
-    async def rows(self, sql: str, params: _Params = ()) -> list[tuple[Any, ...]]:
+    @property
+    def encoding(self) -> str:
+        """The encoding by which to decode raw text."""
+        return tolerant(self._connection.info.encoding)
+
+    async def rows(self, sql: str, params: _Params = (), *, raw: bool = False) -> list[tuple[Any, ...]]:
         """Run one statement by itself and fetch all of its rows; Lost when the connection breaks.
 
-        A statement that fails raises psycopg's own error with its SQLSTATE.
+        A statement that fails raises psycopg's own error with its SQLSTATE. With `raw` text comes as bytes
+        and a timestamp as microseconds since 2000.
         """
         with self._watched():
             try:
                 async with self._connection.cursor(binary=True) as cursor:
+                    if raw:
+                        load_raw(cursor)
                     await cursor.execute(sql, params)
                     return await cursor.fetchall() if cursor.description else []
             except psycopg.Error as error:

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
@@ -29,12 +29,13 @@ from reaper.postgres.connection import Connection
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.preflight import Probe
 from reaper.postgres.query_text import QueryText
-from reaper.postgres.rows import ObservedRow, session_of
+from reaper.postgres.rows import ObservedRow, SessionReader, instant_of
 from reaper.postgres.sql import statement
 
 _OBSERVE: Final = statement("observe")
 _ADVISORY_LOCKS: Final = statement("advisory_locks")
 _WAITERS: Final = statement("waiters")
+_AT: Final = ObservedRow._fields.index("at")
 _NO_CUTOFFS: Final = Cutoffs()
 _EVERY_FACT: Final = Questions(advisory_locks=True, blocking=True)
 _CENTURY: Final = 36_525 * 86_400 * SECOND
@@ -71,6 +72,7 @@ class Observer:
         self._query_text = query_text
         self._one_by_one = one_by_one
         self._whole = _FullSnapshots()
+        self._reader = SessionReader(connection.encoding, query_text)
 
     def know(self, probe: Probe) -> None:
         """Use a newer probe of the server and of our rights."""
@@ -130,18 +132,17 @@ class Observer:
             "one_by_one": self._one_by_one,
             "unmeant": list(self._whole.unmeant),
         }
-        rows = [ObservedRow._make(row) for row in await self._connection.rows(_OBSERVE, params)]
+        rows = await self._connection.rows(_OBSERVE, params, raw=True)
         return self._snapshot(rows, everybody=everybody)
 
-    def _snapshot(self, rows: Sequence[ObservedRow], *, everybody: bool) -> Snapshot:
-        every = (session_of(row, self._query_text) for row in rows)
-        sessions = tuple(session for session in every if session is not None)
-        own, probe = next(row for row in rows if row.at is not None), self._probe
+    def _snapshot(self, rows: Sequence[tuple[Any, ...]], *, everybody: bool) -> Snapshot:
+        sessions, probe = self._reader.sessions(rows), self._probe
+        own = ObservedRow._make(next(row for row in rows if row[_AT] is not None))
         young = None if everybody else (own.clients or 0) - len(sessions)
         clients = sum(session.kind == CLIENT_BACKEND for session in sessions)
         return Snapshot(
             server=self._server,
-            at=own.at or Instant(0),
+            at=instant_of(own.at) or Instant(0),
             slots=Slots(
                 total=probe.max_connections,
                 reserved=probe.superuser_reserved + probe.reserved,

@@ -15,7 +15,7 @@ from reaper.policy.session import STATES, Facts, Session, Slots, Snapshot, Watch
 from reaper.policy.time import Instant
 from reaper.postgres.observer import count_waiters
 from reaper.postgres.query_text import QueryText
-from reaper.postgres.rows import ExactInstant, ObservedRow, as_text, session_of
+from reaper.postgres.rows import ObservedRow, as_text, instant_of, session_of
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.metrics.exposition import OPENMETRICS
@@ -24,7 +24,8 @@ from tests.unit.audit.build import AUTHOR, MemorySink, ledger
 from .inputs import RULES, Feed, Target, is_line
 
 _EPOCH: Final = (b"\0\x02\xdb\x7f\xae\x90\x40\0", b"\x7f" + b"\xff" * 7, b"\x80" + b"\0" * 7)
-_KINDS: Final = ("client backend", "walsender", "", None)
+_KINDS: Final = (b"client backend", b"walsender", b"", None)
+_STATES: Final = tuple(state.encode() for state in STATES)
 _FLAGS: Final = (False, True, None)
 _ENCODING: Final = "utf-8"
 _MOST_ROWS: Final = 6
@@ -44,7 +45,7 @@ def _check_server_rows(data: bytes) -> None:
     while feed and len(rows) < _MOST_ROWS:
         rows.append(_row(feed))
     query_text = feed.pick(tuple(QueryText))
-    sessions = {one.id: one for row in rows if (one := session_of(row, query_text))}
+    sessions = {one.id: one for row in rows if (one := session_of(row, query_text, _ENCODING))}
     seen = _snapshot(feed, rows[0], tuple(sessions.values()), unreadable=len(rows) - len(sessions))
     assert parse_snapshot(dump_snapshot(seen), file="s.json") == seen
     plan = decide(snapshot=seen, rules=RULES, memory=Memory.of(seen))
@@ -55,36 +56,36 @@ def _check_server_rows(data: bytes) -> None:
 
 
 def _row(feed: Feed) -> ObservedRow:
-    start = _moment(feed)
+    start = _raw_moment(feed)
     return ObservedRow(
         pid=feed.number(),
         backend_start=start,
-        database=_text(feed),
-        role=_text(feed),
-        application=_text(feed),
-        client=_text(feed),
+        database=_name(feed),
+        role=_name(feed),
+        application=_name(feed),
+        client=_name(feed),
         kind=feed.pick(_KINDS),
         role_oid=int.from_bytes(feed.take(4)),
         superuser=feed.pick(_FLAGS),
         client_port=int.from_bytes(feed.take(4)),
-        state=feed.pick((*STATES, "starting", None)),
-        state_change=_moment(feed),
-        query_start=_moment(feed),
-        xact_start=_moment(feed),
-        wait_event=feed.pick((None, "SyncRep")),
+        state=feed.pick((*_STATES, b"starting", None)),
+        state_change=_raw_moment(feed),
+        query_start=_raw_moment(feed),
+        xact_start=_raw_moment(feed),
+        wait_event=feed.pick((None, b"SyncRep")),
         xid_age=feed.pick((None, 1, 5, -1, 2**31 - 1)),
         listens=feed.pick(_FLAGS),
         starts_backup=feed.pick(_FLAGS),
-        query=_text(feed),
-        at=start or _moment(feed) or Instant(0),
+        query=_name(feed),
+        at=start or _raw_moment(feed) or 0,
         clients=None,
         unreadable=None,
     )
 
 
-def _moment(feed: Feed) -> Instant | None:
+def _raw_moment(feed: Feed) -> int | None:
     drawn = feed.pick((*_EPOCH, b"", None))
-    return None if drawn is None else ExactInstant(0).load(drawn or feed.take(8).rjust(8, b"\0"))
+    return None if drawn is None else int.from_bytes(drawn or feed.take(8).rjust(8, b"\0"), signed=True)
 
 
 def _name(feed: Feed) -> bytes | None:
@@ -100,7 +101,7 @@ def _snapshot(feed: Feed, row: ObservedRow, sessions: tuple[Session, ...], *, un
     blockers = {feed.number(): set(feed.take(3)) for _ in range(feed.number() % 4)}
     return Snapshot(
         server="orders",
-        at=row.at or Instant(0),
+        at=instant_of(row.at) or Instant(0),
         slots=Slots(total=feed.number(2), reserved=feed.number(), used=feed.number(2)),
         watcher=Watcher(pid=feed.number(), role=_text(feed) or "", superuser=False),
         sessions=sessions,
