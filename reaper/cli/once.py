@@ -20,7 +20,7 @@ from reaper.service.connection import RunOptions
 from reaper.service.cycle import Cycle
 from reaper.service.once import run_once
 from reaper.service.signals import handle_signals
-from reaper.telemetry.library_warnings import strays_told
+from reaper.telemetry.library_warnings import library_warnings_logged
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 
 
@@ -50,7 +50,7 @@ def once(  # noqa: PLR0913 (click passes every option by name)
         dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals
     )
     log = make_log(LogFormat(log_format), LogLevel(log_level))
-    with strays_told(log), opened_ledger(audit_log, log) as ledger:
+    with library_warnings_logged(log), opened_ledger(audit_log, log) as ledger:
         log_start(log, settings, options, [each.name for each in servers])
         results = asyncio.run(_run_everywhere(servers, settings, options, ledger, log))
     for result in results:

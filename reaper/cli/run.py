@@ -32,7 +32,7 @@ from reaper.service.signals import SignalHandlers
 from reaper.telemetry import events
 from reaper.telemetry.http.server import Listener
 from reaper.telemetry.http.server import listen as listen_on
-from reaper.telemetry.library_warnings import strays_told
+from reaper.telemetry.library_warnings import library_warnings_logged
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.systemd import Systemd
@@ -141,7 +141,11 @@ def run(  # noqa: PLR0913 (click passes every option by name)
     asked = ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
     choose = partial(choose_servers, dsn=dsn, name=server, shard=_shard(shard))
     signal_handlers = SignalHandlers()
-    with strays_told(log), _log_totals_at_end(log) as totals, opened_ledger(audit_log, log) as ledger:
+    with (
+        library_warnings_logged(log),
+        _log_totals_at_end(log) as totals,
+        opened_ledger(audit_log, log) as ledger,
+    ):
         log_start(log, settings, options, [each.name for each in choose(settings)])
         parts = DaemonParts(
             reloader=PolicyReloader(

@@ -188,7 +188,7 @@ class Daemon:
         if parts.shipment is None:
             return None
         parts.metrics.audit_table = gauges = AuditTableGauges()
-        alarm = partial(self._notifier.tell, Occasion.FAILURES.value)
+        alarm = partial(self._notifier.notify, Occasion.FAILURES.value)
         return Shipper(parts.shipment, log=parts.log, gauges=gauges, alarm=alarm)
 
     def _settings(self) -> Settings:

@@ -236,7 +236,13 @@ class Reporter:
             self._metrics.dry_run_outcome(self._server, reap.policy, one.fate)
             say: Callable[..., None] = self._log.info if one.fate is Fate.REVIVED else self._log.debug
             who = f"pid {one.watched.id.pid} {whose(reap.session.identity)}"
-            say(events.REHEARSAL_FATE, policy=reap.policy.name, fate=one.fate.value, who=who, why=one.reason)
+            say(
+                events.DRY_RUN_OUTCOME,
+                policy=reap.policy.name,
+                outcome=one.fate.value,
+                who=who,
+                why=one.reason,
+            )
 
     def leaves_alone(self, pools: Iterable[Refilling]) -> None:
         """Groups refill at once, and are left alone for a while."""
@@ -244,7 +250,7 @@ class Reporter:
             self._metrics.refill_guarded(self._server, pool.policy)
             who = whose(pool.identity)
             self._log.warning(
-                events.POLICY_LEFT_ALONE, policy=pool.policy.name, who=who, why=pool.left_alone.reason
+                events.REFILL_GUARDED, policy=pool.policy.name, who=who, why=pool.left_alone.reason
             )
             self._tell(Occasion.CHURN, f"{who}: {pool.left_alone.reason} ({pool.policy.name})")
 
@@ -268,7 +274,7 @@ class Reporter:
             self._tell(Occasion.FAILURES, str(error))
 
     def _tell(self, occasion: Occasion, what: str) -> None:
-        self._notifier.tell(occasion.value, self._server, what)
+        self._notifier.notify(occasion.value, self._server, what)
 
 
 _WORTH_TELLING: Final = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
@@ -286,7 +292,9 @@ def report(cycle: Cycle, log: Log) -> None:
     if cycle.clock_step is not None:
         log.warning(events.CLOCK_STEPPED, by=words(cycle.clock_step), so="nobody is touched in this cycle")
     for trip in cycle.new_brakes:
-        log.error(events.POLICY_BRAKED, policy=trip.policy.name, mode=trip.policy.mode.value, why=trip.reason)
+        log.error(
+            events.SAFETY_LIMIT_TRIPPED, policy=trip.policy.name, mode=trip.policy.mode.value, why=trip.reason
+        )
     if cycle.snapshot.unreadable:
         log.warning(
             events.SERVER_UNREADABLE, unreadable=cycle.snapshot.unreadable, mend="GRANT pg_read_all_stats"

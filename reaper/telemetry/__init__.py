@@ -1,1 +1,1 @@
-"""What is told while it runs: log, metrics, pages, messages to webhooks, words to the service manager."""
+"""What a running service reports: log, metrics, HTTP pages, webhooks, systemd. It decides nothing."""

@@ -1,4 +1,4 @@
-"""The log: for people on a terminal, JSON elsewhere; always on stderr, for stdout may carry the record."""
+"""The log: readable lines on a terminal, JSON elsewhere; on stderr, because stdout may be the audit log."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ Log = FilteringBoundLogger
 
 
 class LogFormat(StrEnum):
-    """How a log line looks."""
+    """The format of a log line."""
 
     AUTO = "auto"
     HUMAN = "human"
@@ -25,7 +25,7 @@ class LogFormat(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """What is worth a line."""
+    """The lowest level that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -34,7 +34,7 @@ class LogLevel(StrEnum):
 
 
 def make_log(log_format: LogFormat, level: LogLevel, *, to: TextIO | None = None) -> Log:
-    """Build a logger; nothing is configured globally."""
+    """Make a logger; nothing is configured globally."""
     stream = to or sys.stderr
     human = log_format is LogFormat.HUMAN or (log_format is LogFormat.AUTO and stream.isatty())
     *processors, render = _for_people(colors=stream.isatty()) if human else _for_machines()
@@ -51,12 +51,12 @@ def _for_people(*, colors: bool) -> list[Processor]:
     return [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-        _harmless,
+        _escape_controls,
         structlog.dev.ConsoleRenderer(
             colors=colors,
             pad_event_to=18,
             sort_keys=False,
-            # The richer ones show local variables, and passwords are among them.
+            # The default formatter shows local variables, which may be passwords.
             exception_formatter=structlog.dev.plain_traceback,
         ),
     ]
@@ -73,7 +73,7 @@ def _for_machines() -> list[Processor]:
 
 
 class _Stream:
-    """The stream of the log; a closed pipe does not end the service."""
+    """The stream of the log; a closed pipe must not end the service."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -95,20 +95,20 @@ def _in_order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 _PRIORITIES: Final[Mapping[str, str]] = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
-"""Syslog's, as the journal reads them at the head of a line."""
+"""Syslog's priorities, as the journal reads them at the start of a line."""
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Whether what is written there goes to systemd's journal, which says so by device and inode."""
+    """True if the stream is systemd's journal, which names its device and inode in the environment."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
-        return False  # not a file at all
+        return False  # not a file
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _with_priority(render: Processor) -> Processor:
-    """Mark every line: the journal takes each for a message of its own."""
+    """Start every line with its priority, because the journal makes an entry of each."""
 
     def rendered(logger: WrappedLogger, level: str, event: EventDict) -> str:
         mark = _PRIORITIES[level]
@@ -117,5 +117,5 @@ def _with_priority(render: Processor) -> Processor:
     return rendered
 
 
-def _harmless(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _escape_controls(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {key: plain(value) if isinstance(value, str) else value for key, value in event.items()}

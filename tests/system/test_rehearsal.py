@@ -51,7 +51,7 @@ def test_what_becomes_of_each_is_recorded_counted_and_judged(
     reaper.recorded("session.fate", application="stays", fate="unused")
     assert revived["pid"] == used.pid
     assert revived["detail"].startswith("used again after ")
-    assert life.logged("rehearsal.fate", fate="revived")["policy"] == "leaked"
+    assert life.logged("dry_run.outcome", outcome="revived")["policy"] == "leaked"
     Service(life).shows(1, "reaper_dry_run_outcomes_total", policy="leaked", outcome="revived")
     assert stays.present()
     assert life.end().code == 0

@@ -86,7 +86,7 @@ def test_out_of_files_it_says_so_in_its_log_and_in_no_other_words(
     service.life.logged("cycle.quiet")
 
     with Siege(service.life.logged("http.listening")["at"], *ATTACKS.values()):
-        complaint = service.life.logged("library.complaint")
+        complaint = service.life.logged("library.warning")
         leak = clients.open(role=app)
         until(leak.left)
         done = service.life.end()

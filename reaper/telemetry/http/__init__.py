@@ -1,1 +1,1 @@
-"""http."""
+"""The HTTP port, read-only: `routes` has its paths, `server` serves them, `views` are its values."""

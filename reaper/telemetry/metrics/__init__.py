@@ -1,1 +1,1 @@
-"""metrics."""
+"""Metrics for Prometheus: `collect` counts, `catalogue` names, `exposition` writes the page."""

@@ -70,7 +70,7 @@ class Ears:
     @property
     def waiting(self) -> list[str]:
         """What the next message would say."""
-        (box,) = self.notifier._boxes.values()
+        (box,) = self.notifier._queues.values()
         return list(box.lines)
 
 

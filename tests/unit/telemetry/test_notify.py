@@ -15,9 +15,8 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.telemetry import notify
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
-from reaper.telemetry.notify import Hook, Notifier, harmless
+from reaper.telemetry.notify import MAX_LINE, MAX_LINES, Hook, Notifier, escaped
 
 from .webhook import Webhook, webhook
 
@@ -48,7 +47,7 @@ class Desk:
     async def send(self, *, now: float) -> None:
         """Send what is due at this moment, and wait for the answers."""
         self.notifier.send(now=now)
-        await self.notifier.idle()
+        await self.notifier.sent()
 
 
 def hook_to(away: Webhook, *, name: str = "ops", every: float = 60, on: tuple[str, ...] = (BRAKES,)) -> Hook:
@@ -69,11 +68,11 @@ def play(scene: Callable[[Desk], Awaitable[None]], desk: Desk | None = None) -> 
 def test_what_happens_within_the_time_of_a_hook_goes_into_one_message(away: Webhook) -> None:
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook_to(away)])
-        desk.notifier.tell(BRAKES, "orders", "one")
+        desk.notifier.notify(BRAKES, "orders", "one")
         await desk.send(now=100)
-        desk.notifier.tell(BRAKES, "orders", "two")
+        desk.notifier.notify(BRAKES, "orders", "two")
         await desk.send(now=159)
-        desk.notifier.tell(BRAKES, "stock", "three")
+        desk.notifier.notify(BRAKES, "stock", "three")
         assert away.lines == [["orders: one"]]
         await desk.send(now=160)
 
@@ -86,7 +85,7 @@ def test_what_happens_within_the_time_of_a_hook_goes_into_one_message(away: Webh
 def test_a_hook_hears_only_what_it_asked_for(away: Webhook) -> None:
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook_to(away)])
-        desk.notifier.tell(TERMINATIONS, "orders", "who cares")
+        desk.notifier.notify(TERMINATIONS, "orders", "who cares")
         await desk.send(now=100)
 
     play(scene)
@@ -94,12 +93,12 @@ def test_a_hook_hears_only_what_it_asked_for(away: Webhook) -> None:
 
 
 def test_too_many_lines_cost_the_oldest_and_the_message_says_how_many(away: Webhook) -> None:
-    most = notify._MOST_LINES
+    most = MAX_LINES
 
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook_to(away)])
         for number in range(most + 7):
-            desk.notifier.tell(BRAKES, "orders", str(number))
+            desk.notifier.notify(BRAKES, "orders", str(number))
         await desk.send(now=100)
 
     desk = play(scene)
@@ -115,14 +114,14 @@ def test_a_slow_hook_delays_neither_the_telling_nor_another_hook(away: Webhook) 
             desk.notifier.use([hook_to(away, name="slow", every=0), quick_hook])
             away.opened.clear()
             for number in range(1, 4):
-                desk.notifier.tell(BRAKES, "orders", str(number))
+                desk.notifier.notify(BRAKES, "orders", str(number))
                 desk.notifier.send(now=number)
-                sending = desk.notifier._boxes[quick_hook].sending
+                sending = desk.notifier._queues[quick_hook].sending
                 assert sending
                 await sending
             assert quick.lines == [["orders: 1"], ["orders: 2"], ["orders: 3"]]
             away.opened.set()
-            await desk.notifier.idle()
+            await desk.notifier.sent()
             await desk.send(now=4)
 
     play(scene)
@@ -133,7 +132,7 @@ def test_a_hook_that_does_not_answer_is_given_up(away: Webhook) -> None:
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook_to(away, every=0)])
         away.opened.clear()
-        desk.notifier.tell(BRAKES, "orders", "one")
+        desk.notifier.notify(BRAKES, "orders", "one")
         await desk.send(now=100)
         assert desk.counts["ops", "failed"] == 1
 
@@ -147,7 +146,7 @@ def test_a_hook_that_answers_without_end_is_given_up_and_asked_nothing_more_mean
         desk.notifier.use([hook_to(away, every=0)])
         away.opened.clear()
         away.drips = True
-        desk.notifier.tell(BRAKES, "orders", "one")
+        desk.notifier.notify(BRAKES, "orders", "one")
         await desk.send(now=100)
         assert desk.counts["ops", "failed"] == 1
         await desk.send(now=200)
@@ -163,9 +162,9 @@ def test_what_was_refused_is_told_again_with_the_next_message(away: Webhook, sta
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook_to(away)])
         away.answers.append(status)
-        desk.notifier.tell(BRAKES, "orders", "one")
+        desk.notifier.notify(BRAKES, "orders", "one")
         await desk.send(now=100)
-        desk.notifier.tell(BRAKES, "orders", "two")
+        desk.notifier.notify(BRAKES, "orders", "two")
         await desk.send(now=130)
         await desk.send(now=160)
 
@@ -176,13 +175,13 @@ def test_what_was_refused_is_told_again_with_the_next_message(away: Webhook, sta
 
 
 def test_a_hook_that_is_gone_for_long_costs_its_oldest_lines_and_no_more(away: Webhook) -> None:
-    most = notify._MOST_LINES
+    most = MAX_LINES
 
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook_to(away)])
         away.answers += [500] * 3
         for number in range(4 * 30):
-            desk.notifier.tell(BRAKES, "orders", str(number))
+            desk.notifier.notify(BRAKES, "orders", str(number))
             if number % 30 == 29:
                 await desk.send(now=100 * number)
 
@@ -198,7 +197,7 @@ def test_a_redirect_is_not_followed(away: Webhook, status: int) -> None:
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook_to(away)])
         away.answers.append(status)
-        desk.notifier.tell(BRAKES, "orders", "one")
+        desk.notifier.notify(BRAKES, "orders", "one")
         await desk.send(now=100)
 
     desk = play(scene)
@@ -214,7 +213,7 @@ def test_a_redirect_leads_to_nobody_else(away: Webhook, status: int) -> None:
         async def scene(desk: Desk) -> None:
             desk.notifier.use([hook_to(away)])
             away.answers.append(status)
-            desk.notifier.tell(BRAKES, "orders", "one")
+            desk.notifier.notify(BRAKES, "orders", "one")
             await desk.send(now=100)
 
         desk = play(scene)
@@ -230,7 +229,7 @@ def test_an_answer_without_end_is_not_listened_to(away: Webhook, status: int) ->
 
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook_to(away)])
-        desk.notifier.tell(BRAKES, "orders", "one")
+        desk.notifier.notify(BRAKES, "orders", "one")
         await desk.send(now=100)
 
     desk = play(scene)
@@ -251,10 +250,10 @@ def test_a_proxy_is_one_that_the_environment_names_and_no_proxy_goes_past_it(
         async def scene(desk: Desk) -> None:
             desk.notifier.use([hook_to(away, every=0)])
             monkeypatch.setenv("no_proxy", "")
-            desk.notifier.tell(BRAKES, "orders", "one")
+            desk.notifier.notify(BRAKES, "orders", "one")
             await desk.send(now=100)
             monkeypatch.setenv("no_proxy", "127.0.0.1")
-            desk.notifier.tell(BRAKES, "orders", "two")
+            desk.notifier.notify(BRAKES, "orders", "two")
             await desk.send(now=200)
 
         play(scene)
@@ -278,20 +277,20 @@ def test_a_url_is_a_secret_and_stands_in_no_log_line(url: str) -> None:
 
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook])
-        desk.notifier.tell(BRAKES, "orders", "one")
+        desk.notifier.notify(BRAKES, "orders", "one")
         await desk.send(now=100)
 
     desk = play(scene)
     assert "notify.failed" in desk.logged.getvalue()
-    assert "secret" not in desk.logged.getvalue() + repr(hook) + repr(desk.notifier._boxes)
+    assert "secret" not in desk.logged.getvalue() + repr(hook) + repr(desk.notifier._queues)
 
 
 def test_at_the_end_what_waits_is_sent_without_waiting_for_its_time(away: Webhook) -> None:
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook_to(away, every=math.inf)])
-        desk.notifier.tell(BRAKES, "orders", "one")
+        desk.notifier.notify(BRAKES, "orders", "one")
         await desk.send(now=100)
-        desk.notifier.tell(BRAKES, "orders", "last words")
+        desk.notifier.notify(BRAKES, "orders", "last words")
         stop = asyncio.Event()
         stop.set()
         await desk.notifier.run(stop)
@@ -305,7 +304,7 @@ def test_a_hook_that_stays_keeps_its_lines_and_one_that_goes_leaves_nothing(away
 
     async def scene(desk: Desk) -> None:
         desk.notifier.use([stays, goes])
-        desk.notifier.tell(BRAKES, "orders", "one")
+        desk.notifier.notify(BRAKES, "orders", "one")
         desk.notifier.use([stays])
         await desk.send(now=100)
 
@@ -318,7 +317,7 @@ def test_a_message_is_a_block_of_code_where_nothing_calls_anybody(away: Webhook)
     async def scene(desk: Desk) -> None:
         desk.notifier.use([hook_to(away)])
         said = "pid 7 <!channel> <@U123> <http://evil.example|click> ```@here\n*bold* \x1b[2J & \u202e"
-        desk.notifier.tell(BRAKES, "orders", said)
+        desk.notifier.notify(BRAKES, "orders", said)
         await desk.send(now=100)
 
     play(scene)
@@ -328,22 +327,20 @@ def test_a_message_is_a_block_of_code_where_nothing_calls_anybody(away: Webhook)
 
 @given(st.text() | st.text(alphabet="<>&`@\n\r\u2028\ud800"))
 def test_whatever_a_client_calls_itself_a_line_is_short_and_harmless(name: str) -> None:
-    line = harmless(name)
+    line = escaped(name)
     assert line.isprintable()
     assert not set(line) & set("<>`")
-    assert len(line) <= 5 * notify._LONGEST_LINE
+    assert len(line) <= 5 * MAX_LINE
     line.encode()
 
 
 @pytest.fixture
-def ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
+def ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
     """The one authority that this host believes."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "root.crt")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "root.crt"))
-    notify.trust.cache_clear()
-    yield ca
-    notify.trust.cache_clear()
+    return ca
 
 
 @pytest.mark.parametrize(("name", "why"), [("127.0.0.1", None), ("10.9.8.7", "SSLCertVerificationError")])
@@ -356,18 +353,6 @@ def test_a_host_is_not_told_when_nobody_here_believes_its_certificate(ca: trustm
     assert _sent(certified=trustme.CA(), name="127.0.0.1") == "SSLCertVerificationError"
 
 
-def test_certificates_are_loaded_only_for_a_message_that_needs_them(ca: trustme.CA, away: Webhook) -> None:
-    async def scene(desk: Desk) -> None:
-        desk.notifier.use([hook_to(away)])
-        desk.notifier.tell(BRAKES, "orders", "one")
-        await desk.send(now=100)
-
-    play(scene)
-    assert notify.trust.cache_info().currsize == 0
-    assert _sent(certified=ca, name="127.0.0.1") is None
-    assert notify.trust.cache_info().currsize == 1
-
-
 def _sent(*, certified: trustme.CA, name: str) -> str | None:
     """Send a message to a host with such a certificate; why it could not be, or nothing."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -377,7 +362,7 @@ def _sent(*, certified: trustme.CA, name: str) -> str | None:
 
         async def scene(desk: Desk) -> None:
             desk.notifier.use([hook_to(away)])
-            desk.notifier.tell(BRAKES, "orders", "one")
+            desk.notifier.notify(BRAKES, "orders", "one")
             await desk.send(now=100)
 
         play(scene, desk)

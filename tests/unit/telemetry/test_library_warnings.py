@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reaper.telemetry.library_warnings import strays_told
+from reaper.telemetry.library_warnings import library_warnings_logged
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 
 LIBRARY = "some.library"
@@ -20,7 +20,7 @@ LIBRARY = "some.library"
 
 def told(happens: Callable[[], object]) -> list[Mapping[str, Any]]:
     stream = io.StringIO()
-    with strays_told(make_log(LogFormat.JSON, LogLevel.INFO, to=stream)):
+    with library_warnings_logged(make_log(LogFormat.JSON, LogLevel.INFO, to=stream)):
         happens()
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
@@ -76,7 +76,7 @@ def test_it_is_one_line_of_the_log_and_nothing_else(
 ) -> None:
     (line,) = told(happens)
 
-    assert (line["event"], line["level"], line["by"]) == ("library.complaint", level, by)
+    assert (line["event"], line["level"], line["by"]) == ("library.warning", level, by)
     assert "of something" in line["why"]
     assert "\n" not in line["why"]
     assert ("LookupError" in line.get("exception", "")) == (level == "error")
