@@ -46,13 +46,13 @@ class NoService(ServerTrouble):
         self.status = status
 
 
-class _Answer(BaseModel):
+class _ServiceAnswer(BaseModel):
     """A part of an answer; a later version may have more fields."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-class _Counts(_Answer):
+class _RegretAnswer(_ServiceAnswer):
     unused: int
     left: int
     revived: int
@@ -63,18 +63,18 @@ class _Counts(_Answer):
     regret_if_all_who_left_were_used: float | None
 
 
-class _ApplicationAnswer(_Counts):
+class _ApplicationAnswer(_RegretAnswer):
     application: str
 
 
-class _LimitAnswer(_Answer):
+class _LimitAnswer(_ServiceAnswer):
     key: str
     limit: str
     revived: int
     judged: int
 
 
-class _PolicyAnswer(_Counts):
+class _AssessedPolicyAnswer(_RegretAnswer):
     policy: str
     advice: str
     said: str
@@ -89,7 +89,7 @@ class _PolicyAnswer(_Counts):
     more_applications: int
 
 
-class _GuardedGroup(_Answer):
+class _GuardedGroup(_ServiceAnswer):
     server: str
     policy: str
     role: str | None
@@ -100,9 +100,9 @@ class _GuardedGroup(_Answer):
     reason: str
 
 
-class _AssessmentAnswer(_Answer):
+class _AssessmentAnswer(_ServiceAnswer):
     assessment: int
-    policies: list[_PolicyAnswer]
+    policies: list[_AssessedPolicyAnswer]
     refill_guarded: list[_GuardedGroup]
 
 

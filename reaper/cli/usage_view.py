@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from reaper.insight.usage.census import Census, Group, Openings, Transaction
+from reaper.insight.usage.census import Census, Openings, Transaction, UsageGroup
 from reaper.insight.usage.texts import ago, horizon, openings_words, pooler_words, waiting_words
 from reaper.insight.usage.trend import Usage, Values, ranking_of
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, LOCAL, whose
@@ -151,7 +151,7 @@ def _ranking(
     yield table
 
 
-def _counts(group: Group) -> Iterator[Text]:
+def _counts(group: UsageGroup) -> Iterator[Text]:
     states = group.states
     waiting = states.get(IN_TRANSACTION, 0) + states.get(ABORTED, 0)
     for number, style in ((states.get(ACTIVE, 0), ""), (states.get(IDLE, 0), ""), (waiting, "yellow")):

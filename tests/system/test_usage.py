@@ -65,7 +65,7 @@ def test_an_open_transaction_comes_with_the_sessions_it_blocks(reaper: Reaper, c
     assert told
     assert (told["waiting"], told["state"]) == (1, "idle in transaction")
     assert told["waiters"][0]["pid"] == waiter.pid
-    assert f"1 waits for it: held-up (pid {waiter.pid})" in " ".join(shown.out.split())
+    assert f"1 session waits for it: held-up (pid {waiter.pid})" in " ".join(shown.out.split())
 
 
 def holds_up(reaper: Reaper, holder: Client) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ def test_people_read_it_in_eighty_columns_without_colours_and_in_ascii(
     lines = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal).splitlines()
     assert [line for line in lines if len(line) > 80] == []
     for told in (piped, "\n".join(lines)):
-        assert re.search(r"\d+ of \d+ slots used; \d+ free for anybody, \d+ kept back\.", told)
+        assert re.search(r"\d+ of \d+ slots used: \d+ free for ordinary roles, \d+ reserved\.", told)
         assert re.search(r"^web-7 +1 ", told, re.MULTILINE)
 
 

@@ -142,7 +142,7 @@ def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evi
 
 def _holds(sessions: Sequence[Session]) -> str:
     if all(session.state == ABORTED for session in sessions):
-        return "the transaction has failed: it holds no locks, but its slot until the client ends it"
+        return "it has failed: it holds no locks, but its slot until the client ends it"
     if any((session.xid_age or 0) > 1 for session in sessions):
         return "until it ends it holds its slot and its locks, and delays vacuum"
     return "until it ends it holds its slot and its locks"

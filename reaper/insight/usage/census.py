@@ -1,4 +1,4 @@
-"""Which sessions hold the slots: one snapshot, counted. Bounded, however many names clients invent.
+"""Census: the sessions of one snapshot, counted. Its size is bounded, for clients choose their names.
 
 Ages are in seconds and the moment is a text, so that a census is the same as JSON and on a page.
 """
@@ -25,22 +25,22 @@ from reaper.policy.time import Instant, isoformat, seconds, since
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Openings:
-    """The slots of a server, and how many are free for which roles."""
+    """The slots of a server, and those that are free for each kind of role."""
 
     total: int
     used: int
     by_superusers: int
-    """Of those used, as far as it is known."""
+    """Of those used, as far as known."""
     for_anybody: int
     """Free for ordinary roles."""
     for_reserved: int | None
-    """Free for roles with pg_use_reserved_connections, from 16 on; None where it is not known."""
+    """Free for roles with pg_use_reserved_connections, from 16 on; None if unknown."""
     for_superusers: int
     """Free for superusers."""
     reserved: int
     """Slots that ordinary roles cannot use."""
     superuser_reserved: int | None
-    """Of these, for superusers alone; None where it is not known."""
+    """Of these, for superusers alone; None if unknown."""
 
     @property
     def usable(self) -> int:
@@ -49,12 +49,12 @@ class Openings:
 
     @property
     def full(self) -> bool:
-        """Whether ordinary roles are refused."""
+        """Return True if ordinary roles are refused."""
         return self.for_anybody == 0
 
 
 def openings(slots: Slots, sessions: Sequence[Session]) -> Openings:
-    """Count them."""
+    """Return the slots that are used and free."""
     kept = slots.superuser_reserved
     return Openings(
         total=slots.total,
@@ -78,26 +78,26 @@ _MOST_WAITERS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class UsageGroup:
     """Sessions that have a name in common."""
 
     name: str | None
     count: int
     states: Mapping[str, int]
     oldest_idle_s: float | None
-    """Of those that do nothing now, in a transaction or not; nothing when all work."""
+    """Of those that are idle, in a transaction or not; None if all are active."""
 
     @property
     def idling(self) -> int:
-        """How many of them do nothing now."""
+        """The sessions that are idle, in a transaction or not."""
         return sum(self.states.get(state, 0) for state in IDLING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """The largest groups, and how much the rest comes to."""
+    """The largest groups, and the sum of the others."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[UsageGroup, ...]
     more_groups: int = 0
     more_sessions: int = 0
 
@@ -112,7 +112,7 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
-    """An open transaction that does nothing, holds others up, or holds vacuum back."""
+    """An open transaction that is idle, blocks other sessions, or delays vacuum."""
 
     pid: int
     session: Identity
@@ -120,11 +120,11 @@ class Transaction:
     open_s: float | None
     state_s: float | None
     waiting: int | None
-    """How many wait for it, directly or in a queue; None is not known."""
+    """Sessions that wait for it, directly or in a queue; None if unknown."""
     waiters: tuple[Waiter, ...] = ()
-    """The first few of those who wait directly."""
+    """The first few of those that wait directly."""
     xid_age: int | None = None
-    """Transactions since the oldest one that it keeps from vacuum."""
+    """Age of its oldest xid or xmin in transactions: vacuum cannot remove rows that died since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +139,7 @@ class Census:
     walsenders: int
     unreadable: int
     uncounted: int
-    """Sessions that this look has only counted: they stand in no group."""
+    """Sessions that the prefilter left out: they are in no group."""
     states: Mapping[str, int]
     applications: Ranking
     roles: Ranking
@@ -201,7 +201,7 @@ def _shortened(ranking: Ranking, top: int) -> Ranking:
 
 
 def _states(sessions: Iterable[Session]) -> Mapping[str, int]:
-    """At work first, then by how much it hurts; whatever else a server may say comes last."""
+    """Active sessions first, then idle ones; states that only a later version has come last."""
     counts = Counter(session.state or UNKNOWN for session in sessions)
     ours = {state: counts.pop(state) for state in _IN_ORDER if state in counts}
     return ours | dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_STATES])
@@ -213,11 +213,11 @@ def _ranking(
     members = defaultdict[str | None, list[Session]](list)
     for session in sessions:
         members[name(session.identity)].append(session)
-    # By name where counts are equal: the same order at every look.
+    # By name if counts are equal: the same order in every snapshot.
     ranked = sorted(members.items(), key=lambda item: (-len(item[1]), item[0] is None, item[0] or ""))
     return Ranking(
         groups=tuple(
-            Group(name=key, count=len(them), states=_states(them), oldest_idle_s=_oldest_idle(them, now))
+            UsageGroup(name=key, count=len(them), states=_states(them), oldest_idle_s=_oldest_idle(them, now))
             for key, them in ranked[:top]
         ),
         more_groups=len(ranked[top:]),
@@ -231,7 +231,7 @@ def _oldest_idle(sessions: Iterable[Session], now: Instant) -> float | None:
 
 
 def _age(then: Instant | None, now: Instant) -> float | None:
-    """In seconds; nothing of what lies ahead, which only a clock that was set can make of it."""
+    """In seconds; 0 for a moment in the future, which only a clock that was set can cause."""
     age = since(then, now)
     return None if age is None else max(seconds(age), 0.0)
 

@@ -1,71 +1,56 @@
-"""What a census says, in words, for terminals and pages alike; names are still as clients wrote them."""
+"""Sentences about a census, for terminals and pages alike; names are still as clients wrote them."""
 
 from collections.abc import Iterator
-from typing import Final
 
 from reaper.insight.usage.census import Openings, Transaction
 from reaper.policy.poolers import Pooler
 from reaper.policy.session import LOCAL
+from reaper.policy.text import counted
 from reaper.policy.time import SECOND, Span, words
-
-_UNNAMED: Final = "(unnamed)"
 
 
 def ago(seconds: float | None) -> str:
-    """`12m31s`; nothing when it is not known."""
+    """Return `12m31s`; an empty text if it is unknown."""
     return "" if seconds is None else words(Span(round(seconds * SECOND)))
 
 
 def openings_words(openings: Openings) -> Iterator[str]:
-    """Sentences about the free slots; the last one is about an administrator."""
+    """Return the number of free slots, and which roles can still connect."""
     yield (
-        f"{openings.used} of {openings.total} slots used; {openings.for_anybody} free for anybody, "
-        f"{openings.reserved} kept back."
+        f"{openings.used} of {openings.total} slots used: {openings.for_anybody} free for ordinary roles, "
+        f"{openings.reserved} reserved."
     )
-    yield _admin(openings)
-
-
-def _admin(openings: Openings) -> str:
     reserved, superusers = openings.for_reserved, openings.for_superusers
-    if not superusers:
-        return "Not even a superuser gets in now: end a session from the server's host."
     if not openings.full:
-        return "Everybody gets in, unless a limit of their own role or database is reached."
-    also = f", and a role with pg_use_reserved_connections: {reserved} left" if reserved else ""
-    return f"Ordinary roles are refused. A superuser still gets in: {_slots(superusers)} left{also}."
+        yield "New connections are accepted (limits of single roles or databases may still apply)."
+    elif not superusers:
+        yield "All roles are refused, also superusers: terminate a session from the server's host."
+    else:
+        also = f", {reserved} of them for pg_use_reserved_connections" if reserved else ""
+        yield f"Ordinary roles are refused. Superusers can use {counted(superusers, 'more slot')}{also}."
 
 
 def waiting_words(transaction: Transaction) -> str:
-    """`3 wait for it: web-1 (pid 12), ...`; None if no session waits."""
+    """Return `3 sessions wait for it: web-1 (pid 12), ...`; an empty text if none waits."""
     if not transaction.waiting:
         return ""
-    named = [f"{each.session.application or _UNNAMED} (pid {each.pid})" for each in transaction.waiters]
+    named = [f"{each.session.application or '(unnamed)'} (pid {each.pid})" for each in transaction.waiters]
     more = transaction.waiting - len(named)
-    told = ", ".join(named) + (f" and {more} more" if named and more > 0 else "")
-    count = transaction.waiting
-    return f"{count} {'waits' if count == 1 else 'wait'} for it" + (f": {told}" if told else "")
+    names = ", ".join(named) + (f" and {more} more" if named and more > 0 else "")
+    waiting = counted(transaction.waiting, "session waits for it", "sessions wait for it")
+    return f"{waiting}: {names}" if names else waiting
 
 
 def horizon(transaction: Transaction) -> str:
-    """How far it holds vacuum back; nothing when it holds back next to nothing."""
+    """Return how far it delays vacuum; an empty text if that is not noticeable."""
     age = transaction.xid_age or 0
-    if age <= 1:
-        return ""
-    return f"holds vacuum back by {age:,} transactions"
+    return f"delays vacuum by {age:,} transactions" if age > 1 else ""
 
 
 def pooler_words(pooler: Pooler) -> str:
-    """What there probably is, and what tells so."""
-    where = pooler.client or LOCAL
+    """Return the probable kind of pooler, and the reason for that."""
+    sessions = f"{counted(pooler.count, 'session')} from {pooler.client or LOCAL}"
     if pooler.kind:
-        return f"Probably {pooler.kind}: {_sessions(pooler.count)} from {where}, by the name they give."
-    names = f"under {pooler.applications} names" if pooler.applications != 1 else "under one name"
-    return f"Probably a pooler, or one large pool: {_sessions(pooler.count)} from {where}, {names}."
-
-
-def _sessions(count: int) -> str:
-    return f"{count} session{'s' if count != 1 else ''}"
-
-
-def _slots(count: int) -> str:
-    return f"{count} slot{'s' if count != 1 else ''}"
+        return f"Probably {pooler.kind}, by its application name: {sessions}."
+    names = counted(pooler.applications, "application name")
+    return f"Probably a pooler, or one large pool: {sessions}, {names}."

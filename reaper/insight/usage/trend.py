@@ -10,12 +10,12 @@ from reaper.insight.usage.census import Census, Ranking
 BEAT_SECONDS: Final = 10.0
 BEATS: Final = 60
 _HOLDS: Final = 6
-"""A count holds for so many beats when nobody looks again: longer, and it is not known what was there."""
+"""Beats for which a count holds without a later one; after that the value is unknown."""
 _NOTHING: Final = -1
 _MOST: Final = 2**31 - 1
 
 Values = tuple[int | None, ...]
-"""The highest of each beat, the latest last; None where nobody has looked."""
+"""The highest count of each beat, the latest last; None without a snapshot."""
 
 
 class Trend:
@@ -38,7 +38,7 @@ class Trend:
         self._values[beat % BEATS] = max(self._values[beat % BEATS], min(count, _MOST))
 
     def values(self, now: float) -> Values:
-        """The counts until now, each held until the next look, but not for long."""
+        """The counts until now; each holds until the next snapshot, for a minute at most."""
         current = int(now // BEAT_SECONDS)
         found: list[int | None] = []
         held, since = _NOTHING, 0
@@ -53,7 +53,7 @@ class Trend:
         return self._values[beat % BEATS] if known else _NOTHING
 
     def _passed(self, beat: int) -> range:
-        """The beats that have begun since the last note, and have nothing in them yet."""
+        """The beats that have begun since the last note and are still empty."""
         if self._last is None:
             return range(0)
         return range(max(self._last + 1, beat - BEATS + 1), beat + 1)
@@ -65,7 +65,7 @@ _MOST_GROUPS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """A census, and what went before."""
+    """A census, and the counts of the last minutes."""
 
     census: Census
     beat_s: float
@@ -76,14 +76,14 @@ class Usage:
 
 
 class Trends:
-    """What was seen of one server over the last minutes; it forgets groups that have left."""
+    """The counts of one server over the last minutes; groups without sessions are forgotten."""
 
     def __init__(self) -> None:
         self.used = Trend()
         self._groups: dict[tuple[str, str | None], Trend] = {}
 
     def note(self, counted: Census, now: float) -> None:
-        """This was seen now."""
+        """Add a census."""
         self.used.note(now, counted.openings.used)
         shown = {
             (ranking, group.name): group.count
@@ -96,11 +96,11 @@ class Trends:
             self._groups.setdefault(key, Trend()).note(now, count)
 
     def forget_groups(self) -> None:
-        """Follow the slots alone."""
+        """Forget all groups, and keep the slots."""
         self._groups.clear()
 
     def usage(self, counted: Census, now: float) -> Usage:
-        """This census, with what went before."""
+        """Return this census with the counts of the last minutes."""
         unseen = Trend()
         return Usage(
             census=counted,

@@ -9,7 +9,7 @@ from reaper.insight.usage.texts import ago, horizon, openings_words, pooler_word
 from reaper.policy.poolers import Pooler
 from reaper.policy.session import Identity, Slots
 
-REFUSED: Final = "Ordinary roles are refused. A superuser still gets in:"
+REFUSED: Final = "Ordinary roles are refused. Superusers can use"
 
 
 def transaction(*waiters: str, waiting: int | None = None, xid_age: int | None = None) -> Transaction:
@@ -31,44 +31,47 @@ def transaction(*waiters: str, waiting: int | None = None, xid_age: int | None =
     [
         (
             Slots(total=100, reserved=3, used=40, superuser_reserved=3),
-            "Everybody gets in, unless a limit of their own role or database is reached.",
+            "New connections are accepted (limits of single roles or databases may still apply).",
         ),
         (
             Slots(total=100, reserved=3, used=97, superuser_reserved=3),
-            f"{REFUSED} 3 slots left.",
+            f"{REFUSED} 3 more slots.",
         ),
         (
             Slots(total=100, reserved=5, used=96, superuser_reserved=3),
-            f"{REFUSED} 4 slots left, and a role with pg_use_reserved_connections: 1 left.",
+            f"{REFUSED} 4 more slots, 1 of them for pg_use_reserved_connections.",
         ),
         (
             Slots(total=100, reserved=3, used=99),
-            f"{REFUSED} 1 slot left.",
+            f"{REFUSED} 1 more slot.",
         ),
         (
             Slots(total=100, reserved=3, used=100, superuser_reserved=3),
-            "Not even a superuser gets in now: end a session from the server's host.",
+            "All roles are refused, also superusers: terminate a session from the server's host.",
         ),
     ],
 )
-def test_it_says_whether_an_admin_gets_in(slots: Slots, said: str) -> None:
+def test_it_says_which_roles_can_still_connect(slots: Slots, said: str) -> None:
     *_, last = openings_words(openings(slots, []))
 
     assert last == said
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("transaction", "said"),
     [
         (transaction(), ""),
         (transaction(waiting=0), ""),
-        (transaction(waiting=2), "2 wait for it"),
-        (transaction("web", waiting=1), "1 waits for it: web (pid 10)"),
-        (transaction("web", "", waiting=5), "5 wait for it: web (pid 10), (unnamed) (pid 11) and 3 more"),
+        (transaction(waiting=2), "2 sessions wait for it"),
+        (transaction("web", waiting=1), "1 session waits for it: web (pid 10)"),
+        (
+            transaction("x", "", waiting=5),
+            "5 sessions wait for it: x (pid 10), (unnamed) (pid 11) and 3 more",
+        ),
     ],
 )
-def test_it_says_who_waits(told: Transaction, said: str) -> None:
-    assert waiting_words(told) == said
+def test_waiting_sessions_are_named(transaction: Transaction, said: str) -> None:
+    assert waiting_words(transaction) == said
 
 
 @pytest.mark.parametrize(
@@ -76,11 +79,11 @@ def test_it_says_who_waits(told: Transaction, said: str) -> None:
     [
         (None, ""),
         (1, ""),
-        (2, "holds vacuum back by 2 transactions"),
-        (1_234_567, "holds vacuum back by 1,234,567 transactions"),
+        (2, "delays vacuum by 2 transactions"),
+        (1_234_567, "delays vacuum by 1,234,567 transactions"),
     ],
 )
-def test_it_says_how_far_vacuum_is_held_back(age: int | None, said: str) -> None:
+def test_the_delay_of_vacuum_is_shown_in_transactions(age: int | None, said: str) -> None:
     assert horizon(transaction(xid_age=age)) == said
 
 
@@ -89,15 +92,15 @@ def test_it_says_how_far_vacuum_is_held_back(age: int | None, said: str) -> None
     [
         (
             Pooler(kind="PgBouncer", client=None, count=1, applications=1),
-            "Probably PgBouncer: 1 session from local, by the name they give.",
+            "Probably PgBouncer, by its application name: 1 session from local.",
         ),
         (
             Pooler(kind=None, client="10.2.0.7", count=60, applications=3),
-            "Probably a pooler, or one large pool: 60 sessions from 10.2.0.7, under 3 names.",
+            "Probably a pooler, or one large pool: 60 sessions from 10.2.0.7, 3 application names.",
         ),
         (
             Pooler(kind=None, client="10.2.0.7", count=60, applications=1),
-            "Probably a pooler, or one large pool: 60 sessions from 10.2.0.7, under one name.",
+            "Probably a pooler, or one large pool: 60 sessions from 10.2.0.7, 1 application name.",
         ),
     ],
 )
@@ -105,5 +108,5 @@ def test_a_pooler_is_never_more_than_probable(pooler: Pooler, said: str) -> None
     assert pooler_words(pooler) == said
 
 
-def test_an_age_is_said_as_people_say_it() -> None:
+def test_an_age_has_at_most_two_units() -> None:
     assert [ago(None), ago(0.4), ago(751), ago(2 * 86_400 + 3 * 3_600)] == ["", "400ms", "12m31s", "2d3h"]

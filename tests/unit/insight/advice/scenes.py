@@ -4,25 +4,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final, Unpack
 
-from reaper.insight.advice import advise
-from reaper.insight.advice.collector import EvidenceCollector
-from reaper.insight.advice.evidence import ApplicationSessions, Evidence
+from reaper.insight.advice import EvidenceCollector, advise
+from reaper.insight.advice.evidence import Evidence
 from reaper.insight.advice.finding import Finding
 from reaper.insight.advice.server_facts import RoleFacts, ServerFacts
 from reaper.policy.session import Facts, Session, Snapshot
-from reaper.policy.time import Instant, Span, parse_span
+from reaper.policy.time import Instant, parse_span
 from tests.unit.policy.build import NOTHING_HELD, NOW, Told, session, snapshot
-
-QUIET: Final = parse_span("10m")
-USABLE: Final = 100
 
 _SETTINGS: Final = {
     "tcp_keepalives_idle": "60",
     "client_connection_check_interval": "10000",
     "idle_in_transaction_session_timeout": "0",
     "work_mem": "4096",
-    "hash_mem_multiplier": "2",
-    "shared_buffers": "16384",
     "superuser_reserved_connections": "3",
     "reserved_connections": "2",
 }
@@ -55,31 +49,24 @@ def look(seen: Iterable[Session], *, after: str = "0s", facts: Facts = NOTHING_H
 
 
 def evidence(
-    *looks: Snapshot,
-    ground: ServerFacts | None = None,
-    before: ServerFacts | None = None,
-    quiet: Span = QUIET,
+    *looks: Snapshot, ground: ServerFacts | None = None, before: ServerFacts | None = None
 ) -> Evidence:
     """The evidence of these snapshots."""
-    collector = EvidenceCollector(idle_limit=quiet)
+    collector = EvidenceCollector()
     for each in looks:
         collector.add(each)
     return collector.evidence(facts=ground, before=before)
 
 
-def crowd(*looks: Snapshot) -> ApplicationSessions:
-    """The only application of these snapshots."""
-    (found,) = evidence(*looks).applications
-    return found
+def leak(count: int, *, first: int = 1_000, **fields: Unpack[Told]) -> list[Session]:
+    """Sessions that one client opened ten minutes apart and used for a second each."""
+    return [_opened(session(first + rank, **fields), f"{10 * (rank + 2)}m") for rank in range(count)]
 
 
-def leak(count: int, *, first: int = 1_000, every: str = "10m", **fields: Unpack[Told]) -> list[Session]:
-    """Sessions that one client opened one after the other and used for a second each."""
-    step = parse_span(every)
-    return [
-        _begun(session(first + rank, **fields), Span((rank + 2) * step), Span(1_000_000))
-        for rank in range(count)
-    ]
+def _opened(one: Session, age: str) -> Session:
+    opened = Instant(NOW - parse_span(age))
+    last = Instant(opened + 1_000_000)
+    return replace(one, id=one.id._replace(backend_start=opened), state_change=last, query_start=last)
 
 
 def pool(count: int, *, first: int = 2_000, **fields: Unpack[Told]) -> list[Session]:
@@ -87,10 +74,10 @@ def pool(count: int, *, first: int = 2_000, **fields: Unpack[Told]) -> list[Sess
     return [session(first + rank, **fields) for rank in range(count)]
 
 
-def _begun(one: Session, age: Span, used_for: Span) -> Session:
-    begun = Instant(NOW - age)
-    last = Instant(begun + used_for)
-    return replace(one, id=one.id._replace(backend_start=begun), state_change=last, query_start=last)
+def busy(count: int, *, first: int = 2_000, **fields: Unpack[Told]) -> list[Session]:
+    """Sessions that were used a second ago."""
+    fields["idle"] = "1s"
+    return pool(count, first=first, **fields)
 
 
 def used(seen: Iterable[Session], *, after: str) -> list[Session]:

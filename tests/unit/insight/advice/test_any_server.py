@@ -1,10 +1,11 @@
-"""Whatever a server and its clients come up with: advice is given, and its names are quoted and harmless."""
+"""Advice for every server: none for a healthy one, quoted and harmless names for a hostile one."""
 
 import json
 import re
 from dataclasses import replace
 from typing import Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from reaper.cli.advise_view import as_document
 from reaper.insight.advice import advise, not_observed
 from reaper.insight.advice.collector import EvidenceCollector
 from reaper.insight.advice.evidence import Evidence
-from reaper.insight.advice.finding import Urgency
+from reaper.insight.advice.finding import Urgency, identifier, literal
 from reaper.insight.advice.server_facts import (
     PreparedTransaction,
     ReplicationSlot,
@@ -22,12 +23,12 @@ from reaper.insight.advice.server_facts import (
 )
 from reaper.policy.session import Session, Slots, Snapshot
 from reaper.policy.time import Instant, parse_span
-from tests.unit.policy.build import NOW, WATCHER
-from tests.unit.policy.hostile import PROPERTY, facts, names, sessions
+from tests.unit.policy.build import NOW, WATCHER, session
+from tests.unit.policy.hostile import NAMES, PROPERTY, facts, names, sessions
 
-from .scenes import ground, leak, pool
+from .scenes import busy, evidence, ground, leak, look, pool, role, used
 
-_QUOTED: Final = re.compile(r"""(?:U&)?"(?:[^"]|"")*"|(?:U&)?'(?:[^']|'')*'""")
+_QUOTED: Final = re.compile(r""""(?:[^"]|"")*"|E?'(?:[^']|'')*'""")
 
 _HOSTILE: Final = ("two\nlines", 'a"; DROP ROLE b; --', "it's", "[x]*?", "\x1b[2J", "", "app_web")
 hostile_names: Final = st.sampled_from(_HOSTILE) | names
@@ -114,3 +115,59 @@ def test_no_sentence_holds_anything_that_moves_a_terminal(seen: Evidence) -> Non
         reported = [found.title, *found.evidence]
         reported += [line for fix in found.fixes for line in (fix.action, fix.cost, *fix.setting.split("\n"))]
         assert all(line.isprintable() for line in reported)
+
+
+_texts: Final = (
+    st.sampled_from(NAMES) | st.text(max_size=20) | st.text("\"'\\U&\n\x1b;-- é\u202e", max_size=12)
+)
+
+
+@given(_texts)
+def test_a_quoted_name_or_text_is_read_back_unchanged_and_is_printable(text: str) -> None:
+    name, string = identifier(text), literal(text)
+
+    if name is not None:
+        assert (name[0], name[-1], name.isprintable()) == ('"', '"', True)
+        assert '"' not in name[1:-1].replace('""', "")
+        assert name[1:-1].replace('""', '"') == text
+    if string is not None:
+        inner = string.removeprefix("E")[1:-1]
+        assert "'" not in inner.replace("''", "")
+        # Without E the meaning of a backslash would depend on a setting of the server.
+        assert string.startswith("E'" if "\\" in text else "'")
+        assert inner.replace("''", "'").replace("\\\\", "\\") == text
+        assert string.isprintable()
+
+
+@pytest.mark.parametrize("name", [None, "", "a\0b", "\ud800", "two\nlines", "x" * 64, "é" * 32])
+def test_a_name_that_is_not_printable_or_too_long_gets_no_statement(name: str | None) -> None:
+    assert identifier(name) is None
+
+
+@pytest.mark.parametrize("name", ["x" * 63, "é" * 31, "select", 'a"b', "back\\slash"])
+def test_every_printable_name_that_a_server_can_have_is_quoted(name: str) -> None:
+    assert identifier(name) is not None
+
+
+def test_a_healthy_server_gets_no_advice() -> None:
+    tools = [
+        session(7, application="postgres_exporter", role="monitor", idle="5s"),
+        session(8, application="psql", role="alice", idle="3m"),
+        session(9, application="pgbouncer", role="app_x", idle="1s"),
+    ]
+    looks = [look([*used(busy(20), after=after), *tools], after=after) for after in ("0s", "5s", "10s")]
+    facts = ground(role(), opened=1_002, after="10s")
+    seen = evidence(*looks, before=ground(role(), opened=1_000), ground=facts)
+
+    assert (advise(seen), list(not_observed(seen))) == ((), [])
+    assert advise(evidence(look([]), look([], after="1s"), ground=ground())) == ()
+
+
+def test_the_report_names_what_was_not_observed() -> None:
+    one = " ".join(not_observed(evidence(look(leak(3)))))
+    facts = replace(ground(), standby=True)
+    standby = " ".join(not_observed(evidence(look([]), look([], after="1s"), ground=facts)))
+
+    assert "one snapshot" in one
+    assert "settings, role limits, replication slots" in one
+    assert "run ALTER ROLE on the primary" in standby
