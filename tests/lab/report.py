@@ -10,7 +10,7 @@ from statistics import median
 from typing import Final
 
 NOTHING: Final = "-"
-_DOUBT: Final = 0.05
+_ONE_SIDED_95: Final = 1.645
 _MINUTE: Final = 60.0
 
 
@@ -95,16 +95,8 @@ def ratios(values: Sequence[float]) -> tuple[str, str, str]:
 
 
 def at_most(hits: int, of: int) -> float:
-    """The share that is not exceeded, with 95 % confidence, after this many hits."""
-    low, high = float(hits), 2.0 * hits + 10.0
-    for _ in range(60):
-        mean = (low + high) / 2
-        low, high = (mean, high) if _chance(hits, mean) > _DOUBT else (low, mean)
-    return min(1.0, high / of) if of else 1.0
-
-
-def _chance(hits: int, mean: float) -> float:
-    """The chance of at most this many hits if the mean is this (Poisson)."""
-    if mean == 0:
-        return 1.0
-    return sum(math.exp(n * math.log(mean) - mean - math.lgamma(n + 1)) for n in range(hits + 1))
+    """The share that is not exceeded, with 95 % confidence, after this many hits (Poisson)."""
+    # The cube root of such a count is nearly normal (Wilson and Hilferty), to within 1 %.
+    mean = hits + 1
+    root = 1 - 1 / (9 * mean) + _ONE_SIDED_95 / (3 * math.sqrt(mean))
+    return min(1.0, mean * root**3 / of) if of else 1.0

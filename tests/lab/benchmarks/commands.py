@@ -28,16 +28,12 @@ from reaper.policy.session import (
 )
 from reaper.policy.time import SECOND, Instant, Span
 from tests.lab.clients.sleepers import ROOT
-from tests.lab.report import NOTHING, figure, milliseconds, quantile, table
+from tests.lab.report import figure, milliseconds, quantile, table
 from tests.lab.world.reaper import policy
-from tests.lab.world.server import REAPER, lab_server
-from tests.postgres.majors import tool
 from tests.system.command import find
 from tests.system.policies import FILE, policy_file
 
 _PYTHON: Final = "python -c pass"
-_PSQL: Final = "psql -c"
-_IDLE: Final = "SELECT pid FROM pg_stat_activity WHERE state = 'idle'"
 
 
 class _CommandCost(NamedTuple):
@@ -56,50 +52,46 @@ def _run(folder: Path, *words: str, environment: Mapping[str, str] | None = None
     return _CommandCost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def start(*, major: int, runs: int = 15) -> Iterator[str]:
-    """CPU of starting a command, beside that of Python itself and of psql.
+def start(*, major: int, runs: int = 15) -> Iterator[str]:  # noqa: ARG001 (no server takes part)
+    """CPU of starting a command, beside that of Python itself.
 
     All commands take turns. They run from bytecode that exists already, as in an installed package.
     """
-    with lab_server(major) as (server, folder), TemporaryDirectory() as bytecode:
-        commands = dict(_commands(folder, server.dsn_of(REAPER), major))
+    with TemporaryDirectory() as folder, TemporaryDirectory() as bytecode:
+        commands = _commands(Path(folder))
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         costs: dict[str, list[float]] = {name: [] for name in commands}
         for number in range(runs + 1):
             for name, (place, *words) in commands.items():
-                cpu = _run(folder / place, *words, environment=environment).cpu
+                cpu = _run(Path(folder, place), *words, environment=environment).cpu
                 costs[name] += [cpu] if number else []  # after the first run all files are in memory
-    python, psql = (median(costs[name]) if name in costs else None for name in (_PYTHON, _PSQL))
-    assert python
+    python = median(costs[_PYTHON])
     rows = [
         (
             name,
             *(milliseconds(each, 0) for each in (median(taken), min(taken), quantile(taken, 0.9))),
             f"{median(taken) / python:.1f}",
-            f"{median(taken) / psql:.1f}" if psql else NOTHING,
         )
         for name, taken in costs.items()
     ]
-    title = f"Start: user and system CPU of {runs} runs each, in turns; the client's alone"
-    yield table(title, ("", "CPU, median", "least", "p90", "to python", "to psql"), rows)
+    title = f"Start: user and system CPU of {runs} runs each, in turns"
+    yield table(title, ("", "CPU, median", "least", "p90", "to python"), rows)
 
 
-def _commands(folder: Path, dsn: str, major: int) -> Iterator[tuple[str, Sequence[str]]]:
+def _commands(folder: Path) -> Mapping[str, Sequence[str]]:
     """Commands by name: the folder, and the words."""
-    for place in ("with servers", "without"):
+    shipped = (ROOT / FILE).read_text(encoding="utf-8")
+    for place, text in (("shipped", shipped), ("small", policy_file(policy("leaked", 1, role=["app"])))):
         (folder / place).mkdir()
-    (folder / "with servers" / FILE).write_bytes((ROOT / FILE).read_bytes())
-    file = policy_file(policy("leaked", 1, role=["app"]))
-    (folder / "without" / FILE).write_text(file, encoding="utf-8")
+        (folder / place / FILE).write_text(text, encoding="utf-8")
     reaper = find("reaper")
-    yield _PYTHON, ("without", sys.executable, "-c", "pass")
-    yield "reaper --help", ("without", reaper, "--help")
-    yield "reaper check, the shipped file", ("with servers", reaper, "check", "--offline")
-    yield "reaper check, a file without servers", ("without", reaper, "check", "--offline")
-    yield "reaper once", ("without", reaper, "once", "--dsn", dsn, "--log-level", "error")
-    if psql := tool("psql", major=major):
-        yield _PSQL, ("without", str(psql), "-qAtX", "-c", _IDLE, dsn)
+    return {
+        _PYTHON: ("small", sys.executable, "-c", "pass"),
+        "reaper --help": ("small", reaper, "--help"),
+        "reaper check, the shipped file": ("shipped", reaper, "check", "--offline"),
+        "reaper check, a file without servers": ("small", reaper, "check", "--offline"),
+    }
 
 
 _EVERY: Final = 10
@@ -181,7 +173,7 @@ def _write(folder: Path, traffic: "_Traffic", snapshots: int) -> tuple[int, floa
 
 
 class _Traffic:
-    """The sessions of one server: pools at work by day, leaks, forgotten transactions, jobs by the clock."""
+    """The sessions of one server: pools at work by day, and leaks of all kinds that end after hours."""
 
     def __init__(self, members: int, busy: float) -> None:
         self._busy = busy
@@ -199,7 +191,7 @@ class _Traffic:
         for _ in range(count):
             self._at = Instant(self._at + _EVERY * SECOND)
             self._work()
-            self._come_and_go()
+            self._leak()
             yield Snapshot(
                 server="orders",
                 at=self._at,
@@ -213,31 +205,19 @@ class _Traffic:
         hour = (self._at // SECOND % _DAY) / _HOUR
         daylight = 0.35 + 0.65 * max(math.sin(math.pi * (hour - 5) / 16), 0)
         for session in self._dice.sample(self._pool, round(len(self._pool) * self._busy * daylight)):
-            self._use(session)
+            moment = Instant(self._at - self._dice.randrange(_EVERY * SECOND))
+            state = ACTIVE if self._dice.random() < 0.1 else IDLE
+            known = self._sessions[session]
+            self._sessions[session] = replace(known, state=state, state_change=moment, query_start=moment)
 
-    def _use(self, session: SessionId) -> None:
-        moment = Instant(self._at - self._dice.randrange(_EVERY * SECOND))
-        state = ACTIVE if self._dice.random() < 0.1 else IDLE
-        began = Instant(moment - self._dice.randrange(9_000))
-        known = self._sessions[session]
-        self._sessions[session] = replace(known, state=state, state_change=moment, query_start=began)
-
-    def _come_and_go(self) -> None:
-        dice = self._dice
+    def _leak(self) -> None:
         for session in [session for session, end in self._ends.items() if end <= self._at]:
             del self._ends[session], self._sessions[session]
-        if dice.random() < _LEAKS_A_DAY * _EVERY / _DAY:
-            name = dice.choice(["checkout", "checkout", "report-job", "console"])
+        if self._dice.random() < _LEAKS_A_DAY * _EVERY / _DAY:
+            name = self._dice.choice(["checkout", "checkout", "report-job", "console"])
             state = IN_TRANSACTION if name == "console" else IDLE
-            lasts = round(dice.expovariate(1 / 14_400))
+            lasts = round(self._dice.expovariate(1 / (4 * _HOUR)))
             self._ends[self._open(name, f"app_{name[:5]}", state)] = Instant(self._at + lasts * SECOND)
-        for session in list(self._ends):
-            if dice.random() < _EVERY / 90_000:
-                self._use(session)
-        if self._at // SECOND % 900 < _EVERY:
-            for number in range(8):
-                end = Instant(self._at + dice.randrange(30, 300) * SECOND)
-                self._ends[self._open(f"cron-{number}", "batch")] = end
 
     def _open(self, application: str, role: str, state: str = IDLE) -> SessionId:
         self._pids += 1
@@ -250,8 +230,8 @@ class _Traffic:
             client_port=40_000 + self._pids % 20_000,
             state=state,
             state_change=self._at,
-            query_start=Instant(self._at - 2_000),
-            xact_start=Instant(self._at - 2_000) if state == IN_TRANSACTION else None,
+            query_start=self._at,
+            xact_start=self._at if state == IN_TRANSACTION else None,
             wait_event="ClientRead",
         )
         return session

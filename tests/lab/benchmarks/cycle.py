@@ -35,7 +35,7 @@ _DUE: Final[LiteralString] = """
 
 
 class _CycleCost(NamedTuple):
-    """CPU seconds."""
+    """CPU seconds so far, or of one cycle."""
 
     server: float
     client: float
@@ -109,12 +109,20 @@ def cycle(
         needed = count * _MIB_OF_A_SESSION
         if (free := free_mib()) < needed:
             yield f"Cycle: {count:,} idle sessions would take {needed:,.0f} MiB, {free:,.0f} are free"
-        else:
-            yield _measured(count, major, windows, seconds, limit)
+            continue
+        old = max(count // 100, 1)
+        costs = _measured(count, old, major, windows, seconds, limit)
+        rows = [_row(name, each, costs[_BARE]) for name, each in costs.items()]
+        title = (
+            f"Cycle: {count:,} idle sessions, {old} of them older than every limit; CPU a cycle, medians of "
+            f"{windows} windows of {seconds} cycles;\nratios to the bare statement in the same window"
+        )
+        yield table(title, ("", "server", "client", "to bare", "p10", "p90"), rows)
 
 
-def _measured(sessions: int, major: int, windows: int, seconds: int, limit: int) -> str:
-    old = max(sessions // 100, 1)
+def _measured(
+    sessions: int, old: int, major: int, windows: int, seconds: int, limit: int
+) -> Mapping[str, Sequence[_CycleCost]]:
     settings = {"max_connections": str(sessions + 30), "autovacuum": "off"}
     with (
         lab_server(major, **settings) as (server, folder),
@@ -128,34 +136,18 @@ def _measured(sessions: int, major: int, windows: int, seconds: int, limit: int)
         crowd.open(sessions - old, _ROLES)
         time.sleep(max(0, opened + limit + 1 - time.monotonic()))
         crowd.run(since=old)
-        ways = _ways(server, folder, limit)
+        policies = {
+            "reaper, 20 policies, none due": _policies(20, 50 * limit),
+            "reaper, 20 policies, 1 % due": _policies(20, limit),
+            "reaper, 200 policies, 1 % due": _policies(200, limit),
+        }
+        ways: dict[str, _BareStatement | _CycleReaper] = {
+            _BARE: _BareStatement(server.dsn_of(REAPER), limit),
+            **{name: _CycleReaper(server, folder, name, each) for name, each in policies.items()},
+        }
         for way in ways.values():
             stack.callback(way.close)
-        costs = _windows(ways, crowd, old, windows, seconds)
-    title = (
-        f"Cycle: {sessions:,} idle sessions, {old} of them older than every limit; CPU a cycle, medians of "
-        f"{windows} windows of {seconds} cycles;\nratios to the bare statement in the same window"
-    )
-    rows = [_row(name, each, costs[_BARE]) for name, each in costs.items()]
-    return table(title, ("", "server", "client", "to bare", "p10", "p90"), rows)
-
-
-def _ways(server: LabServer, folder: Path, limit: int) -> Ways:
-    all_sessions = {
-        "name": "capped",
-        "match": {"state": ["idle"], "idle_for": f"{limit}s", "role": ["app_*"]},
-        "max_sessions": {"count": 100_000, "per": ["role"]},
-    }
-    reapers = {
-        "reaper, 20 policies, none due": _policies(20, 50 * limit),
-        "reaper, 20 policies, 1 % due": _policies(20, limit),
-        "reaper, 200 policies, 1 % due": _policies(200, limit),
-        "reaper, all sessions observed": iter([*_policies(20, limit), all_sessions]),
-    }
-    return {
-        _BARE: _BareStatement(server.dsn_of(REAPER), limit),
-        **{name: _CycleReaper(server, folder, name, policies) for name, policies in reapers.items()},
-    }
+        return _windows(ways, crowd, old, windows, seconds)
 
 
 def _policies(count: int, limit: int) -> Iterator[Keys]:

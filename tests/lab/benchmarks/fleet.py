@@ -1,18 +1,16 @@
 """Many servers in one process: what each of them costs, and how soon all of them are observed."""
 
-import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, LiteralString, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import psycopg
-from psycopg import AsyncConnection
 
-from tests.lab.report import NOTHING, figure, milliseconds, table, tail
+from tests.lab.report import NOTHING, figure, milliseconds, table
 from tests.lab.world.observe import ProcessMemory, memory
 from tests.lab.world.reaper import PORT, ReaperProcess, policy
 from tests.lab.world.server import LabServer
@@ -20,10 +18,6 @@ from tests.system.policies import policy_file
 
 _POLICIES: Final = 5
 _AT_ONCE: Final = 4
-_STATEMENT: Final[LiteralString] = """
-    SELECT pid FROM pg_stat_activity
-     WHERE usename = 'app' AND state = 'idle' AND state_change < now() - interval '1 s'
-"""
 
 
 def fleet(
@@ -34,20 +28,24 @@ def fleet(
     window: float = 20.0,
     on_each: int = 25,
 ) -> Iterator[str]:
-    """CPU and memory of one process by its number of servers.
-
-    A window is measured twice: without requests for the CPU, and with them for the delays.
-    """
+    """CPU and memory of one process by its number of servers."""
     with _Databases(major, max(servers), on_each) as databases, TemporaryDirectory() as folder:
         taken = [_measure(databases, Path(folder), count, interval, window) for count in servers]
     title = (
         f"Fleet: one process, {on_each} sessions at each server, {_POLICIES} policies, interval {interval} s;"
-        "\nCPU/cycle and RSS/server of each server after the first; bare: a prepared statement on a held "
-        "connection, client CPU"
+        "\nCPU/cycle and RSS/server of each server after the first"
     )
-    head = ("servers", "answers after", "all cycled after", "CPU/cycle", "to bare", "of a core", "RSS", "PSS")
-    more = ("RSS/server", "/livez median", "p95", "max")
-    yield table(title, (*head, *more), [_row(each, taken[0], window) for each in taken])
+    head = (
+        "servers",
+        "answers after",
+        "all cycled after",
+        "CPU/cycle",
+        "of a core",
+        "RSS",
+        "PSS",
+        "RSS/server",
+    )
+    yield table(title, head, [_row(each, taken[0], window) for each in taken])
 
 
 class _Databases:
@@ -100,8 +98,6 @@ class _FleetCost(NamedTuple):
     cycles: int
     cpu: float
     memory: ProcessMemory
-    bare: float
-    delays: Sequence[float]
 
 
 def _measure(databases: _Databases, folder: Path, count: int, interval: int, window: float) -> _FleetCost:
@@ -115,11 +111,7 @@ def _measure(databases: _Databases, folder: Path, count: int, interval: int, win
             cycles, spent = reaper.cycles_by_metrics(), reaper.cpu()
             time.sleep(window)
             spent, cycles = reaper.cpu() - spent, reaper.cycles_by_metrics() - cycles
-            held = memory(reaper.pid)
-            delays = list(reaper.delays(seconds=window))
-        # The bare connections take the place of the reaper's own.
-        bare = asyncio.run(_bare(dsns, rounds=max(1, round(window / interval)), pause=interval))
-    return _FleetCost(count, answers, all_cycled, cycles, spent, held, bare, delays)
+            return _FleetCost(count, answers, all_cycled, cycles, spent, memory(reaper.pid))
 
 
 def _policy_file(dsns: Sequence[str], interval: int) -> str:
@@ -127,27 +119,6 @@ def _policy_file(dsns: Sequence[str], interval: int) -> str:
     soon = policy("leaked", 1, role=["app"])
     servers = [{"name": f"server-{number}", "dsn": dsn} for number, dsn in enumerate(dsns)]
     return policy_file(*waiting, soon, interval=f"{interval}s", min_interval="1s", servers=servers)
-
-
-async def _bare(dsns: Sequence[str], *, rounds: int, pause: float) -> float:
-    """CPU seconds of a prepared statement on a held connection, in rounds over all servers."""
-    async with AsyncExitStack() as stack:
-        opening = [AsyncConnection.connect(dsn, autocommit=True) for dsn in dsns]
-        links = [await stack.enter_async_context(link) for link in await asyncio.gather(*opening)]
-        await asyncio.gather(*map(_query, links))
-        spent = 0.0
-        for _ in range(rounds):
-            await asyncio.sleep(pause)
-            before = time.process_time()
-            await asyncio.gather(*map(_query, links))
-            spent += time.process_time() - before
-    return spent / (rounds * len(links))
-
-
-async def _query(link: AsyncConnection[tuple[Any, ...]]) -> None:
-    async with link.cursor(binary=True) as cursor:
-        await cursor.execute(_STATEMENT, prepare=True)
-        await cursor.fetchall()
 
 
 def _row(taken: _FleetCost, first: _FleetCost, window: float) -> Sequence[str]:
@@ -158,10 +129,8 @@ def _row(taken: _FleetCost, first: _FleetCost, window: float) -> Sequence[str]:
         figure(taken.answers, "s"),
         figure(taken.all_cycled, "s"),
         NOTHING if each is None else milliseconds(each, 2),
-        NOTHING if each is None else f"{each / taken.bare:.1f}",
         figure(100 * taken.cpu / window, "%", 2),
         figure(taken.memory.rss, "MiB", 0),
         figure(taken.memory.pss, "MiB", 0),
         figure(1024 * (taken.memory.rss - first.memory.rss) / servers, "KiB", 0) if servers else NOTHING,
-        *tail(taken.delays),
     )

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -43,11 +44,11 @@ class Habits:
     returns_after: float = 0.2
 
 
-class Summary(NamedTuple):
+class SleepersSummary(NamedTuple):
     """What the sessions of one process did."""
 
     statements: int
-    ends: dict[str, int]
+    ends: Mapping[str, int]
     """The number of sessions that were ended, by SQLSTATE."""
     unanswered: list[str]
     """The names of sessions that were ended while a statement was unanswered."""
@@ -80,19 +81,19 @@ class Sleepers:
         """Fail if one of them has ended by itself."""
         assert all(process.poll() is None for process in self._processes), "clients have ended by themselves"
 
-    def finish(self) -> Mapping[str, Summary]:
+    def finish(self) -> Mapping[str, SleepersSummary]:
         """End them; return what the sessions of each process did."""
         for process in self._processes:
             assert process.stdin
             process.stdin.close()
-        summaries = dict[str, Summary]()
+        summaries = dict[str, SleepersSummary]()
         for habits, process in zip(self._habits, self._processes, strict=True):
             assert process.stdout
-            summaries[habits.name] = Summary(**json.load(process.stdout))
+            summaries[habits.name] = SleepersSummary(**json.load(process.stdout))
         return summaries
 
 
-class _Process:
+class _SleepersProcess:
     """The sessions of this process."""
 
     def __init__(self, habits: Habits) -> None:
@@ -101,11 +102,11 @@ class _Process:
         self._statement = f"SELECT pg_sleep({habits.works_for:f})"
         self._numbers = iter(range(10**9))
         self._over = asyncio.Event()
-        self.statements = 0
-        self.ends = Counter[str]()
-        self.unanswered: list[str] = []
+        self._statements = 0
+        self._ends = Counter[str]()
+        self._unanswered: list[str] = []
 
-    async def run(self) -> None:
+    async def run(self) -> SleepersSummary:
         """Run until standard input ends."""
         tasks = [asyncio.create_task(self._keep_one()) for _ in range(self._habits.count)]
         for task in tasks:
@@ -115,56 +116,47 @@ class _Process:
         await asyncio.sleep(self._habits.works_for + _LAST_ANSWERS)  # statements that run are still answered
         for task in tasks:
             task.cancel()
+        return SleepersSummary(self._statements, self._ends, self._unanswered)
 
     async def _keep_one(self) -> None:
+        habits = self._habits
         while not self._over.is_set():
-            if self._habits.returns_after:
-                await asyncio.sleep(self._random.expovariate(1 / self._habits.returns_after))
-            name = f"{self._habits.name}.{next(self._numbers)}"
-            account = SessionAccount(kind=name)
+            if habits.returns_after:
+                await asyncio.sleep(self._random.expovariate(1 / habits.returns_after))
+            account = SessionAccount(kind=f"{habits.name}.{next(self._numbers)}")
             try:
                 session = await ClientSession.open(
-                    self._habits.socket,
-                    account,
-                    role=self._habits.role,
-                    application=name,
-                    database=self._habits.database,
+                    *(habits.socket, account),
+                    role=habits.role,
+                    application=account.kind,
+                    database=habits.database,
                 )
             except NotServed:
                 await asyncio.sleep(_RETRY)
                 continue
-            try:
-                await self._behave(session)
-            except NotServed:
-                self._count(name, account)
+            with suppress(NotServed):
+                await self._sleep_and_work(session)
+            if session.ended.is_set():
+                self._ends[account.sqlstate] += 1
+            if account.waiting and account.sqlstate in {TERMINATED, TIMED_OUT}:
+                self._unanswered.append(account.kind)
 
-    async def _behave(self, session: ClientSession) -> None:
-        while True:
-            if await self._ends_within(session, self._sleep()):
-                raise NotServed
+    async def _sleep_and_work(self, session: ClientSession) -> None:
+        """Sleep and work until the session or the campaign ends."""
+        while not session.ended.is_set():
+            mean = self._habits.wakes_after
+            with suppress(TimeoutError):
+                async with asyncio.timeout(
+                    self._random.expovariate(1 / mean) if self._habits.works_for else None
+                ):
+                    await session.ended.wait()
             if self._over.is_set():
                 session.close()
                 return
             # A client that has already received the end of its session sends nothing.
             if not select.select([session.transport.get_extra_info("socket")], (), (), 0)[0]:
-                self.statements += 1
+                self._statements += 1
                 await session.run(self._statement)
-
-    def _sleep(self) -> float | None:
-        return self._random.expovariate(1 / self._habits.wakes_after) if self._habits.works_for else None
-
-    async def _ends_within(self, session: ClientSession, seconds: float | None) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await session.ended.wait()
-        except TimeoutError:
-            pass
-        return session.ended.is_set()
-
-    def _count(self, name: str, account: SessionAccount) -> None:
-        self.ends[account.sqlstate] += 1
-        if account.waiting and account.sqlstate in {TERMINATED, TIMED_OUT}:
-            self.unanswered.append(name)
 
 
 def _fail(task: asyncio.Task[None]) -> None:
@@ -174,11 +166,5 @@ def _fail(task: asyncio.Task[None]) -> None:
         os._exit(1)
 
 
-async def _main(habits: Habits) -> Summary:
-    process = _Process(habits)
-    await process.run()
-    return Summary(process.statements, dict(process.ends), process.unanswered)
-
-
 if __name__ == "__main__":
-    json.dump(asyncio.run(_main(Habits(**json.loads(sys.argv[1]))))._asdict(), sys.stdout)
+    json.dump(asyncio.run(_SleepersProcess(Habits(**json.loads(sys.argv[1]))).run())._asdict(), sys.stdout)

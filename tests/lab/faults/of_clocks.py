@@ -37,12 +37,9 @@ def _no_faketime(_: Isolation) -> str:
     return "" if _library("libfaketime.so.1") else "libfaketime"
 
 
-def _set(clock: Path, offset: str) -> None:
-    replace_file(clock, f"{offset}\n")
-
-
-def _variables(clock: Path, library: str) -> dict[str, str]:
-    """Environment variables for a program: a file sets its clock, its monotonic clock goes on."""
+def _faked(clock: Path, library: str) -> dict[str, str]:
+    """Environment variables for a program whose clock is set by a file; its monotonic clock continues."""
+    replace_file(clock, f"{_RIGHT}\n")
     return {
         "LD_PRELOAD": str(_library(library)),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
@@ -58,17 +55,16 @@ def _server_clock(offset: str) -> Fault:
     async def server_clock(world: FaultWorld) -> AsyncIterator[None]:
         """All ages on the server change at once, while the clients behave as before."""
         server, clock = world.server, world.server.folder / "clock"
-        _set(clock, _RIGHT)
         # The library for threads takes locks, and PostgreSQL reads the clock in signal handlers as well.
-        server.environment.update(_variables(clock, "libfaketime.so.1"))
+        server.environment.update(_faked(clock, "libfaketime.so.1"))
         try:
             cycled = Expectation(world, *CYCLES)
             await asyncio.to_thread(server.restart)
             await wait_until(lambda: cycled.met)
             for each in (_OFFSETS[offset], _RIGHT):
-                await asyncio.sleep(LIMIT * world.dice.uniform(1, 3))
+                await world.hold(LIMIT, 3 * LIMIT)
                 stepped = Expectation(world, events.CLOCK_STEPPED)
-                _set(clock, each)
+                replace_file(clock, f"{each}\n")
                 await world.execute(_WAKE_SLEEPERS)
                 await stepped.wait(name)
             yield
@@ -85,20 +81,19 @@ def _host_clock(offset: str) -> Fault:
     @fault(name, "clock", "reaper", missing=_no_faketime)
     async def host_clock(world: FaultWorld) -> AsyncIterator[None]:
         """The clock of the reaper's host dates its logs, and decides nothing."""
-        reaper = world.leader
-        clock, variables = reaper.folder / "clock", _variables(reaper.folder / "clock", "libfaketimeMT.so.1")
-        _set(clock, _RIGHT)
+        reaper, clock = world.leader, world.leader.folder / "clock"
+        variables = _faked(clock, "libfaketimeMT.so.1")
         reaper.environment.update(variables)
         try:
             await _restart(reaper)
             alarm = Expectation(world, events.CLOCK_STEPPED)
             for each in (_OFFSETS[offset], _RIGHT):
                 acted = Expectation(world, events.CYCLE_ACTED)
-                _set(clock, each)
+                replace_file(clock, f"{each}\n")
                 await acted.wait(name)
                 wrong = abs(reaper.log.events[-1].at - time.time()) > _FAR
                 world.notes[f"was as wrong as it should be: {name}"] += wrong == (each != _RIGHT)
-                await asyncio.sleep(LIMIT * world.dice.uniform(0, 2))
+                await world.hold(0, 2 * LIMIT)
             world.notes[f"alarms without a reason: {name}"] += alarm.met
             yield
         finally:
@@ -112,8 +107,7 @@ def _host_clock(offset: str) -> Fault:
 async def _restart(reaper: SupervisedReaper) -> None:
     ends = len(reaper.ends)
     reaper.send(SIGTERM)
-    await wait_until(lambda: len(reaper.ends) > ends and reaper.running, within=_SOON)
-    await reaper.ready()
+    await reaper.restarted(ends, within=_SOON)
 
 
 FAULTS: Final[Sequence[Fault]] = (*map(_server_clock, _OFFSETS), *map(_host_clock, _OFFSETS))

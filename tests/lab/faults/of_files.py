@@ -13,11 +13,13 @@ from typing import Final
 from reaper.telemetry import events
 from tests.lab.world.isolation import Isolation, mount, unmount
 
-from .halts import full_disk
+from .of_reaper import full_disk
 from .rounds import Fault, fault
 from .supervised import SupervisedReaper
 from .world import LIMIT, Expectation, FaultWorld
 
+_HELD: Final = (0.0, 5.0)
+_BRIEFLY: Final = (0.0, 2.0)
 _LIMITS: Final = 4.0
 _ALLOWLISTED: Final = "metabase"
 _NONSENSE: Final = (
@@ -40,7 +42,7 @@ def _spoiled(name: str, spoil: Callable[[FaultWorld, Path], object]) -> Fault:
             for path in world.rule_files:
                 spoil(world, path)
             await refused.wait(name)
-            await asyncio.sleep(world.dice.uniform(*_HELD))
+            await world.hold(*_HELD)
             yield
         finally:
             world.change_rules()
@@ -55,7 +57,7 @@ def _cut_off(world: FaultWorld, path: Path) -> None:
 
 def _middle_of_a_line(text: str, dice: Random) -> int:
     if dice.random() < 0.5:
-        # The worst place: an allowlist that matches no session any more.
+        # The worst place: an allowlist that no longer matches any session.
         return text.index(_ALLOWLISTED) + dice.randrange(1, len(_ALLOWLISTED))
     return dice.choice([at for at in range(1, len(text)) if text[at - 1] != "\n"])
 
@@ -68,7 +70,7 @@ async def swapped(world: FaultWorld) -> AsyncIterator[None]:
             reloaded = Expectation(world, events.RELOADED)
             world.change_rules(limit=factor * LIMIT)
             await reloaded.wait("policy file swapped")
-            await asyncio.sleep(world.dice.uniform(*_HELD))
+            await world.hold(*_HELD)
         yield
     finally:
         world.change_rules()
@@ -76,7 +78,7 @@ async def swapped(world: FaultWorld) -> AsyncIterator[None]:
 
 @fault("mode dry-run, and back", "policies", "reaper")
 async def dry_run(world: FaultWorld) -> AsyncIterator[None]:
-    """All policies are a dry run for a while, in which nothing may be terminated."""
+    """All policies are a dry run for a while, in which no session may be terminated."""
     try:
         reloaded = Expectation(world, events.RELOADED)
         world.change_rules(mode="dry-run")
@@ -88,21 +90,17 @@ async def dry_run(world: FaultWorld) -> AsyncIterator[None]:
         world.change_rules()
 
 
-_HELD: Final = (0.0, 5.0)
-_BRIEFLY: Final = (0.0, 2.0)
-
-
 def _no_disk(place: Isolation) -> str:
     return "" if place.own_mounts else "root, for a small disk of its own"
 
 
 @fault("audit disk full", "audit", may_end_reapers=True, missing=_no_disk)
 async def disk_full(world: FaultWorld) -> AsyncIterator[None]:
-    """Nothing more fits on the disk of the audit log, or a few bytes do."""
+    """The disk of the audit log has no room left, or room for a few bytes."""
     failed = Expectation(world, events.AUDIT_FAILED)
     with full_disk(world.leader.disk, world.dice.choice((0, 0, 4096, 8192))):
         await failed.wait("audit disk full")
-        await asyncio.sleep(world.dice.uniform(*_HELD))
+        await world.hold(*_HELD)
         yield
 
 
@@ -119,7 +117,7 @@ async def read_only(world: FaultWorld) -> AsyncIterator[None]:
     with _read_only(reaper.audit, by_mount=world.place.own_mounts):
         await reaper.hang_up()
         await failed.wait("audit folder read-only")
-        await asyncio.sleep(world.dice.uniform(*_HELD))
+        await world.hold(*_HELD)
         yield
 
 
@@ -149,63 +147,60 @@ async def removed(world: FaultWorld) -> AsyncIterator[None]:
     failed = Expectation(world, events.AUDIT_FAILED)
     try:
         with reaper.paused():
-            _set_aside(reaper)
+            _keep(reaper)
             shutil.rmtree(reaper.audit.parent)
             reaper.cuts = 0  # gone with everything else
         await failed.wait("audit folder removed")
-        await asyncio.sleep(world.dice.uniform(*_HELD))
+        await world.hold(*_HELD)
         yield
     finally:
         reaper.audit.parent.mkdir(exist_ok=True)
 
 
-@fault("audit rotated by renaming", "audit")
-async def rotated(world: FaultWorld) -> AsyncIterator[None]:
-    """As logrotate does, a few times, with a signal afterwards or without one."""
-    reaper = world.leader
-    for _ in range(world.size.repeats):
-        await asyncio.sleep(world.dice.uniform(*_BRIEFLY))
-        with suppress(FileNotFoundError):  # just rotated, and nothing was written since
-            if reaper.audit.stat().st_size:
-                _renumber(reaper.audit)
-                reaper.audit.rename(_rotated(reaper.audit, 1))
-        if world.dice.random() < 0.5:
-            await reaper.hang_up()
-    await Expectation(world, events.CYCLE_ACTED).wait("audit rotated by renaming")
-    yield
+def _changed(name: str, change: Callable[[FaultWorld, SupervisedReaper], object], *touches: str) -> Fault:
+    """The audit log is changed a few times, and the reaper writes on."""
+
+    @fault(name, "audit", *touches)
+    async def changed(world: FaultWorld) -> AsyncIterator[None]:
+        reaper = world.leader
+        for _ in range(world.size.repeats):
+            await world.hold(*_BRIEFLY)
+            change(world, reaper)
+            if not touches and world.dice.random() < 0.5:
+                await reaper.hang_up()
+        await Expectation(world, events.CYCLE_ACTED).wait(name)
+        yield
+
+    return changed
 
 
-@fault("audit copied and truncated", "audit", "reaper")
-async def copied_and_truncated(world: FaultWorld) -> AsyncIterator[None]:
-    """As logrotate's copytruncate does, if nothing is written between the two."""
-    reaper = world.leader
-    for _ in range(world.size.repeats):
-        await asyncio.sleep(world.dice.uniform(*_BRIEFLY))
-        with reaper.paused():
+def _rename(_: FaultWorld, reaper: SupervisedReaper) -> None:
+    """Rotate it as logrotate does; a signal may follow."""
+    with suppress(FileNotFoundError):  # just rotated, and nothing was written since
+        if reaper.audit.stat().st_size:
             _renumber(reaper.audit)
-            shutil.copy2(reaper.audit, _rotated(reaper.audit, 1))
-            os.truncate(reaper.audit, 0)
-    await Expectation(world, events.CYCLE_ACTED).wait("audit copied and truncated")
-    yield
+            reaper.audit.rename(_rotated(reaper.audit, 1))
 
 
-@fault("audit truncated", "audit", "reaper")
-async def truncated(world: FaultWorld) -> AsyncIterator[None]:
-    """The end of the audit log is cut off in the middle of a line; what is lost stays lost."""
-    reaper = world.leader
-    for _ in range(world.size.repeats):
-        await asyncio.sleep(world.dice.uniform(*_BRIEFLY))
-        with reaper.paused():
-            _set_aside(reaper)
-            size = reaper.audit.stat().st_size
-            rest = world.dice.randrange(size + 1)
-            os.truncate(reaper.audit, rest)
-            reaper.cuts += rest < size
-    await Expectation(world, events.CYCLE_ACTED).wait("audit truncated")
-    yield
+def _copy_and_truncate(_: FaultWorld, reaper: SupervisedReaper) -> None:
+    """Rotate it as logrotate's copytruncate does, if nothing is written between the two steps."""
+    with reaper.paused():
+        _renumber(reaper.audit)
+        shutil.copy2(reaper.audit, _rotated(reaper.audit, 1))
+        os.truncate(reaper.audit, 0)
 
 
-def _set_aside(reaper: SupervisedReaper) -> None:
+def _truncate(world: FaultWorld, reaper: SupervisedReaper) -> None:
+    """Cut off the end, in the middle of a line; what is lost stays lost."""
+    with reaper.paused():
+        _keep(reaper)
+        size = reaper.audit.stat().st_size
+        rest = world.dice.randrange(size + 1)
+        os.truncate(reaper.audit, rest)
+        reaper.cuts += rest < size
+
+
+def _keep(reaper: SupervisedReaper) -> None:
     """Copy for the judge what is about to be lost, outside of the folder of rotated files."""
     targets = (reaper.disk / f"lost-{number}" for number in count())
     shutil.copytree(reaper.audit.parent, next(each for each in targets if not each.exists()))
@@ -222,19 +217,16 @@ def _rotated(audit: Path, number: int) -> Path:
     return audit.with_name(f"{audit.name}.{number}")
 
 
+def _break(world: FaultWorld, path: Path) -> None:
+    path.write_text(world.dice.choice(_NONSENSE), encoding="utf-8")
+
+
 FAULTS: Final[Sequence[Fault]] = (
     _spoiled("policy file half-written", _cut_off),
-    _spoiled(
-        "policy file broken",
-        lambda world, path: path.write_text(world.dice.choice(_NONSENSE), encoding="utf-8"),
-    ),
+    _spoiled("policy file broken", _break),
     _spoiled("policy file removed", lambda _, path: path.unlink()),
-    swapped,
-    dry_run,
-    disk_full,
-    read_only,
-    removed,
-    rotated,
-    copied_and_truncated,
-    truncated,
+    *(swapped, dry_run, disk_full, read_only, removed),
+    _changed("audit rotated by renaming", _rename),
+    _changed("audit copied and truncated", _copy_and_truncate, "reaper"),
+    _changed("audit truncated", _truncate, "reaper"),
 )

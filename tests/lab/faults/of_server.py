@@ -1,22 +1,28 @@
-"""Faults of the server: restarts, crashes, freezes, full slots, and other servers in its place."""
+"""Faults of the server and of the reaper's role: restarts, full slots, other servers, rights, logins."""
 
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import Final
 
+import psycopg
+from psycopg.conninfo import make_conninfo
+
 from reaper.demo.server import StopMode
+from reaper.telemetry import events
 from tests.conftest import MAJORS
 from tests.lab.clients.kinds import FILLER, PROBE, ClientKind
 from tests.lab.clients.session import ClientSession, NotServed
+from tests.lab.world.isolation import Isolation
 from tests.lab.world.observe import signal
-from tests.lab.world.server import LabServer
+from tests.lab.world.server import REAPER, LabServer
 from tests.postgres.majors import installation, tool
 
 from .rounds import Fault, fault
-from .world import SETTINGS, FaultWorld
+from .world import SETTINGS, Expectation, FaultWorld, replace_file
 
 _PATIENCE: Final = 13.0
 """Longer than a reaper waits for its server process."""
@@ -54,9 +60,8 @@ async def frozen_postmaster(world: FaultWorld) -> AsyncIterator[None]:
     pid = world.server.postmaster
     try:
         signal(pid, SIGSTOP)
-        if world.dice.random() < 0.5:
-            world.proxy.reset()  # the reaper has to connect again
-        await asyncio.sleep(world.dice.uniform(0, 6))
+        world.reset_sometimes()
+        await world.hold(0, 6)
         yield
     finally:
         signal(pid, SIGCONT)
@@ -91,9 +96,8 @@ def _full_slots(name: str, kind: ClientKind) -> Fault:
 
         filling = asyncio.create_task(fill())
         try:
-            if world.dice.random() < 0.5:
-                world.proxy.reset()  # the reaper has to connect again
-            await asyncio.sleep(world.dice.uniform(1.0, 5.0))
+            world.reset_sometimes()
+            await world.hold(1.0, 5.0)
             yield
         finally:
             filling.cancel()
@@ -106,7 +110,7 @@ def _full_slots(name: str, kind: ClientKind) -> Fault:
     return full_slots
 
 
-class Standby(LabServer):
+class StandbyServer(LabServer):
     """A server that begins as a copy of another one, and follows it."""
 
     def __init__(self, primary: LabServer) -> None:
@@ -127,14 +131,14 @@ class Standby(LabServer):
 @fault("promotion of a standby", "server", "slots", "role")
 async def promotion(world: FaultWorld) -> AsyncIterator[None]:
     """The primary is lost, a standby is promoted, and all clients follow."""
-    old, standby = world.server, Standby(world.server)
+    old, standby = world.server, StandbyServer(world.server)
     await asyncio.to_thread(standby.start)
     world.adopt(standby)
     try:
         await asyncio.to_thread(old.shut_down, world.dice.choice(("fast", "immediate")), "immediate")
         if world.dice.random() < 0.5:
             world.follow(standby)  # before the promotion: the reaper may connect too early
-            await asyncio.sleep(world.dice.uniform(0.0, 3.0))
+            await world.hold(0.0, 3.0)
         await asyncio.to_thread(standby.run, "SELECT pg_promote()")
         world.follow(standby)
         yield
@@ -165,14 +169,178 @@ async def other_major(world: FaultWorld) -> AsyncIterator[None]:
         await asyncio.to_thread(old.start)
 
 
+# The reaper's role and its login
+
+_UNREACHABLE: Final = (events.SERVER_UNREACHABLE, events.SERVER_DENIED)
+_HOST: Final = "db.reaper.test"
+_HOSTS_LINE: Final = f"127.0.0.1 {_HOST}\n"
+_SINCE_15: Final = {"idle_session_timeout", "stats_fetch_consistency"}
+_RIGHTS: Final = {
+    "pg_signal_backend": (f"REVOKE pg_signal_backend FROM {REAPER}", f"GRANT pg_signal_backend TO {REAPER}"),
+    "pg_read_all_stats": (f"REVOKE pg_read_all_stats FROM {REAPER}", f"GRANT pg_read_all_stats TO {REAPER}"),
+    "LOGIN": (f"ALTER ROLE {REAPER} NOLOGIN", f"ALTER ROLE {REAPER} LOGIN"),
+    "connections": (f"ALTER ROLE {REAPER} CONNECTION LIMIT 0", f"ALTER ROLE {REAPER} CONNECTION LIMIT -1"),
+    "CONNECT": (
+        "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; GRANT CONNECT ON DATABASE postgres TO app, other",
+        "GRANT CONNECT ON DATABASE postgres TO PUBLIC",
+    ),
+}
+_ROLE_SETTINGS: Final = {
+    "statement_timeout": "1ms",
+    "lock_timeout": "1ms",
+    "idle_in_transaction_session_timeout": "1ms",
+    "idle_session_timeout": "200ms",
+    "stats_fetch_consistency": "snapshot",
+    "role": "other",
+    "default_transaction_read_only": "on",
+    "default_transaction_isolation": "serializable",
+    "search_path": "nowhere",
+    "client_encoding": "LATIN1",
+    "bytea_output": "escape",
+    "datestyle": "German",
+    "intervalstyle": "sql_standard",
+    "timezone": "Asia/Kathmandu",
+    "enable_material": "off",
+    "enable_seqscan": "off",
+    "row_security": "off",
+    "standard_conforming_strings": "off",
+}
+
+
+@fault("pg_authid locked", "role")
+async def locked_roles(world: FaultWorld) -> AsyncIterator[None]:
+    """A superuser locks the catalog that every observation and every login reads."""
+    async with AsyncExitStack() as stack:
+        with suppress(psycopg.OperationalError):
+            admin = await stack.enter_async_context(world.admin())
+            await admin.execute("BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE")
+        world.reset_sometimes(0.3)
+        await world.hold(0.5, 8.0)
+        yield
+
+
+@asynccontextmanager
+async def _changed(world: FaultWorld, note: str, change: str, back: str) -> AsyncIterator[None]:
+    world.notes[note] += 1
+    try:
+        await world.execute(change)
+        world.reset_sometimes()
+        await world.hold(0.5, 8.0)
+        yield
+    finally:
+        await world.execute(back)
+
+
+@fault("right revoked", "role")
+async def revoked_right(world: FaultWorld) -> AsyncIterator[None]:
+    """A right is revoked, and granted again."""
+    name = world.dice.choice(list(_RIGHTS))
+    async with _changed(world, f"right revoked: {name}", *_RIGHTS[name]):
+        yield
+
+
+@fault("ALTER ROLE ... SET", "role")
+async def role_setting(world: FaultWorld) -> AsyncIterator[None]:
+    """The reaper's role gets a setting that does not suit it."""
+    name = world.dice.choice(list(_ROLE_SETTINGS))
+    if name in _SINCE_15 and world.server.major < 15:
+        name = "statement_timeout"
+    change = f"ALTER ROLE {REAPER} SET {name} = '{_ROLE_SETTINGS[name]}'"
+    back = f"ALTER ROLE {REAPER} RESET {name}"
+    async with _changed(world, f"ALTER ROLE ... SET: {name} = {_ROLE_SETTINGS[name]}", change, back):
+        yield
+
+
+class _Login:
+    """A way to log in that is lost and comes back."""
+
+    def __init__(self, world: FaultWorld, name: str) -> None:
+        self._world = world
+        self._name = name
+
+    async def connect(self, dsn: str) -> None:
+        """Give the reapers another DSN, and wait until one leads over it."""
+        leads = Expectation(self._world, events.LEADS)
+        self._world.change_rules(dsn=dsn)
+        await leads.wait(f"{self._name}: connected in that way")
+
+    @asynccontextmanager
+    async def lost(self, text: str) -> AsyncIterator[None]:
+        """Wait until a reaper logs the loss with this text, and after the block until one leads again."""
+        unreachable = Expectation(self._world, *_UNREACHABLE, text=text)
+        self._world.proxy.reset()
+        await unreachable.wait(self._name)
+        await self._world.hold(0.0, 5.0)
+        back = Expectation(self._world, events.LEADS)
+        yield
+        await back.wait(f"{self._name}: back before the repair")
+
+
+def _no_hosts(place: Isolation) -> str:
+    return "" if place.hosts else "root, for a file of host names of its own"
+
+
+@fault("DNS gone", "policies", "link", missing=_no_hosts)
+async def lost_name(world: FaultWorld) -> AsyncIterator[None]:
+    """The server's host name can no longer be resolved."""
+    hosts, login = world.place.hosts, _Login(world, "DNS gone")
+    assert hosts
+    try:
+        _write_name(hosts)
+        await login.connect(make_conninfo(world.dsn, host=_HOST, hostaddr=None))
+        _forget_name(hosts)
+        async with login.lost("resol"):
+            _write_name(hosts)
+        yield
+    finally:
+        world.change_rules()
+        _forget_name(hosts)
+
+
+def _write_name(hosts: Path) -> None:
+    hosts.write_text(hosts.read_text(encoding="utf-8") + _HOSTS_LINE, encoding="utf-8")
+
+
+def _forget_name(hosts: Path) -> None:
+    text = hosts.read_text(encoding="utf-8")
+    hosts.write_text(text.replace(_HOSTS_LINE, ""), encoding="utf-8")  # in place, because it is mounted
+
+
+@fault("password rotated", "policies", "role", "server", "slots")
+async def rotated_password(world: FaultWorld) -> AsyncIterator[None]:
+    """The role's password is changed, and the reaper's passfile only later."""
+    passfile, access = world.place.folder / "passfile", world.server.data / "pg_hba.conf"
+    usual, login = access.read_text(encoding="utf-8"), _Login(world, "password rotated")
+    try:
+        password = await _new_password(world)
+        access.write_text(f"host all {REAPER} all scram-sha-256\n{usual}", encoding="utf-8")
+        await world.execute("SELECT pg_reload_conf()")
+        _write_password(passfile, password)
+        await login.connect(make_conninfo(world.dsn, passfile=str(passfile)))
+        password = await _new_password(world)
+        async with login.lost("password"):
+            _write_password(passfile, password)
+        yield
+    finally:
+        world.change_rules()
+        access.write_text(usual, encoding="utf-8")
+        await world.execute("SELECT pg_reload_conf()", f"ALTER ROLE {REAPER} PASSWORD NULL")
+
+
+async def _new_password(world: FaultWorld) -> str:
+    password = f"rotated-{world.dice.getrandbits(64):x}"
+    change = f"ALTER ROLE {REAPER} PASSWORD '{password}'"
+    await world.execute("SET password_encryption = 'scram-sha-256'", change)
+    return password
+
+
+def _write_password(passfile: Path, password: str) -> None:
+    replace_file(passfile, f"*:*:*:{REAPER}:{password}\n", mode=0o600)
+
+
 FAULTS: Final[Sequence[Fault]] = (
-    _restart("fast"),
-    _restart("immediate"),
-    backend_crash,
-    frozen_postmaster,
-    frozen_backend,
-    _full_slots("slots full", FILLER),
-    _full_slots("slots full of leaks", PROBE),
-    promotion,
-    other_major,
+    *(_restart("fast"), _restart("immediate"), backend_crash, frozen_postmaster, frozen_backend),
+    *(_full_slots("slots full", FILLER), _full_slots("slots full of leaks", PROBE)),
+    *(promotion, other_major, locked_roles, revoked_right, role_setting),
+    *(lost_name, rotated_password),
 )

@@ -1,37 +1,41 @@
-"""What a run of the faults found: in the files of the reapers, in tables, and every invariant that failed."""
+"""The result of a run of faults: what is in the files of the reapers, tables, and every broken invariant."""
 
 import asyncio
 import json
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
 from reaper.telemetry import events
 from tests.lab.judge.terminations import Findings, JudgedTermination, Judgement
-from tests.lab.report import NOTHING, figure, figures, milliseconds, table
+from tests.lab.report import NOTHING, figure, figures, table
 
-from .halts import Step
 from .rounds import Round
-from .supervised import ResourceSample, SupervisedReaper
-from .world import LEASE, FaultWorld, QuietPeriod
+from .supervised import MemorySample, SupervisedReaper
+from .world import LEASE, FaultWorld
 
 _ANSWERED: Final = (0, 1)
 _REFUSAL: Final = re.compile(r"policies\.yaml:\d+:\d+: .+|hint: .+|.+ nothing is terminated until it can.*")
 """What a reaper prints that refuses to start: a mistake in the policy file, or no audit log."""
+_WARM_UP: Final = 2
+_MAX_GROWTH: Final = 24.0
+"""MiB by which a run may grow after its first two rounds: far more than noise, far less than a leak."""
+_NEVER: Final = (404, 500)
+"""Statuses that no page may answer: a reaper that is not ready answers 503 or not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedChain:
-    """What `reaper audit verify` finds in the audit log of one reaper."""
+    """The result of `reaper audit verify` for one reaper."""
 
     name: str
-    lines: int
-    cuts: int
-    """How often a fault had cut off its end."""
-    explained: int
+    lines: int = 0
+    cuts: int = 0
+    """How many times a fault had cut off its end."""
+    explained: int = 0
     """Damages that the audit log itself explains, such as those of a crash."""
     unexplained: Sequence[str]
 
@@ -45,7 +49,7 @@ class VerifiedChain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEvidence:
-    """Everything that was found in files."""
+    """The findings in files."""
 
     chains: Sequence[VerifiedChain]
     unread: Sequence[str]
@@ -56,9 +60,8 @@ class FileEvidence:
 
 async def collect(reapers: Sequence[SupervisedReaper]) -> FileEvidence:
     """Run the real commands on the files of these reapers."""
-    logged = [reaper for reaper in reapers if reaper.audit.exists()]
     return FileEvidence(
-        chains=[await asyncio.to_thread(_chain, reaper) for reaper in logged],
+        chains=[await asyncio.to_thread(_chain, reaper) for reaper in reapers if reaper.audit.exists()],
         unread=[text for reaper in reapers if (text := await asyncio.to_thread(_unread, reaper))],
         bad_lines=[line for reaper in reapers for line in _bad_lines(reaper)],
     )
@@ -68,7 +71,7 @@ def _chain(reaper: SupervisedReaper) -> VerifiedChain:
     done = reaper.command("audit", "verify", str(reaper.audit), "--output", "json")
     if done.code not in _ANSWERED:
         failure = [f"verify ended with {done.code}: {done.err}"]
-        return VerifiedChain(name=reaper.name, lines=0, cuts=0, explained=0, unexplained=failure)
+        return VerifiedChain(name=reaper.name, unexplained=failure)
     return chain_in(done.document, name=reaper.name, cuts=reaper.cuts)
 
 
@@ -109,51 +112,36 @@ def _bad_lines(reaper: SupervisedReaper) -> Iterator[str]:
                 yield f"{reaper.name}: a traceback: {line}"
 
 
-_MAX_SHOWN: Final = 20
-_WARM_UP: Final = 2
-_MAX_GROWTH: Final = 24.0
-"""MiB by which a run may grow after its first two rounds: far more than noise, far less than a leak."""
-_NEVER: Final = (404, 500)
-"""Answers that no visitor may get: a reaper in trouble answers 503 or not at all."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
-    """Everything that a run left behind."""
+class FaultRun:
+    """A finished run: its world, its rounds, the judgement of each termination, and the files."""
 
     world: FaultWorld
     rounds: Sequence[Round]
     found: Findings
-    evidence: FileEvidence
+    files: FileEvidence
 
     @property
     def violations(self) -> list[str]:
         """Every invariant that did not hold, in a sentence each."""
-        wrong = self.found.of(Judgement.WRONG)
-        problems = [
-            f"round {each.number} ({' + '.join(each.faults)}): {what}"
-            for each in self.rounds
-            for what in each.problems
-        ]
+        found, files = self.found, self.files
+        problems = [(each, what) for each in self.rounds for what in each.problems]
+        growths = [(reaper, run, _growth(run) or 0.0) for reaper, run in self._runs()]
         return [
-            *problems,
-            *(f"{self._when(case)}: {case.why}: {case.termination.key}" for case in wrong),
-            *(f"{self._when(case)}: no intent: {case.termination.key}" for case in self.found.unannounced),
-            *(f"an intent without an outcome: {intent}" for intent in self.found.open_intents),
-            *(f"two acted at once: {one} and {other}" for one, other in self.found.overlaps),
-            *(
-                f"the audit log of {each.name}: {what}"
-                for each in self.evidence.chains
-                for what in each.wrong
-            ),
-            *self.evidence.unread,
+            *(f"{_named(each)}: {what}" for each, what in problems),
+            *(f"{self._when(case)}: {case.why}: {case.termination.key}" for case in self._wrong(found.cases)),
+            *(f"{self._when(case)}: no intent: {case.termination.key}" for case in found.unannounced),
+            *(f"an intent without an outcome: {intent}" for intent in found.open_intents),
+            *(f"two acted at once: {one} and {other}" for one, other in found.overlaps),
+            *(f"the audit log of {each.name}: {what}" for each in files.chains for what in each.wrong),
+            *files.unread,
             *self._bad_answers,
-            *self.evidence.bad_lines,
-            *(f"terminated {period.why}: {case.termination.key}" for period, case in self._breaches),
+            *files.bad_lines,
+            *self._breaches,
             *(
                 f"{reaper.name} grew by {growth:.0f} MiB in {len(run)} rounds"
-                for reaper, run in _runs(self.world.reapers)
-                if (growth := _growth(run)) is not None and growth > _MAX_GROWTH
+                for reaper, run, growth in growths
+                if growth > _MAX_GROWTH
             ),
         ]
 
@@ -162,11 +150,9 @@ class RunResult:
         """All tables."""
         yield self._faults()
         yield figures("Invariants", self._invariants())
-        yield _resources(self.world.reapers)
+        yield self._resources()
         if self.world.losses:
             yield self._take_overs()
-        if self.world.signals:
-            yield _signals(self.world.signals)
         if self.world.notes:
             yield figures("How the faults happened", dict(sorted(self.world.notes.items())))
 
@@ -175,18 +161,11 @@ class RunResult:
         for each in self.rounds:
             for name in each.faults:
                 by_name[name].append(each)
-        head = (
-            "",
-            "rounds",
-            "in pairs",
-            "noticed",
-            "back after, median",
-            "max",
-            "terminated",
-            "wrong",
-            "stuck",
+        head = ("", "rounds", "in pairs", "noticed", "back after, median", "max")
+        more = ("terminated", "wrong", "stuck")
+        return table(
+            "Faults", (*head, *more), [self._row(name, each) for name, each in sorted(by_name.items())]
         )
-        return table("Faults", head, [self._row(name, struck) for name, struck in sorted(by_name.items())])
 
     def _row(self, name: str, struck: Sequence[Round]) -> Sequence[str]:
         back = [each.back_after for each in struck if each.back_after is not None]
@@ -199,13 +178,12 @@ class RunResult:
             f"{noticed} of {noticed + missed}" if noticed + missed else NOTHING,
             figure(median(back), "s") if back else NOTHING,
             figure(max(back), "s") if back else NOTHING,
-            str(len(during)),
-            str(sum(case.judgement is Judgement.WRONG for case in during)),
+            *(str(len(each)) for each in (during, self._wrong(during))),
             str(sum(bool(each.problems) for each in struck)),
         )
 
     def _invariants(self) -> dict[str, int]:
-        found, chains = self.found, self.evidence.chains
+        found, chains = self.found, self.files.chains
         return {
             "rounds": len(self.rounds),
             "sessions terminated by the reaper": len(found.cases),
@@ -223,12 +201,28 @@ class RunResult:
             "  cut off the end, times": sum(each.cuts for each in chains),
             "  found by audit verify": sum(len(each.unexplained) for each in chains),
             "  of them not done by a fault": sum(len(each.wrong) for each in chains),
-            "histories that cannot be read": len(self.evidence.unread),
-            "pages that a visitor opened": self.world.answers.total(),
+            "histories that cannot be read": len(self.files.unread),
+            "pages that were opened": self.world.answers.total(),
             "  404 or 500": len(self._bad_answers),
-            "lines of logs that are not events, or have a traceback": len(self.evidence.bad_lines),
-            "rounds after which something did not go on": sum(bool(each.problems) for each in self.rounds),
+            "lines of logs that are not events, or have a traceback": len(self.files.bad_lines),
+            "rounds after which something did not continue": sum(bool(each.problems) for each in self.rounds),
         }
+
+    def _resources(self) -> str:
+        rows = []
+        for reaper, run in self._runs():
+            memory = (run[0].rss, run[-1].rss, _growth(run))
+            sizes = (NOTHING if each is None else figure(each, "MiB") for each in memory)
+            rows.append((f"{reaper.name} {run[0].pid}", str(len(run)), *sizes))
+        head = ("reaper, run", "rounds", "RSS first", "last", "growth")
+        return table("Memory of every run of three rounds or more", head, rows)
+
+    def _runs(self) -> Iterator[tuple[SupervisedReaper, list[MemorySample]]]:
+        for reaper in self.world.reapers:
+            runs = defaultdict[int, list[MemorySample]](list)
+            for sample in reaper.samples:
+                runs[sample.pid].append(sample)
+            yield from ((reaper, run) for run in runs.values() if len(run) > _WARM_UP)
 
     def _take_overs(self) -> str:
         gaps = defaultdict[str, list[float]](list)
@@ -249,9 +243,9 @@ class RunResult:
         return table(title, ("the leader was lost by", "times", "median", "max"), rows)
 
     @property
-    def _breaches(self) -> list[tuple[QuietPeriod, JudgedTermination]]:
+    def _breaches(self) -> list[str]:
         return [
-            (period, case)
+            f"terminated {period.why}: {case.termination.key}"
             for period in self.world.quiet_periods
             for case in self.found.cases
             if period.since <= case.at < period.until
@@ -262,60 +256,20 @@ class RunResult:
         answers = sorted(self.world.answers.items())
         return [f"/{page} answered {status}, {n} times" for (page, status), n in answers if status in _NEVER]
 
+    def _wrong(self, cases: Sequence[JudgedTermination]) -> list[JudgedTermination]:
+        return [case for case in cases if case.judgement is Judgement.WRONG]
+
     def _when(self, case: JudgedTermination) -> str:
-        during = (
-            f"round {each.number} ({' + '.join(each.faults)})" for each in self.rounds if _in(each, case)
-        )
-        return next(during, "between rounds")
+        return next((_named(each) for each in self.rounds if _in(each, case)), "between rounds")
 
 
-def shown(violations: Sequence[str]) -> str:
-    """As many violations as a person reads."""
-    more = len(violations) - _MAX_SHOWN
-    return "\n".join([*violations[:_MAX_SHOWN], *([f"... and {more} more"] if more > 0 else [])])
+def _named(each: Round) -> str:
+    return f"round {each.number} ({' + '.join(each.faults)})"
 
 
 def _in(each: Round, case: JudgedTermination) -> bool:
     return each.began <= case.at < each.ended
 
 
-def _resources(reapers: Iterable[SupervisedReaper]) -> str:
-    rows = []
-    for reaper, run in _runs(reapers):
-        third, growth = max(1, len(run) // 3), _growth(run)
-        rows.append(
-            (
-                f"{reaper.name} {run[0].pid}",
-                str(len(run)),
-                figure(run[0].rss, "MiB"),
-                figure(run[-1].rss, "MiB"),
-                NOTHING if growth is None else figure(growth, "MiB"),
-                _cost(run[: third + 1]),
-                _cost(run[-third - 1 :]),
-            )
-        )
-    head = ("reaper, run", "rounds", "RSS first", "last", "growth", "CPU a cycle, first third", "last third")
-    return table("Memory and CPU of every run of three rounds or more", head, rows)
-
-
-def _runs(reapers: Iterable[SupervisedReaper]) -> Iterator[tuple[SupervisedReaper, list[ResourceSample]]]:
-    for reaper in reapers:
-        runs = defaultdict[int, list[ResourceSample]](list)
-        for sample in reaper.samples:
-            runs[sample.pid].append(sample)
-        yield from ((reaper, run) for run in runs.values() if len(run) > _WARM_UP)
-
-
-def _growth(run: Sequence[ResourceSample]) -> float | None:
+def _growth(run: Sequence[MemorySample]) -> float | None:
     return run[-1].rss - run[_WARM_UP].rss if len(run) > _WARM_UP + 1 else None
-
-
-def _cost(run: Sequence[ResourceSample]) -> str:
-    cycles = run[-1].cycles - run[0].cycles
-    return milliseconds((run[-1].cpu - run[0].cpu) / cycles) if cycles else NOTHING
-
-
-def _signals(signals: Counter[tuple[str, str]]) -> str:
-    names = sorted({name for name, _ in signals})
-    rows = [(step.value, *(str(signals[name, step]) for name in names)) for step in Step]
-    return table("Signals to a reaper, by what it was doing", ("", *names), rows)

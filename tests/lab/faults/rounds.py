@@ -1,10 +1,10 @@
-"""What a fault is, and round after round of them: one or two at once, the repair, and whether all goes on."""
+"""Faults, and rounds of them: one or two at once, the repair, and the check that everything continues."""
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from random import Random
 from typing import Any, Final
@@ -34,15 +34,11 @@ class Fault:
     strike: Strike
     _: KW_ONLY
     may_end_reapers: bool = False
-    """Whether a reaper may end by itself, because its start is impossible meanwhile."""
+    """True if a reaper may end by itself, because its start is impossible meanwhile."""
     missing: Callable[[Isolation], str] = lambda _: ""
     """What this machine lacks for it; empty if it is possible."""
     prepare: Callable[[], Any] = lambda: None
     """Fetches what it needs, while the host's network is still available."""
-
-    def happening(self, world: FaultWorld) -> AbstractAsyncContextManager[None]:
-        """The fault, until the end of the block."""
-        return asynccontextmanager(self.strike)(world)
 
 
 def fault(name: str, *touches: str, **options: Any) -> Callable[[Strike], Fault]:  # noqa: ANN401 (fields)
@@ -60,19 +56,31 @@ _RETRY: Final = 0.1
 
 @dataclass(slots=True, kw_only=True)
 class Round:
-    """What was done in one round, and what came of it."""
+    """One round and its result."""
 
-    number: int
-    faults: Sequence[str]
+    number: int = 0
+    faults: Sequence[str] = ()
     began: float = field(default_factory=time.time)
     ended: float = 0.0
     back_after: float | None = None
     """Seconds from the repair to the end of a new leak, its limit subtracted."""
     problems: list[str] = field(default_factory=list)
-    """What did not go on by itself."""
+    """What did not continue by itself."""
 
 
-def draw(faults: Sequence[Fault], dice: Random) -> list[list[Fault]]:
+async def rounds(world: FaultWorld, faults: Sequence[Fault], dice: Random) -> AsyncIterator[Round]:
+    """Rounds without end."""
+    number = 0
+    await _settle(world, Round())
+    while True:
+        for chosen in _draw(faults, dice):
+            if world.load.done():
+                world.load.result()
+            number += 1
+            yield await _round(world, number, chosen, dice)
+
+
+def _draw(faults: Sequence[Fault], dice: Random) -> list[list[Fault]]:
     """Every fault once, in random order, some together with another one."""
     drawn = []
     for each in dice.sample(faults, len(faults)):
@@ -82,18 +90,6 @@ def draw(faults: Sequence[Fault], dice: Random) -> list[list[Fault]]:
             chosen += dice.sample(others, min(1, len(others)))
         drawn.append(chosen)
     return drawn
-
-
-async def rounds(world: FaultWorld, faults: Sequence[Fault], dice: Random) -> AsyncIterator[Round]:
-    """Rounds without end."""
-    number = 0
-    await _settle(world, Round(number=0, faults=()))
-    while True:
-        for chosen in draw(faults, dice):
-            if world.load.done():
-                world.load.result()
-            number += 1
-            yield await _round(world, number, chosen, dice)
 
 
 async def _round(world: FaultWorld, number: int, faults: Sequence[Fault], dice: Random) -> Round:
@@ -118,7 +114,7 @@ async def _round(world: FaultWorld, number: int, faults: Sequence[Fault], dice: 
         new = reaper.ends[ends.get(reaper.name, 0) :]
         this.problems += [f"{reaper.name} ended by itself with {end.code}" for end in new if not end.expected]
         if reaper.in_service:
-            await reaper.sample()
+            reaper.sample()
     this.ended = time.time()
     return this
 
@@ -130,7 +126,7 @@ def _unnoticed(world: FaultWorld) -> Counter[str]:
 async def _strike(world: FaultWorld, fault: Fault, offset: float, held: float) -> None:
     await asyncio.sleep(offset)
     try:
-        async with fault.happening(world):
+        async with asynccontextmanager(fault.strike)(world):
             await asyncio.sleep(held)
     except TimeoutError:
         # Something that the fault waited for did not come: a problem, unless there was another fault.
@@ -139,8 +135,7 @@ async def _strike(world: FaultWorld, fault: Fault, offset: float, held: float) -
 
 async def _settle(world: FaultWorld, this: Round) -> None:
     """After the repair a new leak is terminated, overdue sessions too, and every page answers."""
-    repaired = time.monotonic()
-    this.back_after = await _back_after(world, repaired)
+    this.back_after = await _back_after(world, time.monotonic())
     if this.back_after is None:
         this.problems.append(f"a new leak was still there {PATIENCE:g} s after the repair")
     if left := await _left_over(world):

@@ -40,13 +40,11 @@ class RunEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceSample:
-    """The memory (MiB), CPU time and cycles of one run so far."""
+class MemorySample:
+    """The memory (MiB) of one run after a round."""
 
     pid: int
     rss: float
-    cpu: float
-    cycles: float
 
 
 class SupervisedReaper(ReaperProcess):
@@ -60,7 +58,7 @@ class SupervisedReaper(ReaperProcess):
         self.own_disk = own_disk and mount_disk(self.disk, _DISK_SIZE)
         self.audit.parent.mkdir()
         self.ends: list[RunEnd] = []
-        self.samples: list[ResourceSample] = []
+        self.samples: list[MemorySample] = []
         self.permitted_to_end = 0
         """The number of faults that permit its end at this moment."""
         self.cuts = 0
@@ -153,13 +151,10 @@ class SupervisedReaper(ReaperProcess):
         """Request a page; status 0 if there is no answer."""
         return await asyncio.to_thread(self.get, f"/{path}")
 
-    async def sample(self) -> None:
-        """Note the memory, CPU and cycles of this run."""
-        cycles = await asyncio.to_thread(self.cycles_by_metrics)
-        if cycles and self.running:
-            self.samples.append(
-                ResourceSample(pid=self.pid, rss=memory(self.pid).rss, cpu=self.cpu(), cycles=cycles)
-            )
+    def sample(self) -> None:
+        """Note the memory of this run."""
+        if self.running:
+            self.samples.append(MemorySample(pid=self.pid, rss=memory(self.pid).rss))
 
     async def _restart_always(self) -> None:
         while True:

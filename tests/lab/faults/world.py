@@ -5,11 +5,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from signal import Signals
 from tempfile import TemporaryDirectory
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -45,26 +45,23 @@ _SESSIONS: Final = """
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadSize:
+class LoadSize(NamedTuple):
     """The size of a run."""
 
     clients: Mapping[str, int]
     repeats: int
-    """How often a fault does what it does more than once in a round."""
+    """The repetitions of what a fault does more than once in a round."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class LeaderLoss(NamedTuple):
     """The loss of a leader while another reaper stood by."""
 
     at: float
     how: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuietPeriod:
-    """A time, by this host's clock, in which nothing may be terminated."""
+class QuietPeriod(NamedTuple):
+    """A time, by this host's clock, in which no session may be terminated."""
 
     why: str
     since: float
@@ -87,7 +84,7 @@ def policies(dsn: str, *, limit: float = LIMIT, mode: str = "enforce") -> str:
         dsn,
         policy("leaked", limit, mode=mode, role=roles, keys=keys),
         policy("forgotten", limit, mode=mode, role=roles, state=in_transaction, keys=keys),
-        # Its outcomes are observed afterwards, beside everything that is done for real.
+        # Its outcomes are observed afterwards, beside real terminations.
         policy("dry-run", limit, mode="dry-run", role=roles, keys=keys),
         interval=1,
         min_interval=0.05,
@@ -100,7 +97,6 @@ class FaultWorld:
 
     def __init__(self, *, major: int, seed: int, size: LoadSize, place: Isolation) -> None:
         self.dice = Random(seed)  # noqa: S311 (a repeatable choice)
-        self.folder = place.folder
         self.place = place
         self.size = size
         self.server = LabServer(major, **SETTINGS)
@@ -109,14 +105,12 @@ class FaultWorld:
         self.reapers: list[SupervisedReaper] = []
         self.rules = ""
         """The policy file of all reapers that may act, if it is not the usual one."""
-        self.losses: list[Loss] = []
+        self.losses: list[LeaderLoss] = []
         self.quiet_periods: list[QuietPeriod] = []
-        self.signals = Counter[tuple[str, str]]()
-        """Signals to a reaper, by its step of the cycle."""
         self.notes = Counter[str]()
         """Figures that faults count."""
         self.noticed = Counter[tuple[str, bool]]()
-        """How often a reaper logged that it noticed a fault, and how often none did."""
+        """The faults that a reaper logged, and those that none logged."""
         self.answers = Counter[tuple[str, int]]()
         """The answers to requests of pages, by page and status; 0 is none."""
         self._servers: list[LabServer] = []
@@ -133,7 +127,7 @@ class FaultWorld:
             """The link from the reapers to the server."""
             stack.push_async_callback(self._stop_reapers)
             self.dry_runner = self.add_reaper("dry-runner", "--dry-run")
-            """A dry run beside the others, to which nothing is done."""
+            """A dry run beside the others, which no fault touches."""
             self.first = self.add_reaper("first")
             self.load = await stack.enter_async_context(running(self.clients.run(self.size.clients)))
             await stack.enter_async_context(running(self._visit()))
@@ -142,6 +136,15 @@ class FaultWorld:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    async def hold(self, shortest: float, longest: float) -> None:
+        """Let a fault last for this many seconds."""
+        await asyncio.sleep(self.dice.uniform(shortest, longest))
+
+    def reset_sometimes(self, share: float = 0.5) -> None:
+        """Reset the link, so that the reaper has to connect again during the fault."""
+        if self.dice.random() < share:
+            self.proxy.reset()
 
     # Servers
 
@@ -184,12 +187,12 @@ class FaultWorld:
         finally:
             await connection.close()
 
-    async def execute(self, *statements: str, within: float = LONG) -> None:
+    async def execute(self, *statements: str) -> None:
         """Run statements as the superuser, all of them again if the server is lost meanwhile."""
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + LONG
         while True:
             try:
-                async with self.admin(within=within) as admin:
+                async with self.admin() as admin:
                     for statement in statements:
                         await admin.execute(statement.encode())
             except psycopg.OperationalError:
@@ -257,7 +260,7 @@ class FaultWorld:
 
     def add_reaper(self, name: str, *options: str) -> SupervisedReaper:
         """Start another reaper."""
-        folder = self.folder / name
+        folder = self.place.folder / name
         reaper = SupervisedReaper(folder, self.current_rules, *options, own_disk=self.place.own_mounts)
         self.reapers.append(reaper)
         reaper.supervise()
@@ -270,26 +273,23 @@ class FaultWorld:
             known.supervise()
         await (known or self.add_reaper(name)).ready()
 
-    async def leave(self, name: str) -> None:
-        """Stop the reaper with this name, if it runs."""
+    async def leave(self, *names: str) -> None:
+        """Stop the reapers with these names, or all."""
         for reaper in self.reapers:
-            if reaper.name == name:
+            if not names or reaper.name in names:
                 await reaper.leave()
 
-    async def end(self) -> None:
-        """Stop every reaper; nothing that is judged happens afterwards."""
-        for reaper in self.reapers:
-            await reaper.leave()
-
-    def note_loss(self, reaper: SupervisedReaper, how: str) -> None:
-        """Note that a leader is about to be lost, if another reaper stands by."""
+    def send(self, reaper: SupervisedReaper, number: Signals, step: str) -> None:
+        """Send a signal at this step; note the loss of a leader if another reaper stands by."""
         others = [each for each in self.acting if each is not reaper]
         if reaper.leads and any(each.log.named(events.STANDS_BY) for each in others):
-            self.losses.append(Loss(at=time.time(), how=how))
+            self.losses.append(LeaderLoss(at=time.time(), how=number.name))
+        reaper.send(number)
+        self.notes[f"{number.name} while {step}"] += 1
 
     @asynccontextmanager
     async def quiet(self, why: str) -> AsyncIterator[None]:
-        """A time in which nothing may be terminated."""
+        """A time in which no session may be terminated."""
         since = time.time() + _IN_FLIGHT
         try:
             yield
@@ -297,7 +297,7 @@ class FaultWorld:
             self.quiet_periods.append(QuietPeriod(why=why, since=since, until=time.time()))
 
     async def _stop_reapers(self) -> None:
-        await self.end()
+        await self.leave()
         for reaper in self.reapers:
             reaper.dismantle()
 
@@ -312,7 +312,7 @@ class FaultWorld:
 
 
 class Expectation:
-    """Whether an acting reaper logs, from now on, that it notices something."""
+    """A log event that an acting reaper is expected to log from now on."""
 
     def __init__(self, world: FaultWorld, *names: str, text: str = "") -> None:
         self._world = world
@@ -323,13 +323,13 @@ class Expectation:
 
     @property
     def met(self) -> bool:
-        """Whether one has logged it by now."""
+        """Return True if a reaper has logged it by now."""
         new = (event for log, known in self._known for event in log.events[known:])
         return any(event.name in self._names and self._text in str(event.fields) for event in new)
 
-    async def wait(self, fault: str, *, within: float = LONG) -> bool:
+    async def wait(self, fault: str) -> bool:
         """Wait for it, and count whether it came: another fault may prevent it."""
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + LONG
         while not self.met and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_RETRY / 10)
         self._world.noticed[fault, self.met] += 1

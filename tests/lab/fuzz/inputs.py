@@ -1,4 +1,4 @@
-"""What all targets share: values drawn from bytes, small changes of texts, rules, and what output must be."""
+"""Shared by all targets: values drawn from bytes, small changes of texts, rules, and checks of output."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -34,10 +34,10 @@ class Target:
     """Fails, in any way, if the promise is broken for these bytes."""
     seeds: Sequence[bytes]
     words: Sequence[bytes] = ()
-    """What such inputs consist of, where they are text."""
+    """Tokens of such inputs, if they are text."""
 
     def finds(self) -> Iterator[bytes]:
-        """The inputs that once broke it."""
+        """The inputs that broke it once."""
         for file in sorted((FINDS / self.name).glob("*")):
             yield file.read_bytes()
 
@@ -66,15 +66,12 @@ class Feed:
         return choices[self.number() % len(choices)]
 
     def piece(self) -> bytes:
-        """Bytes, and their number is drawn as well."""
+        """Some bytes; their number is drawn first."""
         return self.take(self.number())
-
-    def rest(self) -> bytes:
-        return self.take(len(self._data))
 
 
 def mutated(data: bytes, words: Sequence[bytes], random: Random) -> bytes:
-    """The same with some tokens replaced, doubled, moved or removed: turning bits would take days."""
+    """The same text with some tokens replaced, doubled, moved or removed."""
     tokens: list[bytes] = _TOKENS.findall(data) or [b""]
     for _ in range(random.randint(1, _MAX_CHANGES)):
         at, other = random.randrange(len(tokens)), random.randrange(len(tokens))
@@ -95,17 +92,17 @@ def mutated(data: bytes, words: Sequence[bytes], random: Random) -> bytes:
 
 
 def is_line(text: str) -> None:
-    """It is one line, and nothing in it moves a cursor or changes the reading direction."""
+    """Fail unless it is one line that moves no cursor and changes no reading direction."""
     assert text.isprintable(), ascii(text)
 
 
 def is_sentence(text: str, *, longest: int = 2_000) -> None:
-    """It is a line of a length that a person reads."""
+    """Fail unless it is a line of a readable length."""
     is_line(text)
     assert 0 < len(text) <= longest, len(text)
 
 
-# Rules that match nearly every session, so that a decision takes its longest ways.
+# Rules that match nearly every session, so that all branches of a decision are reached.
 _RULES: Final = b"""\
 version: 1
 protect: {application: ["*protected*"], client: [10.9.0.0/16, "2001:db8::/32"]}

@@ -1,7 +1,8 @@
-"""Rows of a server become a snapshot that is decided, logged, saved and measured like any other."""
+"""Rows of a server: decided, logged, saved and measured; and query texts, which lose their literals."""
 
 import io
 import json
+import re
 from typing import Final
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -14,7 +15,7 @@ from reaper.policy.plan import Outcome, Plan, Result
 from reaper.policy.session import STATES, Facts, Session, Slots, Snapshot, Watcher
 from reaper.policy.time import Instant
 from reaper.postgres.observer import count_waiters
-from reaper.postgres.query_text import QueryText
+from reaper.postgres.query_text import QueryText, strip_literals
 from reaper.postgres.rows import ObservedRow, as_text, instant_of, session_of
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
@@ -152,4 +153,32 @@ def _log(seen: Snapshot, plan: Plan) -> None:
             is_line(line)
 
 
-TARGETS: Final = (Target("server_rows", _check_server_rows, _SERVER_ROWS),)
+_QUERY_TEXT: Final = (
+    b"SELECT 'secret', E'a\\'b', $tag$ x $tag$, 1.5e3 -- comment\n FROM \"a\"\"b\" WHERE x = $1",
+    b"/* a /* b */ c */ SELECT U&'\\0041' UESCAPE '!', B'01', X'1f', .5, a$b$c",
+    b"$$ never closed",
+    b"'never closed \\",
+    b'"never closed',
+)
+_QUERY_TEXT_WORDS: Final = (
+    *rb"""' '' E' U&' $$ $a$ $1 /* */ -- " \' \ 1.5e3 .5 SELECT a$b x'1f' ::int""".split(),
+    "é".encode(),
+    b"\n",
+)
+_LONGEST: Final = 20_000
+
+
+def _check_query_text(data: bytes) -> None:
+    query = data[:_LONGEST].decode("utf-8", "backslashreplace")
+    shown = strip_literals(query)
+    assert len(shown) <= len(query) + len("?...")
+    # What is left besides names in quotes: a quote or a number would be part of a literal.
+    bare = re.sub(r'"(?:[^"]|"")*(?:"|\Z)', "", shown)
+    assert "'" not in bare
+    assert not re.search(r"(?<![\w$\x80-\U0010ffff])[0-9]", bare)
+
+
+TARGETS: Final = (
+    Target("server_rows", _check_server_rows, _SERVER_ROWS),
+    Target("query_text", _check_query_text, _QUERY_TEXT, _QUERY_TEXT_WORDS),
+)

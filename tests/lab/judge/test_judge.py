@@ -4,7 +4,6 @@ import json
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,18 +17,14 @@ from .terminations import Findings, Judgement, judge
 
 BEGAN: Final = datetime(2026, 11, 20, 10, tzinfo=UTC)
 KEY: Final = SessionKey(1_700_000_000, 4711)
+OTHER: Final = SessionKey(1_700_000_000, 4712)
 USED: Final = 1_700_000_010_000_000
 TERMINATION: Final = TerminationByServer(key=KEY, at=USED + 2_000_000, application="web")
 SEEN: Final = datetime.fromtimestamp(1_700_000_011.5, tz=UTC)
+SECOND: Final = timedelta(seconds=1)
 ACT: Final = LoggedIntent(
-    run="one",
-    key=KEY,
-    application="web",
-    seen_at=SEEN,
-    outcome="terminated",
-    until=SEEN + timedelta(seconds=1),
+    run="one", key=KEY, application="web", seen_at=SEEN, outcome="terminated", until=SEEN + SECOND
 )
-STRANGER: Final = SessionKey(1_700_000_000, 4712)
 
 
 def account(
@@ -47,13 +42,14 @@ def account(
     )
 
 
+CLIENT: Final = account()
+
+
 def found(
-    termination: TerminationByServer = TERMINATION,
-    client: SessionAccount | None = None,
-    *acts: LoggedIntent,
+    termination: TerminationByServer = TERMINATION, client: SessionAccount = CLIENT, *acts: LoggedIntent
 ) -> Findings:
     log = AuditLog(intents={str(number): act for number, act in enumerate(acts or [ACT])})
-    return judge([termination], [client or account()], log)
+    return judge([termination], [client], log)
 
 
 def judged(termination: TerminationByServer, client: SessionAccount, act: LoggedIntent = ACT) -> Judgement:
@@ -61,40 +57,24 @@ def judged(termination: TerminationByServer, client: SessionAccount, act: Logged
     return case.judgement
 
 
-def unannounced(
-    termination: TerminationByServer, client: SessionAccount, act: LoggedIntent
-) -> list[SessionKey]:
-    return [case.termination.key for case in found(termination, client, act).unannounced]
+def has_intent(termination: TerminationByServer, client: SessionAccount, act: LoggedIntent) -> bool:
+    return not found(termination, client, act).unannounced
 
 
 def entries(*acts: tuple[int, str | None]) -> list[bytes]:
     """The lines of one run: for each session an intent, or its outcome."""
-    numbers = count(1)
-    common: dict[str, Any] = {"run": "r", "mode": "enforce", "dry_run": False, "time": str(BEGAN)}
-    return [
-        json.dumps(
-            {
-                **common,
-                "event": OUTCOME if outcome else INTENT,
-                "seq": next(numbers),
-                "intent": str(pid),
-                "pid": pid,
-                "application": f"app.{pid}",
-                "backend_start": str(BEGAN),
-                "server_time": str(BEGAN),
-                "outcome": outcome,
-            }
-        ).encode()
-        for pid, outcome in acts
+    now = str(BEGAN)
+    common: dict[str, Any] = {"run": "r", "mode": "enforce", "dry_run": False, "time": now}
+    common |= {"backend_start": now, "server_time": now}
+    lines = [
+        {**common, "event": OUTCOME if outcome else INTENT, "seq": seq, "intent": str(pid), "pid": pid}
+        | {"application": f"app.{pid}", "outcome": outcome}
+        for seq, (pid, outcome) in enumerate(acts, start=1)
     ]
+    return [json.dumps(line).encode() for line in lines]
 
 
 COMPLETE: Final = ((1, None), (1, "terminated"), (2, None), (2, "unknown"))
-
-
-def ended(*pids: int) -> list[TerminationByServer]:
-    began = int(BEGAN.timestamp())
-    return [TerminationByServer(key=SessionKey(began, pid), at=0, application=f"app.{pid}") for pid in pids]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +91,9 @@ def ended(*pids: int) -> list[TerminationByServer]:
 def test_an_audit_log_agrees_with_the_server_or_the_difference_is_found(
     acts: tuple[tuple[int, str | None], ...], pids: tuple[int, ...], expected: str
 ) -> None:
-    differences = AuditLog.of(entries(*acts)).disagreements(ended(*pids))
+    keys = {pid: SessionKey(int(BEGAN.timestamp()), pid) for pid in pids}
+    ended = [TerminationByServer(key=key, at=0, application=f"app.{pid}") for pid, key in keys.items()]
+    differences = AuditLog.of(entries(*acts)).disagreements(ended)
     assert differences[0].startswith(expected) if expected else not differences
 
 
@@ -121,7 +103,7 @@ def test_lines_that_are_torn_or_missing_are_counted() -> None:
     assert (log.torn, log.missing) == (1, 2)
 
 
-def test_an_outcome_that_a_later_run_wrote_is_an_orphans() -> None:
+def test_an_intent_whose_outcome_a_later_run_wrote_is_orphaned() -> None:
     lines = entries((1, None), (1, "unknown"))
     log = AuditLog.of([lines[0], lines[1].replace(b'"run": "r"', b'"run": "s"')])
     assert [intent.orphaned for intent in log.intents.values()] == [True]
@@ -138,7 +120,7 @@ def test_a_termination_of_a_session_that_was_unused_for_its_limit_is_right() -> 
     [
         (TERMINATION, account(limit=2.1)),
         (TERMINATION, account(limit=None)),
-        (replace(TERMINATION, key=STRANGER), account()),
+        (replace(TERMINATION, key=OTHER), account()),
         (replace(TERMINATION, executing=True), account(limit=2.1, waiting=True)),
     ],
     ids=["used a moment before", "protected", "of no client", "executing within its limit"],
@@ -165,47 +147,46 @@ def test_a_session_that_was_overdue_at_the_check_and_woke_before_the_signal_has_
     assert woke(None) is Judgement.WRONG
 
 
-def test_when_the_servers_clock_was_set_only_the_client_is_believed() -> None:
+def test_when_the_servers_clock_was_set_only_the_clock_of_the_client_counts() -> None:
     ahead = replace(TERMINATION, at=TERMINATION.at + 7_200_000_000)
     assert judged(ahead, account(ended_at=10.5)) is Judgement.WRONG
     assert judged(ahead, account(ended_at=12.0)) is Judgement.RIGHT
 
 
 def test_a_termination_without_an_intent_before_it_is_found() -> None:
-    assert unannounced(TERMINATION, account(), replace(ACT, key=STRANGER)) == [KEY]
-    assert unannounced(TERMINATION, account(), replace(ACT, seen_at=SEEN + timedelta(seconds=1))) == [KEY]
+    assert not has_intent(TERMINATION, CLIENT, replace(ACT, key=OTHER))
+    assert not has_intent(TERMINATION, CLIENT, replace(ACT, seen_at=SEEN + SECOND))
 
 
 def test_an_intent_without_an_outcome_is_found() -> None:
     left_open = replace(ACT, outcome=None, until=None)
-    assert found(TERMINATION, account(), left_open).open_intents == [left_open]
+    assert found(TERMINATION, CLIENT, left_open).open_intents == [left_open]
 
 
 def test_two_runs_that_act_at_once_are_found_and_two_that_follow_each_other_are_not() -> None:
-    overlapping = replace(ACT, run="two", seen_at=SEEN + timedelta(seconds=0.5))
-    later = replace(ACT, run="two", seen_at=SEEN + timedelta(seconds=1))
-    assert found(TERMINATION, account(), ACT, overlapping).overlaps == [(ACT, overlapping)]
-    assert found(TERMINATION, account(), ACT, later).overlaps == []
-    assert found(TERMINATION, account(), ACT, replace(overlapping, run="one")).overlaps == []
+    overlapping = replace(ACT, run="two", seen_at=SEEN + SECOND / 2)
+    later = replace(ACT, run="two", seen_at=SEEN + SECOND)
+    assert found(TERMINATION, CLIENT, ACT, overlapping).overlaps == [(ACT, overlapping)]
+    assert found(TERMINATION, CLIENT, ACT, later).overlaps == []
+    assert found(TERMINATION, CLIENT, ACT, replace(overlapping, run="one")).overlaps == []
 
 
 @pytest.mark.parametrize("step", [timedelta(days=1), timedelta(hours=-2)])
 def test_an_act_during_which_the_servers_clock_was_set_is_not_a_long_one(step: timedelta) -> None:
-    until, minutes = SEEN + step + timedelta(seconds=1), SEEN + timedelta(minutes=9)
+    until, minutes = SEEN + step + SECOND, SEEN + timedelta(minutes=9)
     stepped = replace(ACT, until=until, checked_again=SEEN + step)
     afterwards = replace(ACT, run="two", seen_at=minutes, until=minutes)
-    meanwhile = replace(ACT, run="two", seen_at=until - timedelta(seconds=0.5), until=until)
-    assert found(TERMINATION, account(), stepped, afterwards).overlaps == []
-    assert found(TERMINATION, account(), stepped, meanwhile).overlaps == [(stepped, meanwhile)]
+    meanwhile = replace(ACT, run="two", seen_at=until - SECOND / 2, until=until)
+    assert found(TERMINATION, CLIENT, stepped, afterwards).overlaps == []
+    assert found(TERMINATION, CLIENT, stepped, meanwhile).overlaps == [(stepped, meanwhile)]
 
 
-def test_when_the_servers_clock_was_set_back_before_the_act_the_hosts_clock_is_believed() -> None:
+def test_when_the_servers_clock_was_set_back_before_the_act_the_clock_of_the_host_counts() -> None:
     now, at = time.time(), time.monotonic()
     back = replace(TERMINATION, at=TERMINATION.at - 7_200_000_000)
     client = replace(account(), uses=[Use(at - 3, at - 3, USED)], ended_at=at)
-    before, after = (replace(ACT, written=now + seconds) for seconds in (-1, 1))
-    assert unannounced(back, client, before) == []
-    assert unannounced(back, client, after) == [KEY]
+    assert has_intent(back, client, replace(ACT, written=now - 1))
+    assert not has_intent(back, client, replace(ACT, written=now + 1))
 
 
 def row(
@@ -248,4 +229,4 @@ def test_terminations_are_read_from_the_log_and_a_shutdown_is_none(tmp_path: Pat
     ("hits", "of", "share"), [(0, 100_000, 3.0e-5), (10, 100_000, 17.0e-5), (1_000, 10_000, 0.1053)]
 )
 def test_a_share_is_bounded_as_in_the_tables_of_poisson(hits: int, of: int, share: float) -> None:
-    assert at_most(hits, of) == pytest.approx(share, rel=0.005)
+    assert at_most(hits, of) == pytest.approx(share, rel=0.015)

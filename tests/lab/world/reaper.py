@@ -1,7 +1,6 @@
 """The real `reaper run` in a folder of its own, with its log and its audit log in files."""
 
 import time
-from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from signal import SIGTERM, Signals
@@ -56,11 +55,10 @@ def rules(
 
 
 class HttpResponse(NamedTuple):
-    """One response; seconds from the connection to its last byte."""
+    """One response; status 0 if there was no answer."""
 
     status: int
     text: str
-    seconds: float
 
 
 class ReaperProcess:
@@ -153,21 +151,20 @@ class ReaperProcess:
     # Its HTTP port
 
     def get(self, path: str) -> HttpResponse:
-        """Send a GET request; status 0 if there is no answer."""
-        began = time.monotonic()
+        """Send a GET request."""
         if not self._address:
             # Not by time: a fault may have set the clock that dates the log.
             now = self.log.events[self._logged_before :]
             self._address = next((event.fields["at"] for event in now if event.name == events.SERVES), "")
             if not self._address:
-                return HttpResponse(0, "it does not listen yet", 0.0)
+                return HttpResponse(0, "it does not listen yet")
         connection = HTTPConnection(self._address, timeout=_TIMEOUT)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
-            return HttpResponse(answer.status, answer.read().decode(), time.monotonic() - began)
+            return HttpResponse(answer.status, answer.read().decode())
         except (OSError, HTTPException) as error:
-            return HttpResponse(0, str(error), time.monotonic() - began)
+            return HttpResponse(0, str(error))
         finally:
             connection.close()
 
@@ -181,13 +178,6 @@ class ReaperProcess:
 
         until(is_ok, within=_PATIENCE, every=0.1)
         return time.monotonic() - began
-
-    def delays(self, *, seconds: float, every: float = 0.02) -> Iterator[float]:
-        """Response times of /livez, which waits for the event loop that runs the cycles."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            yield self.get("/livez").seconds
-            time.sleep(every)
 
     def cycles_by_metrics(self) -> int:
         """The number of successful cycles, over all servers."""
