@@ -124,8 +124,7 @@ class Reporter:
         self._recent_events = recent_events or RecentEvents()
         self._notifier = notifier
         self._log = log.bind(server=server)
-        self._metrics = metrics
-        self._gauges = metrics.server(server)
+        self._metrics = metrics.server(server)
         self._last_holder: str | None = None
         self._last_trouble: str | None = None
         self._last_failure: str | None = None
@@ -135,7 +134,7 @@ class Reporter:
 
     def connected(self, at: OpenConnection) -> None:
         """There is a connection, and it was looked at."""
-        self._gauges.connect()
+        self._metrics.connect()
         self._last_trouble = None
         warn(at, self._log)
         slots = f"{at.probe.max_connections} slots"
@@ -143,17 +142,16 @@ class Reporter:
 
     def judges_by(self, rules: Rules) -> None:
         """These rules hold from now on."""
-        self._gauges.use_rules(rules)
-        self._metrics.use_rules(self._server, rules)
+        self._metrics.use_rules(rules)
 
     def disconnected(self) -> None:
         """There is none any more, and no lead either."""
-        self._gauges.disconnect()
+        self._metrics.disconnect()
         self._last_holder = None
 
     def leads(self, another: Holder | None) -> None:
         """From now on this reaper acts here, maybe beside another that the lock did not meet."""
-        self._gauges.leads = True
+        self._metrics.leads = True
         self._log.info(events.LEADS)
         if another:
             mend = "let all reapers of a server connect to the same database"
@@ -162,7 +160,7 @@ class Reporter:
 
     def clock_stepped(self, by: Span) -> None:
         """The server's clock has jumped while no cycle looked: without a connection, or standing by."""
-        self._metrics.clock_stepped(self._server)
+        self._metrics.clock_stepped()
         self._log.warning(events.CLOCK_STEPPED, by=words(by), so="ages from before count from now on")
 
     def stands_by(self, holder: Holder | None) -> None:
@@ -178,8 +176,8 @@ class Reporter:
 
     def lost(self, why: str, *, refused: bool, retry: str) -> None:
         """Report that the server is unreachable, was lost, or denies access."""
-        self._gauges.denied = refused
-        self._metrics.failed(self._server, "denied" if refused else "unreachable")
+        self._metrics.denied = refused
+        self._metrics.failed("denied" if refused else "unreachable")
         self._log.error(events.SERVER_DENIED if refused else events.SERVER_UNREACHABLE, why=why, retry=retry)
         if why != self._last_trouble:
             self._last_trouble = why
@@ -191,7 +189,7 @@ class Reporter:
         if isinstance(error, AuditLogFailed):
             kind, event = "audit_log", events.AUDIT_FAILED
         self.totals.failures += 1
-        self._metrics.failed(self._server, kind)
+        self._metrics.failed(kind)
         self._log.error(event, why=str(error))
         self._tell_failure(error)
 
@@ -212,19 +210,12 @@ class Reporter:
         self.totals.add(cycle)
         self._recent_events.add(self._server, cycle)
         clock_stepped = cycle.clock_step is not None
-        self._metrics.cycle(
-            self._server,
-            gauges=self._gauges,
-            plan=cycle.plan,
-            settled=cycle.settled,
-            took=took,
-            clock_stepped=clock_stepped,
-        )
+        self._metrics.cycle(cycle.plan, cycle.settled, took=took, clock_stepped=clock_stepped)
         if cycle.audit_log_failed:
-            self._metrics.failed(self._server, "audit_log")
+            self._metrics.failed("audit_log")
             self._tell_failure(cycle.audit_log_failed)
         else:
-            self._gauges.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
+            self._metrics.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
             self._last_failure = None
         report(cycle, self._log)
         self._notify(cycle)
@@ -233,7 +224,7 @@ class Reporter:
         """Something has become of sessions after their rehearsal."""
         for one in became:
             reap = one.watched.reap
-            self._metrics.dry_run_outcome(self._server, reap.policy, one.fate)
+            self._metrics.dry_run_outcome(reap.policy, one.fate)
             say: Callable[..., None] = self._log.info if one.fate is Fate.REVIVED else self._log.debug
             who = f"pid {one.watched.id.pid} {whose(reap.session.identity)}"
             say(
@@ -247,7 +238,7 @@ class Reporter:
     def leaves_alone(self, pools: Iterable[Refilling]) -> None:
         """Groups refill at once, and are left alone for a while."""
         for pool in pools:
-            self._metrics.refill_guarded(self._server, pool.policy)
+            self._metrics.refill_guarded(pool.policy)
             who = whose(pool.identity)
             self._log.warning(
                 events.REFILL_GUARDED, policy=pool.policy.name, who=who, why=pool.left_alone.reason

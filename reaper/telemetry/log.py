@@ -52,12 +52,9 @@ def _for_people(*, colors: bool) -> list[Processor]:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
         _escape_controls,
+        # The default formatter of exceptions shows local variables, which may be passwords.
         structlog.dev.ConsoleRenderer(
-            colors=colors,
-            pad_event_to=18,
-            sort_keys=False,
-            # The default formatter shows local variables, which may be passwords.
-            exception_formatter=structlog.dev.plain_traceback,
+            colors=colors, pad_event_to=18, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
         ),
     ]
 
@@ -87,11 +84,9 @@ class _Stream:
     debug = info = warning = error = exception = msg
 
 
-_FIRST: Final = ("time", "level", "event")
-
-
 def _in_order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    return {**{key: event[key] for key in _FIRST if key in event}, **event}
+    first = ("time", "level", "event")
+    return {**{key: event[key] for key in first if key in event}, **event}
 
 
 _PRIORITIES: Final[Mapping[str, str]] = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}

@@ -142,19 +142,18 @@ def _page_routes(overview: ReadOverview) -> list[Route]:
     async def usage(request: Request) -> Response:
         return await usages.get(_server_of(request)) or _not_found(_NO_SUCH)
 
-    files = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
+    async def style(_: Request) -> Response:
+        return Response(file_text("style.css"), media_type="text/css")
+
+    async def icon(_: Request) -> Response:
+        return Response(file_text("icon.svg"), media_type="image/svg+xml")
+
     return [
         Route("/", page),
         Route("/usage", usage),
-        *(_file_route(name, media_type) for name, media_type in files.items()),
+        Route("/style.css", style),
+        Route("/icon.svg", icon),
     ]
-
-
-def _file_route(name: str, media_type: str) -> Route:
-    async def file(_: Request) -> Response:
-        return Response(file_text(name), media_type=media_type)
-
-    return Route(f"/{name}", file)
 
 
 def _snapshot_route(snapshot: ReadSnapshot) -> Route:
@@ -169,7 +168,19 @@ def _snapshot_route(snapshot: ReadSnapshot) -> Route:
 
 def _assess_route(assessment: ReadAssessment) -> Route:
     async def make(_: None) -> Response:
-        return _ascii_json(_assessment_json(await assessment()))
+        found = await assessment()
+        document = {
+            "assessment": ASSESSMENT_FORMAT,
+            "policies": [assessment_document(one) for one in found.policies],
+            "watched": found.watched,
+            "forgotten": found.forgotten,
+            "refill_guarded": [
+                {**pool.session._asdict(), "server": pool.server, "policy": pool.policy}
+                | {"until": pool.until, "reason": pool.reason}
+                for pool in found.refill_guarded
+            ],
+        }
+        return _ascii_json(document)
 
     answers = ResponseCache(make)
 
@@ -177,25 +188,6 @@ def _assess_route(assessment: ReadAssessment) -> Route:
         return await answers.get(None)
 
     return Route("/assess", answer)
-
-
-def _assessment_json(assessment: ServiceAssessment) -> dict[str, object]:
-    return {
-        "assessment": ASSESSMENT_FORMAT,
-        "policies": [assessment_document(one) for one in assessment.policies],
-        "watched": assessment.watched,
-        "forgotten": assessment.forgotten,
-        "refill_guarded": [
-            {
-                "server": pool.server,
-                "policy": pool.policy,
-                **pool.session._asdict(),
-                "until": pool.until,
-                "reason": pool.reason,
-            }
-            for pool in assessment.refill_guarded
-        ],
-    }
 
 
 def _server_of(request: Request) -> str | None:

@@ -8,7 +8,7 @@ ends: its last outcomes must not be lost between two scrapes.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,19 +22,29 @@ from reaper.telemetry.metrics.samples import ApplicationLabels, lateness, of_cyc
 
 _CYCLE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _LATENESS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-_FAILURES: Final = ("unreachable", "denied", "cycle", "audit_log")
 _ZEROS: Final[Mapping[tuple[str, tuple[str, ...]], int]] = {
     ("clock_steps_total", ()): 0,
-    **{("failures_total", (kind,)): 0 for kind in _FAILURES},
+    **{("failures_total", (kind,)): 0 for kind in ("unreachable", "denied", "cycle", "audit_log")},
 }
 """Shown from the start, so that the first increase is seen."""
-_TABLE_FAILURES: Final = ("unreachable", "denied", "file", "missed")
 
 
 @dataclass(slots=True)
-class ServerGauges:
-    """The state of one server."""
+class ServerCounters:
+    """What is counted at one server; it survives a reload."""
 
+    counts: Counter[tuple[str, tuple[str, ...]]] = field(default_factory=lambda: Counter(_ZEROS))
+    """By metric and labels."""
+    labels: ApplicationLabels = field(default_factory=ApplicationLabels)
+    cycles: Histogram = field(default_factory=lambda: Histogram(_CYCLE_SECONDS))
+    lateness: Histogram = field(default_factory=lambda: Histogram(_LATENESS_SECONDS))
+
+
+@dataclass(slots=True)
+class ServerMetrics:
+    """The state of one server, and its counters."""
+
+    counters: ServerCounters = field(default_factory=ServerCounters)
     connected: bool = False
     denied: bool = False
     leads: bool = False
@@ -57,24 +67,61 @@ class ServerGauges:
         self.snapshot = self.full_snapshot = self.plan = self.watched_since = None
 
     def use_rules(self, rules: Rules) -> None:
-        """Decide by these rules from now on."""
+        """Decide by these rules from now on; every series that they can count is shown at zero."""
         if rules != self.rules:
             self.rules, self.watched_since = rules, None
+        for policy in rules.awake:
+            for name, *labels in _series(policy):
+                self._add(name, policy.name, policy.mode.value, *labels, by=0)
+
+    def cycle(
+        self, plan: Plan, settled: Sequence[tuple[Reap, Outcome]], *, took: float, clock_stepped: bool = False
+    ) -> None:
+        """Count a cycle; before `succeed`, because lateness needs the plan of the previous one."""
+        self.counters.cycles.observe(took)
+        self._add("clock_steps_total", by=int(clock_stepped))
+        for trip in plan.brakes:
+            self._add("safety_limit_trips_total", trip.policy.name, trip.policy.mode.value)
+        for reap, outcome in settled:
+            result = _outcome_label(outcome.result)
+            self._add("outcomes_total", reap.policy.name, reap.mode.value, result)
+        since = None if clock_stepped else self.watched_since
+        for late in lateness(settled, before=self.plan, watched_since=since):
+            self.counters.lateness.observe(late)
 
     def succeed(self, snapshot: Snapshot, plan: Plan, *, clock_stepped: bool = False) -> None:
-        """Note that a cycle succeeded."""
+        """Show the snapshot and the plan of a cycle that succeeded."""
         if clock_stepped or self.watched_since is None:
             self.watched_since = snapshot.at
         self.full_snapshot = snapshot if snapshot.young is None else self.full_snapshot
         self.snapshot, self.plan, self.last_success = snapshot, plan, time.time()
 
-    def samples(self, labels: ApplicationLabels) -> Iterator[Sample]:
+    def clock_stepped(self) -> None:
+        """Count a clock step that no cycle noticed."""
+        self._add("clock_steps_total")
+
+    def failed(self, kind: str) -> None:
+        """Count a failure: `unreachable`, `denied`, `cycle` or `audit_log`."""
+        self._add("failures_total", kind)
+
+    def dry_run_outcome(self, policy: Policy, fate: Fate) -> None:
+        """Count what a session did after its dry run."""
+        self._add("dry_run_outcomes_total", policy.name, policy.mode.value, fate.value)
+
+    def refill_guarded(self, policy: Policy) -> None:
+        """Count a pool that the refill guard pauses."""
+        self._add("refill_guard_pauses_total", policy.name, policy.mode.value)
+
+    def _add(self, name: str, *labels: str, by: int = 1) -> None:
+        self.counters.counts[name, labels] += by
+
+    def samples(self) -> Iterator[Sample]:
         """The samples of this server, without its name."""
         yield "connected", (), float(self.connected)
         yield "denied", (), float(self.denied)
         yield "leader", (), float(self.leads)
         yield "last_success_timestamp_seconds", (), self.last_success
-        # Copies: the loop may change them while a thread writes the page.
+        # Copies, here and below: the loop changes them while a thread writes the page.
         rules, snapshot, plan, full_snapshot = self.rules, self.snapshot, self.plan, self.full_snapshot
         if rules:
             for mode in Mode:
@@ -82,36 +129,11 @@ class ServerGauges:
         if rules and snapshot and plan:
             yield from of_cycle(snapshot, plan, rules)
         if full_snapshot:
-            now = time.monotonic()
-            yield from of_sessions(full_snapshot, admit=lambda names: labels.admit(names, now))
-
-
-@dataclass(slots=True)
-class ServerCounters:
-    """The counters of one server; they survive a reload."""
-
-    counts: Counter[tuple[str, tuple[str, ...]]] = field(default_factory=lambda: Counter(_ZEROS))
-    """By metric and labels."""
-    labels: ApplicationLabels = field(default_factory=ApplicationLabels)
-    cycles: Histogram = field(default_factory=lambda: Histogram(_CYCLE_SECONDS))
-    lateness: Histogram = field(default_factory=lambda: Histogram(_LATENESS_SECONDS))
-
-    def add(self, name: str, *labels: str, by: int = 1) -> None:
-        """Count; `by=0` shows a series before its first event, so that its first increase is seen."""
-        self.counts[name, labels] += by
-
-    def start_at_zero(self, rules: Rules) -> None:
-        """Show every series that these rules can count."""
-        for policy in rules.awake:
-            for name, *labels in _series(policy):
-                self.add(name, policy.name, policy.mode.value, *labels, by=0)
-
-    def samples(self) -> Iterator[Sample]:
-        """The samples of this server, without its name."""
-        for (name, labels), count in self.counts.copy().items():
+            yield from of_sessions(full_snapshot, self.counters.labels, time.monotonic())
+        for (name, labels), count in self.counters.counts.copy().items():
             yield name, labels, count
-        yield "cycle_seconds", (), self.cycles
-        yield "lateness_seconds", (), self.lateness
+        yield "cycle_seconds", (), self.counters.cycles
+        yield "lateness_seconds", (), self.counters.lateness
 
 
 def _series(policy: Policy) -> Iterator[tuple[str, ...]]:
@@ -159,12 +181,9 @@ class AuditTableGauges:
     oldest: float | None = None
     """When the oldest entry that is not in the table was written."""
     last_success: float = 0.0
-    failures: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_TABLE_FAILURES, 0)))
-
-    @property
-    def lag_seconds(self) -> float:
-        """The age of the oldest entry that is not in the table; 0 if there is none."""
-        return 0.0 if self.oldest is None else max(time.time() - self.oldest, 0.0)
+    failures: Counter[str] = field(
+        default_factory=lambda: Counter({"unreachable": 0, "denied": 0, "file": 0, "missed": 0})
+    )
 
     def arrived(self, entries: int) -> None:
         """Count entries that the table took."""
@@ -174,7 +193,8 @@ class AuditTableGauges:
     def samples(self) -> Iterator[Sample]:
         """The samples of the copy."""
         yield "audit_table_connected", (), float(self.connected)
-        yield "audit_table_lag_seconds", (), self.lag_seconds
+        lag = 0.0 if self.oldest is None else max(time.time() - self.oldest, 0.0)
+        yield "audit_table_lag_seconds", (), lag
         yield "audit_table_lag_bytes", (), self.waiting
         yield "audit_table_last_success_timestamp_seconds", (), self.last_success
         yield "audit_table_entries_total", (), self.entries
@@ -186,90 +206,37 @@ class Metrics:
     """All metrics of one process."""
 
     def __init__(self, version: str) -> None:
-        self.servers: dict[str, ServerGauges] = {}
+        self.servers: dict[str, ServerMetrics] = {}
         self.reload = ReloadGauges()
         self.audit_table: AuditTableGauges | None = None
         self.notifications = Counter[tuple[str, str]]()
         """By hook and result: `sent` and `failed` messages, `dropped` lines."""
-        self._counters: dict[str, ServerCounters] = {}
-        self._version = version
-        self._started = time.time()
-        self._in_force: tuple[str, float] | None = None
+        self._process: tuple[Sample, ...] = (
+            ("build_info", (version,), 1),
+            ("start_timestamp_seconds", (), time.time()),
+        )
+        self._settings: tuple[Sample, ...] = ()
 
     def put_in_force(self, *, digest: str, interval_seconds: float) -> None:
         """Show these settings."""
-        self._in_force = digest, interval_seconds
+        self._settings = ("policy_file_info", (digest,), 1), ("interval_seconds", (), interval_seconds)
 
-    def server(self, name: str) -> ServerGauges:
-        """New gauges for a server, in place of older ones; its counters go on."""
-        gauges = self.servers[name] = ServerGauges()
-        self._counters.setdefault(name, ServerCounters())
-        return gauges
+    def server(self, name: str) -> ServerMetrics:
+        """New metrics for a server; the counters go on if it was there before."""
+        before = self.servers.get(name)
+        self.servers[name] = new = ServerMetrics(before.counters if before else ServerCounters())
+        return new
 
     def forget(self, name: str) -> None:
-        """Remove this server."""
+        """Remove a server; what its last cycle still counts is shown nowhere."""
         self.servers.pop(name, None)
-        self._counters.pop(name, None)
-
-    def of(self, server: str) -> ServerCounters:
-        """The counters of this server; one that was removed counts where no scrape sees it."""
-        return self._counters.get(server) or ServerCounters()
-
-    def use_rules(self, server: str, rules: Rules) -> None:
-        """Show at zero what these rules can count."""
-        self.of(server).start_at_zero(rules)
-
-    def clock_stepped(self, server: str) -> None:
-        """Count a clock step that no cycle noticed."""
-        self.of(server).add("clock_steps_total")
-
-    def cycle(
-        self,
-        server: str,
-        *,
-        gauges: ServerGauges,
-        plan: Plan,
-        settled: Iterable[tuple[Reap, Outcome]],
-        took: float,
-        clock_stepped: bool = False,
-    ) -> None:
-        """Count a cycle; the gauges are still those of the previous one."""
-        settled = tuple(settled)
-        counters = self.of(server)
-        counters.cycles.observe(took)
-        counters.add("clock_steps_total", by=int(clock_stepped))
-        for trip in plan.brakes:
-            counters.add("safety_limit_trips_total", trip.policy.name, trip.policy.mode.value)
-        for reap, outcome in settled:
-            result = _outcome_label(outcome.result)
-            counters.add("outcomes_total", reap.policy.name, reap.mode.value, result)
-        since = None if clock_stepped else gauges.watched_since
-        for late in lateness(settled, before=gauges.plan, watched_since=since):
-            counters.lateness.observe(late)
-
-    def dry_run_outcome(self, server: str, policy: Policy, fate: Fate) -> None:
-        """Count what a session did after its dry run."""
-        self.of(server).add("dry_run_outcomes_total", policy.name, policy.mode.value, fate.value)
-
-    def refill_guarded(self, server: str, policy: Policy) -> None:
-        """Count a pool that the refill guard pauses from now on."""
-        self.of(server).add("refill_guard_pauses_total", policy.name, policy.mode.value)
-
-    def failed(self, server: str, kind: str) -> None:
-        """Count a failure: `unreachable`, `denied`, `cycle` or `audit_log`."""
-        self.of(server).add("failures_total", kind)
 
     def exposition(self, accept: str = "") -> MetricsPage:
         """The page for a scraper; it may be called in a thread."""
         return expose(self._samples(), accept)
 
     def _samples(self) -> Iterator[Sample]:
-        yield "build_info", (self._version,), 1
-        yield "start_timestamp_seconds", (), self._started
-        if self._in_force:
-            digest, interval_seconds = self._in_force
-            yield "policy_file_info", (digest,), 1
-            yield "interval_seconds", (), interval_seconds
+        yield from (*self._process, *self._settings)
         yield "reload_success", (), float(self.reload.succeeded)
         yield "reload_last_success_timestamp_seconds", (), self.reload.last_success
         for (hook, result), count in self.notifications.copy().items():
@@ -279,9 +246,6 @@ class Metrics:
                 yield "notifications_total", (hook, result), count
         if self.audit_table:
             yield from self.audit_table.samples()
-        for server, gauges in self.servers.copy().items():
-            for name, labels, value in gauges.samples(self.of(server).labels):
-                yield name, (server, *labels), value
-        for server, counters in self._counters.copy().items():
-            for name, labels, value in counters.samples():
+        for server, metrics in self.servers.copy().items():
+            for name, labels, value in metrics.samples():
                 yield name, (server, *labels), value

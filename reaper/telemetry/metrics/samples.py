@@ -1,7 +1,7 @@
 """The numbers of one snapshot and its plan; pure, and bounded whatever names clients choose."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from reaper.policy.plan import Outcome, Plan, Reap, Result, Spare, Spared
@@ -52,10 +52,6 @@ class ApplicationLabels:
         return [name for name in names if name in self._last]
 
 
-Admit = Callable[[Sequence[str]], Collection[str]]
-"""Returns those of the largest applications that may have a label of their own."""
-
-
 def of_cycle(snapshot: Snapshot, plan: Plan, rules: Rules) -> Iterator[Sample]:
     """The gauges that every cycle sets."""
     yield "slots_max", (), snapshot.slots.total
@@ -70,7 +66,7 @@ def of_cycle(snapshot: Snapshot, plan: Plan, rules: Rules) -> Iterator[Sample]:
         yield "skipped", (reason,), count
 
 
-def of_sessions(snapshot: Snapshot, *, admit: Admit = lambda names: names) -> Iterator[Sample]:
+def of_sessions(snapshot: Snapshot, labels: ApplicationLabels, now: float) -> Iterator[Sample]:
     """The gauges for which every session must be in the snapshot."""
     idle = (session.state_change for session in snapshot.sessions if session.state == IDLE)
     yield "oldest_idle_seconds", (), _oldest(idle, snapshot.at)
@@ -78,13 +74,13 @@ def of_sessions(snapshot: Snapshot, *, admit: Admit = lambda names: names) -> It
     named = Counter(map(_application, snapshot.sessions))
     # By name where counts are equal: the labels must not change with the order of rows.
     ranked = sorted(named.items(), key=lambda item: (-item[1], item[0]))
-    top = admit([name for name, _ in ranked[:TOP_APPLICATIONS]])
+    top = labels.admit([name for name, _ in ranked[:TOP_APPLICATIONS]], now)
     counts = Counter[tuple[str, str]]()
     for session in snapshot.sessions:
         name = _application(session)
         counts[session.state or "unknown", name if name in top else OTHER] += 1
-    for labels, count in counts.items():
-        yield "sessions", labels, count
+    for key, count in counts.items():
+        yield "sessions", key, count
 
 
 def _oldest(began: Iterator[Instant | None], now: Instant) -> float:

@@ -127,11 +127,10 @@ def _record(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
 
 def _measure(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
     metrics = Metrics("1")
-    gauges = metrics.server(seen.server)
-    gauges.use_rules(RULES)
-    gauges.succeed(seen, plan)
-    settled = [(reap, outcome) for reap in plan.reaps]
-    metrics.cycle(seen.server, gauges=gauges, plan=plan, settled=settled, took=0.1)
+    server = metrics.server(seen.server)
+    server.use_rules(RULES)
+    server.succeed(seen, plan)
+    server.cycle(plan, [(reap, outcome) for reap in plan.reaps], took=0.1)
     for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
         shown = [
             (sample.name, *sorted(sample.labels.items()))

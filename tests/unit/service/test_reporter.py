@@ -111,7 +111,7 @@ def test_a_lead_is_told_and_a_second_one_beside_it_is_a_warning_with_the_cure() 
         "another reaper leads this server through database 'db': pid 7",
         "let all reapers of a server connect to the same database",
     )
-    assert told.reporter._gauges.leads
+    assert told.reporter._metrics.leads
 
 
 def test_a_lock_that_was_just_let_go_is_told_without_a_name() -> None:

@@ -20,7 +20,7 @@ from reaper.policy.selector import Selector
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, Snapshot
 from reaper.policy.time import SECOND, Instant, parse_span
 from reaper.telemetry.metrics.catalogue import CATALOGUE, NAMES, MetricKind
-from reaper.telemetry.metrics.collect import AuditTableGauges, Metrics, ServerGauges
+from reaper.telemetry.metrics.collect import AuditTableGauges, Metrics, ServerMetrics
 from reaper.telemetry.metrics.exposition import OPENMETRICS, TEXT
 from reaper.telemetry.metrics.samples import OTHER, TOP_APPLICATIONS
 from tests.unit.policy.build import NOW, globs, later, plan, policy, session, sessions, snapshot
@@ -35,14 +35,13 @@ class Watched:
     def __init__(self, *policies: Policy, metrics: Metrics | None = None, name: str = ORDERS) -> None:
         self.metrics = metrics or Metrics("1.2.3")
         self.name = name
-        self.gauges: ServerGauges = self.metrics.server(name)
-        self.gauges.connect()
+        self.server: ServerMetrics = self.metrics.server(name)
+        self.server.connect()
         self.judge_by(*policies)
 
     def judge_by(self, *policies: Policy) -> None:
         self.rules = Rules(policies=policies)
-        self.gauges.use_rules(self.rules)
-        self.metrics.use_rules(self.name, self.rules)
+        self.server.use_rules(self.rules)
 
     def cycle(
         self,
@@ -58,20 +57,13 @@ class Watched:
         outcome = Outcome(result=result, at=Instant(seen.at + parse_span(after)))
         settled = [(reap, outcome) for reap in (*decided.reaps, *decided.rehearsals)]
         self.count(decided, settled, clock_stepped=clock_stepped)
-        self.gauges.succeed(seen, decided, clock_stepped=clock_stepped)
+        self.server.succeed(seen, decided, clock_stepped=clock_stepped)
         return decided
 
     def count(
         self, decided: Plan, settled: Iterable[tuple[Reap, Outcome]] = (), *, clock_stepped: bool = False
     ) -> None:
-        self.metrics.cycle(
-            self.name,
-            gauges=self.gauges,
-            plan=decided,
-            settled=settled,
-            took=0.02,
-            clock_stepped=clock_stepped,
-        )
+        self.server.cycle(decided, tuple(settled), took=0.02, clock_stepped=clock_stepped)
 
     def number(self, name: str, **labels: str) -> float | None:
         return numbers(self.metrics).get(key(name, server=self.name, **labels))
@@ -208,7 +200,7 @@ def test_a_cycle_counts_outcomes_brakes_and_its_own_time() -> None:
 def test_failures_are_counted_by_kind() -> None:
     here = Watched()
     for kind in ("unreachable", "unreachable", "audit_log"):
-        here.metrics.failed(ORDERS, kind)
+        here.server.failed(kind)
 
     assert here.number("reaper_failures_total", kind="unreachable") == 2
     assert here.number("reaper_failures_total", kind="audit_log") == 1
@@ -254,9 +246,9 @@ def test_an_age_from_before_the_clock_was_set_back_is_no_age() -> None:
 
 def test_a_connection_that_is_lost_takes_the_numbers_of_its_last_look_along() -> None:
     here = Watched(policy())
-    here.gauges.leads = True
+    here.server.leads = True
     here.cycle(snapshot(*sessions(2)))
-    here.gauges.disconnect()
+    here.server.disconnect()
 
     assert here.number("reaper_connected") == 0
     assert here.number("reaper_leader") == 0
@@ -272,7 +264,7 @@ def test_a_server_that_leaves_by_reload_leaves_nothing_even_when_it_finishes_lat
     decided = here.cycle(snapshot(*sessions(2)))
     here.metrics.forget(ORDERS)
     here.count(decided)
-    here.metrics.failed(ORDERS, "unreachable")
+    here.server.failed("unreachable")
 
     assert ORDERS not in here.metrics.exposition().body.decode()
     assert stays.number("reaper_connected") == 1

@@ -67,11 +67,11 @@ def test_it_is_judged_once_for_all_who_ask_within_some_seconds() -> None:
 
 def test_fates_and_churn_are_counted_from_zero_for_the_policies_that_can_come_to_them() -> None:
     metrics = Metrics("1")
-    metrics.server("orders")
+    server = metrics.server("orders")
     dry, real = policy("dry", mode=Mode.DRY_RUN), policy("real")
-    metrics.use_rules("orders", Rules(policies=(dry, real)))
-    metrics.dry_run_outcome("orders", dry, Fate.REVIVED)
-    metrics.refill_guarded("orders", real)
+    server.use_rules(Rules(policies=(dry, real)))
+    server.dry_run_outcome(dry, Fate.REVIVED)
+    server.refill_guarded(real)
 
     page = metrics.exposition().body.decode()
     counted = {

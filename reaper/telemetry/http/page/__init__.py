@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from reaper.insight.usage import texts
-from reaper.insight.usage.census import Census, Openings
+from reaper.insight.usage.census import Census
 from reaper.insight.usage.trend import Values
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION
 from reaper.policy.text import plain
@@ -97,29 +97,14 @@ def _template() -> Template:
         "pooler_words": texts.pooler_words,
         "counts": _counts,
         "clock": lambda at: at[11:19] if at else "",
-        "states": _states,
+        "states": lambda servers: _counts(Counter(server.state for server in servers)),
     }
-    environment.globals |= {
-        "slot_grid": slot_grid,
-        "bars": bars,
-        "curve": curve,
-        "usable_line": _usable_line,
-        "percent": _percent,
-    }
+    environment.globals |= {"slot_grid": slot_grid, "bars": bars, "curve": curve, "percent": _percent}
     return environment.get_template("page.html")
 
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {plain(what)}" for what, count in counts.items())
-
-
-def _states(servers: Iterable[ServerLine]) -> str:
-    return _counts(Counter(server.state for server in servers))
-
-
-def _usable_line(openings: Openings) -> str:
-    """The height of the line at which ordinary roles are refused, in the figure of the slots."""
-    return f"{119 - 118 * min(openings.usable / max(openings.total, 1), 1):.1f}"
 
 
 def _percent(part: int, whole: int) -> str:
