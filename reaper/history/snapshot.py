@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import islice
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -14,8 +14,8 @@ from pydantic import (
     Field,
     InstanceOf,
     PlainValidator,
+    TypeAdapter,
     ValidationError,
-    model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -37,11 +37,11 @@ MAX_BYTES: Final = 32 * 1024 * 1024
 _MAX_BACKENDS: Final = 262_143
 """PostgreSQL allows no more. Longer lists are not validated, because each mistake in them takes memory."""
 _MAX_KEYS: Final = 100
+"""Of an object: each unknown key takes memory too."""
 _MAX_DIGITS: Final = 40
 _MAX_PROBLEMS: Final = 20
 _BAD: Final = "snapshot"
 _NOT_A_TIME: Final = "not a time like 2026-01-31T23:59:59.000000Z"
-_TOO_MANY: Final = "more than {most} entries"
 
 
 class BadSnapshot(Exception):
@@ -76,14 +76,17 @@ def dump_snapshot(snapshot: Snapshot) -> bytes:
 
 
 def _session(session: Session) -> Mapping[str, object]:
-    moments = {
-        name: isoformat(getattr(session, name)) for name in ("state_change", "query_start", "xact_start")
-    }
+    times = ("state_change", "query_start", "xact_start")
     # What is counted from a jump of the clock is known only to the run that noticed it.
     left_out = {"id", "identity", "counted_from"}
     fields = {name: getattr(session, name) for name in session.__slots__ if name not in left_out}
-    began = isoformat(session.id.backend_start)
-    return {"pid": session.id.pid, "backend_start": began, **session.identity._asdict(), **fields, **moments}
+    return {
+        "pid": session.id.pid,
+        "backend_start": isoformat(session.id.backend_start),
+        **session.identity._asdict(),
+        **fields,
+        **{name: isoformat(fields[name]) for name in times},
+    }
 
 
 def _instant(value: object) -> Instant:
@@ -94,49 +97,47 @@ def _instant(value: object) -> Instant:
     raise PydanticCustomError(_BAD, _NOT_A_TIME)
 
 
-def _at_most_backends(value: object) -> object:
-    if isinstance(value, list | dict) and len(value) > _MAX_BACKENDS:
-        raise PydanticCustomError(_BAD, _TOO_MANY, {"most": _MAX_BACKENDS})
-    return value
+def _at_most(most: int) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, list | dict) and len(value) > most:
+            raise PydanticCustomError(_BAD, "more than {most} entries", {"most": most})
+        return value
+
+    return BeforeValidator(check)
 
 
 # Not pydantic's own str: it refuses lone surrogates, and a client may have put one into its name.
 _Text = InstanceOf[str]
-_Moment = Annotated[Instant, PlainValidator(_instant)]
+_Time = Annotated[Instant, PlainValidator(_instant)]
 _Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
-_Pids = Annotated[list[_Count], BeforeValidator(_at_most_backends)]
 _Pid = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
+_T = TypeVar("_T")
+_OfBackends = Annotated[_T, _at_most(_MAX_BACKENDS)]
+_Object = Annotated[_T, _at_most(_MAX_KEYS)]
 
 
-class _Part(BaseModel):
+class _Saved(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _has_few_keys(cls, value: Any) -> Any:  # noqa: ANN401 (any JSON)
-        if isinstance(value, dict) and len(value) > _MAX_KEYS:
-            raise PydanticCustomError(_BAD, _TOO_MANY, {"most": _MAX_KEYS})
-        return value
 
-
-class _Slots(_Part):
+class _SavedSlots(_Saved):
     total: _Count
     reserved: _Count
     used: _Count
     superuser_reserved: _Count | None = None
 
 
-class _Watcher(_Part):
+class _SavedWatcher(_Saved):
     pid: _Count
     role: _Text
     superuser: bool
 
 
-class _Facts(_Part):
-    advisory_lock_holders: _Pids | None = None
-    waiters: Annotated[dict[_Pid, _Count] | None, BeforeValidator(_at_most_backends)] = None
-    blockers: Annotated[dict[_Pid, _Pids] | None, BeforeValidator(_at_most_backends)] = None
+class _SavedFacts(_Saved):
+    advisory_lock_holders: _OfBackends[list[_Count]] | None = None
+    waiters: _OfBackends[dict[_Pid, _Count]] | None = None
+    blockers: _OfBackends[dict[_Pid, _OfBackends[list[_Count]]]] | None = None
 
     def value(self) -> Facts:
         holders, waiters, blockers = self.advisory_lock_holders, self.waiters, self.blockers
@@ -147,9 +148,9 @@ class _Facts(_Part):
         )
 
 
-class _Session(_Part):
+class _SavedSession(_Saved):
     pid: _Count
-    backend_start: _Moment
+    backend_start: _Time
     database: _Text | None = None
     role: _Text | None = None
     application: _Text | None = None
@@ -159,9 +160,9 @@ class _Session(_Part):
     superuser: bool = False
     client_port: _Whole | None = None
     state: _Text | None = None
-    state_change: _Moment | None = None
-    query_start: _Moment | None = None
-    xact_start: _Moment | None = None
+    state_change: _Time | None = None
+    query_start: _Time | None = None
+    xact_start: _Time | None = None
     wait_event: _Text | None = None
     xid_age: _Whole | None = None
     last_query_listens: bool = False
@@ -177,27 +178,17 @@ class _Session(_Part):
         )
 
 
-class _Document(_Part):
+class _SavedSnapshot(_Saved):
+    """A file; its sessions are validated one by one, so that a long list of bad ones takes no memory."""
+
     snapshot: Literal[1]
     server: _Text
-    at: _Moment
-    slots: _Slots
-    watcher: _Watcher
+    at: _Time
+    slots: _Object[_SavedSlots]
+    watcher: _Object[_SavedWatcher]
     unreadable: _Count = 0
-    facts: _Facts = _Facts()
-    sessions: Annotated[list[object], BeforeValidator(_at_most_backends)]
-    """Validated one by one, so that a long list of bad ones takes no memory."""
-
-    def value(self, sessions: Iterable[Session]) -> Snapshot:
-        return Snapshot(
-            server=self.server,
-            at=self.at,
-            slots=Slots(**dict(self.slots)),
-            watcher=Watcher(**dict(self.watcher)),
-            sessions=tuple(sessions),
-            unreadable=self.unreadable,
-            facts=self.facts.value(),
-        )
+    facts: _Object[_SavedFacts] = _SavedFacts()
+    sessions: _OfBackends[list[object]]
 
 
 def parse_snapshot(data: bytes, *, file: str) -> Snapshot:
@@ -206,29 +197,44 @@ def parse_snapshot(data: bytes, *, file: str) -> Snapshot:
         raise BadSnapshot([f"{file}: it has more than {MAX_BYTES} bytes, too many for a snapshot"])
     document = _parse_json(data, file)
     problems = list[str]()
-    head = _validated(_Document, document, (), problems)
-    listed = document.get("sessions") if isinstance(document, dict) else None
+    head = _validated(_HEAD, document, (), problems)
     sessions = dict[SessionId, Session]()
-    for number, value in enumerate(listed if isinstance(listed, list) else ()):
+    for number, value in enumerate(_listed(document)):
         if len(problems) > _MAX_PROBLEMS:
             break
-        if part := _validated(_Session, value, ("sessions", number), problems):
-            session = part.value()
+        if saved := _validated(_SESSION, value, ("sessions", number), problems):
+            session = saved.value()
             if session.id in sessions:
                 problems.append(f"sessions[{number}]: the same pid and backend_start as another; remove one")
             sessions[session.id] = session
     if problems or head is None:
         more = ["more problems of this kind"] if len(problems) > _MAX_PROBLEMS else []
         raise BadSnapshot(f"{file}: {problem}" for problem in (*problems[:_MAX_PROBLEMS], *more))
-    return head.value(sessions.values())
+    return Snapshot(
+        server=head.server,
+        at=head.at,
+        slots=Slots(**dict(head.slots)),
+        watcher=Watcher(**dict(head.watcher)),
+        sessions=tuple(sessions.values()),
+        unreadable=head.unreadable,
+        facts=head.facts.value(),
+    )
 
 
-_P = TypeVar("_P", bound=_Part)
+_HEAD: Final = TypeAdapter[_SavedSnapshot](_Object[_SavedSnapshot])
+_SESSION: Final = TypeAdapter[_SavedSession](_Object[_SavedSession])
 
 
-def _validated(model: type[_P], value: object, at: tuple[int | str, ...], problems: list[str]) -> _P | None:
+def _listed(document: object) -> Iterable[object]:
+    listed = document.get("sessions") if isinstance(document, dict) else None
+    return listed if isinstance(listed, list) else ()
+
+
+def _validated(
+    adapter: TypeAdapter[_T], value: object, at: tuple[int | str, ...], problems: list[str]
+) -> _T | None:
     try:
-        return model.model_validate(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
         found = islice(error.errors(include_url=False), _MAX_PROBLEMS + 1)
         problems += [_sentence(each, (*at, *each["loc"])) for each in found]
@@ -236,17 +242,15 @@ def _validated(model: type[_P], value: object, at: tuple[int | str, ...], proble
 
 
 def _sentence(problem: ErrorDetails, place: tuple[int | str, ...]) -> str:
-    where = "".join(
-        f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in place if part != "[key]"
-    )
+    steps = (f"[{step}]" if isinstance(step, int) else f".{_key(step)}" for step in place if step != "[key]")
+    where = "".join(steps).removeprefix(".")
     value = problem["input"]
     shown = (
         "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else f"{value!r:.60}"
     )
-    where = f"{where.removeprefix('.')}: " if where else ""
     # Pydantic's own sentence names a class of ours.
     wrong = "Input should be an object" if problem["type"] == "model_type" else problem["msg"]
-    return f"{where}{wrong} (it is {shown}); write it as `reaper snapshot` does"
+    return f"{where}{': ' if where else ''}{wrong} (it is {shown}); write it as `reaper snapshot` does"
 
 
 def _key(key: str) -> str:
@@ -255,30 +259,16 @@ def _key(key: str) -> str:
 
 def _parse_json(data: bytes, file: str) -> object:
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_int=_bounded_int)
+        return json.loads(data.decode("utf-8-sig"), parse_int=_bounded_int)
     except json.JSONDecodeError as error:
         problem = f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}"
     except UnicodeDecodeError as error:
         problem = f"{file}: not UTF-8 at byte {error.start}; give a file that `reaper snapshot` wrote"
     except RecursionError:
         problem = f"{file}: nested too deeply; a snapshot has three levels"
-    except ValueError as error:
-        problem = f"{file}: {error}"
     raise BadSnapshot([problem])
 
 
 def _bounded_int(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        message = f"the number {digits[:_MAX_DIGITS]}... has {len(digits)} digits; write a smaller one"
-        raise ValueError(message)
-    return int(digits)
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> Mapping[str, object]:
-    values = dict[str, object]()
-    for key, value in pairs:
-        if key in values:
-            message = f"the key {key!r:.60} stands twice in one object; remove one of them"
-            raise ValueError(message)
-        values[key] = value
-    return values
+    # Python refuses to convert thousands of digits; the first of them are beyond every bound as well.
+    return int(digits[:_MAX_DIGITS])

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from gzip import GzipFile
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from reaper import __version__
 from reaper.history.aliases import SECRET_BYTES, Aliases
@@ -122,13 +122,15 @@ def _file_name(server: str) -> str:
     return safe if safe == server else f"{safe}_{sha256(server.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
-_COMPRESSION: Final = 6
 _MAX_AGE: Final = Span(3_600 * SECOND)
 _MAX_UNPACKED: Final = 1024 * 1024 * 1024
 
 
 class HistoryFailed(Exception):
     """A snapshot could not be written; the next one begins a new file."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"the history {path} cannot be written: {error.strerror or error}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,71 +169,66 @@ class HistoryWriter:
         file, self._file = self._file, None
         if file:
             try:
-                file.gzip.close()
-                file.raw.close()
+                file.close()
             except OSError as error:
-                raise _failed(file.path, error) from error
+                raise HistoryFailed(file.path, error) from error
 
     def _create(self, at: Instant, counted_from: Instant | None) -> "_OpenFile":
-        folder = self._options.folder
+        folder, every = self._options.folder, self._options.every
         try:
             path, fd = folder.create(self._server, at)
             folder.delete_oldest(datetime.now(UTC), current=path)
         except OSError as error:
-            raise _failed(folder.path, error) from error
-        raw = os.fdopen(fd, "wb")
-        file = self._file = _OpenFile(
-            path=path,
-            raw=raw,
-            gzip=GzipFile(fileobj=raw, mode="wb", compresslevel=_COMPRESSION),
-            encoder=HistoryEncoder(self._options.aliases),
-            began=at,
-            counted_from=counted_from,
-        )
-        head = file.encoder.head(
-            self._server, at, every=self._options.every, version=__version__, counted_from=counted_from
-        )
+            raise HistoryFailed(folder.path, error) from error
+        encoder = HistoryEncoder(self._options.aliases)
+        file = self._file = _OpenFile(path, fd, encoder, at, counted_from)
+        head = encoder.head(self._server, at, every=every, version=__version__, counted_from=counted_from)
         self._append(file, head)
         return file
 
     def _append(self, file: "_OpenFile", line: bytes) -> None:
         try:
-            file.gzip.write(line)
-            # Each line can be unpacked as soon as it is written.
-            file.gzip.flush(zlib.Z_SYNC_FLUSH)
-            file.lines += 1
+            file.append(line)
         except OSError as error:
             # The last line may be torn, so nothing may follow it. A file without a snapshot is of no use.
             self._file = None
-            for each in (file.gzip, file.raw):
-                with suppress(OSError):
-                    each.close()
+            with suppress(OSError):
+                file.close()
             if file.lines <= 1:
                 file.path.unlink(missing_ok=True)
-            raise _failed(file.path, error) from error
+            raise HistoryFailed(file.path, error) from error
 
 
-def _failed(path: Path, error: OSError) -> HistoryFailed:
-    return HistoryFailed(f"the history {path} cannot be written: {error.strerror or error}")
-
-
-@dataclass(slots=True, kw_only=True)
 class _OpenFile:
     """A file that is being written."""
 
-    path: Path
-    raw: BinaryIO
-    gzip: GzipFile
-    encoder: HistoryEncoder
-    began: Instant
-    counted_from: Instant | None
-    lines: int = 0
+    def __init__(
+        self, path: Path, fd: int, encoder: HistoryEncoder, began: Instant, counted_from: Instant | None
+    ) -> None:
+        self.path = path
+        self.encoder = encoder
+        self.lines = 0
+        self._raw = os.fdopen(fd, "wb")
+        self._gzip = GzipFile(fileobj=self._raw, mode="wb", compresslevel=6)
+        self._began = began
+        self._counted_from = counted_from
+
+    def append(self, line: bytes) -> None:
+        """Write a line so that it can be unpacked at once. Raises OSError."""
+        self._gzip.write(line)
+        self._gzip.flush(zlib.Z_SYNC_FLUSH)
+        self.lines += 1
+
+    def close(self) -> None:
+        """Close the file, even if its end cannot be written. Raises OSError."""
+        with self._raw:
+            self._gzip.close()
 
     def is_over(self, at: Instant, counted_from: Instant | None, max_bytes: int) -> bool:
         """Return True if another file should follow."""
         return (
-            self.raw.tell() >= max_bytes
-            or self.gzip.tell() >= _MAX_UNPACKED
-            or not 0 <= at - self.began < _MAX_AGE
-            or self.counted_from != counted_from  # the clock was set: one head cannot say both
+            self._raw.tell() >= max_bytes
+            or self._gzip.tell() >= _MAX_UNPACKED
+            or not 0 <= at - self._began < _MAX_AGE
+            or self._counted_from != counted_from  # the clock was set: one head cannot say both
         )
