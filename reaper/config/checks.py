@@ -1,6 +1,6 @@
 """Mistakes and warnings that no schema sees: policies that contradict themselves, or match everything."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from reaper.config.errors import Issue, KeyPath, quoted
@@ -151,9 +151,7 @@ def _whole_version(pattern: From) -> str | None:
 
 def warnings(head: HeadSection, policies: Policies, servers: Sequence[Server]) -> Iterator[Issue]:
     """What is valid, and probably not intended."""
-    yield from _repeated_values(("servers_from",), head.servers_from)
     for number, notify in enumerate(head.notify):
-        yield from _repeated_values(("notify", number, "on"), notify.on)
         if notify.webhook and looks_secret(notify.webhook):
             instead = "keep it in a file, and write webhook_file: with its path"
             yield Issue(("notify", number, "webhook"), "this URL looks like a secret", instead)
@@ -168,8 +166,6 @@ def warnings(head: HeadSection, policies: Policies, servers: Sequence[Server]) -
 
 
 def _selector_warnings(at: KeyPath, selector: SelectorSection) -> Iterator[Issue]:
-    for key in GROUP_KEYS:
-        yield from _repeated_values((*at, key), map(str, getattr(selector, key)))
     for path, pattern in _patterns(at, selector):
         if at[-1] == _MATCH and isinstance(pattern, From) and (version := _whole_version(pattern)):
             what = f"{pattern} matches every {version} client"
@@ -177,25 +173,7 @@ def _selector_warnings(at: KeyPath, selector: SelectorSection) -> Iterator[Issue
 
 
 def _policy_warnings(policy: PolicySection, at: KeyPath) -> Iterator[Issue]:
-    lists: dict[KeyPath, Iterable[str]] = {
-        (_MATCH, "state"): policy.match.state,
-        ("override_protections",): policy.override_protections,
-        ("during",): [window.text for window in policy.during],
-        ("keep", "per"): policy.keep.per if policy.keep else (),
-        ("max_sessions", "per"): policy.max_sessions.per if policy.max_sessions else (),
-        **{("servers", name): values for name, values in policy.servers.items()},
-    }
-    for path, words in lists.items():
-        yield from _repeated_values((*at, *path), words)
     if policy.mode == Mode.ENFORCE and policy.safety_limit is None and policy.when is None:
         what = "with neither a safety limit nor when: this policy may terminate every session that it matches"
         instead = "write when: beside safety_limit: none, or keep the safety limit"
         yield Issue((*at, "safety_limit"), what, instead)
-
-
-def _repeated_values(at: KeyPath, words: Iterable[str]) -> Iterator[Issue]:
-    seen: set[str] = set()
-    for place, word in enumerate(words):
-        if word in seen:
-            yield Issue((*at, place), f"{quoted(word)} is in this list twice", "delete one of them")
-        seen.add(word)

@@ -3,13 +3,9 @@
 import errno
 import fnmatch
 import hashlib
-import io
 import os
-import select
 import stat
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple, NewType
@@ -21,9 +17,6 @@ from reaper.config.settings import Occasion, Server, Settings, Webhook
 from reaper.config.validation import validate, validate_servers
 from reaper.config.yaml_tree import LARGEST, Document, parse
 
-PIPE_PATIENCE_SECONDS: Final = 5.0
-
-_CHUNK: Final = 65_536
 _ONLY_THE_URL: Final = "write the URL there, and nothing else"
 
 Stamp = NewType("Stamp", str)
@@ -41,23 +34,23 @@ class Vanished(UnreadableFile):
 def contents(file: str, *, may_wait: bool = False) -> bytes:
     """Read a regular file, at most one byte beyond the size limit.
 
-    With `may_wait` also that of a pipe whose writer is ready: `-p <(make-policies)`.
+    With `may_wait` also that of a pipe, to its end: `-p <(make-policies)`.
     """
     try:
-        # Opening a pipe would otherwise wait for a writer.
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as opened:
-            status = os.fstat(opened.fileno())
-            if may_wait and stat.S_ISFIFO(status.st_mode):
-                return _from_pipe(opened.fileno())
-            return _from_file(opened, status)
+        # Opening a pipe would otherwise wait for a writer; a pipe without one is empty.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+            _check_kind(opened.fileno(), may_wait=may_wait)
+            return opened.read(LARGEST + 1)
     except (OSError, ValueError) as error:
         raise _unreadable(error) from error
 
 
-def _from_file(opened: io.FileIO, status: os.stat_result) -> bytes:
-    if not stat.S_ISREG(status.st_mode):
+def _check_kind(descriptor: int, *, may_wait: bool) -> None:
+    mode = os.fstat(descriptor).st_mode
+    if may_wait and stat.S_ISFIFO(mode):
+        os.set_blocking(descriptor, True)
+    elif not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "Not a regular file")
-    return opened.read(min(status.st_size, LARGEST) + 1)
 
 
 def matching(pattern: str) -> list[str]:
@@ -71,20 +64,6 @@ def matching(pattern: str) -> list[str]:
     # As in a shell: editors and mounted volumes keep their own files hidden there.
     visible = (name for name in names if last.startswith(".") or not name.startswith("."))
     return [folder + name for name in visible if fnmatch.fnmatchcase(name, last)]
-
-
-def _from_pipe(descriptor: int) -> bytes:
-    data = bytearray()
-    end = time.monotonic() + PIPE_PATIENCE_SECONDS
-    while len(data) <= LARGEST:
-        ready, _, _ = select.select([descriptor], [], [], max(end - time.monotonic(), 0))
-        if not ready:
-            what = f"It is a pipe, and its writer did not finish within {PIPE_PATIENCE_SECONDS:g} seconds"
-            raise OSError(errno.ETIMEDOUT, what)
-        if not (chunk := os.read(descriptor, _CHUNK)):
-            break
-        data += chunk
-    return bytes(data)
 
 
 def _unreadable(error: OSError | ValueError) -> UnreadableFile:
@@ -111,33 +90,23 @@ def named_files(head: HeadSection | None, file: str) -> NamedFiles:
     )
 
 
-@dataclass(slots=True)
 class ServerLists:
-    """The content of the files of `servers_from`, and what is wrong with it or with the globs."""
+    """The servers in the files of `servers_from`, and the mistakes in these files or their globs."""
 
-    servers: list[Server] = field(default_factory=list)
-    mistakes: list[Mistake] = field(default_factory=list)
-    warnings: list[Mistake] = field(default_factory=list)
-
-
-def server_lists(head: HeadSection | None, document: Document) -> ServerLists:
-    """Read the lists of servers that a policy file names, in the order of their names."""
-    reading = _ServerListReading(head.servers if head else (), document.file)
-    for found in sorted(reading.files(head, document)):
-        reading.read(found)
-    return reading.result
-
-
-class _ServerListReading:
-    def __init__(self, servers: Sequence[ServerSection], file: str) -> None:
-        self.result = ServerLists()
-        self._folder = f"{Path(file).parent}/"
-        self._taken: dict[str, str] = {}
+    def __init__(self, head: HeadSection | None, document: Document) -> None:
+        self.servers: list[Server] = []
+        self.mistakes: list[Mistake] = []
+        self.warnings: list[Mistake] = []
+        self._folder = f"{Path(document.file).parent}/"
+        self._first: dict[str, str] = {}
+        """The place at which each name is used first."""
         # A name that the policy file itself repeats is reported there.
-        for number, server in enumerate(servers):
-            self._taken.setdefault(server.name, self._place(number, file))
+        for number, server in enumerate(head.servers if head else ()):
+            self._first.setdefault(server.name, self._place(number, document.file))
+        for file in sorted(self._files(head, document)):
+            self._read(file)
 
-    def files(self, head: HeadSection | None, document: Document) -> set[str]:
+    def _files(self, head: HeadSection | None, document: Document) -> set[str]:
         files: set[str] = set()
         for number, pattern in enumerate(named_files(head, document.file).servers_from):
             at = ("servers_from", number)
@@ -147,42 +116,39 @@ class _ServerListReading:
                 found = []
             except UnreadableFile as error:
                 issue = Issue(at, f"the folder cannot be read: {error}", "let the reaper list it")
-                self.result.mistakes += document.mistakes([issue])
+                self.mistakes += document.mistakes([issue])
                 continue
             if not found:
                 what = f"no file matches {quoted(pattern.removeprefix(self._folder))}"
                 issue = Issue(at, what, "put a list of servers there, or correct the pattern")
-                self.result.warnings += document.mistakes([issue])
+                self.warnings += document.mistakes([issue])
             files.update(found)
         return files
 
-    def read(self, file: str) -> None:
+    def _read(self, file: str) -> None:
         try:
             document = parse(contents(file), file, below="servers")
         except Vanished:
             # Deleted since it was listed; but a dangling link that stays is reported.
             if Path(file).is_symlink():
                 what = "the link points to nothing, so no server is read from it"
-                self.result.warnings.append(at_top(file, what, "correct the link, or delete it"))
+                self.warnings.append(at_top(file, what, "correct the link, or delete it"))
         except UnreadableFile as error:
             what = f"the file cannot be read: {error}"
-            self.result.mistakes.append(at_top(file, what, "let the reaper read it, or move it away"))
+            self.mistakes.append(at_top(file, what, "let the reaper read it, or move it away"))
         except BadPolicyFile as bad:
-            self.result.mistakes += bad.mistakes
+            self.mistakes += bad.mistakes
         else:
-            self._validate(document)
+            servers, issues = validate_servers(document)
+            reported = {issue.path for issue in issues}
+            repeated = (one for one in self._repeated(servers, file) if one.path not in reported)
+            self.servers += (server.build() for server in servers.values())
+            self.mistakes += document.mistakes([*document.issues, *issues, *repeated])
 
-    def _validate(self, document: Document) -> None:
-        servers, issues = validate_servers(document)
-        reported = {issue.path for issue in issues}
-        clashes = [one for one in self._clashes(servers, document.file) if one.path not in reported]
-        self.result.servers += (server.build() for server in servers.values())
-        self.result.mistakes += document.mistakes([*document.issues, *issues, *clashes])
-
-    def _clashes(self, servers: dict[int, ServerSection], file: str) -> Iterator[Issue]:
+    def _repeated(self, servers: dict[int, ServerSection], file: str) -> Iterator[Issue]:
         for number, server in servers.items():
             here = self._place(number, file)
-            first = self._taken.setdefault(server.name, here)
+            first = self._first.setdefault(server.name, here)
             if first != here:
                 what = f"the name {quoted(server.name)} is already used by {first}"
                 yield Issue(("servers", number, "name"), what, "write another")

@@ -7,14 +7,7 @@ from typing import Final
 
 from reaper.config import checks
 from reaper.config.errors import BadPolicyFile, Issue, KeyPath, at_top
-from reaper.config.files import (
-    ServerLists,
-    UnreadableFile,
-    contents,
-    named_files,
-    server_lists,
-    webhooks,
-)
+from reaper.config.files import ServerLists, UnreadableFile, contents, named_files, webhooks
 from reaper.config.model import HeadSection, PolicySection
 from reaper.config.settings import Settings, Webhook
 from reaper.config.unreachable import unreachable
@@ -41,16 +34,13 @@ def read(data: bytes, *, file: str) -> Settings:
     document = parse(data, file)
     names_servers = any((key,) in document.places for key in ("servers", "servers_from"))
     head, policies, issues = validate(document)
-    lists = server_lists(head, document)
+    lists = ServerLists(head, document)
     hooks = list(webhooks(head, file))
-    further = [
-        *checks.mistakes(head, policies, names_servers=names_servers),
-        *(one for one in hooks if isinstance(one, Issue)),
-    ]
+    bad_hooks = [one for one in hooks if isinstance(one, Issue)]
+    further = [*checks.mistakes(head, policies, names_servers=names_servers), *bad_hooks]
     found = document.mistakes([*document.issues, *issues, *_independent(further, issues)])
-    mistakes = [*found, *lists.mistakes]
-    if mistakes or head is None:
-        raise BadPolicyFile(*mistakes)
+    if head is None or found or lists.mistakes:
+        raise BadPolicyFile(*found, *lists.mistakes)
     ready = tuple(one for one in hooks if isinstance(one, Webhook))
     return _settings(head, policies, document, lists, ready, hashlib.sha256(data).hexdigest())
 

@@ -1,13 +1,12 @@
 """The schema of the policy file: every key, its reader, its sentence in editors, and what it builds."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic.config import JsonDict
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import core_schema
 
 from reaper.config import patterns, values
 from reaper.config.settings import LabelSelector, Occasion, Server
@@ -36,42 +35,32 @@ _PROTECTIONS: Final = "Built-in protections that this policy overrides. " + " ".
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Read:
-    """The reader of a value, and what editors check of it."""
-
-    reader: Callable[[object], object]
-    schema: Mapping[str, object]
-
-    def __get_pydantic_core_schema__(self, _: object, __: GetCoreSchemaHandler) -> CoreSchema:
-        """Leave everything to the reader: pydantic converts nothing."""
-        return core_schema.no_info_plain_validator_function(self.reader)
-
-    def __get_pydantic_json_schema__(self, _: CoreSchema, __: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return dict(self.schema)
+def _read(reader: Callable[[object], object], schema: JsonSchemaValue) -> PlainValidator:
+    """Leave everything to the reader, and show this schema to editors: pydantic converts nothing."""
+    return PlainValidator(reader, json_schema_input_type=Annotated[object, WithJsonSchema(schema)])
 
 
-def _text(reader: Callable[[object], object], **schema: object) -> _Read:
-    return _Read(reader, {"type": "string", **schema})
+def _text(reader: Callable[[object], object], **schema: object) -> PlainValidator:
+    return _read(reader, {"type": "string", **schema})
 
 
-def _duration(least: str, most: str) -> _Read:
+def _duration(least: str, most: str) -> PlainValidator:
     return _text(values.duration(least, most), pattern=values.DURATION_PATTERN)
 
 
-def _word(*known: str) -> _Read:
+def _word(*known: str) -> PlainValidator:
     words = list(map(str, known))
-    return _Read(values.choice(words), {"enum": words})
+    return _read(values.choice(words), {"enum": words})
 
 
-def _name(pattern: str, rule: str) -> _Read:
+def _name(pattern: str, rule: str) -> PlainValidator:
     rule = f"write {rule}, at most 63 characters"
     return _text(values.name(pattern, rule), pattern=f"^{pattern}$")
 
 
 Text = Annotated[str, _text(values.text)]
-Count = Annotated[int, _Read(values.whole(0), {"type": "integer", "minimum": 0})]
-Number = Annotated[int, _Read(values.whole(1), {"type": "integer", "minimum": 1})]
+Count = Annotated[int, _read(values.whole(0), {"type": "integer", "minimum": 0})]
+Number = Annotated[int, _read(values.whole(1), {"type": "integer", "minimum": 1})]
 Share = Annotated[float, _text(values.share, pattern=values.SHARE_PATTERN)]
 Age = Annotated[Span, _duration("1ms", "3650d")]
 Interval = Annotated[Span, _duration("1s", "1h")]
@@ -79,14 +68,14 @@ MinInterval = Annotated[Span, _duration("10ms", "1h")]
 Batch = Annotated[Span, _duration("1s", "1d")]
 Refill = Annotated[Span, _duration("1s", "10m")]
 Pause = Annotated[Span, _duration("1s", "7d")]
-Version = Annotated[int, _Read(values.version, {"const": 1})]
-Truth = Annotated[bool, _Read(values.truth, {"type": "boolean"})]
+Version = Annotated[int, _read(values.version, {"const": 1})]
+Truth = Annotated[bool, _read(values.truth, {"type": "boolean"})]
 State = Annotated[str, _word(*STATES)]
 ModeWord = Annotated[str, _word(*rules.Mode)]
 ActionWord = Annotated[str, _word(*rules.Action)]
 GroupKey = Annotated[str, _word(*rules.GROUP_KEYS)]
 Event = Annotated[str, _word(*Occasion)]
-Protection = Annotated[str, _Read(values.protection, {"enum": list(SETTABLE)})]
+Protection = Annotated[str, _read(values.protection, {"enum": list(SETTABLE)})]
 Dsn = Annotated[str, _text(patterns.dsn)]
 PolicyName = Annotated[str, _name("[a-z0-9][a-z0-9-]{0,62}", "lower-case letters, digits and dashes")]
 LabelName = Annotated[

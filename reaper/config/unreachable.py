@@ -1,11 +1,10 @@
 """Policies that never decide, because one above them decides about every session that they match.
 
 Only what is certain is reported: a policy covers another one if each of its conditions holds for every
-session for which the other's hold. The number of comparisons is bounded.
+session for which the other's hold.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from reaper.config.errors import Issue, quoted
@@ -16,63 +15,34 @@ from reaper.policy.match import Match
 from reaper.policy.rules import GROUP_KEYS, Mode, Policy
 from reaper.policy.selector import NO_KEYS, From, Glob, Selector
 
-MOST_COMPARISONS: Final = 2_000_000
-"""Of one pattern with another; a file written by hand needs a few thousand."""
+MOST_PATTERNS: Final = 2_000
+"""Of all policies: a longer file was generated, and comparing each with each would take seconds."""
 
 Pattern = Glob | From
 
 
-class _Comparison:
-    """Compares lists of patterns up to the bound, after which no list is within another."""
-
-    def __init__(self) -> None:
-        self._left = MOST_COMPARISONS
-
-    def is_within(self, narrow: tuple[Pattern, ...], wide: tuple[Pattern, ...]) -> bool:
-        """Return True if every value that the narrow patterns match is matched by the wide ones."""
-        self._left -= len(narrow) + len(wide)
-        if self._left < 0:
-            return False
-        same = {str(pattern) for pattern in wide}
-        others = [pattern for pattern in wide if not _is_literal(pattern)]
-        return all(
-            str(pattern) in same or any(self._may_compare() and covers(other, pattern) for other in others)
-            for pattern in narrow
-        )
-
-    def _may_compare(self) -> bool:
-        self._left -= 1
-        return self._left >= 0
-
-
-def _is_literal(pattern: Pattern) -> bool:
-    return isinstance(pattern, Glob) and is_literal(pattern.text)
-
-
 def unreachable(policies: Sequence[Policy], labels: Mapping[str, LabelSelector]) -> Iterator[Issue]:
     """Each policy that is covered by one above it on every server, at its name."""
-    comparison = _Comparison()
+    if sum(len(getattr(one.match.selector, key)) for one in policies for key in GROUP_KEYS) > MOST_PATTERNS:
+        return
     for number, later in enumerate(policies):
         servers = labels.get(later.name, EVERY_SERVER)
-        candidates = (
-            one for one in policies[:number] if labels.get(one.name, EVERY_SERVER).includes(servers)
-        )
-        above = next((earlier for earlier in candidates if _covers(earlier, later, comparison)), None)
-        if above:
-            what = (
-                f"unreachable: {quoted(above.name)} above decides about every session that this one matches"
-            )
-            yield Issue(("policies", number, "name"), what, "move it up or delete it")
+        for earlier in policies[:number]:
+            if labels.get(earlier.name, EVERY_SERVER).includes(servers) and _covers(earlier, later):
+                matched = "decides about every session that this one matches"
+                what = f"unreachable: {quoted(earlier.name)} above {matched}"
+                yield Issue(("policies", number, "name"), what, "move it up or delete it")
+                break
 
 
-def _covers(earlier: Policy, later: Policy, comparison: _Comparison) -> bool:
+def _covers(earlier: Policy, later: Policy) -> bool:
     return (
         _competes(earlier, later)
         and _acts_whenever(earlier, later)
         and earlier.allowlist in (NO_KEYS, later.allowlist)
         and earlier.despite >= later.despite
         and _matches_whenever(earlier.match, later.match)
-        and _is_as_wide(earlier.match.selector, later.match.selector, comparison)
+        and _is_as_wide(earlier.match.selector, later.match.selector)
     )
 
 
@@ -99,17 +69,24 @@ def _matches_whenever(earlier: Match, later: Match) -> bool:
     )
 
 
-def _is_as_wide(earlier: Selector, later: Selector, comparison: _Comparison) -> bool:
+def _is_as_wide(earlier: Selector, later: Selector) -> bool:
     pairs = ((getattr(earlier, key), getattr(later, key)) for key in GROUP_KEYS)
-    return all(not wide or (narrow and comparison.is_within(narrow, wide)) for wide, narrow in pairs)
+    return all(
+        not wide or (narrow and all(any(covers(one, other) for one in wide) for other in narrow))
+        for wide, narrow in pairs
+    )
 
 
 def covers(wide: Pattern, narrow: Pattern) -> bool:
     """Return True if it is certain that one pattern matches all that the other one matches."""
-    if isinstance(wide, Glob):
-        return wide == narrow or (_is_literal(narrow) and wide.matches(str(narrow)))
-    if not isinstance(narrow, From) or wide.network is None or narrow.network is None:
+    if isinstance(wide, Glob) and isinstance(narrow, Glob):
+        return wide == narrow or (is_literal(narrow.text) and wide.matches(narrow.text))
+    if wide == narrow or isinstance(wide, Glob) or isinstance(narrow, Glob) or not wide.network:
         return wide == narrow
-    if isinstance(narrow.network, IPv4Network):
-        return isinstance(wide.network, IPv4Network) and narrow.network.subnet_of(wide.network)
-    return isinstance(wide.network, IPv6Network) and narrow.network.subnet_of(wide.network)
+    # A network of another version of IP is never a part of it.
+    return (
+        narrow.network is not None
+        and narrow.network.version == wide.network.version
+        and wide.network.prefixlen <= narrow.network.prefixlen
+        and narrow.network.network_address in wide.network
+    )

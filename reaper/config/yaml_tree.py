@@ -20,7 +20,6 @@ MOST_VALUES: Final = 100_000
 
 _TAG: Final = "tag:yaml.org,2002:"
 _NO_CHARACTER: Final = re.compile("[\\0\ud800-\udfff]")
-_LETTERS_FOR_TRUTH: Final = frozenset("yYnN")
 _ALIAS: Final = re.compile(r"\*[^\s,\]}#]*")
 
 
@@ -34,13 +33,7 @@ class _Mark(Protocol):
 
 NOTHING: Final = "nothing"
 NUMBER: Final = "a number"
-_KINDS: Final = {
-    "bool": "a boolean",
-    "int": NUMBER,
-    "float": NUMBER,
-    "timestamp": "a date",
-    "null": NOTHING,
-}
+_KINDS: Final = {"bool": "a boolean", "int": NUMBER, "float": NUMBER, "timestamp": "a date", "null": NOTHING}
 _TEXTS: Final = frozenset({"str", "value", "merge"})
 
 
@@ -84,18 +77,16 @@ def parse(data: bytes, file: str, *, below: str = "") -> Document:
     try:
         root = _compose(text)
         if root is None:
-            instead = (
-                "write [] if there are no servers" if below else "write version: 1, and policies: below it"
-            )
-            _refuse("the file is empty", instead)
-        reading = _TreeBuilder()
+            least = "write version: 1, and policies: below it"
+            _refuse("the file is empty", "write [] if there are no servers" if below else least)
+        tree = _TreeBuilder()
         at: KeyPath = (below,) if below else ()
-        value = reading.value(root, at, _place(root.start_mark), depth=len(at))
+        value = tree.value(root, at, _place(root.start_mark), depth=len(at))
     except _NotYaml as error:
         raise BadPolicyFile(at_top(file, *error.args)) from None
-    reading.places.setdefault((), TOP)
-    issues = (*reading.issues, *_unfinished(text))
-    return Document(file, {below: value} if below else value, reading.places, reading.keys, issues)
+    tree.places.setdefault((), TOP)
+    issues = (*tree.issues, *_unfinished(text))
+    return Document(file, {below: value} if below else value, tree.places, tree.keys, issues)
 
 
 def _decode(data: bytes, file: str) -> str:
@@ -177,11 +168,9 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 def _bad_character(error: yaml.reader.ReaderError, text: str) -> NoReturn:
-    character = text[error.position]
-    what = f"the character {quoted(character)} is not allowed in YAML"
+    what = f"the character {quoted(text[error.position])} is not allowed in YAML"
     # NUL between letters is how UTF-16 looks.
-    instead = "delete it" if character != "\0" else "delete it, or save the file as UTF-8"
-    _refuse(what, instead, _position(text[: error.position]))
+    _refuse(what, "delete it, or save the file as UTF-8", _position(text[: error.position]))
 
 
 _PROBLEMS: Final = {
@@ -253,11 +242,10 @@ class _TreeBuilder:
         for key, value in node.value:
             place = _place(key.start_mark)
             if not isinstance(key, yaml.ScalarNode):
-                what = "a list or a map is used as a key"
-                self.issues.append(Issue((*path, "?"), what, "write a name before the colon", place))
+                instead = "write a name before the colon"
+                self._report((*path, "?"), "a list or a map is used as a key", instead, place)
             elif key.tag == f"{_TAG}merge":
-                what = "merge keys are not supported"
-                self.issues.append(Issue((*path, "<<"), what, "write its keys out", place))
+                self._report((*path, "<<"), "merge keys are not supported", "write its keys out", place)
             else:
                 self._pair(key, value, path, data, depth)
         return data
@@ -270,32 +258,29 @@ class _TreeBuilder:
         self._check_tag(key, here, *_KINDS, *_TEXTS, key=place)
         if name in data:
             what = f"the key {quoted(name)} is repeated, first in line {self.keys[here].line}"
-            self.issues.append(Issue(here, what, "delete one of them", place))
+            self._report(here, what, "delete one of them", place)
             return
         self.keys[here] = place
         data[name] = self.value(value, here, place, depth + 1)
 
     def _characters(self, text: str, path: KeyPath) -> str:
         """Refuse NUL and lone surrogates: only an escape can spell them, and PostgreSQL takes neither."""
-        found = _NO_CHARACTER.search(text)
-        if not found:
-            return text
-        self.issues.append(Issue(path, f"{quoted(found[0])} is not a character", "delete the escape"))
+        if found := _NO_CHARACTER.search(text):
+            self._report(path, f"{quoted(found[0])} is not a character", "delete the escape")
         return _NO_CHARACTER.sub("?", text)
+
+    def _report(self, path: KeyPath, what: str, instead: str, key: Position | None = None) -> None:
+        self.issues.append(Issue(path, what, instead, key))
 
     def _check_tag(self, node: yaml.Node, path: KeyPath, *known: str, key: Position | None = None) -> None:
         if node.tag.removeprefix(_TAG) not in known:
             what = f"the tag {quoted(node.tag.replace(_TAG, '!!'))} is not supported"
-            self.issues.append(Issue(path, what, "write the value without a tag", key))
+            self._report(path, what, "write the value without a tag", key)
 
 
 def _scalar(node: yaml.ScalarNode) -> str | PlainScalar:
-    text: str = node.value
-    # PyYAML reads the single letters as texts, the YAML 1.1 of other tools reads them as booleans.
-    if text in _LETTERS_FOR_TRUTH and node.style is None:
-        return PlainScalar(text, _KINDS["bool"])
     kind = _KINDS.get(node.tag.removeprefix(_TAG))
-    return text if kind is None else PlainScalar(text, kind)
+    return node.value if kind is None else PlainScalar(node.value, kind)
 
 
 def _place(mark: _Mark | None) -> Position:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reaper.config import BadPolicyFile, Mistake, files, load, read, unreachable
+from reaper.config import BadPolicyFile, Mistake, load, read, unreachable
 from reaper.config.errors import MOST_MISTAKES
 from reaper.config.model import json_schema
 
@@ -237,11 +237,10 @@ def written(text: bytes) -> int:
     return reading
 
 
-def test_a_pipe_without_a_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PIPE_PATIENCE_SECONDS", 0.01)
+def test_a_pipe_without_a_writer_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "policies.yaml")
     (message,) = map(str, refused(tmp_path / "policies.yaml"))
-    assert "policies.yaml:1:1: file: the file cannot be read: It is a pipe, and its writer" in message
+    assert "policies.yaml:1:1: file: the file is empty" in message
 
 
 def test_a_pipe_is_read_to_its_end() -> None:
@@ -265,27 +264,16 @@ def test_thousands_of_mistakes_are_not_all_reported() -> None:
     assert last.line == told[-1].line + 1
 
 
-def test_the_comparisons_of_similar_lists_are_bounded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(unreachable, "MOST_COMPARISONS", 5_000)
-    compared = 0
-    holds = unreachable.covers
-
-    def counted(wide: object, narrow: object) -> bool:
-        nonlocal compared
-        compared += 1
-        return holds(wide, narrow)  # type: ignore[arg-type]  # handed on as it came
-
-    monkeypatch.setattr(unreachable, "covers", counted)
-    common = ", ".join(f"'a{number}*'" for number in range(40))
+def test_thousands_of_patterns_are_not_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unreachable, "covers", lambda *_: pytest.fail("compared"))
+    roles = ", ".join(f"'a{number}*'" for number in range(40))
     policies = "\n".join(
-        f"  - {{name: p{number}, match: {{state: [idle], idle_for: 1m, role: [{common}, 'x{number}']}}}}"
+        f"  - {{name: p{number}, match: {{state: [idle], idle_for: 1m, role: [{roles}]}}}}"
         for number in range(60)
     )
     settings = read(f"version: 1\npolicies:\n{policies}\n".encode(), file="x")
     assert len(settings.rules.policies) == 60
-    assert 0 < compared <= 5_000
+    assert settings.warnings == ()
 
 
 def test_a_window_of_a_thousand_days_is_refused() -> None:
