@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -158,17 +159,18 @@ def _counts(group: UsageGroup) -> Iterator[Text]:
         yield Text(str(number), style=style) if number else Text("·", style="dim")
 
 
-def _transactions(census: Census) -> Iterator[Text]:
+def _transactions(census: Census) -> Iterator[RenderableType]:
     if not census.transactions:
         return
     yield Text()
     yield Text("open transactions", style="dim")
     for each in census.transactions:
-        line = Text.assemble((f"pid {each.pid} ", "bold"), plain(whose(each.session)), f": {_state(each)}")
+        yield Text.assemble((f"pid {each.pid} ", "bold"), plain(whose(each.session)))
+        details = Text(_state(each))
         for words, style in ((waiting_words(each), "bold red"), (horizon(each), "yellow")):
             if words:
-                line.append("; ").append(plain(words), style=style)
-        yield line
+                details.append("; ").append(plain(words), style=style)
+        yield Padding(details, (0, 0, 0, 2), expand=False)
     if census.more_transactions:
         yield Text(f"and {census.more_transactions} more", style="dim")
 
@@ -201,7 +203,7 @@ def _source(shown: ShownUsage, overview: Overview) -> Iterator[str]:
         yield f"The server was not reached: {shown.why}"
     view = overview.shown
     seen = f", {view.seen_s_ago:g}s ago" if view and view.seen_s_ago is not None else ""
-    dry_run = " in a dry run" if overview.dry_run else ""
+    dry_run = ", as a dry run" if overview.dry_run else ""
     yield f"From reaper {overview.version} at {shown.url}{seen}; up for {ago(overview.up_s)}{dry_run}."
     for policy in view.policies if view else ():
         if policy.matching:

@@ -1,4 +1,4 @@
-"""`reaper usage`: which clients hold the connections, from the server, a running service or a file."""
+"""`reaper usage`: the clients that hold the slots, from the server, a running service or a file."""
 
 import json
 import os
@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from tests.postgres.clients import Client, Clients
 from tests.postgres.conftest import StartServer
@@ -29,7 +28,7 @@ MANY: Final = ("--top", "1000")
 
 
 def group(done: Done, ranking: str, name: str | None) -> dict[str, Any]:
-    """One group of what was shown as JSON."""
+    """A group of a ranking in the JSON output."""
     groups: Sequence[dict[str, Any]] = done.document["usage"]["census"][ranking]["groups"]
     (found,) = [each for each in groups if each["name"] == name]
     return found
@@ -56,19 +55,19 @@ def test_an_open_transaction_comes_with_the_sessions_it_blocks(reaper: Reaper, c
     holder = clients.open(application="forgotten")
     holder.run("BEGIN")
     holder.run("SELECT pg_advisory_xact_lock(%s)", holder.pid)
-    waiter = clients.open(application="held-up")
+    waiter = clients.open(application="waiting")
     waiter.start(f"SELECT pg_advisory_lock({holder.pid})")
-    told = until(lambda: holds_up(reaper, holder), every=0.1)
+    blocking = until(lambda: blocks(reaper, holder), every=0.1)
 
     shown = reaper("usage", *MANY)
 
-    assert told
-    assert (told["waiting"], told["state"]) == (1, "idle in transaction")
-    assert told["waiters"][0]["pid"] == waiter.pid
-    assert f"1 session waits for it: held-up (pid {waiter.pid})" in " ".join(shown.out.split())
+    assert blocking
+    assert (blocking["waiting"], blocking["state"]) == (1, "idle in transaction")
+    assert blocking["waiters"][0]["pid"] == waiter.pid
+    assert f"1 session waits for it: waiting (pid {waiter.pid})" in " ".join(shown.out.split())
 
 
-def holds_up(reaper: Reaper, holder: Client) -> dict[str, Any] | None:
+def blocks(reaper: Reaper, holder: Client) -> dict[str, Any] | None:
     """The row of a session that others wait for."""
     seen = reaper("usage", "--json", *MANY).document["usage"]["census"]["transactions"]
     return next((each for each in seen if each["pid"] == holder.pid and each["waiting"]), None)
@@ -92,9 +91,9 @@ def test_people_read_it_in_eighty_columns_without_colours_and_in_ascii(
     assert "\x1b" not in piped
     lines = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal).splitlines()
     assert [line for line in lines if len(line) > 80] == []
-    for told in (piped, "\n".join(lines)):
-        assert re.search(r"\d+ of \d+ slots used: \d+ free for ordinary roles, \d+ reserved\.", told)
-        assert re.search(r"^web-7 +1 ", told, re.MULTILINE)
+    for text in (piped, "\n".join(lines)):
+        assert re.search(r"\d+ of \d+ slots used: \d+ free for ordinary roles, \d+ reserved\.", text)
+        assert re.search(r"^web-7 +1 ", text, re.MULTILINE)
 
 
 def test_a_saved_snapshot_is_shown_with_no_server(
@@ -130,20 +129,13 @@ def test_watching_refreshes_over_one_connection_and_shows_changes(
     assert looks()[-1]["usage"]["used"][-1] is not None
 
 
-class Full:
-    """A server whose slots an application has taken."""
-
-    def __init__(self, server: Server, clients: Clients, role: Role) -> None:
-        self.server = server
-        self.role = role
-        self.leaks: list[Client] = []
-        with suppress(psycopg.OperationalError):
-            for _ in range(SLOTS):
-                self.leaks.append(clients.open(role=role, application="leaky"))
-
-    def dsn(self, role: Role) -> str:
-        """The way in as this role."""
-        return make_conninfo(role.dsn, connect_timeout=10)
+def fill(clients: Clients, role: Role) -> int:
+    """Take every slot that the role can use, and return their number."""
+    taken = list[Client]()
+    with suppress(psycopg.OperationalError):
+        while True:
+            taken.append(clients.open(role=role, application="leaky"))
+    return len(taken)
 
 
 @pytest.fixture
@@ -165,9 +157,9 @@ def place(start_server: StartServer, reserved: int) -> Iterator[tuple[Server, Sa
 def test_when_the_slots_are_full_an_ordinary_role_gets_the_cause_and_the_other_ways(
     offline: Reaper, place: tuple[Server, Sandbox, Clients]
 ) -> None:
-    server, sandbox, clients = place
+    _, sandbox, clients = place
     role = sandbox.role("reaper", member_of=["pg_read_all_stats", "pg_signal_backend"])
-    Full(server, clients, sandbox.role("app"))
+    fill(clients, sandbox.role("app"))
 
     done = offline("usage", REAPER_DSN=role.dsn, REAPER_LISTEN="127.0.0.1:1")
 
@@ -188,46 +180,32 @@ def test_a_role_without_rights_gets_the_grant_and_no_hint_about_slots(
     assert "slots" not in done.err
 
 
-def test_when_the_slots_are_full_a_superuser_sees_which_clients_hold_them_and_which_roles_still_get_in(
+def test_when_the_slots_are_full_superusers_and_from_16_on_reserved_roles_still_see_the_usage(
     offline: Reaper, place: tuple[Server, Sandbox, Clients], reserved: int
 ) -> None:
     server, sandbox, clients = place
-    full = Full(server, clients, sandbox.role("app"))
+    member_of = ["pg_read_all_stats", *(["pg_use_reserved_connections"] if reserved else [])]
+    on_call = sandbox.role("oncall", member_of=member_of)
+    taken = fill(clients, sandbox.role("app"))
 
     done = offline("usage", "--json", *MANY, REAPER_DSN=server.dsn)
     shown = offline("usage", REAPER_DSN=server.dsn)
+    by_role = offline("usage", REAPER_DSN=on_call.dsn, REAPER_LISTEN="off")
 
-    assert done.code == 0
-    assert group(done, "applications", "leaky")["count"] == len(full.leaks)
     openings = done.document["usage"]["census"]["openings"]
-    assert openings["for_anybody"] == 0
-    assert (openings["total"], openings["reserved"], openings["superuser_reserved"]) == (
-        SLOTS,
-        3 + reserved,
-        3,
-    )
+    assert group(done, "applications", "leaky")["count"] == taken
+    assert (openings["total"], openings["reserved"]) == (SLOTS, 3 + reserved)
+    assert (openings["superuser_reserved"], openings["for_anybody"]) == (3, 0)
     assert openings["for_superusers"] == SLOTS - openings["used"]
     assert openings["for_reserved"] == max(SLOTS - 3 - openings["used"], 0)
     assert "Ordinary roles are refused. " in shown.out
-
-
-def test_from_16_on_a_role_with_reserved_slots_gets_in(
-    offline: Reaper, place: tuple[Server, Sandbox, Clients], major: int
-) -> None:
-    server, sandbox, clients = place
-    groups = ["pg_read_all_stats", *(["pg_use_reserved_connections"] if major >= 16 else [])]
-    role = sandbox.role("oncall", member_of=groups)
-    Full(server, clients, sandbox.role("app"))
-
-    done = offline("usage", REAPER_DSN=role.dsn, REAPER_LISTEN="off")
-
-    assert done.code == (0 if major >= 16 else 3)
+    assert by_role.code == (0 if reserved else 3)
 
 
 def test_when_the_slots_are_full_a_running_service_shows_which_clients_hold_them(
     offline: Reaper, place: tuple[Server, Sandbox, Clients]
 ) -> None:
-    server, sandbox, clients = place
+    _, sandbox, clients = place
     role = sandbox.role("reaper", member_of=["pg_read_all_stats", "pg_signal_backend"])
     app = sandbox.role("app")
     offline.environment["REAPER_DSN"] = role.dsn
@@ -235,16 +213,16 @@ def test_when_the_slots_are_full_a_running_service_shows_which_clients_hold_them
     service = started(offline)
     service.life.logged("cycle.quiet")
     where = service.life.logged("http.listening")["at"]
-    full = Full(server, clients, app)
+    taken = fill(clients, app)
 
-    asked = offline("usage", "--json", "--url", where)
+    named = offline("usage", "--json", "--url", where)
     found = offline("usage", "--json", REAPER_LISTEN=where)
     shown = offline("usage", "--top", "1", REAPER_LISTEN=where)
 
-    for done in (asked, found):
+    for done in (named, found):
         assert done.code == 0
-        assert group(done, "applications", "leaky")["count"] == len(full.leaks)
-    assert asked.document["service"]["because"] is None
+        assert group(done, "applications", "leaky")["count"] == taken
+    assert named.document["service"]["because"] is None
     assert "connection slots are reserved" in found.document["service"]["because"]
     assert "The server was not reached: " in shown.out
     assert f"at http://{where}" in shown.out
@@ -308,10 +286,10 @@ def test_a_fleet_is_shown_in_short_and_one_of_it_in_full(
 
     fleet = reaper("usage", "--url", where)
     one = reaper("usage", "--url", where, "--server", "orders", "--json")
-    nobody = reaper("usage", "--url", where, "--server", "payroll")
+    unknown = reaper("usage", "--url", where, "--server", "payroll")
 
-    assert (fleet.code, one.code, nobody.code) == (0, 0, 3)
+    assert (fleet.code, one.code, unknown.code) == (0, 0, 3)
     assert "orders" in fleet.out
     assert "billing" in fleet.out
     assert group(one, "applications", "web-7")["count"] == 1
-    assert "and not payroll" in nobody.err
+    assert "and not payroll" in unknown.err
