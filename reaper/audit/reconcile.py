@@ -7,15 +7,15 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from io import TextIOWrapper
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Final
 
-from reaper.audit.events import COUNTERS, INTENT, OUTCOME, Event
-from reaper.audit.reader import LONGEST_LINE, Location, opened
+from reaper.audit.events import COUNTERS, OUTCOME, Event
+from reaper.audit.reader import LONGEST_LINE, Location, open_intents, opened, outcomes
 from reaper.policy.time import parse_time
 
 OPEN: Final = "open"
@@ -44,7 +44,8 @@ _CSV: Final = {
 _LOG_TIME: Final = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?) (?P<zone>[A-Za-z0-9+:-]{1,10})"
 )
-_LARGEST_OFFSET: Final = timedelta(hours=15)
+_FIRST_YEAR: Final = 1900
+_LAST_YEAR: Final = 9000
 _STDERR: Final = (
     "is neither a csvlog nor a jsonlog\n"
     "hint: set log_destination = 'csvlog' on the server (from 15 on also 'jsonlog'), and name that file"
@@ -73,6 +74,7 @@ class ServerLog:
         self.first: datetime | None = None
         self.last: datetime | None = None
         self._offsets: dict[str, timedelta] = {}
+        """The offset of each time zone; two, if log_timezone has summer time."""
 
     def read(self, file: Path) -> Iterator[LoggedTermination]:
         """Every termination in a file, plain or gzipped; raises OSError, EOFError and NotAServerLog."""
@@ -87,9 +89,10 @@ class ServerLog:
 
     def _terminations(self, place: Location, entry: Mapping[str, object]) -> Iterator[LoggedTermination]:
         started = self._started(entry)
-        at = self._time(entry.get("timestamp"))
-        if at is None or started is None:
+        time, zone = _local_time(entry.get("timestamp"))
+        if started is None or time is None or zone not in self._offsets:
             return
+        at = time - self._offsets[zone]
         self.first = min(at, self.first or at)
         self.last = max(at, self.last or at)
         if entry.get("state_code") != _BY_COMMAND or entry.get("backend_type") not in {None, "", _CLIENT}:
@@ -104,35 +107,22 @@ class ServerLog:
             started = datetime.fromtimestamp(int(str(entry.get("session_id")).partition(".")[0], 16), UTC)
         except (ValueError, OverflowError, OSError):
             return None
-        found = _LOG_TIME.match(str(entry.get("session_start")))
-        if found:
-            # The same moment in log_timezone: the difference is the offset of that zone. Kept by the name
-            # of the zone, because a session may begin in winter time and end in summer time.
-            with_offset = _naive(found["time"])
-            offset = with_offset - started if with_offset else _LARGEST_OFFSET
-            if abs(offset) < _LARGEST_OFFSET:
-                self._offsets[found["zone"]] = offset
+        # The same moment in log_timezone: the difference is the offset of that zone.
+        time, zone = _local_time(entry.get("session_start"))
+        if time is not None and abs(time - started) < timedelta(days=1):
+            self._offsets[zone] = time - started
         return started
 
-    def _time(self, text: object) -> datetime | None:
-        found = _LOG_TIME.match(str(text))
-        time = _naive(found["time"]) if found else None
-        if found is None or time is None or not self._offsets:
-            return None
-        offset = self._offsets.get(found["zone"])
-        if offset is None:
-            offset = next(reversed(self._offsets.values()))
-        try:
-            return time.replace(tzinfo=timezone(offset)).astimezone(UTC)
-        except (ValueError, OverflowError):
-            return None
 
-
-def _naive(text: str) -> datetime | None:
+def _local_time(value: object) -> tuple[datetime | None, str]:
+    """A time of the server's log, as if it were in UTC, and the name of its time zone."""
+    found = _LOG_TIME.match(str(value))
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+        time = datetime.fromisoformat(found["time"]).replace(tzinfo=UTC) if found else None
     except ValueError:
-        return None
+        time = None
+    # Far from the ends of the calendar, so that an offset can be subtracted.
+    return (time if time and _FIRST_YEAR < time.year < _LAST_YEAR else None), found["zone"] if found else ""
 
 
 def _entries(file: Path, first: str, rest: Iterator[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
@@ -170,7 +160,7 @@ def _csv_entries(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, objec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Termination:
+class AuditedTermination:
     """A session that the reaper terminated, or may have terminated, from the audit log."""
 
     intent: str
@@ -189,27 +179,17 @@ class Termination:
         return self.outcome == _TERMINATED
 
 
-def terminations(events: Iterable[Event]) -> list[Termination]:
+def terminations(events: Sequence[Event]) -> list[AuditedTermination]:
     """The sessions that were terminated, or may have been, by the audit log; ordered by time."""
-    last = dict[str, Event]()
-    for event in events:
-        intent = event.text("intent")
-        known = last.get(intent) if intent else None
-        if intent is None or event.name not in {INTENT, OUTCOME}:
-            continue
-        if known is None or known.name == INTENT or known.text("outcome") == "unknown":
-            last[intent] = event if event.name == OUTCOME or known is None else known
-    sessions = dict[tuple[str, int, datetime], Termination]()
-    for each in filter(None, map(_termination, last.values())):
-        # A session may have several intents, of one run or of several, but it ends only once.
-        key = each.server, each.pid, each.started
-        known_session = sessions.setdefault(key, each)
-        if each.certain and not known_session.certain:
-            sessions[key] = each
+    found = filter(None, map(_termination, [*outcomes(events), *open_intents(events)]))
+    sessions = dict[tuple[str, int, datetime], AuditedTermination]()
+    # A session may have several intents, of one run or of several, but it ends only once.
+    for each in sorted(found, key=lambda each: not each.certain):
+        sessions.setdefault((each.server, each.pid, each.started), each)
     return sorted(sessions.values(), key=lambda each: each.seen)
 
 
-def _termination(event: Event) -> Termination | None:
+def _termination(event: Event) -> AuditedTermination | None:
     outcome = event.text("outcome") if event.name == OUTCOME else OPEN
     pid, real = event.fields.get("pid"), event.fields.get("dry_run") is False
     started, seen = parse_time(event.fields.get("backend_start")), parse_time(event.fields.get("server_time"))
@@ -218,7 +198,7 @@ def _termination(event: Event) -> Termination | None:
         return None
     if not isinstance(pid, int) or not started or not seen:
         return None
-    return Termination(
+    return AuditedTermination(
         intent=event.text("intent") or "",
         server=event.text("server") or "",
         outcome=outcome or OPEN,
@@ -229,28 +209,28 @@ def _termination(event: Event) -> Termination | None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LogComparison:
     """The audit log beside the server's log."""
 
-    matched: tuple[tuple[Termination, LoggedTermination], ...]
-    missing: tuple[Termination, ...]
+    matched: list[tuple[AuditedTermination, LoggedTermination]] = field(default_factory=list)
+    missing: list[AuditedTermination] = field(default_factory=list)
     """Terminated according to the audit log, but not in the server's log."""
-    outside: tuple[Termination, ...]
+    outside: list[AuditedTermination] = field(default_factory=list)
     """Before the server's log begins, or after it ends."""
-    not_terminated: tuple[Termination, ...]
+    not_terminated: list[AuditedTermination] = field(default_factory=list)
     """Uncertain in the audit log, and not in the server's log."""
-    others: tuple[LoggedTermination, ...]
+    others: list[LoggedTermination] = field(default_factory=list)
     """Terminated by another program or person."""
 
     @property
-    def resolved(self) -> tuple[tuple[Termination, LoggedTermination], ...]:
+    def resolved(self) -> list[tuple[AuditedTermination, LoggedTermination]]:
         """Uncertain in the audit log, but terminated according to the server's log."""
-        return tuple((ours, logged) for ours, logged in self.matched if not ours.certain)
+        return [(ours, logged) for ours, logged in self.matched if not ours.certain]
 
 
 def compare(
-    ours: Sequence[Termination],
+    ours: Sequence[AuditedTermination],
     logged: Sequence[LoggedTermination],
     *,
     first: datetime | None,
@@ -260,28 +240,24 @@ def compare(
     by_pid = dict[int, list[LoggedTermination]]()
     for each in logged:
         by_pid.setdefault(each.pid, []).append(each)
-    matched = list[tuple[Termination, LoggedTermination]]()
-    missing, outside, not_terminated = list[Termination](), list[Termination](), list[Termination]()
+    found = LogComparison()
     for one in ours:
-        fitting = [each for each in by_pid.get(one.pid, []) if _is_same(one, each)]
-        if fitting:
-            best = min(fitting, key=lambda each: abs(each.at - one.seen))
-            by_pid[one.pid].remove(best)
-            matched.append((one, best))
+        same = [each for each in by_pid.get(one.pid, []) if _is_same(one, each)]
+        if same:
+            # A pid may be used again within the tolerance: the nearest in time is the session.
+            nearest = min(same, key=lambda each: abs(each.at - one.seen))
+            by_pid[one.pid].remove(nearest)
+            found.matched.append((one, nearest))
         elif first is None or last is None or not first <= one.seen <= last:
-            outside.append(one)
+            found.outside.append(one)
         else:
-            (missing if one.certain else not_terminated).append(one)
-    return LogComparison(
-        matched=tuple(matched),
-        missing=tuple(missing),
-        outside=tuple(outside),
-        not_terminated=tuple(not_terminated),
-        others=tuple(sorted((each for rest in by_pid.values() for each in rest), key=lambda each: each.at)),
-    )
+            (found.missing if one.certain else found.not_terminated).append(one)
+    found.others.extend(each for rest in by_pid.values() for each in rest)
+    found.others.sort(key=lambda each: each.at)
+    return found
 
 
-def _is_same(ours: Termination, logged: LoggedTermination) -> bool:
+def _is_same(ours: AuditedTermination, logged: LoggedTermination) -> bool:
     if abs(logged.started - ours.started) > _SAME_START:
         return False
     return ours.seen - _EARLY <= logged.at <= ours.until + _LATE
@@ -315,7 +291,7 @@ class CountedPeriod:
         return max(0, counted - self.possible), max(0, counted - self.recorded)
 
 
-def counted_periods(events: Iterable[Event], ours: Sequence[Termination]) -> Iterator[CountedPeriod]:
+def counted_periods(events: Iterable[Event], ours: Sequence[AuditedTermination]) -> Iterator[CountedPeriod]:
     """Each period between two counts of one server."""
     counts = dict[str, list[tuple[datetime, Event]]]()
     for event in events:
@@ -338,7 +314,7 @@ def counted_periods(events: Iterable[Event], ours: Sequence[Termination]) -> Ite
             )
 
 
-def _is_within(ours: Termination, begin: datetime, end: datetime) -> bool:
+def _is_within(ours: AuditedTermination, begin: datetime, end: datetime) -> bool:
     return ours.certain and begin + _COUNTED_WITHIN <= ours.seen and ours.until <= end - _COUNTED_WITHIN
 
 

@@ -52,7 +52,7 @@ class Offset(NamedTuple):
         return self.offset + self.torn == self.size
 
 
-class _File(NamedTuple):
+class _LogFile(NamedTuple):
     path: Path
     identity: str
     """The digest of the first line: unlike the name and the inode, no other file has it later."""
@@ -76,35 +76,23 @@ class Tail:
         self._path = path
         self._target = target
         self._clock = clock
+        self.offsets_file = path.with_name(path.name + OFFSETS)
+        """The file beside the audit log in which the offsets are kept."""
         self._offsets = _read_offsets(self.offsets_file, target)
         self._saved = dict(self._offsets)
         self._seen = dict.fromkeys(self._offsets, clock())
-        self._known: dict[tuple[int, int, int], _File | None] = {}
+        self._known: dict[tuple[int, int, int], _LogFile | None] = {}
         self.problems: list[str] = []
-        """What was found wrong since the last `take_problems`, as sentences."""
-        self._missed = 0
-
-    @property
-    def offsets_file(self) -> Path:
-        """The file beside the audit log in which the offsets are kept."""
-        return self._path.with_name(self._path.name + OFFSETS)
+        """What was found wrong, as sentences; the caller removes what it has reported."""
+        self.missed = 0
+        """The number of files that were removed or compressed before they were read."""
 
     @property
     def waiting(self) -> int:
-        """The number of bytes that were not read at the last look."""
+        """The number of bytes that were not read when `look` was last called."""
         return sum(each.waiting for each in self._offsets.values())
 
-    def take_problems(self) -> list[str]:
-        """What was found wrong since the last call, as sentences."""
-        found, self.problems = self.problems, []
-        return found
-
-    def take_missed(self) -> int:
-        """The number of files that were removed or compressed, since the last call, before they were read."""
-        missed, self._missed = self._missed, 0
-        return missed
-
-    def look(self) -> list[_File]:
+    def look(self) -> list[_LogFile]:
         """The files with lines that were not read, the oldest first."""
         try:
             files = self._files()
@@ -120,26 +108,26 @@ class Tail:
             if file.gzipped and not known.is_read:
                 why = "compressed before all of it was read; use delaycompress in logrotate"
                 self.problems.append(f"{file.path} was {why}")
-                self._missed += 1
+                self.missed += 1
                 known = Offset(offset=file.size, size=file.size)
             self._offsets[file.identity] = known
-        self._forget(now)
+        for identity in [each for each, seen in self._seen.items() if now - seen > _MISSING_SECONDS]:
+            del self._seen[identity]
+            self.missed += self._offsets.pop(identity, Offset()).waiting > 0
         return [file for file in files if not self._offsets[file.identity].is_read]
 
     def next(self) -> Chunk | None:
         """The next chunk after those that were kept; None if all was read."""
         for file in self.look():
+            known = self._offsets[file.identity]
             try:
-                chunk = self._chunk(file)
+                if chunk := self._chunk(file, known):
+                    return chunk
+                self._offsets[file.identity] = known._replace(torn=file.size - known.offset)
             except FileNotFoundError:
-                continue  # rotated after the look, and found under its new name at the next one
+                continue  # rotated since `look`, and found under its new name by the next call
             except OSError as error:
                 self.problems.append(f"{file.path} cannot be read: {_reason(error)}")
-                continue
-            if chunk:
-                return chunk
-            known = self._offsets[file.identity]
-            self._offsets[file.identity] = known._replace(torn=file.size - known.offset)
         return None
 
     def keep(self, chunk: Chunk) -> None:
@@ -163,26 +151,26 @@ class Tail:
             raise
         self._saved = dict(self._offsets)
 
-    def _files(self) -> list[_File]:
+    def _files(self) -> list[_LogFile]:
         """The files of the audit log, the oldest first."""
         known, self._known = self._known, {}
-        best = dict[str, _File]()
+        best = dict[str, _LogFile]()
         for path in (*rotated_copies(self._path), self._path):
-            # A file that is renamed at this moment is found by the next look.
+            # A file that is renamed at this moment is found by the next call.
             with suppress(FileNotFoundError):
                 status = path.stat()
-                key = status.st_ino, status.st_size, status.st_mtime_ns
                 if not stat.S_ISREG(status.st_mode):
                     continue
-                file = known[key] if key in known else self._identify(path)
-                self._known[key] = file
+                # Without this, the first line of every copy would be read again at each call.
+                key = status.st_ino, status.st_size, status.st_mtime_ns
+                file = self._known[key] = known[key] if key in known else self._identify(path)
                 if file:
                     # Of a copy and its truncated original, the longer one holds every line.
                     file = file._replace(path=path)
                     best[file.identity] = max(best.get(file.identity, file), file, key=lambda each: each.size)
         return list(best.values())
 
-    def _identify(self, path: Path) -> _File | None:
+    def _identify(self, path: Path) -> _LogFile | None:
         try:
             with path.open("rb") as file:
                 gzipped = is_gzipped(file)
@@ -197,45 +185,42 @@ class Tail:
         if not first.isascii():
             self.problems.append(f"{path} cannot be read: it is no audit log, neither plain nor gzipped")
             return None
-        return _File(path, _digest(first), size, gzipped) if first.endswith(b"\n") else None
+        return _LogFile(path, _digest(first), size, gzipped) if first.endswith(b"\n") else None
 
-    def _forget(self, now: float) -> None:
-        for identity in [each for each, seen in self._seen.items() if now - seen > _MISSING_SECONDS]:
-            del self._seen[identity]
-            gone = self._offsets.pop(identity, Offset())
-            self._missed += gone.waiting > 0
-
-    def _chunk(self, file: _File) -> Chunk | None:
+    def _chunk(self, file: _LogFile, known: Offset) -> Chunk | None:
         """The next whole lines of a file; None if there are none yet."""
-        known = self._offsets[file.identity]
         with file.path.open("rb") as stream:
             if _digest(stream.readline(LONGEST_LINE)) != file.identity:
                 raise FileNotFoundError
+            # After a crash of the host, lines that were read may be missing, and others in their place.
             start = known.offset if _digest(_before(stream, known.offset)) == known.check else 0
             stream.seek(start)
             lines, size = _whole_lines(stream)
             if size == 0:
                 return None
-            end = start + size
-            check = _digest(_before(stream, end))
-        if not lines:
-            why = f"a line of more than {LONGEST_LINE} bytes is no entry, and is left out"
-            self.problems.append(f"{file.path}: {why}")
-        return Chunk(identity=file.identity, lines=lines, end=Offset(end, check))
+            if not lines:
+                why = f"a line of more than {LONGEST_LINE} bytes is no entry, and is left out"
+                self.problems.append(f"{file.path}: {why}")
+            end = Offset(start + size, _digest(_before(stream, start + size)))
+        return Chunk(identity=file.identity, lines=tuple(lines), end=end)
 
 
-def _whole_lines(stream: BinaryIO) -> tuple[tuple[bytes, ...], int]:
+def _whole_lines(stream: BinaryIO) -> tuple[list[bytes], int]:
     """The next lines and their size in bytes; size 0 without a whole line, no lines if one is too long."""
-    length, begun = 0, b""
-    while (block := stream.read(_BLOCK)) and b"\n" not in block:
-        length += len(block)
-        begun = begun + block if length <= LONGEST_LINE else b""
-    if not block:
-        return (), 0
-    if length > LONGEST_LINE:
-        return (), length + block.index(b"\n") + 1
-    lines = (begun + block).split(b"\n")[:-1][:_MOST_LINES]
-    return tuple(lines), sum(len(line) + 1 for line in lines)
+    lines, size = list[bytes](), 0
+    line = stream.readline(LONGEST_LINE)
+    while line.endswith(b"\n"):
+        lines.append(line[:-1])
+        size += len(line)
+        if size >= _BLOCK or len(lines) == _MOST_LINES:
+            break
+        line = stream.readline(LONGEST_LINE)
+    if lines or len(line) < LONGEST_LINE:
+        return lines, size
+    while line and not line.endswith(b"\n"):
+        size += len(line)
+        line = stream.readline(LONGEST_LINE)
+    return [], size + len(line) if line else 0
 
 
 def _before(stream: BinaryIO, offset: int) -> bytes:
@@ -291,8 +276,12 @@ _LONGEST_TEXT: Final = 1_000
 
 def table_row(line: bytes) -> dict[str, object]:
     """The row of a line; a field that is missing or has another type is null."""
+    # PostgreSQL stores no zero byte in a text.
     text = line.decode("ascii", "backslashreplace").replace("\0", "\\x00")
-    fields = _fields(text)
+    fields: Mapping[str, object] = {}
+    with suppress(ValueError, RecursionError):
+        parsed = json.loads(text)
+        fields = parsed if isinstance(parsed, dict) else {}
     return {
         "digest": hashlib.sha256(text.encode("ascii")).digest(),
         "line": text,
@@ -302,14 +291,6 @@ def table_row(line: bytes) -> dict[str, object]:
     }
 
 
-def _fields(text: str) -> Mapping[str, object]:
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
 def _text(value: object) -> str | None:
     if not isinstance(value, str):
         return None
@@ -317,6 +298,6 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object, below: int) -> int | None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return None
-    return value if -below <= value < below else None
+    if isinstance(value, int) and not isinstance(value, bool) and -below <= value < below:
+        return value
+    return None

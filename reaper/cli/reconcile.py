@@ -15,12 +15,12 @@ from reaper.audit.events import COUNTERS, INTENT, OUTCOME, Event
 from reaper.audit.reader import format_time
 from reaper.audit.reconcile import (
     OPEN,
+    AuditedTermination,
     CountedPeriod,
     LogComparison,
     LoggedTermination,
     NotAServerLog,
     ServerLog,
-    Termination,
     compare,
     counted_periods,
     terminations,
@@ -123,7 +123,7 @@ def _events(files: Sequence[str]) -> Iterator[Event]:
             yield event
 
 
-def _compare_log(ours: Sequence[Termination], files: Sequence[Path]) -> LogComparison:
+def _compare_log(ours: Sequence[AuditedTermination], files: Sequence[Path]) -> LogComparison:
     servers = sorted({each.server for each in ours})
     if len(servers) > 1:
         message = (
@@ -198,12 +198,12 @@ def _print_each(found: Sequence[_T], sentence: Callable[[_T], str]) -> None:
         click.echo(f"... and {len(found) - _MOST_PRINTED} more")
 
 
-def _uncertain(ours: Termination) -> str:
+def _uncertain(ours: AuditedTermination) -> str:
     outcome = "has no outcome" if ours.outcome == OPEN else f"is {ours.outcome}"
     return f"{_session(ours)} {outcome} in the audit log"
 
 
-def _session(ours: Termination) -> str:
+def _session(ours: AuditedTermination) -> str:
     return f"intent {ours.intent}, pid {ours.pid}, seen at {format_time(ours.seen)}"
 
 
@@ -236,7 +236,7 @@ def _log_document(log: LogComparison) -> dict[str, object]:
     }
 
 
-def _termination(ours: Termination) -> dict[str, object]:
+def _termination(ours: AuditedTermination) -> dict[str, object]:
     return {"intent": ours.intent, "pid": ours.pid, "outcome": ours.outcome, "seen": format_time(ours.seen)}
 
 

@@ -1,8 +1,8 @@
 """Copies the audit log, line by line, to a table on another server.
 
-The file is the truth and is written first. The table may lag for days and never delays a cycle: this is a
-task of its own, with a connection of its own. Lines that may not have arrived are sent again, because the
-table ignores a line that it has already.
+The file is written first. The table may lag for days and never delays a cycle: copying has a task and a
+connection of its own. Lines that may not have arrived are sent again, because the table ignores a line that
+it already has.
 """
 
 import asyncio
@@ -28,10 +28,8 @@ from reaper.telemetry.metrics.collect import AuditTableGauges
 T = TypeVar("T")
 
 PART: Final = "record table"
-"""Its name in the reasons of /readyz; no server has a name with a space."""
+"""Its name in the reasons of /readyz. No server has a name with a space."""
 
-_SAVE_SECONDS: Final = 1.0
-"""After a crash, what was sent since the last save is sent again."""
 _LOOK_SECONDS: Final = 1.0
 """How often the file is read if there was nothing new in it."""
 _REST_SECONDS: Final = 0.02
@@ -39,14 +37,12 @@ _REST_SECONDS: Final = 0.02
 _QUIET_SECONDS: Final = 30.0
 """After this time without a line, an empty insert shows whether the table would take one."""
 _MOST_ROWS: Final = 50
-"""In one statement: encoding more would block the event loop for more than a millisecond."""
+"""In one statement; encoding more would block the event loop for more than a millisecond."""
 _LAST_SECONDS: Final = 2.0
 """At the stop, the rest is sent for at most this time."""
 _CLOSE_SECONDS: Final = 0.5
 _MOST_PROBLEMS: Final = 1_000
-_CONNECTING: Final = "connecting"
 _WORKING: Final = "working"
-_CONTINUES: Final = "the audit log continues in its file, and is sent later"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +51,6 @@ class Shipment:
 
     record: Path
     dsn: str = field(repr=False)
-
-
-@dataclass(slots=True)
-class _Batch:
-    """A chunk of the audit log as rows, and how many of them have arrived."""
-
-    chunk: Chunk
-    rows: list[dict[str, object]]
-    arrived: int = 0
-
-    @property
-    def oldest(self) -> float | None:
-        """The time of the first row that has not arrived."""
-        times = (row["time"] for row in self.rows[self.arrived :])
-        return next((each.timestamp() for each in times if isinstance(each, datetime)), None)
 
 
 class Shipper:
@@ -83,17 +64,18 @@ class Shipper:
         self._tail = Tail(shipment.record, target_of(shipment.dsn))
         # One thread: the tail is not thread-safe, and reading from a slow disk must not block the event loop.
         self._thread = ThreadPoolExecutor(1, "shipping")
-        self._saved_at = 0.0
         self._log = log.bind(record=str(shipment.record))
         self._gauges = gauges
         self._alarm = alarm
         self._stopping = Flag()
         self._table: RecordTable | None = None
-        self._batch: _Batch | None = None
+        self._chunk: Chunk | None = None
+        self._rows = list[dict[str, object]]()
+        """The rows of the chunk that have not arrived yet."""
         self._most_rows = _MOST_ROWS
         self._served = False
         self._used_at = 0.0
-        self._state = _CONNECTING
+        self._state = "connecting"
         self._why = ""
         self._reported = set[str]()
 
@@ -105,7 +87,14 @@ class Shipper:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Copy until the stop, then the rest for a moment."""
-        work = asyncio.ensure_future(self._work())
+        work = asyncio.ensure_future(
+            reconnecting(
+                self._serve,
+                sleep=lambda delay: pause(delay, self._stopping),
+                report=lambda error, _: self._disconnected(error),
+                stopped=self._stopping.is_set,
+            )
+        )
         stopped = asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -122,20 +111,12 @@ class Shipper:
             await work
         await self._close()
 
-    async def _work(self) -> None:
-        await reconnecting(
-            self._serve,
-            sleep=lambda delay: pause(delay, self._stopping),
-            report=lambda error, _: self._disconnected(error),
-            stopped=self._stopping.is_set,
-        )
-
     async def _serve(self) -> None:
-        """One connection, from open to lost."""
+        """Copy over one connection until it is lost or the service stops."""
         self._served = False
-        if self._batch:
-            await self._in_thread(self._tail.look)
-        await self._fill_batch()
+        # Before the connection: the lag is measured even if the server is unreachable.
+        await self._in_thread(self._tail.look)
+        await self._read()
         try:
             self._table = await RecordTable.open(self._dsn)
             await self._connected(self._table)
@@ -144,6 +125,7 @@ class Shipper:
                 if not await self._ship(self._table) and stopping:
                     return
         except ServerError as lost:
+            # If rows have arrived, the wait before the next attempt starts small again.
             if not self._served:
                 raise
             self._disconnected(lost)
@@ -155,57 +137,49 @@ class Shipper:
                 await table.close()
 
     async def _ship(self, table: RecordTable) -> bool:
-        """Send the next batch; return False after a pause if there is none."""
-        await self._fill_batch()
-        batch = self._batch
-        if batch is None:
+        """Send the next rows; return False after a pause if there are none."""
+        await self._read()
+        rows = self._rows[: self._most_rows]
+        if not rows:
             if time.monotonic() - self._used_at > _QUIET_SECONDS:
                 await table.add(())
                 self._arrived(0)
             await pause(_LOOK_SECONDS, self._stopping)
             return False
-        while rows := batch.rows[batch.arrived : batch.arrived + self._most_rows]:
-            try:
-                await table.add(rows)
-            except ServerError:
-                # A server that was too slow for these within its timeout may be fast enough for fewer.
-                self._most_rows = max(len(rows) // 2, 1)
-                raise
-            batch.arrived += len(rows)
-            self._served = True
-            self._most_rows = min(self._most_rows + 1, _MOST_ROWS)
-            self._arrived(len(rows))
-            self._gauges.oldest = batch.oldest
-            await pause(_REST_SECONDS, self._stopping)
-        await self._in_thread(lambda: self._keep(batch.chunk))
-        self._batch = None
-        self._measure()
+        try:
+            await table.add(rows)
+        except ServerError:
+            # A server that was too slow for these within its timeout may be fast enough for fewer.
+            self._most_rows = max(len(rows) // 2, 1)
+            raise
+        del self._rows[: len(rows)]
+        self._served = True
+        self._most_rows = min(self._most_rows + 1, _MOST_ROWS)
+        self._arrived(len(rows))
+        await pause(_REST_SECONDS, self._stopping)
         return True
 
-    async def _fill_batch(self) -> None:
-        self._batch = self._batch or await self._in_thread(self._next_batch)
+    async def _read(self) -> None:
+        await self._in_thread(self._next_rows)
         self._measure()
 
-    def _next_batch(self) -> _Batch | None:
-        while chunk := self._tail.next():
-            rows = [{**table_row(line), "source": self._source} for line in chunk.lines if line.strip()]
-            if rows:
-                return _Batch(chunk, rows)
-            self._keep(chunk)
+    def _next_rows(self) -> None:
+        """Note the chunk that has arrived, and read the next one, unless rows are waiting."""
+        while not self._rows:
+            if self._chunk:
+                self._tail.keep(self._chunk)
+            self._chunk = self._tail.next()
+            if self._chunk is None:
+                break
+            lines = (line for line in self._chunk.lines if line.strip())
+            self._rows = [{**table_row(line), "source": self._source} for line in lines]
         self._save()
-        return None
-
-    def _keep(self, chunk: Chunk) -> None:
-        self._tail.keep(chunk)
-        if time.monotonic() - self._saved_at > _SAVE_SECONDS:
-            self._save()
 
     def _save(self) -> None:
-        self._saved_at = time.monotonic()
         try:
             self._tail.save()
         except OSError as error:
-            why = f"{error.strerror}; the next start sends again what is there"
+            why = f"{error.strerror}; the next start sends every line again"
             self._tail.problems.append(f"{self._tail.offsets_file} cannot be written: {why}")
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -217,23 +191,29 @@ class Shipper:
 
     def _measure(self) -> None:
         self._gauges.waiting = self._tail.waiting
-        self._gauges.oldest = self._batch.oldest if self._batch else None
-        for problem in self._tail.take_problems():
-            if problem not in self._reported and len(self._reported) < _MOST_PROBLEMS:
-                self._reported.add(problem)
-                self._gauges.failures["file"] += 1
-                self._log.warning(events.AUDIT_TABLE_TROUBLE, why=problem)
-        if missed := self._tail.take_missed():
+        times = (row["time"] for row in self._rows)
+        self._gauges.oldest = next((at.timestamp() for at in times if isinstance(at, datetime)), None)
+        problems, self._tail.problems = self._tail.problems, []
+        for problem in problems:
+            self._gauges.failures["file"] += self._report(problem)
+        missed, self._tail.missed = self._tail.missed, 0
+        if missed:
             self._gauges.failures["missed"] += missed
             why = "removed or compressed before all of it had arrived in the table"
             self._log.error(events.AUDIT_TABLE_MISSED, copies=missed, why=why)
             self._alarm(PART, why)
 
+    def _report(self, why: str, hint: str | None = None) -> bool:
+        """Log a problem once; return False if it was logged before."""
+        if why in self._reported or len(self._reported) >= _MOST_PROBLEMS:
+            return False
+        self._reported.add(why)
+        self._log.warning(events.AUDIT_TABLE_TROUBLE, why=why, hint=hint)
+        return True
+
     async def _connected(self, table: RecordTable) -> None:
-        for why, mend in await table.doubts():
-            if why not in self._reported:
-                self._reported.add(why)
-                self._log.warning(events.AUDIT_TABLE_TROUBLE, why=why, mend=mend)
+        for why, hint in await table.doubts():
+            self._report(why, hint)
         self._gauges.connected = True
         self._arrived(0)
         if self._state != _WORKING:
@@ -247,7 +227,8 @@ class Shipper:
         self._why = str(error)
         if state != self._state:
             event = events.AUDIT_TABLE_DENIED if state == "denied" else events.AUDIT_TABLE_UNREACHABLE
-            self._log.error(event, why=self._why, so=_CONTINUES)
+            so = "the audit log continues in its file, and is sent later"
+            self._log.error(event, why=self._why, so=so)
             self._alarm(PART, f"{state}: {self._why}")
         self._state = state
 
@@ -256,6 +237,5 @@ class Shipper:
         await self._in_thread(self._save)
         self._thread.shutdown(wait=False)
         self._measure()
-        if self._gauges.waiting:
-            waiting = self._gauges.waiting
+        if waiting := self._gauges.waiting:
             self._log.warning(events.AUDIT_TABLE_BEHIND, bytes_waiting=waiting, so="the next start continues")

@@ -133,8 +133,8 @@ def test_whatever_happens_to_the_audit_log_every_whole_line_is_read_once(
 
     assert sorted(log.arrived) == sorted(log.written)
     assert log.tail.waiting == 0
-    assert log.tail.take_missed() == 0
-    assert log.tail.take_problems() == []
+    assert log.tail.missed == 0
+    assert log.tail.problems == []
 
 
 def test_what_a_crash_has_not_saved_is_read_again_and_nothing_is_left_out(log: Follower) -> None:
@@ -170,10 +170,10 @@ def test_a_copy_that_was_compressed_before_it_was_read_is_reported_once_and_not_
     log.write()
     log.fetch()
     log.restart()
-    (problem,) = log.tail.take_problems() or [""]
+    (problem,) = log.tail.problems or [""]
 
     log.fetch()
-    assert log.tail.take_missed() == 0, "it was reported by the run before"
+    assert log.tail.missed == 0, "it was reported by the run before"
     assert log.arrived[-1] == log.written[-1]
     assert problem == ""
 
@@ -184,8 +184,8 @@ def test_a_copy_that_was_compressed_too_early_is_counted_and_named(log: Follower
     log.compress(1)
     log.fetch()
 
-    assert log.tail.take_missed() == 1
-    (problem,) = log.tail.take_problems()
+    assert log.tail.missed == 1
+    (problem,) = log.tail.problems
     assert problem.startswith(f"{log.copy(1, '.gz')} was compressed before all of it was read")
 
 
@@ -231,7 +231,7 @@ def test_a_copy_that_cannot_be_read_is_reported(log: Follower) -> None:
     log.copy(1, ".gz").write_bytes(b"\x1f\x8b\x08 and no more")
     log.fetch()
 
-    assert {problem.partition(" cannot be read: ")[0] for problem in log.tail.take_problems()} == {
+    assert {problem.partition(" cannot be read: ")[0] for problem in log.tail.problems} == {
         str(log.copy(1, ".gz")),
         str(log.copy(2)),
     }
@@ -247,12 +247,11 @@ def test_a_copy_that_is_removed_before_it_was_read_is_missed_after_a_while(log: 
     log.path.unlink()
     log.now = 59
     log.tail.look()
-    assert log.tail.take_missed() == 0
+    assert log.tail.missed == 0
 
     log.now = 61
     log.tail.look()
-    assert log.tail.take_missed() == 1
-    assert log.tail.take_missed() == 0
+    assert log.tail.missed == 1
 
 
 def test_a_line_that_is_too_long_for_an_entry_is_left_out_and_reported(
@@ -316,7 +315,7 @@ def test_an_offset_beyond_the_end_of_its_file_is_none(log: Follower, offset: int
     log.fetch()
 
     assert log.arrived == log.written
-    assert log.tail.take_problems() == []
+    assert log.tail.problems == []
 
 
 def test_offsets_are_for_one_target(log: Follower) -> None:
