@@ -1,4 +1,4 @@
-"""The audit log as a file with one writer, which logrotate renames, truncates and fills the disk of."""
+"""The audit log as a file with one writer, while logrotate renames or truncates it and the disk fills up."""
 
 import errno
 import fcntl
@@ -15,7 +15,7 @@ from reaper.audit.reader import rotated_copies
 from reaper.audit.sinks import AuditLogFailed, Notice
 
 _MOST_ATTEMPTS: Final = 10
-"""On a file system without lasting inode numbers, every look at the path would find another file."""
+"""On a file system without lasting inode numbers, the path would lead to another file each time."""
 
 _ONE_WRITER: Final = "one process per file; give `reaper once` beside `reaper run` another --audit-log FILE"
 
@@ -24,6 +24,7 @@ class FileSink:
     """An append-only file: each batch of lines is one write. The lock is held until the file is closed."""
 
     def __init__(self, path: Path) -> None:
+        self.name = str(path)
         self._path = path
         self._fd: int | None = None
         self._closed = False
@@ -33,11 +34,6 @@ class FileSink:
         self._torn = False
         self._rotated_by_us = False
         """The chain in memory ends with the file before the one at the path."""
-
-    @property
-    def name(self) -> str:
-        """The path."""
-        return str(self._path)
 
     @property
     def head(self) -> str | None:
@@ -106,8 +102,8 @@ class FileSink:
         if self._torn:
             return [Notice(TORN, f"the last line is torn at byte {self._size}")]
         if self._chain.ends_torn:
-            where = f"before byte {self._size}" if self._size else "at the end of what was rotated"
-            return [Notice(TORN, f"what stands {where} is no whole line")]
+            where = f"before byte {self._size}" if self._size else "at the end of the rotated file"
+            return [Notice(TORN, f"there is no whole line {where}")]
         return []
 
     def _sync(self) -> None:
@@ -134,7 +130,7 @@ class FileSink:
                 return self._begin(fd)
             self._fd = None
             os.close(fd)
-        raise OSError(errno.ESTALE, "at every look there is another file at its path")
+        raise OSError(errno.ESTALE, "there is another file at its path each time")
 
     def _begin(self, fd: int) -> Notice:
         """Continue the chain of what is in the file, or else of the file before it."""
@@ -152,17 +148,17 @@ class FileSink:
         try:
             copies = rotated_copies(self._path)
             for newest in copies[-1:]:
-                # Another writer that has not noticed yet that its file was rotated.
+                # Another writer may not have noticed yet that its file was rotated, and still hold its lock.
                 with newest.open("rb") as file:
                     _lock(file.fileno())
-            return (
-                self._chain.copy() if self._rotated_by_us or not copies else chain_of_copies(copies)
-            ), None
+            if copies and not self._rotated_by_us:
+                return chain_of_copies(copies), None
         except BlockingIOError:
             raise
         except OSError as error:
-            why = error.strerror or error
-            return self._chain.copy(), f"the chain begins anew, for what was rotated cannot be read: {why}"
+            why = f"the chain begins anew, because the rotated file cannot be read: {error.strerror or error}"
+            return self._chain.copy(), why
+        return self._chain.copy(), None
 
     def _is_at_path(self, fd: int) -> bool:
         try:
@@ -196,14 +192,12 @@ class FileSink:
         """After a failure, the next write opens the file again, and reads the end of the chain from it."""
         try:
             yield
-        except OSError as error:
+        except (OSError, AuditLogFailed) as error:
             self._rotated_by_us = False
             self._forget()
+            if isinstance(error, AuditLogFailed):
+                raise
             raise self._failure(error) from error
-        except AuditLogFailed:
-            self._rotated_by_us = False
-            self._forget()
-            raise
 
     def _failure(self, error: OSError, *, lost: bool = False) -> AuditLogFailed:
         folder = self._path.parent

@@ -20,7 +20,8 @@ from reaper.audit.events import (
 from reaper.audit.sinks import AuditLogFailed, ChainHead, Clock, RetryingSink, Sink
 from reaper.insight.dryrun.outcomes import Fated
 from reaper.policy.plan import BrakeTrip, Outcome, Reap, Refilling, Result
-from reaper.policy.session import Session, Snapshot
+from reaper.policy.rules import Policy
+from reaper.policy.session import Snapshot
 from reaper.policy.time import Instant, isoformat, seconds, since
 
 
@@ -69,28 +70,26 @@ class Ledger:
             raise ValueError(message)
         self._sinks = [RetryingSink(sink, clock=clock, run=run) for sink in sinks]
         self._clock = clock
-        self._run = run
         self._numbers = count(1)
-
-    @property
-    def run(self) -> str:
+        self.run = run
         """The id of this run of the reaper."""
-        return self._run
 
     def open(self) -> None:
         """Open every sink, so that a failure is found at the start and not at the first termination."""
         self._each(lambda sink: sink.write(durable=True))
 
-    def intend(
-        self, author: Author, cycle: str, snapshot: Snapshot, reaps: Sequence[Reap]
-    ) -> Sequence[Intent]:
+    def intend(self, author: Author, cycle: str, snapshot: Snapshot, reaps: Sequence[Reap]) -> list[Intent]:
         """Write intents durably; after AuditLogFailed nothing may be terminated."""
         if not reaps:
-            return ()
+            return []
         for sink in self._sinks:
             # Pending events first and alone, so that they cannot pile up while a disk is full.
             sink.write()
-        intents = [self._intent(author, cycle, snapshot, reap) for reap in reaps]
+        intents = list[Intent]()
+        for reap in reaps:
+            name = f"{self.run}/{next(self._numbers)}"
+            fields = {"intent": name, **author.fields(cycle), **session_fields(reap, snapshot.at)}
+            intents.append(Intent(id=name, reap=reap, fields=fields))
         events = [self._event(INTENT, intent.fields) for intent in intents]
         for number, sink in enumerate(self._sinks, start=1):
             try:
@@ -115,29 +114,22 @@ class Ledger:
         self, author: Author, cycle: str, snapshot: Snapshot, trips: Sequence[BrakeTrip]
     ) -> None:
         """Write durably which policies terminate nothing because of their safety limit."""
-        if not trips:
-            return
-        events = [
-            self._event(BRAKED, {**author.fields(cycle), **_safety_limit_fields(trip, snapshot.at)})
-            for trip in trips
-        ]
-        self._each(lambda sink: sink.write(events, durable=True))
+        fields = [{**author.fields(cycle), **_safety_limit_fields(trip, snapshot.at)} for trip in trips]
+        self._write(BRAKED, fields, durable=True)
 
     def log_dry_run_outcomes(self, author: Author, became: Sequence[Fated]) -> None:
-        """Write what happened to sessions after their dry run, now or before anything else later."""
-        self._deliver(
-            FATE, [{**author.fields(each.watched.cycle), **_dry_run_outcome_fields(each)} for each in became]
-        )
+        """Write what happened to sessions after their dry run; a sink that fails gets it later."""
+        fields = [{**author.fields(each.watched.cycle), **_dry_run_outcome_fields(each)} for each in became]
+        self._write(FATE, fields)
 
     def log_refill_guard(self, author: Author, cycle: str, pools: Sequence[Refilling]) -> None:
-        """Write which groups a policy leaves alone from now on, now or before anything else later."""
-        self._deliver(LEFT_ALONE, [{**author.fields(cycle), **_refill_guard_fields(each)} for each in pools])
+        """Write which pools a policy does not terminate for a while; a sink that fails gets it later."""
+        self._write(LEFT_ALONE, [{**author.fields(cycle), **_refill_guard_fields(each)} for each in pools])
 
     def log_counters(self, author: Author, counters: Mapping[str, object]) -> None:
         """Write durably the server's own count of terminations."""
         about = {"server": author.server, "by": author.by, "version": author.version, "host": author.host}
-        event = self._event(COUNTERS, {**about, **counters})
-        self._each(lambda sink: sink.write([event], durable=True))
+        self._write(COUNTERS, [{**about, **counters}], durable=True)
 
     def heads(self) -> Sequence[ChainHead]:
         """The end of each sink's chain."""
@@ -164,9 +156,12 @@ class Ledger:
             with suppress(AuditLogFailed):
                 sink.deliver(events, durable=True)
 
-    def _deliver(self, name: str, fields: Sequence[Mapping[str, object]]) -> None:
-        if fields:
-            events = [self._event(name, each) for each in fields]
+    def _write(self, name: str, fields: Sequence[Mapping[str, object]], *, durable: bool = False) -> None:
+        events = [self._event(name, each) for each in fields]
+        # What must be durable is written again by the caller after a failure; the rest waits in the sink.
+        if events and durable:
+            self._each(lambda sink: sink.write(events, durable=True))
+        elif events:
             self._each(lambda sink: sink.deliver(events))
 
     def _each(self, act: Callable[[RetryingSink], None]) -> None:
@@ -183,40 +178,30 @@ class Ledger:
     def _event(self, name: str, fields: Mapping[str, object]) -> Event:
         return Event(name=name, time=self._clock(), fields=fields)
 
-    def _intent(self, author: Author, cycle: str, snapshot: Snapshot, reap: Reap) -> Intent:
-        number = f"{self._run}/{next(self._numbers)}"
-        fields = {"intent": number, **author.fields(cycle), **session_fields(reap, snapshot.at)}
-        return Intent(id=number, reap=reap, fields=fields)
-
     def _outcome(self, intended: Mapping[str, object], outcome: Outcome) -> Event:
-        looked, signalled = outcome.act or (None, None)
-        became = {
+        checked, signalled = outcome.act or (None, None)
+        happened = {
             "outcome": outcome.result,
             "detail": outcome.detail,
             "outcome_at": isoformat(outcome.at),
-            "looked_again_at": isoformat(looked),
+            "looked_again_at": isoformat(checked),
             "signalled_at": isoformat(signalled),
         }
-        return self._event(OUTCOME, {**intended, **became})
+        return self._event(OUTCOME, {**intended, **happened})
 
 
 def session_fields(reap: Reap, at: Instant) -> dict[str, object]:
     """The policy that matches a session, and the session as it was at that time."""
+    session = reap.session
+
+    def age(then: Instant | None) -> float | None:
+        span = since(then, at)
+        return None if span is None else seconds(span)
+
     return {
         "policy": reap.policy.name,
         "mode": reap.mode,
         "action": reap.action,
-        **_snapshot_fields(reap.session, at),
-        "reason": reap.reason,
-    }
-
-
-def _snapshot_fields(session: Session, now: Instant) -> dict[str, object]:
-    def age(then: Instant | None) -> float | None:
-        span = since(then, now)
-        return None if span is None else seconds(span)
-
-    return {
         "pid": session.id.pid,
         "backend_start": isoformat(session.id.backend_start),
         **session.identity._asdict(),
@@ -228,8 +213,9 @@ def _snapshot_fields(session: Session, now: Instant) -> dict[str, object]:
         "idle_s": age(session.state_change),
         "transaction_s": age(session.xact_start),
         "connected_s": age(session.id.backend_start),
-        "server_time": isoformat(now),
+        "server_time": isoformat(at),
         **({} if session.query is None else {"query": session.query}),
+        "reason": reap.reason,
     }
 
 
@@ -248,13 +234,19 @@ def _dry_run_outcome_fields(became: Fated) -> dict[str, object]:
     }
 
 
+def _policy_fields(policy: Policy, at: Instant) -> dict[str, object]:
+    return {
+        "policy": policy.name,
+        "mode": policy.mode,
+        "action": policy.action,
+        "server_time": isoformat(at),
+    }
+
+
 def _refill_guard_fields(pool: Refilling) -> dict[str, object]:
     came_back, acts = pool.evidence.because
     return {
-        "policy": pool.policy.name,
-        "mode": pool.policy.mode,
-        "action": pool.policy.action,
-        "server_time": isoformat(pool.at),
+        **_policy_fields(pool.policy, pool.at),
         "reason": pool.left_alone.reason,
         **pool.identity._asdict(),
         "acts": acts,
@@ -265,10 +257,7 @@ def _refill_guard_fields(pool: Refilling) -> dict[str, object]:
 
 def _safety_limit_fields(trip: BrakeTrip, at: Instant) -> dict[str, object]:
     return {
-        "policy": trip.policy.name,
-        "mode": trip.policy.mode,
-        "action": trip.policy.action,
-        "server_time": isoformat(at),
+        **_policy_fields(trip.policy, at),
         "condemned": trip.condemned,
         "clients": trip.clients,
         "reason": trip.reason,
@@ -279,5 +268,5 @@ def _intent_fields(intent: Event) -> dict[str, object]:
     """The fields of an intent that was read back, for its outcome."""
     # The file may have been edited: nothing but plain values is repeated.
     plain = {name: value for name, value in intent.fields.items() if isinstance(value, str | int | float)}
-    names = [name for name, *_ in EVENTS[INTENT] if name not in STAMPED]
+    names = [name for name in EVENTS[INTENT] if name not in STAMPED]
     return {name: plain.get(name) for name in names if name in intent.fields or name not in OPTIONAL}

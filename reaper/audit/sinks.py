@@ -23,7 +23,7 @@ from reaper.audit.events import A_STREAM, CLOSED, OPENED, SCHEMA, TORN, Event
 from reaper.policy.time import from_datetime, isoformat
 
 STALLED_MS: Final = 5_000
-"""How long the reader of our output may stop reading before that is a failure."""
+"""If the reader of our output stops reading for this time, that is a failure."""
 
 _CHECK_SECONDS: Final = 1.0
 """With nothing to write, a sink is checked at most this often, whatever the number of servers."""
@@ -40,7 +40,6 @@ class AuditLogFailed(Exception):
     def __init__(self, *, where: str, why: str, lost: bool = False, hint: str = "") -> None:
         sentence = f"the audit log {where} cannot be written: {why}; nothing is terminated until it can"
         super().__init__(f"{sentence}\nhint: {hint}" if hint else sentence)
-        self.where = where
         self.why = why
         self.lost = lost
         """Lines that were written since the last sync may be lost as well."""

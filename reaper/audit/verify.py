@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
-from typing import Final, Self
+from typing import Final
 
 from reaper.audit.chain import Chain
 from reaper.audit.events import A_STREAM, AT_THE_TOP, INTENT, OPENED, OUTCOME, PREV, TRUNCATED
@@ -20,6 +20,7 @@ _REMEMBERED: Final = 1_000
 _MOST_STREAMS: Final = 1_000
 _MOST_OPEN: Final = 10_000
 _LONGEST_FRAGMENT: Final = 1024 * 1024
+_NEEDED: Final = frozenset({"event", "run", "seq", "time", "detail", PREV})
 
 
 class ProblemKind(StrEnum):
@@ -52,10 +53,6 @@ class Problem:
     kind: ProblemKind
     place: Location | None
     sentence: str
-    expected: str | None = None
-    """The expected digest."""
-    found: str | None = None
-    """The digest that is there."""
     explained: str | None = None
     """Why this is only what a crash leaves behind; None if it is serious."""
 
@@ -65,46 +62,33 @@ class Problem:
         return f"{where}{self.kind}: {self.sentence}" + (f" ({self.explained})" if self.explained else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ChainedLine:
-    """What must be known of a whole entry."""
+    """A whole entry, with the fields that verification needs."""
 
     place: Location
     digest: str
-    event: str | None
-    run: str | None
-    seq: int | None
-    time: str | None
-    detail: str | None
-    linked: bool
-    """It carries a digest, or null where the chain begins."""
-    prev: str | None
+    fields: Mapping[str, object]
 
-    @classmethod
-    def parse(cls, place: Location, data: bytes, fields: Mapping[str, object]) -> Self:
-        """Make one from a line and its fields."""
+    def text(self, field: str) -> str | None:
+        """The value of a field, or None if it is missing or no text."""
+        value = self.fields.get(field)
+        return value if isinstance(value, str) else None
 
-        def text(name: str) -> str | None:
-            value = fields.get(name)
-            return value if isinstance(value, str) else None
+    @property
+    def linked(self) -> bool:
+        """It carries a digest, or null where the chain begins."""
+        return PREV in self.fields
 
-        seq = fields.get("seq")
-        return cls(
-            place=place,
-            digest=sha256(data).hexdigest(),
-            event=text("event"),
-            run=text("run"),
-            seq=seq if isinstance(seq, int) else None,
-            time=text("time"),
-            detail=text("detail"),
-            linked=PREV in fields,
-            prev=text(PREV),
-        )
+    @property
+    def prev(self) -> str | None:
+        """The digest that it carries."""
+        return self.text(PREV)
 
     @property
     def begins_stream(self) -> bool:
         """It opens a stream, on which each run has a chain of its own."""
-        return self.event == OPENED and self.detail == A_STREAM
+        return self.text("event") == OPENED and self.text("detail") == A_STREAM
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,11 +127,11 @@ def _known_cause(line: ChainedLine, recent: Iterable[ChainedLine]) -> _Cause | N
     if twin := known.get(line.digest):
         return ProblemKind.REPEATED, line.place, f"the same line stands at {twin.place}"
     if line.prev is None:
-        why = f" ({line.detail})" if line.detail else ""
+        why = f" ({line.text('detail')})" if line.text("detail") else ""
         sentence = f"a new chain begins here, although lines stand before it{why}"
         return ProblemKind.BROKEN_OFF, line.place, sentence
-    if line.event == TRUNCATED:
-        why = f"its writer found the file shortened {line.detail}"
+    if line.text("event") == TRUNCATED:
+        why = f"its writer found the file shortened {line.text('detail')}"
         return ProblemKind.MISSING, line.place, f"lines before this one are missing: {why}"
     if before := known.get(line.prev):
         why = "what stands between them was inserted, or moved here"
@@ -160,8 +144,9 @@ def _likely_cause(line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -
     if bad:
         why = f"this is not what {line.place} follows, so it was changed, and not torn by a crash"
         return ProblemKind.CHANGED, bad.first, f"{bad.what}; {why}"
-    if line.run == last.run and line.seq is not None and last.seq is not None:
-        gap = line.seq - last.seq - 1
+    now, then = line.fields.get("seq"), last.fields.get("seq")
+    if line.text("run") == last.text("run") and isinstance(now, int) and isinstance(then, int):
+        gap = now - then - 1
         if gap == 0:
             why = f"{line.place} follows this line as it was before it was changed"
             return ProblemKind.CHANGED, last.place, why
@@ -204,7 +189,8 @@ class Verification:
                 yield Problem(kind=ProblemKind.UNREADABLE, place=place, sentence=raw.why)
                 return
             if raw.fields is not None:
-                line = ChainedLine.parse(place, raw.data, raw.fields)
+                needed = {name: value for name, value in raw.fields.items() if name in _NEEDED}
+                line = ChainedLine(place, sha256(raw.data).hexdigest(), needed)
                 bad, self._bad = self._bad, None
                 yield from self._follow(line, bad)
                 self._accept(line, raw)
@@ -224,11 +210,11 @@ class Verification:
             yield self._bad.problem("" if known else "nor is any other line here: it is another file")
 
     def _follow(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
-        if line.run in self._streams and not line.begins_stream:
+        if line.text("run") in self._streams and not line.begins_stream:
             yield from self._follow_stream(line, bad)
         elif line.begins_stream and line.linked and line.prev is None:
             self.foreign += bad.count if bad else 0
-            if line.run in self._streams:
+            if line.text("run") in self._streams:
                 sentence = "this run has already begun"
                 yield Problem(kind=ProblemKind.REPEATED, place=line.place, sentence=sentence)
         else:
@@ -249,21 +235,23 @@ class Verification:
         elif self._before is None:
             yield from self._begin_in_the_middle(line, bad)
         else:
-            yield self._broken(line, self._before, bad, self._chain.head)
+            yield self._broken(line, self._before, bad)
 
     def _begin_in_the_middle(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
         """The first line follows one that is not here: correct if a rotated copy was removed."""
         yield from [bad.problem()] if bad else []
-        if line.event == TRUNCATED or (line.event == OPENED and (line.detail or "").startswith(AT_THE_TOP)):
+        if line.text("event") == TRUNCATED or (
+            line.text("event") == OPENED and (line.text("detail") or "").startswith(AT_THE_TOP)
+        ):
             self.follows = line.prev
             self._heads.discard(line.prev or "")
         else:
             why = f"a file of the audit log begins with {OPENED}"
             sentence = f"lines before this one are missing: {why}"
-            yield Problem(kind=ProblemKind.MISSING, place=line.place, sentence=sentence, expected=line.prev)
+            yield Problem(kind=ProblemKind.MISSING, place=line.place, sentence=sentence)
 
     def _follow_stream(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
-        chain, last = self._streams[line.run]
+        chain, last = self._streams[line.text("run")]
         if line.prev == chain.head:
             # On a stream, other programs may write between two lines.
             self.foreign += bad.count if bad else 0
@@ -273,21 +261,19 @@ class Verification:
         if bad and line.prev == with_fragment.head:
             yield bad.explained_by(line)
         else:
-            yield self._broken(line, last, None, chain.head)
+            yield self._broken(line, last, None)
 
-    def _broken(
-        self, line: ChainedLine, last: ChainedLine, bad: _BadLines | None, found: str | None
-    ) -> Problem:
+    def _broken(self, line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -> Problem:
         """What happened between the last entry and this one, which does not continue the chain."""
         kind, place, sentence = _known_cause(line, self._recent) or _likely_cause(line, last, bad)
-        return Problem(kind=kind, place=place, sentence=sentence, expected=line.prev, found=found)
+        return Problem(kind=kind, place=place, sentence=sentence)
 
     def _accept(self, line: ChainedLine, raw: RawLine) -> None:
         """Continue from this line, even if something was wrong with it."""
-        if line.run in self._streams or line.begins_stream:
+        if line.text("run") in self._streams or line.begins_stream:
             chain = Chain()
             chain.add(raw)
-            self._streams[line.run] = chain, line
+            self._streams[line.text("run")] = chain, line
             if len(self._streams) > _MOST_STREAMS:
                 del self._streams[next(iter(self._streams))]
         self._before = line
@@ -310,7 +296,7 @@ class Verification:
         intent = fields.get("intent")
         if not isinstance(intent, str):
             return
-        if line.event == OUTCOME:
+        if line.text("event") == OUTCOME:
             self.open_intents.pop(intent, None)
-        elif line.event == INTENT and len(self.open_intents) < _MOST_OPEN:
+        elif line.text("event") == INTENT and len(self.open_intents) < _MOST_OPEN:
             self.open_intents[intent] = line.place

@@ -16,12 +16,10 @@ from reaper.cli.audit import audit_logs
 from reaper.cli.errors import Exit, Misconfigured
 from reaper.cli.options import output_option, record_files
 from reaper.cli.output import Output, print_document
-from reaper.policy.text import plain
+from reaper.policy.text import counted, plain
 
 _MOST_PRINTED: Final = 100
 """The rest of the problems is counted."""
-_SHORT: Final = 16
-"""Digits of a digest that are enough for people."""
 _GONE: Final = "lines were taken from the end, or the whole file was written anew"
 
 _Verified = tuple[str, Verification]
@@ -85,8 +83,8 @@ def _problems(files: Sequence[str], heads: set[str], verified: list[_Verified]) 
                 yield from verification.read(str(file or "-"), stream)
         yield from verification.finish()
     for head in sorted(heads):
-        sentence = f"a head that was noted elsewhere is not in the chain: {_GONE}"
-        yield Problem(kind=ProblemKind.UNKNOWN_HEAD, place=None, sentence=sentence, expected=head)
+        sentence = f"{head}, noted elsewhere, is not in the chain: {_GONE}"
+        yield Problem(kind=ProblemKind.UNKNOWN_HEAD, place=None, sentence=sentence)
 
 
 @contextmanager
@@ -105,16 +103,12 @@ def _opened(file: Path | None) -> Iterator[LineSource]:
 def _print(printed: Sequence[Problem], more: int, verified: Sequence[_Verified], serious: int) -> None:
     for problem in printed:
         click.echo(plain(problem))
-        if problem.expected or problem.found:
-            expected, found = ((each or "nothing")[:_SHORT] for each in (problem.expected, problem.found))
-            click.echo(f"  expected {plain(expected)}, found {plain(found)}")
     if more:
         click.echo(f"... and {more} more")
     for name, verification in verified:
         _print_log(name, verification)
     if serious:
-        places = "1 place" if serious == 1 else f"{serious} places"
-        click.echo(f"Not intact: {places} without an explanation in the audit log.")
+        click.echo(f"Not intact: {counted(serious, 'place')} without an explanation in the audit log.")
     elif any(verification.lines for _, verification in verified):
         click.echo("Intact.")
     else:
@@ -122,8 +116,7 @@ def _print(printed: Sequence[Problem], more: int, verified: Sequence[_Verified],
 
 
 def _print_log(name: str, verification: Verification) -> None:
-    lines = "1 line" if verification.lines == 1 else f"{verification.lines:,} lines"
-    click.echo(plain(f"{name}: {lines} in the chain"))
+    click.echo(plain(f"{name}: {counted(verification.lines, 'line')} in the chain"))
     if verification.before:
         click.echo(f"  {verification.before} from before the chain begins, which cannot be verified")
     if verification.foreign:
@@ -133,7 +126,7 @@ def _print_log(name: str, verification: Verification) -> None:
     for intent, place in islice(verification.open_intents.items(), _MOST_PRINTED):
         click.echo(plain(f"  no outcome yet: intent {intent}, {place}"))
     if last := verification.last:
-        click.echo(plain(f"  head {last.digest} of {last.time}: note it elsewhere"))
+        click.echo(plain(f"  head {last.digest} of {last.text('time')}: note it elsewhere"))
 
 
 def _log_document(name: str, verification: Verification) -> dict[str, object]:
@@ -144,7 +137,7 @@ def _log_document(name: str, verification: Verification) -> dict[str, object]:
         "before_the_chain": verification.before,
         "lines_of_others": verification.foreign,
         "follows": verification.follows,
-        "head": last and {"digest": last.digest, "time": last.time, "at": str(last.place)},
+        "head": last and {"digest": last.digest, "time": last.text("time"), "at": str(last.place)},
         "open_intents": [
             {"intent": intent, "at": str(place)} for intent, place in verification.open_intents.items()
         ],
@@ -157,7 +150,5 @@ def _problem_document(problem: Problem) -> dict[str, object]:
         "line": problem.place and problem.place.line,
         "kind": problem.kind,
         "sentence": problem.sentence,
-        "expected": problem.expected,
-        "found": problem.found,
         "explained": problem.explained,
     }

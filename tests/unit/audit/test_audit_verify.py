@@ -66,7 +66,6 @@ def test_a_changed_line_of_a_rotated_copy_is_the_answer_no_with_its_place(record
     done = verify(record)
     assert done.exit_code == 1
     assert done.stdout.splitlines()[0].startswith(f"{copy}:2: changed: {copy}:3 follows this line as it was")
-    assert done.stdout.splitlines()[1].startswith("  expected ")
     assert done.stdout.splitlines()[-1] == "Not intact: 1 place without an explanation in the audit log."
 
 
@@ -97,9 +96,7 @@ def test_a_removed_end_is_found_by_a_head_that_was_noted(record: Path) -> None:
     assert verify(record).exit_code == 0
     done = verify(record, env={"REAPER_AUDIT_HEAD": head})
     assert done.exit_code == 1
-    assert done.stdout.startswith(
-        "unknown head: a head that was noted elsewhere is not in the chain: lines were"
-    )
+    assert done.stdout.startswith(f"unknown head: {head}, noted elsewhere, is not in the chain: lines were")
 
 
 def test_standard_input_is_followed(record: Path) -> None:

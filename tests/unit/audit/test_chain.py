@@ -152,7 +152,7 @@ def test_a_copy_that_cannot_be_read_lets_the_chain_begin_anew_and_says_so(path: 
     first = events(path)[0]
     assert first["prev"] is None
     assert first["detail"].startswith(
-        "at 0 bytes; the chain begins anew, for what was rotated cannot be read"
+        "at 0 bytes; the chain begins anew, because the rotated file cannot be read"
     )
 
 

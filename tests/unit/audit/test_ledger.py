@@ -28,7 +28,7 @@ def test_an_intent_is_never_named_twice_not_even_in_the_same_cycle() -> None:
 def test_a_quiet_cycle_writes_nothing() -> None:
     sink = MemorySink()
     book = ledger(sink)
-    assert book.intend(AUTHOR, "c1", SNAPSHOT, []) == ()
+    assert book.intend(AUTHOR, "c1", SNAPSHOT, []) == []
     book.log_safety_limit(AUTHOR, "c1", SNAPSHOT, [])
     book.close()
     assert sink.taken == []

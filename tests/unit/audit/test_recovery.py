@@ -48,7 +48,7 @@ def test_a_settled_intent_repeats_all_that_was_intended(tmp_path: Path) -> None:
     later_run(path, run="later")
     intent = [event for event in events(path) if event["event"] == INTENT][-1]
     outcome = events(path)[-1]
-    schema = {field.name for field in EVENTS[OUTCOME]} - {"query"}
+    schema = {*EVENTS[OUTCOME]} - {"query"}
     assert set(outcome) == schema
     assert {key: outcome[key] for key in intent if key not in STAMPED} == {
         key: intent[key] for key in intent if key not in STAMPED
