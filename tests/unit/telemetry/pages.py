@@ -1,4 +1,4 @@
-"""The pages, served on a real socket, and visitors of every kind."""
+"""The pages served on a real socket, and clients of every kind."""
 
 import asyncio
 import io
@@ -8,42 +8,31 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from reaper.telemetry.http.routes import (
-    Health,
-    Probe,
-    ReadAssessment,
-    ReadOverview,
-    ReadSnapshot,
-    application,
-)
+from reaper.telemetry.http.routes import Health, application
 from reaper.telemetry.http.server import listen, serve
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 
 FOREVER: Final = 600.0
-"""A patience that no test waits for."""
-
 AT_ONCE: Final = 0.05
-"""A patience that is soon over."""
-
 LOOPBACK: Final = "127.0.0.1"
 
 
-def well() -> Health:
+def good() -> Health:
     return Health(good=True, reasons={})
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
     body: str
 
     @property
-    def content(self) -> dict[str, object]:
-        content: dict[str, object] = json.loads(self.body)
+    def content(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.body)
         return content
 
     @classmethod
@@ -57,59 +46,49 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Where the pages are, and what they have logged."""
+    """The port of the pages, and what they have logged."""
 
     port: int
     logged: io.StringIO
 
-    async def come(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect, and say nothing yet."""
-        return await asyncio.open_connection(LOOPBACK, self.port)
-
-    async def say(self, raw: bytes) -> bytes:
-        """Say this, and listen to the end."""
-        reader, writer = await self.come()
+    async def connect(self, raw: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect and send this."""
+        reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
         writer.write(raw)
+        return reader, writer
+
+    async def send(self, raw: bytes) -> bytes:
+        """Send this and read all of the answer."""
+        reader, writer = await self.connect(raw)
         try:
             return await reader.read()
         finally:
             writer.close()
 
-    async def ask(self, path: str, *, method: str = "GET", **headers: str) -> Answer:
-        """Make a proper request."""
-        told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    async def get(self, path: str, *, method: str = "GET", **headers: str) -> Answer:
+        """Send a proper request."""
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return Answer.of(
-            await self.say(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{told}\r\n".encode())
+            await self.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
         )
 
 
 @asynccontextmanager
-async def serving(  # noqa: PLR0913 (all that `application` and `serve` take)
+async def serving(
     *,
-    metrics: Metrics | None = None,
-    livez: Probe = well,
-    readyz: Probe = well,
-    overview: ReadOverview | None = None,
-    assessment: ReadAssessment | None = None,
-    snapshot: ReadSnapshot | None = None,
     names: tuple[str, ...] = (),
-    patience: float = FOREVER,
+    seconds: float = FOREVER,
+    **data: Any,  # noqa: ANN401 (as `application` takes it)
 ) -> AsyncIterator[Pages]:
-    """The pages, as long as the block lasts."""
-    listener = listen(LOOPBACK, 0, seconds=patience)
+    """The pages, while the block runs."""
+    defaults: dict[str, Any] = {"metrics": Metrics("1.2.3"), "livez": good, "readyz": good}
+    listener = listen(LOOPBACK, 0, seconds=seconds)
     port = listener.getsockname()[1]
     stop = asyncio.Event()
     logged = io.StringIO()
-    pages = application(
-        metrics=metrics or Metrics("1.2.3"),
-        livez=livez,
-        readyz=readyz,
-        overview=overview,
-        assessment=assessment,
-        snapshot=snapshot,
-    )
+    app = application(**defaults | data)
     log = make_log(LogFormat.JSON, LogLevel.DEBUG, to=logged)
-    running = asyncio.create_task(serve(pages, listener, stop, log=log, names=names))
+    running = asyncio.create_task(serve(app, listener, stop, log=log, names=names))
     try:
         yield Pages(port, logged)
     finally:
@@ -117,11 +96,22 @@ async def serving(  # noqa: PLR0913 (all that `application` and `serve` take)
         await running
 
 
-def visit(scene: Callable[[Pages], Awaitable[None]], **told: Any) -> None:  # noqa: ANN401 (as `serving` takes it)
-    """Play a scene with pages of its own."""
+def visit(scene: Callable[[Pages], Awaitable[None]], **options: Any) -> None:  # noqa: ANN401 (as above)
+    """Run a scene with pages of its own."""
 
-    async def play() -> None:
-        async with asyncio.timeout(60), serving(**told) as pages:  # a hang is a failure
+    async def run() -> None:
+        async with asyncio.timeout(60), serving(**options) as pages:  # a hang is a failure
             await scene(pages)
 
-    asyncio.run(play())
+    asyncio.run(run())
+
+
+def get(*paths: str, method: str = "GET", **options: Any) -> list[Answer]:  # noqa: ANN401 (as above)
+    """The answers to requests for these paths, one after the other."""
+    answers: list[Answer] = []
+
+    async def scene(pages: Pages) -> None:
+        answers.extend([await pages.get(path, method=method) for path in paths])
+
+    visit(scene, **options)
+    return answers

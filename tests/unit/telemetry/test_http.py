@@ -1,99 +1,75 @@
-"""The pages answer probes and scrapers, and nobody can keep them from it."""
+"""Probes and scrapers get their answers, and no client can keep them from it."""
 
 import asyncio
 import socket
 from threading import Event
 
 import pytest
+from starlette.applications import Starlette
 
 from reaper.telemetry.http.routes import Health
-from reaper.telemetry.http.server import MAX_CONNECTIONS, listen
+from reaper.telemetry.http.server import MAX_CONNECTIONS, check_host, listen
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.metrics.exposition import TEXT, MetricsPage
 
-from .pages import AT_ONCE, LOOPBACK, Answer, Pages, serving, visit
+from .pages import AT_ONCE, LOOPBACK, Answer, Pages, get, serving, visit
 
 REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /livez HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def test_a_healthy_service_answers_200() -> None:
-    async def scene(pages: Pages) -> None:
-        for path in ("/livez", "/readyz"):
-            answer = await pages.ask(path)
-            assert (answer.status, answer.content) == (200, {"ok": True, "reasons": {}})
-
-    visit(scene)
+    for answer in get("/livez", "/readyz"):
+        assert (answer.status, answer.content) == (200, {"ok": True, "reasons": {}})
 
 
-def test_a_service_that_is_not_well_answers_503_and_says_why() -> None:
-    async def scene(pages: Pages) -> None:
-        assert (await pages.ask("/livez")).status == 200
-        answer = await pages.ask("/readyz")
-        assert answer.status == 503
-        assert answer.content == {"ok": False, "reasons": {"ok": "away", "orders": "refused: \\x1b[2J"}}
-
-    reasons = {"ok": "away", "orders": "refused: \x1b[2J"}
-    visit(scene, readyz=lambda: Health(good=False, reasons=reasons))
+def test_a_service_with_a_problem_answers_503_with_reasons_that_are_safe_to_print() -> None:
+    reasons = {"ok": "unreachable", "orders": "denied: \x1b[2J", "stock": "\ud800"}
+    live, ready = get("/livez", "/readyz", readyz=lambda: Health(good=False, reasons=reasons))
+    assert live.status == 200
+    assert ready.status == 503
+    shown = {"ok": "unreachable", "orders": "denied: \\x1b[2J", "stock": "\\ud800"}
+    assert ready.content == {"ok": False, "reasons": shown}
 
 
-def test_a_reason_that_utf_8_cannot_carry_is_told_all_the_same() -> None:
-    async def scene(pages: Pages) -> None:
-        answer = await pages.ask("/livez")
-        assert (answer.status, answer.content["reasons"]) == (503, {"orders": "\\ud800"})
-
-    visit(scene, livez=lambda: Health(good=False, reasons={"orders": "\ud800"}))
-
-
-def test_head_answers_like_get_without_the_page() -> None:
+def test_head_answers_as_get_without_a_body() -> None:
     async def scene(pages: Pages) -> None:
         for path in ("/metrics", "/livez", "/readyz"):
-            got, headed = await pages.ask(path), await pages.ask(path, method="HEAD")
+            got, headed = await pages.get(path), await pages.get(path, method="HEAD")
             assert (headed.status, headed.headers, headed.body) == (got.status, got.headers, "")
 
     visit(scene)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "MAKE"])
-def test_nothing_but_get_and_head_is_allowed(method: str) -> None:
-    async def scene(pages: Pages) -> None:
-        for path in ("/metrics", "/livez", "/readyz"):
-            answer = await pages.ask(path, method=method)
-            assert answer.status == 405
-            assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
-
-    visit(scene)
+def test_only_get_and_head_are_allowed(method: str) -> None:
+    for answer in get("/metrics", "/livez", "/readyz", method=method):
+        assert answer.status == 405
+        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/metrics/", "//metrics", "/metrics/x", "/../etc/passwd", "/docs", "/openapi.json", "/%00"]
-)
-def test_there_are_no_other_pages_and_no_redirects(path: str) -> None:
-    async def scene(pages: Pages) -> None:
-        answer = await pages.ask(path)
+def test_there_are_no_other_pages_and_no_redirects() -> None:
+    others = ("/", "/metrics/", "//metrics", "/metrics/x", "/../etc/passwd", "/docs", "/openapi.json", "/%00")
+    for answer in get(*others):
         assert answer.status == 404
         assert "location" not in answer.headers
 
-    visit(scene)
+
+def test_every_answer_forbids_browsers_to_run_load_or_keep_anything() -> None:
+    for answer in get("/metrics", "/livez", "/nowhere"):
+        headers = answer.headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert headers["connection"] == "close"
+        assert "server" not in headers
+        assert "access-control-allow-origin" not in headers
 
 
-def test_every_answer_is_for_programs_and_not_for_browsers() -> None:
+def test_a_scraper_gets_the_format_that_it_accepts() -> None:
     async def scene(pages: Pages) -> None:
-        for path in ("/metrics", "/livez", "/nowhere"):
-            headers = (await pages.ask(path)).headers
-            assert headers["x-content-type-options"] == "nosniff"
-            assert headers["cache-control"] == "no-store"
-            assert headers["content-security-policy"].startswith("default-src 'none'")
-            assert headers["connection"] == "close"
-            assert "server" not in headers
-            assert "access-control-allow-origin" not in headers
-
-    visit(scene)
-
-
-def test_a_scraper_gets_the_form_that_it_asks_for() -> None:
-    async def scene(pages: Pages) -> None:
-        old = await pages.ask("/metrics", Accept="text/plain;version=0.0.4")
-        new = await pages.ask(
+        old = await pages.get("/metrics", Accept="text/plain;version=0.0.4")
+        new = await pages.get(
             "/metrics", Accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
         )
         assert old.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -107,47 +83,45 @@ def test_a_scraper_gets_the_form_that_it_asks_for() -> None:
 
 def test_many_scrapers_at_once_all_get_the_page() -> None:
     async def scene(pages: Pages) -> None:
-        answers = await asyncio.gather(*(pages.ask("/metrics") for _ in range(20)))
+        answers = await asyncio.gather(*(pages.get("/metrics") for _ in range(20)))
         assert [answer.status for answer in answers] == [200] * 20
 
     visit(scene)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [
         pytest.param(b"", id="nothing"),
         pytest.param(b"GE", id="half a word"),
         pytest.param(b"GET /livez HTTP/1.1\r\nHost: he", id="half a request"),
-        pytest.param(b"POST /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n", id="no body yet"),
+        pytest.param(POST + b"Content-Length: 9\r\n", id="no body yet"),
     ],
 )
-def test_whoever_dawdles_is_shown_the_door(said: bytes) -> None:
+def test_a_client_that_never_finishes_its_request_is_disconnected(sent: bytes) -> None:
     async def scene(pages: Pages) -> None:
-        reader, writer = await pages.come()
-        writer.write(said)
+        reader, writer = await pages.connect(sent)
         assert await until_the_end(reader) == b""
         writer.close()
 
-    visit(scene, patience=AT_ONCE)
+    visit(scene, seconds=AT_ONCE)
 
 
-def test_whoever_hardly_reads_is_shown_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_hardly_reads_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     page = MetricsPage(b"x" * 30_000_000, TEXT)
 
     async def scene(pages: Pages) -> None:
-        reader, writer = await pages.come()
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        reader, writer = await pages.connect(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert len(await until_the_end(reader, sip=100)) < len(page.body)
         writer.close()
 
     metrics = Metrics("1.2.3")
     monkeypatch.setattr(metrics, "exposition", lambda _: page)
-    visit(scene, patience=AT_ONCE, metrics=metrics)
+    visit(scene, seconds=AT_ONCE, metrics=metrics)
 
 
 async def until_the_end(reader: asyncio.StreamReader, *, sip: int = 1_000) -> bytes:
-    """All that comes before the conversation ends, one way or another."""
+    """All that arrives before the connection ends in one way or another."""
     raw = bytearray()
     try:
         while piece := await reader.read(sip):
@@ -157,38 +131,35 @@ async def until_the_end(reader: asyncio.StreamReader, *, sip: int = 1_000) -> by
     return bytes(raw)
 
 
-def test_a_body_that_never_comes_is_not_waited_for() -> None:
+def test_the_answer_does_not_wait_for_a_body() -> None:
     async def scene(pages: Pages) -> None:
-        answer = Answer.of(
-            await pages.say(b"POST /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nslow")
-        )
+        answer = Answer.of(await pages.send(POST + b"Content-Length: 1000000\r\n\r\nslow"))
         assert answer.status == 405
 
     visit(scene)
 
 
-def test_silent_visitors_in_all_places_do_not_keep_a_probe_out() -> None:
+def test_silent_clients_do_not_keep_a_probe_out_and_the_oldest_one_is_disconnected() -> None:
     async def scene(pages: Pages) -> None:
-        silent = [await pages.come() for _ in range(3 * MAX_CONNECTIONS)]
-        assert (await pages.ask("/livez")).status == 200
-        first, _ = silent[0]
-        assert await until_the_end(first) == b"", "the one who has been here longest goes"
+        silent = [await pages.connect() for _ in range(3 * MAX_CONNECTIONS)]
+        assert (await pages.get("/livez")).status == 200
+        oldest, _ = silent[0]
+        assert await until_the_end(oldest) == b""
         for _, writer in silent:
             writer.close()
 
     visit(scene)
 
 
-def test_there_is_one_answer_a_connection_however_much_is_asked() -> None:
+def test_a_connection_has_one_answer_however_many_requests_it_sends() -> None:
     async def scene(pages: Pages) -> None:
-        raw = await pages.say(REQUEST * 5)
-        assert raw.count(b"HTTP/1.1 200") == 1
+        assert (await pages.send(REQUEST * 5)).count(b"HTTP/1.1 200") == 1
 
     visit(scene)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 90, id="TLS"),
         pytest.param(b"hello\r\n\r\n", id="no HTTP"),
@@ -196,21 +167,20 @@ def test_there_is_one_answer_a_connection_however_much_is_asked() -> None:
         pytest.param(b"GET /live z HTTP/1.1\r\nHost: localhost\r\n\r\n", id="a space"),
         pytest.param(b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", id="beyond ASCII"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", id="no length"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000, id="a header without end"),
-        pytest.param(b"GET /" + b"a" * 100_000, id="a path without end"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000, id="an endless header"),
+        pytest.param(b"GET /" + b"a" * 100_000, id="an endless path"),
     ],
 )
-def test_what_is_no_request_is_refused_without_a_line_in_the_log(
-    said: bytes, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+def test_a_bad_request_is_refused_without_a_line_in_the_log(
+    sent: bytes, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def scene(pages: Pages) -> None:
-        reader, writer = await pages.come()
-        writer.write(said)
-        # A visitor who is refused while still talking may be cut off before hearing why.
+        reader, writer = await pages.connect(sent)
+        # A client that is still sending may be disconnected before it reads the answer.
         raw = await until_the_end(reader)
         assert raw[:12] in {b"HTTP/1.1 400", b"HTTP/1.1 431", b""}
         writer.close()
-        assert (await pages.ask("/livez")).status == 200
+        assert (await pages.get("/livez")).status == 200
         assert pages.logged.getvalue() == ""
 
     visit(scene)
@@ -219,15 +189,15 @@ def test_what_is_no_request_is_refused_without_a_line_in_the_log(
 
 
 @pytest.mark.parametrize("rubbish", [b"\0\0\0\r\n\r\n", b"zzz\r\n", REQUEST[:-2] + b"\0: \0\r\n\r\n"])
-def test_rubbish_after_a_request_spoils_nothing(rubbish: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_rubbish_after_a_request_is_harmless_and_not_logged(
+    rubbish: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scene(pages: Pages) -> None:
-        chunked = b"POST /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-        for begun in (REQUEST, chunked):
-            reader, writer = await pages.come()
-            writer.write(begun + rubbish)
+        for begun in (REQUEST, POST + b"Transfer-Encoding: chunked\r\n\r\n"):
+            reader, writer = await pages.connect(begun + rubbish)
             await until_the_end(reader)
             writer.close()
-        assert (await pages.ask("/livez")).status == 200
+        assert (await pages.get("/livez")).status == 200
         assert pages.logged.getvalue() == ""
 
     visit(scene)
@@ -242,10 +212,10 @@ def test_a_page_that_fails_is_a_500_and_a_line_in_our_own_log(
         raise LookupError(message)
 
     async def scene(pages: Pages) -> None:
-        answer = await pages.ask("/metrics")
+        answer = await pages.get("/metrics")
         assert answer.status == 500
         assert "cupboard" not in answer.body
-        assert (await pages.ask("/livez")).status == 200
+        assert (await pages.get("/livez")).status == 200
         assert "http.failed" in pages.logged.getvalue()
         assert "the cupboard is bare" in pages.logged.getvalue()
 
@@ -255,42 +225,85 @@ def test_a_page_that_fails_is_a_500_and_a_line_in_our_own_log(
     assert capfd.readouterr().err == ""
 
 
-def test_a_visitor_who_is_still_there_at_the_end_is_no_line_in_any_log(
+def test_a_request_that_is_open_at_shutdown_gets_503_and_no_line_in_any_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And is told what has happened, and that it is worth another try."""
-    asked, answered = Event(), Event()
+    requested, released = Event(), Event()
 
     def slow(*_: object) -> MetricsPage:
-        asked.set()
-        answered.wait()
+        requested.set()
+        released.wait()
         return MetricsPage(b"", TEXT)
 
-    async def play() -> None:
+    async def run() -> None:
         metrics = Metrics("1.2.3")
         monkeypatch.setattr(metrics, "exposition", slow)
         try:
             async with serving(metrics=metrics) as pages:
-                visitor = asyncio.create_task(pages.say(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"))
-                await asyncio.to_thread(asked.wait)
+                client = asyncio.create_task(pages.get("/metrics"))
+                await asyncio.to_thread(requested.wait)
             assert pages.logged.getvalue() == ""
         finally:
-            answered.set()
-        told = Answer.of(await visitor)
-        assert (told.status, told.body) == (503, "the reaper is stopping: try again when it is back\n")
+            released.set()
+        answer = await client
+        assert (answer.status, answer.body) == (503, "the reaper is stopping: try again when it is back\n")
 
-    asyncio.run(play())
+    asyncio.run(run())
     assert caplog.messages == []
 
 
-def test_a_port_that_is_taken_is_an_oserror_in_words() -> None:
+def test_a_port_in_use_is_an_oserror_in_words() -> None:
     with listen(LOOPBACK, 0) as taken, pytest.raises(OSError, match="already in use"):
         listen(LOOPBACK, taken.getsockname()[1])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_it_listens_where_it_is_told_and_nowhere_else(host: str) -> None:
+def test_it_listens_only_at_the_given_address(host: str) -> None:
     if host == "::1" and not socket.has_ipv6:
-        pytest.skip("this host speaks no IPv6")
-    with listen(host, 0) as listening:
-        assert listening.getsockname()[0] == host
+        pytest.skip("this host has no IPv6")
+    with listen(host, 0) as listener:
+        assert listener.getsockname()[0] == host
+
+
+def with_hosts(*hosts: str, names: tuple[str, ...] = ()) -> Answer:
+    """The answer to a request with these Host headers."""
+    answers: list[Answer] = []
+
+    async def scene(pages: Pages) -> None:
+        lines = "".join(f"Host: {host}\r\n" for host in hosts)
+        version = "1.1" if hosts else "1.0"
+        answers.append(Answer.of(await pages.send(f"GET /livez HTTP/{version}\r\n{lines}\r\n".encode())))
+
+    visit(scene, names=names)
+    return answers[0]
+
+
+def test_a_loopback_port_accepts_addresses_localhost_and_allowed_names() -> None:
+    accepted = ("localhost", "localhost:9432", "LocalHost.:9432", "127.0.0.1:9432", "127.0.0.1", "[::1]:9432")
+    for host in (*accepted, "[::1]", "192.0.2.7:80", "db-1.internal:9432", "DB-1.Internal."):
+        assert with_hosts(host, names=("db-1.internal",)).status == 200, host
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:9432", "localhost.evil.example", "127.0.0.1.evil.example:9432"),
+        *("localhost:80:9432", "evil.example:localhost", "[evil]", ""),
+    ],
+)
+def test_a_name_that_a_web_page_could_make_lead_here_is_refused_in_words(host: str) -> None:
+    answer = with_hosts(host)
+    assert answer.status == 421
+    assert "--listen-name NAME" in answer.body
+    assert "x-content-type-options" in answer.headers
+
+
+def test_a_request_without_a_host_is_not_from_a_browser_and_of_two_hosts_none_hides_the_other() -> None:
+    assert with_hosts().status == 200
+    assert with_hosts("localhost", "evil.example").status in {400, 421}
+
+
+def test_a_port_that_is_open_to_other_hosts_accepts_every_name() -> None:
+    pages = Starlette()
+    assert [check_host(pages, at=at) is pages for at in ("127.0.0.1", "::1")] == [False, False]
+    assert [check_host(pages, at=at) is pages for at in ("::", "192.0.2.7")] == [True, True]

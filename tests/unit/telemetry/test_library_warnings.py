@@ -1,4 +1,4 @@
-"""Whatever the event loop, a library or the interpreter has to say is a line of the log."""
+"""Warnings of the event loop, a library or the interpreter are lines of our log."""
 
 import asyncio
 import io
@@ -15,18 +15,18 @@ import pytest
 from reaper.telemetry.library_warnings import library_warnings_logged
 from reaper.telemetry.log import LogFormat, LogLevel, make_log
 
-LIBRARY = "some.library"
+LIBRARY = logging.getLogger("some.library")
 
 
-def told(happens: Callable[[], object]) -> list[Mapping[str, Any]]:
+def logged(event: Callable[[], object]) -> list[Mapping[str, Any]]:
     stream = io.StringIO()
     with library_warnings_logged(make_log(LogFormat.JSON, LogLevel.INFO, to=stream)):
-        happens()
+        event()
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 def a_library_warns() -> None:
-    logging.getLogger(LIBRARY).warning("of %s\nand its details", "something")
+    LIBRARY.warning("of %s\nand its details", "something")
 
 
 def a_warning_is_given() -> None:
@@ -34,14 +34,14 @@ def a_warning_is_given() -> None:
 
 
 def a_thread_fails() -> None:
-    thread = threading.Thread(target=_fail)
+    thread = threading.Thread(target=fail)
     thread.start()
     thread.join()
 
 
 def a_callback_fails() -> None:
     async def scene() -> None:
-        asyncio.get_running_loop().call_soon(_fail)
+        asyncio.get_running_loop().call_soon(fail)
         await asyncio.sleep(0)
 
     asyncio.run(scene())
@@ -50,31 +50,31 @@ def a_callback_fails() -> None:
 def a_finalizer_fails() -> None:
     class Failing:
         def __del__(self) -> None:
-            _fail()
+            fail()
 
     Failing()
 
 
-def _fail() -> None:
+def fail() -> None:
     message = "of something"
     raise LookupError(message)
 
 
 @pytest.mark.filterwarnings("always")
 @pytest.mark.parametrize(
-    ("happens", "level", "by"),
+    ("event", "level", "by"),
     [
-        (a_library_warns, "warning", LIBRARY),
+        (a_library_warns, "warning", "some.library"),
         (a_warning_is_given, "warning", "py.warnings"),
         (a_thread_fails, "error", "python"),
         (a_callback_fails, "error", "asyncio"),
         (a_finalizer_fails, "error", "python"),
     ],
 )
-def test_it_is_one_line_of_the_log_and_nothing_else(
-    happens: Callable[[], object], level: str, by: str, capsys: pytest.CaptureFixture[str]
+def test_a_warning_is_one_line_of_the_log_and_nothing_else(
+    event: Callable[[], object], level: str, by: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (line,) = told(happens)
+    (line,) = logged(event)
 
     assert (line["event"], line["level"], line["by"]) == ("library.warning", level, by)
     assert "of something" in line["why"]
@@ -83,25 +83,22 @@ def test_it_is_one_line_of_the_log_and_nothing_else(
     assert capsys.readouterr().err == ""
 
 
-def test_the_same_words_are_told_once_a_minute_and_others_at_once() -> None:
-    def happens() -> None:
+def test_the_same_text_is_logged_once_a_minute_and_another_one_at_once() -> None:
+    def event() -> None:
         for number in (1, 2, 1, 2, 1):
-            logging.getLogger(LIBRARY).warning("number %s", number)
+            LIBRARY.warning("number %s", number)
 
-    assert [line["why"] for line in told(happens)] == ["number 1", "number 2"]
+    assert [line["why"] for line in logged(event)] == ["number 1", "number 2"]
 
 
-def test_a_host_that_is_short_of_something_is_no_defect_and_shows_no_traceback() -> None:
-    def happens() -> None:
-        shortage = OSError(EMFILE, "Too many open files")
-        logging.getLogger(LIBRARY).error("no more visitors", exc_info=shortage)
-
-    (line,) = told(happens)
-    assert line["why"] == "no more visitors: OSError: [Errno 24] Too many open files"
+def test_a_lack_of_resources_is_no_defect_and_shows_no_traceback() -> None:
+    shortage = OSError(EMFILE, "Too many open files")
+    (line,) = logged(lambda: LIBRARY.error("no more connections", exc_info=shortage))
+    assert line["why"] == "no more connections: OSError: [Errno 24] Too many open files"
     assert "exception" not in line
 
 
-def test_afterwards_all_is_as_before() -> None:
+def test_afterwards_all_handlers_are_as_before() -> None:
     handlers, hook = list(logging.getLogger().handlers), threading.excepthook
-    told(lambda: None)
+    logged(lambda: None)
     assert (logging.getLogger().handlers, threading.excepthook) == (handlers, hook)

@@ -1,5 +1,6 @@
-"""What a scraper sees: every number, from the first moment, and bounded whatever clients do."""
+"""What a scraper gets: every number, from the first moment, and bounded whatever clients do."""
 
+import gc
 import re
 import tracemalloc
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from hypothesis import given
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from reaper.insight.dryrun.outcomes import Fate
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Outcome, Plan, Reap, Result
@@ -22,7 +24,13 @@ from reaper.policy.time import SECOND, Instant, parse_span
 from reaper.telemetry.metrics.catalogue import CATALOGUE, NAMES, MetricKind
 from reaper.telemetry.metrics.collect import AuditTableGauges, Metrics, ServerMetrics
 from reaper.telemetry.metrics.exposition import OPENMETRICS, TEXT
-from reaper.telemetry.metrics.samples import OTHER, TOP_APPLICATIONS
+from reaper.telemetry.metrics.samples import (
+    KEPT_SECONDS,
+    MAX_NAMES,
+    OTHER,
+    TOP_APPLICATIONS,
+    ApplicationLabels,
+)
 from tests.unit.policy.build import NOW, globs, later, plan, policy, session, sessions, snapshot
 from tests.unit.policy.hostile import PROPERTY, snapshots
 
@@ -52,7 +60,7 @@ class Watched:
         memory: Memory | None = None,
         clock_stepped: bool = False,
     ) -> Plan:
-        """Judge, let every reap come to this result so long after the look, and count."""
+        """Decide, give every termination this result some time after the snapshot, and count."""
         decided = plan(seen, *self.rules.policies, memory=memory)
         outcome = Outcome(result=result, at=Instant(seen.at + parse_span(after)))
         settled = [(reap, outcome) for reap in (*decided.reaps, *decided.rehearsals)]
@@ -77,7 +85,7 @@ def key(name: str, **labels: str) -> Key:
 
 
 def numbers(metrics: Metrics) -> dict[Key, float]:
-    """Every sample of the page; one that stands there twice is an error."""
+    """Every sample of the page; none may be there twice."""
     found: dict[Key, float] = {}
     page = metrics.exposition(OPENMETRICS).body.decode()
     for family in parse_openmetrics(page):  # type: ignore[no-untyped-call]
@@ -92,13 +100,13 @@ def labels_of(metrics: Metrics, name: str, label: str) -> set[str]:
     return {dict(labels)[label] for found, labels in numbers(metrics) if found == name}
 
 
-DRY: Final = policy("rehearsed", mode=Mode.DRY_RUN)
+DRY: Final = policy("dry", mode=Mode.DRY_RUN)
 CANCELS: Final = replace(
     policy("slow", Match(states=(ACTIVE,), running_for=parse_span("1h"))), action=Action.CANCEL
 )
 
 
-def test_both_forms_say_the_same_and_can_be_read() -> None:
+def test_both_formats_have_the_same_samples_and_can_be_parsed() -> None:
     here = Watched(policy(), DRY)
     here.cycle(snapshot(*sessions(3)))
     old = parse_text(here.metrics.exposition().body.decode())
@@ -127,7 +135,7 @@ def test_a_scraper_gets_openmetrics_only_when_it_names_it(accept: str, form: str
     assert Metrics("1.2.3").exposition(accept).content_type == form
 
 
-def test_a_look_that_left_out_the_young_changes_no_count_of_everybody() -> None:
+def test_a_snapshot_with_a_prefilter_changes_no_count_of_all_sessions() -> None:
     here = Watched(policy())
     here.cycle(snapshot(*sessions(3), session(900, state=IN_TRANSACTION, idle="1h", in_transaction="2h")))
 
@@ -138,7 +146,7 @@ def test_a_look_that_left_out_the_young_changes_no_count_of_everybody() -> None:
     assert here.number("reaper_oldest_transaction_seconds") == 7_200
 
 
-def test_every_family_of_the_catalogue_is_on_the_page_with_its_kind_and_words() -> None:
+def test_every_metric_of_the_catalogue_is_on_the_page_with_its_type_and_help() -> None:
     page = Metrics("1.2.3").exposition().body.decode()
     for family in CATALOGUE:
         assert f"# HELP {family.name} {family.help}\n" in page
@@ -165,13 +173,13 @@ def test_names_and_units_follow_the_conventions() -> None:
         assert not re.search("_(ms|minutes|count|sum|bucket)$", family.name)
 
 
-def test_what_known_policies_can_come_to_stands_at_zero_from_the_start() -> None:
-    here = Watched(policy(), DRY, CANCELS, policy("asleep", mode=Mode.DISABLED))
+def test_every_series_of_the_policies_is_zero_from_the_start() -> None:
+    here = Watched(policy(), DRY, CANCELS, policy("disabled", mode=Mode.DISABLED))
 
     for outcome in ("terminated", "signalled", "woke", "gone", "denied", "unknown", "withdrawn"):
         assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome=outcome) == 0
     assert here.number("reaper_outcomes_total", policy="slow", mode="enforce", outcome="cancelled") == 0
-    assert here.number("reaper_outcomes_total", policy="rehearsed", mode="dry-run", outcome="dry-run") == 0
+    assert here.number("reaper_outcomes_total", policy="dry", mode="dry-run", outcome="dry-run") == 0
     assert here.number("reaper_safety_limit_trips_total", policy="leaked", mode="enforce") == 0
     assert labels_of(here.metrics, "reaper_failures_total", "kind") == {
         "unreachable",
@@ -181,16 +189,16 @@ def test_what_known_policies_can_come_to_stands_at_zero_from_the_start() -> None
     }
     assert here.number("reaper_clock_steps_total") == 0
     assert here.number("reaper_lateness_seconds_count") == 0
-    assert "asleep" not in labels_of(here.metrics, "reaper_outcomes_total", "policy")
+    assert "disabled" not in labels_of(here.metrics, "reaper_outcomes_total", "policy")
 
 
-def test_a_cycle_counts_outcomes_brakes_and_its_own_time() -> None:
-    here = Watched(policy(), replace(policy("braked", Match(states=(ABORTED,), idle_for=parse_span("1m")))))
+def test_a_cycle_counts_outcomes_safety_limits_and_its_duration() -> None:
+    here = Watched(policy(), replace(policy("limited", Match(states=(ABORTED,), idle_for=parse_span("1m")))))
     here.cycle(snapshot(*sessions(3), *(session(900 + n, state=ACTIVE) for n in range(9))))
     here.cycle(snapshot(*(session(n, state=ABORTED) for n in range(8))))
 
     assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated") == 3
-    assert here.number("reaper_safety_limit_trips_total", policy="braked", mode="enforce") == 1
+    assert here.number("reaper_safety_limit_trips_total", policy="limited", mode="enforce") == 1
     assert here.number("reaper_cycle_seconds_count") == 2
     assert here.number("reaper_cycle_seconds_bucket", le="0.025") == 2
     assert here.number("reaper_cycle_seconds_bucket", le="0.01") == 0
@@ -206,7 +214,7 @@ def test_failures_are_counted_by_kind() -> None:
     assert here.number("reaper_failures_total", kind="audit_log") == 1
 
 
-def test_gauges_show_the_last_look() -> None:
+def test_gauges_show_the_last_snapshot() -> None:
     here = Watched(policy(), DRY)
     seen = snapshot(
         *sessions(12, application="web", idle="20m"),
@@ -228,7 +236,7 @@ def test_gauges_show_the_last_look() -> None:
     assert here.number("reaper_sessions", state="idle in transaction", application="web") == 1
     assert here.number("reaper_sessions", state="unknown", application="(unnamed)") == 1
     assert here.number("reaper_candidates", policy="leaked", mode="enforce") == 13
-    assert here.number("reaper_candidates", policy="rehearsed", mode="dry-run") == 0
+    assert here.number("reaper_candidates", policy="dry", mode="dry-run") == 0
     assert here.number("reaper_skipped", reason="safety_limit") == 13
     assert here.number("reaper_skipped", reason="backups") == 1
     assert here.number("reaper_skipped", reason="listeners") == 0
@@ -236,7 +244,7 @@ def test_gauges_show_the_last_look() -> None:
     assert here.number("reaper_policies", mode="disabled") == 0
 
 
-def test_an_age_from_before_the_clock_was_set_back_is_no_age() -> None:
+def test_a_negative_age_is_zero() -> None:
     here = Watched()
     here.cycle(snapshot(replace(session(), state_change=Instant(NOW + SECOND), xact_start=Instant(NOW + 1))))
 
@@ -244,7 +252,7 @@ def test_an_age_from_before_the_clock_was_set_back_is_no_age() -> None:
     assert here.number("reaper_oldest_transaction_seconds") == 0
 
 
-def test_a_connection_that_is_lost_takes_the_numbers_of_its_last_look_along() -> None:
+def test_a_lost_connection_removes_the_numbers_of_its_last_snapshot() -> None:
     here = Watched(policy())
     here.server.leads = True
     here.cycle(snapshot(*sessions(2)))
@@ -258,7 +266,7 @@ def test_a_connection_that_is_lost_takes_the_numbers_of_its_last_look_along() ->
     assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated") == 2
 
 
-def test_a_server_that_leaves_by_reload_leaves_nothing_even_when_it_finishes_later() -> None:
+def test_a_server_removed_by_reload_is_not_shown_even_if_its_cycle_ends_later() -> None:
     here, stays = Watched(policy()), Watched(policy(), name="stock")
     stays = Watched(policy(), name="stock", metrics=here.metrics)
     decided = here.cycle(snapshot(*sessions(2)))
@@ -270,7 +278,7 @@ def test_a_server_that_leaves_by_reload_leaves_nothing_even_when_it_finishes_lat
     assert stays.number("reaper_connected") == 1
 
 
-def test_a_server_that_has_changed_keeps_its_counters_and_begins_its_gauges_anew() -> None:
+def test_a_changed_server_keeps_its_counters_and_has_new_gauges() -> None:
     here = Watched(policy())
     here.cycle(snapshot(*sessions(2)))
     again = Watched(policy(), metrics=here.metrics)
@@ -279,7 +287,7 @@ def test_a_server_that_has_changed_keeps_its_counters_and_begins_its_gauges_anew
     assert again.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated") == 2
 
 
-def test_a_policy_that_leaves_keeps_its_counters_and_loses_its_gauges() -> None:
+def test_a_removed_policy_keeps_its_counters_and_loses_its_gauges() -> None:
     here = Watched(policy())
     here.cycle(snapshot(*sessions(2)))
     here.judge_by(policy("new"))
@@ -299,7 +307,7 @@ def test_only_the_largest_applications_have_a_label_of_their_own() -> None:
     assert here.number("reaper_sessions", state="idle", application=OTHER) == 200 - TOP_APPLICATIONS + 1
 
 
-def test_the_same_applications_have_labels_in_whatever_order_rows_come() -> None:
+def test_the_labels_do_not_depend_on_the_order_of_rows() -> None:
     crowd = [session(1000 + n, application=f"worker-{n:03}") for n in range(50)]
     one, other = Watched(), Watched()
     one.cycle(snapshot(*crowd))
@@ -310,12 +318,65 @@ def test_the_same_applications_have_labels_in_whatever_order_rows_come() -> None
     )
 
 
-def test_an_application_that_calls_itself_other_is_counted_there() -> None:
+def test_an_application_named_other_is_counted_there() -> None:
     crowd = [session(1000 + n, application=f"worker-{n:03}") for n in range(20)]
     here = Watched()
     here.cycle(snapshot(*sessions(3, application=OTHER), *crowd))
 
     assert here.number("reaper_sessions", state="idle", application=OTHER) == 3 + 20 - TOP_APPLICATIONS + 1
+
+
+def test_names_without_end_fill_neither_the_scraper_nor_the_memory() -> None:
+    shown, sizes = set[str](), []
+    metrics = Metrics("1")
+    tracemalloc.start()
+    for number in range(40):
+        here = Watched(metrics=metrics)
+        here.cycle(snapshot(*(session(pid, application=f"{number}-{pid}") for pid in range(1, 13))))
+        shown |= labels_of(metrics, "reaper_sessions", "application")
+        if number in (20, 39):
+            gc.collect()  # garbage that waits for its collection is no growth
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+
+    assert len(shown) == MAX_NAMES + 1
+    assert OTHER in shown
+    assert sizes[1] - sizes[0] < 5_000
+
+
+def test_an_application_keeps_its_label_for_a_day_while_others_wait() -> None:
+    names = ApplicationLabels()
+    for number in range(MAX_NAMES):
+        assert names.admit([f"app-{number}"], now=0.0)
+    assert not names.admit(["late"], now=1.0)
+    assert list(names.admit(["app-7", "late"], now=KEPT_SECONDS - 1)) == ["app-7"]
+    assert list(names.admit(["late", "app-7"], now=KEPT_SECONDS + 1)) == ["late", "app-7"]
+
+
+def test_names_that_differ_only_after_the_longest_name_are_one_series() -> None:
+    here = Watched()
+    here.cycle(snapshot(*(session(pid, application="\x1b" * 62 + end) for pid, end in ((1, "a"), (2, "b")))))
+
+    assert len(labels_of(here.metrics, "reaper_sessions", "application")) == 1
+
+
+def test_outcomes_after_a_dry_run_and_pauses_of_the_refill_guard_are_counted_from_zero() -> None:
+    here = Watched(DRY, policy())
+    here.server.dry_run_outcome(DRY, Fate.REVIVED)
+    here.server.refill_guarded(policy())
+
+    counted = {
+        dict(labels).get("outcome", name): value
+        for (name, labels), value in numbers(here.metrics).items()
+        if name in {"reaper_dry_run_outcomes_total", "reaper_refill_guard_pauses_total"}
+    }
+    assert counted == {
+        "unused": 0,
+        "left": 0,
+        "revived": 1,
+        "unknown": 0,
+        "reaper_refill_guard_pauses_total": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -345,7 +406,7 @@ def test_no_name_can_forge_a_line_or_break_the_page(name: str) -> None:
 
 @PROPERTY
 @given(snapshots)
-def test_whatever_a_server_shows_the_page_can_be_read_and_is_bounded(seen: Snapshot) -> None:
+def test_the_page_of_any_snapshot_can_be_parsed_and_is_bounded(seen: Snapshot) -> None:
     here = Watched(policy(), DRY)
     here.cycle(seen)
     found = numbers(here.metrics)
@@ -356,21 +417,21 @@ def test_whatever_a_server_shows_the_page_can_be_read_and_is_bounded(seen: Snaps
 
 
 def aged(idle: str, **more: str) -> Snapshot:
-    """One session that has been idle for so long."""
+    """One session with this idle time."""
     return snapshot(session(idle=idle, **more))  # type: ignore[arg-type]
 
 
 def at(seen: Snapshot, by: str) -> Snapshot:
-    """The same sessions, so much later."""
+    """The same sessions, later."""
     return replace(seen, at=later(seen.at, by=parse_span(by)))
 
 
 def late(here: Watched) -> list[float | None]:
-    """How many were late, and by how much together."""
+    """The number of observations and their sum."""
     return [here.number(f"reaper_lateness_seconds_{what}") for what in ("count", "sum")]
 
 
-def test_lateness_is_the_end_minus_the_deadline() -> None:
+def test_lateness_is_the_time_from_deadline_to_termination() -> None:
     here = Watched(policy())
     soon = aged("9m59s")
     here.cycle(soon)
@@ -382,7 +443,7 @@ def test_lateness_is_the_end_minus_the_deadline() -> None:
 @pytest.mark.parametrize(
     "result", [Result.WOKE, Result.GONE, Result.DENIED, Result.SIGNALLED, Result.REHEARSED]
 )
-def test_whoever_was_not_ended_was_not_late(result: Result) -> None:
+def test_a_session_that_was_not_terminated_was_not_late(result: Result) -> None:
     here = Watched(policy())
     soon = aged("9m59s")
     here.cycle(soon)
@@ -391,7 +452,7 @@ def test_whoever_was_not_ended_was_not_late(result: Result) -> None:
     assert late(here) == [0, 0]
 
 
-def test_whoever_was_overdue_before_we_looked_is_not_counted_as_late() -> None:
+def test_a_session_that_was_due_before_the_first_snapshot_was_not_late() -> None:
     here = Watched(policy())
     here.cycle(aged("3h"), memory=Memory())
     here.cycle(at(aged("3h"), "1s"))
@@ -399,7 +460,7 @@ def test_whoever_was_overdue_before_we_looked_is_not_counted_as_late() -> None:
     assert late(here) == [0, 0]
 
 
-def test_a_first_sighting_is_no_excuse() -> None:
+def test_the_wait_for_a_second_snapshot_is_lateness() -> None:
     here = Watched(policy())
     here.cycle(snapshot())
     new = at(aged("9m55s"), "10s")
@@ -409,7 +470,7 @@ def test_a_first_sighting_is_no_excuse() -> None:
     assert late(here) == [1, pytest.approx(6)]
 
 
-def test_new_rules_make_nobody_late() -> None:
+def test_new_rules_make_no_session_late() -> None:
     here = Watched(policy("lenient", Match(states=(IDLE,), idle_for=parse_span("2d"))))
     here.cycle(aged("3h"))
     here.judge_by(policy())
@@ -418,7 +479,7 @@ def test_new_rules_make_nobody_late() -> None:
     assert late(here) == [0, 0]
 
 
-def test_a_clock_that_jumped_makes_nobody_late() -> None:
+def test_a_clock_step_makes_no_session_late() -> None:
     here = Watched(policy())
     soon = aged("1m")
     here.cycle(soon)
@@ -430,17 +491,17 @@ def test_a_clock_that_jumped_makes_nobody_late() -> None:
 
 
 @pytest.mark.parametrize(
-    "restrained",
+    "limited",
     [
         replace(policy(), pace=0),
         replace(policy(), when=When(0.5)),
         replace(policy(), brake=Brake(share=0, above=0)),
         replace(policy(), allowlist=Selector(application=globs("web-*"))),
     ],
-    ids=["pace", "when", "brake", "allowlist"],
+    ids=["max_per_cycle", "when", "safety_limit", "allowlist"],
 )
-def test_whom_a_rule_held_back_was_not_late(restrained: Policy) -> None:
-    here = Watched(restrained)
+def test_a_session_that_a_limit_skipped_was_not_late(limited: Policy) -> None:
+    here = Watched(limited)
     soon = aged("9m59s")
     here.cycle(soon)
     here.cycle(at(soon, "1s"))
@@ -451,7 +512,7 @@ def test_whom_a_rule_held_back_was_not_late(restrained: Policy) -> None:
     assert late(here) == [0, 0]
 
 
-def test_a_policy_that_asks_for_more_than_ages_knows_no_deadline() -> None:
+def test_a_policy_that_needs_more_than_ages_has_no_deadline() -> None:
     match = Match(states=(IDLE,), idle_for=parse_span("10m"), holds_back_vacuum=0)
     here = Watched(policy("vacuum", match))
     soon = snapshot(session(idle="9m59s", xid_age=5))
@@ -461,7 +522,7 @@ def test_a_policy_that_asks_for_more_than_ages_knows_no_deadline() -> None:
     assert late(here) == [0, 0]
 
 
-def test_reload_settings_and_webhooks_are_told() -> None:
+def test_reload_settings_and_webhooks_are_shown() -> None:
     metrics = Metrics("1.2.3")
     metrics.put_in_force(digest="abc", interval_seconds=10)
     metrics.notifications.update({("ops", "sent"): 3, ("ops", "failed"): 1, ("ops", "dropped"): 7})
