@@ -2,7 +2,7 @@
 
 The law of this package: it reads the policy file and the files that it names, each once, and knows no server.
 The path: `yaml_tree` (bytes to plain data with places), `validation` and `model` (pydantic), `files` (what
-the policy file names), `checks` and `unreachable` (mistakes that no schema sees), `loader` (Settings).
+the policy file names), `checks` (mistakes that no schema sees), `loader` (Settings).
 """
 
 from reaper.config.errors import BadPolicyFile, Mistake

@@ -1,21 +1,27 @@
-"""Mistakes and warnings that no schema sees: policies that contradict themselves, or match everything."""
+"""Mistakes and warnings that no schema sees: policies that contradict themselves or never decide."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from reaper.config.errors import Issue, KeyPath, quoted
 from reaper.config.model import AGES, URL_KEYS, HeadSection, MatchSection, PolicySection, SelectorSection
-from reaper.config.patterns import looks_secret
-from reaper.config.settings import Server
-from reaper.policy.rules import GROUP_KEYS, Mode
-from reaper.policy.selector import From, Glob
+from reaper.config.patterns import is_literal, looks_secret
+from reaper.config.settings import EVERY_SERVER, LabelSelector, Server
+from reaper.policy.match import Match
+from reaper.policy.rules import GROUP_KEYS, Mode, Policy
+from reaper.policy.selector import NO_KEYS, From, Glob, Selector
 from reaper.policy.session import ACTIVE, IDLE
 from reaper.policy.time import exact_words
 
 Policies = Mapping[int, PolicySection]
 """Policies by their position in the file."""
 
+MOST_PATTERNS: Final = 2_000
+"""Of all policies: a longer file was generated, and comparing each with each would take seconds."""
+
 _MATCH: Final = "match"
+
+Pattern = Glob | From
 
 
 def mistakes(head: HeadSection | None, policies: Policies, *, names_servers: bool) -> Iterator[Issue]:
@@ -116,7 +122,7 @@ def _selectors(head: HeadSection | None, policies: Policies) -> Iterator[tuple[K
             yield ("policies", number, "allowlist"), policy.allowlist
 
 
-def _patterns(at: KeyPath, selector: SelectorSection) -> Iterator[tuple[KeyPath, Glob | From]]:
+def _patterns(at: KeyPath, selector: SelectorSection) -> Iterator[tuple[KeyPath, Pattern]]:
     for key in GROUP_KEYS:
         for number, pattern in enumerate(getattr(selector, key)):
             yield (*at, key, number), pattern
@@ -139,8 +145,7 @@ def _useless(at: KeyPath, selector: SelectorSection) -> Iterator[Issue]:
 
 def _matches_all(glob: Glob, key: str) -> bool:
     # `?*` as an application still excludes clients that set no name.
-    text = glob.text if key == "application" else glob.text.replace("?", "", 1)
-    return set(text) == {"*"}
+    return set(glob.text if key == "application" else glob.text.replace("?", "", 1)) == {"*"}
 
 
 def _whole_version(pattern: From) -> str | None:
@@ -177,3 +182,78 @@ def _policy_warnings(policy: PolicySection, at: KeyPath) -> Iterator[Issue]:
         what = "with neither a safety limit nor when: this policy may terminate every session that it matches"
         instead = "write when: beside safety_limit: none, or keep the safety limit"
         yield Issue((*at, "safety_limit"), what, instead)
+
+
+def unreachable(policies: Sequence[Policy], labels: Mapping[str, LabelSelector]) -> Iterator[Issue]:
+    """Each policy that never decides, because one above it decides about every session that it matches.
+
+    Only what is certain is reported: each condition of the one above must hold for every session for which
+    the other's hold.
+    """
+    if sum(len(getattr(one.match.selector, key)) for one in policies for key in GROUP_KEYS) > MOST_PATTERNS:
+        return
+    for number, later in enumerate(policies):
+        servers = labels.get(later.name, EVERY_SERVER)
+        for earlier in policies[:number]:
+            if labels.get(earlier.name, EVERY_SERVER).includes(servers) and _covers(earlier, later):
+                matched = "decides about every session that this one matches"
+                what = f"unreachable: {quoted(earlier.name)} above {matched}"
+                yield Issue(("policies", number, "name"), what, "move it up or delete it")
+                break
+
+
+def _covers(earlier: Policy, later: Policy) -> bool:
+    return (
+        _competes(earlier, later)
+        and _acts_whenever(earlier, later)
+        and earlier.allowlist in (NO_KEYS, later.allowlist)
+        and earlier.despite >= later.despite
+        and _matches_whenever(earlier.match, later.match)
+        and _is_as_wide(earlier.match.selector, later.match.selector)
+    )
+
+
+def _competes(earlier: Policy, later: Policy) -> bool:
+    """A dry run hides no session from an enforcing policy."""
+    if Mode.DISABLED in (earlier.mode, later.mode):
+        return False
+    return earlier.mode is Mode.ENFORCE or later.mode is Mode.DRY_RUN
+
+
+def _acts_whenever(earlier: Policy, later: Policy) -> bool:
+    """Limits do not matter: a session that a limit skips is not handed to the next policy."""
+    used = earlier.when.connections_used if earlier.when else 0
+    used_by_later = later.when.connections_used if later.when else 0
+    return used <= used_by_later and earlier.during in ((), later.during)
+
+
+def _matches_whenever(earlier: Match, later: Match) -> bool:
+    limits = ((getattr(earlier, key), getattr(later, key)) for key in (*AGES, "holds_back_vacuum"))
+    return (
+        set(earlier.states) >= set(later.states)
+        and later.blocking >= earlier.blocking
+        and all(mine is None or (other is not None and mine <= other) for mine, other in limits)
+    )
+
+
+def _is_as_wide(earlier: Selector, later: Selector) -> bool:
+    pairs = ((getattr(earlier, key), getattr(later, key)) for key in GROUP_KEYS)
+    return all(
+        not wide or (narrow and all(any(covers(one, other) for one in wide) for other in narrow))
+        for wide, narrow in pairs
+    )
+
+
+def covers(wide: Pattern, narrow: Pattern) -> bool:
+    """Return True if it is certain that one pattern matches all that the other one matches."""
+    if isinstance(wide, Glob) and isinstance(narrow, Glob):
+        return wide == narrow or (is_literal(narrow.text) and wide.matches(narrow.text))
+    if wide == narrow or isinstance(wide, Glob) or isinstance(narrow, Glob) or not wide.network:
+        return wide == narrow
+    # A network of another version of IP is never a part of it.
+    return (
+        narrow.network is not None
+        and narrow.network.version == wide.network.version
+        and wide.network.prefixlen <= narrow.network.prefixlen
+        and narrow.network.network_address in wide.network
+    )

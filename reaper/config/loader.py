@@ -10,7 +10,6 @@ from reaper.config.errors import BadPolicyFile, Issue, KeyPath, at_top
 from reaper.config.files import ServerLists, UnreadableFile, contents, named_files, webhooks
 from reaper.config.model import HeadSection, PolicySection
 from reaper.config.settings import Settings, Webhook
-from reaper.config.unreachable import unreachable
 from reaper.config.validation import validate
 from reaper.config.yaml_tree import Document, parse
 from reaper.policy.rules import GROUP_KEYS, Rules
@@ -70,7 +69,7 @@ def _settings(
     policies = tuple(entry.build() for entry in entries.values())
     labels = {entry.name: entry.labels() for entry in entries.values() if entry.servers}
     servers = (*(server.build() for server in head.servers), *lists.servers)
-    doubts = [*checks.warnings(head, entries, servers), *unreachable(policies, labels)]
+    doubts = [*checks.warnings(head, entries, servers), *checks.unreachable(policies, labels)]
     protect = head.protect.selector() if head.protect else Selector()
     named = named_files(head, document.file)
     return Settings(

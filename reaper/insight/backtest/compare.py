@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from reaper.insight.backtest.replay import ReplayStep
 from reaper.insight.recorded import RecordedSnapshot
@@ -14,11 +14,8 @@ NEW: Final = "new"
 BOTH: Final = "both"
 
 
-class _State(NamedTuple):
-    """A session in one state: terminated a little sooner or later it is the same."""
-
-    id: SessionId
-    state_change: Instant | None
+_State = tuple[SessionId, Instant | None]
+"""A session and the time of its last change: terminated a little sooner or later it is the same state."""
 
 
 class Comparison:
@@ -35,13 +32,13 @@ class Comparison:
         for side, step in ((OLD, old), (NEW, new)):
             for termination in step.terminations:
                 session = termination.reap.session
-                state = _State(session.id, session.state_change)
+                state = session.id, session.state_change
                 known, label = self._open.get(state, (side, self._label(session.identity.application)))
                 self._open[state] = side if known == side else BOTH, label
-        for state in list(self._open):
-            now = recorded.sessions.get(state.id)
-            if now is None or now.state_change != state.state_change:
-                self._close(state)
+        for who, since in list(self._open):
+            now = recorded.sessions.get(who)
+            if now is None or now.state_change != since:
+                self._close((who, since))
 
     def end(self) -> None:
         """Count what is left at the end of the history."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reaper.config import BadPolicyFile, Mistake, load, read, unreachable
+from reaper.config import BadPolicyFile, Mistake, checks, load, read
 from reaper.config.errors import MOST_MISTAKES
 from reaper.config.model import json_schema
 
@@ -60,7 +60,9 @@ def answer(data: bytes) -> str:
     return "\n".join(map(str, mistakes))
 
 
-@given(st.binary(max_size=300))
+@given(
+    st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass"))
+)
 @example(b"\xff\xfev\x00e\x00")
 @example(b"%YAML " + b"9" * 5000 + b".1\n---\n")
 @example(b"%TAG ! !\n---\n!x y\n")
@@ -71,11 +73,6 @@ def answer(data: bytes) -> str:
 @example(b"!!python/object/apply:os.system [id]")
 def test_any_bytes_get_an_answer(data: bytes) -> None:
     answer(data)
-
-
-@given(st.text(max_size=300))
-def test_any_text_gets_an_answer(text: str) -> None:
-    answer(text.encode("utf-8", "surrogatepass"))
 
 
 @st.composite
@@ -91,11 +88,6 @@ def spoilt(draw: st.DrawFn) -> str:
 @given(spoilt())
 def test_a_good_file_spoilt_anywhere_gets_an_answer(text: str) -> None:
     answer(text.encode("utf-8", "surrogatepass"))
-
-
-@given(st.lists(st.sampled_from(VALID.splitlines()), max_size=20))
-def test_lines_of_a_good_file_in_any_order_get_an_answer(lines: list[str]) -> None:
-    answer("\n".join(lines).encode())
 
 
 scalars = st.sampled_from(
@@ -122,18 +114,6 @@ trees = st.recursive(
 
 @given(trees)
 def test_any_shape_gets_an_answer(tree: object) -> None:
-    answer(json.dumps(tree).encode())
-
-
-@given(
-    st.fixed_dictionaries(
-        {
-            "version": scalars | st.just(1),
-            "policies": st.lists(st.fixed_dictionaries({"match": trees}), max_size=2),
-        }
-    )
-)
-def test_any_policy_gets_an_answer(tree: object) -> None:
     answer(json.dumps(tree).encode())
 
 
@@ -204,21 +184,11 @@ def test_a_huge_file_is_refused_before_it_is_parsed() -> None:
     assert "larger than 10 MiB" in answer(b"#" * (10 * 1024 * 1024 + 1))
 
 
-def test_an_endless_file_is_refused() -> None:
-    with pytest.raises(BadPolicyFile, match="cannot be read: Not a regular file"):
-        load(Path("/dev/zero"))
-
-
 def test_a_generated_list_is_refused_by_its_length() -> None:
     match = f"{{state: [idle], idle_for: 1m, role: [{', '.join(f'r{n}' for n in range(1_001))}]}}"
     assert "policies[0].match.role: more than 1000 entries" in answer(
         f"version: 1\npolicies: [{{name: a, match: {match}}}]".encode()
     )
-
-
-def test_a_thousand_unknown_keys_are_a_thousand_lines() -> None:
-    keys = "".join(f"key{n}: 1\n" for n in range(1_000))
-    assert len(answer(keys.encode()).splitlines()) == 1_002
 
 
 def test_a_long_key_or_value_is_cut_short_in_its_message() -> None:
@@ -265,7 +235,7 @@ def test_thousands_of_mistakes_are_not_all_reported() -> None:
 
 
 def test_thousands_of_patterns_are_not_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unreachable, "covers", lambda *_: pytest.fail("compared"))
+    monkeypatch.setattr(checks, "covers", lambda *_: pytest.fail("compared"))
     roles = ", ".join(f"'a{number}*'" for number in range(40))
     policies = "\n".join(
         f"  - {{name: p{number}, match: {{state: [idle], idle_for: 1m, role: [{roles}]}}}}"

@@ -75,13 +75,6 @@ def test_a_mistake_that_only_follows_from_another_one_is_not_reported() -> None:
     assert [mistake.what for mistake in bad.mistakes] == ["unknown key 'idle_fro'"]
 
 
-def test_policies_that_cannot_be_read_at_all_do_not_hide_the_others() -> None:
-    bad = refused(
-        "version: 1\npolicies:\n  - nothing\n  - {name: a, match: {state: [idle]}}\n  - {name: b}\n"
-    )
-    assert [mistake.where for mistake in bad.mistakes] == ["policies[0]", "policies[1].match", "policies[2]"]
-
-
 def test_mistakes_come_in_the_order_of_the_file_with_their_parts() -> None:
     first, second = refused("version: 2\npolicies: []\n").mistakes
     what = "2 is not a known version"

@@ -77,12 +77,6 @@ def test_a_removed_file_changes_it_and_its_return_changes_it_back(folder: Folder
     assert folder.stamp() == before
 
 
-def test_a_renamed_file_changes_it(folder: Folder) -> None:
-    before = folder.stamp()
-    (folder.servers / "a.yaml").rename(folder.servers / "b.yaml")
-    assert folder.stamp() != before
-
-
 def test_the_link_that_kubernetes_swaps_changes_it(tmp_path: Path) -> None:
     """A mounted ConfigMap is a link to a link to a hidden folder; an update swaps the link in the middle."""
     for version, dsn in (("..1", "host=one"), ("..2", "host=two"), ("..3", "host=two")):
