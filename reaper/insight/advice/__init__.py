@@ -8,45 +8,29 @@ Its face: the names below, `evidence`, `finding`, `server_facts` and `proposals`
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from reaper.insight.advice.clients import dead_clients, monitoring, names, orphaned_statements, superusers
+from reaper.insight.advice import clients, pools, slots, transactions
 from reaper.insight.advice.collector import EvidenceCollector
 from reaper.insight.advice.evidence import Evidence
 from reaper.insight.advice.finding import Finding, Urgency
-from reaper.insight.advice.pools import (
-    busy_pools,
-    is_suspect,
-    large_pools,
-    leaks,
-    pool_sizes,
-    transaction_pooling,
-)
-from reaper.insight.advice.slots import connection_limits, more_slots, near_limits, reserved, slots
 from reaper.insight.advice.timeouts import IDLE_SESSION
-from reaper.insight.advice.transactions import (
-    blockers,
-    idle_in_transaction,
-    long_transactions,
-    prepared_transactions,
-    unused_slots,
-    vacuum,
-)
 from reaper.policy.text import counted
 
 __all__ = ["EvidenceCollector", "advise", "not_observed"]
 
 # In the order in which findings of one urgency are reported; each check yields its largest first.
 _CHECKS: Final[tuple[Callable[[Evidence], Iterator[Finding]], ...]] = (
-    *(slots, blockers, near_limits, leaks, idle_in_transaction, vacuum, prepared_transactions, unused_slots),
-    *(connection_limits, large_pools, busy_pools, pool_sizes, transaction_pooling, more_slots, monitoring),
-    *(superusers, names, long_transactions, dead_clients, orphaned_statements, reserved),
+    *(slots.slots, transactions.blockers, slots.near_limits, pools.leaks, transactions.idle_in_transaction),
+    *(transactions.vacuum, transactions.prepared_transactions, transactions.unused_slots),
+    *(slots.connection_limits, pools.large_pools, pools.busy_pools, pools.pool_sizes),
+    *(pools.transaction_pooling, slots.more_slots, clients.monitoring, clients.superusers, clients.names),
+    *(transactions.long_transactions, clients.dead_clients, clients.orphaned_statements, slots.reserved),
 )
-_ORDER: Final = tuple(Urgency)
 
 
 def advise(evidence: Evidence) -> tuple[Finding, ...]:
     """Return every finding, the most urgent first."""
     found = [each for check in _CHECKS for each in check(evidence)]
-    return tuple(sorted(found, key=lambda each: _ORDER.index(each.urgency)))
+    return tuple(sorted(found, key=lambda each: tuple(Urgency).index(each.urgency)))
 
 
 def not_observed(evidence: Evidence) -> Iterator[str]:
@@ -63,7 +47,7 @@ def not_observed(evidence: Evidence) -> Iterator[str]:
         yield "keepalives: they cannot be read over the server's own socket"
     if facts and facts.standby:
         yield "this is a standby: run ALTER ROLE on the primary, and it applies to both"
-    if facts and facts.major < IDLE_SESSION.since and any(map(is_suspect, evidence.ordinary)):
+    if facts and facts.major < IDLE_SESSION.since and any(map(pools.is_suspect, evidence.ordinary)):
         yield f"{IDLE_SESSION.name} exists from PostgreSQL {IDLE_SESSION.since} on; this is {facts.major}"
     if last.facts.waiters is None:
         yield "sessions that wait for locks of other sessions: only the server reports them"

@@ -1,11 +1,11 @@
 """Clients: monitoring tools, superusers, sessions without a name, and clients that no longer exist."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final
 
-from reaper.insight.advice.evidence import Evidence
+from reaper.insight.advice.evidence import Evidence, lasting
 from reaper.insight.advice.finding import (
     Confidence,
     Finding,
@@ -108,27 +108,21 @@ def names(evidence: Evidence) -> Iterator[Finding]:
             setting="application_name=orders (libpq, psycopg, pgx)\nApplicationName=orders (JDBC)",
         )
     ]
-    named = [role for role, _ in roles[:_MAX_ROLES] if identifier(role)]
-    if evidence.facts and named:
-        fixes.append(_name_by_role(named, drivers))
+    if evidence.facts and (named := [role for role, _ in roles[:_MAX_ROLES] if identifier(role)]):
+        statements = (
+            f"ALTER ROLE {identifier(role)} SET application_name = {literal(role)};" for role in named
+        )
+        cost = "a name that the client sets itself, as drivers do, takes precedence" if drivers else ""
+        action = "if a role belongs to one application: by role, for new sessions"
+        fixes.append(Fix(action, "\n".join(statements), cost=cost))
     yield Finding("names", Urgency.WORTH, Confidence.COUNTED, title, tuple(seen), tuple(fixes))
-
-
-def _name_by_role(roles: Sequence[str], drivers: Sequence[str]) -> Fix:
-    return Fix(
-        "if a role belongs to one application: by role, for new sessions",
-        sql="\n".join(
-            f"ALTER ROLE {identifier(role)} SET application_name = {literal(role)};" for role in roles
-        ),
-        cost="a name that the client sets itself, as drivers do, takes precedence" if drivers else "",
-    )
 
 
 def dead_clients(evidence: Evidence) -> Iterator[Finding]:
     """Keepalives so late that a client that disappeared keeps its slot for hours."""
     late = evidence.facts.number("tcp_keepalives_idle") if evidence.facts else None
     remote = [each for each in evidence.last.sessions if _is_remote(each) and each.state != ACTIVE]
-    silent = evidence.unchanged_for(evidence.idle_limit, remote)
+    silent = lasting(evidence.idle_limit, remote, evidence.last.at)
     if late is None or late < _LATE_KEEPALIVE or len(silent) < _FEW_DEAD:
         return
     title = f"a client whose machine disappeared keeps its slot for {about((late + _PROBES) * SECOND)}"

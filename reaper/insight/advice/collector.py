@@ -10,15 +10,13 @@ from typing import Final
 
 from reaper.insight.advice.evidence import (
     DEFAULT_IDLE_LIMIT,
-    IDLE_IN_TRANSACTION_STATES,
+    WAITING_STATES,
     ApplicationId,
     ApplicationSessions,
     DurationHistogram,
     Evidence,
     Period,
-    recent_window,
-    transaction_limit,
-    unchanged_for,
+    lasting,
 )
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.protections import REAPER_APPLICATION
@@ -27,7 +25,11 @@ from reaper.policy.time import Instant, Span
 
 MAX_APPLICATIONS: Final = 4_096
 """Counted separately; a client may set a new application name for every session."""
-_WORKING: Final = (ACTIVE, *IDLE_IN_TRANSACTION_STATES)
+_WORKING: Final = (ACTIVE, *WAITING_STATES)
+_RECENT: Final = 6
+"""Times the idle limit: an hour by default."""
+_TRANSACTION_SHARE: Final = 10
+"""In a transaction a tenth of the idle limit is already long, because it holds locks."""
 _BUCKETS: Final = 12
 
 
@@ -63,7 +65,8 @@ class EvidenceCollector:
 
     def __init__(self, *, idle_limit: Span = DEFAULT_IDLE_LIMIT) -> None:
         self._idle_limit = idle_limit
-        self._window = recent_window(idle_limit)
+        self._transaction_limit = Span(idle_limit // _TRANSACTION_SHARE)
+        self._window = max(Span(idle_limit * _RECENT), DEFAULT_IDLE_LIMIT)
         self._first_at: Instant | None = None
         self._last: Snapshot | None = None
         self._snapshots = 0
@@ -111,6 +114,8 @@ class EvidenceCollector:
             last=self._last,
             snapshots=self._snapshots,
             idle_limit=self._idle_limit,
+            window=self._window,
+            transaction_limit=self._transaction_limit,
             applications=tuple(applications),
             untracked=len(self._sessions) - sum(each.count for each in applications),
             peak=self._peak,
@@ -170,14 +175,14 @@ class EvidenceCollector:
         for id_, sessions in members.items():
             counters = self._counters[id_]
             idle = (each for each in sessions if each.state == IDLE)
-            waiting = (each for each in sessions if each.state in IDLE_IN_TRANSACTION_STATES)
+            waiting = (each for each in sessions if each.state in WAITING_STATES)
             used = (s.state == ACTIVE or self._used_at.get(s.id, recently) > recently for s in sessions)
             yield ApplicationSessions(
                 id=id_,
                 idle_limit=self._idle_limit,
                 sessions=tuple(sessions),
-                long_idle=tuple(unchanged_for(self._idle_limit, idle, now)),
-                forgotten=tuple(unchanged_for(transaction_limit(self._idle_limit), waiting, now)),
+                long_idle=tuple(lasting(self._idle_limit, idle, now)),
+                forgotten=tuple(lasting(self._transaction_limit, waiting, now)),
                 superuser=any(session.superuser for session in sessions),
                 databases=frozenset(session.identity.database for session in sessions),
                 opened=counters.opened.count(now),
@@ -209,7 +214,7 @@ def _note_change(
     waited = Span(used_at - past.state_change)
     if past.state == IDLE:
         counters.ended[Period.IDLE].add(waited)
-    elif past.state in IDLE_IN_TRANSACTION_STATES:
+    elif past.state in WAITING_STATES:
         counters.ended[Period.IN_TRANSACTION].add(waited)
     if past.xact_start is not None and past.xact_start != session.xact_start:
         counters.ended[Period.TRANSACTION].add(Span(before - past.xact_start))

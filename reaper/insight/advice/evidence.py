@@ -17,13 +17,9 @@ from reaper.policy.session import ABORTED, IN_TRANSACTION, Session, Snapshot
 from reaper.policy.time import Instant, Span, since
 
 DEFAULT_IDLE_LIMIT: Final = Span(600_000_000)
-IDLE_IN_TRANSACTION_STATES: Final = (IN_TRANSACTION, ABORTED)
+WAITING_STATES: Final = (IN_TRANSACTION, ABORTED)
 _SCARCE: Final = 0.8
 _FULL: Final = 0.95
-_RECENT: Final = 6
-"""Times the idle limit: an hour by default."""
-_TRANSACTION_SHARE: Final = 10
-"""In a transaction a tenth of the idle limit is already long, because it holds locks."""
 _FILLING_SHARE: Final = 60
 """A pool that fills itself opens several sessions while the first are already idle."""
 _STEP: Final = math.log(1.05)
@@ -151,6 +147,10 @@ class Evidence:
     last: Snapshot
     snapshots: int
     idle_limit: Span
+    window: Span
+    """The time before the last snapshot in which opened, closed and used sessions are counted."""
+    transaction_limit: Span
+    """The time in a transaction from which on an idle session counts as forgotten."""
     applications: tuple[ApplicationSessions, ...]
     """The largest first."""
     untracked: int
@@ -168,26 +168,20 @@ class Evidence:
     facts: ServerFacts | None
 
     @property
-    def transaction_limit(self) -> Span:
-        """The time in a transaction from which on an idle session counts as forgotten."""
-        return transaction_limit(self.idle_limit)
-
-    @property
     def is_long(self) -> bool:
         """Return True if the time is long enough to judge how many sessions are needed at once."""
-        return self.span >= recent_window(self.idle_limit)
+        return self.span >= self.window
 
     @property
     def observed(self) -> str:
         """The number of snapshots and their time, in words: `in 11 snapshots over 10s`."""
-        if self.snapshots == 1:
-            return "in one snapshot"
-        return f"in {self.snapshots:,} snapshots over {about(self.span)}"
+        several = f"in {self.snapshots:,} snapshots over {about(self.span)}"
+        return several if self.snapshots > 1 else "in one snapshot"
 
     @property
     def recently(self) -> str:
-        """The window in which opened, closed and used sessions are counted, in words."""
-        return f"in the last {about(recent_window(self.idle_limit))}" if self.is_long else self.observed
+        """The window in words."""
+        return f"in the last {about(self.window)}" if self.is_long else self.observed
 
     @property
     def usable(self) -> int:
@@ -224,27 +218,11 @@ class Evidence:
         """Return the time from a moment to the last snapshot; None if it is unknown."""
         return since(then, self.last.at)
 
-    def unchanged_for(self, limit: Span, sessions: Iterable[Session]) -> list[Session]:
-        """Return the sessions that have been in their state for this limit or longer."""
-        return list(unchanged_for(limit, sessions, self.last.at))
-
     def longest(self, sessions: Iterable[Session]) -> Span:
         """Return the longest time for which one of the sessions has been in its state."""
         return max((self.age(each.state_change) or Span(0) for each in sessions), default=Span(0))
 
 
-def unchanged_for(limit: Span, sessions: Iterable[Session], now: Instant) -> Iterator[Session]:
-    """Yield the sessions that have been in their state for this limit or longer."""
-    for each in sessions:
-        if each.state_change is not None and now - each.state_change >= limit:
-            yield each
-
-
-def transaction_limit(idle_limit: Span) -> Span:
-    """Return the time in a transaction from which on an idle session counts as forgotten."""
-    return Span(idle_limit // _TRANSACTION_SHARE)
-
-
-def recent_window(idle_limit: Span) -> Span:
-    """Return the window before the last snapshot in which opened and closed sessions are counted."""
-    return max(Span(idle_limit * _RECENT), DEFAULT_IDLE_LIMIT)
+def lasting(limit: Span, sessions: Iterable[Session], now: Instant) -> list[Session]:
+    """Return the sessions that have been in their state for this limit or longer."""
+    return [each for each in sessions if each.state_change is not None and now - each.state_change >= limit]

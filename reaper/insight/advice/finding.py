@@ -1,6 +1,5 @@
-"""What advice consists of: a finding, the numbers behind it and its fixes; and how they are spelled."""
+"""Findings, the numbers behind them and their fixes; durations and names as sentences and SQL spell them."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from reaper.policy.time import SECOND, Span, exact_words, parse_span, words
 
 
 class Urgency(StrEnum):
-    """How soon something has to be done."""
+    """How soon a finding needs action."""
 
     NOW = "now"
     """Clients are refused, or soon will be, or wait for a lock of an idle session."""
@@ -44,7 +43,7 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that could be better, as far as the numbers show."""
+    """A problem with the connections of a server, as far as the numbers show."""
 
     topic: str
     urgency: Urgency
@@ -68,15 +67,8 @@ def about(span: float) -> str:
     return words(Span(round(span))) if span >= SECOND else f"{span / SECOND:.2g}s"
 
 
-_ROUND_SPANS: Final = tuple(
-    parse_span(f"{count}{unit}")
-    for unit, counts in (
-        *(("ms", (100, 200, 500)), ("s", (1, 2, 5, 10, 15, 30)), ("m", (1, 2, 5, 10, 15, 30))),
-        *(("h", (1, 2, 4, 8, 12)), ("d", (1, 2, 7, 14))),
-    )
-    for count in counts
-)
-_COARSE_FROM: Final = 200
+_ROUND: Final = "100ms 200ms 500ms 1s 2s 5s 10s 15s 30s 1m 2m 5m 10m 15m 30m 1h 2h 4h 8h 12h 1d 2d 7d 14d"
+_ROUND_SPANS: Final = tuple(map(parse_span, _ROUND.split()))
 
 
 def round_span(span: float) -> Span | None:
@@ -87,13 +79,6 @@ def round_span(span: float) -> Span | None:
 def setting(span: Span) -> str:
     """Return a round duration as PostgreSQL's settings spell it: `500ms`, `5min`, `2h`, `1d`."""
     return re.sub("m$", "min", exact_words(span))
-
-
-def headroom(count: int) -> int:
-    """Return a round number that is half as much again, and at least five more."""
-    enough = max(math.ceil(count * 1.5), count + 5)
-    step = 5 if enough <= _COARSE_FROM else 50
-    return math.ceil(enough / step) * step
 
 
 # PostgreSQL would truncate a longer name, and then the statement would change another role.

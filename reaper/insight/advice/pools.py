@@ -66,11 +66,9 @@ def leaks(evidence: Evidence) -> Iterator[Finding]:
 
 def _leak_evidence(application: ApplicationSessions, evidence: Evidence) -> Iterator[str]:
     idle, count = len(application.long_idle), application.count
-    longest = about(evidence.longest(application.long_idle))
-    yield (
-        f"{idle:,} of its {counted(count, 'session')} ({percent(idle / count)}) have been idle for more than "
-        f"{about(evidence.idle_limit)}, the longest for {longest}"
-    )
+    longest = f"the longest for {about(evidence.longest(application.long_idle))}"
+    of = f"{idle:,} of its {counted(count, 'session')} ({percent(idle / count)})"
+    yield f"{of} have been idle for more than {about(evidence.idle_limit)}, {longest}"
     yield (
         f"{application.needless:,} were opened while two or more from the same address were idle, and those "
         "are idle still: a pool would have used them first"
@@ -78,16 +76,13 @@ def _leak_evidence(application: ApplicationSessions, evidence: Evidence) -> Iter
     if evidence.snapshots > 1:
         done = f"closed {application.closed:,} and used {application.used:,}"
         yield f"{evidence.recently} it opened {application.opened:,}, {done}"
-    if evidence.span < _HOUR and (rate := _opened_in_an_hour(application, evidence)):
+    ages = [evidence.last.at - session.id.backend_start for session in application.sessions]
+    # The rate of an application that is younger than an hour is that of its start.
+    rate = sum(age < _HOUR for age in ages) if max(ages) >= _HOUR else 0
+    if rate and evidence.span < _HOUR:
         free = max(evidence.usable - evidence.last.slots.used, 0)
         lasts = f"; at this rate the {free:,} free slots last {about(free / rate * _HOUR)}" if free else ""
         yield f"{rate:,} were opened within the last hour{lasts}"
-
-
-def _opened_in_an_hour(application: ApplicationSessions, evidence: Evidence) -> int:
-    """Return how many of its sessions were opened in the last hour; 0 if the application is younger."""
-    ages = [evidence.last.at - session.id.backend_start for session in application.sessions]
-    return sum(age < _HOUR for age in ages) if max(ages) >= _HOUR else 0
 
 
 def _leak_fixes(application: ApplicationSessions, evidence: Evidence) -> Iterator[Fix]:

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from reaper.insight.advice.evidence import IDLE_IN_TRANSACTION_STATES as _WAITING
-from reaper.insight.advice.evidence import ApplicationSessions, Evidence, Period
+from reaper.insight.advice.evidence import WAITING_STATES, ApplicationSessions, Evidence, Period, lasting
 from reaper.insight.advice.finding import about, round_span
 from reaper.insight.advice.known_tools import is_console, is_monitoring
 from reaper.insight.advice.pools import is_suspect
@@ -23,7 +22,6 @@ _MAX_SLUG: Final = 40
 _FORGOTTEN: Final = 30
 """Times the transaction limit: half an hour by default."""
 _BLOCKING: Final = 2
-_LAST_SLOTS: Final = "90%"
 _LONGEST: Final = parse_span("14d")
 
 
@@ -74,7 +72,7 @@ def _policies(evidence: Evidence) -> Iterator[Proposal]:
             needless = f"{each.needless:,} opened while others were idle"
             idle = f"{len(each.long_idle):,} of {counted(each.count, 'session')} idle"
             why = f"{idle} for more than {about(evidence.idle_limit)}, and {needless}."
-            kind = Proposal("leak", "Connections that were opened and forgotten", (why,), (IDLE,), limit.span)
+            kind = Proposal("leak", "Forgotten connections", (why,), (IDLE,), limit.span)
             yield _for_application(each, kind, each.long_idle, limit, evidence)
     for each in [each for each in _with_role(evidence) if each.forgotten][:_MAX_POLICIES]:
         least = evidence.transaction_limit
@@ -82,7 +80,11 @@ def _policies(evidence: Evidence) -> Iterator[Proposal]:
             idle = f"{counted(len(each.forgotten), 'session')} idle in a transaction"
             why = f"{idle} for more than {about(least)}."
             kind = Proposal(
-                "in-transaction", "Transactions that were started and forgotten", (why,), _WAITING, limit.span
+                "in-transaction",
+                "Transactions that were started and forgotten",
+                (why,),
+                WAITING_STATES,
+                limit.span,
             )
             yield _for_application(each, kind, each.forgotten, limit, evidence)
     yield from _blocking(evidence)
@@ -110,7 +112,7 @@ def _blocking(evidence: Evidence) -> Iterator[Proposal]:
             name="blocking-transactions",
             description="Idle transactions that other sessions wait for",
             why=("Sessions waited for others when this file was written.",),
-            states=_WAITING,
+            states=WAITING_STATES,
             idle_for=round_span(evidence.transaction_limit * _BLOCKING) or _LONGEST,
             blocking=True,
         )
@@ -133,14 +135,13 @@ def _last_slots(evidence: Evidence) -> Iterator[Proposal]:
         idle_for=limit,
         roles=_distinct(each.id.role for each in idle),
         allowlist=_consoles(evidence),
-        used=_LAST_SLOTS,
+        used="90%",
     )
 
 
 def _forgotten_transactions(evidence: Evidence) -> Proposal:
-    longest = max(
-        (each.ended[Period.IN_TRANSACTION].longest for each in evidence.applications), default=Span(0)
-    )
+    ended = [each.ended[Period.IN_TRANSACTION].longest for each in evidence.applications]
+    longest = max(ended, default=Span(0))
     limit = round_span(max(evidence.transaction_limit * _FORGOTTEN, longest * 3)) or _LONGEST
     consoles = _consoles(evidence)
     why = f"no wait in a transaction ended in this time; {about(limit)} is a guess"
@@ -151,7 +152,7 @@ def _forgotten_transactions(evidence: Evidence) -> Proposal:
         name="forgotten-transactions",
         description="Transactions of any role that have waited for their client for very long",
         why=(f"idle_for: {why}.", *(skipped if consoles else [])),
-        states=_WAITING,
+        states=WAITING_STATES,
         idle_for=limit,
         allowlist=consoles,
     )
@@ -162,7 +163,7 @@ def _consoles(evidence: Evidence) -> tuple[str, ...]:
 
 
 def _matches_now(sessions: Iterable[Session], limit: Span, evidence: Evidence) -> Iterator[str]:
-    due = len(evidence.unchanged_for(limit, sessions))
+    due = len(lasting(limit, sessions, evidence.last.at))
     yield f"When this file was written it would have matched {counted(due, 'session')}."
     if DEFAULT_BRAKE.trips(due, evidence.last.clients):
         yield (

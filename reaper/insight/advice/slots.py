@@ -1,19 +1,11 @@
 """Slots: those in use and reserved, the roles that could take all of them, and the cost of more slots."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from reaper.insight.advice.evidence import Evidence
-from reaper.insight.advice.finding import (
-    Confidence,
-    Finding,
-    Fix,
-    Urgency,
-    about,
-    headroom,
-    identifier,
-    listed,
-)
+from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, identifier, listed
 from reaper.insight.advice.pools import is_suspect
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.poolers import pooler
@@ -35,6 +27,7 @@ _MB_OF_SESSION: Final = (1.5, 10)
 """A new session, and one that has read the whole catalog; measured on 13 to 18."""
 _KB: Final = 1_024
 _STEP: Final = 50
+_COARSE_FROM: Final = 200
 
 
 def slots(evidence: Evidence) -> Iterator[Finding]:
@@ -137,9 +130,7 @@ def _more_slots(evidence: Evidence, facts: ServerFacts, more: int) -> Iterator[s
 
 
 def _memory(megabytes: float) -> str:
-    if megabytes >= _KB:
-        return f"{megabytes / _KB:.1f} GB"
-    return f"{megabytes:.0f} MB" if megabytes >= 1 else f"{megabytes * _KB:.0f} kB"
+    return f"{megabytes / _KB:.1f} GB" if megabytes >= _KB else f"{megabytes:.0f} MB"
 
 
 def connection_limits(evidence: Evidence) -> Iterator[Finding]:
@@ -161,13 +152,11 @@ def connection_limits(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _limit_fix(role: str, peak: int, most: int) -> Fix:
-    limit = min(headroom(peak), most)
+    limit = min(_headroom(peak), most)
     action, note = "set a limit above its peak", "before you rely on the number, observe a busy day"
     if peak >= limit:
         action = f"leave at least {percent(_ROOM)} of the slots to other roles"
-        note = (
-            f"none of its {peak:,} sessions is terminated, and it gets no new one until it is below {limit:,}"
-        )
+        note = f"its {peak:,} sessions stay, and it gets no new one until it is below {limit:,}"
     sql = f"ALTER ROLE {identifier(role)} CONNECTION LIMIT {limit};"
     return Fix(action, sql, cost=f"beyond the limit only this role is refused (error 53300); {note}")
 
@@ -192,10 +181,17 @@ def near_limits(evidence: Evidence) -> Iterator[Finding]:
         idle = sum(len(each.long_idle) for each in evidence.of_role(name))
         title = f"role {name!r} {'has reached' if full else 'is near'} its connection limit of {role.limit:,}"
         seen = (f"up to {peak:,} {evidence.observed}, {idle:,} of them idle for long",)
-        higher, fixes = headroom(role.limit), list[Fix]()
+        higher, fixes = _headroom(role.limit), list[Fix]()
         if identifier(name) and higher < evidence.usable * (1 - _ROOM):
             action = "if it needs more sessions and does not leak them: a higher limit"
             sql = f"ALTER ROLE {identifier(name)} CONNECTION LIMIT {higher};"
             fixes.append(Fix(action, sql, cost="fewer slots for other roles"))
         urgency = Urgency.NOW if full else Urgency.SOON
         yield Finding("connection limit", urgency, Confidence.COUNTED, title, seen, tuple(fixes), name)
+
+
+def _headroom(count: int) -> int:
+    """Return a round number that is half as much again, and at least five more."""
+    enough = max(math.ceil(count * 1.5), count + 5)
+    step = 5 if enough <= _COARSE_FROM else 50
+    return math.ceil(enough / step) * step

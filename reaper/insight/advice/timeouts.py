@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from reaper.insight.advice.evidence import ApplicationSessions, DurationHistogram, Evidence, Period
+from reaper.insight.advice.evidence import ApplicationSessions, DurationHistogram, Evidence, Period, lasting
 from reaper.insight.advice.finding import Fix, about, identifier, round_span, setting
 from reaper.policy.poolers import pooler
 from reaper.policy.text import counted, percent
@@ -16,6 +16,18 @@ class Timeout(NamedTuple):
     name: str
     since: int
     period: Period
+
+    def settable(self, role: str, evidence: Evidence) -> bool:
+        """Return True if the server has this timeout and no session of the role begins with one now."""
+        facts = evidence.facts
+        if facts is None or facts.major < self.since or identifier(role) is None:
+            return False
+        databases = {database for each in evidence.of_role(role) for database in each.databases}
+        return all(facts.limit(self.name, role, database) == 0 for database in databases)
+
+    def set_for(self, role: str, span: Span) -> str:
+        """Return the statement that sets it for a role."""
+        return f"ALTER ROLE {identifier(role)} SET {self.name} = '{setting(span)}';"
 
 
 IDLE_SESSION: Final = Timeout("idle_session_timeout", 14, Period.IDLE)
@@ -55,36 +67,22 @@ def limit_above(period: Period, applications: Iterable[ApplicationSessions], lea
     return TimeLimit(span, waits.count >= _ENOUGH, because) if span else None
 
 
-def settable(timeout: Timeout, role: str, evidence: Evidence) -> bool:
-    """Return True if the server has this timeout and no session of the role begins with one now."""
-    facts = evidence.facts
-    if facts is None or facts.major < timeout.since or identifier(role) is None:
-        return False
-    databases = {database for each in evidence.of_role(role) for database in each.databases}
-    return all(facts.limit(timeout.name, role, database) == 0 for database in databases)
-
-
-def set_for_role(role: str, timeout: Timeout, span: Span) -> str:
-    """Return the statement that sets a timeout for a role."""
-    return f"ALTER ROLE {identifier(role)} SET {timeout.name} = '{setting(span)}';"
-
-
 def idle_session_fix(application: ApplicationSessions, evidence: Evidence) -> Iterator[Fix]:
     """`idle_session_timeout` for the role, unless that would harm other sessions of the role."""
     role = application.id.role
-    if not settable(IDLE_SESSION, role, evidence):
+    if not IDLE_SESSION.settable(role, evidence):
         return
     if any(pooler(each.id.name) for each in evidence.of_role(role)):
         yield Fix(f"do not set {IDLE_SESSION.name}: a pooler of this role would lose its connections")
         return
     limit = limit_above(Period.IDLE, evidence.of_role(role), evidence.idle_limit)
-    if limit is None or not evidence.unchanged_for(limit.span, application.long_idle):
+    if limit is None or not lasting(limit.span, application.long_idle, evidence.last.at):
         return
     others = sum(each.count for each in evidence.of_role(role)) - application.count
     shared = f", also to {counted(others, 'session')} of other applications" if others else ""
     yield Fix(
         f"or let the server terminate sessions that are idle for {about(limit.span)} (new sessions only)",
-        sql=set_for_role(role, IDLE_SESSION, limit.span),
+        sql=IDLE_SESSION.set_for(role, limit.span),
         cost=f"applies to all sessions of the role{shared}; a pool must test a connection before use, or it "
         f"gets error 57P05; not for use behind a pooler; {limit.because}",
     )

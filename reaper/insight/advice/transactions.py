@@ -3,21 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from reaper.insight.advice.evidence import (
-    IDLE_IN_TRANSACTION_STATES,
-    ApplicationSessions,
-    Evidence,
-    Period,
-)
+from reaper.insight.advice.evidence import WAITING_STATES, ApplicationSessions, Evidence, Period, lasting
 from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, listed, literal
-from reaper.insight.advice.timeouts import (
-    IDLE_IN_TRANSACTION,
-    TRANSACTION,
-    TimeLimit,
-    limit_above,
-    set_for_role,
-    settable,
-)
+from reaper.insight.advice.timeouts import IDLE_IN_TRANSACTION, TRANSACTION, TimeLimit, limit_above
 from reaper.policy.poolers import pooler
 from reaper.policy.protections import is_backup_tool, is_managed
 from reaper.policy.session import ABORTED, ACTIVE, LOCAL, Session
@@ -51,18 +39,18 @@ def blockers(evidence: Evidence) -> Iterator[Finding]:
 def _blocking(evidence: Evidence) -> list[Session]:
     waiters = evidence.last.facts.waiters or {}
     idle = [each for each in _idle_in_transaction(evidence) if waiters.get(each.id.pid)]
-    found = evidence.unchanged_for(evidence.transaction_limit, idle)
+    found = lasting(evidence.transaction_limit, idle, evidence.last.at)
     return sorted(found, key=lambda each: (-waiters[each.id.pid], each.id))[:_MAX_FINDINGS]
 
 
 def _idle_in_transaction(evidence: Evidence) -> Iterator[Session]:
-    return (each for each in evidence.last.sessions if each.state in IDLE_IN_TRANSACTION_STATES)
+    return (each for each in evidence.last.sessions if each.state in WAITING_STATES)
 
 
 def vacuum(evidence: Evidence) -> Iterator[Finding]:
     """The session that delays vacuum most, if it is idle in a transaction."""
-    held = [(each.xid_age or 0, each.id.pid, each) for each in _idle_in_transaction(evidence)]
-    held = [each for each in held if each[0] >= _FAR]
+    idle = _idle_in_transaction(evidence)
+    held = [(age, each.id.pid, each) for each in idle if (age := each.xid_age or 0) >= _FAR]
     if not held or max(held)[2] in _blocking(evidence):
         return
     age, pid, session = max(held)
@@ -143,9 +131,8 @@ def _forgotten_transactions(role: str, found: Sequence[ApplicationSessions], evi
 def _holds(sessions: Sequence[Session]) -> str:
     if all(session.state == ABORTED for session in sessions):
         return "it has failed: it holds no locks, but its slot until the client ends it"
-    if any((session.xid_age or 0) > 1 for session in sessions):
-        return "until it ends it holds its slot and its locks, and delays vacuum"
-    return "until it ends it holds its slot and its locks"
+    delays = ", and delays vacuum" if any((session.xid_age or 0) > 1 for session in sessions) else ""
+    return f"until it ends it holds its slot and its locks{delays}"
 
 
 def _forgotten(found: Sequence[ApplicationSessions]) -> list[Session]:
@@ -156,17 +143,17 @@ def _forgotten_fixes(
     role: str, forgotten: Sequence[Session], limit: TimeLimit | None, evidence: Evidence
 ) -> Iterator[Fix]:
     yield Fix("in the application: end a transaction before it waits for a person, a queue or an API")
-    if limit is None or not settable(IDLE_IN_TRANSACTION, role, evidence):
+    if limit is None or not IDLE_IN_TRANSACTION.settable(role, evidence):
         return
     if any(is_backup_tool(each.id.name) for each in evidence.of_role(role)):
         yield Fix(
             f"and use a separate role for backups; then {IDLE_IN_TRANSACTION.name} can be set for {role!r}",
             cost="now it would terminate them: the leader of a parallel pg_dump is idle in a transaction",
         )
-    elif evidence.unchanged_for(limit.span, forgotten):
+    elif lasting(limit.span, forgotten, evidence.last.at):
         yield Fix(
             f"and let the server terminate such sessions after {about(limit.span)} (new sessions only)",
-            sql=set_for_role(role, IDLE_IN_TRANSACTION, limit.span),
+            sql=IDLE_IN_TRANSACTION.set_for(role, limit.span),
             cost="the transaction is rolled back and the client gets error 25P03; its pool reconnects",
         )
 
@@ -177,7 +164,7 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
     for role, found in _by_role(evidence):
         running = [s for each in found for s in each.sessions if _works_for(s, least, evidence)]
         limit = limit_above(Period.TRANSACTION, found, least)
-        if not running or limit is None or not settable(TRANSACTION, role, evidence):
+        if not running or limit is None or not TRANSACTION.settable(role, evidence):
             continue
         longest = max(evidence.age(session.xact_start) or 0 for session in running)
         have = "has" if len(running) == 1 else "have"
@@ -186,7 +173,7 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
         seen = (f"the longest for {about(longest)}; it delays vacuum", limit.because)
         fix = Fix(
             "only if no work of this role takes longer: let the server end such transactions",
-            sql=set_for_role(role, TRANSACTION, limit.span),
+            sql=TRANSACTION.set_for(role, limit.span),
             cost="reports, migrations and batch jobs that take longer are rolled back too",
         )
         yield Finding("long transaction", Urgency.WORTH, Confidence.POSSIBLE, title, seen, (fix,), role)
@@ -221,13 +208,13 @@ def prepared_transactions(evidence: Evidence) -> Iterator[Finding]:
         f"the oldest, {oldest.gid!r} of {oldest.owner!r} in {oldest.database!r}, for {age}{delays}",
         "it holds its locks and has no session, so no timeout and no policy ends it",
     )
-    gid = literal(oldest.gid)
+    gid, owner = literal(oldest.gid), oldest.owner
     fix = Fix(
         f"find its outcome in its transaction manager; then, in database {oldest.database!r}",
         sql=f"ROLLBACK PREPARED {gid};",
         cost="if the other half was committed elsewhere, the two differ: then COMMIT PREPARED is right",
     )
-    fixes, owner = (fix,) if gid else (), oldest.owner
+    fixes = (fix,) if gid else ()
     yield Finding("prepared transactions", Urgency.SOON, Confidence.COUNTED, title, seen, fixes, owner)
 
 
@@ -238,12 +225,12 @@ def unused_slots(evidence: Evidence) -> Iterator[Finding]:
         if retained < _MUCH_LOG and xid_age < _FAR:
             continue
         title = f"the {each.kind} replication slot {each.name!r} has no consumer"
-        seen = ["this grows until the slot is used or dropped, or the disk is full"]
-        seen[:0] = [f"it retains {retained / _MB:,.0f} MB of the write-ahead log"] if retained else []
-        seen[:0] = [f"it delays vacuum by {xid_age:,} transactions"] if xid_age else []
+        retains = [f"it retains {retained / _MB:,.0f} MB of the write-ahead log"] if retained else []
+        delays = [f"it delays vacuum by {xid_age:,} transactions"] if xid_age else []
+        seen = (*retains, *delays, "this grows until the slot is used or dropped, or the disk is full")
         fix = Fix(
             "start its standby or subscriber again; if that no longer exists",
             sql=f"SELECT pg_drop_replication_slot({name});" if name else "",
             cost="a standby or subscriber that comes back later must be rebuilt",
         )
-        yield Finding("replication slot", Urgency.SOON, Confidence.COUNTED, title, tuple(seen), (fix,))
+        yield Finding("replication slot", Urgency.SOON, Confidence.COUNTED, title, seen, (fix,))
