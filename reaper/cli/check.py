@@ -18,7 +18,7 @@ from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
 from reaper.policy.text import plain
 from reaper.postgres.errors import ServerError
-from reaper.postgres.preflight import Finding, Level
+from reaper.postgres.preflight import CheckResult, Level
 
 _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDATABASE")
 
@@ -72,7 +72,7 @@ def check(
         raise click.exceptions.Exit(Exit.PROBLEM)
 
 
-async def _preflight(server: Server, settings: Settings) -> Sequence[Finding]:
+async def _preflight(server: Server, settings: Settings) -> Sequence[CheckResult]:
     # Imported here: checking a file alone does without the database driver.
     from reaper.service.connection import RunOptions, opened  # noqa: PLC0415
 
@@ -84,25 +84,25 @@ def _fine(settings: Settings) -> Row:
     rules = settings.rules
     counts = f"{len(rules.enforcing)} enforcing, {len(rules.rehearsing)} rehearsing"
     return _row(
-        "", Finding(check="policies", level=Level.FINE, finding=f"{counts}, digest {rules.digest[:12]}")
+        "", CheckResult(check="policies", level=Level.FINE, finding=f"{counts}, digest {rules.digest[:12]}")
     )
 
 
 def _warning(text: str) -> Row:
-    return _row("", Finding(check="policies", level=Level.WARNING, finding=text))
+    return _row("", CheckResult(check="policies", level=Level.WARNING, finding=text))
 
 
-def _lost(error: ServerError) -> Finding:
-    return Finding(check="connection", level=Level.REFUSAL, finding=str(error))
+def _lost(error: ServerError) -> CheckResult:
+    return CheckResult(check="connection", level=Level.REFUSAL, finding=str(error))
 
 
-def _row(server: str, found: Finding) -> Row:
+def _row(server: str, found: CheckResult) -> Row:
     return {
         "server": server,
         "check": found.check,
         "level": found.level.value,
         "finding": found.finding,
-        "mend": found.mend,
+        "mend": found.fix,
     }
 
 

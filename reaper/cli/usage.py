@@ -137,7 +137,7 @@ class _LiveUsage:
             if self._at is None:
                 connecting = open_to_observe(self._server, RunOptions(dry_run=True))
                 self._at = await self._stack.enter_async_context(connecting)
-            counted = census(await self._at.observer.everybody(), top=self._top)
+            counted = census(await self._at.observer.all_sessions(), top=self._top)
         except ServerError as error:
             self._at = None
             await self._stack.aclose()

@@ -63,7 +63,7 @@ _CONNECT_SECONDS: Final = 20.0
 # No conversion, whatever PGCLIENTENCODING or ALTER ROLE says: a name that cannot be converted fails a fetch.
 # Read only is set after the login: as a startup option it would make libpq take a primary for a standby and
 # refuse it if `target_session_attrs` requires one that writes.
-_HABITS: Final = """
+_AFTER_LOGIN: Final = """
     SELECT pg_catalog.set_config('client_encoding', pg_catalog.current_setting('server_encoding'), false),
            pg_catalog.set_config('default_transaction_read_only', %s, false)
 """
@@ -75,14 +75,14 @@ _PREPARE_AT_ONCE: Final = 0
 _LEASE: Final = "SELECT pg_catalog.set_config('idle_session_timeout', %s, false)"
 _LEASE_SINCE: Final = 14_00_00
 _LONGEST_LEASE_MS: Final = 2**31 - 1
-_MEETING_PLACE: Final = "postgres"
+_DEFAULT_DATABASE: Final = "postgres"
 
 
 _Params = Mapping[str, object] | tuple[object, ...]
 
 
 class Connection:
-    """A connection that answers within its limits or is lost."""
+    """A connection on which each statement ends within its limits, or the connection is lost."""
 
     def __init__(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
         self._connection = connection
@@ -107,17 +107,17 @@ class Connection:
             raise Unreachable(message) from None
         except (psycopg.Error, OSError, ValueError) as error:  # ValueError: not a host name
             raise await explained(error) from None
-        link = cls(connection)
+        opened = cls(connection)
         try:
-            await link._settle_in(lease or Span(0), writes=writes)
+            await opened._apply_settings(lease or Span(0), writes=writes)
         except psycopg.Error as error:
-            await link.close()
+            await opened.close()
             raise await explained(error) from None
         except BaseException:  # cancelled while connecting
-            await link.close()
+            await opened.close()
             raise
         register_loaders(connection)
-        return link
+        return opened
 
     @property
     def pid(self) -> int:
@@ -136,8 +136,8 @@ class Connection:
         return info.parameter_status("server_encoding") == "UTF8" and info.encoding == "utf-8"
 
     @property
-    def way(self) -> NetworkPath:
-        """How the connection reaches its server."""
+    def path(self) -> NetworkPath:
+        """The network path to the server."""
         return NetworkPath.of(self._connection.pgconn)
 
     @property
@@ -199,11 +199,11 @@ class Connection:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        bite = asyncio.get_running_loop().call_later(_WATCHDOG_SECONDS, self.cut)
+        timer = asyncio.get_running_loop().call_later(_WATCHDOG_SECONDS, self.cut)
         try:
             yield
         finally:
-            bite.cancel()
+            timer.cancel()
 
     async def _read(self, error: psycopg.Error) -> psycopg.Error | Lost:
         """Return Lost, with the connection closed, if the error shows that; else the error itself."""
@@ -213,18 +213,18 @@ class Connection:
         message = f"the connection was lost: {sentence(error)}"
         return Lost(message)
 
-    async def _settle_in(self, lease: Span, *, writes: bool) -> None:
+    async def _apply_settings(self, lease: Span, *, writes: bool) -> None:
         ((pid,),) = await self.rows(_OWN_PID)
         if pid != self.pid:
             # A pooler, which the preflight refuses: its sessions are lent to others and must stay unchanged.
             return
         self._connection.prepare_threshold = _PREPARE_AT_ONCE
-        await self.rows(_HABITS, ("off" if writes else "on",))
+        await self.rows(_AFTER_LOGIN, ("off" if writes else "on",))
         await self._take_lease(lease)
 
     async def _limit(self, statement_timeout: str) -> None:
-        # The limit of the block cancels this statement too when the server is slow, and a number of tries can
-        # be used up at once. Where the slots are full a connection given up for that would be the last one.
+        # On a slow server the limit of the block cancels this statement too, many times in a row: only time
+        # bounds the attempts. If the slots are full, a connection that is given up cannot be replaced.
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(errors.QueryCanceled),
             wait=wait_random(0, _MAX_LIMIT_PAUSE),
@@ -235,7 +235,7 @@ class Connection:
             await attempts(self.rows, _STATEMENT_TIMEOUT, (statement_timeout,))
         except psycopg.Error as error:
             await self.close()
-            message = f"the connection was given up, for its limits could not be set: {sentence(error)}"
+            message = f"the connection was closed: its limits could not be restored: {sentence(error)}"
             raise Lost(message) from None
 
     async def _take_lease(self, lease: Span) -> None:
@@ -266,7 +266,7 @@ async def reconnecting(
         retry_error_callback=lambda _: None,
     )
     while not stopped():
-        # A fresh round after each connection that was of use: the backoff starts small again.
+        # `serve` returned after a connection that worked: the backoff starts small again.
         await attempts(serve)
 
 
@@ -289,8 +289,8 @@ def has_password(dsn: str) -> bool:
 def _conninfo(dsn: str, *, writes: bool = False, tuned: bool = True) -> str:
     given = read(dsn)
     if not (given.keys() & {"dbname", "service"} or os.environ.keys() & {"PGDATABASE", "PGSERVICE"}):
-        # libpq would take the role's name. Replicas meet at the advisory lock of one database.
-        dsn = make_conninfo(dsn, dbname=_MEETING_PLACE)
+        # libpq would take the role's name. An advisory lock belongs to one database: replicas must share it.
+        dsn = make_conninfo(dsn, dbname=_DEFAULT_DATABASE)
     chosen = {**_SETTINGS, **(_SOCKET if tuned else {}), **(_WRITING if writes else {})}
     ours = "".join(f" -c {name}={value}" for name, value in chosen.items())
     settings = {name: value for name, value in _NETWORK.items() if name not in given}

@@ -1,4 +1,4 @@
-"""Errors of a server, as sentences that say what to do and contain no part of a secret."""
+"""Errors of a server, as sentences that name the fix and contain no part of a secret."""
 
 import re
 from typing import Final
@@ -7,7 +7,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGconn
 
-from reaper.postgres.tls import NetworkPath, cure
+from reaper.postgres.tls import NetworkPath, tls_fix
 
 
 class ServerError(Exception):
@@ -29,9 +29,9 @@ class Refused(ServerError):
 def sentence(error: BaseException) -> str:
     """The driver's message on one line."""
     # Only `str`: the representation of a failed connection contains its password.
-    said = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
     state = getattr(error, "sqlstate", None)
-    return f"{said} (SQLSTATE {state})" if state else said
+    return f"{text} (SQLSTATE {state})" if state else text
 
 
 _UNREADABLE: Final = "it is neither `key=value ...` nor a postgresql:// URI"
@@ -49,7 +49,7 @@ _SHORTEST: Final = 4
 """Replacing a shorter secret would garble the message and hide nothing."""
 _HIDDEN: Final = "***"
 _BAD_ADVICE: Final = " Either provide the file"
-"""libpq goes on to recommend that nothing be verified."""
+"""libpq's message continues with advice to switch verification off."""
 
 
 class Unreadable(ValueError):
@@ -88,36 +88,27 @@ async def explained(error: psycopg.Error | OSError | ValueError) -> ServerError:
 
 
 async def _explained(error: psycopg.Error) -> ServerError:
-    said = sentence(error).partition(_BAD_ADVICE)[0]
+    text = sentence(error).partition(_BAD_ADVICE)[0]
     failed = error.pgconn
     if failed is None:
-        return Unreachable(said)
-    said = _scrubbed(said, failed)
-    if "unsupported startup parameter" in said:
-        message = (
-            f"{said}; this is a pooler: connect to PostgreSQL itself, for the reaper must see real sessions"
-        )
+        return Unreachable(text)
+    text = _scrubbed(text, failed)
+    if "unsupported startup parameter" in text:
+        message = f"{text}; this is a pooler: connect to PostgreSQL itself, which shows the real sessions"
         return Refused(message)
-    what = await cure(said, NetworkPath.of(failed), _port(failed))
-    return Unreachable(f"{said}; {what}" if what else said)
+    # The environment or a service file may give a port that is no number.
+    port = failed.port.decode(errors="replace")
+    fix = await tls_fix(text, NetworkPath.of(failed), int(port) if port.isdecimal() else 0)
+    return Unreachable(f"{text}; {fix}" if fix else text)
 
 
-def _port(failed: PGconn) -> int:
-    """The port; 0 if the environment or a service file gives a value that is no port."""
-    digits = failed.port.decode(errors="replace")
-    return int(digits) if digits.isdecimal() else 0
-
-
-def _scrubbed(said: str, failed: PGconn) -> str:
+def _scrubbed(text: str, failed: PGconn) -> str:
     """The message without any password: a server, real or not, may repeat what it was sent."""
-    for option in failed.info:
-        if option.keyword in _SECRETS and option.val:
-            said = _without(option.val.decode(errors="replace"), said)
-    return _without(failed.password.decode(errors="replace"), said)  # that of a passfile
-
-
-def _without(secret: str, said: str) -> str:
-    return said.replace(secret, _HIDDEN) if len(secret) >= _SHORTEST else said
+    given = [option.val for option in failed.info if option.keyword in _SECRETS and option.val]
+    # The password of a passfile is not among the options.
+    for secret in (each.decode(errors="replace") for each in (*given, failed.password)):
+        text = text.replace(secret, _HIDDEN) if len(secret) >= _SHORTEST else text
+    return text
 
 
 def is_lost(error: psycopg.Error, *, closed: bool) -> bool:

@@ -4,9 +4,8 @@ This fences: a reaper that has lost the lock has lost its connection and cannot 
 frozen reaper loses both when its lease runs out.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 
@@ -19,7 +18,7 @@ from reaper.postgres.sql import statement
 _SEEK: Final = statement("seek_leadership")
 _LEADER: Final = statement("leader")
 _SPACE: Final = 0x7265_6170
-"""`reap`, in the letters' own numbers."""
+"""`reap` in ASCII, so that other users of advisory locks are unlikely to choose the same number."""
 
 
 class LeaderLock(IntEnum):
@@ -29,8 +28,7 @@ class LeaderLock(IntEnum):
     DRY_RUN = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class Holder(NamedTuple):
     """The session that holds the lock instead of us."""
 
     pid: int
@@ -41,19 +39,21 @@ class Holder:
 
     def __str__(self) -> str:
         """A sentence, with the fix if the holder is no reaper."""
-        who = f"pid {self.pid}, role {self.role}, application {self.application!r}"
+        session = f"pid {self.pid}, role {self.role}, application {self.application!r}"
         if self.ours:
-            return f"another reaper leads: {who}"
-        cure = f"SELECT pg_terminate_backend({self.pid});"
-        return f"a stranger sits on the reaper's lock: {who}; until it goes nobody is terminated: {cure}"
+            return f"another reaper leads: {session}"
+        return (
+            f"a session that is no reaper holds the reaper's lock: {session}; until it releases the lock "
+            f"nothing is terminated: SELECT pg_terminate_backend({self.pid});"
+        )
 
 
 class Leadership:
     """Tries to lead at one server."""
 
-    def __init__(self, connection: Connection, *, office: LeaderLock, role: str) -> None:
+    def __init__(self, connection: Connection, *, lock: LeaderLock, role: str) -> None:
         self._connection = connection
-        self._key = {"space": _SPACE, "key": int(office)}
+        self._key = {"space": _SPACE, "key": int(lock)}
         self._role = role
         self.at: Instant | None = None
         """The server's time at the last attempt."""
@@ -81,8 +81,9 @@ class Leadership:
             rows = await self._connection.rows(_LEADER, {**self._key, "here": here})
         except psycopg.Error:
             return []
-        return [self._holder(*row) for row in rows]
-
-    def _holder(self, pid: int, role: str | None, application: str | None, database: str) -> Holder:
-        ours = role == self._role and application == REAPER_APPLICATION
-        return Holder(pid=pid, role=role, application=application, database=database, ours=ours)
+        # Any session may call itself a reaper; only one of our own role counts as one.
+        ours = (self._role, REAPER_APPLICATION)
+        return [
+            Holder(pid, role, application, database, ours=(role, application) == ours)
+            for pid, role, application, database in rows
+        ]

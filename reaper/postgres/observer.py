@@ -39,10 +39,8 @@ _AT: Final = ObservedRow._fields.index("at")
 _NO_CUTOFFS: Final = Cutoffs()
 _EVERY_FACT: Final = Questions(advisory_locks=True, blocking=True)
 _CENTURY: Final = 36_525 * 86_400 * SECOND
-
-
-_ALL_EVERY: Final = Span(300 * SECOND)
-"""A snapshot without the prefilter: for counts by state, and because a clock that was set hides sessions."""
+_FULL_EVERY: Final = Span(300 * SECOND)
+"""A full snapshot has the counts by state, and sessions that the prefilter hides after a clock was set."""
 _FEW: Final = 200
 _FEW_EVERY: Final = Span(60 * SECOND)
 """The same on a server with few sessions, where it costs less."""
@@ -71,7 +69,7 @@ class Observer:
         self._server = server
         self._query_text = query_text
         self._one_by_one = one_by_one
-        self._whole = _FullSnapshots()
+        self._full = FullSnapshotSchedule()
         self._reader = SessionReader(connection.encoding, query_text)
 
     def know(self, probe: Probe) -> None:
@@ -89,56 +87,53 @@ class Observer:
         With `ahead` the prefilter leaves out client sessions that no policy can match within this time.
         """
         try:
-            snapshot, asked = await self._enough(rules, ahead)
-            blockers = await self._blockers() if asked.blocking else None
+            snapshot, needed = await self._sufficient(rules, ahead)
+            blockers = await self._blockers() if needed.blocking else None
             facts = Facts(
-                advisory_lock_holders=await self._lock_holders() if asked.advisory_locks else None,
+                advisory_lock_holders=await self._lock_holders() if needed.advisory_locks else None,
                 waiters=None if blockers is None else count_waiters(blockers),
                 blockers=blockers,
             )
         except psycopg.Error as error:
-            message = f"could not observe: {sentence(error)}"
-            raise ObservingFailed(message) from None
+            raise _failed(error) from None
         return replace(snapshot, facts=facts)
 
-    async def everybody(self) -> Snapshot:
-        """Take a snapshot of all sessions, with lock waits and no other fact."""
+    async def all_sessions(self) -> Snapshot:
+        """Take a full snapshot, with lock waits and no other fact."""
         try:
-            seen = await self._look(_NO_CUTOFFS, everybody=True)
+            snapshot = await self._snapshot(_NO_CUTOFFS, full=True)
             blockers = await self._blockers()
         except psycopg.Error as error:
-            message = f"could not observe: {sentence(error)}"
-            raise ObservingFailed(message) from None
-        return replace(seen, facts=Facts(waiters=count_waiters(blockers), blockers=blockers))
+            raise _failed(error) from None
+        return replace(snapshot, facts=Facts(waiters=count_waiters(blockers), blockers=blockers))
 
-    async def _enough(self, rules: Rules | None, ahead: Span | None) -> tuple[Snapshot, Questions]:
-        """One snapshot; a second one of all sessions if a limit of a candidate's policy counts them."""
+    async def _sufficient(self, rules: Rules | None, ahead: Span | None) -> tuple[Snapshot, Questions]:
+        """One snapshot; a second, full one if a limit of a candidate's policy counts all sessions."""
         if rules is None:
-            return await self._look(_NO_CUTOFFS, everybody=True), _EVERY_FACT
+            return await self._snapshot(_NO_CUTOFFS, full=True), _EVERY_FACT
         cutoffs = _NO_CUTOFFS if ahead is None else _sooner(rules.cutoffs, ahead)
-        seen = await self._look(cutoffs, everybody=ahead is None or self._whole.due(rules))
-        asked = questions(seen, rules)
-        if asked.everybody and seen.young is not None:
-            seen = await self._look(cutoffs, everybody=True)
-            asked = questions(seen, rules)
-        self._whole.note(seen, rules, again=asked.everybody)
-        return seen, asked
+        snapshot = await self._snapshot(cutoffs, full=ahead is None or self._full.due(rules))
+        needed = questions(snapshot, rules)
+        if needed.everybody and snapshot.young is not None:
+            snapshot = await self._snapshot(cutoffs, full=True)
+            needed = questions(snapshot, rules)
+        self._full.note(snapshot, rules, again=needed.everybody)
+        return snapshot, needed
 
-    async def _look(self, cutoffs: Cutoffs, *, everybody: bool) -> Snapshot:
+    async def _snapshot(self, cutoffs: Cutoffs, *, full: bool) -> Snapshot:
         params = {
             **_limits(cutoffs),
-            "everybody": everybody,
+            "full": full,
             "with_query": self._query_text.wanted,
             "one_by_one": self._one_by_one,
-            "unmeant": list(self._whole.unmeant),
+            "unmatched": list(self._full.unmatched_roles),
         }
-        rows = await self._connection.rows(_OBSERVE, params, raw=True)
-        return self._snapshot(rows, everybody=everybody)
+        return self._snapshot_of(await self._connection.rows(_OBSERVE, params, raw=True), full=full)
 
-    def _snapshot(self, rows: Sequence[tuple[Any, ...]], *, everybody: bool) -> Snapshot:
+    def _snapshot_of(self, rows: Sequence[tuple[Any, ...]], *, full: bool) -> Snapshot:
         sessions, probe = self._reader.sessions(rows), self._probe
         own = ObservedRow._make(next(row for row in rows if row[_AT] is not None))
-        young = None if everybody else (own.clients or 0) - len(sessions)
+        young = None if full else (own.clients or 0) - len(sessions)
         clients = sum(session.kind == CLIENT_BACKEND for session in sessions)
         return Snapshot(
             server=self._server,
@@ -162,17 +157,17 @@ class Observer:
         return {waiter: frozenset(blockers) for waiter, blockers in await self._connection.rows(_WAITERS)}
 
 
-class _FullSnapshots:
-    """When to read all sessions: under new rules, from time to time, and while a limit counts all of them."""
+class FullSnapshotSchedule:
+    """When to take a full snapshot: under new rules, at intervals, and while a limit counts all sessions."""
 
     def __init__(self) -> None:
         self._rules: Rules | None = None
         self._at: Instant | None = None
-        self.unmeant = tuple[int, ...]()
-        """Roles that no policy matches, by the last full snapshot; a renamed role is noticed at the next."""
+        self.unmatched_roles = tuple[int, ...]()
+        """By the last full snapshot; a role that was renamed meanwhile is noticed at the next."""
 
     def due(self, rules: Rules) -> bool:
-        """Return True if the next snapshot must hold all sessions."""
+        """Return True if the next snapshot must be a full one."""
         return rules is not self._rules or self._at is None
 
     def note(self, snapshot: Snapshot, rules: Rules, *, again: bool) -> None:
@@ -180,8 +175,9 @@ class _FullSnapshots:
         self._rules = rules
         if snapshot.young is None:
             self._at = None if again else snapshot.at
-            self.unmeant = unmeant_roles(snapshot, rules)
-        elif self._at is not None and not 0 <= snapshot.at - self._at < _whole_every(snapshot):
+            self.unmatched_roles = unmeant_roles(snapshot, rules)
+        elif self._at is not None and not 0 <= snapshot.at - self._at < _full_every(snapshot):
+            # Due by the server's clock, or that clock was set back.
             self._at = None
 
 
@@ -189,6 +185,10 @@ class _FullSnapshots:
 @lru_cache
 def _sooner(cutoffs: Cutoffs, ahead: Span) -> Cutoffs:
     return cutoffs.sooner(ahead)
+
+
+def _failed(error: psycopg.Error) -> ObservingFailed:
+    return ObservingFailed(f"could not observe: {sentence(error)}")
 
 
 def _limits(cutoffs: Cutoffs) -> Mapping[str, timedelta | None]:
@@ -200,8 +200,8 @@ def _limits(cutoffs: Cutoffs) -> Mapping[str, timedelta | None]:
     }
 
 
-def _whole_every(snapshot: Snapshot) -> Span:
-    return _FEW_EVERY if snapshot.clients < _FEW else _ALL_EVERY
+def _full_every(snapshot: Snapshot) -> Span:
+    return _FEW_EVERY if snapshot.clients < _FEW else _FULL_EVERY
 
 
 def _interval(span: Span | None) -> timedelta | None:
@@ -210,10 +210,10 @@ def _interval(span: Span | None) -> timedelta | None:
 
 
 def count_waiters(blockers_of: Mapping[int, AbstractSet[int]]) -> Mapping[int, int]:
-    """The number of waiters per pid; for one that does not wait itself, of the whole queue behind it."""
+    """The number of waiters per blocking pid; for the root of a queue, of the whole queue."""
     behind = defaultdict[int, set[int]](set)
     for waiter, blockers in blockers_of.items():
-        for blocker in blockers - {0}:  # 0 stands for a prepared transaction, which has no session
+        for blocker in blockers - {0}:  # 0 is a prepared transaction, which has no session
             behind[blocker].add(waiter)
     direct = Counter({pid: len(queue) for pid, queue in behind.items()})
     return {pid: direct[pid] if pid in blockers_of else len(_queue(pid, behind)) for pid in behind}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg.sql import Identifier
@@ -27,15 +27,14 @@ class Level(StrEnum):
     REFUSAL = "refusal"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One answer of the preflight."""
+class CheckResult(NamedTuple):
+    """One finding of the preflight."""
 
     check: str
     level: Level
     finding: str
-    mend: str = ""
-    """SQL or a setting that fixes it."""
+    fix: str = ""
+    """SQL or a setting."""
 
 
 _PROBE: Final = statement("probe")
@@ -43,16 +42,16 @@ _OLDEST: Final = 13
 _NEWEST: Final = 18
 _SIXTEEN: Final = 16
 """GRANT ... WITH INHERIT and reserved_connections came with it."""
-_FEWEST_RESERVED: Final = 2
+_MIN_RESERVED: Final = 2
 _LEAST_ROLE: Final = (
     "CREATE ROLE reaper LOGIN CONNECTION LIMIT 3; GRANT pg_read_all_stats, pg_signal_backend TO reaper;"
 )
 _CLOCK_TOLERANCE: Final = Span(5_000_000)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Probe:
-    """The server's version, settings and our rights, read once per connection."""
+    """The server's version, settings and our rights: the columns of probe.sql, read once per connection."""
 
     version: int
     standby: bool
@@ -79,204 +78,177 @@ class Probe:
         """The major version."""
         return self.version // 10_000
 
+    @property
+    def quoted_role(self) -> str:
+        """Our role as SQL writes it."""
+        return Identifier(self.role).as_string()
+
 
 async def probe(connection: Connection) -> Probe:
     """Read the probe; Refused if the role may not even read it."""
     try:
-        row = (await connection.rows(_PROBE))[0]
+        (row,) = await connection.rows(_PROBE)
     except psycopg.Error as error:
         message = f"the server refuses the preflight: {sentence(error)}"
         raise Refused(message) from None
-    version, standby, started, *rest = row
-    names = list(Probe.__dataclass_fields__)[3:]
-    return Probe(version=version, standby=standby, started=started, **dict(zip(names, rest, strict=True)))
+    return Probe(*row)
 
 
 def inspect(
-    connection: Connection, seen: Probe, rules: Rules | None, *, dry_run: bool
-) -> tuple[Finding, ...]:
-    """Return the findings of a probe for these rules."""
-    acts = bool(rules and rules.enforcing) and not dry_run
+    connection: Connection, found: Probe, rules: Rules | None, *, dry_run: bool
+) -> tuple[CheckResult, ...]:
+    """The results of all checks for these rules."""
+    enforces = bool(rules and rules.enforcing) and not dry_run
     return (
-        _pooler(connection, seen),
-        _way(connection.way),
-        _version(seen),
-        _visibility(seen),
-        _rights(seen, acts=acts),
-        _power(seen),
-        _standby(seen),
-        *_slots(seen),
-        _activities(seen),
-        _clock(seen),
-        *(_protections(rules, seen) if rules else ()),
+        _pooler(connection, found),
+        _network_path(connection.path),
+        _version(found),
+        _visibility(found),
+        _rights(found, enforces=enforces),
+        _power(found),
+        _standby(found),
+        *_slots(found),
+        _activities(found),
+        _clock(found),
+        *(_protections(rules, found) if rules else ()),
     )
 
 
-def refuse(findings: tuple[Finding, ...]) -> None:
+def refuse(results: tuple[CheckResult, ...]) -> None:
     """Raise Refused with every refusal, each with its fix."""
-    refusals = [found for found in findings if found.level is Level.REFUSAL]
+    refusals = [result for result in results if result.level is Level.REFUSAL]
     if refusals:
         # A fix that is SQL ends with a semicolon, so that it can be copied.
-        message = "; ".join(f"{found.finding}: {found.mend}" for found in refusals).replace(";; ", "; ")
+        message = "; ".join(f"{result.finding}: {result.fix}" for result in refusals).replace(";; ", "; ")
         raise Refused(message)
 
 
-def _pooler(connection: Connection, seen: Probe) -> Finding:
-    if connection.pid == seen.pid:
-        return Finding(check="pooler", level=Level.FINE, finding="a direct connection to the server")
-    return Finding(
-        check="pooler",
-        level=Level.REFUSAL,
-        finding="there is a pooler between the reaper and the server",
-        mend="connect to PostgreSQL's own port: a pooler mixes sessions, and two reapers could both lead",
+def _pooler(connection: Connection, found: Probe) -> CheckResult:
+    # A pooler invents the pid of its greeting: the server's own answer differs.
+    if connection.pid == found.pid:
+        return CheckResult("pooler", Level.FINE, "a direct connection to the server")
+    fix = "connect to PostgreSQL's own port: a pooler mixes sessions, and two reapers could both lead"
+    return CheckResult("pooler", Level.REFUSAL, "there is a pooler between the reaper and the server", fix)
+
+
+def _network_path(path: NetworkPath) -> CheckResult:
+    if exposed := path.exposed:
+        return CheckResult("way", Level.WARNING, exposed, VERIFY)
+    safe = "the connection does not leave this host" if path.local else "encrypted, to a verified server"
+    return CheckResult("way", Level.FINE, safe)
+
+
+def _version(found: Probe) -> CheckResult:
+    name = f"PostgreSQL {found.major}"
+    if found.major < _OLDEST:
+        fix = f"upgrade to {_OLDEST} or later"
+        return CheckResult("version", Level.REFUSAL, f"{name} is too old", fix)
+    if found.major > _NEWEST:
+        fix = "run with --dry-run first, and compare its output with pg_stat_activity"
+        newer = f"{name} is newer than {_NEWEST}, the last that this release was tested on"
+        return CheckResult("version", Level.WARNING, newer, fix)
+    return CheckResult("version", Level.FINE, name)
+
+
+def _grant(found: Probe, role: str) -> str:
+    # Before 16 a role inherits all of its memberships or none of them.
+    if found.major >= _SIXTEEN:
+        return f"GRANT {role} TO {found.quoted_role} WITH INHERIT TRUE;"
+    return f"GRANT {role} TO {found.quoted_role}; ALTER ROLE {found.quoted_role} INHERIT;"
+
+
+def _visibility(found: Probe) -> CheckResult:
+    if found.reads_all or found.superuser:
+        return CheckResult("visibility", Level.FINE, f"role {found.role} sees every session")
+    denied = (
+        f"role {found.role} may not read other roles' sessions: "
+        f"{found.unreadable} rows of pg_stat_activity hide their state"
     )
+    return CheckResult("visibility", Level.REFUSAL, denied, _grant(found, "pg_read_all_stats"))
 
 
-def _way(way: NetworkPath) -> Finding:
-    if exposed := way.exposed:
-        return Finding(check="way", level=Level.WARNING, finding=exposed, mend=VERIFY)
-    said = "the connection does not leave this host" if way.local else "nobody can stand in between"
-    return Finding(check="way", level=Level.FINE, finding=said)
+def _rights(found: Probe, *, enforces: bool) -> CheckResult:
+    if found.signals or found.superuser:
+        return CheckResult("rights", Level.FINE, f"role {found.role} may terminate sessions")
+    level = Level.REFUSAL if enforces else Level.WARNING
+    denied = f"role {found.role} may not terminate other roles' sessions"
+    return CheckResult("rights", level, denied, _grant(found, "pg_signal_backend"))
 
 
-def _version(seen: Probe) -> Finding:
-    said = f"PostgreSQL {seen.major}"
-    if seen.major < _OLDEST:
-        mend = f"upgrade to {_OLDEST} or later"
-        return Finding(check="version", level=Level.REFUSAL, finding=f"{said} is too old", mend=mend)
-    if seen.major > _NEWEST:
-        mend = "run with --dry-run first, and compare what it says with pg_stat_activity"
-        said = f"{said} is newer than {_NEWEST}, the last that this release was tested on"
-        return Finding(check="version", level=Level.WARNING, finding=said, mend=mend)
-    return Finding(check="version", level=Level.FINE, finding=said)
+def _power(found: Probe) -> CheckResult:
+    if found.superuser:
+        reaches = f"role {found.role} is a superuser: it can terminate superusers' sessions too"
+        return CheckResult("power", Level.WARNING, reaches, _LEAST_ROLE)
+    attributes, groups = found.needless_attributes.split(), found.needless_groups
+    needless = ", ".join([*attributes, *(f"member of {group}" for group in groups)])
+    if not needless:
+        return CheckResult("power", Level.FINE, f"role {found.role} has no more rights than it needs")
+    fix = []
+    if attributes:
+        fix.append(f"ALTER ROLE {found.quoted_role} {' '.join(f'NO{name}' for name in attributes)};")
+    if groups:
+        quoted = ", ".join(Identifier(group).as_string() for group in groups)
+        fix.append(f"REVOKE {quoted} FROM {found.quoted_role};")
+    more = f"role {found.role} has more rights than it needs ({needless}): a leaked password is worth more"
+    return CheckResult("power", Level.WARNING, more, " ".join(fix))
 
 
-def _role(seen: Probe) -> str:
-    return Identifier(seen.role).as_string()
+def _standby(found: Probe) -> CheckResult:
+    since = f"up since {isoformat(found.started)}"
+    if found.standby:
+        return CheckResult("server", Level.NOTE, f"a standby, {since}; terminating works there too")
+    return CheckResult("server", Level.FINE, f"a primary, {since}")
 
 
-def _inheriting(seen: Probe, role: str) -> str:
-    inherits = " WITH INHERIT TRUE" if seen.major >= _SIXTEEN else ""
-    also = "" if inherits else f" ALTER ROLE {_role(seen)} INHERIT;"
-    return f"GRANT {role} TO {_role(seen)}{inherits};{also}"
-
-
-def _visibility(seen: Probe) -> Finding:
-    if seen.reads_all or seen.superuser:
-        return Finding(check="visibility", level=Level.FINE, finding=f"role {seen.role} sees every session")
-    return Finding(
-        check="visibility",
-        level=Level.REFUSAL,
-        finding=f"role {seen.role} is blind: {seen.unreadable} rows of pg_stat_activity hide their state",
-        mend=_inheriting(seen, "pg_read_all_stats"),
+def _slots(found: Probe) -> Iterator[CheckResult]:
+    slots = (
+        f"{found.max_connections} slots, {found.superuser_reserved} reserved for superusers, "
+        f"{found.reserved} for pg_use_reserved_connections"
     )
-
-
-def _rights(seen: Probe, *, acts: bool) -> Finding:
-    if seen.signals or seen.superuser:
-        return Finding(check="rights", level=Level.FINE, finding=f"role {seen.role} may terminate sessions")
-    return Finding(
-        check="rights",
-        level=Level.REFUSAL if acts else Level.WARNING,
-        finding=f"role {seen.role} may not terminate other roles' sessions",
-        mend=_inheriting(seen, "pg_signal_backend"),
-    )
-
-
-def _power(seen: Probe) -> Finding:
-    if seen.superuser:
-        said = f"role {seen.role} is a superuser: superusers' sessions are no longer out of its reach"
-        return Finding(check="power", level=Level.WARNING, finding=said, mend=_LEAST_ROLE)
-    too_much = [*seen.needless_attributes.split(), *(f"member of {group}" for group in seen.needless_groups)]
-    if not too_much:
-        said = f"role {seen.role} has no more rights than it needs"
-        return Finding(check="power", level=Level.FINE, finding=said)
-    said = f"role {seen.role} has more rights than it needs ({', '.join(too_much)}), for whoever steals it"
-    return Finding(check="power", level=Level.WARNING, finding=said, mend=" ".join(_less(seen)))
-
-
-def _less(seen: Probe) -> Iterator[str]:
-    if seen.needless_attributes:
-        yield f"ALTER ROLE {_role(seen)} {' '.join(f'NO{one}' for one in seen.needless_attributes.split())};"
-    if seen.needless_groups:
-        groups = ", ".join(Identifier(group).as_string() for group in seen.needless_groups)
-        yield f"REVOKE {groups} FROM {_role(seen)};"
-
-
-def _standby(seen: Probe) -> Finding:
-    since = f"up since {isoformat(seen.started)}"
-    if seen.standby:
-        return Finding(
-            check="server", level=Level.NOTE, finding=f"a standby, {since}; terminating works there too"
-        )
-    return Finding(check="server", level=Level.FINE, finding=f"a primary, {since}")
-
-
-def _slots(seen: Probe) -> Iterator[Finding]:
-    said = (
-        f"{seen.max_connections} slots, {seen.superuser_reserved} reserved for superusers, "
-        f"{seen.reserved} for pg_use_reserved_connections"
-    )
-    gets_in = seen.superuser or (seen.uses_reserved and seen.reserved >= _FEWEST_RESERVED)
-    if seen.major >= _SIXTEEN and not gets_in:
-        grant = f"GRANT pg_use_reserved_connections TO {_role(seen)};"
-        mend = f"{grant} ALTER SYSTEM SET reserved_connections = 2; -- and restart"
-        said += "; a reaper that starts when they are full does not get in"
-        yield Finding(check="slots", level=Level.NOTE, finding=said, mend=mend)
+    connects_when_full = found.superuser or (found.uses_reserved and found.reserved >= _MIN_RESERVED)
+    # Before 16 nothing but a superuser connects to a full server: there is no fix to offer.
+    if found.major >= _SIXTEEN and not connects_when_full:
+        grant = f"GRANT pg_use_reserved_connections TO {found.quoted_role};"
+        fix = f"{grant} ALTER SYSTEM SET reserved_connections = 2; -- and restart"
+        refused = f"{slots}; a reaper that starts when they are full is refused"
+        yield CheckResult("slots", Level.NOTE, refused, fix)
     else:
-        yield Finding(check="slots", level=Level.FINE, finding=said)
-    if seen.connection_limit < 0 and not seen.superuser:
-        said = "the reaper's own role has no connection limit"
-        mend = f"ALTER ROLE {_role(seen)} CONNECTION LIMIT 3;"
-        yield Finding(check="slots", level=Level.NOTE, finding=said, mend=mend)
+        yield CheckResult("slots", Level.FINE, slots)
+    if found.connection_limit < 0 and not found.superuser:
+        fix = f"ALTER ROLE {found.quoted_role} CONNECTION LIMIT 3;"
+        yield CheckResult("slots", Level.NOTE, "the reaper's own role has no connection limit", fix)
 
 
-def _activities(seen: Probe) -> Finding:
-    if not seen.tracks_activities:
-        return Finding(
-            check="track_activities",
-            level=Level.WARNING,
-            finding="track_activities is off: the state of sessions is not known, and nobody is reaped",
-            mend="ALTER SYSTEM SET track_activities = on; SELECT pg_reload_conf();",
-        )
-    if seen.untracked:
-        return Finding(
-            check="track_activities",
-            level=Level.NOTE,
-            finding=f"{seen.untracked} sessions have track_activities switched off, and are spared",
-            mend="SELECT setrole::regrole, setconfig FROM pg_db_role_setting;",
-        )
-    return Finding(check="track_activities", level=Level.FINE, finding="the state of every session is known")
+def _activities(found: Probe) -> CheckResult:
+    if not found.tracks_activities:
+        off = "track_activities is off: the state of sessions is unknown, and nothing is terminated"
+        fix = "ALTER SYSTEM SET track_activities = on; SELECT pg_reload_conf();"
+        return CheckResult("track_activities", Level.WARNING, off, fix)
+    if found.untracked:
+        some = f"{found.untracked} sessions have track_activities switched off, and are skipped"
+        fix = "SELECT setrole::regrole, setconfig FROM pg_db_role_setting;"
+        return CheckResult("track_activities", Level.NOTE, some, fix)
+    return CheckResult("track_activities", Level.FINE, "the state of every session is known")
 
 
-def _clock(seen: Probe) -> Finding:
-    ahead = Span(seen.clock - from_datetime(datetime.now(UTC)))
+def _clock(found: Probe) -> CheckResult:
+    ahead = Span(found.clock - from_datetime(datetime.now(UTC)))
     if abs(ahead) < _CLOCK_TOLERANCE:
-        return Finding(check="clock", level=Level.FINE, finding="the server's clock agrees with this host's")
+        return CheckResult("clock", Level.FINE, "the server's clock agrees with this host's")
     side = "ahead of" if ahead > 0 else "behind"
-    said = f"the server's clock is {words(Span(abs(ahead)))} {side} this host's; ages are the server's"
-    mend = f"synchronise both by NTP; the server says {as_datetime(seen.clock):%Y-%m-%d %H:%M:%S} UTC"
-    return Finding(check="clock", level=Level.NOTE, finding=said, mend=mend)
+    differs = f"the server's clock is {words(Span(abs(ahead)))} {side} this host's; ages are the server's"
+    fix = f"synchronise both by NTP; the server's time is {as_datetime(found.clock):%Y-%m-%d %H:%M:%S} UTC"
+    return CheckResult("clock", Level.NOTE, differs, fix)
 
 
-def _protections(rules: Rules, seen: Probe) -> Iterator[Finding]:
-    aside: dict[str, list[str]] = {}
-    for policy in rules.awake:
-        for name in policy.despite:
-            aside.setdefault(name, []).append(policy.name)
+def _protections(rules: Rules, found: Probe) -> Iterator[CheckResult]:
     for name in BUILT_IN:
-        if name == "superusers" and seen.superuser:
-            said = "superusers: not in force, the reaper is one itself"
-            yield Finding(
-                check="protections", level=Level.NOTE, finding=said, mend="log in as an ordinary role"
-            )
-        elif name in aside:
-            said = f"{name}: set aside by {', '.join(aside[name])}"
-            yield Finding(
-                check="protections",
-                level=Level.NOTE,
-                finding=said,
-                mend="delete it from override_protections",
-            )
+        overriding = [policy.name for policy in rules.awake if name in policy.despite]
+        if name == "superusers" and found.superuser:
+            off = "superusers: not in force, the reaper is one itself"
+            yield CheckResult("protections", Level.NOTE, off, "log in as an ordinary role")
+        elif overriding:
+            off = f"{name}: overridden by {', '.join(overriding)}"
+            yield CheckResult("protections", Level.NOTE, off, "delete it from override_protections")
         else:
-            yield Finding(check="protections", level=Level.FINE, finding=f"{name}: {DESCRIPTIONS[name]}")
+            yield CheckResult("protections", Level.FINE, f"{name}: {DESCRIPTIONS[name]}")

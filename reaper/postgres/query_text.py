@@ -1,10 +1,10 @@
-"""Query text for those who asked for it, without its literals unless those were asked for too."""
+"""Query text as far as the options allow it, by default without its literals."""
 
 import re
 from enum import Enum
 from typing import Final
 
-# Tokens as the server's lexer would meet them; whatever is not closed before the text was cut off runs to its
+# Tokens as the server's lexer finds them. It cuts off long texts: a token that is not closed extends to the
 # end. Names are tokens as well: a quote or a dollar that belongs to one begins no literal.
 _TOKENS: Final = re.compile(
     r"""
@@ -21,8 +21,8 @@ _TOKENS: Final = re.compile(
 def strip_literals(query: str) -> str:
     """The shape of a query: every literal is `?`, comments are gone, identifiers stay.
 
-    Whether a backslash escapes depends on a setting that we cannot see, and where nested comments end is no
-    question for a regular expression: behind a literal or a comment of that kind, nothing is shown.
+    Nothing is shown after a literal with a backslash (whether it escapes depends on a setting that we cannot
+    see) or after a nested comment (a regular expression cannot find its end).
     """
     ambiguous: list[int] = []
 
@@ -51,7 +51,7 @@ class QueryText(Enum):
 
     @property
     def wanted(self) -> bool:
-        """Whether the server is asked for it at all."""
+        """Return True if the server must send it."""
         return self is not QueryText.NONE
 
     def shown(self, query: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What advice needs to know of a server beside its sessions."""
+"""Settings, roles and counters of a server, read for advice."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.preflight import Probe
 from reaper.postgres.sql import statement
 
-_GROUND: Final = statement("ground")
-_EVERYBODYS: Final = frozenset(
+_SERVER_FACTS: Final = statement("server_facts")
+_SHARED_SOURCES: Final = frozenset(
     {"default", "configuration file", "command line", "environment variable", "global"}
 )
-"""Where a value comes from that others begin with as well, unless they were given another one."""
+"""A value from one of these applies to other connections too, unless their role has another one."""
 _LEASED: Final = "idle_session_timeout"
-"""Our own connection has one; what it began with is still told."""
+"""Our own connection changes it, so that its source is never a shared one; the reset value still applies."""
 
 
-class _Row(NamedTuple):
-    """The columns of ground.sql."""
+class FactRow(NamedTuple):
+    """One row of server_facts.sql."""
 
     kind: str
     name: str | None
@@ -40,18 +40,18 @@ class _Row(NamedTuple):
     at: Instant | None
 
 
-async def read_ground(connection: Connection, probe: Probe) -> ServerFacts:
-    """Ask for all of it at once; ServerError when the server does not tell. Raises Lost."""
+async def read_server_facts(connection: Connection, probe: Probe) -> ServerFacts:
+    """Read all facts with one statement; ServerError if it fails. Raises Lost."""
     try:
-        rows = [_Row._make(row) for row in await connection.rows(_GROUND)]
+        rows = [FactRow._make(row) for row in await connection.rows(_SERVER_FACTS)]
     except psycopg.Error as error:
         message = f"could not read the server's settings: {sentence(error)}"
         raise ServerError(message) from None
-    return _ground(rows, probe)
+    return _facts(rows, probe)
 
 
-def _ground(rows: Sequence[_Row], probe: Probe) -> ServerFacts:
-    kinds = defaultdict[str, list[_Row]](list)
+def _facts(rows: Sequence[FactRow], probe: Probe) -> ServerFacts:
+    kinds = defaultdict[str, list[FactRow]](list)
     for row in rows:
         kinds[row.kind].append(row)
     (opened,) = kinds["opened"]
@@ -63,7 +63,7 @@ def _ground(rows: Sequence[_Row], probe: Probe) -> ServerFacts:
         settings={
             row.name: row.second or ""
             for row in kinds["setting"]
-            if row.name and (row.third in _EVERYBODYS or (row.name == _LEASED and _LEASED not in ours))
+            if row.name and (row.third in _SHARED_SOURCES or (row.name == _LEASED and _LEASED not in ours))
         },
         roles={row.name: _role(row) for row in kinds["role"] if row.name},
         given=given,
@@ -75,11 +75,11 @@ def _ground(rows: Sequence[_Row], probe: Probe) -> ServerFacts:
     )
 
 
-def _role(row: _Row) -> RoleFacts:
+def _role(row: FactRow) -> RoleFacts:
     return RoleFacts(name=row.name or "", limit=row.number or 0, superuser=bool(row.other))
 
 
-def _prepared(row: _Row) -> PreparedTransaction:
+def _prepared(row: FactRow) -> PreparedTransaction:
     return PreparedTransaction(
         gid=row.name or "",
         database=row.second or "",
@@ -89,10 +89,10 @@ def _prepared(row: _Row) -> PreparedTransaction:
     )
 
 
-def _slot(row: _Row) -> ReplicationSlot:
+def _slot(row: FactRow) -> ReplicationSlot:
     return ReplicationSlot(name=row.name or "", kind=row.second or "", xid_age=row.number, retained=row.other)
 
 
-def _given(row: _Row) -> RoleSetting:
+def _given(row: FactRow) -> RoleSetting:
     name, _, value = (row.third or "").partition("=")
     return RoleSetting(role=row.name, database=row.second, name=name, value=value)

@@ -30,7 +30,7 @@ GUARDS: Final = {
 }
 _STILL_THERE: Final = statement("still_there")
 _STILL_ACTIVE: Final = statement("still_active")
-_HOLDS_UP_OTHERS: Final = statement("holds_up_others")
+_BLOCKS_OTHERS: Final = statement("blocks_others")
 _HOLDS_ADVISORY_LOCK: Final = statement("holds_advisory_lock")
 _MAX_INT4: Final = 2**31 - 1
 _MAX_SPAN: Final = 999_999_999 * 86_400 * SECOND
@@ -68,12 +68,12 @@ class GuardedTerminator:
                 return await self._missed(reap, "it changed before the signal")
         except (ServerError, psycopg.Error) as error:
             return _failed(error)
-        ((looked, sent, signalled),) = rows
-        return _answered(looked, signalled, sent=sent)
+        ((checked, sent, signalled),) = rows
+        return _answered(checked, signalled, sent=sent)
 
     async def _changed(self, reap: Reap) -> str | None:
-        """What has changed that the guard cannot see."""
-        if reap.policy.match.blocking and not await self._holds(_HOLDS_UP_OTHERS, reap):
+        """The change that the guard cannot see; None if there is none."""
+        if reap.policy.match.blocking and not await self._holds(_BLOCKS_OTHERS, reap):
             return "no other session waits for it any more"
         # A running statement may take an advisory lock without a visible change; an idle session cannot.
         may_lock = reap.session.state == ACTIVE and NEEDS_LOCKS not in reap.policy.despite
@@ -91,16 +91,16 @@ class GuardedTerminator:
             await asyncio.sleep(pause)
             try:
                 # In this order: a session that exits in between counts as gone, not as cancelled.
-                over = await self._over(list(waiting.values()))
+                ended = await self._ended_statements(list(waiting.values()))
                 present, at = await self._present(list(waiting.values()))
             except (ServerError, psycopg.Error) as error:
                 detail = f"signalled, then {sentence(error)}"
                 yield [(reap, Outcome(result=Result.UNKNOWN, detail=detail)) for reap in waiting.values()]
                 return
             settled = [
-                (reap, _ended(reap, is_there=one in present, at=at))
+                (reap, _confirmed(reap, is_present=one in present, at=at))
                 for one, reap in waiting.items()
-                if one not in present or one in over
+                if one not in present or one in ended
             ]
             pause = next_pause(pause, gone=len(settled), left=len(waiting) - len(settled))
             if settled:
@@ -108,6 +108,7 @@ class GuardedTerminator:
                 for reap, _ in settled:
                     del waiting[reap.session.id]
                 yield settled
+        # A backend in uninterruptible I/O ignores the signal; it may still exit later.
         detail = f"signalled, and still there {now() - began:.0f}s later"
         yield [(reap, Outcome(result=Result.SIGNALLED, detail=detail)) for reap in waiting.values()]
 
@@ -133,8 +134,8 @@ class GuardedTerminator:
             raise Refused(message)
         return {SessionId(pid, began) for pid, began, _ in rows if pid is not None}, rows[0][-1]
 
-    async def _over(self, reaps: Sequence[Reap]) -> AbstractSet[SessionId]:
-        """The sessions whose statement was to be cancelled and has ended."""
+    async def _ended_statements(self, reaps: Sequence[Reap]) -> AbstractSet[SessionId]:
+        """The sessions of which the cancelled statement has ended."""
         cancelled = [reap for reap in reaps if reap.action is Action.CANCEL]
         if not cancelled:
             return frozenset()
@@ -150,10 +151,10 @@ class GuardedTerminator:
 
 
 class DryRunTerminator:
-    """Takes the place of the guarded one in a dry run: nothing is signalled."""
+    """The terminator of a dry run: nothing is signalled."""
 
     async def terminate(self, reap: Reap, *, answered_at: Instant) -> Outcome:  # noqa: ARG002
-        """Return what would have been done."""
+        """The outcome that says what would be done."""
         return Outcome(result=Result.REHEARSED, detail=f"dry run: would {reap.action}")
 
     async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[Settled]:
@@ -162,7 +163,7 @@ class DryRunTerminator:
 
 
 def guard_parameters(reap: Reap, answered_at: Instant) -> Mapping[str, object]:
-    """Everything that the decision relied on, for guard.sql to find unchanged."""
+    """The state on which the decision relied: guard.sql signals only if it is unchanged."""
     session, match = reap.session, reap.policy.match
     age = match.holds_back_vacuum
     return {
@@ -186,10 +187,8 @@ def guard_parameters(reap: Reap, answered_at: Instant) -> Mapping[str, object]:
 
 
 def next_pause(last: float, *, gone: int, left: int) -> float:
-    """The seconds until the rest should have exited, at the rate of the last pause.
-
-    A query takes CPU from the backends that are exiting; a pause that is too long delays the outcome.
-    """
+    """The seconds until the rest should have exited, at the rate of the last pause."""
+    # A query takes CPU from the backends that are exiting; a pause that is too long delays the outcome.
     expected = last * left / gone if gone else 2 * last
     return min(max(expected, _MIN_PAUSE), _MAX_PAUSE)
 
@@ -202,18 +201,18 @@ def _interval(span: Span | None) -> timedelta | None:
     return None if span is None else timedelta(microseconds=min(span, _MAX_SPAN))
 
 
-def _answered(looked: Instant, signalled: Instant, *, sent: bool | None) -> Outcome:
+def _answered(checked: Instant, signalled: Instant, *, sent: bool | None) -> Outcome:
     if sent is None:
         detail = "the statement ran more than 15 s after the decision: nothing was signalled"
         return Outcome(result=Result.WITHDRAWN, detail=detail, at=signalled)
     if not sent:
         return Outcome(result=Result.GONE, detail="it exited at the moment of the signal", at=signalled)
-    return Outcome(result=Result.SIGNALLED, at=signalled, act=Act(looked, signalled))
+    return Outcome(result=Result.SIGNALLED, at=signalled, act=Act(checked, signalled))
 
 
-def _ended(reap: Reap, *, is_there: bool, at: Instant) -> Outcome:
-    """The outcome of a session that has exited, or whose statement has ended."""
-    if is_there:
+def _confirmed(reap: Reap, *, is_present: bool, at: Instant) -> Outcome:
+    """The outcome of a session that has exited, or of which the statement has ended."""
+    if is_present:
         return Outcome(result=Result.CANCELLED, at=at)
     result = Result.TERMINATED if reap.action is Action.TERMINATE else Result.GONE
     return Outcome(result=result, at=at)

@@ -1,4 +1,4 @@
-"""How the path to the server is protected, and why a certificate is not accepted."""
+"""How the network path to the server is protected, and why a certificate is not accepted."""
 
 import asyncio
 import ssl
@@ -10,9 +10,7 @@ from typing import Final, Self
 from psycopg.pq.abc import PGconn
 
 _SSL_REQUEST: Final = (8).to_bytes(4) + (80_877_103).to_bytes(4)
-_PATIENCE_SECONDS: Final = 3.0
-_EXPIRED: Final = 10
-_NOT_YET_VALID: Final = 9
+_HANDSHAKE_SECONDS: Final = 3.0
 _DEFAULT_ROOT: Final = "~/.postgresql/root.crt"
 _SYSTEM: Final = "system"
 
@@ -24,13 +22,13 @@ VERIFY: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkPath:
-    """How a connection reaches its server."""
+    """The network path of a connection."""
 
     host: str
     address: str
     encrypted: bool
     options: dict[str, str]
-    """The options that libpq used, from whatever source."""
+    """The options that libpq used, from the DSN, the environment or a service file."""
 
     @classmethod
     def of(cls, connection: PGconn) -> Self:
@@ -58,76 +56,72 @@ class NetworkPath:
 
     @property
     def exposed(self) -> str | None:
-        """What a man in the middle could do; None if nothing."""
+        """The attack that the path allows; None if there is none."""
         mode = self.options.get("sslmode", "prefer")
         if self.local or self.options.get("gssencmode") == "require":
             return None
         if not self.encrypted:
-            return (
-                "the connection is not encrypted: who stands in between can read it, and speak for the server"
-            )
+            return "the connection is not encrypted: an attacker on the path can read and change it"
         if mode == "verify-full" or self.options.get("channel_binding") == "require":
             return None
         unchecked = "name" if mode == "verify-ca" else "certificate"
         return (
             f"the server's {unchecked} is not checked (sslmode={mode}): "
-            "who stands in between can read the connection, and be the server"
+            "an attacker on the path can pose as the server"
         )
 
 
-_CURES: Final = (
-    ("does not match host name", "connect by a name that the certificate bears, or issue it for this name"),
+_FIXES: Final = (
+    ("does not match host name", "connect by a name in the certificate, or issue it for this name"),
     (
         "root certificate file",
         "name the file of the CA's certificate by sslrootcert, or trust this host's CAs: sslrootcert=system",
     ),
     ("server does not support SSL", "switch it on at the server (ssl = on), and do not weaken sslmode"),
     ("certificate required", "the server wants a client certificate: name ours by sslcert and sslkey"),
-    (
-        "channel binding required",
-        "the password is not SCRAM, or somebody stands in between and ends TLS: a proxy, or worse",
+    ("channel binding required", "the password is not SCRAM, or a proxy or an attacker on the path ends TLS"),
+    *(
+        (alert, "the server does not accept our certificate: renew sslcert, or fix ssl_ca_file at the server")
+        for alert in ("alert unknown ca", "alert certificate expired", "alert bad certificate")
     ),
 )
-_ALERTS_ABOUT_OURS: Final = ("alert unknown ca", "alert certificate expired", "alert bad certificate")
+_FIXES_BY_CODE: Final = {
+    9: "check this host's clock, or wait",
+    10: "renew it at the server, and reload the server",
+}
+"""By OpenSSL's verify code."""
 
 
-async def cure(said: str, way: NetworkPath, port: int) -> str | None:
+async def tls_fix(message: str, path: NetworkPath, port: int) -> str | None:
     """The fix for a connection that failed with this message of libpq; None if it is not about TLS."""
-    if "certificate verify failed" in said:
-        return await _why_not_accepted(way, port)
-    if any(alert in said for alert in _ALERTS_ABOUT_OURS):
-        return "the server does not accept our certificate: renew sslcert, or mend ssl_ca_file at the server"
-    return next((what for words, what in _CURES if words in said), None)
+    if "certificate verify failed" in message:
+        return await _why_not_accepted(path, port)
+    return next((fix for part, fix in _FIXES if part in message), None)
 
 
-async def _why_not_accepted(way: NetworkPath, port: int) -> str:
-    root = way.options.get("sslrootcert") or _DEFAULT_ROOT
-    refusal = await _refusal(way, port, root)
-    if refusal is None:
+async def _why_not_accepted(path: NetworkPath, port: int) -> str:
+    root = path.options.get("sslrootcert") or _DEFAULT_ROOT
+    error = await _repeat_handshake(path, port, root)
+    if error is None:
         return f"expired, revoked, or by a CA that is not in sslrootcert ({root})"
-    if refusal.verify_code == _EXPIRED:
-        what = "renew it at the server, and reload the server"
-    elif refusal.verify_code == _NOT_YET_VALID:
-        what = "look at this host's clock, or wait"
-    else:
-        what = f"sslrootcert ({root}) must hold the CA that issued it; if it does, this is not your server"
-    return f"{refusal.verify_message}: {what}"
+    unknown = f"sslrootcert ({root}) must hold the CA that issued it; if it does, this is not your server"
+    return f"{error.verify_message}: {_FIXES_BY_CODE.get(error.verify_code, unknown)}"
 
 
-async def _refusal(way: NetworkPath, port: int, root: str) -> ssl.SSLCertVerificationError | None:
-    """Repeat the handshake: libpq does not report why it rejects a certificate."""
+async def _repeat_handshake(path: NetworkPath, port: int, root: str) -> ssl.SSLCertVerificationError | None:
+    # libpq does not report why it rejects a certificate; OpenSSL does.
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_HANDSHAKE_SECONDS):
             context = _trusting(root)
-            reader, writer = await asyncio.open_connection(way.address or way.host, port)
+            reader, writer = await asyncio.open_connection(path.address or path.host, port)
             try:
                 writer.write(_SSL_REQUEST)
                 await reader.readexactly(1)
-                await writer.start_tls(context, server_hostname=way.host)
+                await writer.start_tls(context, server_hostname=path.host)
             finally:
                 writer.transport.abort()
-    except ssl.SSLCertVerificationError as refusal:
-        return refusal
+    except ssl.SSLCertVerificationError as error:
+        return error
     except (OSError, ValueError, EOFError):
         pass  # unreachable by now, or not PostgreSQL
     return None

@@ -1,7 +1,6 @@
 """Single sessions after a dry run or a termination, and the server's own counts of terminations."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import psycopg
@@ -14,11 +13,13 @@ from reaper.postgres.sql import statement
 
 _WATCHED: Final = statement("watched")
 _NEWCOMERS: Final = statement("newcomers")
+_COUNTERS: Final = statement("counters")
 _ONE_BY_ONE: Final = 8
-_MOST_NEWCOMERS: Final = 1_000
+"""Up to this number, sessions are read one by one; more of them all at once, which then costs less."""
+_MAX_NEWCOMERS: Final = 1_000
 
 
-class Seen(NamedTuple):
+class WatchedSessions(NamedTuple):
     """The state of sessions at one moment: None has exited; hidden sessions are missing."""
 
     at: Instant
@@ -38,19 +39,20 @@ class SessionWatcher:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def look(self, ids: Collection[SessionId]) -> Seen | None:
+    async def look(self, ids: Collection[SessionId]) -> WatchedSessions | None:
         """The state of these sessions; None if the statement failed. Raises Lost."""
         params = {"pids": [one.pid for one in ids], "one_by_one": _ONE_BY_ONE}
         try:
             rows = await self._connection.rows(_WATCHED, params)
         except psycopg.Error:
             return None
+        # A row without backend_start is one that we may not read: the session must not pass for gone.
         hidden = {pid for pid, there, began, *_ in rows if there is not None and began is None}
-        stand = {
+        present = {
             SessionId(pid, began): Standing(*times) for pid, _, began, *times, _ in rows if began is not None
         }
-        found = {one: stand.get(one) for one in ids if one.pid not in hidden}
-        return Seen(at=rows[0][-1], sessions=found) if rows else None
+        found = {one: present.get(one) for one in ids if one.pid not in hidden}
+        return WatchedSessions(at=rows[0][-1], sessions=found) if rows else None
 
     async def newcomers(self, roles: Collection[str], since: Instant) -> list[Newcomer] | None:
         """The newest sessions of these roles since then; None if the statement failed. Raises Lost."""
@@ -58,7 +60,7 @@ class SessionWatcher:
             "since": as_datetime(since),
             "roles": list(roles),
             "one_by_one": _ONE_BY_ONE,
-            "most": _MOST_NEWCOMERS,
+            "most": _MAX_NEWCOMERS,
         }
         try:
             rows = await self._connection.rows(_NEWCOMERS, params)
@@ -67,11 +69,7 @@ class SessionWatcher:
         return [Newcomer(began, Identity(*names)) for began, *names in rows]
 
 
-_COUNTERS: Final = statement("counters")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counters:
+class Counters(NamedTuple):
     """The sums of the server's counters over all databases."""
 
     at: Instant
@@ -88,7 +86,7 @@ class Counters:
 async def read_counters(connection: Connection) -> Counters | None:
     """The server's counters; None if they cannot be read. Raises Lost."""
     try:
-        ((at, started, databases, terminations, reset),) = await connection.rows(_COUNTERS)
+        (row,) = await connection.rows(_COUNTERS)
     except psycopg.Error:
         return None
-    return Counters(at=at, started=started, databases=databases, terminations=terminations, reset=reset)
+    return Counters(*row)

@@ -14,7 +14,7 @@ from reaper.policy.time import SECOND, Span
 from reaper.postgres.connection import Connection
 from reaper.postgres.leadership import LeaderLock
 from reaper.postgres.observer import Observer
-from reaper.postgres.preflight import Finding, Probe, inspect, probe, refuse
+from reaper.postgres.preflight import CheckResult, Probe, inspect, probe, refuse
 from reaper.postgres.query_text import QueryText
 from reaper.postgres.terminator import DryRunTerminator, GuardedTerminator
 from reaper.service.clock import ClockWatch
@@ -41,7 +41,7 @@ class OpenConnection:
 
     link: Connection
     probe: Probe
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckResult, ...]
     observer: Observer
 
 

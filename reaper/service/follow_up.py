@@ -26,7 +26,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.plan import Refilling, Result
 from reaper.policy.session import SessionId
 from reaper.policy.time import SECOND, Instant, Span
-from reaper.postgres.watcher import Seen, SessionWatcher
+from reaper.postgres.watcher import SessionWatcher, WatchedSessions
 from reaper.service.cycle import Cycle
 from reaper.service.refills import RefillDetector
 
@@ -91,7 +91,7 @@ _ENDED_BY_US: Final = {Result.TERMINATED, Result.SIGNALLED, Result.CANCELLED, Re
 class Looking(Protocol):
     """Looks at single sessions."""
 
-    async def look(self, ids: Collection[SessionId]) -> Seen | None:
+    async def look(self, ids: Collection[SessionId]) -> WatchedSessions | None:
         """How these stand."""
 
 

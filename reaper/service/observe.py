@@ -10,7 +10,7 @@ from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.session import Snapshot
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.preflight import refuse
-from reaper.postgres.server_facts import read_ground
+from reaper.postgres.server_facts import read_server_facts
 from reaper.service.connection import OpenConnection, RunOptions, opened
 
 # Through a pooler, or without the right to see all sessions, a snapshot would look complete and be wrong.
@@ -40,13 +40,13 @@ async def observe_for(
     loop = asyncio.get_running_loop()
     # Without keepalives and timeouts of our own: the settings read here must be those of all other sessions.
     async with open_to_observe(server, RunOptions(dry_run=True, tuned=False)) as at:
-        before = await read_ground(at.link, at.probe)
+        before = await read_server_facts(at.link, at.probe)
         began = loop.time()
         while (left := span / SECOND - (loop.time() - began)) > 0:
-            add(await at.observer.everybody())
+            add(await at.observer.all_sessions())
             pause = min(left, snapshot_interval(span) / SECOND)
             await asyncio.sleep(pause)
             advance(pause)
         # Advisory locks and blocked sessions are expensive to read: the last snapshot alone has them.
         add(await at.observer.observe(None))
-        return before, await read_ground(at.link, at.probe)
+        return before, await read_server_facts(at.link, at.probe)

@@ -128,7 +128,7 @@ class OnDemandSnapshot:
         observer = Observer(at.link, at.probe, server=self._server)
         try:
             async with at.link.hurrying(within / _STATEMENTS):
-                snapshot = await observer.everybody()
+                snapshot = await observer.all_sessions()
             if self._clocks.counted_from is not None:
                 snapshot = snapshot.counted_from(self._clocks.counted_from)
             self._last = snapshot, rules, self._clock()

@@ -29,7 +29,7 @@ async def run_once(
     async with opened(server, rules, options, lease=lease_duration(settings)) as at:
         post = station(server, at, rules, options, ledger, clock=ClockWatch())
         warn(at, log)
-        leadership = Leadership(at.link, office=office_of(options), role=at.probe.role)
+        leadership = Leadership(at.link, lock=office_of(options), role=at.probe.role)
         if not await leadership.seek():
             holder = await leadership.holder()
             log.warning(events.STANDS_BY, why=str(holder or "another reaper leads"))

@@ -275,7 +275,7 @@ def warn(at: OpenConnection, log: Log) -> None:
     """Say what the first look at a server has found that should not be so, each with its cure."""
     for found in at.findings:
         if found.level is Level.WARNING:
-            log.warning(events.SERVER_FINDING, finding=found.finding, mend=found.mend)
+            log.warning(events.SERVER_FINDING, finding=found.finding, mend=found.fix)
 
 
 def report(cycle: Cycle, log: Log) -> None:

@@ -136,7 +136,7 @@ class ServerLoop:
 
     async def _lead(self, at: OpenConnection) -> bool:
         """Stand by until this reaper leads; False if stopped before."""
-        leadership = Leadership(at.link, office=office_of(self._context.options), role=at.probe.role)
+        leadership = Leadership(at.link, lock=office_of(self._context.options), role=at.probe.role)
         while not self.stop.is_set():
             if await self._try_to_lead(leadership):
                 self._reporter.leads(await leadership.elsewhere())

@@ -64,28 +64,6 @@ def test_the_moment_of_an_outcome_is_the_servers(stage: Stage) -> None:
     assert reap.session.state_change < outcome.at < now
 
 
-def test_only_the_condemned_session_goes(stage: Stage) -> None:
-    before, condemned, after = stage.open_many(3)
-
-    stage.reaper.act(stage.reaper.condemn(condemned, policy(stage.application)))
-
-    assert condemned.left()
-    assert before.alive()
-    assert after.alive()
-
-
-def test_a_session_that_ran_a_query_between_decision_and_act_woke_and_lives(stage: Stage) -> None:
-    client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
-    client.run("SELECT 1")
-    assert client.state() == reap.session.state
-
-    outcome = stage.reaper.act(reap)
-
-    assert (outcome.result, outcome.detail) == (Result.WOKE, "it changed before the signal")
-    assert client.run("SELECT 'still here'") == [("still here",)]
-
-
 @pytest.mark.parametrize("to", ["idle in transaction", "idle in transaction (aborted)", "active"])
 def test_a_session_that_is_in_another_state_by_now_woke_and_lives(stage: Stage, to: State) -> None:
     client = stage.open()
@@ -212,14 +190,6 @@ def test_a_rehearsal_says_what_it_would_do_and_touches_nobody(stage: Stage) -> N
     ]
     assert stage.reaper.see(idle).state_change == reaps[0].session.state_change
     assert active.state() == "active"
-
-
-def test_an_active_session_can_be_terminated_instead_of_cancelled(stage: Stage) -> None:
-    client = stage.open(state="active")
-    terminating = replace(cancelling(stage.application), action=Action.TERMINATE)
-
-    assert stage.reaper.act(stage.reaper.condemn(client, terminating)).result is Result.TERMINATED
-    assert client.finish() == "57P01"
 
 
 def test_a_running_statement_that_holds_an_advisory_lock_by_now_lives(stage: Stage) -> None:

@@ -112,13 +112,3 @@ def test_every_session_of_a_parallel_pg_dump_is_spared_its_idle_leader_too(
             IN_TRANSACTION
         ] is False
     assert dump.returncode == 0
-
-
-def test_a_pg_dump_whose_protection_is_set_aside_is_condemned(stage_with_data: Stage) -> None:
-    stage = stage_with_data
-    with dumping(stage):
-        until(lambda: waits(stage) == ["advisory"])
-
-        (reap,) = verdicts(stage, "backups")
-
-        assert isinstance(reap, Reap)

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Identifier
 
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.time import parse_span
-from reaper.postgres.server_facts import read_ground
+from reaper.postgres.server_facts import read_server_facts
 
 from .conftest import StartStage
 from .reaping import Reaper
@@ -28,7 +28,7 @@ CAME_WITH: Final = {
 
 def read(stage: Stage, reaper: Reaper | None = None) -> ServerFacts:
     reaper = reaper or stage.reaper
-    return reaper.do(read_ground(reaper.link, reaper.probe))
+    return reaper.do(read_server_facts(reaper.link, reaper.probe))
 
 
 @pytest.mark.parametrize("name", CAME_WITH)

@@ -1,17 +1,18 @@
-"""Names and queries are data: whatever a client writes, everybody is seen, and seen as they are."""
+"""Names and queries are data: whatever a client sends, every session is observed correctly."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Final
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Result
-from reaper.policy.selector import Glob
+from reaper.policy.plan import Reap, Result, Spare
+from reaper.policy.selector import Glob, Selector
 from reaper.policy.session import IDLE
 from reaper.postgres.preflight import Level, inspect
 from reaper.postgres.query_text import QueryText
@@ -191,6 +192,38 @@ def test_a_finding_about_a_role_of_any_name_is_a_sentence(stage: Stage) -> None:
     findings = inspect(blind.link, blind.probe, None, dry_run=True)
 
     (refusal,) = [found for found in findings if found.level is Level.REFUSAL]
-    stage.admin.execute(refusal.mend.encode())
+    stage.admin.execute(refusal.fix.encode())
     assert stage.open_reaper(role).probe.reads_all
     assert stage.open_reaper(role).condemn(stage.open(), policy(stage.application, AT_ONCE)).reason
+
+
+def rename(client: Client, name: str) -> None:
+    client.connection.execute(SQL("SET application_name = {}").format(Literal(name)))
+
+
+@pytest.mark.parametrize(
+    ("allowlist", "is_fooled"),
+    [
+        (Selector(application=(Glob("metabase"),)), True),
+        (Selector(role=(Glob("metabase"),)), False),
+    ],
+    ids=["by application", "by role"],
+)
+def test_an_allowlist_by_application_spares_whoever_uses_the_name_and_one_by_role_does_not(
+    stage: Stage, allowlist: Selector, *, is_fooled: bool
+) -> None:
+    liar = stage.open()
+    rename(liar, "metabase")
+    match = replace(AT_ONCE, selector=Selector(role=(Glob(stage.app.name),)))
+
+    verdict = stage.reaper.verdict(liar, replace(policy("*"), match=match, allowlist=allowlist))
+
+    assert isinstance(verdict, Spare if is_fooled else Reap)
+
+
+def test_a_client_that_takes_a_condemned_name_endangers_itself_alone(stage: Stage) -> None:
+    liar, bystander = stage.open(application="honest"), stage.open(application="honest")
+    rename(liar, stage.application)
+
+    assert stage.reaper.act(stage.reaper.condemn(liar, policy(stage.application))).result is Result.TERMINATED
+    assert bystander.alive()

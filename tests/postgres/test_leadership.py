@@ -20,7 +20,7 @@ from .clients import Clients
 from .pooler import Pooler
 from .sandbox import Role, Sandbox
 from .server import Server
-from .waiting import PATIENCE, until
+from .waiting import PATIENCE
 
 _SPACE = 0x7265_6170
 
@@ -30,7 +30,7 @@ class Candidate:
 
     def __init__(self, link: Connection, office: LeaderLock, role: str) -> None:
         self.link = link
-        self.leadership = Leadership(link, office=office, role=role)
+        self.leadership = Leadership(link, lock=office, role=role)
 
     async def seek(self) -> bool:
         return await self.leadership.seek()
@@ -201,8 +201,9 @@ def test_a_stranger_on_the_lock_is_named_with_the_cure_and_lives(
         candidate = await election.candidate()
         assert not await candidate.seek()
         assert await candidate.holder() == (
-            f"a stranger sits on the reaper's lock: pid {stranger.pid}, role {app.name}, application 'web-1'"
-            f"; until it goes nobody is terminated: SELECT pg_terminate_backend({stranger.pid});"
+            f"a session that is no reaper holds the reaper's lock: pid {stranger.pid}, role {app.name}, "
+            f"application 'web-1'; until it releases the lock nothing is terminated: "
+            f"SELECT pg_terminate_backend({stranger.pid});"
         )
         assert stranger.present()
         stranger.close()
@@ -223,7 +224,7 @@ def test_only_a_session_of_our_role_and_our_name_is_taken_for_a_reaper(
     async def scene() -> None:
         candidate = await election.candidate()
         assert not await candidate.seek()
-        assert (await candidate.holder()).startswith("a stranger sits on the reaper's lock: ")
+        assert (await candidate.holder()).startswith("a session that is no reaper holds")
 
     election.hold(scene)
 
@@ -304,19 +305,6 @@ def test_a_lease_that_cannot_be_taken_is_trouble_with_the_server_and_not_a_defec
             await candidate.leadership.holder()
 
     election.hold(scene)
-
-
-def test_the_session_of_a_closed_candidate_is_gone(election: Election, admin: psycopg.Connection) -> None:
-    pids = list[int]()
-
-    async def scene() -> None:
-        candidate = await election.candidate()
-        assert await candidate.seek()
-        pids.append(candidate.link.pid)
-
-    election.hold(scene)
-    question = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s"
-    until(lambda: admin.execute(question, (pids[0],)).fetchone() == (0,))
 
 
 def test_a_session_that_a_pooler_lends_is_left_as_it_was(reaper_role: Role, server: Server) -> None:

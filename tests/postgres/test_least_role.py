@@ -11,6 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from reaper.demo.server import EmbeddedServer
 from reaper.policy.plan import Result, Spared
+from reaper.policy.rules import Rules
 from reaper.policy.time import SECOND, Span
 from reaper.postgres.errors import Unreachable
 from reaper.postgres.leadership import LeaderLock, Leadership
@@ -24,6 +25,7 @@ from .waiting import until
 
 GRANTS: Final = (Path(__file__).parents[2] / "deploy" / "sql" / "grants.sql").read_bytes()
 WEB: Final = policy("web")
+BY_HAND: Final = "CREATE ROLE reaper NOLOGIN NOINHERIT; GRANT pg_read_all_stats TO reaper"
 SLOTS: Final = 16
 MEMBERSHIPS: Final = """
     SELECT r.rolname, g.rolname FROM pg_auth_members m
@@ -42,20 +44,20 @@ class Place:
     def __init__(self, server: EmbeddedServer, admin: psycopg.Connection, clients: Clients) -> None:
         self.server, self.admin, self._clients = server, admin, clients
         self.dsn = make_conninfo(server.dsn, user="reaper")
-        admin.execute(GRANTS)  # which mends what an earlier test has taken away
+        admin.execute(GRANTS)  # which grants again what an earlier test has revoked
 
     def client(self, application: str = "web") -> Client:
         app = Role(name="app", dsn=make_conninfo(self.server.dsn, user="app"))
         return self._clients.open(role=app, application=application)
 
     def levels(self) -> Mapping[str, Level]:
-        """How bad each check of the preflight is, were the policies to enforce."""
+        """The level of each check of the preflight that is not fine, for policies that enforce."""
         with Reaper(self.dsn) as reaper:
-            found = inspect(reaper.link, reaper.probe, None, dry_run=False)
+            found = inspect(reaper.link, reaper.probe, Rules(policies=(WEB,)), dry_run=False)
         return {each.check: each.level for each in found if each.level is not Level.FINE}
 
     def act(self, client: Client) -> Result:
-        """What becomes of a client of another role."""
+        """The result of terminating a client of another role."""
         with Reaper(self.dsn) as reaper:
             return reaper.act(reaper.condemn(client, WEB)).result
 
@@ -85,6 +87,42 @@ def place(prepared: EmbeddedServer) -> Iterator[Place]:
         yield Place(server, admin, clients)
 
 
+@pytest.mark.parametrize(
+    "before", [None, "CREATE ROLE reaper NOLOGIN NOINHERIT; GRANT pg_read_all_stats TO reaper"]
+)
+def test_the_role_has_all_rights_that_it_needs_and_no_other(
+    place: Place, before: LiteralString | None
+) -> None:
+    if before:
+        place.admin.execute("DROP ROLE reaper")
+        place.admin.execute(before)
+
+    place.admin.execute(GRANTS)
+
+    assert place.levels() == {}
+
+
+def test_an_administrator_who_may_not_grant_everything_gets_a_warning_and_the_rest(
+    place: Place, major: int
+) -> None:
+    place.admin.execute("DROP ROLE reaper")
+    place.admin.execute("CREATE ROLE administrator LOGIN CREATEROLE")
+    place.admin.execute("GRANT pg_read_all_stats, pg_signal_backend TO administrator WITH ADMIN OPTION")
+    notices: list[str] = []
+
+    dsn = make_conninfo(place.server.dsn, user="administrator")
+    with psycopg.connect(dsn, autocommit=True) as administrator:
+        administrator.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+        administrator.execute(GRANTS)
+
+    warnings = [text for text in notices if text.startswith("not granted: ")]
+    assert len(warnings) == (1 if major >= 16 else 0)
+    with Reaper(place.dsn) as reaper:
+        assert reaper.probe.reads_all
+        assert reaper.probe.signals
+    place.admin.execute("DROP OWNED BY administrator CASCADE; DROP ROLE reaper; DROP ROLE administrator")
+
+
 def test_it_observes_finds_facts_leads_terminates_and_counts_with_that_role(place: Place, major: int) -> None:
     client, holder, waiter = place.client(), place.client("holder"), place.client("waiter")
     holder.hold_advisory_lock(1)
@@ -93,7 +131,7 @@ def test_it_observes_finds_facts_leads_terminates_and_counts_with_that_role(plac
     with Reaper(place.dsn, lease=Span(60 * SECOND)) as reaper:
         looked = reaper.look()
         spared = reaper.spared(holder, policy("holder"))
-        leads = reaper.do(Leadership(reaper.link, office=LeaderLock.ENFORCING, role="reaper").seek())
+        leads = reaper.do(Leadership(reaper.link, lock=LeaderLock.ENFORCING, role="reaper").seek())
         before = killed(reaper) if major >= 14 else 0
         result = reaper.act(reaper.condemn(client, WEB)).result
         if major >= 14:
@@ -149,7 +187,7 @@ def test_without_pg_signal_backend_it_is_denied(place: Place) -> None:
 
     place.admin.execute("REVOKE pg_signal_backend FROM reaper")
 
-    assert place.levels()["rights"] is Level.WARNING
+    assert place.levels()["rights"] is Level.REFUSAL
     assert place.act(client) is Result.DENIED
     assert client.alive()
 

@@ -12,10 +12,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from reaper.demo.server import EmbeddedServer
-from reaper.postgres.audit_table import Doubt, RecordTable
+from reaper.postgres.audit_table import CopyWeakness, RecordTable
 from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Unreachable
-from reaper.postgres.preflight import Finding, Level, inspect
+from reaper.postgres.preflight import CheckResult, Level, inspect
 from reaper.postgres.tls import NetworkPath
 
 from .reaping import Reaper
@@ -43,10 +43,10 @@ def front(server: Server, ca: trustme.CA) -> Iterator[Front]:
         yield front
 
 
-def way_found(dsn: str) -> Finding:
+def way_found(dsn: str) -> CheckResult:
     with Reaper(dsn) as reaper:
         found = inspect(reaper.link, reaper.probe, None, dry_run=True)
-        assert reaper.link.way.encrypted
+        assert reaper.link.path.encrypted
     return next(each for each in found if each.check == "way")
 
 
@@ -80,7 +80,7 @@ def test_a_certificate_of_the_authority_with_the_right_name_is_accepted(
         pytest.param(
             lambda ca: issued(ca, "db.example"),
             f'certificate for "db.example" does not match host name "{NAME}"',
-            "connect by a name that the certificate bears",
+            "connect by a name in the certificate",
             id="another name",
         ),
     ],
@@ -152,7 +152,7 @@ def test_channel_binding_unmasks_who_ends_tls_in_between_whatever_the_certificat
 ) -> None:
     said = refusal(front.guarded(reaper_role.dsn, root, channel_binding="require", password="any"))  # noqa: S106
 
-    assert "somebody stands in between and ends TLS" in said
+    assert "a proxy or an attacker on the path ends TLS" in said
 
 
 def test_a_server_of_its_own_speaks_tls_or_is_told_how_to(
@@ -250,7 +250,7 @@ def test_a_way_to_the_records_table_that_proves_nothing_is_a_doubt_with_its_cure
     assert "sslmode=verify-full" in mend
 
 
-async def doubts(dsn: str) -> list[Doubt]:
+async def doubts(dsn: str) -> list[CopyWeakness]:
     table = RecordTable(await Connection.open(dsn, writes=True))
     try:
         return list(await table.doubts())

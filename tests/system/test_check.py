@@ -145,4 +145,4 @@ def test_set_aside_protections_are_told(reaper: Reaper, app: Role) -> None:
     _, found = findings(reaper)
 
     notes = [row["finding"] for row in found if row["check"] == "protections" and row["level"] == "note"]
-    assert notes == ["listeners: set aside by leaked"]
+    assert notes == ["listeners: overridden by leaked"]

@@ -150,7 +150,7 @@ def test_a_blind_role_is_3_and_told_the_grant_that_gives_it_sight(
     done = reaper(command, *(["1"] if command == "explain" else []))
 
     assert done.code == 3
-    assert "is blind" in done.err
+    assert "hide their state" in done.err
     grant = next(line for line in done.err.splitlines() if "GRANT" in line)
     admin.execute(grant[grant.index("GRANT") : grant.index(";") + 1].encode())
     assert reaper("plan").code == 0

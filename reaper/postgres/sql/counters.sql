@@ -1,4 +1,4 @@
--- By way of JSON, for before 14 the server did not count them.
+-- Through JSON, because the column does not exist before 14.
 SELECT pg_catalog.clock_timestamp(),
        pg_catalog.pg_postmaster_start_time(),
        pg_catalog.count(*)::int4,

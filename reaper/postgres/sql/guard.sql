@@ -3,7 +3,7 @@
 -- a materialized CTE: anywhere else the planner may call it for sessions that do not match.
 -- wait_event is read live from shared memory, the other columns from a copy made a moment earlier: an idle session
 -- that has just received a query shows there first.
--- On a frozen server, or after a network stall, this may run long after the reaper has given up waiting. Then nothing
+-- On a frozen server, or after a network stall, this may run long after the reaper has stopped waiting. Then nothing
 -- is signalled, and the second column is NULL.
 WITH target AS MATERIALIZED (
   SELECT s.pid

@@ -1,4 +1,4 @@
--- Advisory locks are a database's own: only replicas that connect to the same one meet there.
+-- An advisory lock belongs to one database: only replicas that connect to the same one exclude each other.
 SELECT l.pid, r.rolname, s.application_name, d.datname
   FROM pg_catalog.pg_locks l
   JOIN pg_catalog.pg_stat_get_activity(NULL) s ON s.pid = l.pid

@@ -1,5 +1,5 @@
--- Who has come since then, of these roles. When a session began costs next to nothing to tell, so that goes first; then
--- only newcomers are asked for, all at once (by NULL) when there are several.
+-- Sessions of these roles that connected since then. As in observe.sql a cheap function chooses the pids, and their rows
+-- are read one by one or, when there are several, all at once (by NULL).
 WITH came AS MATERIALIZED (
   SELECT pg_catalog.array_agg(pg_catalog.pg_stat_get_backend_pid(b)) AS pids
     FROM (SELECT pg_catalog.pg_stat_get_backend_idset() AS b) present

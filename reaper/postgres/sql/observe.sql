@@ -1,11 +1,11 @@
--- One look at the server. Query text stays there unless it was asked for; what we need of it is worked out in place.
--- A row without backend_type is one that we may not read: it is counted, and judged by nobody.
+-- One snapshot. Query text stays on the server unless it is wanted; the two facts that we need of it are computed here.
+-- A row without backend_type is one that we may not read: it is counted, and no policy matches it.
 --
--- A row of pg_stat_get_activity() costs a search through all backends; what pg_stat_get_backend_*() tell costs next to
--- nothing. So they go first, and count; then only those are asked for who have reached a cutoff, if a policy can mean
--- their role, beside our own session and the walsenders, whom nothing cheaper tells from clients. Asked for one pid the
--- function goes through all backends too: when there are many of them, it is asked for all at once (by NULL), and still
--- shows only those who are old.
+-- The prefilter: a row of pg_stat_get_activity() costs a search through all backends, the pg_stat_get_backend_*()
+-- functions cost next to nothing. So these count all sessions and choose those that have reached a cutoff and whose role
+-- a policy matches; rows are read of these alone, of our own session, and of walsenders, which no cheap function
+-- distinguishes from clients. With a pid the function searches all backends too: when many are due, one call (with NULL)
+-- returns all rows, and the condition at the end leaves out the others.
 WITH cutoff AS MATERIALIZED (
   SELECT pg_catalog.statement_timestamp() - %(quiet)s::interval AS quiet,
          pg_catalog.statement_timestamp() - %(aborted)s::interval AS aborted,
@@ -21,20 +21,20 @@ WITH cutoff AS MATERIALIZED (
                AND pg_catalog.pg_stat_get_backend_xact_start(b) <= (SELECT transaction FROM cutoff)
             OR (SELECT connected FROM cutoff) IS NOT NULL
                AND pg_catalog.pg_stat_get_backend_start(b) <= (SELECT connected FROM cutoff))
-           AND pg_catalog.pg_stat_get_backend_userid(b) <> ALL (%(unmeant)s::oid[])
-         ) AS old
+           AND pg_catalog.pg_stat_get_backend_userid(b) <> ALL (%(unmatched)s::oid[])
+         ) AS due
          -- A session that has run no query has no activity_start; one that we may not read has neither.
     FROM (SELECT b, coalesce(pg_catalog.pg_stat_get_backend_activity_start(b),
                              pg_catalog.pg_stat_get_backend_start(b)) AS quiet_since
             FROM (SELECT pg_catalog.pg_stat_get_backend_idset() AS b) present
           OFFSET 0) present
-   WHERE NOT %(everybody)s::bool
-), asked AS MATERIALIZED (
+   WHERE NOT %(full)s::bool  -- a full snapshot counts its own rows
+), chosen AS MATERIALIZED (
   SELECT clients,
          unreadable,
-         CASE WHEN %(everybody)s::bool OR pg_catalog.cardinality(old) > present * %(one_by_one)s::float8
+         CASE WHEN %(full)s::bool OR pg_catalog.cardinality(due) > present * %(one_by_one)s::float8
               THEN ARRAY[NULL::int4]
-              ELSE ARRAY(SELECT pg_catalog.unnest(old)
+              ELSE ARRAY(SELECT pg_catalog.unnest(due)
                           UNION SELECT w.pid FROM pg_catalog.pg_stat_get_wal_senders() w
                           UNION SELECT pg_catalog.pg_backend_pid()) END AS pids
     FROM counted
@@ -58,23 +58,24 @@ SELECT s.pid,
        last.words LIKE '%%listen%%' AND s.query COLLATE "C" ~* '(^|;|\*/|--[^\n\r]*[\n\r])\s*listen\M',
        last.words LIKE '%%backup%%' AND s.query COLLATE "C" ~* 'pg_(backup_start|start_backup)\s*\(',
        CASE WHEN %(with_query)s::bool THEN s.query END,
-       -- The same for all, and therefore told once.
+       -- These describe the snapshot, so that one row is enough for them.
        CASE WHEN s.pid = pg_catalog.pg_backend_pid() THEN pg_catalog.statement_timestamp() END,
-       CASE WHEN s.pid = pg_catalog.pg_backend_pid() THEN asked.clients END,
-       CASE WHEN s.pid = pg_catalog.pg_backend_pid() THEN asked.unreadable END
-  FROM asked
- CROSS JOIN LATERAL pg_catalog.unnest(asked.pids) AS one(pid)
+       CASE WHEN s.pid = pg_catalog.pg_backend_pid() THEN chosen.clients END,
+       CASE WHEN s.pid = pg_catalog.pg_backend_pid() THEN chosen.unreadable END
+  FROM chosen
+ CROSS JOIN LATERAL pg_catalog.unnest(chosen.pids) AS one(pid)
  CROSS JOIN LATERAL pg_catalog.pg_stat_get_activity(one.pid) s
- -- A search for a word costs a fraction of an expression; in bytes, for they may be of another database's encoding.
+ -- LIKE before the regular expressions, because it costs a fraction. On bytes, because the query may have the encoding
+ -- of another database.
  CROSS JOIN LATERAL (SELECT pg_catalog.textsend(pg_catalog.lower(s.query COLLATE "C")) AS words OFFSET 0) AS last
   LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.usesysid
   LEFT JOIN pg_catalog.pg_database d ON d.oid = s.datid
  WHERE (s.backend_type IN ('client backend', 'walsender') OR s.backend_type IS NULL)
-   AND (%(everybody)s::bool
+   AND (%(full)s::bool
         OR s.pid = pg_catalog.pg_backend_pid()
         OR s.backend_type = 'walsender'
         OR (least(s.state_change, s.query_start) <= (SELECT quiet FROM cutoff)
             OR s.state = 'idle in transaction (aborted)' AND s.state_change <= (SELECT aborted FROM cutoff)
             OR s.xact_start <= (SELECT transaction FROM cutoff)
             OR s.backend_start <= (SELECT connected FROM cutoff))
-           AND s.usesysid <> ALL (%(unmeant)s::oid[]))
+           AND s.usesysid <> ALL (%(unmatched)s::oid[]))

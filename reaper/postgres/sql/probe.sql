@@ -3,7 +3,7 @@ SELECT pg_catalog.current_setting('server_version_num')::int4,
        pg_catalog.pg_postmaster_start_time(),
        pg_catalog.pg_backend_pid(),
        session_user::text,
-       -- Not is_superuser, which stays as it was when the connection was made.
+       -- Not is_superuser, which does not change after the login.
        coalesce((SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user), false),
        pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'),
        pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'),
@@ -13,7 +13,7 @@ SELECT pg_catalog.current_setting('server_version_num')::int4,
                  CASE WHEN r.rolreplication THEN 'REPLICATION' END,
                  CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END)
           FROM pg_catalog.pg_roles r WHERE r.rolname = session_user),
-       -- What was granted to it, and leads to more, be it over other roles and by SET ROLE.
+       -- Memberships that give more rights than needed, directly, through other roles or by SET ROLE.
        ARRAY(SELECT DISTINCT g.rolname::text
                FROM pg_catalog.pg_auth_members m
                JOIN pg_catalog.pg_roles r ON r.oid = m.member AND r.rolname = session_user

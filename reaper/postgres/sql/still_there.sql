@@ -1,5 +1,5 @@
--- Of the pids that were asked for, those that are there, and when each began; at least one row, so that there is
--- always a moment to tell. Without pg_stat_get_activity(), of which each row costs a search through all backends.
+-- Those of these pids that have a session, and its start; at least one row, because every answer needs its time.
+-- Without pg_stat_get_activity(), of which each row costs a search through all backends.
 SELECT present.pid,
        pg_catalog.pg_stat_get_backend_start(present.b),
        pg_catalog.clock_timestamp()

@@ -1,6 +1,6 @@
--- How the sessions stand that a rehearsal took and that the cycle's own look left out. A row for every pid that was
--- asked for, so that there is always a moment to tell. Asked for one pid the function goes through all backends: when
--- there are several, it is asked for all of them at once (by NULL).
+-- The state of sessions that a dry run matched and that the cycle's own snapshot left out. One row for every pid, because
+-- every answer needs its time. With a pid the function searches all backends: when there are several pids, one call (with
+-- NULL) returns all rows.
 SELECT asked.pid, seen.pid, seen.backend_start, seen.state_change, seen.query_start, seen.xact_start,
        pg_catalog.statement_timestamp()
   FROM pg_catalog.unnest(%(pids)s::int4[]) AS asked(pid)

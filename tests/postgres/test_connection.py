@@ -1,10 +1,13 @@
-"""The connection: its own limits whatever the role was given, and it answers in time or is lost."""
+"""The connection: its settings, its limits, and errors in a sentence without a secret."""
 
 import asyncio
 import gc
 import warnings
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Final
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Thread
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -15,9 +18,13 @@ from reaper.policy.match import Match
 from reaper.policy.plan import Reap, Result
 from reaper.policy.session import IN_TRANSACTION
 from reaper.policy.time import SECOND, Span
+from reaper.postgres import connection as link_module
 from reaper.postgres.connection import Connection, has_password, name_of
-from reaper.postgres.errors import Unreachable
+from reaper.postgres.errors import Lost, Unreachable
 
+from .conftest import StartStage
+from .freezing import frozen
+from .proxy import Proxy
 from .reaping import NOW, Reaper, policy
 from .stage import Stage
 from .waiting import until
@@ -255,9 +262,223 @@ def test_whoever_is_asked_to_stop_while_it_connects_leaves_no_connection_behind(
         opening.cancel()
         await asyncio.wait((opening,))
 
-    monkeypatch.setattr(Connection, "_settle_in", never_done)
+    monkeypatch.setattr(Connection, "_apply_settings", never_done)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         asyncio.run(scene())
         gc.collect()
     assert [each for each in warned if each.category is ResourceWarning] == []
+
+
+def test_a_session_whose_lease_has_run_out_is_lost(stage: Stage) -> None:
+    if stage.server.major < 14:
+        pytest.skip("idle_session_timeout came with 14")
+    with Reaper(stage.role.dsn, lease=Span(SECOND)) as reaper:
+        until(lambda: not present(stage, reaper.link.pid))
+
+        with pytest.raises(Lost, match=r"57P05|closed the connection|terminating connection"):
+            reaper.rows("SELECT 1")
+        assert reaper.link.lost
+
+
+def present(stage: Stage, pid: int) -> bool:
+    found = stage.admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,))
+    return found.fetchone() is not None
+
+
+def while_asked(reaper: Reaper, harm: Callable[[], None]) -> None:
+    """Ask something that takes an hour, and do harm as soon as the server is at it."""
+
+    async def ask() -> None:
+        asked = asyncio.create_task(reaper.link.rows("SELECT pg_catalog.pg_sleep(3600)"))
+        await asyncio.to_thread(harm)
+        await asked
+
+    work: Coroutine[Any, Any, None] = ask()
+    reaper.do(work)
+
+
+def at_work(stage: Stage, pid: int) -> bool:
+    found = stage.admin.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", (pid,))
+    return found.fetchone() == ("PgSleep",)
+
+
+@pytest.mark.parametrize("harm", [Proxy.cut, Proxy.reset])
+def test_a_connection_that_breaks_during_a_statement_is_lost(
+    stage: Stage, proxy: Proxy, harm: Callable[[Proxy], None]
+) -> None:
+    with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
+
+        def when_at_work() -> None:
+            until(lambda: at_work(stage, reaper.link.pid))
+            harm(proxy)
+
+        with pytest.raises(Lost, match="the connection was lost"):
+            while_asked(reaper, when_at_work)
+        assert reaper.link.lost
+
+
+def test_a_network_that_swallows_everything_is_bounded_by_the_watchdog(
+    stage: Stage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
+        monkeypatch.setattr(link_module, "_WATCHDOG_SECONDS", 0.2)
+        proxy.stall()
+
+        with pytest.raises(Lost):
+            reaper.rows("SELECT 1")
+        assert reaper.link.lost
+
+
+def test_a_frozen_backend_is_bounded_by_the_watchdog(
+    start_stage: StartStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = start_stage()
+    monkeypatch.setattr(link_module, "_WATCHDOG_SECONDS", 0.2)
+    with frozen(stage.reaper.link.pid):
+        with pytest.raises(Lost):
+            stage.reaper.rows("SELECT 1")
+        assert stage.reaper.link.lost
+
+
+def test_a_server_that_accepts_and_never_answers_is_unreachable(
+    stage: Stage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_CONNECT_SECONDS", 0.2)
+    proxy.stall()
+
+    with pytest.raises(Unreachable, match=r"no answer within 0\.2s"):
+        asyncio.run(Connection.open(proxy.dsn(stage.role.dsn)))
+
+
+def test_a_server_that_is_not_there_is_unreachable_in_a_sentence(stage: Stage, proxy: Proxy) -> None:
+    proxy.cut()
+
+    with pytest.raises(Unreachable, match="Connection refused") as refusal:
+        asyncio.run(Connection.open(proxy.dsn(stage.role.dsn)))
+    assert "\n" not in str(refusal.value)
+
+
+def test_when_the_slots_are_full_an_open_connection_works_and_a_new_one_is_refused_in_a_sentence(
+    start_stage: StartStage,
+) -> None:
+    stage = start_stage(max_connections="8", superuser_reserved_connections="3")
+    slots = stage.reaper.look().slots
+    stage.open_many(slots.usable - slots.used)
+
+    slots = stage.reaper.look().slots
+
+    assert slots.used == slots.usable == 5
+    with pytest.raises(Unreachable, match="remaining connection slots are reserved") as refusal:
+        stage.open_reaper()
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_wrong_password_is_refused_in_a_sentence_without_it(start_stage: StartStage) -> None:
+    stage = start_stage()
+    embedded = stage.server.embedded
+    assert embedded
+    role = stage.sandbox.role("secretive")
+    stage.admin.execute(f"ALTER ROLE \"{role.name}\" PASSWORD 'right'".encode())
+    hba = embedded.data / "pg_hba.conf"
+    rule = f"host all {role.name} 127.0.0.1/32 scram-sha-256\n"
+    hba.write_text(rule + hba.read_text(encoding="utf-8"), encoding="utf-8")
+    stage.admin.execute("SELECT pg_reload_conf()")
+
+    def refusal(password: str) -> str | None:
+        try:
+            asyncio.run(opened_and_closed(make_conninfo(role.dsn, password=password)))
+        except Unreachable as error:
+            return str(error)
+        return None
+
+    said = until(lambda: refusal("hunter2"))
+    assert said
+    assert "password authentication failed" in said
+    assert "hunter2" not in said
+
+
+async def opened_and_closed(dsn: str) -> None:
+    link = await Connection.open(dsn)
+    await link.close()
+
+
+PIECE: Final = "rest-of-it"
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        f"postgresql://reaper:begin@{PIECE}@db.invalid/postgres",
+        f"postgresql://reaper:begin/{PIECE}@db.invalid/postgres",
+        f"postgresql://reaper:7/{PIECE}@db.invalid/postgres",
+        f"postgres://reaper:{PIECE}/7@db.invalid/postgres",
+        f"host=db.invalid port={PIECE}",
+    ],
+)
+def test_a_connection_string_that_libpq_would_misread_is_refused_and_no_piece_is_repeated(dsn: str) -> None:
+    with pytest.raises(ValueError, match="write @ as %40") as named:
+        name_of(dsn)
+    with pytest.raises(Unreachable) as opened:
+        asyncio.run(Connection.open(dsn))
+
+    assert PIECE not in f"{named.value} {opened.value}"
+    assert "cannot be read" in str(opened.value)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://reaper:a%40b%2Fc@db-1/postgres",
+        "postgresql://db-1:5432/postgres?user=me@tenant",
+        "postgresql://db-1,db-2:5432,5433/postgres",
+        "postgresql://db-1/a%40b",
+        "host=db-1,db-2 port=,5433 dbname=a@b user=me@tenant",
+        "host=@abstract",
+    ],
+)
+def test_a_connection_string_with_an_at_sign_in_its_place_is_read(dsn: str) -> None:
+    assert name_of(dsn)
+
+
+class Parrot(ThreadingTCPServer):
+    """No server: it asks for a password in the clear, and repeats it in its refusal."""
+
+    daemon_threads = True
+
+
+class Repeating(BaseRequestHandler):
+    def handle(self) -> None:
+        with self.request.makefile("rwb") as link:
+            link.read(int.from_bytes(link.read(4)) - 4)
+            link.write(b"R" + (8).to_bytes(4) + (3).to_bytes(4))
+            link.flush()
+            link.read(1)
+            password = link.read(int.from_bytes(link.read(4)) - 4)
+            said = b"SFATAL\0C28P01\0Mno " + password + b"\0"
+            link.write(b"E" + (len(said) + 4).to_bytes(4) + said)
+
+
+def test_a_password_that_the_server_repeats_is_not_repeated_by_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Parrot(("127.0.0.1", 0), Repeating) as parrot:
+        Thread(target=parrot.serve_forever, args=(0.01,), daemon=True).start()
+        port = parrot.server_address[1]
+        passfile = tmp_path / "pgpass"
+        passfile.write_text(f"*:*:*:*:{PIECE}\n", encoding="ascii")
+        passfile.chmod(0o600)
+        where = f"host=127.0.0.1 port={port} user=reaper dbname=postgres sslmode=disable"
+        said = [refusal_by(dsn) for dsn in (f"{where} password={PIECE}", f"{where} passfile={passfile}")]
+        monkeypatch.setenv("PGPASSWORD", PIECE)
+        said.append(refusal_by(where))
+        parrot.shutdown()
+
+    assert ["no ***" in each for each in said] == [True] * 3
+    assert PIECE not in str(said)
+
+
+def refusal_by(dsn: str) -> str:
+    with pytest.raises(Unreachable) as refused:
+        asyncio.run(Connection.open(dsn))
+    return str(refused.value)

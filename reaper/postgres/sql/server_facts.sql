@@ -1,12 +1,12 @@
--- What advice needs to know beside the sessions, in one statement: a fact a row, of several kinds. All of it may
--- be read by any role that sees everybody; a setting that this server does not have is no row.
+-- The facts about a server that advice needs, one per row. pg_read_all_stats is enough to read them; a setting that
+-- this version does not have is no row.
 SELECT 'setting', s.name, s.reset_val, s.source, NULL::int8, NULL::int8, NULL::timestamptz
   FROM pg_catalog.pg_settings s
  WHERE s.name = ANY ('{client_connection_check_interval, hash_mem_multiplier, idle_in_transaction_session_timeout,
          idle_session_timeout, max_connections, max_prepared_transactions, reserved_connections, shared_buffers,
          superuser_reserved_connections, transaction_timeout, work_mem}')
  UNION ALL
--- What our own connection sets is not what the others begin with; this one is the socket's own, as it is.
+-- A value that our own connection sets says nothing about the others: it is left out.
 SELECT 'setting', s.name, s.setting, s.source, NULL, NULL, NULL
   FROM pg_catalog.pg_settings s
  WHERE s.name = 'tcp_keepalives_idle' AND s.source <> 'client' AND pg_catalog.inet_client_addr() IS NOT NULL
@@ -32,7 +32,7 @@ SELECT 'slot', l.slot_name, l.slot_type, NULL, greatest(pg_catalog.age(l.xmin), 
   FROM pg_catalog.pg_replication_slots l
  WHERE NOT l.active AND NOT l.temporary
  UNION ALL
--- By way of JSON, for before 14 the server did not count them.
+-- Through JSON, because the column does not exist before 14.
 SELECT 'opened', NULL, NULL, NULL, pg_catalog.sum((pg_catalog.to_jsonb(d) ->> 'sessions')::int8)::int8, NULL,
        pg_catalog.clock_timestamp()
   FROM pg_catalog.pg_stat_database d
