@@ -18,7 +18,7 @@ from reaper.policy.plan import Plan
 from reaper.policy.protections import SETTABLE
 from reaper.policy.rules import Brake, Cap, Keep, Mode, Policy, Rules, When
 from reaper.policy.selector import Glob, Selector
-from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, STATES, Snapshot
+from reaper.policy.session import ABORTED, ACTIVE, CLIENT_BACKEND, IDLE, IN_TRANSACTION, STATES, Snapshot
 from reaper.policy.time import SECOND, Span
 from reaper.postgres import observer
 from reaper.postgres.observer import Observer
@@ -55,8 +55,8 @@ def test_whom_no_policy_can_mean_yet_is_counted_and_not_looked_at(stage: Stage) 
     everybody, some = looks.look(rules), looks.look(rules)
 
     assert everybody.young is None
-    assert [session.id.pid for session in some.sessions] == [some.watcher.pid]
-    assert some.young == len(everybody.sessions) - 1
+    assert others(some) == set()
+    assert some.young == len(everybody.sessions) - len(some.sessions)
     assert (some.slots, some.clients) == (everybody.slots, everybody.clients)
 
 
@@ -102,8 +102,9 @@ def meaning(role: str) -> Rules:
 
 
 def others(snapshot: Snapshot) -> set[int]:
-    """The pids that are shown, without the observer's own."""
-    return {session.id.pid for session in snapshot.sessions} - {snapshot.watcher.pid}
+    """The pids of the clients that are shown, without the observer's own; walsenders always are."""
+    clients = {session.id.pid for session in snapshot.sessions if session.kind == CLIENT_BACKEND}
+    return clients - {snapshot.watcher.pid}
 
 
 def rename(stage: Stage, role: str, name: str) -> None:
