@@ -90,16 +90,17 @@ def usage(  # noqa: PLR0913 (click passes every option by name)
     host (REAPER_LISTEN, or 127.0.0.1:9432) is used instead. The policy file is needed only if it names the
     servers.
     """
+    stack = AsyncExitStack()
     if snapshot:
         source = _saved(snapshot, top)
     elif url:
         source = _served(ServiceClient(url), server, top)
     else:
         settings = read_settings(policies) if policies.exists() else None
-        source = _LiveUsage(pick_server(settings, dsn, server), top).usage
+        source = _LiveUsage(pick_server(settings, dsn, server), top, stack).usage
     form = Output.JSON if as_json else output
     with suppress(KeyboardInterrupt):
-        asyncio.run(_watch(source, form, every) if watch else _once(source, form))
+        asyncio.run(_show(source, form, every if watch else None, stack))
 
 
 def _saved(path: Path, top: int) -> Source:
@@ -124,10 +125,10 @@ def _served(client: ServiceClient, server: str | None, top: int, why: str | None
 class _LiveUsage:
     """The usage of a server over one connection, or else of a service that is connected already."""
 
-    def __init__(self, server: Server, top: int) -> None:
+    def __init__(self, server: Server, top: int, stack: AsyncExitStack) -> None:
         self._server = server
         self._top = top
-        self._stack = AsyncExitStack()
+        self._stack = stack
         self._trends = Trends()
         self._at: OpenConnection | None = None
 
@@ -156,6 +157,12 @@ class _LiveUsage:
             except (NoService, Misconfigured) as trouble:
                 also = trouble.format_message()
         raise server_trouble(self._server.name, error, command="usage", also=also) from None
+
+
+async def _show(source: Source, form: Output, every: float | None, stack: AsyncExitStack) -> None:
+    # Left to the end of the event loop, closing the connection would race with the loop's own cleanup.
+    async with stack:
+        await (_once(source, form) if every is None else _watch(source, form, every))
 
 
 async def _once(source: Source, form: Output) -> None:

@@ -43,7 +43,7 @@ def test_it_counts_sessions_by_state_and_by_application_and_role(
 
     done = reaper("usage", "--json", *MANY)
 
-    assert done.code == 0
+    assert (done.code, done.err) == (0, "")
     web = group(done, "applications", "web-7")
     assert (web["count"], web["states"]) == (3, {"active": 1, "idle": 1, "idle in transaction": 1})
     assert web["oldest_idle_s"] > 0

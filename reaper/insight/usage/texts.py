@@ -22,7 +22,7 @@ def openings_words(openings: Openings) -> Iterator[str]:
     )
     reserved, superusers = openings.for_reserved, openings.for_superusers
     if not openings.full:
-        yield "New connections are accepted (limits of single roles or databases may still apply)."
+        yield "New connections are accepted (role and database limits may still apply)."
     elif not superusers:
         yield "All roles are refused, also superusers: terminate a session from the server's host."
     else:
@@ -52,5 +52,4 @@ def pooler_words(pooler: Pooler) -> str:
     sessions = f"{counted(pooler.count, 'session')} from {pooler.client or LOCAL}"
     if pooler.kind:
         return f"Probably {pooler.kind}, by its application name: {sessions}."
-    names = counted(pooler.applications, "application name")
-    return f"Probably a pooler, or one large pool: {sessions}, {names}."
+    return f"Probably a pooler or a large pool: {sessions}, with {counted(pooler.applications, 'name')}."

@@ -31,7 +31,7 @@ def transaction(*waiters: str, waiting: int | None = None, xid_age: int | None =
     [
         (
             Slots(total=100, reserved=3, used=40, superuser_reserved=3),
-            "New connections are accepted (limits of single roles or databases may still apply).",
+            "New connections are accepted (role and database limits may still apply).",
         ),
         (
             Slots(total=100, reserved=3, used=97, superuser_reserved=3),
@@ -96,11 +96,11 @@ def test_the_delay_of_vacuum_is_shown_in_transactions(age: int | None, said: str
         ),
         (
             Pooler(kind=None, client="10.2.0.7", count=60, applications=3),
-            "Probably a pooler, or one large pool: 60 sessions from 10.2.0.7, 3 application names.",
+            "Probably a pooler or a large pool: 60 sessions from 10.2.0.7, with 3 names.",
         ),
         (
             Pooler(kind=None, client="10.2.0.7", count=60, applications=1),
-            "Probably a pooler, or one large pool: 60 sessions from 10.2.0.7, 1 application name.",
+            "Probably a pooler or a large pool: 60 sessions from 10.2.0.7, with 1 name.",
         ),
     ],
 )
