@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, NoReturn, TypeVar
 from pydantic import BaseModel, Field, InstanceOf, StrictBool, ValidationError
 
 from reaper.insight.recorded import CycleMark, PartialSnapshot, RecordedSnapshot, SessionChange
-from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Watcher
+from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Snapshot, Watcher
 from reaper.policy.time import SECOND, Instant
 
 _MAX_SESSIONS: Final = 262_143
@@ -119,16 +119,20 @@ class HistoryDecoder:
             self._refuse("the cycles are not in their order")
         partial, self._partial, self._partial_rows = self._partial, [], 0
         (total, reserved, used), (pid, role, superuser) = line.slots, line.watcher
-        return RecordedSnapshot(
+        about = Snapshot(
             server=head.server,
             at=line.at,
             slots=Slots(total=total, reserved=reserved, used=used),
             watcher=Watcher(pid=pid, role=role, superuser=superuser),
+            sessions=(),
             unreadable=line.unreadable,
             facts=Facts(
                 advisory_lock_holders=None if line.locks is None else frozenset(line.locks),
                 waiters=None if line.waiters is None else dict(line.waiters),
             ),
+        )
+        return RecordedSnapshot(
+            about=about,
             sessions=self._sessions,
             changed=changed,
             left=list(left.values()),

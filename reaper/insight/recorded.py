@@ -5,10 +5,10 @@ A row of a snapshot holds from the moment at which its session entered that stat
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from reaper.policy.session import Facts, Session, SessionId, Slots, Snapshot, Watcher
+from reaper.policy.session import Session, SessionId, Snapshot
 from reaper.policy.time import Instant
 
 
@@ -37,12 +37,8 @@ class CycleMark(NamedTuple):
 class RecordedSnapshot:
     """All sessions at one moment, and the difference from the snapshot before."""
 
-    server: str
-    at: Instant
-    slots: Slots
-    watcher: Watcher
-    unreadable: int
-    facts: Facts
+    about: Snapshot
+    """The snapshot, without its sessions."""
     sessions: Mapping[SessionId, Session]
     """All sessions; the next snapshot changes this very mapping, so copy what has to stay."""
     changed: Sequence[SessionChange]
@@ -56,17 +52,14 @@ class RecordedSnapshot:
     cycles: Sequence[CycleMark] = ()
     """Cycles of the service since the snapshot before."""
 
+    @property
+    def at(self) -> Instant:
+        """The moment of the snapshot."""
+        return self.about.at
+
     def snapshot(self) -> Snapshot:
         """Return the same as a snapshot that policies can judge."""
-        return Snapshot(
-            server=self.server,
-            at=self.at,
-            slots=self.slots,
-            watcher=self.watcher,
-            sessions=tuple(self.sessions.values()),
-            unreadable=self.unreadable,
-            facts=self.facts,
-        )
+        return replace(self.about, sessions=tuple(self.sessions.values()))
 
 
 def state_since(session: Session) -> Instant:

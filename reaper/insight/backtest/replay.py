@@ -204,8 +204,7 @@ class Replay:
         policies = (policy for policy in meant.policies if policy.name not in meant.allowed)
         acting = (policy for policy in policies if after < (policy.match.due(was) or after) <= until)
         known = (one for partial in recorded.partial for one in partial.sessions if one.id == was.id)
-        at = _without_sessions(recorded, recorded.slots.used)
-        matched = any(not policy.rests(at) for policy in acting)
+        matched = any(not policy.rests(recorded.about) for policy in acting)
         return matched and not any(unused_since(was, one) for one in known)
 
 
@@ -213,18 +212,6 @@ def _is_broken(before: RecordedSnapshot, now: RecordedSnapshot) -> bool:
     """Return True if snapshots are missing in between, or the server's clock was set."""
     gap = now.at - before.at > max(_GAP, _GAP_INTERVALS * now.every)
     return gap or now.counted_from != before.counted_from
-
-
-def _without_sessions(recorded: RecordedSnapshot, used: int) -> Snapshot:
-    return Snapshot(
-        server=recorded.server,
-        at=recorded.at,
-        slots=replace(recorded.slots, used=used),
-        watcher=recorded.watcher,
-        sessions=(),
-        unreadable=recorded.unreadable,
-        facts=recorded.facts,
-    )
 
 
 @dataclass(slots=True)
@@ -246,7 +233,7 @@ class _CyclesBetween:
         self._recorded = recorded
         self._step = step
         self._begin = before.at
-        self._base = CycleMark(before.at, before.slots.used)
+        self._base = CycleMark(before.at, before.about.slots.used)
         self._stays = list(self._find_stays())
 
     def _find_stays(self) -> Iterator[_Stay]:
@@ -278,7 +265,7 @@ class _CyclesBetween:
         for stay in self._stays:
             if stay.until is None and stay.moments:
                 replay.queue.put(stay.session.id, stay.moments[0])
-        self._note_slots(recorded.at, recorded.slots.used)
+        self._note_slots(recorded.at, recorded.about.slots.used)
 
     def _next(self, mark: CycleMark | None) -> Instant:
         # A recorded cycle about as early as the planned one is the planned one.
@@ -308,7 +295,7 @@ class _CyclesBetween:
         replay = self._replay
         self._let_go(at)
         self._take_due(at)
-        used = self._recorded.slots.used if at == self._recorded.at else self._base.used
+        used = self._recorded.about.slots.used if at == self._recorded.at else self._base.used
         if self._base.at == at:
             self._note_slots(at, used)
         snapshot = self._snapshot(at, max(used - len(replay.finished), 0))
@@ -341,7 +328,7 @@ class _CyclesBetween:
     def _snapshot(self, at: Instant, used: int) -> Snapshot:
         """Return the sessions that are due, as the prefilter does; all of them if a policy counts them."""
         replay, recorded = self._replay, self._recorded
-        empty = replace(_without_sessions(recorded, used), at=at)
+        empty = replace(recorded.about, at=at, slots=replace(recorded.about.slots, used=used))
         candidates = replay.candidates(empty)
         shown = {**self._all_sessions(at), **candidates} if replay.counts_all else candidates
         clients = sum(session.kind == CLIENT_BACKEND for session in shown.values())

@@ -129,7 +129,7 @@ class Backtest:
         self.uncertain += step.uncertain
         self.gaps += step.gap is not None
         self.gap_time = Span(self.gap_time + (step.gap or 0))
-        self.slots = recorded.slots
+        self.slots = recorded.about.slots
         for use in step.slots:
             self.timeline.bucket(use.at).merge(Bucket(use.used, use.would))
             if self.peak is None or use.used > self.peak.used:

@@ -1,6 +1,7 @@
 """A recorded history made of snapshots, without a file in between."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reaper.insight.recorded import CycleMark, PartialSnapshot, RecordedSnapshot, SessionChange
 from reaper.policy.session import Session, SessionId, Snapshot
@@ -21,12 +22,7 @@ def recorded(
         last = snapshot is stream[-1]
         found.append(
             RecordedSnapshot(
-                server=snapshot.server,
-                at=snapshot.at,
-                slots=snapshot.slots,
-                watcher=snapshot.watcher,
-                unreadable=snapshot.unreadable,
-                facts=snapshot.facts,
+                about=replace(snapshot, sessions=()),
                 sessions=now,
                 changed=[
                     SessionChange(before.get(key), one) for key, one in now.items() if before.get(key) != one
