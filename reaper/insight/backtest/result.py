@@ -28,8 +28,7 @@ class Bucket:
 
     def merge(self, other: "Bucket") -> None:
         """Add another bucket to this one."""
-        self.used = max(self.used, other.used)
-        self.would = max(self.would, other.would)
+        self.used, self.would = max(self.used, other.used), max(self.would, other.would)
         self.terminations.update(other.terminations)
 
 

@@ -237,11 +237,6 @@ def test_servers_with_any_names_share_a_folder(tmp_path: Path) -> None:
     assert len(history_files(tmp_path)) == len(names)
 
 
-def test_a_time_outside_the_calendar_has_a_file_too(tmp_path: Path) -> None:
-    (path,) = written(tmp_path, [snapshot(session(), at=Instant(-(2**63)))])
-    assert len(read_file(path)[0]) == 1
-
-
 def test_files_are_grouped_by_the_server_in_their_head(tmp_path: Path) -> None:
     (path,) = written(tmp_path, [snapshot(session())])
     (tmp_path / "history-empty-20250618T120000Z.jsonl.gz").touch()
