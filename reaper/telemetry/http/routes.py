@@ -18,6 +18,7 @@ from reaper.policy.text import plain
 from reaper.telemetry.http.page import file_text, render
 from reaper.telemetry.http.views import FORMAT, Overview, ServiceAssessment
 from reaper.telemetry.metrics.collect import Metrics
+from reaper.telemetry.metrics.exposition import MetricsPage, accepted_format
 
 _KEPT_SECONDS: Final = 2.0
 _SNAPSHOT_KEPT_SECONDS: Final = 1.0
@@ -86,7 +87,7 @@ class ResponseCache(Generic[K, V]):
         """Return the answer for this key."""
         now = self._clock()
         known = self._kept.get(key)
-        if known is None or known[0] <= now:
+        if known is None or (known[0] <= now and known[1].done()):
             if len(self._kept) >= _MAX_KEPT:
                 self._kept = {other: kept for other, kept in self._kept.items() if kept[0] > now}
             known = now + self._seconds, asyncio.ensure_future(self._make(key))
@@ -97,12 +98,15 @@ class ResponseCache(Generic[K, V]):
 
 
 def _metrics_route(metrics: Metrics) -> Route:
-    one_at_a_time = asyncio.Lock()
+    async def make(accepted: str) -> MetricsPage:
+        # In a thread: with hundreds of servers it takes a while, and the cycles must go on.
+        return await asyncio.to_thread(metrics.exposition, accepted)
+
+    # Not kept, only shared by the scrapes that arrive while it is being made.
+    pages = ResponseCache(make, seconds=0)
 
     async def scrape(request: Request) -> Response:
-        # In a thread: with hundreds of servers it takes a while, and the cycles must go on.
-        async with one_at_a_time:
-            page = await asyncio.to_thread(metrics.exposition, request.headers.get("accept", ""))
+        page = await pages.get(accepted_format(request.headers.get("accept", "")))
         return Response(page.body, headers={"content-type": page.content_type})
 
     return Route("/metrics", scrape)

@@ -28,8 +28,8 @@ the oldest ones are closed."""
 _QUEUE: Final = 4_096
 """Connections that wait to be accepted: a probe that finds a full queue tries again only after a second."""
 _MAX_REQUEST_BYTES: Final = 16_384
-_MAX_REQUESTS: Final = 1_024
-"""Requests in progress: those whose client has left are counted too. Requests above get 503."""
+_MAX_REQUESTS: Final = 128
+"""Requests in progress, among them those of clients that were disconnected; further ones get 503."""
 
 _MISDIRECTED: Final = 421
 _OTHER_NAME: Final = (
@@ -97,14 +97,14 @@ async def serve(
     pages: Starlette, listener: Listener, stop: asyncio.Event, *, log: Log, names: Collection[str] = ()
 ) -> None:
     """Answer requests until the stop; `names` are the host names that a loopback port accepts."""
-    server = _Server(
+    server = _HttpServer(
         uvicorn.Config(
             check_host(_finished(pages, log), at=listener.getsockname()[0], names=names),
             http="h11",
             ws="none",
             lifespan="off",
             log_config=None,
-            # It logs the mistakes of clients, and below this level nothing else that is not logged here.
+            # Below this level it logs mistakes of clients, and failures that `_finished` logs already.
             log_level="critical",
             access_log=False,
             server_header=False,
@@ -117,19 +117,15 @@ async def serve(
             timeout_graceful_shutdown=1,
         )
     )
-    stopping = asyncio.create_task(_exit_at(stop, server), name="http stop")
+    stopping = asyncio.create_task(stop.wait(), name="http stop")
+    stopping.add_done_callback(lambda _: server.exit())
     try:
         await server.serve(sockets=[listener])
     finally:
         stopping.cancel()
 
 
-async def _exit_at(stop: asyncio.Event, server: uvicorn.Server) -> None:
-    await stop.wait()
-    server.should_exit = True
-
-
-class _Server(uvicorn.Server):
+class _HttpServer(uvicorn.Server):
     """A server that leaves the signals to the service."""
 
     @contextmanager
@@ -139,6 +135,10 @@ class _Server(uvicorn.Server):
         This is the only method that we override; pyproject.toml bounds the version of uvicorn for it.
         """
         yield
+
+    def exit(self) -> None:
+        """Stop serving at the next turn."""
+        self.should_exit = True
 
 
 def _finished(pages: ASGIApp, log: Log) -> ASGIApp:

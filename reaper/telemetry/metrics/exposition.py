@@ -52,15 +52,21 @@ class MetricsPage(NamedTuple):
     content_type: str
 
 
+def accepted_format(accept: str) -> str:
+    """OpenMetrics if this Accept header names it, the older text otherwise."""
+    return OPENMETRICS if OPENMETRICS.partition(";")[0] in accept.lower() else TEXT
+
+
 def expose(samples: Iterable[Sample], accept: str) -> MetricsPage:
     """Write the page in the format that this Accept header names."""
     lines: dict[str, list[str]] = {name: [] for name in _METRICS}
     for name, labels, value in samples:
         lines[name] += _lines(_METRICS[name], labels, value)
-    is_open = OPENMETRICS.partition(";")[0] in accept.lower()
+    content_type = accepted_format(accept)
+    is_open = content_type == OPENMETRICS
     blocks = (_block(_METRICS[name], lines.pop(name), is_open=is_open) for name in _METRICS)
     end = b"# EOF\n" if is_open else b""
-    return MetricsPage(b"".join((*blocks, end)), OPENMETRICS if is_open else TEXT)
+    return MetricsPage(b"".join((*blocks, end)), content_type)
 
 
 def _block(metric: Metric, lines: list[str], *, is_open: bool) -> bytes:

@@ -129,18 +129,19 @@ def test_an_answer_is_kept_until_it_is_too_old() -> None:
     assert asyncio.run(scene()) == ["a 1", "a 1", "a 1", "a 2", "b 3"]
 
 
-def test_a_request_waits_for_an_answer_in_progress_even_if_the_first_client_leaves() -> None:
-    async def scene() -> str:
+@pytest.mark.parametrize("seconds", [2, 0])
+def test_a_request_waits_for_an_answer_in_progress_even_if_the_first_client_leaves(seconds: float) -> None:
+    async def scene() -> list[str]:
         maker = Maker(released=False)
-        cache = ResponseCache(maker, seconds=2)
+        cache = ResponseCache(maker, seconds=seconds, clock=Clock())
         first, second = (asyncio.create_task(cache.get("a")) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.sleep(0)
         maker.released.set()
-        return await second
+        return [await second, await cache.get("a")]
 
-    assert asyncio.run(scene()) == "a 1"
+    assert asyncio.run(scene()) == ["a 1", "a 1" if seconds else "a 2"]
 
 
 def test_too_many_keys_are_answered_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

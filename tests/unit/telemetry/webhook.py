@@ -1,4 +1,4 @@
-"""A webhook on a real socket, that answers as a test wants, or does not."""
+"""A webhook on a real socket, which answers as a test needs it, or not at all."""
 
 import json
 import threading
@@ -11,24 +11,24 @@ from ssl import SSLContext
 
 @dataclass(slots=True)
 class Webhook:
-    """What it was sent, and what it answers."""
+    """The messages that it got, and its answers."""
 
     url: str = ""
     answers: list[int] = field(default_factory=list)
-    """The next statuses; 200 when there are none."""
+    """The next statuses; then 200."""
     bodies: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     types: list[str | None] = field(default_factory=list)
-    asked: threading.Event = field(default_factory=threading.Event)
-    """Set when the first body has come."""
+    requested: threading.Event = field(default_factory=threading.Event)
+    """Set when the first message has arrived."""
     opened: threading.Event = field(default_factory=threading.Event)
-    """Nothing is answered before it is set."""
+    """Set to let it answer."""
     location: str = "/elsewhere"
-    """Where a redirect leads."""
+    """The target of a redirect."""
     gushes: bool = False
-    """What it answers with has no end."""
+    """The body of the answer never ends."""
     drips: bool = False
-    """Until then, letter after letter comes of a header that has no end."""
+    """Before `opened`, it sends an endless header letter by letter."""
 
     @property
     def texts(self) -> list[str]:
@@ -41,7 +41,7 @@ class Webhook:
 
 
 def gush(write: Callable[[bytes], object]) -> None:
-    """Say without end, until nobody listens."""
+    """Write until the client disconnects."""
     with suppress(ConnectionError):
         while True:
             write(b"x" * 65_536)
@@ -49,7 +49,7 @@ def gush(write: Callable[[bytes], object]) -> None:
 
 @contextmanager
 def webhook(certified: SSLContext | None = None) -> Iterator[Webhook]:
-    """Certified, it talks TLS."""
+    """A webhook; with a certificate it uses TLS."""
     hook = Webhook()
     hook.opened.set()
 
@@ -59,7 +59,7 @@ def webhook(certified: SSLContext | None = None) -> Iterator[Webhook]:
             hook.paths.append(self.path)
             hook.types.append(self.headers["content-type"])
             hook.bodies.append(json.loads(self.rfile.read(size)))
-            hook.asked.set()
+            hook.requested.set()
             if hook.drips:
                 self.drip()
             hook.opened.wait()
