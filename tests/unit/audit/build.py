@@ -1,14 +1,17 @@
-"""Ledgers, reaps and sinks, built so that a test shows only what it is about."""
+"""Ledgers, sessions and sinks for the tests of the audit log."""
 
+import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from reaper.audit.chain import Chain
 from reaper.audit.events import OPENED
+from reaper.audit.file import FileSink
 from reaper.audit.ledger import Author, Ledger
 from reaper.audit.sinks import AuditLogFailed, Notice, Sink
 from reaper.policy.match import Match
@@ -22,6 +25,7 @@ HOST_TIME: Final = datetime(2025, 6, 18, 12, 0, 0, 123456, tzinfo=UTC)
 AUTHOR: Final = Author(
     version="1.2.3", host="db-host", by="reaper", server="orders", rules="d1gest", dry_run=False
 )
+TORN_LINE: Final = b'{"schema": 1, "event": "session.int'
 TERMINATED: Final = Outcome(result=Result.TERMINATED, at=AT)
 POLICY: Final = Policy(
     name="leaked",
@@ -59,8 +63,21 @@ SNAPSHOT: Final = Snapshot(
 )
 
 
-def ledger(*sinks: Sink, run: str = "life") -> Ledger:
+def ledger(*sinks: Sink, run: str = "run") -> Ledger:
     return Ledger(sinks, clock=lambda: HOST_TIME, run=run)
+
+
+def act(log: Ledger, pid: int = 1) -> None:
+    """One intent with its outcome."""
+    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid)])
+    log.log_outcomes([(intent, TERMINATED)])
+
+
+def write_run(path: Path, *, run: str = "run") -> None:
+    """A run with one termination that ends well: opened, intent, outcome, closed."""
+    log = ledger(FileSink(path), run=run)
+    act(log)
+    log.close()
 
 
 def crash(log: Ledger) -> None:
@@ -82,18 +99,30 @@ def names(path: Path) -> list[str]:
     return [event["event"] for event in events(path)]
 
 
+def digest(line: bytes) -> str:
+    return sha256(line.removesuffix(b"\n")).hexdigest()
+
+
+def compressed(file: Path) -> Path:
+    """The file that gzip leaves in place of this one."""
+    copy = file.with_name(f"{file.name}.gz")
+    copy.write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    return copy
+
+
 @dataclass
 class MemorySink:
-    """A sink that keeps what it is given, and can be told to fail: with nothing taken, or with losses."""
+    """A sink in memory that can fail: before it takes anything, or when it has taken it."""
 
     name: str = "sink"
     broken: bool = False
     unsyncable: bool = False
     taken: list[bytes] = field(default_factory=list)
     durable: int = 0
-    """How many of the lines were made to last."""
+    """The number of lines that are synced."""
     closed: bool = False
-    _told: bool = False
+    _opened: bool = False
     _chain: Chain = field(default_factory=Chain)
 
     @property
@@ -101,8 +130,8 @@ class MemorySink:
         return self._chain.head
 
     def prepare(self) -> Sequence[Notice]:
-        found = [] if self._told else [Notice(OPENED, "a sink")]
-        self._told = True
+        found = [] if self._opened else [Notice(OPENED, "a sink")]
+        self._opened = True
         return found
 
     def write(self, lines: Sequence[bytes], *, durable: bool) -> None:
@@ -115,7 +144,7 @@ class MemorySink:
             self.durable = len(self.taken)
 
     def reopen(self) -> None:
-        self._told = False
+        self._opened = False
 
     def close(self) -> None:
         self.closed = True
@@ -125,6 +154,6 @@ class MemorySink:
         return parsed(b"".join(self.taken))
 
     @property
-    def told(self) -> list[str]:
-        """The names of the events, and what became of sessions."""
+    def written(self) -> list[str]:
+        """The outcomes, and the names of all other events."""
         return [event.get("outcome", event["event"]) for event in self.events]

@@ -1,4 +1,4 @@
-"""`reaper audit`: the record, filtered, counted, and asked for what is still open."""
+"""`reaper audit`: outcomes filtered and counted, and open intents."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ def line(name: str = "session.outcome", **fields: object) -> str:
         "schema": 1,
         "event": name,
         "time": "2025-06-18T12:00:00.000000Z",
-        "intent": "life/1",
+        "intent": "run/1",
         "server": "orders",
         "policy": "leaked",
         "mode": "enforce",
@@ -36,21 +36,21 @@ def line(name: str = "session.outcome", **fields: object) -> str:
     return json.dumps({**event, **outcome, **fields}) + "\n"
 
 
-RECORD = (
+LOG = (
     line("session.intent")
     + line()
     + line(
-        intent="life/2", pid=2, role="batch", application="cron", outcome="woke", time="2025-06-18T13:00:00Z"
+        intent="run/2", pid=2, role="batch", application="cron", outcome="woke", time="2025-06-18T13:00:00Z"
     )
-    + line(intent="life/3", pid=3, policy="rehearsed", mode="dry-run", outcome="rehearsed", application=None)
-    + line("session.intent", intent="life/4", pid=4)
+    + line(intent="run/3", pid=3, policy="rehearsed", mode="dry-run", outcome="rehearsed", application=None)
+    + line("session.intent", intent="run/4", pid=4)
 )
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Path:
+def log(tmp_path: Path) -> Path:
     path = tmp_path / "audit.jsonl"
-    path.write_text(RECORD)
+    path.write_text(LOG)
     return path
 
 
@@ -67,8 +67,8 @@ def shown(*arguments: object, **how: Any) -> list[dict[str, Any]]:  # noqa: ANN4
     return rows
 
 
-def test_a_row_for_each_outcome_says_who_why_and_what_became_of_it(record: Path) -> None:
-    rows = shown(record)
+def test_each_outcome_is_a_row_with_session_reason_and_outcome(log: Path) -> None:
+    rows = shown(log)
     assert [row["pid"] for row in rows] == [1, 3, 2]
     assert rows[0] == {
         "time": "2025-06-18T12:00:00.000000Z",
@@ -106,17 +106,17 @@ def test_a_row_for_each_outcome_says_who_why_and_what_became_of_it(record: Path)
         (("--until", "1m"), [1, 3, 2]),
     ],
 )
-def test_every_filter_takes_away_what_it_does_not_mean(
-    record: Path, filters: tuple[str, ...], pids: list[int]
+def test_every_filter_leaves_out_what_it_does_not_select(
+    log: Path, filters: tuple[str, ...], pids: list[int]
 ) -> None:
-    assert [row["pid"] for row in shown(record, *filters)] == pids
+    assert [row["pid"] for row in shown(log, *filters)] == pids
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "pids"),
     [
         ("REAPER_AUDIT_POLICY", "rehearsed", [3]),
-        ("REAPER_AUDIT_ROLE", "batch nobody", [2]),
+        ("REAPER_AUDIT_ROLE", "batch other", [2]),
         ("REAPER_AUDIT_PID", "1 2", [1, 2]),
         ("REAPER_AUDIT_SINCE", "2025-06-18T12:30Z", [2]),
         ("REAPER_AUDIT_UNTIL", "2025-06-18T12:30Z", [1, 3]),
@@ -124,19 +124,19 @@ def test_every_filter_takes_away_what_it_does_not_mean(
     ],
 )
 def test_every_filter_can_come_from_the_environment(
-    record: Path, variable: str, value: str, pids: list[int]
+    log: Path, variable: str, value: str, pids: list[int]
 ) -> None:
-    assert [row["pid"] for row in shown(record, env={variable: value})] == pids
+    assert [row["pid"] for row in shown(log, env={variable: value})] == pids
 
 
-def test_the_record_is_found_where_the_environment_says_and_dash_there_is_not_standard_input(
-    record: Path,
+def test_the_environment_names_the_audit_log_and_a_dash_there_is_not_standard_input(
+    log: Path,
 ) -> None:
-    assert len(shown(env={"REAPER_AUDIT_LOG": f"- {record}"}, stdin=line())) == 3
+    assert len(shown(env={"REAPER_AUDIT_LOG": f"- {log}"}, stdin=line())) == 3
 
 
-def test_outcomes_are_counted_for_each_policy(record: Path) -> None:
-    assert shown(record, "--by", "policy") == [
+def test_outcomes_are_counted_for_each_policy(log: Path) -> None:
+    assert shown(log, "--by", "policy") == [
         {
             "policy": "leaked",
             "terminated": 1,
@@ -157,46 +157,46 @@ def test_outcomes_are_counted_for_each_policy(record: Path) -> None:
 
 
 @pytest.mark.parametrize("by", GROUPS)
-def test_every_group_adds_up_to_all_outcomes(record: Path, by: str) -> None:
-    rows = shown(record, "--by", by)
+def test_every_group_adds_up_to_all_outcomes(log: Path, by: str) -> None:
+    rows = shown(log, "--by", by)
     assert sum(row["total"] for row in rows) == 3
     assert len({row[by] for row in rows}) == len(rows)
 
 
-def test_open_intents_are_the_answer_no(record: Path) -> None:
-    result = run(record, "--open", "--output", "json")
+def test_open_intents_exit_with_1(log: Path) -> None:
+    result = run(log, "--open", "--output", "json")
     assert result.exit_code == 1
-    assert [(row["intent"], row["pid"]) for row in json.loads(result.stdout)] == [("life/4", 4)]
+    assert [(row["intent"], row["pid"]) for row in json.loads(result.stdout)] == [("run/4", 4)]
 
 
-def test_no_open_intents_are_the_answer_yes(record: Path) -> None:
-    record.write_text(RECORD + line(intent="life/4"))
-    result = run(record, "--open")
+def test_no_open_intents_exit_with_0(log: Path) -> None:
+    log.write_text(LOG + line(intent="run/4"))
+    result = run(log, "--open")
     assert (result.exit_code, result.stdout) == (0, "No open intents.\n")
 
 
-def test_an_intent_and_its_outcome_may_stand_in_different_files(tmp_path: Path, record: Path) -> None:
+def test_an_intent_and_its_outcome_may_be_in_different_files(tmp_path: Path, log: Path) -> None:
     rotated = tmp_path / "audit.jsonl.1.gz"
-    rotated.write_bytes(gzip.compress(RECORD.encode()))
-    record.write_text(line(intent="life/4"))
-    assert run(record, rotated, "--open").exit_code == 0
+    rotated.write_bytes(gzip.compress(LOG.encode()))
+    log.write_text(line(intent="run/4"))
+    assert run(log, rotated, "--open").exit_code == 0
 
 
-def test_an_outcome_that_is_known_counts_more_than_one_that_is_not(record: Path) -> None:
-    record.write_text(line(outcome="unknown") + line() + line(outcome="unknown"))
-    assert [row["outcome"] for row in shown(record)] == ["terminated"]
+def test_a_known_outcome_replaces_an_unknown_one(log: Path) -> None:
+    log.write_text(line(outcome="unknown") + line() + line(outcome="unknown"))
+    assert [row["outcome"] for row in shown(log)] == ["terminated"]
 
 
 def test_a_dash_is_standard_input() -> None:
-    assert [row["pid"] for row in shown("-", stdin=RECORD)] == [1, 3, 2]
+    assert [row["pid"] for row in shown("-", stdin=LOG)] == [1, 3, 2]
 
 
-def test_torn_lines_are_told_with_their_place_and_the_rest_is_shown(record: Path) -> None:
-    record.write_text('{"schema": 1, "ev\n' + RECORD + "hello\n" * 20)
-    result = run(record)
+def test_torn_lines_are_reported_with_their_place_and_the_rest_is_shown(log: Path) -> None:
+    log.write_text('{"schema": 1, "ev\n' + LOG + "hello\n" * 20)
+    result = run(log)
     assert result.exit_code == 0
-    assert result.stderr.splitlines()[0] == f"{record}:1: not JSON, so probably torn"
-    assert result.stderr.splitlines()[-1] == f"{record}: 11 more lines that are no events"
+    assert result.stderr.splitlines()[0] == f"{log}:1: not JSON, so probably torn"
+    assert result.stderr.splitlines()[-1] == f"{log}: 11 more lines that are no events"
     assert "app_web" in result.stdout
 
 
@@ -206,26 +206,26 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
     assert f"The audit log {tmp_path}/nothing cannot be read: No such file or directory.\n" in result.stderr
 
 
-def test_without_a_record_it_asks_which_one() -> None:
+def test_without_a_file_the_error_says_how_to_name_one() -> None:
     result = run()
     assert result.exit_code == 2
     assert "No audit log was named. Name its file, or set REAPER_AUDIT_LOG." in result.stderr
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2025-13-01", "10", "999999999d"])
-def test_a_time_that_is_none_is_a_sentence(record: Path, text: str) -> None:
-    result = run(record, "--since", text)
+def test_a_time_that_is_none_is_a_sentence(log: Path, text: str) -> None:
+    result = run(log, "--since", text)
     assert result.exit_code == 2
     assert f"'{text}' is no time; write 2026-01-31T23:59Z, or 2h for two hours ago." in result.stderr
 
 
 @pytest.mark.parametrize("hostile", ["a\nforged", "\x1b[2Jx", "\u202eevil", "[bold]x[/]", "\ud800", "\x9b1m"])
 @pytest.mark.parametrize("output", ["table", "json"])
-def test_a_hostile_name_cannot_forge_a_row(record: Path, hostile: str, output: str) -> None:
-    record.write_text(line(application="harmless"))
-    harmless = run(record, "--output", output).stdout
-    record.write_text(line(application=hostile))
-    result = run(record, "--output", output)
+def test_a_hostile_name_cannot_forge_a_row(log: Path, hostile: str, output: str) -> None:
+    log.write_text(line(application="harmless"))
+    harmless = run(log, "--output", output).stdout
+    log.write_text(line(application=hostile))
+    result = run(log, "--output", output)
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == len(harmless.splitlines())
     assert all(shown.isprintable() for shown in result.stdout.splitlines())
@@ -239,8 +239,8 @@ def test_a_hostile_file_name_cannot_forge_an_error(tmp_path: Path) -> None:
     assert result.stderr.strip().isprintable()
 
 
-def test_yaml_says_the_same_as_json(record: Path) -> None:
-    assert yaml.safe_load(run(record, "--output", "yaml").stdout) == shown(record)
+def test_yaml_has_the_same_rows_as_json(log: Path) -> None:
+    assert yaml.safe_load(run(log, "--output", "yaml").stdout) == shown(log)
 
 
 def test_every_option_names_its_environment_variable() -> None:
@@ -250,8 +250,8 @@ def test_every_option_names_its_environment_variable() -> None:
 
 
 @pytest.mark.parametrize("hostile", ["a\nforged", "\x1b[2Jx", "\u202eevil", "\x9b1m"])
-def test_a_hostile_name_is_a_value_of_the_yaml(record: Path, hostile: str) -> None:
-    record.write_text(line(application=hostile))
-    result = run(record, "--output", "yaml")
+def test_a_hostile_name_is_a_value_of_the_yaml(log: Path, hostile: str) -> None:
+    log.write_text(line(application=hostile))
+    result = run(log, "--output", "yaml")
     assert all(shown.isprintable() for shown in result.stdout.splitlines())
     assert [row["application"] for row in yaml.safe_load(result.stdout)] == [hostile]

@@ -1,4 +1,4 @@
-"""What of a line goes into the columns of a table: all that fits, and nothing that cannot be stored."""
+"""The columns of a line in the table: everything that fits, and nothing that cannot be stored."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ LINES = st.dictionaries(st.sampled_from([*TEXT_COLUMNS, *NUMBER_COLUMNS, "time",
 
 
 @given(st.binary() | LINES)
-def test_whatever_a_line_is_its_row_can_be_stored_and_its_digest_is_that_of_what_is_stored(
+def test_the_row_of_any_line_can_be_stored_and_has_the_digest_of_what_is_stored(
     line: bytes,
 ) -> None:
     row = table_row(line)
@@ -40,7 +40,7 @@ def test_whatever_a_line_is_its_row_can_be_stored_and_its_digest_is_that_of_what
         assert number is None or (isinstance(number, int) and -below <= number < below)
 
 
-def test_a_line_of_ours_stands_there_as_it_is_in_the_file() -> None:
+def test_an_entry_is_stored_as_it_is_in_the_file() -> None:
     line = json.dumps(
         {"event": OUTCOME, "role": "m\u00fcller", "pid": 7, "time": "2026-01-31T10:00:00Z"}
     ).encode()
@@ -59,7 +59,7 @@ def test_a_line_that_is_no_event_keeps_its_text_and_has_no_columns(line: bytes) 
     assert {name for name, value in row.items() if value is not None} == {"digest", "line"}
 
 
-def test_every_column_is_a_field_of_the_record() -> None:
+def test_every_column_is_a_field_of_the_audit_log() -> None:
     fields = {name for names in EVENTS.values() for name in names}
 
     assert {*TEXT_COLUMNS, *NUMBER_COLUMNS} <= fields

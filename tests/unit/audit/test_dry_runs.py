@@ -1,4 +1,4 @@
-"""What a record says of rehearsals: each act once, and no more than was told of it."""
+"""The dry runs of an audit log: each session once, with what happened to it afterwards."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,11 +21,11 @@ def moment(seconds: float) -> datetime:
 
 
 def event(name: str, at: float, **fields: Any) -> Event:  # noqa: ANN401 (whatever stands in a file)
-    told: dict[str, object] = {
+    given: dict[str, object] = {
         "server": "orders",
         "policy": "dry",
         "rules": "d1gest",
-        "run": "life",
+        "run": "first",
         "pid": 4711,
         "backend_start": "2025-06-18T09:00:00.000000Z",
         "state": "idle",
@@ -38,16 +38,16 @@ def event(name: str, at: float, **fields: Any) -> Event:  # noqa: ANN401 (whatev
         "client": None,
         **fields,
     }
-    return Event(name=name, time=moment(at), fields=told)
+    return Event(name=name, time=moment(at), fields=given)
 
 
-def rehearsed(at: float = 0, **fields: Any) -> Event:  # noqa: ANN401
+def dry_run(at: float = 0, **fields: Any) -> Event:  # noqa: ANN401
     return event(OUTCOME, at, outcome="rehearsed", **fields)
 
 
 def fate(what: str, seen: float, *, at: float = 0, **fields: Any) -> Event:  # noqa: ANN401
-    told = {"fate": what, "fate_at": moment(seen).isoformat(), "used_at": None, **fields}
-    return event(FATE, at, **told)
+    given = {"fate": what, "fate_at": moment(seen).isoformat(), "used_at": None, **fields}
+    return event(FATE, at, **given)
 
 
 def trials(*events: Event, since: datetime | None = None) -> list[Trial]:
@@ -62,18 +62,18 @@ def trial(*events: Event) -> Trial:
     return one
 
 
-def test_an_act_without_a_word_about_it_is_still_watched() -> None:
-    one = trial(rehearsed())
+def test_a_dry_run_without_a_later_entry_is_still_watched() -> None:
+    one = trial(dry_run())
     assert (one.fate, one.idle, one.after, one.counts_as) == (None, parse_span("10m"), 0, None)
 
 
-def test_an_outcome_that_was_no_rehearsal_is_none_here() -> None:
+def test_other_outcomes_are_no_dry_runs() -> None:
     assert trials(event(OUTCOME, 0, outcome="terminated"), event(COUNTERS, 0)) == []
 
 
-def test_the_last_word_about_an_act_counts() -> None:
+def test_the_last_entry_about_a_dry_run_counts() -> None:
     one = trial(
-        rehearsed(),
+        dry_run(),
         fate("unused", 600),
         fate("unused", 1_200),
         fate("revived", 1_900, used_at=moment(1_800).isoformat()),
@@ -82,53 +82,51 @@ def test_the_last_word_about_an_act_counts() -> None:
 
 
 def test_files_may_come_in_any_order() -> None:
-    told = [rehearsed(), fate("unused", 600), fate("left", 700)]
-    assert trial(*told) == trial(*reversed(told))
+    given = [dry_run(), fate("unused", 600), fate("left", 700)]
+    assert trial(*given) == trial(*reversed(given))
 
 
-def test_who_is_rehearsed_again_by_the_next_life_without_having_changed_is_the_same_act() -> None:
-    one = trial(
-        rehearsed(), fate("unused", 5), rehearsed(60, run="next"), fate("left", 900, at=60, run="next")
-    )
+def test_an_unchanged_session_in_the_dry_run_of_the_next_run_counts_once() -> None:
+    one = trial(dry_run(), fate("unused", 5), dry_run(60, run="next"), fate("left", 900, at=60, run="next"))
     assert (one.idle, one.fate, one.after) == (parse_span("10m"), Fate.LEFT, parse_span("15m"))
 
 
-def test_who_fell_due_again_after_a_use_is_another_act() -> None:
-    again = rehearsed(2_000, state_change=moment(1_000).isoformat())
-    assert len(trials(rehearsed(), fate("revived", 1_000), again)) == 2
+def test_a_session_that_became_due_again_after_a_use_counts_again() -> None:
+    again = dry_run(2_000, state_change=moment(1_000).isoformat())
+    assert len(trials(dry_run(), fate("revived", 1_000), again)) == 2
 
 
-def test_what_other_rules_rehearse_is_another_act() -> None:
-    assert len(trials(rehearsed(), rehearsed(60, rules="other"))) == 2
+def test_a_dry_run_of_another_policy_file_counts_again() -> None:
+    assert len(trials(dry_run(), dry_run(60, rules="other"))) == 2
 
 
-def test_what_a_life_that_has_ended_left_open_is_unknown() -> None:
-    other = rehearsed(60, run="next", pid=1)
-    assert [one.fate for one in trials(rehearsed(), other)] == [Fate.UNKNOWN, None]
+def test_what_a_run_that_has_ended_left_open_is_unknown() -> None:
+    other = dry_run(60, run="next", pid=1)
+    assert [one.fate for one in trials(dry_run(), other)] == [Fate.UNKNOWN, None]
 
 
-def test_another_server_s_life_says_nothing_about_it() -> None:
-    other = rehearsed(60, run="next", pid=1, server="billing")
-    assert [one.fate for one in trials(rehearsed(), other)] == [None, None]
+def test_a_run_for_another_server_does_not_end_it() -> None:
+    other = dry_run(60, run="next", pid=1, server="billing")
+    assert [one.fate for one in trials(dry_run(), other)] == [None, None]
 
 
-def test_a_rehearsal_that_is_repeated_from_cron_watches_as_well() -> None:
-    runs = [rehearsed(60 * number, run=f"run-{number}") for number in range(12)]
+def test_dry_runs_that_cron_repeats_observe_as_well() -> None:
+    runs = [dry_run(60 * number, run=f"run-{number}") for number in range(12)]
     assert (trial(*runs).after, trial(*runs).fate) == (parse_span("11m"), None)
     assert trial(*runs).counts_as is Fate.UNUSED
 
 
-def test_only_what_was_told_since_then_is_asked_for() -> None:
-    told = [rehearsed(), fate("left", 60), rehearsed(600, pid=1)]
-    assert len(trials(*told, since=moment(600))) == 1
+def test_entries_before_a_time_are_left_out() -> None:
+    given = [dry_run(), fate("left", 60), dry_run(600, pid=1)]
+    assert len(trials(*given, since=moment(600))) == 1
 
 
 @pytest.mark.parametrize("field", ["server", "server_time", "idle_s"])
 @pytest.mark.parametrize("value", [None, [], "x", {}])
-def test_a_line_that_lacks_what_it_needs_is_passed_over(field: str, value: object) -> None:
+def test_an_entry_without_a_needed_field_is_left_out(field: str, value: object) -> None:
     if field == "server" and value == "x":
         value = 7
-    whole = rehearsed()
+    whole = dry_run()
     assert trials(Event(name=whole.name, time=whole.time, fields={**whole.fields, field: value})) == []
 
 
@@ -162,10 +160,10 @@ names = st.sampled_from(
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from([rehearsed(), fate("left", 9)]), st.dictionaries(names, values)), max_size=5
+        st.tuples(st.sampled_from([dry_run(), fate("left", 9)]), st.dictionaries(names, values)), max_size=5
     )
 )
-def test_whatever_stands_in_a_file_can_be_judged(lines: list[tuple[Event, dict[str, object]]]) -> None:
-    events = [Event(name=one.name, time=one.time, fields={**one.fields, **told}) for one, told in lines]
+def test_no_content_of_a_file_is_an_error(lines: list[tuple[Event, dict[str, object]]]) -> None:
+    events = [Event(name=one.name, time=one.time, fields={**one.fields, **given}) for one, given in lines]
     for one in trials(*events):
         assert one.after >= 0

@@ -1,4 +1,4 @@
-"""Reading back: every line is an event or is told with its place, and none stops the reading."""
+"""Every line is read as an event or reported with its place, and none stops the reading."""
 
 import gzip
 import io
@@ -28,9 +28,9 @@ def read(data: bytes) -> list[Event | BadLine]:
 
 def test_what_a_ledger_wrote_is_read_back() -> None:
     sink = MemorySink()
-    book = ledger(sink)
-    (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
-    book.log_outcomes([(intent, TERMINATED)])
+    log = ledger(sink)
+    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
+    log.log_outcomes([(intent, TERMINATED)])
     read_back = read(b"".join(sink.taken))
     assert [event.fields for event in read_back if isinstance(event, Event)] == sink.events
 
@@ -47,11 +47,11 @@ def test_what_a_ledger_wrote_is_read_back() -> None:
         (b"17", "not an event of an audit log"),
         (b'{"event": "started", "level": "info"}', "not an event of an audit log"),
         (line().replace(b'"schema": 1', b'"schema": 2'), "an event of another version of the audit log"),
-        (line("session.dream"), "an event of another version of the audit log"),
+        (line("session.other"), "an event of another version of the audit log"),
         (line().replace(TIME.encode(), b"noon"), "an event without a time"),
     ],
 )
-def test_a_line_that_is_no_event_is_told_with_its_place(foreign: bytes, why: str) -> None:
+def test_a_line_that_is_no_event_is_reported_with_its_place(foreign: bytes, why: str) -> None:
     before, torn, after = read(line() + foreign.strip() + b"\n" + line())
     assert isinstance(before, Event)
     assert isinstance(after, Event)
@@ -63,7 +63,7 @@ def test_blank_lines_are_passed_over() -> None:
     assert len(read(b"\n" + line() + b"\n\n" + line())) == 2
 
 
-def test_an_endless_line_is_told_without_being_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_without_an_end_is_reported_without_being_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "LONGEST_LINE", 100)
     events = read(b"x" * 100 + b"\n" + b"y" * 1_000 + b"\n" + line())
     assert [str(event) for event in events[:2]] == [
@@ -122,6 +122,6 @@ def test_an_intent_is_open_until_its_outcome_is_read(
     assert [event.text("intent") for event in open_intents(events)] == still_open
 
 
-def test_a_device_is_not_read_for_it_may_have_no_end() -> None:
+def test_a_device_is_not_read() -> None:
     with pytest.raises(OSError, match="It is a device"):
         list(read_events(Path("/dev/zero")))

@@ -1,4 +1,4 @@
-"""What is written is what is documented, and no name that a client chose can change that."""
+"""What is written is what the page describes, and no name that a client chose can change that."""
 
 import re
 from pathlib import Path
@@ -34,22 +34,22 @@ INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 def written(*, query: str | None = None) -> list[dict[str, Any]]:
     """One of each event that a healthy ledger writes."""
     sink = MemorySink()
-    book = ledger(sink)
+    log = ledger(sink)
     trip = BrakeTrip(policy=POLICY, condemned=9, clients=10, reason="brake")
-    book.log_safety_limit(AUTHOR, "c1", SNAPSHOT, [trip])
-    (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(query=query)])
-    book.log_outcomes([(intent, TERMINATED)])
+    log.log_safety_limit(AUTHOR, "c1", SNAPSHOT, [trip])
+    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [reap(query=query)])
+    log.log_outcomes([(intent, TERMINATED)])
     one = Watched(intent=intent.id, reap=reap(query=query), at=AT, cycle="c1", rules="d1gest")
-    book.log_dry_run_outcomes(AUTHOR, [unknown(one, AT, "nobody looked")])
+    log.log_dry_run_outcomes(AUTHOR, [unknown(one, AT, "not observed")])
     evidence = Evidence(pauses=1, until=AT, because=(9, 10))
     alone = BackOff(AT, "churn")
     identity = one.reap.session.identity
-    book.log_refill_guard(
+    log.log_refill_guard(
         AUTHOR,
         "c1",
         [Refilling(policy=POLICY, identity=identity, at=AT, evidence=evidence, left_alone=alone)],
     )
-    book.close()
+    log.close()
     return sink.events
 
 
@@ -91,13 +91,13 @@ def test_every_event_has_exactly_the_documented_fields_of_the_documented_kind() 
         assert [name for name, kind in schema.items() if not fits(kind, event[name])] == []
 
 
-def test_a_fate_repeats_its_intent_and_adds_what_became_of_it() -> None:
+def test_a_dry_run_outcome_repeats_its_intent() -> None:
     _, _, intent, _, fate, *_ = written()
     assert {key for key in intent if fate[key] != intent[key]} == {"event", "seq", "prev"}
-    assert (fate["fate"], fate["detail"]) == ("unknown", "nobody looked")
+    assert (fate["fate"], fate["detail"]) == ("unknown", "not observed")
 
 
-def test_query_text_is_absent_unless_it_was_asked_for() -> None:
+def test_query_text_is_absent_unless_it_was_requested() -> None:
     missing = {name for event in written() for name in EVENTS[event["event"]] if name not in event}
     assert missing == OPTIONAL == {"query"}
 
@@ -115,14 +115,14 @@ def test_ages_are_measured_by_the_clock_of_the_server() -> None:
     assert intent["time"] == "2025-06-18T12:00:00.123456Z"
 
 
-def test_events_of_one_life_are_counted_without_a_gap() -> None:
+def test_events_of_one_run_are_numbered_without_a_gap() -> None:
     events = written()
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    assert {event["run"] for event in events} == {"life"}
+    assert {event["run"] for event in events} == {"run"}
     assert {event["schema"] for event in events} == {SCHEMA}
 
 
-def test_the_intent_of_an_outcome_is_the_same_event_but_for_what_became_of_it() -> None:
+def test_an_outcome_repeats_every_field_of_its_intent() -> None:
     _, _, intent, outcome, *_ = written()
     shared = {key: outcome[key] for key in intent if key not in {"event", "seq", "prev"}}
     assert shared == {key: intent[key] for key in shared}
@@ -144,12 +144,10 @@ texts = st.text(alphabet=st.characters(codec=None) | st.sampled_from("".join(HOS
 
 
 @given(application=texts | st.none(), query=texts | st.none(), detail=texts)
-def test_whatever_a_client_wrote_is_read_back_as_it_was(
-    application: str | None, query: str | None, detail: str
-) -> None:
+def test_client_text_is_read_back_as_it_was(application: str | None, query: str | None, detail: str) -> None:
     sink = MemorySink()
-    book = ledger(sink)
-    (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(application=application, query=query)])
-    book.log_outcomes([(intent, Outcome(result=Result.DENIED, detail=detail, at=AT))])
+    log = ledger(sink)
+    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [reap(application=application, query=query)])
+    log.log_outcomes([(intent, Outcome(result=Result.DENIED, detail=detail, at=AT))])
     outcome = sink.events[-1]
     assert (outcome["application"], outcome.get("query"), outcome["detail"]) == (application, query, detail)

@@ -1,4 +1,4 @@
-"""The server's log in every format it has: who was terminated by command, when, and when it began."""
+"""Terminations by command are found in the server's csvlog and jsonlog, with their times."""
 
 import gzip
 import json
@@ -50,9 +50,7 @@ def read(folder: Path, text: str) -> list[LoggedTermination]:
 
 
 @pytest.mark.parametrize("line", [csv_line(), json_line()], ids=["csv", "json"])
-def test_whatever_its_language_and_zone_a_termination_is_known_by_its_state_and_id(
-    tmp_path: Path, line: str
-) -> None:
+def test_a_termination_is_found_in_any_language_and_time_zone(tmp_path: Path, line: str) -> None:
     (ended,) = read(tmp_path, line)
     assert (ended.pid, ended.at, ended.started) == (4711, ENDED, STARTED)
     assert ended.place.line == line.count("\n")
@@ -68,11 +66,11 @@ def test_whatever_its_language_and_zone_a_termination_is_known_by_its_state_and_
         csv_line("00000", message="57P01 terminating connection due to administrator command"),
     ],
 )
-def test_what_only_looks_like_one_is_none(tmp_path: Path, line: str) -> None:
+def test_other_entries_are_no_terminations(tmp_path: Path, line: str) -> None:
     assert read(tmp_path, line) == []
 
 
-def test_a_session_that_began_in_winter_time_and_ended_in_summer_time_is_known_by_both_zones(
+def test_a_session_may_begin_in_winter_time_and_end_in_summer_time(
     tmp_path: Path,
 ) -> None:
     winter = csv_line("00000").replace("2025-06-18 14:00:00 CEST", "2025-06-18 13:00:00 CET")
@@ -81,7 +79,7 @@ def test_a_session_that_began_in_winter_time_and_ended_in_summer_time_is_known_b
     assert (ended.at, ended.started) == (ENDED, STARTED)
 
 
-def test_a_log_knows_from_when_to_when_it_reaches(tmp_path: Path) -> None:
+def test_the_period_that_a_log_covers_is_noted(tmp_path: Path) -> None:
     file = tmp_path / "server.csv.gz"
     file.write_bytes(gzip.compress((csv_line("00000", zone="UTC") + csv_line(zone="UTC")).encode()))
     log = ServerLog()

@@ -1,4 +1,4 @@
-"""The record on a pipe, a terminal or a redirected file."""
+"""The audit log on a pipe or in a redirected file."""
 
 import os
 import threading
@@ -41,15 +41,15 @@ def test_lines_longer_than_the_pipe_arrive_whole(pipe: tuple[int, int], *, block
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(drained(reading)))
     reader.start()
-    book = ledger(StreamSink(writing))
-    (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(query="x" * 300_000)])
-    book.log_outcomes([(intent, TERMINATED)])
+    log = ledger(StreamSink(writing))
+    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [reap(query="x" * 300_000)])
+    log.log_outcomes([(intent, TERMINATED)])
     os.close(writing)
     reader.join()
     assert [event["event"] for event in parsed(got[0])] == [OPENED, INTENT, OUTCOME]
 
 
-def test_a_reader_that_left_is_a_failure(pipe: tuple[int, int]) -> None:
+def test_a_closed_pipe_is_a_failure(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.close(reading)
     with pytest.raises(AuditLogFailed, match="stdout cannot be written: Broken pipe"):
@@ -57,7 +57,7 @@ def test_a_reader_that_left_is_a_failure(pipe: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_a_reader_that_stopped_reading_cannot_hang_us_and_gets_no_glued_line(
+def test_a_reader_that_stopped_reading_is_a_failure_and_gets_no_glued_line(
     pipe: tuple[int, int], *, blocking: bool
 ) -> None:
     reading, writing = pipe
@@ -87,7 +87,7 @@ def test_a_closed_stdout_is_a_failure(pipe: tuple[int, int]) -> None:
         ledger(StreamSink(writing)).open()
 
 
-def test_a_redirected_file_is_made_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redirected_file_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
     with (tmp_path / "out").open("wb", buffering=0) as out:

@@ -1,4 +1,4 @@
-"""Whatever is done to a record by anybody but its writers is found, and told where."""
+"""Every change of an audit log that its writers did not make is found, with its place."""
 
 import gzip
 import io
@@ -8,7 +8,6 @@ import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,93 +17,80 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reaper.audit.file import FileSink
-from reaper.audit.ledger import Ledger
 from reaper.audit.reader import LONGEST_LINE, files_of_audit_logs
 from reaper.audit.sinks import AuditLogFailed, StreamSink
 from reaper.audit.verify import Problem, ProblemKind, Verification
 
-from .build import AUTHOR, SNAPSHOT, TERMINATED, crash, ledger, reap
+from .build import act, compressed, crash, digest, ledger, write_run
 
 Lines = list[tuple[int, bytes]]
-"""Each with the number of the file that it stands in."""
+"""Each with the number of its file."""
 
 
 @pytest.mark.parametrize("name", ["..1", "...2", "..2026_01_31", ".1"])
-def test_a_file_whose_name_has_nothing_before_its_numbers_is_no_copy_of_another(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_name_of_dots_and_numbers_alone_is_no_copy(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
     file.touch()
 
     assert files_of_audit_logs([file]) == [[file]]
 
 
-def act(book: Ledger, pid: int = 1) -> None:
-    (intent,) = book.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid)])
-    book.log_outcomes([(intent, TERMINATED)])
-
-
 @contextmanager
-def without_waiting_for_disks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
+def without_syncing() -> Iterator[Path]:
+    """A folder in which nothing waits for a disk."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(os, "fdatasync", lambda _: None)
         patch.setattr(os, "fsync", lambda _: None)
-        yield
+        yield Path(folder)
 
 
 STEPS: Final = st.sampled_from(["act", "restart", "crash", "rotate", "pack", "copy and truncate"])
 
 
-def written(steps: Sequence[str], folder: Path) -> list[bytes]:
-    """The files of an audit log, the oldest first, after this has happened to it."""
-    path = folder / "audit.jsonl"
-    book = ledger(FileSink(path), run="one")
-    act(book)
-    rotated = 10_000_000
-    for number, step in enumerate(steps):
-        copy = folder / f"audit.jsonl-{rotated + number}"
-        if step == "act":
-            act(book, number)
-        elif step == "restart":
-            book.close()
-            book = ledger(FileSink(path), run=f"run-{number}")
-        elif step == "crash":
-            with path.open("ab") as file:
-                file.write(path.read_bytes().splitlines()[-1][: 37 * number % 400])
-            crash(book)
-            book = ledger(FileSink(path), run=f"run-{number}")
-        elif step == "copy and truncate":
-            copy.write_bytes(path.read_bytes())
-            os.truncate(path, 0)
-        else:
-            path.rename(copy)
-            if step == "pack":
-                copy.with_name(f"{copy.name}.gz").write_bytes(gzip.compress(copy.read_bytes()))
-                copy.unlink()
-        act(book, 1_000 + number)
-    book.close()
-    (files,) = files_of_audit_logs([path])
-    return [
-        gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes() for file in files
-    ]
+def written(steps: Sequence[str]) -> list[bytes]:
+    """The files of an audit log, the oldest first, after these steps."""
+    with without_syncing() as folder:
+        path = folder / "audit.jsonl"
+        log = ledger(FileSink(path), run="one")
+        act(log)
+        for number, step in enumerate(steps):
+            copy = folder / f"audit.jsonl-{10_000_000 + number}"
+            if step == "restart":
+                log.close()
+                log = ledger(FileSink(path), run=f"run-{number}")
+            elif step == "crash":
+                with path.open("ab") as file:
+                    file.write(path.read_bytes().splitlines()[-1][: 37 * number % 400])
+                crash(log)
+                log = ledger(FileSink(path), run=f"run-{number}")
+            elif step == "copy and truncate":
+                copy.write_bytes(path.read_bytes())
+                os.truncate(path, 0)
+            elif step in {"rotate", "pack"}:
+                path.rename(copy)
+                if step == "pack":
+                    compressed(copy)
+            act(log, 1_000 + number)
+        log.close()
+        (files,) = files_of_audit_logs([path])
+        contents = [file.read_bytes() for file in files]
+    return [gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data for data in contents]
 
 
-ANOTHER: Final = "nor is any other line here: it is another file"
-
-
-def followed(files: Sequence[bytes], *heads: str) -> tuple[list[Problem], Verification, set[str]]:
-    anchors = set(heads)
-    verification = Verification(heads=anchors)
-    damages = [
-        damage
+def verified(files: Sequence[bytes], *heads: str) -> tuple[list[Problem], Verification, set[str]]:
+    """The problems of these files, and the heads that were not found."""
+    missing = set(heads)
+    verification = Verification(heads=missing)
+    problems = [
+        problem
         for number, data in enumerate(files)
-        for damage in verification.read(str(number), io.BytesIO(data))
+        for problem in verification.read(str(number), io.BytesIO(data))
     ]
-    return [*damages, *verification.finish()], verification, anchors
+    return [*problems, *verification.finish()], verification, missing
 
 
-def unexplained(damages: Sequence[Problem]) -> list[Problem]:
-    return [damage for damage in damages if not damage.explained]
+def serious(problems: Sequence[Problem]) -> list[Problem]:
+    return [problem for problem in problems if not problem.explained]
 
 
 def lines_of(files: Sequence[bytes]) -> Lines:
@@ -115,12 +101,11 @@ def files_of(lines: Lines, count: int) -> list[bytes]:
     return [b"".join(line for of, line in lines if of == number) for number in range(count)]
 
 
-class Done(NamedTuple):
-    """What somebody did to a record."""
+class Change(NamedTuple):
+    """What was done to an audit log, and the first and last line that differ."""
 
     lines: Lines
     first: int
-    """The first line that differs."""
     last: int
 
 
@@ -129,114 +114,95 @@ def flipped(line: bytes, chosen: random.Random) -> bytes:
     return line[:at] + bytes([line[at] ^ (1 << chosen.randrange(3))]) + line[at + 1 :]
 
 
-def edited(lines: Lines, at: int, chosen: random.Random) -> Done:
+def edited(lines: Lines, at: int, chosen: random.Random) -> Change:
     of, line = lines[at]
-    return Done([*lines[:at], (of, flipped(line, chosen)), *lines[at + 1 :]], at, at)
+    return Change([*lines[:at], (of, flipped(line, chosen)), *lines[at + 1 :]], at, at)
 
 
-def removed(lines: Lines, at: int, chosen: random.Random) -> Done:
+def removed(lines: Lines, at: int, chosen: random.Random) -> Change:
     until = min(len(lines), at + chosen.randrange(1, 4))
-    return Done([*lines[:at], *lines[until:]], at, at)
+    return Change([*lines[:at], *lines[until:]], at, at)
 
 
-def inserted(lines: Lines, at: int, chosen: random.Random) -> Done:
+def inserted(lines: Lines, at: int, chosen: random.Random) -> Change:
     old = chosen.choice(lines)[1]
     new = chosen.choice([old, b"\n", b"hello\n", b'{"schema": 1}\n', b"\0\xff\n", flipped(old, chosen)])
-    return Done([*lines[:at], (lines[at][0], new), *lines[at:]], at, at)
+    return Change([*lines[:at], (lines[at][0], new), *lines[at:]], at, at)
 
 
-def repeated(lines: Lines, at: int, _: random.Random) -> Done:
-    return Done([*lines[: at + 1], lines[at], *lines[at + 1 :]], at, at + 1)
+def repeated(lines: Lines, at: int, _: random.Random) -> Change:
+    return Change([*lines[: at + 1], lines[at], *lines[at + 1 :]], at, at + 1)
 
 
-def swapped(lines: Lines, at: int, chosen: random.Random) -> Done:
-    other = chosen.randrange(len(lines))
-    first, last = sorted((at, other))
+def swapped(lines: Lines, at: int, chosen: random.Random) -> Change:
+    first, last = sorted((at, chosen.randrange(len(lines))))
     new = list(lines)
     new[first], new[last] = (lines[first][0], lines[last][1]), (lines[last][0], lines[first][1])
-    return Done(new, first, last)
+    return Change(new, first, last)
 
 
-def torn(lines: Lines, at: int, chosen: random.Random) -> Done:
+def torn(lines: Lines, at: int, chosen: random.Random) -> Change:
     of, line = lines[at]
     cut = line[: chosen.randrange(len(line))] + (b"\n" if chosen.randrange(2) else b"")
-    return Done([*lines[:at], (of, cut), *lines[at + 1 :]], at, at)
+    return Change([*lines[:at], (of, cut), *lines[at + 1 :]], at, at)
 
 
-MEDDLING: Final = [edited, removed, inserted, repeated, swapped, torn]
-OFTEN: Final = settings(max_examples=25)
-
-
-def places_of(damages: Sequence[Problem], files: Sequence[bytes]) -> list[int]:
-    """The damaged lines, counted through all files."""
+def places_of(problems: Sequence[Problem], files: Sequence[bytes]) -> list[int]:
+    """The lines with problems, counted through all files."""
     first = list(accumulate((data.count(b"\n") for data in files), initial=0))
-    return [first[int(d.place.file)] + d.place.line - 1 for d in damages if d.place]
+    return [first[int(each.place.file)] + each.place.line - 1 for each in problems if each.place]
 
 
 @given(steps=st.lists(STEPS, max_size=8))
-@OFTEN
-def test_what_its_writers_did_to_a_record_leaves_it_intact(steps: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder, without_waiting_for_disks():
-        damages, verification, _ = followed(written(steps, Path(folder)))
-    assert unexplained(damages) == []
+@settings(max_examples=25)
+def test_what_its_writers_and_rotation_did_to_an_audit_log_leaves_it_intact(steps: list[str]) -> None:
+    problems, verification, _ = verified(written(steps))
+    assert serious(problems) == []
     assert verification.follows is None
     assert verification.open_intents == {}
 
 
-@pytest.mark.parametrize("meddle", MEDDLING)
+@pytest.mark.parametrize("change", [edited, removed, inserted, repeated, swapped, torn])
 @given(steps=st.lists(STEPS, max_size=8), seed=st.integers(0, 2**32))
 @example(steps=["rotate"], seed=15596384)
-@OFTEN
-def test_a_single_line_that_somebody_meddled_with_is_found_and_located(
-    meddle: Callable[[Lines, int, random.Random], Done], steps: list[str], seed: int
+@settings(max_examples=25)
+def test_a_change_of_a_single_line_is_found_with_its_place(
+    change: Callable[[Lines, int, random.Random], Change], steps: list[str], seed: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder, without_waiting_for_disks():
-        files = written(steps, Path(folder))
+    files = written(steps)
     before = lines_of(files)
-    head = followed(files)[1].last
+    head = verified(files)[1].last
     assert head
     chosen = random.Random(seed)  # noqa: S311 (a repeatable choice)
     for _ in range(10):
-        done = meddle(before, chosen.randrange(len(before)), chosen)
+        done = change(before, chosen.randrange(len(before)), chosen)
         after = files_of(done.lines, len(files))
         if [data.splitlines() for data in after] == [data.splitlines() for data in files]:
             continue  # no line differs: at most the end of a file's last one is missing
         if files[0] and not after[0]:
             continue  # a whole copy that is not here was rotated away
-        damages, _verification, unmet = followed(after, head.digest)
-        found = unexplained(damages)
-        assert found or unmet
+        problems, _verification, missing = verified(after, head.digest)
+        found = serious(problems)
+        assert found or missing
         if done.last < len(before) - 4:
             assert any(done.first - 2 <= place <= done.last + 2 for place in places_of(found, after))
 
 
-def act_in(*lives: str) -> list[bytes]:
-    """A file that these lives wrote one behind the other, each with one act, line by line."""
-    with tempfile.TemporaryDirectory() as folder, without_waiting_for_disks():
-        path = Path(folder, "audit.jsonl")
-        for life in lives:
-            book = ledger(FileSink(path), run=life)
-            act(book)
-            book.close()
-        return path.read_bytes().splitlines(keepends=True)
+def written_by(*runs: str) -> list[bytes]:
+    """The lines of a file to which these runs wrote one after the other."""
+    with without_syncing() as folder:
+        for run in runs:
+            write_run(folder / "audit.jsonl", run=run)
+        return (folder / "audit.jsonl").read_bytes().splitlines(keepends=True)
 
 
-def on_a_stream(life: str) -> list[bytes]:
-    reading, writing = os.pipe()
-    book = ledger(StreamSink(writing), run=life)
-    act(book)
-    book.close()
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        return pipe.readlines()
-
-
-WHOLE: Final = act_in("a", "b")
+WHOLE: Final = written_by("a", "b")
 """opened, intent, outcome, closed; and the same again."""
+ANOTHER: Final = "nor is any other line here: it is another file"
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "sentence"),
     [
         (
             [*WHOLE[:2], WHOLE[2].replace(b'"pid": 1,', b'"pid": 2,'), *WHOLE[3:]],
@@ -248,18 +214,9 @@ WHOLE: Final = act_in("a", "b")
         ),
         (
             [*WHOLE[:3], *WHOLE[4:]],
-            (
-                "0:4: missing: this line follows one that is not here: 0:3 was changed, or lines between "
-                "them are missing"
-            ),
+            "0:4: missing: this line follows one that is not here: 0:3 was changed, or lines between them",
         ),
-        (
-            WHOLE[1:],
-            (
-                "0:1: missing: lines before this one are missing: "
-                "a file of the audit log begins with record.opened"
-            ),
-        ),
+        (WHOLE[1:], "0:1: missing: lines before this one are missing: a file of the audit log begins with"),
         ([*WHOLE[:3], *WHOLE[2:]], "0:4: repeated: the same line stands at 0:3"),
         (
             [*WHOLE[:3], b"hello\n", *WHOLE[3:]],
@@ -267,14 +224,11 @@ WHOLE: Final = act_in("a", "b")
         ),
         (
             [*WHOLE[:3], WHOLE[3][:50] + b"\n", *WHOLE[4:]],
-            (
-                "0:4: changed: not JSON, so probably torn; this is not what 0:5 follows, so it was changed, "
-                "and not torn by a crash"
-            ),
+            "0:4: changed: not JSON, so probably torn; this is not what 0:5 follows, so it was changed, and",
         ),
         (
             [*WHOLE, b'{"schema": 1, "event": "record.opened"}\n'],
-            ("0:9: foreign: it carries no digest: it was inserted, or written by a reaper without a chain"),
+            "0:9: foreign: it carries no digest: it was inserted, or written by a reaper without a chain",
         ),
         (
             [*WHOLE, WHOLE[0][:50]],
@@ -282,99 +236,97 @@ WHOLE: Final = act_in("a", "b")
         ),
         ([*WHOLE, b"hello\n"], "0:9: foreign: no line of an audit log"),
         (
-            [*WHOLE[:4], *act_in("c")],
+            [*WHOLE[:4], *written_by("c")],
             "0:5: broken off: a new chain begins here, although lines stand before it (at 0 bytes)",
         ),
         ([b"\x00\xff\n"], f"0:1: foreign: no line of an audit log; {ANOTHER}"),
         ([b"[" * 100_000], f"0:1: foreign: no line of an audit log; {ANOTHER}"),
     ],
 )
-def test_each_damage_is_a_sentence_with_its_place(lines: list[bytes], told: str) -> None:
-    damages, _, _ = followed([b"".join(lines)])
-    assert told in [str(damage) for damage in damages]
-    assert len(damages) == 1
+def test_each_problem_is_a_sentence_with_its_place(lines: list[bytes], sentence: str) -> None:
+    (problem,), _, _ = verified([b"".join(lines)])
+    assert str(problem).startswith(sentence)
 
 
-def test_lines_that_changed_places_are_each_told() -> None:
-    damages, _, _ = followed([b"".join([*WHOLE[:1], WHOLE[2], WHOLE[1], *WHOLE[3:]])])
-    assert [(damage.kind, str(damage.place)) for damage in damages] == [
+def test_lines_that_changed_places_are_each_reported() -> None:
+    problems, _, _ = verified([b"".join([*WHOLE[:1], WHOLE[2], WHOLE[1], *WHOLE[3:]])])
+    assert [(problem.kind, str(problem.place)) for problem in problems] == [
         (ProblemKind.MISSING, "0:2"),
         (ProblemKind.INSERTED, "0:3"),
         (ProblemKind.INSERTED, "0:4"),
     ]
 
 
-def digest(line: bytes) -> str:
-    return sha256(line.removesuffix(b"\n")).hexdigest()
-
-
-def test_a_head_that_was_noted_elsewhere_shows_that_the_end_is_missing() -> None:
+def test_only_a_head_that_was_noted_elsewhere_shows_that_the_end_is_missing() -> None:
     noted = digest(WHOLE[5]), digest(WHOLE[7])
-    assert followed([b"".join(WHOLE)], *noted)[2] == set()
-    damages, _, unmet = followed([b"".join(WHOLE[:7])], *noted)
-    assert (damages, unmet) == ([], {noted[1]}), "a chain alone cannot see that"
+    assert verified([b"".join(WHOLE)], *noted)[2] == set()
+    problems, _, missing = verified([b"".join(WHOLE[:7])], *noted)
+    assert (problems, missing) == ([], {noted[1]})
 
 
-def test_the_beginning_may_have_been_rotated_away_and_a_head_in_it_is_known_by_what_follows() -> None:
-    with tempfile.TemporaryDirectory() as folder, without_waiting_for_disks():
-        oldest, *later = written(["rotate", "rotate"], Path(folder))
+def test_the_head_of_a_copy_that_was_removed_is_known_by_the_next_file() -> None:
+    oldest, *later = written(["rotate", "rotate"])
     head = digest(oldest.splitlines()[-1])
-    damages, verification, unmet = followed(later, head)
-    assert (damages, verification.follows, unmet) == ([], head, set())
+    problems, verification, missing = verified(later, head)
+    assert (problems, verification.follows, missing) == ([], head, set())
 
 
-def test_lines_from_before_the_chain_are_named_and_the_last_of_them_is_held_by_it() -> None:
+def test_lines_before_the_chain_are_counted_and_the_last_of_them_is_part_of_it() -> None:
     old = b'{"schema": 1, "event": "session.intent", "intent": "x", "pid": %d}\n'
-    with tempfile.TemporaryDirectory() as folder, without_waiting_for_disks():
-        path = Path(folder, "audit.jsonl")
+    with without_syncing() as folder:
+        path = folder / "audit.jsonl"
         path.write_bytes(old % 1 + b"hello\n" + old % 2)
         act(ledger(FileSink(path)))
         data = path.read_bytes()
-    damages, verification, _ = followed([data])
-    assert (damages, verification.before, verification.lines) == ([], 3, 3)
-    ((damage,), _, _) = followed([data.replace(b'"pid": 2', b'"pid": 3')])
-    assert "0:3 was changed" in damage.sentence
+    problems, verification, _ = verified([data])
+    assert (problems, verification.before, verification.lines) == ([], 3, 3)
+    ((problem,), _, _) = verified([data.replace(b'"pid": 2', b'"pid": 3')])
+    assert "0:3 was changed" in problem.sentence
     assert list(verification.open_intents.values()) == [(("0"), 3)]
 
 
-def test_what_a_crash_tore_is_explained_by_the_line_that_tells_of_it() -> None:
-    with tempfile.TemporaryDirectory() as folder, without_waiting_for_disks():
-        files = written(["act", "crash"], Path(folder))
-    ((damage,), _, _) = followed(files)
-    assert damage.kind is ProblemKind.TORN
-    assert damage.explained
-    assert damage.explained.startswith("found by the run that wrote 0:")
+def test_a_line_that_a_crash_tore_is_explained_by_the_run_that_found_it() -> None:
+    ((problem,), _, _) = verified(written(["act", "crash"]))
+    assert problem.kind is ProblemKind.TORN
+    assert (problem.explained or "").startswith("found by the run that wrote 0:")
 
 
-def test_lives_on_a_stream_are_chains_of_their_own_whoever_speaks_in_between() -> None:
-    lives = [on_a_stream(life) for life in "ab"]
-    mixed = [
-        b"starting\n",
-        *(line for pair in zip(*lives, strict=True) for line in (*pair, b'{"level": 1}\n')),
-    ]
-    damages, verification, _ = followed([b"".join(mixed)])
-    assert (damages, verification.lines, verification.foreign) == ([], 8, 5)
-    assert unexplained(followed([b"".join(mixed[:4] + mixed[6:])])[0])
+def on_a_stream(run: str) -> list[bytes]:
+    reading, writing = os.pipe()
+    log = ledger(StreamSink(writing), run=run)
+    act(log)
+    log.close()
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        return pipe.readlines()
+
+
+def test_each_run_on_a_stream_is_a_chain_of_its_own_between_the_lines_of_other_programs() -> None:
+    pairs = zip(on_a_stream("a"), on_a_stream("b"), strict=True)
+    mixed = [b"starting\n", *(line for pair in pairs for line in (*pair, b'{"level": 1}\n'))]
+    problems, verification, _ = verified([b"".join(mixed)])
+    assert (problems, verification.lines, verification.foreign) == ([], 8, 5)
+    assert serious(verified([b"".join(mixed[:4] + mixed[6:])])[0])
 
 
 def test_a_torn_line_of_a_stream_is_explained() -> None:
     reading, writing = os.pipe()
     sink = StreamSink(writing, stalled_ms=0)
-    book = ledger(sink, run="life")
-    book.open()
+    log = ledger(sink, run="run")
+    log.open()
     with pytest.raises(AuditLogFailed):
-        sink.write([b'{"schema": 1, "run": "life", "query": "' + b"x" * 300_000 + b'"}\n'], durable=True)
+        sink.write([b'{"schema": 1, "run": "run", "query": "' + b"x" * 300_000 + b'"}\n'], durable=True)
     data = os.read(reading, 1_000_000)
-    act(book)
+    act(log)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         data += pipe.read()
-    damages, _, _ = followed([data])
-    assert [damage.kind for damage in damages] == [ProblemKind.TORN]
-    assert unexplained(damages) == []
+    problems, _, _ = verified([data])
+    assert [problem.kind for problem in problems] == [ProblemKind.TORN]
+    assert serious(problems) == []
 
 
-def test_an_endless_line_is_followed_without_being_kept() -> None:
+def test_a_line_without_an_end_is_followed_without_being_kept() -> None:
     class Endless:
         left = 50_000_000
 
@@ -385,10 +337,10 @@ def test_an_endless_line_is_followed_without_being_kept() -> None:
 
     tracemalloc.start()
     verification = Verification(heads=set())
-    damages = [*verification.read("0", Endless()), *verification.finish()]
+    problems = [*verification.read("0", Endless()), *verification.finish()]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [damage.sentence for damage in damages] == [f"longer than {LONGEST_LINE} bytes; {ANOTHER}"]
+    assert [problem.sentence for problem in problems] == [f"longer than {LONGEST_LINE} bytes; {ANOTHER}"]
     assert peak < 3 * LONGEST_LINE
 
 
@@ -399,6 +351,6 @@ def test_an_endless_line_is_followed_without_being_kept() -> None:
     ).map(b"".join)
 )
 def test_no_bytes_stop_the_verification(data: bytes) -> None:
-    damages, verification, _ = followed([data, data])
-    assert len(damages) + verification.lines + verification.before + verification.foreign >= bool(data)
-    assert all(str(damage).isascii() for damage in damages)
+    problems, verification, _ = verified([data, data])
+    assert len(problems) + verification.lines + verification.before + verification.foreign >= bool(data)
+    assert all(str(problem).isascii() for problem in problems)
