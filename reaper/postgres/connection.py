@@ -179,8 +179,11 @@ class Connection:
 
     async def lease(self, lease: Span) -> None:
         """Set the time without a statement after which the server ends our session (14 and later)."""
+        if self._connection.info.server_version < _LEASE_SINCE:
+            return
+        milliseconds = str(min(lease // 1_000, _LONGEST_LEASE_MS))
         try:
-            await self._take_lease(lease)
+            await self.rows(_LEASE, (milliseconds,))
         except psycopg.Error as error:
             message = f"could not take the lease: {sentence(error)}"
             raise ServerError(message) from None
@@ -220,7 +223,8 @@ class Connection:
             return
         self._connection.prepare_threshold = _PREPARE_AT_ONCE
         await self.rows(_AFTER_LOGIN, ("off" if writes else "on",))
-        await self._take_lease(lease)
+        # 0 without a lease: ALTER ROLE may have given the role a limit.
+        await self.lease(lease)
 
     async def _limit(self, statement_timeout: str) -> None:
         # On a slow server the limit of the block cancels this statement too, many times in a row: only time
@@ -237,11 +241,6 @@ class Connection:
             await self.close()
             message = f"the connection was closed: its limits could not be restored: {sentence(error)}"
             raise Lost(message) from None
-
-    async def _take_lease(self, lease: Span) -> None:
-        if self._connection.info.server_version >= _LEASE_SINCE:
-            # 0 without a lease: ALTER ROLE may have given the role a limit.
-            await self.rows(_LEASE, (str(min(lease // 1_000, _LONGEST_LEASE_MS)),))
 
 
 async def reconnecting(

@@ -36,6 +36,7 @@ _OBSERVE: Final = statement("observe")
 _ADVISORY_LOCKS: Final = statement("advisory_locks")
 _WAITERS: Final = statement("waiters")
 _AT: Final = ObservedRow._fields.index("at")
+_CUTOFFS: Final = ("quiet", "aborted", "transaction", "connected")
 _NO_CUTOFFS: Final = Cutoffs()
 _EVERY_FACT: Final = Questions(advisory_locks=True, blocking=True)
 _CENTURY: Final = 36_525 * 86_400 * SECOND
@@ -192,12 +193,7 @@ def _failed(error: psycopg.Error) -> ObservingFailed:
 
 
 def _limits(cutoffs: Cutoffs) -> Mapping[str, timedelta | None]:
-    return {
-        "quiet": _interval(cutoffs.quiet),
-        "aborted": _interval(cutoffs.aborted),
-        "transaction": _interval(cutoffs.transaction),
-        "connected": _interval(cutoffs.connected),
-    }
+    return {name: _interval(getattr(cutoffs, name)) for name in _CUTOFFS}
 
 
 def _full_every(snapshot: Snapshot) -> Span:

@@ -65,7 +65,11 @@ def _facts(rows: Sequence[FactRow], probe: Probe) -> ServerFacts:
             for row in kinds["setting"]
             if row.name and (row.third in _SHARED_SOURCES or (row.name == _LEASED and _LEASED not in ours))
         },
-        roles={row.name: _role(row) for row in kinds["role"] if row.name},
+        roles={
+            row.name: RoleFacts(name=row.name, limit=row.number or 0, superuser=bool(row.other))
+            for row in kinds["role"]
+            if row.name
+        },
         given=given,
         prepared=tuple(map(_prepared, kinds["prepared"])),
         idle_slots=tuple(map(_slot, kinds["slot"])),
@@ -73,10 +77,6 @@ def _facts(rows: Sequence[FactRow], probe: Probe) -> ServerFacts:
         standby=probe.standby,
         uses_reserved=probe.uses_reserved or probe.superuser,
     )
-
-
-def _role(row: FactRow) -> RoleFacts:
-    return RoleFacts(name=row.name or "", limit=row.number or 0, superuser=bool(row.other))
 
 
 def _prepared(row: FactRow) -> PreparedTransaction:

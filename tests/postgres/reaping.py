@@ -26,9 +26,9 @@ from .waiting import until
 T = TypeVar("T")
 
 NOW: Final = Span(0)
-"""A limit that everybody has reached."""
+"""A limit that every session has reached."""
 DAY: Final = Span(86_400_000_000)
-"""A limit that nobody reaches while a test runs."""
+"""A limit that no session reaches while a test runs."""
 AT_ONCE: Final = Match(states=(IDLE,), idle_for=NOW)
 
 
@@ -65,7 +65,7 @@ class Reaper:
         return self._runner.run(work)
 
     def rows(self, sql: str, params: Mapping[str, object] | tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        """Ask the server on the reaper's own connection."""
+        """Run a statement on the reaper's own connection."""
         return self.do(self.link.rows(sql, params))
 
     def look(self, *policies: Policy) -> Snapshot:
@@ -77,35 +77,31 @@ class Reaper:
         return seen(self.look(), client)
 
     def plan(self, *policies: Policy, protect: Selector = NO_KEYS) -> Plan:
-        """Decide about a snapshot as if everybody in it had been seen before."""
+        """The plan for a snapshot, as if every session had been observed before."""
         snapshot = self.look(*policies)
         rules = Rules(policies=policies, protect=protect)
         return decide(snapshot=snapshot, rules=rules, memory=Memory.of(snapshot))
 
-    def verdict(self, client: Client, *policies: Policy) -> Verdict:
-        """What is decided about this client."""
-        return next(
-            verdict for verdict in self.plan(*policies).verdicts if verdict.session.id == identity(client)
-        )
+    def decision(self, client: Client, *policies: Policy) -> Verdict:
+        """The decision about this client."""
+        return next(each for each in self.plan(*policies).verdicts if each.session.id == identity(client))
 
-    def spared(self, client: Client, *policies: Policy) -> Spare:
-        """Why this client is spared, which it must be."""
-        verdict = self.verdict(client, *policies)
-        assert isinstance(verdict, Spare), verdict
-        return verdict
+    def skipped(self, client: Client, *policies: Policy) -> Spare:
+        """The decision to skip this client; any other one fails the test."""
+        decision = self.decision(client, *policies)
+        assert isinstance(decision, Spare), decision
+        return decision
 
-    def condemn(self, client: Client, *policies: Policy) -> Reap:
-        """The decision to reap this client, which must be the decision."""
+    def chosen(self, client: Client, *policies: Policy) -> Reap:
+        """The decision to terminate or cancel this client; any other one fails the test."""
         self.rest(client)
-        verdict = self.verdict(client, *policies)
-        assert isinstance(verdict, Reap), verdict
-        return verdict
+        decision = self.decision(client, *policies)
+        assert isinstance(decision, Reap), decision
+        return decision
 
     def rest(self, client: Client) -> None:
-        """Wait until this client's session is at work or waits for its client.
-
-        The server calls it idle, and tells its client so, a moment before that.
-        """
+        """Wait until this session runs a statement or waits for its client."""
+        # The server reports it as idle a moment before it waits, and the guard requires that it waits.
 
         def rests() -> bool:
             session = self.see(client)
@@ -114,11 +110,11 @@ class Reaper:
         until(rests)
 
     def signal(self, reap: Reap, *, answered_ago: Span = NOW) -> Outcome:
-        """Check again and signal, as if the server's last answer were that old; nothing is confirmed yet."""
+        """Check and signal, as if the server's last answer were that old; nothing is confirmed yet."""
         return self.do(self.terminator.terminate(reap, answered_at=Instant(now() - answered_ago)))
 
     def confirm(self, *reaps: Reap) -> list[Outcome]:
-        """What came of the signals, in the order in which it showed."""
+        """The outcomes, in the order in which they were confirmed."""
 
         async def outcomes() -> list[Outcome]:
             return [outcome async for ends in self.terminator.confirm(reaps) for _, outcome in ends]
@@ -140,7 +136,7 @@ def now() -> Instant:
 
 
 def policy(application: str, match: Match = AT_ONCE, *, despite: Sequence[str] = ()) -> Policy:
-    """An enforcing policy for this application's sessions, with no restraint; `replace` adds the rest."""
+    """An enforcing policy for this application's sessions, without limits; `replace` adds the rest."""
     selector = replace(match.selector, application=(Glob(application),))
     return Policy(
         name="test",
@@ -159,7 +155,7 @@ def cancelling(application: str) -> Policy:
 
 
 def identity(client: Client) -> SessionId:
-    """The client's session as the reaper names it."""
+    """The id of the client's session."""
     return SessionId(client.pid, from_datetime(client.backend_start))
 
 

@@ -28,12 +28,10 @@ IDLE_IN_TRANSACTION = Match(states=(IN_TRANSACTION, ABORTED), idle_for=NOW, tran
         ("active", RUNNING),
     ],
 )
-def test_a_condemned_session_is_terminated_and_confirmed_gone(
-    stage: Stage, state: State, match: Match
-) -> None:
+def test_a_matched_session_is_terminated_and_confirmed_gone(stage: Stage, state: State, match: Match) -> None:
     client = stage.open(state=state)
 
-    outcome = stage.reaper.act(stage.reaper.condemn(client, policy(stage.application, match)))
+    outcome = stage.reaper.act(stage.reaper.chosen(client, policy(stage.application, match)))
 
     assert outcome.result is Result.TERMINATED
     assert client.left()
@@ -46,7 +44,7 @@ def test_an_aborted_transaction_has_no_transaction_age_and_is_terminated_by_its_
     client = stage.open(state="idle in transaction (aborted)")
     aborted = policy(stage.application, Match(states=(ABORTED,), idle_for=NOW))
 
-    outcome = stage.reaper.act(stage.reaper.condemn(client, aborted))
+    outcome = stage.reaper.act(stage.reaper.chosen(client, aborted))
 
     assert outcome.result is Result.TERMINATED
     assert client.left()
@@ -54,7 +52,7 @@ def test_an_aborted_transaction_has_no_transaction_age_and_is_terminated_by_its_
 
 def test_the_moment_of_an_outcome_is_the_servers(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
+    reap = stage.reaper.chosen(client, policy(stage.application))
 
     outcome = stage.reaper.act(reap)
 
@@ -65,9 +63,9 @@ def test_the_moment_of_an_outcome_is_the_servers(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("to", ["idle in transaction", "idle in transaction (aborted)", "active"])
-def test_a_session_that_is_in_another_state_by_now_woke_and_lives(stage: Stage, to: State) -> None:
+def test_a_session_in_another_state_by_now_woke_and_is_not_touched(stage: Stage, to: State) -> None:
     client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
+    reap = stage.reaper.chosen(client, policy(stage.application))
     client.enter(to)
 
     assert stage.reaper.act(reap).result is Result.WOKE
@@ -77,7 +75,7 @@ def test_a_session_that_is_in_another_state_by_now_woke_and_lives(stage: Stage, 
 
 def test_a_transaction_that_ended_and_began_anew_is_another_one(stage: Stage) -> None:
     client = stage.open(state="idle in transaction")
-    reap = stage.reaper.condemn(client, policy(stage.application, IDLE_IN_TRANSACTION))
+    reap = stage.reaper.chosen(client, policy(stage.application, IDLE_IN_TRANSACTION))
     client.run("COMMIT")
     client.enter("idle in transaction")
 
@@ -87,7 +85,7 @@ def test_a_transaction_that_ended_and_began_anew_is_another_one(stage: Stage) ->
 
 def test_a_session_that_only_synchronised_woke(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
+    reap = stage.reaper.chosen(client, policy(stage.application))
     with client.connection.pipeline() as pipeline:
         pipeline.sync()
 
@@ -99,7 +97,7 @@ def test_a_session_that_only_synchronised_woke(stage: Stage) -> None:
 
 def test_a_session_that_left_by_itself_is_gone(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
+    reap = stage.reaper.chosen(client, policy(stage.application))
     client.close()
     until(client.left)
 
@@ -108,10 +106,10 @@ def test_a_session_that_left_by_itself_is_gone(stage: Stage) -> None:
     assert (outcome.result, outcome.detail) == (Result.GONE, "it had already exited")
 
 
-def test_a_superuser_in_the_middle_is_denied_and_everybody_else_goes(stage: Stage) -> None:
+def test_a_superuser_in_the_middle_is_denied_and_the_others_are_terminated(stage: Stage) -> None:
     first, protected, last = stage.open(), stage.open_superuser(), stage.open()
     regardless = policy(stage.application, despite=["superusers"])
-    reaps = [stage.reaper.condemn(client, regardless) for client in (first, protected, last)]
+    reaps = [stage.reaper.chosen(client, regardless) for client in (first, protected, last)]
 
     outcomes = [stage.reaper.act(reap) for reap in reaps]
 
@@ -122,11 +120,11 @@ def test_a_superuser_in_the_middle_is_denied_and_everybody_else_goes(stage: Stag
     assert last.left()
 
 
-def test_without_the_right_to_signal_every_act_is_denied_and_nobody_goes(stage: Stage) -> None:
+def test_without_the_right_to_signal_the_outcome_is_denied(stage: Stage) -> None:
     client = stage.open()
     seeing = stage.open_reaper(stage.sandbox.role("seeing", member_of=["pg_read_all_stats"]))
 
-    outcome = seeing.act(seeing.condemn(client, policy(stage.application)))
+    outcome = seeing.act(seeing.chosen(client, policy(stage.application)))
 
     assert outcome.result is Result.DENIED
     assert client.alive()
@@ -134,16 +132,16 @@ def test_without_the_right_to_signal_every_act_is_denied_and_nobody_goes(stage: 
 
 def test_a_right_that_was_revoked_meanwhile_is_denied(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
+    reap = stage.reaper.chosen(client, policy(stage.application))
     stage.admin.execute(f'REVOKE pg_signal_backend FROM "{stage.role.name}"'.encode())
 
     assert stage.reaper.act(reap).result is Result.DENIED
     assert client.alive()
 
 
-def test_whom_the_reaper_no_longer_sees_is_not_said_to_be_gone(stage: Stage) -> None:
+def test_a_session_that_became_hidden_is_unknown_and_not_gone(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
+    reap = stage.reaper.chosen(client, policy(stage.application))
     stage.admin.execute(f'REVOKE pg_read_all_stats FROM "{stage.role.name}"'.encode())
 
     outcome = stage.reaper.act(reap)
@@ -153,10 +151,10 @@ def test_whom_the_reaper_no_longer_sees_is_not_said_to_be_gone(stage: Stage) -> 
     assert client.alive()
 
 
-def test_a_cancelled_statement_ends_and_its_session_lives(stage: Stage) -> None:
+def test_a_cancelled_statement_ends_and_its_session_remains(stage: Stage) -> None:
     client = stage.open(state="active")
 
-    outcome = stage.reaper.act(stage.reaper.condemn(client, cancelling(stage.application)))
+    outcome = stage.reaper.act(stage.reaper.chosen(client, cancelling(stage.application)))
 
     assert outcome.result is Result.CANCELLED
     assert client.finish() == "57014"
@@ -165,7 +163,7 @@ def test_a_cancelled_statement_ends_and_its_session_lives(stage: Stage) -> None:
 
 def test_a_statement_that_ended_before_its_cancellation_woke(stage: Stage) -> None:
     client = stage.open(state="active")
-    reap = stage.reaper.condemn(client, cancelling(stage.application))
+    reap = stage.reaper.chosen(client, cancelling(stage.application))
     stage.admin.execute("SELECT pg_cancel_backend(%s)", (client.pid,))
     assert client.finish() == "57014"
     client.start("SELECT pg_sleep(3600)")
@@ -174,12 +172,12 @@ def test_a_statement_that_ended_before_its_cancellation_woke(stage: Stage) -> No
     assert client.state() == "active"
 
 
-def test_a_rehearsal_says_what_it_would_do_and_touches_nobody(stage: Stage) -> None:
+def test_a_dry_run_says_what_it_would_do_and_touches_no_session(stage: Stage) -> None:
     idle, active = stage.open(), stage.open(state="active", application=stage.sandbox.name("batch"))
     rehearsal = DryRunTerminator()
     reaps = [
-        stage.reaper.condemn(idle, policy(stage.application)),
-        stage.reaper.condemn(active, cancelling(stage.sandbox.name("batch"))),
+        stage.reaper.chosen(idle, policy(stage.application)),
+        stage.reaper.chosen(active, cancelling(stage.sandbox.name("batch"))),
     ]
 
     outcomes = [stage.reaper.do(rehearsal.terminate(reap, answered_at=now())) for reap in reaps]
@@ -192,12 +190,12 @@ def test_a_rehearsal_says_what_it_would_do_and_touches_nobody(stage: Stage) -> N
     assert active.state() == "active"
 
 
-def test_a_running_statement_that_holds_an_advisory_lock_by_now_lives(stage: Stage) -> None:
+def test_a_running_statement_that_holds_an_advisory_lock_by_now_is_not_touched(stage: Stage) -> None:
     holder = stage.open()
     holder.start("SELECT pg_advisory_lock(4711), pg_sleep(60)")
     until(lambda: locks_of(stage, holder))
     terminating = replace(cancelling(stage.application), action=Action.TERMINATE)
-    condemned = stage.reaper.condemn(holder, replace(terminating, despite=frozenset({"advisory-locks"})))
+    condemned = stage.reaper.chosen(holder, replace(terminating, despite=frozenset({"advisory-locks"})))
 
     outcome = stage.reaper.act(replace(condemned, policy=terminating))
 
@@ -211,7 +209,7 @@ def locks_of(stage: Stage, client: Client) -> bool:
 
 def test_an_act_that_the_server_reaches_too_late_is_not_done(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
+    reap = stage.reaper.chosen(client, policy(stage.application))
 
     late = stage.reaper.signal(reap, answered_ago=Span(16 * SECOND))
 
@@ -231,7 +229,7 @@ def test_each_of_several_acts_has_an_outcome_of_its_own(stage: Stage) -> None:
     )
     regardless = policy(stage.application, despite=["superusers"])
     clients = (sleeper, superuser, woken, left, last)
-    reaps = [stage.reaper.condemn(client, regardless) for client in clients]
+    reaps = [stage.reaper.chosen(client, regardless) for client in clients]
     woken.wake()
     left.close()
     until(left.left)

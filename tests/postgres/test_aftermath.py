@@ -78,7 +78,7 @@ def rehearsed(watching: Watching, dry: Policy, count: int = 1) -> list[Client]:
     return clients
 
 
-def test_who_was_used_again_is_revived_who_was_closed_has_left_and_who_stays_is_watched_on(
+def test_a_used_session_is_revived_a_closed_one_has_left_and_an_unchanged_one_stays_watched(
     watching: Watching, dry: Policy
 ) -> None:
     used, closed, stays = rehearsed(watching, dry, 3)
@@ -133,7 +133,7 @@ def test_what_a_loop_whose_place_was_taken_tells_at_its_end_is_older_than_what_t
     assert [trial.fate for trial in seen.trials() if trial.fate is not Fate.UNUSED] == [Fate.REVIVED, None]
 
 
-def test_of_whom_another_loop_watches_elsewhere_a_look_tells_nothing(watching: Watching, dry: Policy) -> None:
+def test_sessions_that_another_loop_watches_get_no_outcome_here(watching: Watching, dry: Policy) -> None:
     (client,) = rehearsed(watching, dry)
     old = watching.after
     watching.after = old.next()
@@ -159,7 +159,7 @@ def test_when_it_was_used_again_is_the_servers_word(watching: Watching, dry: Pol
     assert began < changed
 
 
-def test_a_look_that_leaves_out_the_young_is_made_good_by_asking_for_whom_it_left_out(
+def test_watched_sessions_that_the_prefilter_left_out_are_read_one_by_one(
     watching: Watching, stage: Stage
 ) -> None:
     day_old = replace(policy(stage.application, replace(policy("x").match, idle_for=DAY)), mode=Mode.DRY_RUN)
@@ -192,9 +192,7 @@ def thrifty_look(watching: Watching, day_old: Policy) -> Cycle:
     return Cycle(name="later", snapshot=seen, plan=plan, settled=(), memory=Memory())
 
 
-def test_of_whom_the_reaper_may_see_nothing_nothing_is_said(
-    watching: Watching, dry: Policy, stage: Stage
-) -> None:
+def test_a_hidden_session_gets_no_outcome(watching: Watching, dry: Policy, stage: Stage) -> None:
     (client,) = rehearsed(watching, dry)
     blind = stage.open_reaper(stage.sandbox.role("blind"))
     (session_id,) = {was.id for was in watching.post.memory.rehearsed}
@@ -206,7 +204,7 @@ def test_of_whom_the_reaper_may_see_nothing_nothing_is_said(
     assert client.present()
 
 
-def test_many_are_asked_for_at_once_as_few_are(watching: Watching, stage: Stage) -> None:
+def test_many_watched_sessions_are_read_like_few(watching: Watching, stage: Stage) -> None:
     clients = stage.open_many(12)
     snapshot = stage.reaper.look()
     ids = [one.id for one in snapshot.sessions if one.id.pid in {client.pid for client in clients}]
@@ -222,7 +220,7 @@ def test_many_are_asked_for_at_once_as_few_are(watching: Watching, stage: Stage)
     assert [one.pid for one, stands in many.sessions.items() if stands is None] == [gone.pid]
 
 
-def test_who_is_ended_by_an_enforcing_policy_tells_nothing_about_the_rehearsal(
+def test_a_session_that_an_enforcing_policy_terminated_says_nothing_about_the_dry_run(
     watching: Watching, dry: Policy, stage: Stage
 ) -> None:
     (client,) = rehearsed(watching, dry)
@@ -235,7 +233,7 @@ def test_who_is_ended_by_an_enforcing_policy_tells_nothing_about_the_rehearsal(
     assert client.left()
 
 
-def test_who_goes_while_the_connection_is_lost_may_have_gone_with_the_server(
+def test_a_session_that_exits_while_the_connection_is_lost_has_an_unknown_outcome(
     watching: Watching, dry: Policy
 ) -> None:
     (client,) = rehearsed(watching, dry)
@@ -246,7 +244,7 @@ def test_who_goes_while_the_connection_is_lost_may_have_gone_with_the_server(
     assert watching.fates(dry) == {client.pid: Fate.UNKNOWN}
 
 
-def test_new_rules_are_rehearsed_from_the_beginning(watching: Watching, dry: Policy) -> None:
+def test_a_dry_run_starts_again_under_new_rules(watching: Watching, dry: Policy) -> None:
     (client,) = rehearsed(watching, dry)
     watching.author = replace(AUTHOR, rules="another")
     watching.post.memory = watching.post.memory.without_rehearsals()
@@ -269,9 +267,7 @@ def test_no_more_are_watched_than_there_is_room_for_and_that_is_said(watching: W
     assert event.text("detail") == "not watched: 2 are watched already"
 
 
-def test_at_the_end_who_was_not_used_is_told_as_unused_for_as_long_as_it_was_watched(
-    watching: Watching, dry: Policy
-) -> None:
+def test_at_the_end_an_unused_session_is_reported_as_unused(watching: Watching, dry: Policy) -> None:
     (client,) = rehearsed(watching, dry)
     watching.cycle(dry)
 
@@ -282,7 +278,7 @@ def test_at_the_end_who_was_not_used_is_told_as_unused_for_as_long_as_it_was_wat
     assert len(watching.after.watch) == 0
 
 
-def test_as_long_as_nobody_is_watched_nothing_is_asked(watching: Watching, dry: Policy, stage: Stage) -> None:
+def test_without_watched_sessions_no_statement_is_sent(watching: Watching, dry: Policy, stage: Stage) -> None:
     stage.open()
     closed = SessionWatcher(stage.open_reaper().link)
     stage.reaper.do(closed._connection.close())
@@ -340,7 +336,7 @@ def test_a_pool_that_refills_at_once_is_left_alone_and_the_record_says_why(
     assert len(stage.sessions) == 4
 
 
-def test_who_does_not_come_back_is_no_churn(watching: Watching, reaping: Policy) -> None:
+def test_a_pool_that_does_not_refill_is_not_paused(watching: Watching, reaping: Policy) -> None:
     assert after_a_round(watching, reaping, refilled=False).left_alone == []
     assert not watching.after.refills.left_alone
 
@@ -359,7 +355,7 @@ def test_how_many_came_before_is_counted_at_the_first_end(
     assert (case.before, len(case.ends)) == (4, 4)
 
 
-def test_who_comes_under_another_name_took_nobodys_place(
+def test_sessions_of_another_application_are_no_refill(
     watching: Watching, reaping: Policy, stage: Stage
 ) -> None:
     after_a_round(watching, reaping, refilled=False)

@@ -85,7 +85,7 @@ def stage_with_data(stage: Stage) -> Stage:
     return stage
 
 
-def test_a_running_pg_dump_is_spared_and_comes_to_its_end(stage_with_data: Stage) -> None:
+def test_a_running_pg_dump_is_skipped_and_completes(stage_with_data: Stage) -> None:
     stage = stage_with_data
     with dumping(stage) as dump:
         until(lambda: waits(stage) == ["advisory"])
@@ -98,7 +98,7 @@ def test_a_running_pg_dump_is_spared_and_comes_to_its_end(stage_with_data: Stage
     assert dump.returncode == 0
 
 
-def test_every_session_of_a_parallel_pg_dump_is_spared_its_idle_leader_too(
+def test_every_session_of_a_parallel_pg_dump_is_skipped_with_its_idle_leader(
     stage_with_data: Stage, tmp_path: Path
 ) -> None:
     stage = stage_with_data

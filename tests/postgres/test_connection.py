@@ -101,8 +101,8 @@ def test_its_settings_are_in_force_whatever_its_role_was_given(stage: Stage) -> 
     assert settings(reaper) == IN_FORCE
     client = stage.open(state="idle in transaction")
     long_enough = policy(stage.application, IDLE_IN_TRANSACTION)
-    until(lambda: isinstance(reaper.verdict(client, long_enough), Reap))
-    reap = reaper.condemn(client, long_enough)
+    until(lambda: isinstance(reaper.decision(client, long_enough), Reap))
+    reap = reaper.chosen(client, long_enough)
     assert reaper.act(reap).result is Result.TERMINATED
 
 
@@ -186,7 +186,7 @@ def test_from_14_on_the_lease_is_its_idle_session_timeout_and_nothing_else_is(
         assert reaper.rows("SELECT 1") == [(1,)]
 
 
-def test_a_statement_that_takes_too_long_is_cancelled_by_the_server_and_the_connection_lives(
+def test_a_statement_that_takes_too_long_is_cancelled_by_the_server_and_the_connection_stays_usable(
     stage: Stage,
 ) -> None:
     stage.reaper.rows("SELECT pg_catalog.set_config('statement_timeout', '50ms', false)")
@@ -229,7 +229,7 @@ def test_a_host_that_no_name_can_be_is_unreachable_in_a_sentence(host: str) -> N
         asyncio.run(Connection.open(f"host={host} dbname=postgres"))
 
 
-def test_a_port_of_the_environment_that_is_no_number_is_told_in_a_sentence(
+def test_a_port_of_the_environment_that_is_no_number_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PGPORT", "abc")
@@ -237,7 +237,7 @@ def test_a_port_of_the_environment_that_is_no_number_is_told_in_a_sentence(
         asyncio.run(Connection.open("host=127.0.0.1 dbname=postgres"))
 
 
-def test_a_port_of_a_service_file_that_is_no_number_is_told_in_a_sentence(
+def test_a_port_of_a_service_file_that_is_no_number_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = tmp_path / "services.conf"
@@ -247,7 +247,7 @@ def test_a_port_of_a_service_file_that_is_no_number_is_told_in_a_sentence(
         asyncio.run(Connection.open("service=orders"))
 
 
-def test_whoever_is_asked_to_stop_while_it_connects_leaves_no_connection_behind(
+def test_a_cancelled_connection_attempt_leaves_no_connection_behind(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrived = asyncio.Event()

@@ -96,7 +96,7 @@ def test_every_intent_is_durable_before_the_first_signal(stage: Stage, tmp_path:
     assert [present for intents, present in witness.seen if intents == 0][-1] == 0
 
 
-def test_when_the_record_cannot_be_written_nobody_is_touched(stage: Stage, tmp_path: Path) -> None:
+def test_when_the_audit_log_cannot_be_written_no_session_is_touched(stage: Stage, tmp_path: Path) -> None:
     clients = stage.open_many(3)
     post = Post(stage, tmp_path, sink=FileSink(tmp_path / "missing" / "audit.jsonl"))
     post.sight()
@@ -164,7 +164,7 @@ def test_a_session_that_wakes_up_between_decision_and_act_lives_and_its_client_n
     assert waker.run("SELECT 'still here'") == [("still here",)]
 
 
-def test_nobody_is_terminated_on_first_sight(post: Post) -> None:
+def test_no_session_is_terminated_on_first_sight(post: Post) -> None:
     client = post.stage.open()
     post.stage.reaper.rest(client)
     usual = policy(post.stage.application)
@@ -177,7 +177,7 @@ def test_nobody_is_terminated_on_first_sight(post: Post) -> None:
     assert client.left()
 
 
-def test_a_brake_acts_on_nobody_and_is_recorded(post: Post) -> None:
+def test_over_the_safety_limit_no_session_is_touched_and_that_is_logged(post: Post) -> None:
     clients = post.stage.open_many(4)
     post.sight()
     braked = replace(policy(post.stage.application), brake=Brake(share=0.01, above=3))
@@ -193,7 +193,7 @@ def test_a_brake_acts_on_nobody_and_is_recorded(post: Post) -> None:
     assert (name, condemned) == (BRAKED, 4)
 
 
-def test_a_pace_takes_those_that_have_been_idle_for_the_longest_first(post: Post) -> None:
+def test_max_per_cycle_takes_the_longest_idle_first(post: Post) -> None:
     clients = post.stage.open_many(5)
     post.sight()
     paced = replace(policy(post.stage.application), pace=2)
@@ -242,7 +242,7 @@ def decisions(cycle: Cycle, stage: Stage) -> dict[SessionId, str]:
     }
 
 
-def test_a_policy_in_dry_run_touches_nobody_beside_one_that_enforces(post: Post) -> None:
+def test_a_dry_run_policy_touches_no_session_beside_one_that_enforces(post: Post) -> None:
     real, rehearsed = post.stage.open(), post.stage.open(application=post.stage.sandbox.name("other"))
     post.sight()
     rehearsing = replace(policy(post.stage.sandbox.name("*")), name="rehearsing", mode=Mode.DRY_RUN)
@@ -258,7 +258,7 @@ def test_a_policy_in_dry_run_touches_nobody_beside_one_that_enforces(post: Post)
     assert modes == {("enforce", "terminated"), ("dry-run", "rehearsed")}
 
 
-def test_when_the_servers_clock_has_jumped_nobody_is_touched(post: Post) -> None:
+def test_when_the_servers_clock_has_jumped_no_session_is_touched(post: Post) -> None:
     client = post.stage.open()
     seconds = iter([0.0, 0.0, 7200.0, 7200.0])  # each look has two ends
     post.clock = ClockWatch(lambda: next(seconds))
@@ -273,7 +273,7 @@ def test_when_the_servers_clock_has_jumped_nobody_is_touched(post: Post) -> None
     assert client.alive()
 
 
-def test_a_session_that_was_told_to_cancel_is_in_the_record_as_cancelled(post: Post) -> None:
+def test_a_cancelled_session_is_in_the_audit_log_as_cancelled(post: Post) -> None:
     client = post.stage.open(state="active")
     post.sight()
 

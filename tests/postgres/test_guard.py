@@ -42,11 +42,11 @@ OTHERWISE: Final[Mapping[str, Decided]] = {
 
 
 @pytest.mark.parametrize("decided", OTHERWISE.values(), ids=list(OTHERWISE))
-def test_a_session_that_differs_in_one_thing_from_the_one_decided_about_lives(
+def test_a_session_that_differs_in_one_thing_from_the_decision_is_not_touched(
     stage: Stage, decided: Decided
 ) -> None:
     client = stage.open(state="idle in transaction")
-    reap = stage.reaper.condemn(client, policy(stage.application, IDLE_IN_TRANSACTION))
+    reap = stage.reaper.chosen(client, policy(stage.application, IDLE_IN_TRANSACTION))
 
     outcome = stage.reaper.act(replace(reap, session=decided(reap.session)))
 
@@ -57,7 +57,7 @@ def test_a_session_that_differs_in_one_thing_from_the_one_decided_about_lives(
 
 def test_a_pid_that_was_used_again_is_gone_and_its_new_session_is_never_touched(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
+    reap = stage.reaper.chosen(client, policy(stage.application))
     earlier = reap.session.id._replace(backend_start=Instant(reap.session.id.backend_start - 1))
 
     outcome = stage.reaper.act(replace(reap, session=replace(reap.session, id=earlier)))
@@ -66,10 +66,10 @@ def test_a_pid_that_was_used_again_is_gone_and_its_new_session_is_never_touched(
     assert client.alive()
 
 
-def test_a_replication_connection_at_a_clients_pid_lives(stage: Stage) -> None:
+def test_a_replication_connection_at_a_clients_pid_is_not_touched(stage: Stage) -> None:
     role = stage.sandbox.role("standby", options="REPLICATION")
     walsender = stage.open(dsn=f"{role.dsn} replication=database")
-    reap = stage.reaper.condemn(walsender, policy(stage.application, despite=["replication"]))
+    reap = stage.reaper.chosen(walsender, policy(stage.application, despite=["replication"]))
 
     outcome = stage.reaper.act(replace(reap, session=replace(reap.session, kind=CLIENT_BACKEND)))
 
@@ -87,12 +87,12 @@ TOO_YOUNG: Final[Mapping[str, Match]] = {
 
 
 @pytest.mark.parametrize("match", TOO_YOUNG.values(), ids=list(TOO_YOUNG))
-def test_a_session_that_has_not_reached_a_limit_at_the_moment_of_the_act_lives(
+def test_a_session_that_has_not_reached_a_limit_at_the_moment_of_the_signal_is_not_touched(
     stage: Stage, match: Match
 ) -> None:
     client = stage.open(state="idle in transaction")
     client.run("SELECT txid_current()")
-    reap = stage.reaper.condemn(client, policy(stage.application, IDLE_IN_TRANSACTION))
+    reap = stage.reaper.chosen(client, policy(stage.application, IDLE_IN_TRANSACTION))
 
     outcome = stage.reaper.act(replace(reap, policy=replace(reap.policy, match=match)))
 
@@ -106,7 +106,7 @@ def test_an_idle_session_to_which_the_server_is_sending_is_not_waiting_for_its_c
     client.listen(stage.application)
     stage.admin.execute(FLOOD, (stage.application,))
     until(lambda: stage.admin.execute(WAITS_FOR, (client.pid,)).fetchone() == ("ClientWrite", "idle"))
-    reap = stage.reaper.verdict(client, policy(stage.application, despite=["listeners"]))
+    reap = stage.reaper.decision(client, policy(stage.application, despite=["listeners"]))
     assert isinstance(reap, Reap)
 
     assert stage.reaper.act(reap).result is Result.WOKE
@@ -123,8 +123,8 @@ def test_the_reapers_own_session_survives_even_a_decision_against_it(stage: Stag
     assert stage.reaper.rows("SELECT 1") == [(1,)]
 
 
-def test_the_signal_stands_above_a_materialized_look_at_one_pid(stage: Stage) -> None:
-    reap = stage.reaper.condemn(stage.open(), policy(stage.application))
+def test_the_plan_calls_the_signal_above_a_materialized_scan_of_one_pid(stage: Stage) -> None:
+    reap = stage.reaper.chosen(stage.open(), policy(stage.application))
     for action in GUARDS:
         to_do = replace(reap, policy=replace(reap.policy, action=action))
         plan = explained(stage.reaper, to_do)
@@ -149,7 +149,7 @@ def test_no_bystander_is_signalled_however_often_the_guard_ran(stage: Stage, tim
     # From the sixth time on the server may choose a generic plan.
     bystanders = stage.open_many(10)
     condemned = [stage.open() for _ in range(times)]
-    reaps = [stage.reaper.condemn(client, policy(stage.application)) for client in condemned]
+    reaps = [stage.reaper.chosen(client, policy(stage.application)) for client in condemned]
 
     outcomes = [stage.reaper.act(reap) for reap in reaps]
 

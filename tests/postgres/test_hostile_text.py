@@ -43,7 +43,7 @@ def test_a_role_and_a_database_of_any_name_are_seen_under_it_and_can_be_reaped(
     client = stage.open(role=role, database=database)
     by_name = policy(stage.application, Match(states=(IDLE,), idle_for=NOW))
 
-    reap = stage.reaper.condemn(client, by_name)
+    reap = stage.reaper.chosen(client, by_name)
 
     assert reap.session.identity.role == role.name
     assert reap.session.identity.database == database
@@ -87,7 +87,7 @@ def _there_and_back(role: str, name: bytes) -> tuple[tuple[bytes, bytes], tuple[
     return (plain, plain + name), (plain + name, plain)
 
 
-def test_a_role_whose_name_is_no_utf8_blinds_nobody(stage: Stage) -> None:
+def test_a_role_name_that_is_not_utf8_hides_no_session(stage: Stage) -> None:
     odd, usual = stage.open(role=stage.sandbox.role("odd")), stage.open()
     name = stage.sandbox.name("odd")
     with renamed(stage, name, NOT_UTF8):
@@ -96,7 +96,7 @@ def test_a_role_whose_name_is_no_utf8_blinds_nobody(stage: Stage) -> None:
         assert seen(snapshot, odd).identity.role == rf"{name}\xff\xfe\xc3"
         assert seen(snapshot, usual).identity.role == stage.app.name
         assert snapshot.unreadable == 0
-        assert stage.reaper.act(stage.reaper.condemn(odd, policy(stage.application))).result is (
+        assert stage.reaper.act(stage.reaper.chosen(odd, policy(stage.application))).result is (
             Result.TERMINATED
         )
 
@@ -108,13 +108,13 @@ def test_a_reaper_whose_own_name_is_no_utf8_works_and_protects_itself(stage: Sta
 
         (own,) = [s for s in snapshot.sessions if s.id.pid == stage.reaper.link.pid]
         assert own.identity.role == rf"{stage.role.name}\xff\xfe\xc3"
-        assert stage.reaper.act(stage.reaper.condemn(client, policy(stage.application))).result is (
+        assert stage.reaper.act(stage.reaper.chosen(client, policy(stage.application))).result is (
             Result.TERMINATED
         )
 
 
 @pytest.mark.parametrize("query_text", list(QueryText))
-def test_invalid_bytes_in_a_query_blind_nobody(stage: Stage, query_text: QueryText) -> None:
+def test_invalid_bytes_in_a_query_hide_no_session(stage: Stage, query_text: QueryText) -> None:
     database = stage.sandbox.create_database("ascii", encoding="SQL_ASCII")
     odd, usual = stage.open(database=database), stage.open()
     say(odd, b"SELECT 1 AS caf\xe9, '\xff\xfe'")
@@ -150,7 +150,7 @@ def test_bytes_that_are_no_text_do_not_confuse_what_is_worked_out_in_the_server(
 
     assert session.last_query_listens == cut.startswith(b"LISTEN")
     assert session.last_query_starts_backup == (b"pg_backup_start(" in cut)
-    stage.reaper.condemn(usual, policy(stage.application))
+    stage.reaper.chosen(usual, policy(stage.application))
 
 
 @pytest.mark.parametrize(("encoding", "name"), [("LATIN1", "crème"), ("WIN1251", "волк"), ("EUC_JP", "日本")])
@@ -176,7 +176,7 @@ def test_in_a_database_of_another_encoding_names_are_read_in_it(
             owner.execute(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role + name), Identifier(role)))
 
 
-def test_a_client_encoding_that_cannot_say_a_name_fails_no_look(
+def test_a_client_encoding_that_cannot_express_a_name_fails_no_snapshot(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = stage.open(role=stage.sandbox.role("волк"))
@@ -194,7 +194,7 @@ def test_a_finding_about_a_role_of_any_name_is_a_sentence(stage: Stage) -> None:
     (refusal,) = [found for found in findings if found.level is Level.REFUSAL]
     stage.admin.execute(refusal.fix.encode())
     assert stage.open_reaper(role).probe.reads_all
-    assert stage.open_reaper(role).condemn(stage.open(), policy(stage.application, AT_ONCE)).reason
+    assert stage.open_reaper(role).chosen(stage.open(), policy(stage.application, AT_ONCE)).reason
 
 
 def rename(client: Client, name: str) -> None:
@@ -209,21 +209,21 @@ def rename(client: Client, name: str) -> None:
     ],
     ids=["by application", "by role"],
 )
-def test_an_allowlist_by_application_spares_whoever_uses_the_name_and_one_by_role_does_not(
+def test_an_allowlist_by_application_can_be_forged_and_one_by_role_cannot(
     stage: Stage, allowlist: Selector, *, is_fooled: bool
 ) -> None:
     liar = stage.open()
     rename(liar, "metabase")
     match = replace(AT_ONCE, selector=Selector(role=(Glob(stage.app.name),)))
 
-    verdict = stage.reaper.verdict(liar, replace(policy("*"), match=match, allowlist=allowlist))
+    verdict = stage.reaper.decision(liar, replace(policy("*"), match=match, allowlist=allowlist))
 
     assert isinstance(verdict, Spare if is_fooled else Reap)
 
 
-def test_a_client_that_takes_a_condemned_name_endangers_itself_alone(stage: Stage) -> None:
+def test_a_client_that_takes_a_matching_name_endangers_itself_alone(stage: Stage) -> None:
     liar, bystander = stage.open(application="honest"), stage.open(application="honest")
     rename(liar, stage.application)
 
-    assert stage.reaper.act(stage.reaper.condemn(liar, policy(stage.application))).result is Result.TERMINATED
+    assert stage.reaper.act(stage.reaper.chosen(liar, policy(stage.application))).result is Result.TERMINATED
     assert bystander.alive()

@@ -117,7 +117,7 @@ def test_the_lead_is_free_when_its_connection_is_closed(election: Election) -> N
     election.hold(scene)
 
 
-def test_who_has_lost_the_lead_has_lost_the_connection_to_act_on(
+def test_a_reaper_that_loses_the_lead_has_lost_its_connection(
     election: Election, admin: psycopg.Connection
 ) -> None:
     async def scene() -> None:
@@ -132,7 +132,7 @@ def test_who_has_lost_the_lead_has_lost_the_connection_to_act_on(
     election.hold(scene)
 
 
-def test_nobody_is_named_when_nobody_leads(election: Election) -> None:
+def test_without_a_leader_there_is_no_holder(election: Election) -> None:
     async def scene() -> None:
         assert await (await election.candidate()).leadership.holder() is None
 
@@ -175,7 +175,7 @@ def test_another_lead_of_the_same_office_is_seen_from_every_database(
     election.hold(scene)
 
 
-def test_acting_and_rehearsing_do_not_stand_in_each_others_way(election: Election) -> None:
+def test_an_enforcing_reaper_and_a_dry_run_use_different_locks(election: Election) -> None:
     async def scene() -> None:
         acting, second = await election.candidate(), await election.candidate()
         rehearsing = await election.candidate(LeaderLock.DRY_RUN)
@@ -190,7 +190,7 @@ def test_acting_and_rehearsing_do_not_stand_in_each_others_way(election: Electio
     election.hold(scene)
 
 
-def test_a_stranger_on_the_lock_is_named_with_the_cure_and_lives(
+def test_another_program_that_holds_the_lock_is_named_with_the_fix_and_not_touched(
     election: Election, sandbox: Sandbox, squatters: Clients
 ) -> None:
     app = sandbox.role("app")

@@ -59,7 +59,7 @@ class Place:
     def act(self, client: Client) -> Result:
         """The result of terminating a client of another role."""
         with Reaper(self.dsn) as reaper:
-            return reaper.act(reaper.condemn(client, WEB)).result
+            return reaper.act(reaper.chosen(client, WEB)).result
 
     def fill(self, stack: ExitStack) -> None:
         """Take every slot that an ordinary role can get."""
@@ -130,10 +130,10 @@ def test_it_observes_finds_facts_leads_terminates_and_counts_with_that_role(plac
 
     with Reaper(place.dsn, lease=Span(60 * SECOND)) as reaper:
         looked = reaper.look()
-        spared = reaper.spared(holder, policy("holder"))
+        spared = reaper.skipped(holder, policy("holder"))
         leads = reaper.do(Leadership(reaper.link, lock=LeaderLock.ENFORCING, role="reaper").seek())
         before = killed(reaper) if major >= 14 else 0
-        result = reaper.act(reaper.condemn(client, WEB)).result
+        result = reaper.act(reaper.chosen(client, WEB)).result
         if major >= 14:
             until(lambda: killed(reaper) == before + 1)
 

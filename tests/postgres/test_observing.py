@@ -134,7 +134,7 @@ def test_background_workers_are_no_sessions(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("groups", [[], ["pg_signal_backend"]])
-def test_what_a_blind_role_cannot_read_is_counted_and_nobody_is_reaped(
+def test_sessions_that_a_role_may_not_read_are_counted_and_none_is_terminated(
     stage: Stage, groups: list[str]
 ) -> None:
     client = stage.open()
@@ -149,13 +149,13 @@ def test_what_a_blind_role_cannot_read_is_counted_and_nobody_is_reaped(
     assert plan.reaps == ()
 
 
-def test_a_session_with_track_activities_off_is_spared_as_unknown(stage: Stage) -> None:
+def test_a_session_with_track_activities_off_is_skipped_as_unknown(stage: Stage) -> None:
     role = stage.sandbox.role("untracked")
     stage.set(role, "track_activities", "off")
     client = stage.open(role=role)
     everything = Match(states=STATES, connected_for=NOW)
 
-    spare = stage.reaper.spared(client, policy(stage.application, everything))
+    spare = stage.reaper.skipped(client, policy(stage.application, everything))
 
     assert spare.session.state == "disabled"
     assert spare.by is Spared.UNKNOWN
@@ -224,7 +224,7 @@ def test_a_session_that_waits_is_seen_with_what_it_waits_for(stage: Stage) -> No
     until(lambda: stage.reaper.see(active).wait_event == "PgSleep")
 
 
-def test_a_session_is_seen_as_it_is_and_not_as_it_was_in_the_look_before(stage: Stage) -> None:
+def test_a_changed_session_is_observed_as_it_is_now(stage: Stage) -> None:
     client = stage.open()
     was = stage.reaper.see(client)
 
@@ -296,7 +296,7 @@ def table(stage: Stage) -> Table:
     return Table(stage)
 
 
-def test_holders_of_session_and_transaction_locks_are_known(stage: Stage) -> None:
+def test_holders_of_advisory_locks_are_observed(stage: Stage) -> None:
     by_session, by_transaction, without = stage.open(), stage.open(), stage.open()
     by_session.hold_advisory_lock(1)
     by_transaction.run("BEGIN")
@@ -309,7 +309,7 @@ def test_holders_of_session_and_transaction_locks_are_known(stage: Stage) -> Non
     assert without.pid not in holders
 
 
-def test_the_root_of_a_queue_holds_up_everybody_behind_it(stage: Stage, table: Table) -> None:
+def test_the_root_of_a_queue_blocks_all_sessions_behind_it(stage: Stage, table: Table) -> None:
     root = table.locked_by(table.open())
     first = table.awaited_by(table.open(), "ACCESS EXCLUSIVE")
     second = table.awaited_by(table.open(), "ACCESS SHARE")
@@ -324,38 +324,36 @@ def test_the_root_of_a_queue_holds_up_everybody_behind_it(stage: Stage, table: T
     assert waiters[first.pid] == 2
     assert {second.pid, third.pid}.isdisjoint(waiters)
     assert blockers[first.pid] == {root.pid}
-    reap = stage.reaper.condemn(root, policy(stage.application, BLOCKING))
+    reap = stage.reaper.chosen(root, policy(stage.application, BLOCKING))
     assert reap.reason.endswith("holds up 3 sessions")
     assert stage.reaper.act(reap).result is Result.TERMINATED
     assert first.finish() is None
 
 
-def test_who_holds_up_nobody_is_not_blocking(stage: Stage, table: Table) -> None:
+def test_a_lock_without_waiters_is_not_blocking(stage: Stage, table: Table) -> None:
     harmless = table.locked_by(table.open())
 
-    spare = stage.reaper.spared(harmless, policy(stage.application, BLOCKING))
+    spare = stage.reaper.skipped(harmless, policy(stage.application, BLOCKING))
 
     assert spare.by is Spared.UNMATCHED
 
 
-def test_who_waits_for_others_is_no_root_and_can_be_cancelled_only_by_name_of_its_state(
-    stage: Stage, table: Table
-) -> None:
+def test_a_waiting_session_that_blocks_others_matches_only_as_active(stage: Stage, table: Table) -> None:
     table.locked_by(table.open())
     between = table.awaited_by(table.open(), "ACCESS EXCLUSIVE")
     table.awaited_by(table.open(), "ACCESS SHARE")
     running = Match(states=(ACTIVE,), running_for=NOW, blocking=True)
 
-    assert stage.reaper.spared(between, policy(stage.application, BLOCKING)).by is Spared.UNMATCHED
-    stage.reaper.condemn(between, policy(stage.application, running))
+    assert stage.reaper.skipped(between, policy(stage.application, BLOCKING)).by is Spared.UNMATCHED
+    stage.reaper.chosen(between, policy(stage.application, running))
 
 
-def test_when_nobody_waits_any_more_at_the_moment_of_the_act_the_blocker_lives(
+def test_a_blocker_without_waiters_at_the_moment_of_the_signal_is_not_touched(
     stage: Stage, table: Table
 ) -> None:
     root = table.locked_by(table.open())
     waiter = table.awaited_by(table.open(), "ACCESS EXCLUSIVE")
-    reap = stage.reaper.condemn(root, policy(stage.application, BLOCKING))
+    reap = stage.reaper.chosen(root, policy(stage.application, BLOCKING))
     stage.admin.execute("SELECT pg_cancel_backend(%s)", (waiter.pid,))
     assert waiter.finish() == "57014"
 
@@ -365,10 +363,10 @@ def test_when_nobody_waits_any_more_at_the_moment_of_the_act_the_blocker_lives(
     assert root.alive()
 
 
-def test_a_blocker_that_has_left_is_gone_whether_or_not_anybody_waits(stage: Stage, table: Table) -> None:
+def test_a_blocker_that_has_exited_is_gone(stage: Stage, table: Table) -> None:
     root = table.locked_by(table.open())
     waiter = table.awaited_by(table.open(), "ACCESS EXCLUSIVE")
-    reap = stage.reaper.condemn(root, policy(stage.application, BLOCKING))
+    reap = stage.reaper.chosen(root, policy(stage.application, BLOCKING))
     root.close()
     until(root.left)
     assert waiter.finish() is None
@@ -376,7 +374,7 @@ def test_a_blocker_that_has_left_is_gone_whether_or_not_anybody_waits(stage: Sta
     assert stage.reaper.act(reap).result is Result.GONE
 
 
-def test_a_prepared_transaction_that_holds_up_others_is_no_session(start_stage: StartStage) -> None:
+def test_a_prepared_transaction_that_blocks_others_is_no_session(start_stage: StartStage) -> None:
     stage = start_stage(max_prepared_transactions="2")
     preparing = stage.open()
     preparing.run("BEGIN")
@@ -409,7 +407,7 @@ def burn(stage: Stage, transactions: int) -> None:
 
 
 @pytest.mark.parametrize("hold", HOLDERS.values(), ids=list(HOLDERS))
-def test_who_keeps_old_rows_from_vacuum_is_known_by_how_many_transactions(
+def test_the_xid_age_of_a_session_that_holds_back_vacuum_is_observed(
     stage: Stage, hold: Callable[[Client], object]
 ) -> None:
     client = stage.open()
@@ -417,11 +415,11 @@ def test_who_keeps_old_rows_from_vacuum_is_known_by_how_many_transactions(
     client.connection.execute(f"BEGIN ISOLATION LEVEL {level}".encode())
     hold(client)
     held = policy(stage.application, replace(IDLE_IN_TRANSACTION, holds_back_vacuum=20))
-    assert stage.reaper.spared(client, held).by is Spared.UNMATCHED
+    assert stage.reaper.skipped(client, held).by is Spared.UNMATCHED
 
     burn(stage, 21)
 
-    reap = stage.reaper.condemn(client, held)
+    reap = stage.reaper.chosen(client, held)
     assert reap.session.xid_age is not None
     assert reap.session.xid_age >= 20
     assert "holds back vacuum by 2" in reap.reason
@@ -433,7 +431,7 @@ def test_a_transaction_that_only_read_holds_nothing_back(stage: Stage) -> None:
     burn(stage, 5)
 
     assert stage.reaper.see(client).xid_age is None
-    spare = stage.reaper.spared(
+    spare = stage.reaper.skipped(
         client, policy(stage.application, replace(IDLE_IN_TRANSACTION, holds_back_vacuum=0))
     )
     assert spare.by is Spared.UNMATCHED

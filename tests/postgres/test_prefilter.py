@@ -48,7 +48,7 @@ class Looks:
         return [self.look(rules).young is not None for _ in range(3)]
 
 
-def test_whom_no_policy_can_mean_yet_is_counted_and_not_looked_at(stage: Stage) -> None:
+def test_sessions_that_no_policy_can_match_yet_are_counted_and_left_out(stage: Stage) -> None:
     stage.open_many(5)
     looks, rules = Looks(stage), Rules(policies=(policy(stage.application, FAR),))
 
@@ -61,9 +61,7 @@ def test_whom_no_policy_can_mean_yet_is_counted_and_not_looked_at(stage: Stage) 
 
 
 @pytest.mark.parametrize("one_by_one", [0.0, 1.0])
-def test_whose_role_no_policy_means_is_counted_and_not_looked_at_however_old(
-    stage: Stage, one_by_one: float
-) -> None:
+def test_sessions_of_unmatched_roles_are_counted_and_left_out(stage: Stage, one_by_one: float) -> None:
     stage.open_many(3)
     batch = stage.sandbox.role("batch")
     client = stage.open(role=batch)
@@ -76,7 +74,7 @@ def test_whose_role_no_policy_means_is_counted_and_not_looked_at_however_old(
     assert (some.slots, some.clients) == (everybody.slots, everybody.clients)
 
 
-def test_a_role_that_is_renamed_is_met_again_when_everybody_is_looked_at(
+def test_a_renamed_role_is_noticed_at_the_next_full_snapshot(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, was, becomes = stage.open(), stage.app.name, stage.sandbox.name("other")
@@ -111,7 +109,7 @@ def rename(stage: Stage, role: str, name: str) -> None:
     stage.admin.execute(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), Identifier(name)))
 
 
-def test_under_new_rules_everybody_is_looked_at_once(stage: Stage) -> None:
+def test_new_rules_cause_one_full_snapshot(stage: Stage) -> None:
     stage.open()
     looks = Looks(stage)
 
@@ -121,7 +119,7 @@ def test_under_new_rules_everybody_is_looked_at_once(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("few", "every"), [(1_000_000, "_FEW_EVERY"), (0, "_FULL_EVERY")])
-def test_from_time_to_time_everybody_is_looked_at(
+def test_a_full_snapshot_is_taken_at_intervals(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, few: int, every: str
 ) -> None:
     monkeypatch.setattr(observer, "_FEW", few)
@@ -133,7 +131,7 @@ def test_from_time_to_time_everybody_is_looked_at(
     assert looks.left_out(rules) == [True, False, True]
 
 
-def test_a_cap_counts_the_young_too_once_there_is_a_candidate(stage: Stage) -> None:
+def test_a_candidate_under_max_sessions_causes_full_snapshots(stage: Stage) -> None:
     old, young = stage.open(), stage.open()
     stage.reaper.rest(old)
     between = stage.reaper.see(old).state_change
@@ -149,13 +147,13 @@ def test_a_cap_counts_the_young_too_once_there_is_a_candidate(stage: Stage) -> N
     assert Looks(stage).left_out(Rules(policies=(far,))) == [False, True, True]
 
 
-def test_without_looking_ahead_everybody_is_shown(stage: Stage) -> None:
+def test_without_a_prefilter_every_snapshot_is_full(stage: Stage) -> None:
     looks, rules = Looks(stage), Rules(policies=(policy(stage.application, FAR),))
 
     assert [looks.look(rules, ahead=None).young for _ in range(2)] == [None, None]
 
 
-def test_a_blind_role_counts_what_it_cannot_read_either_way(stage: Stage) -> None:
+def test_unreadable_sessions_are_counted_with_and_without_the_prefilter(stage: Stage) -> None:
     stage.open_many(3)
     blind = stage.open_reaper(stage.sandbox.role("blind"))
     rules = Rules(policies=(policy(stage.application, FAR),))
@@ -351,7 +349,7 @@ def stirred(snapshot: Snapshot) -> object:
     ahead=st.sampled_from([Span(0), Span(50_000), INTERVAL]),
     share=st.sampled_from([ONE_BY_ONE, ALL_AT_ONCE]),
 )
-def test_a_look_that_leaves_out_the_young_comes_to_the_same_plan_and_the_same_deadline(
+def test_the_prefilter_changes_neither_the_plan_nor_the_deadline(
     cast: Cast, moves: list[tuple[int, str]], chosen: list[dict[str, Any]], ahead: Span, share: float
 ) -> None:
     for number, how in moves:

@@ -59,7 +59,7 @@ def mend(stage: Stage, finding: CheckResult) -> None:
         (["pg_monitor"], "", Level.FINE, Level.REFUSAL),
     ],
 )
-def test_a_missing_privilege_is_refused_and_its_cure_cures_it(
+def test_a_missing_privilege_is_refused_and_its_fix_works(
     stage: Stage, groups: Sequence[str], options: LiteralString, visibility: Level, rights: Level
 ) -> None:
     role = stage.sandbox.role("candidate", member_of=groups, options=options)
@@ -74,7 +74,7 @@ def test_a_missing_privilege_is_refused_and_its_cure_cures_it(
     refuse(tuple(findings(stage.open_reaper(role)).values()))
 
 
-def test_every_refusal_is_told_at_once_with_its_cure(stage: Stage) -> None:
+def test_all_refusals_are_reported_at_once_with_their_fixes(stage: Stage) -> None:
     blind = stage.open_reaper(stage.sandbox.role("blind"))
 
     with pytest.raises(Refused) as refusal:
@@ -86,7 +86,7 @@ def test_every_refusal_is_told_at_once_with_its_cure(stage: Stage) -> None:
     assert ";;" not in str(refusal.value)
 
 
-def test_who_only_rehearses_needs_no_right_to_signal(stage: Stage) -> None:
+def test_a_dry_run_needs_no_right_to_signal(stage: Stage) -> None:
     role = stage.sandbox.role("rehearser", member_of=[STATS])
     reaper = stage.open_reaper(role)
 
@@ -104,7 +104,7 @@ def test_a_superuser_is_warned_of_its_power(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("attribute", ["CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS"])
-def test_a_needless_attribute_is_found_and_its_cure_cures_it(stage: Stage, attribute: LiteralString) -> None:
+def test_a_needless_attribute_is_found_and_its_fix_works(stage: Stage, attribute: LiteralString) -> None:
     role = stage.sandbox.role("mighty", member_of=[STATS, SIGNAL], options=attribute)
 
     found = findings(stage.open_reaper(role))["power"]
@@ -120,7 +120,7 @@ def test_a_needless_attribute_is_found_and_its_cure_cures_it(stage: Stage, attri
     ["pg_read_server_files", "pg_write_server_files", "pg_execute_server_program", "pg_write_all_data"],
 )
 @pytest.mark.parametrize("options", ["INHERIT", "NOINHERIT"])
-def test_a_needless_membership_is_found_and_its_cure_cures_it(
+def test_a_needless_membership_is_found_and_its_fix_works(
     stage: Stage, group: str, options: LiteralString
 ) -> None:
     if group == "pg_write_all_data" and stage.server.major < 14:
@@ -143,7 +143,7 @@ def test_a_managed_services_own_kind_of_superuser_is_needless_power(stage: Stage
 
 
 @pytest.mark.parametrize("options", ["SUPERUSER", "CREATEROLE", "IN ROLE pg_read_server_files"])
-def test_power_that_is_reached_over_another_role_is_found_and_its_cure_cures_it(
+def test_rights_through_another_role_are_found_and_the_fix_works(
     stage: Stage, options: LiteralString
 ) -> None:
     mighty = stage.sandbox.role("mighty", options=options)
@@ -186,7 +186,7 @@ def test_a_server_that_says_otherwise_of_itself_is_judged_by_that(
     assert [finding.level for finding in told if finding.check == check] == [level]
 
 
-def test_a_role_without_a_connection_limit_is_told_how_to_get_one(stage: Stage) -> None:
+def test_a_role_without_a_connection_limit_is_reported_with_the_fix(stage: Stage) -> None:
     found = inspect(stage.reaper.link, stage.reaper.probe, None, dry_run=True)
 
     (finding,) = [finding for finding in found if "CONNECTION LIMIT" in finding.fix]
@@ -194,7 +194,7 @@ def test_a_role_without_a_connection_limit_is_told_how_to_get_one(stage: Stage) 
     assert stage.open_reaper().probe.connection_limit == 3
 
 
-def test_from_16_on_a_reaper_is_told_how_to_get_in_when_the_slots_are_full(
+def test_from_16_on_the_fix_for_full_slots_is_reported_and_works(
     start_server: StartServer,
 ) -> None:
     server = start_server(max_connections="12")
@@ -232,7 +232,7 @@ def fill(everybody: ExitStack, dsn: str, count: int) -> None:
         everybody.enter_context(psycopg.connect(dsn))
 
 
-def test_track_activities_off_is_found_and_its_cure_cures_it(start_stage: StartStage) -> None:
+def test_track_activities_off_is_found_and_its_fix_works(start_stage: StartStage) -> None:
     stage = start_stage(track_activities="off")
     client = stage.open()
     found = findings(stage.reaper)["track_activities"]
@@ -255,7 +255,7 @@ def test_sessions_that_are_not_tracked_are_counted(stage: Stage) -> None:
     mend(stage, found)
 
 
-def test_what_a_policy_sets_aside_is_told_beside_what_is_in_force(stage: Stage) -> None:
+def test_overridden_protections_are_reported_beside_those_in_force(stage: Stage) -> None:
     aside = Rules(policies=(policy("web", despite=["listeners"]),))
     told = inspect(stage.reaper.link, stage.reaper.probe, aside, dry_run=True)
 

@@ -119,29 +119,31 @@ def regarding(client: Client, stage: Stage, match: Match = IDLE_ANYHOW) -> Polic
 
 
 @pytest.mark.parametrize(("protection", "arrange"), PROTECTED.values(), ids=list(PROTECTED))
-def test_a_protection_spares_its_session_until_it_is_set_aside_by_name(
+def test_a_protection_skips_its_session_until_it_is_overridden_by_name(
     stage: Stage, protection: str, arrange: Callable[[Stage], Client]
 ) -> None:
     client = arrange(stage)
     usual = regarding(client, stage)
 
-    spare = stage.reaper.spared(client, usual)
+    spare = stage.reaper.skipped(client, usual)
 
     assert (spare.by, spare.protection) == (Spared.PROTECTION, protection)
     assert spare.reason.startswith("protected: ")
     others = replace(usual, despite=frozenset({"advisory-locks", "listeners", "backups"} - {protection}))
-    assert stage.reaper.spared(client, others).protection == protection
+    assert stage.reaper.skipped(client, others).protection == protection
     aside = replace(usual, despite=frozenset({protection}))
-    assert stage.reaper.act(stage.reaper.condemn(client, aside)).result is Result.TERMINATED
+    assert stage.reaper.act(stage.reaper.chosen(client, aside)).result is Result.TERMINATED
     assert client.left()
 
 
-def test_a_superuser_is_spared_and_to_set_that_aside_earns_a_denial(stage: Stage) -> None:
+def test_a_superuser_is_skipped_and_with_the_protection_overridden_denied(
+    stage: Stage,
+) -> None:
     client = stage.open_superuser()
 
-    assert stage.reaper.spared(client, policy(stage.application)).protection == "superusers"
+    assert stage.reaper.skipped(client, policy(stage.application)).protection == "superusers"
     aside = policy(stage.application, despite=["superusers"])
-    assert stage.reaper.act(stage.reaper.condemn(client, aside)).result is Result.DENIED
+    assert stage.reaper.act(stage.reaper.chosen(client, aside)).result is Result.DENIED
     assert client.alive()
 
 
@@ -149,14 +151,14 @@ def test_a_superusers_reaper_may_terminate_superusers(stage: Stage) -> None:
     client = stage.open_superuser()
     reaper = stage.open_reaper(stage.sandbox.role("root", options="SUPERUSER"))
 
-    assert reaper.act(reaper.condemn(client, policy(stage.application))).result is Result.TERMINATED
+    assert reaper.act(reaper.chosen(client, policy(stage.application))).result is Result.TERMINATED
 
 
 def test_an_advisory_lock_that_was_released_protects_no_more(stage: Stage) -> None:
     client = holder_of_a_session_lock(stage)
     client.run("SELECT pg_advisory_unlock_all()")
 
-    stage.reaper.condemn(client, policy(stage.application))
+    stage.reaper.chosen(client, policy(stage.application))
 
 
 def test_waiting_for_an_advisory_lock_is_not_holding_one(stage: Stage) -> None:
@@ -164,14 +166,14 @@ def test_waiting_for_an_advisory_lock_is_not_holding_one(stage: Stage) -> None:
     waiter = stage.open()
     waiter.start("SELECT pg_advisory_lock(7)")
 
-    stage.reaper.condemn(waiter, policy(stage.application, RUNNING))
+    stage.reaper.chosen(waiter, policy(stage.application, RUNNING))
 
 
 def test_an_advisory_lock_of_another_database_protects_too(stage: Stage) -> None:
     client = stage.open(database=stage.sandbox.database)
     client.hold_advisory_lock(7)
 
-    assert stage.reaper.spared(client, policy(stage.application)).protection == "advisory-locks"
+    assert stage.reaper.skipped(client, policy(stage.application)).protection == "advisory-locks"
 
 
 def test_a_lock_on_a_row_or_a_table_is_no_advisory_lock(stage: Stage) -> None:
@@ -179,14 +181,14 @@ def test_a_lock_on_a_row_or_a_table_is_no_advisory_lock(stage: Stage) -> None:
     client.run("BEGIN ISOLATION LEVEL SERIALIZABLE")
     client.run("SELECT count(*) FROM pg_class")
 
-    stage.reaper.condemn(client, policy(stage.application, IDLE_ANYHOW))
+    stage.reaper.chosen(client, policy(stage.application, IDLE_ANYHOW))
 
 
 def test_a_listener_that_ran_another_query_since_cannot_be_seen(stage: Stage) -> None:
     client = listener(stage)
     client.run("SELECT 1")
 
-    stage.reaper.condemn(client, policy(stage.application))
+    stage.reaper.chosen(client, policy(stage.application))
 
 
 def test_words_of_small_and_large_letters_are_found_in_a_query(stage: Stage) -> None:
@@ -199,11 +201,11 @@ def test_words_of_small_and_large_letters_are_found_in_a_query(stage: Stage) -> 
     assert session.last_query_starts_backup
 
 
-def test_a_word_that_only_begins_like_listen_protects_nobody(stage: Stage) -> None:
+def test_a_word_that_only_begins_like_listen_does_not_protect(stage: Stage) -> None:
     client = stage.open()
     client.connection.pgconn.exec_(b"SELECT 'please listen'; -- listening")
 
-    stage.reaper.condemn(client, policy(stage.application))
+    stage.reaper.chosen(client, policy(stage.application))
 
 
 def test_the_reapers_own_session_and_another_reaper_of_its_role_cannot_be_reaped(stage: Stage) -> None:
@@ -225,7 +227,7 @@ def test_the_reapers_own_session_and_another_reaper_of_its_role_cannot_be_reaped
 def test_a_stranger_under_the_reapers_name_is_not_protected_by_it(stage: Stage) -> None:
     impostor = stage.open(application="pg-reaper")
 
-    reap = stage.reaper.condemn(impostor, policy("pg-reaper"))
+    reap = stage.reaper.chosen(impostor, policy("pg-reaper"))
 
     assert stage.reaper.act(reap).result is Result.TERMINATED
     assert stage.reaper.rows("SELECT 1") == [(1,)]
@@ -234,10 +236,10 @@ def test_a_stranger_under_the_reapers_name_is_not_protected_by_it(stage: Stage) 
 def test_another_application_of_the_reapers_role_is_not_protected(stage: Stage) -> None:
     client = stage.open(role=stage.role)
 
-    stage.reaper.condemn(client, policy(stage.application))
+    stage.reaper.chosen(client, policy(stage.application))
 
 
-def test_a_commit_that_waits_for_a_standby_is_spared_until_that_is_set_aside(
+def test_a_commit_that_waits_for_a_standby_is_skipped_until_that_is_overridden(
     start_stage: StartStage,
 ) -> None:
     stage = start_stage(synchronous_standby_names="ghost", synchronous_commit="local")
@@ -247,12 +249,12 @@ def test_a_commit_that_waits_for_a_standby_is_spared_until_that_is_set_aside(
     until(lambda: stage.reaper.see(client).wait_event == "SyncRep")
     waiting = policy(stage.application, RUNNING)
 
-    assert stage.reaper.spared(client, waiting).protection == "sync-replication"
+    assert stage.reaper.skipped(client, waiting).protection == "sync-replication"
     aside = replace(waiting, despite=frozenset({"sync-replication"}))
-    assert stage.reaper.act(stage.reaper.condemn(client, aside)).result is Result.TERMINATED
+    assert stage.reaper.act(stage.reaper.chosen(client, aside)).result is Result.TERMINATED
 
 
-def test_no_protection_is_asked_for_when_nobody_is_a_candidate(stage: Stage) -> None:
+def test_without_a_candidate_no_advisory_locks_are_read(stage: Stage) -> None:
     stage.open()
     nobody = policy(stage.sandbox.name("nobody"), AT_ONCE)
 

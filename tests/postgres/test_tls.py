@@ -115,7 +115,7 @@ def test_an_authority_that_cannot_be_read_is_refused_in_words(
     assert 'could not read root certificate file "' in refusal(front.guarded(reaper_role.dsn, rubbish))
 
 
-def test_a_client_certificate_lets_us_in_and_its_absence_is_told(
+def test_a_client_certificate_is_accepted_and_its_absence_is_reported(
     front: Front, ca: trustme.CA, reaper_role: Role, root: Path, tmp_path: Path
 ) -> None:
     front.ask_for_certificates_of(ca)
@@ -125,7 +125,7 @@ def test_a_client_certificate_lets_us_in_and_its_absence_is_told(
     assert "name ours by sslcert and sslkey" in refusal(front.guarded(reaper_role.dsn, root))
 
 
-def test_a_client_certificate_that_the_server_does_not_accept_is_told(
+def test_a_client_certificate_that_the_server_does_not_accept_is_reported(
     front: Front, ca: trustme.CA, reaper_role: Role, root: Path, tmp_path: Path
 ) -> None:
     front.ask_for_certificates_of(ca)
@@ -147,7 +147,7 @@ def test_a_key_that_others_can_read_is_refused_with_the_permissions_that_it_need
     assert "0600" in said
 
 
-def test_channel_binding_unmasks_who_ends_tls_in_between_whatever_the_certificate(
+def test_channel_binding_detects_a_proxy_that_ends_tls_whatever_its_certificate(
     front: Front, reaper_role: Role, root: Path
 ) -> None:
     said = refusal(front.guarded(reaper_role.dsn, root, channel_binding="require", password="any"))  # noqa: S106
@@ -155,7 +155,7 @@ def test_channel_binding_unmasks_who_ends_tls_in_between_whatever_the_certificat
     assert "a proxy or an attacker on the path ends TLS" in said
 
 
-def test_a_server_of_its_own_speaks_tls_or_is_told_how_to(
+def test_a_server_without_tls_is_refused_with_the_fix_and_one_with_tls_is_accepted(
     own_server: EmbeddedServer, ca: trustme.CA, root: Path
 ) -> None:
     with psycopg.connect(own_server.dsn, autocommit=True) as admin:
@@ -209,7 +209,7 @@ def way(**otherwise: str) -> NetworkPath:
         way(gssencmode="require"),
     ],
 )
-def test_a_way_that_nobody_can_stand_in_is_not_warned_of(guarded: NetworkPath) -> None:
+def test_a_safe_network_path_gives_no_warning(guarded: NetworkPath) -> None:
     assert guarded.exposed is None
 
 
@@ -226,12 +226,12 @@ def test_a_way_that_nobody_can_stand_in_is_not_warned_of(guarded: NetworkPath) -
         (way(encrypted="yes", sslmode="require", channel_binding="prefer"), "certificate is not checked"),
     ],
 )
-def test_a_way_that_somebody_could_stand_in_is_told_in_one_line(exposed: NetworkPath, words: str) -> None:
+def test_an_exposed_network_path_is_reported_on_one_line(exposed: NetworkPath, words: str) -> None:
     assert words in (exposed.exposed or "")
     assert "\n" not in (exposed.exposed or "")
 
 
-def test_a_way_to_the_records_table_that_proves_nothing_is_a_doubt_with_its_cure(
+def test_an_exposed_path_to_the_audit_table_is_reported_with_its_fix(
     sandbox: Sandbox, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = make_conninfo(server.dsn, dbname=sandbox.database)

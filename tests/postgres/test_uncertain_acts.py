@@ -31,12 +31,12 @@ def own_stage(freezable: Server) -> Iterator[Stage]:
         yield stage
 
 
-def test_of_many_signalled_each_is_told_when_it_goes_and_a_frozen_one_as_still_there(
+def test_signalled_sessions_are_confirmed_as_they_exit_and_a_frozen_one_as_still_there(
     own_stage: Stage,
 ) -> None:
     stuck, *quick = own_stage.open_many(4)
     reaper = own_stage.reaper
-    reaps = [reaper.condemn(client, policy(own_stage.application)) for client in (stuck, *quick)]
+    reaps = [reaper.chosen(client, policy(own_stage.application)) for client in (stuck, *quick)]
     with frozen(stuck.pid):
         assert {reaper.signal(reap).result for reap in reaps} == {Result.SIGNALLED}
         *told, last = reaper.confirm(*reaps)
@@ -50,7 +50,7 @@ def test_of_many_signalled_each_is_told_when_it_goes_and_a_frozen_one_as_still_t
 def test_a_connection_cut_while_signalling_leaves_the_outcome_unknown(stage: Stage, proxy: Proxy) -> None:
     client = stage.open()
     with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
-        reap = reaper.condemn(client, policy(stage.application))
+        reap = reaper.chosen(client, policy(stage.application))
         heard = now()
         proxy.stall()
 
@@ -71,7 +71,7 @@ def test_a_connection_cut_before_the_confirmation_leaves_the_outcome_unknown(
 ) -> None:
     client = own_stage.open()
     with Proxy(own_stage.server.dsn) as proxy, Reaper(proxy.dsn(own_stage.role.dsn)) as reaper:
-        reap = reaper.condemn(client, policy(own_stage.application))
+        reap = reaper.chosen(client, policy(own_stage.application))
         with frozen(client.pid):
             assert reaper.signal(reap).result is Result.SIGNALLED
             proxy.cut()
@@ -85,7 +85,7 @@ def test_a_connection_cut_before_the_confirmation_leaves_the_outcome_unknown(
 def test_after_the_connection_was_lost_the_rest_is_withdrawn(stage: Stage, proxy: Proxy) -> None:
     client = stage.open()
     with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
-        reap = reaper.condemn(client, policy(stage.application))
+        reap = reaper.chosen(client, policy(stage.application))
         proxy.cut()
 
         outcomes = [reaper.act(reap), reaper.act(reap)]
@@ -96,7 +96,7 @@ def test_after_the_connection_was_lost_the_rest_is_withdrawn(stage: Stage, proxy
 
 def test_a_reaper_whose_own_session_was_terminated_withdraws_the_rest(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.condemn(client, policy(stage.application))
+    reap = stage.reaper.chosen(client, policy(stage.application))
     stage.admin.execute("SELECT pg_terminate_backend(%s)", (stage.reaper.link.pid,))
 
     outcomes = [stage.reaper.act(reap), stage.reaper.act(reap)]
@@ -107,7 +107,7 @@ def test_a_reaper_whose_own_session_was_terminated_withdraws_the_rest(stage: Sta
 
 def test_a_session_that_left_instead_of_being_cancelled_is_gone(own_stage: Stage) -> None:
     client = own_stage.open(state="active")
-    reap = own_stage.reaper.condemn(client, cancelling(own_stage.application))
+    reap = own_stage.reaper.chosen(client, cancelling(own_stage.application))
     with frozen(client.pid):
         assert own_stage.reaper.signal(reap).result is Result.SIGNALLED
         own_stage.clients.terminate(client)

@@ -6,7 +6,7 @@ SELECT present.pid,
   FROM (SELECT) AS moment
   LEFT JOIN (
        SELECT backends.b, backends.pid
-         FROM pg_catalog.unnest(%(pids)s::int4[]) AS asked(pid)
+         FROM pg_catalog.unnest(%(pids)s::int4[]) AS wanted(pid)
          JOIN (SELECT b, pg_catalog.pg_stat_get_backend_pid(b) AS pid
                  FROM (SELECT pg_catalog.pg_stat_get_backend_idset() AS b) AS all_of_them
                OFFSET 0) AS backends
