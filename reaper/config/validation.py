@@ -71,16 +71,16 @@ def validate_servers(document: Document) -> tuple[dict[int, model.ServerSection]
     return _each(model.ServerSection, _at(document.data, "servers")), issues
 
 
-def _each(entry: type[E], items: object) -> dict[int, E]:
-    left = (_what_is_left(entry, item) for item in items) if isinstance(items, list) else ()
+def _each(section: type[E], items: object) -> dict[int, E]:
+    left = (_what_is_left(section, item) for item in items) if isinstance(items, list) else ()
     return {number: one for number, one in enumerate(left) if one}
 
 
-def _what_is_left(entry: type[E], data: object) -> E | None:
+def _what_is_left(section: type[E], data: object) -> E | None:
     """The model without the keys that are wrong, so that mistakes of meaning are found at the same time."""
     for _ in range(_ROUNDS):
         try:
-            return entry.model_validate(data)
+            return section.model_validate(data)
         except ValidationError as error:
             if not all(_cut(data, one) for one in _details(error)):
                 return None
@@ -114,9 +114,9 @@ def _details(errors: ValidationError) -> list[ErrorDetails]:
     return [error for error in found if error["type"] != "too_short" or not error["input"]]
 
 
-def _issues(entry: type[model.Section], document: Document) -> list[Issue]:
+def _issues(section: type[model.Section], document: Document) -> list[Issue]:
     try:
-        entry.model_validate(document.data)
+        section.model_validate(document.data)
     except ValidationError as error:
         return [_issue(one, document) for one in _details(error)]
     return []
@@ -144,7 +144,7 @@ def _words(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
             what, instead = f"{key!r} is missing", f"write {key}: {_example(path)}"
         case "extra_forbidden":
             top: type[model.Section] = model.FileSection
-            known = reduce(_entry_at, path[:-1], top).model_fields
+            known = reduce(_section_at, path[:-1], top).model_fields
             what = f"unknown key {quoted(key)}"
             instead = WHERE_SECRETS_BELONG if key in SECRET_OPTIONS else did_you_mean(key, known)
         case "model_type" | "dict_type":
@@ -163,15 +163,15 @@ def _words(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
     return what, instead
 
 
-def _entry_at(entry: type[model.Section], step: str | int) -> type[model.Section]:
+def _section_at(section: type[model.Section], step: str | int) -> type[model.Section]:
     """The model of the map under a key, or of the items of its list."""
-    return entry if isinstance(step, int) else _entry_in(entry.model_fields[step].annotation) or entry
+    return section if isinstance(step, int) else _section_in(section.model_fields[step].annotation) or section
 
 
-def _entry_in(annotation: object) -> type[model.Section] | None:
+def _section_in(annotation: object) -> type[model.Section] | None:
     if isinstance(annotation, type) and issubclass(annotation, model.Section):
         return annotation
-    return next((entry for part in get_args(annotation) if (entry := _entry_in(part))), None)
+    return next((section for part in get_args(annotation) if (section := _section_in(part))), None)
 
 
 def _example(path: KeyPath) -> str:

@@ -7,7 +7,7 @@ back, it is not the order of events: snapshots that are not later than the one b
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from reaper.history.decode import BadHistory, FileHead, HistoryDecoder
 from reaper.insight.recorded import RecordedSnapshot, SessionChange
@@ -38,23 +38,19 @@ class HistoryFile:
     def head(self) -> FileHead | None:
         """Return the head, if there is a whole line. Raises OSError and BadHistory."""
         decoder = HistoryDecoder(str(self.path))
-        with self.path.open("rb") as file:
-            for line in self._lines(file):
-                decoder.decode(line)
-                break
+        for line in self._lines():
+            decoder.decode(line)
+            break
         return decoder.head
 
     def snapshots(self) -> Iterator[RecordedSnapshot]:
         """Yield every snapshot. Raises OSError and BadHistory."""
         decoder = HistoryDecoder(str(self.path))
-        with self.path.open("rb") as file:
-            for line in self._lines(file):
-                if snapshot := decoder.decode(line):
-                    yield snapshot
+        yield from filter(None, map(decoder.decode, self._lines()))
 
-    def _lines(self, file: BinaryIO) -> Iterator[bytearray]:
+    def _lines(self) -> Iterator[bytearray]:
         rest = bytearray()
-        for piece in self._pieces(file):
+        for piece in self._pieces():
             rest += piece
             if b"\n" in piece:
                 *lines, rest = rest.split(b"\n")
@@ -64,23 +60,24 @@ class HistoryFile:
         if rest:
             self._report(f"{self.path}: ends within a line; read up to the last whole one")
 
-    def _pieces(self, file: BinaryIO) -> Iterator[bytes]:
+    def _pieces(self) -> Iterator[bytes]:
         """Unpack in pieces of limited size, however well the file is packed."""
         unpack, total = zlib.decompressobj(GZIP), 0
-        while not unpack.eof:
-            data = unpack.unconsumed_tail or file.read(_CHUNK)
-            try:
-                piece = unpack.decompress(data, _MAX_UNPACKED)
-            except zlib.error as error:
-                self._report(f"{self.path}: damaged before byte {file.tell()} ({error}); read up to there")
-                return
-            if not data and not piece:
-                return
-            self.position = file.tell()
-            total += len(piece)
-            if total > _MAX_BYTES:
-                raise BadHistory(str(self.path), 0, f"it unpacks to more than {_MAX_BYTES} bytes")
-            yield piece
+        with self.path.open("rb") as file:
+            while not unpack.eof:
+                data = unpack.unconsumed_tail or file.read(_CHUNK)
+                try:
+                    piece = unpack.decompress(data, _MAX_UNPACKED)
+                except zlib.error as error:
+                    self._report(f"{self.path}: damaged before byte {file.tell()} ({error}); read up to it")
+                    return
+                if not data and not piece:
+                    return
+                self.position = file.tell()
+                total += len(piece)
+                if total > _MAX_BYTES:
+                    raise BadHistory(str(self.path), 0, f"it unpacks to more than {_MAX_BYTES} bytes")
+                yield piece
 
 
 def by_server(files: Iterable[Path], report: Report) -> Mapping[str, Sequence[Path]]:
