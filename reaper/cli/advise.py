@@ -33,14 +33,12 @@ from reaper.postgres.errors import ServerError
 from reaper.service.observe import observe_for
 
 _STDOUT: Final = "-"
-_ALIASES: Final = (
-    "names of the server: this history has aliases, which are of no use in a policy file or in SQL"
-)
+_ALIASES: Final = "names: this history has aliases, which fit neither a policy file nor SQL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """Where the snapshots come from."""
+    """The source of the snapshots."""
 
     policies: Path
     dsn: str | None
@@ -72,7 +70,7 @@ class _Request:
     show_default=True,
     envvar="REAPER_FOR",
     show_envvar=True,
-    help="How long to observe: only time shows growth, and sessions that are used again.",
+    help="How long to observe: one snapshot shows neither growth nor sessions that are used again.",
 )
 @click.option(
     "--once", is_flag=True, envvar="REAPER_ONCE", show_envvar=True, help="Take one snapshot; it shows less."
@@ -84,7 +82,7 @@ class _Request:
     show_default=True,
     envvar="REAPER_IDLE_FOR",
     show_envvar=True,
-    help="From which time on a session counts as idle for long; in a transaction from a tenth of it.",
+    help="A session counts as idle for long after this time; in a transaction after a tenth of it.",
 )
 @url_option(
     "it is used instead of the server, and is already connected when all slots are in use",
@@ -98,7 +96,7 @@ class _Request:
     type=click.Path(path_type=Path, exists=True),
     envvar="REAPER_HISTORY",
     show_envvar=True,
-    help="Read what `reaper history` or `reaper run --history` has recorded, instead of a server.",
+    help="Use files of `reaper history` or `reaper run --history` instead of a server.",
 )
 @click.option(
     "--policy",
@@ -107,8 +105,7 @@ class _Request:
     flag_value=_STDOUT,
     envvar="REAPER_ADVISE_POLICY",
     show_envvar=True,
-    help="Write a policy file that fits the evidence, of dry runs only; without FILE to stdout, not the "
-    "advice.",
+    help="Write a policy file of dry runs that fits the evidence; without FILE, print it, not the advice.",
 )
 @click.option(
     "--overwrite",
@@ -128,7 +125,7 @@ def advise(
     overwrite: bool,
     **source: Any,  # noqa: ANN401 (the other options)
 ) -> None:
-    """Report problems with a server's connections: how certain it is, and what fixes it.
+    """Report problems with a server's connections, how certain they are, and how to fix them.
 
     Applies nothing. Exit code 1: something needs action; 2: usage; 3: the server cannot be reached. The
     policy file is needed only if it names the servers.
@@ -137,7 +134,8 @@ def advise(
     evidence, aliased = _collect(request, EvidenceCollector(idle_limit=idle_for))
     if policy is not None:
         if aliased:
-            raise Misconfigured(f"no policy file without the {_ALIASES}")  # noqa: EM102, TRY003 (one sentence)
+            message = "a policy file needs the names of the server, and this history has aliases"
+            raise Misconfigured(message)
         _write_policy(evidence, policy, overwrite=overwrite)
     if policy == _STDOUT:
         return

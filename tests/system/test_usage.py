@@ -140,7 +140,7 @@ def fill(clients: Clients, role: Role) -> int:
 
 @pytest.fixture
 def reserved(major: int) -> int:
-    """Slots for roles with pg_use_reserved_connections, which came with 16."""
+    """The number of slots for roles with pg_use_reserved_connections, which exist from 16 on."""
     return 2 if major >= 16 else 0
 
 
@@ -257,23 +257,14 @@ def test_a_standby_shows_the_usage_too(reaper: Reaper, app: Role, clients: Clien
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "http://", "http://user@host:1", "http://host:port"])
-def test_an_address_that_is_none_is_refused_in_a_sentence(offline: Reaper, url: str) -> None:
+def test_a_malformed_address_is_refused_with_the_form_to_write(offline: Reaper, url: str) -> None:
     done = offline("usage", "--url", url)
 
     assert (done.code, done.out) == (2, "")
     assert "write http://HOST:PORT" in done.err
 
 
-def test_an_answer_of_another_program_is_an_error(offline: Reaper, server: Server) -> None:
-    info = psycopg.conninfo.conninfo_to_dict(server.dsn)
-
-    done = offline("usage", "--url", f"http://{info['host']}:{info['port']}")
-
-    assert (done.code, done.out) == (3, "")
-    assert "no reaper answers at" in done.err
-
-
-def test_a_fleet_is_shown_in_short_and_one_of_it_in_full(
+def test_several_servers_are_shown_in_short_and_one_of_them_in_full(
     reaper: Reaper, app: Role, reaper_role: Role, clients: Clients
 ) -> None:
     clients.open(role=app, application="web-7")

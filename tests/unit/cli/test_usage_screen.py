@@ -38,11 +38,11 @@ def test_no_name_of_a_client_or_service_moves_a_cursor(name: str) -> None:
         census=replace(seen.census, at=name, server=name, transactions=(replace(forgotten, state=name),)),
     )
 
-    told = drawn(overview(view(seen, name=name, policy=name), line(name)))
+    text = drawn(overview(view(seen, name=name, policy=name), line(name)))
     fleet = drawn(overview(None, line(name, state=name, why=name), line("orders")))
 
-    for text in (told, fleet):
-        assert [letter for letter in text if letter != "\n" and not letter.isprintable()] == []
+    for shown in (text, fleet):
+        assert [letter for letter in shown if letter != "\n" and not letter.isprintable()] == []
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 75, 80, 200])
@@ -61,18 +61,18 @@ def test_a_transaction_that_failed_is_shown_with_how_long_it_has_waited() -> Non
     failed = session(7, state=ABORTED, idle="12m")
     waits = session(8, state=IN_TRANSACTION, idle="3m", in_transaction="2h")
 
-    told = " ".join(drawn(overview(view(usage(failed, waits))), width=200).split())
+    text = " ".join(drawn(overview(view(usage(failed, waits))), width=200).split())
 
-    assert "idle in transaction (aborted) for 12m" in told
-    assert "idle in transaction for 3m, open for 2h" in told
+    assert "idle in transaction (aborted) for 12m" in text
+    assert "idle in transaction for 3m, open for 2h" in text
 
 
 def test_an_unreachable_server_of_a_fleet_comes_with_the_reason() -> None:
     gone = line("billing", used=None, state="away", why="connection refused: is it running?")
 
-    told = " ".join(drawn(overview(None, gone, line("orders"))).split())
+    text = " ".join(drawn(overview(None, gone, line("orders"))).split())
 
-    assert "billing: connection refused: is it running?" in told
+    assert "billing: connection refused: is it running?" in text
 
 
 def test_one_session_is_one() -> None:

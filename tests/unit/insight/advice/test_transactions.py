@@ -18,9 +18,9 @@ _BLOCKING = Facts(advisory_lock_holders=frozenset(), waiters={100: 3})
 
 def transaction(since: str = "2h", *, pid: int = 100, **fields: Unpack[Told]) -> Session:
     """A session that has been idle in a transaction for this time."""
-    told: Told = {"state": IN_TRANSACTION, "in_transaction": since, "idle": since}
-    told.update(fields)
-    return session(pid, **told)
+    row: Told = {"state": IN_TRANSACTION, "in_transaction": since, "idle": since}
+    row.update(fields)
+    return session(pid, **row)
 
 
 def forgotten(*seen: Session) -> Finding:
