@@ -237,13 +237,19 @@ class EmbeddedServer:
             folder.mkdir(mode=0o700)
             if self._user:
                 os.chown(folder, self._user["user"], self._user["group"])
-        options = ("--username=postgres", "--auth=trust", "--no-locale", f"--encoding={self._encoding}")
-        if self._popen("initdb", *options, "--no-sync", "--wal-segsize=1").wait() != 0:
-            raise EmbeddedServerError(reason="initdb failed:", output=self.log_text())
+        self._initialise()
         settings = {**self._settings, "unix_socket_directories": str(self.folder / "socket")}
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as conf:
             for key, value in settings.items():
                 conf.write("{} = '{}'\n".format(key, value.replace("'", "''")))
+
+    def _initialise(self) -> None:
+        options = ("--username=postgres", "--auth=trust", "--no-locale", f"--encoding={self._encoding}")
+        self._run("initdb", *options, "--no-sync", "--wal-segsize=1")
+
+    def _run(self, program: str, *options: str) -> None:
+        if self._popen(program, *options).wait() != 0:
+            raise EmbeddedServerError(reason=f"{Path(program).name} failed:", output=self.log_text())
 
     def _popen(self, program: str, *options: str) -> subprocess.Popen[bytes]:
         with self.log_path.open("ab") as log:
@@ -254,12 +260,15 @@ class EmbeddedServer:
                 stdout=log,
                 stderr=log,
                 cwd=self.data,
-                # Without the caller's variables: PGPORT, PGOPTIONS or a locale would change the server.
-                env={"LC_ALL": "C", "TZ": "UTC", "HOME": str(self.data), "PATH": "/usr/bin:/bin"},
+                env=self._environment(),
                 # A Ctrl-C on the terminal must not reach the server: it is stopped after its clients.
                 start_new_session=True,
                 **self._user,
             )
+
+    def _environment(self) -> Mapping[str, str]:
+        # Without the caller's variables: PGPORT, PGOPTIONS or a locale would change the server.
+        return {"LC_ALL": "C", "TZ": "UTC", "HOME": str(self.data), "PATH": "/usr/bin:/bin"}
 
     def _launch(self) -> None:
         for port in (self.port,) if self.port else free_ports():
