@@ -49,7 +49,7 @@ def major(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="session")
 def running_server() -> Iterator[Callable[[int], EmbeddedServer]]:
-    """Our shared server of a major, started when it is first asked for and kept to the end."""
+    """Our shared server of a major, started at its first use and kept to the end."""
     with ExitStack() as stack:
 
         @cache

@@ -1,4 +1,4 @@
-"""A station where cycles run on a real server, with a record in a file."""
+"""Cycles on a real server, with an audit log in a file."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ AUTHOR: Final = Author(version="test", host="test", by="reaper", server="test", 
 
 
 class Post:
-    """A station on the stage, with a record in a file."""
+    """Runs cycles on the stage, with an audit log in a file."""
 
     def __init__(self, stage: Stage, folder: Path, *, sink: Sink | None = None) -> None:
         self.stage = stage
@@ -39,7 +39,7 @@ class Post:
         self._cycles = 0
 
     def cycle(self, *policies: Policy, stopping: Callable[[], bool] = lambda: False) -> Cycle:
-        """One cycle with what the cycles before have left."""
+        """Run one cycle, with the memory of the cycles before."""
         self._cycles += 1
         station = CycleContext(
             observer=self.stage.reaper.observer,
@@ -55,19 +55,19 @@ class Post:
         return cycle
 
     def sight(self) -> None:
-        """See everybody once, so that the next cycle may act."""
+        """Observe every session once, so that the next cycle may act."""
         for client in self.stage.sessions:
             self.stage.reaper.rest(client)
         self.memory = Memory.of(self.stage.reaper.look())
 
     def record(self) -> list[Event]:
-        """What stands in the record by now; every line must be whole."""
+        """The entries of the audit log so far; every line must be whole."""
         events = list(read_events(self.path))
         assert all(isinstance(event, Event) for event in events)
         return [event for event in events if isinstance(event, Event)]
 
     def outcomes(self) -> list[tuple[object, object]]:
-        """Pid and outcome of every outcome in the record."""
+        """Pid and outcome of every outcome in the audit log."""
         return [
             (event.fields["pid"], event.fields["outcome"]) for event in self.record() if event.name == OUTCOME
         ]
@@ -88,7 +88,7 @@ def spared_by(cycle: Cycle, client: Client) -> Spared:
 
 
 class Meddler:
-    """Acts as the real one does; something happens before each act."""
+    """A real terminator; something happens before each of its statements."""
 
     def __init__(self, terminator: GuardedTerminator, *before: Callable[[], object]) -> None:
         self._terminator = terminator

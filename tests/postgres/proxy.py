@@ -1,11 +1,14 @@
-"""A TCP proxy before a server; a test can close, reset and stall its connections."""
+"""Disturbances of a connection: a proxy that cuts, resets and stalls, one like a pooler, a frozen backend."""
 
 import asyncio
+import os
+import re
+import signal
 import socket
 import struct
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Final, Self, TypeVar
 
@@ -140,3 +143,31 @@ def _reset(end: StreamWriter) -> None:
     with suppress(OSError):  # the other end has just closed it
         link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     end.transport.abort()
+
+
+# BackendKeyData with its pid and secret, and the ReadyForQuery that ends the login.
+_KEY: Final = re.compile(rb"(K\x00\x00\x00\x0c).{4}(.{4}Z\x00\x00\x00\x05I)", re.DOTALL)
+
+
+def _under_another_pid(found: re.Match[bytes]) -> bytes:
+    return found[1] + (1).to_bytes(4, "big") + found[2]
+
+
+class Pooler(Proxy):
+    """Forwards everything unchanged except the pid."""
+
+    async def _pump(self, source: StreamReader, sink: StreamWriter) -> None:
+        while chunk := await source.read(_CHUNK):
+            sink.write(_KEY.sub(_under_another_pid, chunk))
+            await sink.drain()
+        sink.close()
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a backend and continue it at the end."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

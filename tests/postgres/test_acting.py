@@ -1,4 +1,4 @@
-"""Acting: every outcome comes about on a real server, and is told as it was."""
+"""Terminating and cancelling: each outcome on a real server."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What cycles lead to on a real server: the fate of whom they rehearsed, and who came for whom they ended."""
+"""After the cycles: outcomes of dry-run sessions, and pools that refill."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_a_used_session_is_revived_a_closed_one_has_left_and_an_unchanged_one_st
     until(closed.left)
 
     assert watching.fates(dry)[used.pid] is Fate.REVIVED
-    assert len(watching.after.watch) == 2  # the one that stays, and who was used and is taken again
+    assert len(watching.after.watch) == 2  # the unchanged one, and the used one, which matches again
     told = {event.fields["pid"]: event.fields["fate"] for event in watching.recorded(FATE)}
     assert told == {used.pid: "revived", closed.pid: "left"}
     assert stays.pid not in told
@@ -99,7 +99,7 @@ def test_the_end_of_a_loop_whose_place_was_taken_closes_nothing_that_the_new_one
     (client,) = rehearsed(watching, dry)
     old = watching.after
     watching.after = old.next()
-    watching.post.memory = Memory()  # a loop that begins remembers nobody
+    watching.post.memory = Memory()  # a new loop has observed no session
     watching.sight()
     watching.cycle(dry)
 
@@ -171,22 +171,22 @@ def test_watched_sessions_that_the_prefilter_left_out_are_read_one_by_one(
     closed.close()
     until(closed.left)
 
-    later = thrifty_look(watching, day_old)
+    later = prefiltered_cycle(watching, day_old)
     assert later.snapshot.young
     assert not {used.pid, stays.pid} & {one.id.pid for one in later.snapshot.sessions}
     fates = {one.watched.id.pid: one.fate for one in watching.look(later).fated}
     assert fates == {used.pid: Fate.REVIVED, closed.pid: Fate.LEFT}
 
 
-def thrifty_look(watching: Watching, day_old: Policy) -> Cycle:
-    """A cycle whose look shows nobody who is younger than a day."""
+def prefiltered_cycle(watching: Watching, day_old: Policy) -> Cycle:
+    """A cycle of which the prefilter left out all sessions that are younger than a day."""
     reaper, rules = watching.stage.reaper, Rules(policies=(day_old,))
     observer = Observer(reaper.link, reaper.probe, server="test")
 
     def look() -> Snapshot:
         return reaper.do(observer.observe(rules, ahead=Span(SECOND)))
 
-    look()  # the first under new rules is at everybody
+    look()  # the first under new rules is a full one
     seen = look()
     plan = decide(snapshot=seen, rules=rules, memory=Memory())
     return Cycle(name="later", snapshot=seen, plan=plan, settled=(), memory=Memory())
@@ -303,7 +303,7 @@ def after_a_round(watching: Watching, reaping: Policy, *, refilled: bool) -> New
         assert client.present()
     watching.sight()
     off = replace(reaping, mode=Mode.DISABLED)
-    passes(watching, off)  # whoever is there by now came before
+    passes(watching, off)  # the sessions so far connected before the terminations
     cycle = watching.post.cycle(reaping)
     assert cycle.results[Result.TERMINATED] == 4
     watching.look(cycle)

@@ -1,4 +1,4 @@
-"""A real pg_dump at work is a backup, in whichever of its sessions one looks."""
+"""Every session of a running pg_dump is protected as a backup."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from .stage import Stage
 from .waiting import until
 
 ANYHOW: Final = Match(states=(ACTIVE, IN_TRANSACTION), transaction_for=NOW)
-# Rows that pg_dump may read only when it gets an advisory lock: it stands still for as long as one likes.
+# Rows that pg_dump can read only with an advisory lock: it stops there until the test releases the lock.
 DATA: Final = """
     CREATE FUNCTION may_read() RETURNS bool LANGUAGE sql AS 'SELECT pg_advisory_lock_shared(99) IS NOT NULL';
     CREATE TABLE one AS SELECT 1 AS id;

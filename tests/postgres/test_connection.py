@@ -23,8 +23,7 @@ from reaper.postgres.connection import Connection, has_password, name_of
 from reaper.postgres.errors import Lost, Unreachable
 
 from .conftest import StartStage
-from .freezing import frozen
-from .proxy import Proxy
+from .proxy import Proxy, frozen
 from .reaping import NOW, Reaper, policy
 from .stage import Stage
 from .waiting import until
@@ -268,17 +267,6 @@ def test_a_cancelled_connection_attempt_leaves_no_connection_behind(
         asyncio.run(scene())
         gc.collect()
     assert [each for each in warned if each.category is ResourceWarning] == []
-
-
-def test_a_session_whose_lease_has_run_out_is_lost(stage: Stage) -> None:
-    if stage.server.major < 14:
-        pytest.skip("idle_session_timeout came with 14")
-    with Reaper(stage.role.dsn, lease=Span(SECOND)) as reaper:
-        until(lambda: not present(stage, reaper.link.pid))
-
-        with pytest.raises(Lost, match=r"57P05|closed the connection|terminating connection"):
-            reaper.rows("SELECT 1")
-        assert reaper.link.lost
 
 
 def present(stage: Stage, pid: int) -> bool:

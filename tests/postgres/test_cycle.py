@@ -1,4 +1,4 @@
-"""A cycle on a real server: the record comes first, restraints restrain, and a dry run decides the same."""
+"""A cycle on a real server: the audit log comes first, limits hold, a dry run decides the same."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -71,7 +71,7 @@ def test_an_outcome_tells_when_the_act_looked_once_more_and_when_it_had_signalle
 
 
 class Witness(FileSink):
-    """Looks, whenever lines are made to last, who is still there."""
+    """Counts the present clients after each write."""
 
     def __init__(self, path: Path, clients: Sequence[Client]) -> None:
         super().__init__(path)

@@ -1,4 +1,4 @@
-"""The guard: whatever the decision relied on must still be so at the moment of the act."""
+"""The guard: the state on which the decision relied must be unchanged at the moment of the signal."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -134,7 +134,7 @@ def test_the_plan_calls_the_signal_above_a_materialized_scan_of_one_pid(stage: S
         assert plan[2].strip() == "CTE target"
         assert plan[3].strip().startswith("->  Function Scan on pg_catalog.pg_stat_get_activity")
         assert not any("_backend(" in line.replace("pg_backend_pid()", "") for line in plan[2:])
-        # The other conditions make sure of these two as well; they shall stand there all the same.
+        # Other conditions imply these two; they must be there all the same.
         assert "(s.pid <> pg_backend_pid())" in plan[-1]
         assert "(s.pid = " in plan[-1]
 

@@ -17,7 +17,7 @@ from reaper.postgres.leadership import LeaderLock, Leadership
 from reaper.postgres.preflight import inspect, probe, refuse
 
 from .clients import Clients
-from .pooler import Pooler
+from .proxy import Pooler
 from .sandbox import Role, Sandbox
 from .server import Server
 from .waiting import PATIENCE
@@ -163,7 +163,7 @@ def test_another_lead_of_the_same_office_is_seen_from_every_database(
         here, there = await election.candidate(), await election.candidate(dbname=other)
         rehearsing = await election.candidate(LeaderLock.DRY_RUN, dbname=other)
         assert await here.seek()
-        assert await here.leadership.elsewhere() is None  # a stranger there is in nobody's way
+        assert await here.leadership.elsewhere() is None  # another program's lock there does not matter
         assert await rehearsing.seek()
         assert await here.leadership.elsewhere() is None
         assert await there.seek()

@@ -34,7 +34,7 @@ AHEAD: Final = Span(0)
 
 
 class Looks:
-    """An observer that may leave out the young, and the statements that it takes."""
+    """Takes snapshots with an observer of its own."""
 
     def __init__(self, stage: Stage, *, one_by_one: float = 0.1) -> None:
         self._reaper = stage.reaper
@@ -44,7 +44,7 @@ class Looks:
         return self._reaper.do(self._observer.observe(rules, ahead=ahead))
 
     def left_out(self, rules: Rules) -> list[bool]:
-        """Of three looks in a row, which have left out the young."""
+        """Which of three snapshots in a row were prefiltered."""
         return [self.look(rules).young is not None for _ in range(3)]
 
 
@@ -52,12 +52,12 @@ def test_sessions_that_no_policy_can_match_yet_are_counted_and_left_out(stage: S
     stage.open_many(5)
     looks, rules = Looks(stage), Rules(policies=(policy(stage.application, FAR),))
 
-    everybody, some = looks.look(rules), looks.look(rules)
+    full, some = looks.look(rules), looks.look(rules)
 
-    assert everybody.young is None
+    assert full.young is None
     assert others(some) == set()
-    assert some.young == len(everybody.sessions) - len(some.sessions)
-    assert (some.slots, some.clients) == (everybody.slots, everybody.clients)
+    assert some.young == len(full.sessions) - len(some.sessions)
+    assert (some.slots, some.clients) == (full.slots, full.clients)
 
 
 @pytest.mark.parametrize("one_by_one", [0.0, 1.0])
@@ -65,20 +65,20 @@ def test_sessions_of_unmatched_roles_are_counted_and_left_out(stage: Stage, one_
     stage.open_many(3)
     batch = stage.sandbox.role("batch")
     client = stage.open(role=batch)
-    looks, rules = Looks(stage, one_by_one=one_by_one), meaning(batch.name)
+    looks, rules = Looks(stage, one_by_one=one_by_one), matching(batch.name)
 
-    everybody, some = looks.look(rules), looks.look(rules)
+    full, some = looks.look(rules), looks.look(rules)
 
     assert others(some) == {client.pid}
-    assert others(everybody) > others(some)
-    assert (some.slots, some.clients) == (everybody.slots, everybody.clients)
+    assert others(full) > others(some)
+    assert (some.slots, some.clients) == (full.slots, full.clients)
 
 
 def test_a_renamed_role_is_noticed_at_the_next_full_snapshot(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, was, becomes = stage.open(), stage.app.name, stage.sandbox.name("other")
-    looks, rules = Looks(stage), meaning(becomes)
+    looks, rules = Looks(stage), matching(becomes)
     looks.look(rules)
     rename(stage, was, becomes)
     try:
@@ -93,8 +93,8 @@ def test_a_renamed_role_is_noticed_at_the_next_full_snapshot(
     assert others(after[-1]) == {client.pid}
 
 
-def meaning(role: str) -> Rules:
-    """Rules that mean this role, whatever its sessions are called."""
+def matching(role: str) -> Rules:
+    """Rules that match this role, whatever the application."""
     match = replace(AT_ONCE, selector=Selector(role=(Glob(role),)))
     return Rules(policies=(policy("*", match),))
 
@@ -159,11 +159,11 @@ def test_unreadable_sessions_are_counted_with_and_without_the_prefilter(stage: S
     rules = Rules(policies=(policy(stage.application, FAR),))
     looks = Observer(blind.link, blind.probe, server="test")
 
-    everybody, some = (blind.do(looks.observe(rules, ahead=AHEAD)) for _ in range(2))
+    full, some = (blind.do(looks.observe(rules, ahead=AHEAD)) for _ in range(2))
 
-    assert (everybody.young, some.young) == (None, 0)
-    assert everybody.unreadable == some.unreadable >= 3
-    assert everybody.slots == some.slots
+    assert (full.young, some.young) == (None, 0)
+    assert full.unreadable == some.unreadable >= 3
+    assert full.slots == some.slots
 
 
 ONE_BY_ONE: Final = 1.0
@@ -174,29 +174,28 @@ MOVES: Final = ("query", "begin", "fail", "end")
 
 
 class Cast(NamedTuple):
-    """A server with sessions in every state, of which none of ours moves by itself.
+    """A server with sessions in every state; none of ours changes by itself."""
 
-    Others may: whoever an earlier test has left there ends some time, an idle backend wakes to tell its
-    statistics, and autovacuum makes every snapshot that is held a transaction older.
-    """
+    # Others may change: sessions of earlier tests exit, an idle backend wakes to flush its statistics, and
+    # autovacuum ages every snapshot that is held.
 
     stage: Stage
     movable: list[Client]
     observers: Mapping[float, Observer]
 
     def both(self, rules: Rules, ahead: Span, share: float) -> tuple[Snapshot, Snapshot]:
-        """What a look shows that may leave out the young, and what one at everybody showed at that moment."""
-        reaper, thrifty = self.stage.reaper, self.observers[share]
-        reaper.do(thrifty.observe(rules, ahead=ahead))  # the first under these rules is at everybody
+        """A prefiltered snapshot, and a full one of the same moment."""
+        reaper, prefiltered = self.stage.reaper, self.observers[share]
+        reaper.do(prefiltered.observe(rules, ahead=ahead))  # the first under these rules is a full one
 
-        def between_two_alike() -> tuple[Snapshot, Snapshot] | None:
+        def between_two_equal() -> tuple[Snapshot, Snapshot] | None:
             before = reaper.look()
-            some = reaper.do(thrifty.observe(rules, ahead=ahead))
-            everybody = reaper.look()
-            moved = stirred(before) != stirred(everybody)
-            return None if moved else (replace(some, facts=everybody.facts), replace(everybody, at=some.at))
+            some = reaper.do(prefiltered.observe(rules, ahead=ahead))
+            full = reaper.look()
+            moved = changeable(before) != changeable(full)
+            return None if moved else (replace(some, facts=full.facts), replace(full, at=some.at))
 
-        pair = until(between_two_alike)
+        pair = until(between_two_equal)
         assert pair
         return pair
 
@@ -246,7 +245,7 @@ def move(client: Client, how: str) -> None:
 
 
 class Limit(NamedTuple):
-    """So much more than the age of somebody, whom nobody knows before the server is asked."""
+    """A limit near the age of one of the sessions; the ages are known only at run time."""
 
     rank: int
     more: int
@@ -306,7 +305,7 @@ def ages(snapshot: Snapshot) -> Sequence[Span]:
 
 
 def written(chosen: Sequence[dict[str, Any]], by: Sequence[Span]) -> Rules:
-    """The rules that come of what was drawn, with limits where the sessions are."""
+    """Rules of the drawn values, with limits near the ages of the sessions."""
 
     def match(criteria: dict[str, Any], roles: Sequence[str]) -> Match:
         given: dict[str, Any] = {
@@ -321,8 +320,8 @@ def written(chosen: Sequence[dict[str, Any]], by: Sequence[Span]) -> Rules:
     return Rules(policies=tuple(policy(rank, keys) for rank, keys in enumerate(chosen)))
 
 
-def told(plan: Plan) -> object:
-    """All of a plan that anybody acts on, records or counts."""
+def effects(plan: Plan) -> object:
+    """The parts of a plan that are acted on, logged or counted."""
     matched = [spare for spare in plan.spares if spare.policy]
     return plan.reaps, plan.rehearsals, plan.rehearsed_beside, plan.brakes, matched
 
@@ -337,8 +336,8 @@ def without_watcher(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, sessions=tuple(others))
 
 
-def stirred(snapshot: Snapshot) -> object:
-    """All that may differ from one look to the next where nobody of ours has moved."""
+def changeable(snapshot: Snapshot) -> object:
+    """The parts of a snapshot that differ only if a session has changed."""
     return without_watcher(snapshot).sessions, counts(snapshot), snapshot.facts
 
 
@@ -357,17 +356,16 @@ def test_the_prefilter_changes_neither_the_plan_nor_the_deadline(
         cast.stage.reaper.rest(cast.movable[number])
     rules = written(chosen, ages(cast.stage.reaper.look()))
 
-    some, everybody = cast.both(rules, ahead, share)
+    some, full = cast.both(rules, ahead, share)
 
     assert some.young is not None or any(each.cap for each in rules.awake)
-    assert counts(some) == counts(everybody)
-    assert questions(some, rules) == questions(everybody, rules)
-    memory = Memory.of(everybody)
-    assert told(decide(snapshot=some, rules=rules, memory=memory)) == told(
-        decide(snapshot=everybody, rules=rules, memory=memory)
+    assert counts(some) == counts(full)
+    assert questions(some, rules) == questions(full, rules)
+    memory = Memory.of(full)
+    assert effects(decide(snapshot=some, rules=rules, memory=memory)) == effects(
+        decide(snapshot=full, rules=rules, memory=memory)
     )
     soon, sure = (
-        rest_after(without_watcher(each), rules, interval=ahead, precision=Span(0))
-        for each in (some, everybody)
+        rest_after(without_watcher(each), rules, interval=ahead, precision=Span(0)) for each in (some, full)
     )
     assert soon == sure

@@ -1,4 +1,4 @@
-"""Every protection spares whom it names on a live server, until a policy sets it aside by its name."""
+"""Each protection skips its sessions on a real server, until a policy overrides it by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The shape of a query keeps its words and none of its literals, wherever the server would find them."""
+"""The shape of a query has no literal and no comment of it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What advice knows of a server beside its sessions is what the server says, and the least role may ask."""
+"""The facts about a server for advice, read with the least role."""
 
 from contextlib import ExitStack
 from typing import Final

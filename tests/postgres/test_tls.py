@@ -1,4 +1,4 @@
-"""A server that is not who it should be is refused, with the cause and what to do; weak TLS is warned of."""
+"""A server that cannot prove its identity is refused with the cause and the fix; weak TLS gives a warning."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Acts whose end is not seen, and those that no longer come about: unknown, still there, withdrawn."""
+"""Outcomes that are unknown, still there or withdrawn."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,8 +10,7 @@ from reaper.policy.plan import Outcome, Result
 
 from . import majors
 from . import server as servers
-from .freezing import frozen
-from .proxy import Proxy
+from .proxy import Proxy, frozen
 from .reaping import Reaper, cancelling, now, policy
 from .server import Server
 from .stage import Stage
@@ -89,17 +88,6 @@ def test_after_the_connection_was_lost_the_rest_is_withdrawn(stage: Stage, proxy
         proxy.cut()
 
         outcomes = [reaper.act(reap), reaper.act(reap)]
-
-    assert [outcome.result for outcome in outcomes] == [Result.UNKNOWN, Result.WITHDRAWN]
-    assert client.alive()
-
-
-def test_a_reaper_whose_own_session_was_terminated_withdraws_the_rest(stage: Stage) -> None:
-    client = stage.open()
-    reap = stage.reaper.chosen(client, policy(stage.application))
-    stage.admin.execute("SELECT pg_terminate_backend(%s)", (stage.reaper.link.pid,))
-
-    outcomes = [stage.reaper.act(reap), stage.reaper.act(reap)]
 
     assert [outcome.result for outcome in outcomes] == [Result.UNKNOWN, Result.WITHDRAWN]
     assert client.alive()

@@ -12,8 +12,7 @@ from psycopg.sql import SQL, Identifier
 
 from reaper.demo.server import EmbeddedServer
 from tests.postgres.clients import Clients
-from tests.postgres.pooler import Pooler
-from tests.postgres.proxy import Proxy
+from tests.postgres.proxy import Pooler, Proxy
 from tests.postgres.sandbox import Role, Sandbox
 from tests.postgres.server import Server
 from tests.postgres.waiting import PATIENCE, until
