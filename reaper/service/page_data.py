@@ -29,7 +29,7 @@ from reaper.telemetry.http.views import (
     ServiceAssessment,
 )
 from reaper.telemetry.metrics.collect import Metrics
-from reaper.telemetry.metrics.samples import candidates
+from reaper.telemetry.metrics.samples import candidates, outcome_label
 
 _MAX_GUARDED_POOLS: Final = 100
 
@@ -167,7 +167,9 @@ class PageData:
                 matching=matching[policy.name, policy.mode.value] if matching else None,
                 braked=policy.name in braked,
                 outcomes={
-                    result.value: count for (of, result), count in totals.results.items() if of == policy.name
+                    outcome_label(result): count
+                    for (of, result), count in totals.results.items()
+                    if of == policy.name
                 },
             )
 

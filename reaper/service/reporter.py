@@ -21,6 +21,7 @@ from reaper.telemetry import events
 from reaper.telemetry.http.views import RecentEvent
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics.collect import Metrics
+from reaper.telemetry.metrics.samples import outcome_label
 from reaper.telemetry.notify import Notifier
 
 _RECENT_EVENTS: Final = 30
@@ -55,7 +56,7 @@ class RecentEvents:
                     server=server,
                     policy=reap.policy.name,
                     mode=reap.mode.value,
-                    outcome=outcome.result.value,
+                    outcome=outcome_label(outcome.result),
                     pid=reap.session.id.pid,
                     session=reap.session.identity,
                     reason=reap.reason,

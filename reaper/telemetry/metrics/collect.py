@@ -18,7 +18,7 @@ from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.session import Snapshot
 from reaper.policy.time import Instant
 from reaper.telemetry.metrics.exposition import Histogram, MetricsPage, Sample, expose
-from reaper.telemetry.metrics.samples import ApplicationLabels, lateness, of_cycle, of_sessions
+from reaper.telemetry.metrics.samples import ApplicationLabels, lateness, of_cycle, of_sessions, outcome_label
 
 _CYCLE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _LATENESS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -83,7 +83,7 @@ class ServerMetrics:
         for trip in plan.brakes:
             self._add("safety_limit_trips_total", trip.policy.name, trip.policy.mode.value)
         for reap, outcome in settled:
-            result = _outcome_label(outcome.result)
+            result = outcome_label(outcome.result)
             self._add("outcomes_total", reap.policy.name, reap.mode.value, result)
         since = None if clock_stepped else self.watched_since
         for late in lateness(settled, before=self.plan, watched_since=since):
@@ -139,7 +139,7 @@ class ServerMetrics:
 def _series(policy: Policy) -> Iterator[tuple[str, ...]]:
     yield ("safety_limit_trips_total",)
     if policy.mode is Mode.DRY_RUN:
-        yield "outcomes_total", _outcome_label(Result.REHEARSED)
+        yield "outcomes_total", outcome_label(Result.REHEARSED)
         for fate in Fate:
             yield "dry_run_outcomes_total", fate.value
         return
@@ -147,11 +147,7 @@ def _series(policy: Policy) -> Iterator[tuple[str, ...]]:
     other_action = Result.TERMINATED if policy.action is Action.CANCEL else Result.CANCELLED
     for result in Result:
         if result not in {other_action, Result.REHEARSED}:
-            yield "outcomes_total", _outcome_label(result)
-
-
-def _outcome_label(result: Result) -> str:
-    return "dry-run" if result is Result.REHEARSED else result.value
+            yield "outcomes_total", outcome_label(result)
 
 
 @dataclass(slots=True)

@@ -101,6 +101,11 @@ def candidates(plan: Plan, rules: Rules) -> Counter[tuple[str, str]]:
     return counts
 
 
+def outcome_label(result: Result) -> str:
+    """The outcome of a session in metrics and on pages."""
+    return "dry-run" if result is Result.REHEARSED else result.value
+
+
 def _skip_reason(spare: Spare) -> str:
     return spare.protection or _REASONS.get(spare.by, spare.by.value)
 
