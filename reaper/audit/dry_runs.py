@@ -25,9 +25,9 @@ class _DryRunKey(NamedTuple):
     server: str
     policy: str
     rules: str
-    pid: object
     backend_start: str | None
     state_change: str | None
+    pid: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,17 @@ class DryRunLog:
         ]
 
     def _note_outcome(self, server: str, run: str | None, event: Event, fate: Fate | None) -> None:
-        key, one = _key(server, event), _dry_run(event)
+        one, pid = _dry_run(event), event.fields.get("pid")
         if one is None:
             return
+        key = _DryRunKey(
+            server,
+            event.text("policy") or "",
+            event.text("rules") or "",
+            event.text("backend_start"),
+            event.text("state_change"),
+            pid if isinstance(pid, int) else None,
+        )
         known = self._dry_runs.get(key, one)
         # The earliest entry has the age at which the policy matched.
         if one.at < known.at:
@@ -94,17 +102,6 @@ class DryRunLog:
         if seen is not None and seen >= known.until:
             known = replace(known, until=seen, run=run, fate=fate or known.fate)
         self._dry_runs[key] = known
-
-
-def _key(server: str, event: Event) -> _DryRunKey:
-    return _DryRunKey(
-        server,
-        event.text("policy") or "",
-        event.text("rules") or "",
-        event.fields.get("pid") if isinstance(event.fields.get("pid"), int) else None,
-        event.text("backend_start"),
-        event.text("state_change"),
-    )
 
 
 def _dry_run(event: Event) -> _DryRun | None:

@@ -14,17 +14,15 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from io import BufferedReader
 from math import isfinite
 from pathlib import Path
-from types import MappingProxyType
 from typing import BinaryIO, Final, NamedTuple, Protocol, cast
 
 from reaper.audit.events import EVENTS, INTENT, OUTCOME, SCHEMA, Event
 from reaper.policy.plan import Result
-from reaper.policy.selector import Glob
 from reaper.policy.time import from_datetime, isoformat, parse_time
 
 GROUPS: Final = ("policy", "application", "role", "outcome", "server", "database")
@@ -74,11 +72,10 @@ def _in_order(path: Path, copies: Iterable[Path]) -> list[Path]:
     numbered = [stamp.isdigit() and len(stamp) <= _LONGEST_NUMBER for stamp in stamps.values() if stamp]
     if all(numbered):
         return sorted(stamps, key=lambda file: -int(stamps[file] or 0))
-    if not any(numbered):
-        # The audit log itself has no stamp, and comes last.
-        return sorted(stamps, key=lambda file: (stamps[file] == "", stamps[file]))
-    # The scheme was changed. Neither a rename nor compression changes the time of the last write.
-    return sorted(stamps, key=lambda file: (stamps[file] == "", file.stat().st_mtime_ns))
+    # The audit log itself has no stamp, and comes last. If the scheme was changed, the time of the last write
+    # decides: neither a rename nor compression changes it.
+    written = {file: any(numbered) and file.stat().st_mtime_ns for file in stamps}
+    return sorted(stamps, key=lambda file: (stamps[file] == "", written[file], stamps[file]))
 
 
 def _stamp(path: Path, file: Path) -> str:
@@ -270,30 +267,6 @@ def outcomes(events: Iterable[Event]) -> list[Event]:
         if intent not in found or found[intent].text("outcome") == Result.UNKNOWN:
             found[intent] = event
     return sorted(found.values(), key=lambda event: event.time)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventFilter:
-    """Which events a query selects; a field that is left out selects all."""
-
-    globs: Mapping[str, Sequence[Glob]] = field(default_factory=lambda: MappingProxyType({}))
-    pids: frozenset[int] = frozenset()
-    since: datetime | None = None
-    until: datetime | None = None
-
-    def matches(self, event: Event) -> bool:
-        """Return True if all conditions hold; a condition on a missing field does not."""
-        pid = event.fields.get("pid")
-        return (
-            (self.since is None or event.time >= self.since)
-            and (self.until is None or event.time < self.until)
-            and (not self.pids or (isinstance(pid, int) and pid in self.pids))
-            and all(
-                any(glob.matches(event.text(key)) for glob in globs)
-                for key, globs in self.globs.items()
-                if globs
-            )
-        )
 
 
 def summary(found: Iterable[Event], by: str) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from reaper.audit.dry_runs import DryRunLog
 from reaper.cli.audit import events_of
 from reaper.cli.errors import Exit
-from reaper.cli.options import moment_option, output_option, record_files
+from reaper.cli.options import audit_log_files, moment_option, output_option
 from reaper.cli.output import Output, console, print_document, print_table
 from reaper.cli.service_client import ServiceClient
 from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT, Advice, assessment_document
@@ -93,7 +93,7 @@ def assess(  # noqa: PLR0913 (click passes every option by name)
         found = ServiceClient(url).assessment()
     else:
         (parameter,) = (each for each in context.command.params if each.name == "files")
-        files = record_files(context, parameter, files)
+        files = audit_log_files(context, parameter, files)
         found = _from_audit_log(files, server=server, since=since, any_rules=any_rules)
     found["policies"] = [one for one in found["policies"] if _fits(policy, one["policy"])]
     found["refill_guarded"] = [one for one in found["refill_guarded"] if _fits(policy, one["policy"])]

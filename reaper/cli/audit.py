@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -13,7 +14,6 @@ from click.shell_completion import CompletionItem
 from reaper.audit.events import BRAKED, Event
 from reaper.audit.reader import (
     GROUPS,
-    EventFilter,
     files_of_audit_logs,
     format_time,
     open_intents,
@@ -22,7 +22,7 @@ from reaper.audit.reader import (
     summary,
 )
 from reaper.cli.errors import Exit, Misconfigured
-from reaper.cli.options import moment_option, output_option, record_files
+from reaper.cli.options import audit_log_files, moment_option, output_option
 from reaper.cli.output import Output, Row, print_document, print_table, show
 from reaper.policy.plan import Result
 from reaper.policy.selector import Glob
@@ -92,7 +92,7 @@ def _glob_options(command: _Command) -> _Command:
 
 
 @click.command(cls=AuditCommand)
-@click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=record_files)
+@click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=audit_log_files)
 @_glob_options
 @click.option(
     "--pid",
@@ -146,22 +146,22 @@ def audit(
 
     Without FILES, the file in REAPER_AUDIT_LOG is read.
     """
-    chosen = _event_filter(**filters)
+    selected = _event_filter(**filters)
     events = events_of(files)
     if open_:
-        found = list(filter(chosen.matches, open_intents(events)))
+        found = list(filter(selected, open_intents(events)))
         _show(found, "intent", output)
         if found:
             sys.exit(Exit.PROBLEM)
         return
     tripped: list[Event] = []
-    found = list(filter(chosen.matches, outcomes(_noting_safety_limits(tripped, events))))
+    found = list(filter(selected, outcomes(_noting_safety_limits(tripped, events))))
     if by:
         show(summary(found, by), output=output, empty=_EMPTY["outcome"])
     else:
         _show(found, "outcome", output)
     if output is Output.TABLE:
-        _print_safety_limits(list(filter(chosen.matches, tripped)))
+        _print_safety_limits(list(filter(selected, tripped)))
 
 
 def events_of(files: Iterable[str]) -> Iterator[Event]:
@@ -193,15 +193,27 @@ def audit_logs(files: Iterable[str]) -> list[Sequence[Path]]:
         raise Misconfigured(message) from error
 
 
-def _event_filter(*, pid: Sequence[int], since: Any, until: Any, **globs: Sequence[str]) -> EventFilter:  # noqa: ANN401
+def _event_filter(
+    *, pid: Sequence[int], since: datetime | None, until: datetime | None, **globs: Sequence[str]
+) -> Callable[[Event], bool]:
+    """Return True for events that meet every condition; a condition on a missing field is not met."""
     for key, words in _VALUES.items():
         for text in globs[key]:
             # Without this check, a misspelt word would look as if nothing had happened.
             if not any(Glob(text).matches(word) for word in words):
                 message = f"--{key} {plain(text)}: there is no such {key}; the words are {', '.join(words)}"
                 raise Misconfigured(message)
-    patterns = {key: tuple(map(Glob, texts)) for key, texts in globs.items()}
-    return EventFilter(globs=patterns, pids=frozenset(pid), since=since, until=until)
+    patterns = {key: tuple(map(Glob, texts)) for key, texts in globs.items() if texts}
+
+    def selected(event: Event) -> bool:
+        return (
+            (since is None or event.time >= since)
+            and (until is None or event.time < until)
+            and (not pid or event.fields.get("pid") in pid)
+            and all(any(glob.matches(event.text(key)) for glob in given) for key, given in patterns.items())
+        )
+
+    return selected
 
 
 def _noting_safety_limits(tripped: list[Event], events: Iterable[Event]) -> Iterator[Event]:

@@ -30,10 +30,10 @@ def moment_option(_: click.Context, __: click.Parameter, text: str | None) -> da
         raise click.BadParameter(message) from None
 
 
-def record_files(
+def audit_log_files(
     context: click.Context, parameter: click.Parameter, files: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """The audit files to read. In the environment, `-` means the stdout of `reaper run` and is left out."""
+    """The files to read. In the environment, `-` means the stdout of `reaper run` and is left out."""
     from_environment = context.get_parameter_source(parameter.name or "") is ParameterSource.ENVIRONMENT
     found = tuple(file for file in files if not (from_environment and file == "-"))
     if not found:

@@ -27,7 +27,7 @@ from reaper.audit.reconcile import (
 )
 from reaper.cli.audit import audit_logs, events_of
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
-from reaper.cli.options import dsn_option, output_option, policies_option, record_files, server_option
+from reaper.cli.options import audit_log_files, dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, print_document
 from reaper.cli.targets import pick_server, read_settings
 from reaper.policy.text import plain
@@ -57,7 +57,7 @@ class _Reconciliation:
 
 
 @click.command(short_help="Compare the audit log with the server's own log and count.")
-@click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=record_files)
+@click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=audit_log_files)
 @click.option(
     "--server-log",
     "logs",

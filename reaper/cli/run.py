@@ -225,7 +225,7 @@ def _shipment(dsn: str | None, targets: Sequence[str]) -> Shipment | None:
     except ValueError as error:
         message = f"--audit-table: the connection string cannot be read: {error}"
         raise Misconfigured(message) from None
-    return Shipment(record=Path(files[0]), dsn=dsn)
+    return Shipment(file=Path(files[0]), dsn=dsn)
 
 
 def _raise_file_limit() -> None:

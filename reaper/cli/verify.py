@@ -14,7 +14,7 @@ from reaper.audit.reader import LineSource, WrittenFile, opened
 from reaper.audit.verify import Problem, ProblemKind, Verification
 from reaper.cli.audit import audit_logs
 from reaper.cli.errors import Exit, Misconfigured
-from reaper.cli.options import output_option, record_files
+from reaper.cli.options import audit_log_files, output_option
 from reaper.cli.output import Output, print_document
 from reaper.policy.text import counted, plain
 
@@ -34,7 +34,7 @@ def _digests(_: click.Context, __: click.Parameter, heads: tuple[str, ...]) -> t
 
 
 @click.command(short_help="Find every line that was edited, removed, inserted, moved or torn.")
-@click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=record_files)
+@click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=audit_log_files)
 @click.option(
     "--head",
     "heads",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from socket import gethostname
-from typing import Final, TypeVar
+from typing import Final
 
 from reaper.audit.tail import Chunk, Tail, table_row
 from reaper.postgres.audit_table import RecordTable, target_of
@@ -24,8 +24,6 @@ from reaper.service.pause import Flag, pause
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics.collect import AuditTableGauges
-
-T = TypeVar("T")
 
 PART: Final = "record table"
 """Its name in the reasons of /readyz. No server has a name with a space."""
@@ -49,7 +47,7 @@ _WORKING: Final = "working"
 class Shipment:
     """The audit log to copy, and the connection string of the other server."""
 
-    record: Path
+    file: Path
     dsn: str = field(repr=False)
 
 
@@ -60,11 +58,11 @@ class Shipper:
         self, shipment: Shipment, *, log: Log, gauges: AuditTableGauges, alarm: Callable[[str, str], None]
     ) -> None:
         self._dsn = shipment.dsn
-        self._source = f"{gethostname()}:{shipment.record.absolute()}"
-        self._tail = Tail(shipment.record, target_of(shipment.dsn))
+        self._source = f"{gethostname()}:{shipment.file.absolute()}"
+        self._tail = Tail(shipment.file, target_of(shipment.dsn))
         # One thread: the tail is not thread-safe, and reading from a slow disk must not block the event loop.
         self._thread = ThreadPoolExecutor(1, "shipping")
-        self._log = log.bind(record=str(shipment.record))
+        self._log = log.bind(record=str(shipment.file))
         self._gauges = gauges
         self._alarm = alarm
         self._stopping = Flag()
@@ -81,9 +79,7 @@ class Shipper:
 
     def reasons(self) -> Mapping[str, str]:
         """Why the table lags; shown by /readyz, but the service is ready all the same."""
-        if self._state == _WORKING:
-            return {}
-        return {PART: f"{self._state}: {self._why}" if self._why else self._state}
+        return {} if self._state == _WORKING else {PART: f"{self._state}: {self._why}".removesuffix(": ")}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Copy until the stop, then the rest for a moment."""
@@ -182,8 +178,8 @@ class Shipper:
             why = f"{error.strerror}; the next start sends every line again"
             self._tail.problems.append(f"{self._tail.offsets_file} cannot be written: {why}")
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _in_thread(self, work: Callable[[], object]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _arrived(self, rows: int) -> None:
         self._used_at = time.monotonic()
@@ -196,8 +192,8 @@ class Shipper:
         problems, self._tail.problems = self._tail.problems, []
         for problem in problems:
             self._gauges.failures["file"] += self._report(problem)
-        missed, self._tail.missed = self._tail.missed, 0
-        if missed:
+        if missed := self._tail.missed:
+            self._tail.missed = 0
             self._gauges.failures["missed"] += missed
             why = "removed or compressed before all of it had arrived in the table"
             self._log.error(events.AUDIT_TABLE_MISSED, copies=missed, why=why)
