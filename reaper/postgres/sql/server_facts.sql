@@ -2,8 +2,8 @@
 -- this version does not have is no row.
 SELECT 'setting', s.name, s.reset_val, s.source, NULL::int8, NULL::int8, NULL::timestamptz
   FROM pg_catalog.pg_settings s
- WHERE s.name = ANY ('{client_connection_check_interval, hash_mem_multiplier, idle_in_transaction_session_timeout,
-         idle_session_timeout, max_connections, max_prepared_transactions, reserved_connections, shared_buffers,
+ WHERE s.name = ANY ('{client_connection_check_interval, idle_in_transaction_session_timeout,
+         idle_session_timeout, max_connections, max_prepared_transactions, reserved_connections,
          superuser_reserved_connections, transaction_timeout, work_mem}')
  UNION ALL
 -- A value that our own connection sets says nothing about the others: it is left out.
