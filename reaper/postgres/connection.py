@@ -7,8 +7,8 @@ inside a transaction `pg_stat_activity` does not change, and a guard would check
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self
 
 import psycopg
@@ -156,15 +156,21 @@ class Connection:
         A statement that fails raises psycopg's own error with its SQLSTATE. With `raw` text comes as bytes
         and a timestamp as microseconds since 2000.
         """
-        with self._watched():
-            try:
-                async with self._connection.cursor(binary=True) as cursor:
-                    if raw:
-                        load_raw(cursor)
-                    await cursor.execute(sql, params)
-                    return await cursor.fetchall() if cursor.description else []
-            except psycopg.Error as error:
-                raise await self._read(error) from None
+        watchdog = asyncio.get_running_loop().call_later(_WATCHDOG_SECONDS, self.cut)
+        try:
+            async with self._connection.cursor(binary=True) as cursor:
+                if raw:
+                    load_raw(cursor)
+                await cursor.execute(sql, params)
+                return await cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            if not is_lost(error, closed=self._connection.closed):
+                raise
+            await self.close()
+            message = f"the connection was lost: {sentence(error)}"
+            raise Lost(message) from None
+        finally:
+            watchdog.cancel()
 
     @asynccontextmanager
     async def hurrying(self, seconds: float) -> AsyncIterator[None]:
@@ -199,22 +205,6 @@ class Connection:
             return
         with socket.socket(fileno=os.dup(self._connection.fileno())) as ours, suppress(OSError):
             ours.shutdown(socket.SHUT_RDWR)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        timer = asyncio.get_running_loop().call_later(_WATCHDOG_SECONDS, self.cut)
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    async def _read(self, error: psycopg.Error) -> psycopg.Error | Lost:
-        """Return Lost, with the connection closed, if the error shows that; else the error itself."""
-        if not is_lost(error, closed=self._connection.closed):
-            return error
-        await self.close()
-        message = f"the connection was lost: {sentence(error)}"
-        return Lost(message)
 
     async def _apply_settings(self, lease: Span, *, writes: bool) -> None:
         ((pid,),) = await self.rows(_OWN_PID)

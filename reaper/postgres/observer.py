@@ -90,8 +90,9 @@ class Observer:
         try:
             snapshot, needed = await self._sufficient(rules, ahead)
             blockers = await self._blockers() if needed.blocking else None
+            locks = await self._connection.rows(_ADVISORY_LOCKS) if needed.advisory_locks else None
             facts = Facts(
-                advisory_lock_holders=await self._lock_holders() if needed.advisory_locks else None,
+                advisory_lock_holders=None if locks is None else frozenset(pid for (pid,) in locks),
                 waiters=None if blockers is None else count_waiters(blockers),
                 blockers=blockers,
             )
@@ -150,9 +151,6 @@ class Observer:
             young=young,
             unreadable=len(rows) - len(sessions) if young is None else own.unreadable or 0,
         )
-
-    async def _lock_holders(self) -> frozenset[int]:
-        return frozenset(pid for (pid,) in await self._connection.rows(_ADVISORY_LOCKS) if pid is not None)
 
     async def _blockers(self) -> Mapping[int, frozenset[int]]:
         return {waiter: frozenset(blockers) for waiter, blockers in await self._connection.rows(_WAITERS)}
