@@ -10,12 +10,12 @@ from datetime import datetime
 from math import isfinite
 from typing import Final, NamedTuple
 
-from reaper.audit.events import FATE, LEFT_ALONE, OUTCOME, Event
+from reaper.audit.events import FATE, GROUP_PAUSED, OUTCOME, Event
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.insight.dryrun.regret import Trial
 from reaper.policy.plan import Result
 from reaper.policy.session import ACTIVE, Identity
-from reaper.policy.time import Instant, Span, from_datetime, parse_time
+from reaper.policy.time import Duration, Timestamp, from_datetime, parse_time
 
 _FATES: Final[Mapping[str | None, Fate]] = {fate.value: fate for fate in Fate}
 _GROUP: Final = ("server", "policy", *Identity._fields)
@@ -35,12 +35,12 @@ class _DryRun:
     """One dry run of a session, as far as the entries so far tell."""
 
     identity: Identity
-    at: Instant
-    idle: Span
+    at: Timestamp
+    idle: Duration
     active: bool
     run: str | None
     fate: Fate | None = None
-    until: Instant = Instant(0)  # noqa: RUF009 (a number)
+    until: Timestamp = Timestamp(0)  # noqa: RUF009 (a number)
 
 
 class DryRunLog:
@@ -59,9 +59,9 @@ class DryRunLog:
             self._newest[server] = event.time, run
         if self._since and event.time < self._since:
             return
-        if event.name == LEFT_ALONE:
+        if event.name == GROUP_PAUSED:
             self._groups[tuple(map(event.text, _GROUP))] = event
-        dry_run = event.name == OUTCOME and event.text("outcome") == Result.REHEARSED
+        dry_run = event.name == OUTCOME and event.text("outcome") == Result.DRY_RUN
         fate = _FATES.get(event.text("fate")) if event.name == FATE else None
         if server and (dry_run or fate):
             self._note_outcome(server, run, event, fate)
@@ -71,12 +71,12 @@ class DryRunLog:
         for key, one in self._dry_runs.items():
             ended = one.fate is None and self._newest[key.server][1] != one.run
             fate = Fate.UNKNOWN if ended else one.fate
-            after = Span(max(one.until - one.at, 0))
+            after = Duration(max(one.until - one.at, 0))
             yield Trial(
                 key.server, key.policy, one.identity, fate, one.at, one.idle, after, one.active, key.rules
             )
 
-    def left_alone(self) -> list[dict[str, str | None]]:
+    def paused(self) -> list[dict[str, str | None]]:
         """The groups that the refill guard left alone, with the last reason of each."""
         return [
             {key: event.text(key) for key in (*_GROUP, "until", "reason")} for event in self._groups.values()
@@ -112,12 +112,12 @@ def _dry_run(event: Event) -> _DryRun | None:
     return _DryRun(
         identity=Identity(*map(event.text, Identity._fields)),
         at=at,
-        idle=Span(round(idle * 1_000_000)),
+        idle=Duration(round(idle * 1_000_000)),
         active=event.text("state") == ACTIVE,
         run=None,
     )
 
 
-def _time(event: Event, field: str) -> Instant | None:
+def _time(event: Event, field: str) -> Timestamp | None:
     time = parse_time(event.fields.get(field))
     return from_datetime(time) if time else None

@@ -12,16 +12,16 @@ from typing import Final
 
 SCHEMA: Final = 1
 
-OPENED: Final = "record.opened"
-TORN: Final = "record.torn"
-TRUNCATED: Final = "record.truncated"
-CLOSED: Final = "record.closed"
+OPENED: Final = "audit.opened"
+TORN: Final = "audit.torn"
+TRUNCATED: Final = "audit.truncated"
+CLOSED: Final = "audit.closed"
 INTENT: Final = "session.intent"
 OUTCOME: Final = "session.outcome"
-BRAKED: Final = "policy.braked"
+SAFETY_LIMIT: Final = "policy.safety_limit"
 COUNTERS: Final = "server.counters"
 FATE: Final = "session.fate"
-LEFT_ALONE: Final = "policy.left_alone"
+GROUP_PAUSED: Final = "policy.paused"
 
 PREV: Final = "prev"
 """The field with the digest of the line before."""
@@ -58,8 +58,8 @@ _SESSION: Final = (
 )
 _OUTCOME: Final = ("outcome", "detail", "outcome_at", "looked_again_at", "signalled_at")
 _FATE: Final = ("fate", "detail", "fate_at", "used_at", "after_s", "unseen_s")
-_SAFETY_LIMIT: Final = ("condemned", "clients")
-_REFILL_GUARD: Final = ("role", "database", "application", "client", "acts", "came_back", "until")
+_SAFETY_LIMIT: Final = ("matched", "clients")
+_REFILL_GUARD: Final = ("role", "database", "application", "client", "terminated", "refilled", "until")
 _COUNTERS: Final = (
     *("server", "by", "server_time", "server_started"),
     *("databases", "terminations", "counters_reset"),
@@ -72,9 +72,9 @@ EVENTS: Final[Mapping[str, tuple[str, ...]]] = {
     CLOSED: (*_EVERY, *_SINK),
     INTENT: (*_EVERY, *_CYCLE, *_SESSION),
     OUTCOME: (*_EVERY, *_CYCLE, *_SESSION, *_OUTCOME),
-    BRAKED: (*_EVERY, *_CYCLE, *_SAFETY_LIMIT),
+    SAFETY_LIMIT: (*_EVERY, *_CYCLE, *_SAFETY_LIMIT),
     COUNTERS: (*_EVERY, *_COUNTERS),
-    LEFT_ALONE: (*_EVERY, *_CYCLE, *_REFILL_GUARD),
+    GROUP_PAUSED: (*_EVERY, *_CYCLE, *_REFILL_GUARD),
     FATE: (*_EVERY, *_CYCLE, *_SESSION, *_FATE),
 }
 OPTIONAL: Final = frozenset({"query"})

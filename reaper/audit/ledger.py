@@ -6,23 +6,24 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from reaper.audit.events import (
-    BRAKED,
     COUNTERS,
     EVENTS,
     FATE,
+    GROUP_PAUSED,
     INTENT,
-    LEFT_ALONE,
     OPTIONAL,
     OUTCOME,
+    SAFETY_LIMIT,
     STAMPED,
     Event,
 )
 from reaper.audit.sinks import AuditLogFailed, ChainHead, Clock, RetryingSink, Sink
 from reaper.insight.dryrun.outcomes import Fated
-from reaper.policy.plan import BrakeTrip, Outcome, Reap, Refilling, Result
-from reaper.policy.rules import Policy
+from reaper.policy.plan import Candidate, Outcome, Result, SafetyLimitTrip
+from reaper.policy.refill_guard import PausedGroup
+from reaper.policy.rules import Action, Mode, Policy
 from reaper.policy.session import Snapshot
-from reaper.policy.time import Instant, isoformat, seconds, since
+from reaper.policy.time import Timestamp, isoformat, seconds, since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class Intent:
     """An intent that is in the audit log, with the fields that its outcome repeats."""
 
     id: str
-    reap: Reap
+    candidate: Candidate
     fields: Mapping[str, object] = field(repr=False)
 
 
@@ -78,18 +79,20 @@ class Ledger:
         """Open every sink, so that a failure is found at the start and not at the first termination."""
         self._each(lambda sink: sink.write(durable=True))
 
-    def intend(self, author: Author, cycle: str, snapshot: Snapshot, reaps: Sequence[Reap]) -> list[Intent]:
+    def intend(
+        self, author: Author, cycle: str, snapshot: Snapshot, candidates: Sequence[Candidate]
+    ) -> list[Intent]:
         """Write intents durably; after AuditLogFailed nothing may be terminated."""
-        if not reaps:
+        if not candidates:
             return []
         for sink in self._sinks:
             # Pending events first and alone, so that they cannot pile up while a disk is full.
             sink.write()
         intents = list[Intent]()
-        for reap in reaps:
+        for candidate in candidates:
             name = f"{self.run}/{next(self._numbers)}"
-            fields = {"intent": name, **author.fields(cycle), **session_fields(reap, snapshot.at)}
-            intents.append(Intent(id=name, reap=reap, fields=fields))
+            fields = {"intent": name, **author.fields(cycle), **session_fields(candidate, snapshot.at)}
+            intents.append(Intent(id=name, candidate=candidate, fields=fields))
         events = [self._event(INTENT, intent.fields) for intent in intents]
         for number, sink in enumerate(self._sinks, start=1):
             try:
@@ -111,20 +114,20 @@ class Ledger:
         self._each(lambda sink: sink.write(events, durable=True))
 
     def log_safety_limit(
-        self, author: Author, cycle: str, snapshot: Snapshot, trips: Sequence[BrakeTrip]
+        self, author: Author, cycle: str, snapshot: Snapshot, trips: Sequence[SafetyLimitTrip]
     ) -> None:
         """Write durably which policies terminate nothing because of their safety limit."""
         fields = [{**author.fields(cycle), **_safety_limit_fields(trip, snapshot.at)} for trip in trips]
-        self._write(BRAKED, fields, durable=True)
+        self._write(SAFETY_LIMIT, fields, durable=True)
 
     def log_dry_run_outcomes(self, author: Author, became: Sequence[Fated]) -> None:
         """Write what happened to sessions after their dry run; a sink that fails gets it later."""
         fields = [{**author.fields(each.watched.cycle), **_dry_run_outcome_fields(each)} for each in became]
         self._write(FATE, fields)
 
-    def log_refill_guard(self, author: Author, cycle: str, pools: Sequence[Refilling]) -> None:
+    def log_refill_guard(self, author: Author, cycle: str, pools: Sequence[PausedGroup]) -> None:
         """Write which pools a policy does not terminate for a while; a sink that fails gets it later."""
-        self._write(LEFT_ALONE, [{**author.fields(cycle), **_refill_guard_fields(each)} for each in pools])
+        self._write(GROUP_PAUSED, [{**author.fields(cycle), **_refill_guard_fields(each)} for each in pools])
 
     def log_counters(self, author: Author, counters: Mapping[str, object]) -> None:
         """Write durably the server's own count of terminations."""
@@ -190,18 +193,18 @@ class Ledger:
         return self._event(OUTCOME, {**intended, **happened})
 
 
-def session_fields(reap: Reap, at: Instant) -> dict[str, object]:
+def session_fields(candidate: Candidate, at: Timestamp) -> dict[str, object]:
     """The policy that matches a session, and the session as it was at that time."""
-    session = reap.session
+    session = candidate.session
 
-    def age(then: Instant | None) -> float | None:
+    def age(then: Timestamp | None) -> float | None:
         span = since(then, at)
         return None if span is None else seconds(span)
 
     return {
-        "policy": reap.policy.name,
-        "mode": reap.mode,
-        "action": reap.action,
+        "policy": candidate.policy.name,
+        "mode": candidate.mode,
+        "action": candidate.action,
         "pid": session.id.pid,
         "backend_start": isoformat(session.id.backend_start),
         **session.identity._asdict(),
@@ -215,7 +218,7 @@ def session_fields(reap: Reap, at: Instant) -> dict[str, object]:
         "connected_s": age(session.id.backend_start),
         "server_time": isoformat(at),
         **({} if session.query is None else {"query": session.query}),
-        "reason": reap.reason,
+        "reason": candidate.reason,
     }
 
 
@@ -224,7 +227,7 @@ def _dry_run_outcome_fields(became: Fated) -> dict[str, object]:
     return {
         "intent": one.intent,
         "rules": one.rules,
-        **session_fields(one.reap, one.at),
+        **session_fields(one.candidate, one.at),
         "fate": became.fate,
         "detail": became.reason,
         "fate_at": isoformat(became.seen),
@@ -234,7 +237,7 @@ def _dry_run_outcome_fields(became: Fated) -> dict[str, object]:
     }
 
 
-def _policy_fields(policy: Policy, at: Instant) -> dict[str, object]:
+def _policy_fields(policy: Policy, at: Timestamp) -> dict[str, object]:
     return {
         "policy": policy.name,
         "mode": policy.mode,
@@ -243,22 +246,24 @@ def _policy_fields(policy: Policy, at: Instant) -> dict[str, object]:
     }
 
 
-def _refill_guard_fields(pool: Refilling) -> dict[str, object]:
-    came_back, acts = pool.evidence.because
+def _refill_guard_fields(pool: PausedGroup) -> dict[str, object]:
     return {
-        **_policy_fields(pool.policy, pool.at),
-        "reason": pool.left_alone.reason,
-        **pool.identity._asdict(),
-        "acts": acts,
-        "came_back": came_back,
-        "until": isoformat(pool.left_alone.until),
+        "policy": pool.group.policy,
+        "mode": Mode.ENFORCE,  # only what was really terminated can be refilled
+        "action": Action.TERMINATE,
+        "server_time": isoformat(pool.at),
+        "reason": pool.reason,
+        **pool.group.identity._asdict(),
+        "terminated": pool.terminated,
+        "refilled": pool.refilled,
+        "until": isoformat(pool.until),
     }
 
 
-def _safety_limit_fields(trip: BrakeTrip, at: Instant) -> dict[str, object]:
+def _safety_limit_fields(trip: SafetyLimitTrip, at: Timestamp) -> dict[str, object]:
     return {
         **_policy_fields(trip.policy, at),
-        "condemned": trip.condemned,
+        "matched": trip.matched,
         "clients": trip.clients,
         "reason": trip.reason,
     }

@@ -28,7 +28,7 @@ from reaper.insight.advice.finding import Urgency, about
 from reaper.insight.advice.proposals import proposals
 from reaper.policy.rules import Mode
 from reaper.policy.text import counted
-from reaper.policy.time import SECOND, Span, exact_words, isoformat
+from reaper.policy.time import SECOND, Duration, exact_words, isoformat
 from reaper.postgres.errors import ServerError
 from reaper.service.observe import observe_for
 
@@ -43,7 +43,7 @@ class _Request:
     policies: Path
     dsn: str | None
     server: str | None
-    span: Span
+    span: Duration
     url: str | None
     snapshot: Path | None
     history: tuple[Path, ...]
@@ -65,7 +65,7 @@ class _Request:
 @click.option(
     "--for",
     "span",
-    type=SpanType(Span(SECOND)),
+    type=SpanType(Duration(SECOND)),
     default="10s",
     show_default=True,
     envvar="REAPER_FOR",
@@ -77,7 +77,7 @@ class _Request:
 )
 @click.option(
     "--idle-for",
-    type=SpanType(Span(SECOND // 10)),
+    type=SpanType(Duration(SECOND // 10)),
     default=exact_words(DEFAULT_IDLE_LIMIT),
     show_default=True,
     envvar="REAPER_IDLE_FOR",
@@ -119,8 +119,8 @@ def advise(
     output: Output,
     as_json: bool,
     once: bool,
-    span: Span,
-    idle_for: Span,
+    span: Duration,
+    idle_for: Duration,
     policy: str | None,
     overwrite: bool,
     **source: Any,  # noqa: ANN401 (the other options)
@@ -130,7 +130,7 @@ def advise(
     Applies nothing. Exit code 1: something needs action; 2: usage; 3: the server cannot be reached. The
     policy file is needed only if it names the servers.
     """
-    request = _Request(**source, span=Span(0) if once else span)
+    request = _Request(**source, span=Duration(0) if once else span)
     evidence, aliased = _collect(request, EvidenceCollector(idle_limit=idle_for))
     if policy is not None:
         if aliased:

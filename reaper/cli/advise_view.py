@@ -11,7 +11,7 @@ from rich.text import Text
 from reaper.cli.output import Row, console
 from reaper.insight.advice.evidence import Evidence
 from reaper.insight.advice.finding import Finding, Fix, Urgency, about
-from reaper.policy.text import counted, plain
+from reaper.policy.text import counted, printable
 from reaper.policy.time import isoformat, seconds
 
 _HEADINGS: Final[Mapping[Urgency, tuple[str, str]]] = {
@@ -61,7 +61,7 @@ def _lines(
     slots = evidence.last.slots
     seen = f"{counted(len(evidence.last.sessions), 'session')} {evidence.observed}"
     until = "" if evidence.facts else f", until {(isoformat(evidence.last.at) or '')[:19]} UTC"
-    yield Text.assemble((plain(evidence.last.server), "bold"), f": {seen}{until}")
+    yield Text.assemble((printable(evidence.last.server), "bold"), f": {seen}{until}")
     limit = about(evidence.idle_limit)
     yield Text(f"{slots.used:,} of {evidence.usable:,} slots used; idle for long: {limit} and more")
     if not findings:
@@ -89,7 +89,7 @@ def _lines(
 
 
 def _finding(found: Finding, out: Console) -> Iterator[Text]:
-    title = plain(found.title)
+    title = printable(found.title)
     yield from _item("", title[:1].upper() + title[1:], out, style="bold")
     yield Text(f"    confidence: {found.confidence}", "dim")
     for sentence in found.evidence:
@@ -101,13 +101,13 @@ def _finding(found: Finding, out: Console) -> Iterator[Text]:
 def _fix(fix: Fix, out: Console) -> Iterator[Text]:
     yield from _item("  > ", fix.action, out)
     for line in filter(None, (fix.sql or fix.setting).split("\n")):
-        yield Text(f"      {plain(line)}", "green" if fix.sql else "cyan")
+        yield Text(f"      {printable(line)}", "green" if fix.sql else "cyan")
     if fix.cost:
         yield from _item("    ", f"cost: {fix.cost}", out, style="dim")
 
 
 def _item(mark: str, sentence: str, out: Console, *, style: str = "") -> Iterator[Text]:
-    for number, line in enumerate(_wrapped(plain(sentence), len(mark) + 2, out)):
+    for number, line in enumerate(_wrapped(printable(sentence), len(mark) + 2, out)):
         yield Text(f"  {mark if not number else ' ' * len(mark)}{line}", style)
 
 

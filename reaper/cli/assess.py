@@ -18,9 +18,9 @@ from reaper.cli.service_client import ServiceClient
 from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT, Advice, assessment_document
 from reaper.insight.dryrun.assessment import assess as assess_trials
 from reaper.policy.selector import Glob
-from reaper.policy.session import Identity, whose
-from reaper.policy.text import counted, percent, plain
-from reaper.policy.time import SECOND, Span, words
+from reaper.policy.session import Identity, session_words
+from reaper.policy.text import counted, percent, printable
+from reaper.policy.time import SECOND, Duration, words
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -115,7 +115,7 @@ def _from_audit_log(
     return {
         "assessment": ASSESSMENT_FORMAT,
         "policies": [assessment_document(one) for one in assess_trials(trials, by_any_rules=any_rules)],
-        "refill_guarded": [pool for pool in log.left_alone() if _fits(server, pool["server"])],
+        "refill_guarded": [pool for pool in log.paused() if _fits(server, pool["server"])],
     }
 
 
@@ -123,7 +123,7 @@ def _fits(patterns: Sequence[str], name: str | None) -> bool:
     return not patterns or any(Glob(pattern).matches(name) for pattern in patterns)
 
 
-def print_assessments(found: Sequence[Mapping[str, Any]], left_alone: Sequence[Mapping[str, Any]]) -> None:
+def print_assessments(found: Sequence[Mapping[str, Any]], paused: Sequence[Mapping[str, Any]]) -> None:
     """Print the assessment of each policy, and the groups that the refill guard left alone."""
     out = console()
     if not found:
@@ -132,21 +132,21 @@ def print_assessments(found: Sequence[Mapping[str, Any]], left_alone: Sequence[M
         if number:
             out.print()
         mark, style = _MARKS.get(str(one["advice"]), ("?", "yellow"))
-        out.print(Text.assemble((plain(one["policy"]), "bold"), "  ", (mark, f"bold {style}")))
-        out.print(Text(plain(one["said"]), style=style))
+        out.print(Text.assemble((printable(one["policy"]), "bold"), "  ", (mark, f"bold {style}")))
+        out.print(Text(printable(one["said"]), style=style))
         for key, text in _lines(one):
-            out.print(Text.assemble((f"  {key:22}", "dim"), plain(text)))
+            out.print(Text.assemble((f"  {key:22}", "dim"), printable(text)))
         if len(one["applications"]) > 1:
             out.print()
             _print_applications(one)
-    if left_alone:
+    if paused:
         out.print()
         out.print(Text("Pools that refill at once", "bold"))
-    for pool in left_alone[:_MOST_POOLS]:
-        session = whose(Identity(*(pool[key] for key in Identity._fields)))
-        out.print(Text(plain(f"{session}: {pool['reason']} ({pool['policy']} at {pool['server']})")))
-    if len(left_alone) > _MOST_POOLS:
-        out.print(f"and {len(left_alone) - _MOST_POOLS} more")
+    for pool in paused[:_MOST_POOLS]:
+        session = session_words(Identity(*(pool[key] for key in Identity._fields)))
+        out.print(Text(printable(f"{session}: {pool['reason']} ({pool['policy']} at {pool['server']})")))
+    if len(paused) > _MOST_POOLS:
+        out.print(f"and {len(paused) - _MOST_POOLS} more")
 
 
 def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -166,7 +166,7 @@ def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
         worst = percent(one["regret_if_all_who_left_were_used"])
         lines.append(("", f"{worst} if all that left were used unseen just before"))
     if limit := one["limit"]:
-        matched = f"{limit['revived']} of the {limit['judged']} that it would have matched"
+        matched = f"{limit['revived']} of the {limit['decided']} that it would have matched"
         lines.append(("less than 1%", f"at {limit['key']}: {limit['limit']}, {matched}"))
     if one["too_soon"] or one["unknown"]:
         lines.append(("not counted", f"{one['too_soon']} too recent, {one['unknown']} unknown"))
@@ -178,7 +178,7 @@ def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _after(one: Mapping[str, Any]) -> str:
     if one["revived_after_s"] is None:
         return ""
-    return f", half of them within {words(Span(round(one['revived_after_s'] * SECOND)))}"
+    return f", half of them within {words(Duration(round(one['revived_after_s'] * SECOND)))}"
 
 
 def _applications(one: Mapping[str, Any]) -> int:

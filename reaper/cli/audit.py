@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from reaper.audit.events import BRAKED, Event
+from reaper.audit.events import SAFETY_LIMIT, Event
 from reaper.audit.reader import (
     GROUPS,
     files_of_audit_logs,
@@ -26,8 +26,8 @@ from reaper.cli.options import audit_log_files, moment_option, output_option
 from reaper.cli.output import Output, Row, print_document, print_table, show
 from reaper.policy.plan import Result
 from reaper.policy.selector import Glob
-from reaper.policy.session import Identity, whose
-from reaper.policy.text import plain
+from reaper.policy.session import Identity, session_words
+from reaper.policy.text import printable
 
 _SUBCOMMANDS: Final = {"verify": "reaper.cli.verify", "reconcile": "reaper.cli.reconcile"}
 _GLOBS: Final = ("policy", "application", "role", "database", "server", "outcome", "mode")
@@ -175,13 +175,15 @@ def events_of(files: Iterable[str]) -> Iterator[Event]:
                     continue
                 bad[event.place.file] += 1
                 if bad[event.place.file] <= _MOST_BAD_LINES:
-                    click.echo(plain(event), err=True)
+                    click.echo(printable(event), err=True)
         except OSError as error:
-            message = f"The audit log {plain(file)} cannot be read: {error.strerror or error}."
+            message = f"The audit log {printable(file)} cannot be read: {error.strerror or error}."
             raise Misconfigured(message) from error
     for name, count in bad.items():
         if count > _MOST_BAD_LINES:
-            click.echo(f"{plain(name)}: {count - _MOST_BAD_LINES} more lines that are no events", err=True)
+            click.echo(
+                f"{printable(name)}: {count - _MOST_BAD_LINES} more lines that are no events", err=True
+            )
 
 
 def audit_logs(files: Iterable[str]) -> list[Sequence[Path]]:
@@ -201,7 +203,9 @@ def _event_filter(
         for text in globs[key]:
             # Without this check, a misspelt word would look as if nothing had happened.
             if not any(Glob(text).matches(word) for word in words):
-                message = f"--{key} {plain(text)}: there is no such {key}; the words are {', '.join(words)}"
+                message = (
+                    f"--{key} {printable(text)}: there is no such {key}; the words are {', '.join(words)}"
+                )
                 raise Misconfigured(message)
     patterns = {key: tuple(map(Glob, texts)) for key, texts in globs.items() if texts}
 
@@ -218,7 +222,7 @@ def _event_filter(
 
 def _noting_safety_limits(tripped: list[Event], events: Iterable[Event]) -> Iterator[Event]:
     for event in events:
-        if event.name == BRAKED:
+        if event.name == SAFETY_LIMIT:
             tripped.append(event)
         yield event
 
@@ -227,7 +231,7 @@ def _print_safety_limits(tripped: Sequence[Event]) -> None:
     """The policies that terminated nothing because of their safety limit: one line each, of the last time."""
     for policy in dict.fromkeys(event.text("policy") for event in tripped):
         last = [event for event in tripped if event.text("policy") == policy][-1]
-        click.echo(plain(f"{policy}: {last.text('reason')}, last at {last.time:%Y-%m-%dT%H:%M:%SZ}"))
+        click.echo(printable(f"{policy}: {last.text('reason')}, last at {last.time:%Y-%m-%dT%H:%M:%SZ}"))
 
 
 def _show(events: Sequence[Event], last: str, output: Output) -> None:
@@ -251,6 +255,6 @@ def _table_row(event: Event, last: str, *, several_servers: bool) -> Row:
         **({"outcome": event.text("outcome")} if last == "outcome" else {}),
         "policy": event.text("policy"),
         "pid": event.fields.get("pid"),
-        "session": whose(Identity(*map(event.text, Identity._fields))),
+        "session": session_words(Identity(*map(event.text, Identity._fields))),
         "reason": event.text("reason"),
     }

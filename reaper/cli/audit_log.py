@@ -12,13 +12,13 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from reaper.audit.events import BRAKED, LEFT_ALONE, OUTCOME
+from reaper.audit.events import GROUP_PAUSED, OUTCOME, SAFETY_LIMIT
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
 from reaper.audit.recovery import close_open_intents
 from reaper.audit.sinks import AuditLogFailed, Notice, Sink, StreamSink
 from reaper.cli.errors import Misconfigured
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 from reaper.service.reporter import ChainHeadLog
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
@@ -28,7 +28,7 @@ STDOUT: Final = "-"
 _STYLES: Final = {
     "terminated": "bold red",
     "cancelled": "bold red",
-    "rehearsed": "cyan",
+    "dry-run": "cyan",
     "denied": "bold yellow",
     "unknown": "bold yellow",
     "signalled": "bold yellow",
@@ -54,8 +54,10 @@ class TerminalSink:
             event = json.loads(line)
             if event["event"] == OUTCOME:
                 self._console.print(_outcome(event), soft_wrap=True)
-            elif event["event"] in {BRAKED, LEFT_ALONE}:
-                self._console.print(Text(plain(f"{event['policy']}: {event['reason']}"), style="bold red"))
+            elif event["event"] in {SAFETY_LIMIT, GROUP_PAUSED}:
+                self._console.print(
+                    Text(printable(f"{event['policy']}: {event['reason']}"), style="bold red")
+                )
 
     def reopen(self) -> None:
         """Do nothing: a terminal cannot be rotated."""
@@ -71,8 +73,8 @@ def _outcome(event: dict[str, object]) -> Text:
     # Local time, as in the log lines around it.
     text = Text(f"{datetime.fromisoformat(str(event['time'])).astimezone():%H:%M:%S} ")
     text.append(f"{outcome:10}", style=_STYLES.get(outcome, "dim"))
-    text.append(plain(f" pid {event['pid']} {session}: {event['state']}, {event['reason']} "))
-    text.append(plain(f"[{event['server']}: {event['policy']}]"), style="dim")
+    text.append(printable(f" pid {event['pid']} {session}: {event['state']}, {event['reason']} "))
+    text.append(printable(f"[{event['server']}: {event['policy']}]"), style="dim")
     return text
 
 

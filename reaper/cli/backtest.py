@@ -160,21 +160,21 @@ def _backtest(server: str, settings: Settings) -> Backtest:
 
 def _terminations(server: str, policies: str, step: ReplayStep) -> list[str]:
     lines = []
-    for at, reap, again in step.terminations:
-        session = reap.session
+    for at, candidate, again in step.terminations:
+        session = candidate.session
         line = {
             "time": isoformat(at),
             "server": server,
             "policies": policies,
-            "policy": reap.policy.name,
-            "mode": reap.mode.value,
-            "action": reap.action.value,
+            "policy": candidate.policy.name,
+            "mode": candidate.mode.value,
+            "action": candidate.action.value,
             "pid": session.id.pid,
             "backend_start": isoformat(session.id.backend_start),
             **session.identity._asdict(),
             "state": session.state,
             "state_change": isoformat(session.state_change),
-            "reason": reap.reason,
+            "reason": candidate.reason,
         }
         lines += [] if again else [json.dumps(line) + "\n"]
     return lines

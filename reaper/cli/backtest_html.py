@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from reaper.cli import backtest_result as words
-from reaper.policy.text import counted, percent, plain
+from reaper.policy.text import counted, percent, printable
 
 _PAGES: Final = Path(__file__).parent / "pages"
 _MAX_APPLICATIONS: Final = 20
@@ -40,7 +40,7 @@ def report(documents: Sequence[words.Document]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         # Names from clients are shown as one harmless line, and then escaped.
-        finalize=lambda value: value if isinstance(value, Markup) else plain(value),
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )
     pages.globals |= {"words": words, "percent": percent, "counted": counted}
     return pages.get_template("backtest.html").render(
@@ -84,7 +84,7 @@ def _charts(timeline: words.Document, usable: int | None, policies: Sequence[str
         {
             "type": "bar",
             # Plotly reads tags in names.
-            "name": html.escape(plain(policy)),
+            "name": html.escape(printable(policy)),
             "x": at,
             "y": [step["taken"].get(policy, 0) if step else None for step in steps],
             "marker": {"color": _COLOURS[min(number, len(_COLOURS) - 1)]},

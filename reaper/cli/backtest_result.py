@@ -12,8 +12,8 @@ from reaper.insight.backtest.replay import SlotUse
 from reaper.insight.backtest.result import Backtest
 from reaper.insight.dryrun.regret import Regret
 from reaper.policy.rules import Policy
-from reaper.policy.text import counted, percent, plain
-from reaper.policy.time import SECOND, Span, exact_words, isoformat, words
+from reaper.policy.text import counted, percent, printable
+from reaper.policy.time import SECOND, Duration, exact_words, isoformat, words
 
 Document = Mapping[str, Any]
 
@@ -59,7 +59,7 @@ def _side(name: str, backtest: Backtest) -> Document:
         **_regret(backtest.hindsight.total()),
         "peak": _slot_use(backtest.peak),
         "peak_would": _slot_use(backtest.peak_would),
-        "policies": [_policy(policy, backtest) for policy in backtest.rules.awake],
+        "policies": [_policy(policy, backtest) for policy in backtest.rules.enabled],
         "applications": _applications(backtest),
         "course": _timeline(backtest),
     }
@@ -80,14 +80,14 @@ def _policy(policy: Policy, backtest: Backtest) -> Document:
 
 def _regret(regret: Regret) -> Document:
     return {
-        "judged": regret.judged,
+        "judged": regret.decided,
         "used_again": regret.revived,
         "left": regret.left,
         "unused": regret.unused,
         "too_soon": regret.too_soon,
         "unknown": regret.unknown,
         "regret": regret.rate,
-        "regret_at_most": regret.upper if regret.judged else None,
+        "regret_at_most": regret.upper if regret.decided else None,
     }
 
 
@@ -140,11 +140,11 @@ def _comparison(comparison: Comparison) -> Document:
 
 def print_result(found: Document) -> None:
     """Print the result of one server for people."""
-    click.echo(plain(f"{found['server']}: {period(found)}"))
+    click.echo(printable(f"{found['server']}: {period(found)}"))
     for side in found["sides"]:
         click.echo()
-        click.echo(plain(f"{side['file']}: {headline(side)}"))
-        click.echo(plain(peaks(found, side)))
+        click.echo(printable(f"{side['file']}: {headline(side)}"))
+        click.echo(printable(peaks(found, side)))
         click.echo()
         print_table([_policy_row(row) for row in side["policies"]], empty="No policy is enabled.")
     if comparison := found["comparison"]:
@@ -162,7 +162,7 @@ def print_result(found: Document) -> None:
     if any(side["taken"] for side in found["sides"]):
         remarks.append(DRY_RUN_MODEL)
     if remarks:
-        click.echo("\n" + "\n".join(map(plain, remarks)))
+        click.echo("\n" + "\n".join(map(printable, remarks)))
 
 
 def _print_rows(rows: Sequence[Row]) -> None:
@@ -203,12 +203,12 @@ def headline(side: Document) -> str:
 
 
 def _regretted(side: Document) -> str:
-    judged, again = side["judged"], side["used_again"]
-    if not judged:
+    decided, again = side["judged"], side["used_again"]
+    if not decided:
         return "whether they were used again is not known yet"
     bound = f"at most {percent(side['regret_at_most'])} with 95% confidence"
-    of = f"{again:,} of {judged:,} with a known outcome; {bound}"
-    return f"{percent(again / judged)} of them were used again ({of})"
+    of = f"{again:,} of {decided:,} with a known outcome; {bound}"
+    return f"{percent(again / decided)} of them were used again ({of})"
 
 
 def peaks(found: Document, side: Document) -> str:
@@ -228,12 +228,12 @@ def uncertainties(found: Document, side: Document) -> Iterator[str]:
         many = counted(side["uncertain"], "more session")
         yield f"{many} may have been terminated: they fell due and changed or left between two snapshots."
     if found["gaps"]:
-        unknown = words(Span(round(found["unknown_seconds"] * SECOND)))
+        unknown = words(Duration(round(found["unknown_seconds"] * SECOND)))
         yield f"{counted(found['gaps'], 'gap')} of {unknown} in all; after a gap every session is new."
     if side["too_soon"]:
         many = counted(side["too_soon"], "session")
         yield f"{many} without an outcome yet: followed for a shorter time than they had been idle."
-    if tripped := [f"{row['policy']} ({row['brakes']:,} times)" for row in side["policies"] if row["brakes"]]:
+    if tripped := [f"{row['policy']} ({row['trips']:,} times)" for row in side["policies"] if row["brakes"]]:
         yield f"The safety limit stopped {', '.join(tripped)}."
 
 
@@ -241,7 +241,7 @@ def period(found: Document) -> str:
     """Return `2025-06-11 00:00 to 2025-06-18 00:00 UTC (7d), 60,480 snapshots, 412 sessions on average`."""
     snapshots = found["readings"]
     average = found["observations"] / max(snapshots, 1)
-    lasted = words(Span(round(found["seconds"] * SECOND)))
+    lasted = words(Duration(round(found["seconds"] * SECOND)))
     between = f"{moment(found['began'], day=False)} to {moment(found['ended'], day=False)} UTC ({lasted})"
     return f"{between}, {counted(snapshots, 'snapshot')}, {average:,.0f} sessions on average"
 

@@ -16,7 +16,7 @@ from reaper.cli.options import dsn_option, output_option, policies_option, serve
 from reaper.cli.output import Output, Row, console, print_document
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 from reaper.postgres.errors import ServerError
 from reaper.postgres.preflight import CheckResult, Level
 
@@ -82,7 +82,7 @@ async def _preflight(server: Server, settings: Settings) -> Sequence[CheckResult
 
 def _fine(settings: Settings) -> Row:
     rules = settings.rules
-    counts = f"{len(rules.enforcing)} enforcing, {len(rules.rehearsing)} rehearsing"
+    counts = f"{len(rules.enforcing)} enforcing, {len(rules.dry_running)} rehearsing"
     return _row(
         "", CheckResult(check="policies", level=Level.FINE, finding=f"{counts}, digest {rules.digest[:12]}")
     )
@@ -125,12 +125,12 @@ def _print(rows: Sequence[Row]) -> None:
     for row in rows:
         if row["server"] != server:
             server = row["server"]
-            out.print(Text(f"\n{plain(server)}", style="bold"))
-        level = plain(row["level"])
-        finding = _hanging(plain(row["finding"]), out)
+            out.print(Text(f"\n{printable(server)}", style="bold"))
+        level = printable(row["level"])
+        finding = _hanging(printable(row["finding"]), out)
         out.print(Text.assemble((f"  {level:8}", _STYLES[level]), f"{row['check']:17}", finding))
         if row["mend"]:
-            mend = _hanging(plain(row["mend"]), out)
+            mend = _hanging(printable(row["mend"]), out)
             out.print(Text.assemble((f"{'mend: ':>{_INDENT}}", "dim"), mend))
 
 

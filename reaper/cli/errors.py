@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import click
 
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 
 
 class Exit(IntEnum):
@@ -26,7 +26,7 @@ class CommandError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message, control characters escaped: parts of it come from servers and clients."""
-        lines = map(plain, self.format_message().split("\n"))
+        lines = map(printable, self.format_message().split("\n"))
         click.echo("\n".join(lines), file=file or sys.stderr)
 
 

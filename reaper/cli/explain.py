@@ -10,13 +10,13 @@ from reaper.cli.options import dsn_option, output_option, policies_option, serve
 from reaper.cli.output import Output, Row, console, print_document
 from reaper.cli.snapshot import memory_of, snapshot_and_rules, url_option
 from reaper.cli.targets import read_settings
-from reaper.policy.explain import Explanation, PolicyAnswer
+from reaper.policy.explain import Explanation, PolicyExplanation
 from reaper.policy.explain import explain as ask
-from reaper.policy.plan import Reap
+from reaper.policy.plan import Candidate
 from reaper.policy.rules import Mode
 from reaper.policy.session import Snapshot
-from reaper.policy.text import plain
-from reaper.policy.time import Span, isoformat, words
+from reaper.policy.text import printable
+from reaper.policy.time import Duration, isoformat, words
 
 
 @click.command
@@ -61,21 +61,21 @@ def explain(
         print_document(_document(answer, seen), output=output)
 
 
-def _verdict(answer: Explanation) -> str:
-    verdict = answer.verdict
-    if not isinstance(verdict, Reap):
-        return f"spared: {verdict.reason}"
-    done = verdict.action.value if verdict.mode is Mode.ENFORCE else f"rehearse ({verdict.action.value})"
-    return f"{done} by {verdict.policy.name}: {verdict.reason}"
+def _decision(answer: Explanation) -> str:
+    decision = answer.decision
+    if not isinstance(decision, Candidate):
+        return f"skipped: {decision.reason}"
+    done = decision.action.value if decision.mode is Mode.ENFORCE else f"dry run ({decision.action.value})"
+    return f"{done} by {decision.policy.name}: {decision.reason}"
 
 
-def _due(answer: PolicyAnswer, snapshot: Snapshot) -> str:
+def _due(answer: PolicyExplanation, snapshot: Snapshot) -> str:
     if answer.due is None:
         return "never as it is"
-    if answer.shields or answer.allowlist:
-        return f"never: {'protected' if answer.shields else 'on the allowlist'}"
+    if answer.protections or answer.allowlist:
+        return f"never: {'protected' if answer.protections else 'on the allowlist'}"
     left = answer.due - snapshot.at
-    return f"in {words(Span(left))}" if left > 0 else "now"
+    return f"in {words(Duration(left))}" if left > 0 else "now"
 
 
 def _document(answer: Explanation, snapshot: Snapshot) -> Row:
@@ -89,18 +89,18 @@ def _document(answer: Explanation, snapshot: Snapshot) -> Row:
         "state": session.state,
         "state_change": isoformat(session.state_change),
         "xact_start": isoformat(session.xact_start),
-        "verdict": _verdict(answer),
+        "decision": _decision(answer),
         "policies": [_policy(each, snapshot) for each in answer.policies],
     }
 
 
-def _policy(answer: PolicyAnswer, snapshot: Snapshot) -> Row:
+def _policy(answer: PolicyExplanation, snapshot: Snapshot) -> Row:
     return {
         "policy": answer.policy.name,
         "mode": answer.policy.mode.value,
         "matches": answer.matches,
-        "criteria": [each._asdict() for each in answer.answers],
-        "protected": [shield.reason for shield in answer.shields],
+        "criteria": [each._asdict() for each in answer.results],
+        "protected": [protection.reason for protection in answer.protections],
         "allowlist": answer.allowlist,
         "rests": answer.rests,
         "due": isoformat(answer.due),
@@ -111,9 +111,9 @@ def _policy(answer: PolicyAnswer, snapshot: Snapshot) -> Row:
 def _print(answer: Explanation, snapshot: Snapshot) -> None:
     out = console()
     for key, value in _document(answer, snapshot).items():
-        if key not in {"policies", "verdict"}:
-            out.print(Text.assemble((f"{key:14}", "dim"), plain(value)))
-    out.print(Text.assemble((f"{'verdict':14}", "dim"), (plain(_verdict(answer)), "bold")))
+        if key not in {"policies", "decision"}:
+            out.print(Text.assemble((f"{key:14}", "dim"), printable(value)))
+    out.print(Text.assemble((f"{'decision':14}", "dim"), (printable(_decision(answer)), "bold")))
     for each in answer.policies:
         out.print()
         out.print(Text.assemble((each.policy.name, "bold"), (f" ({each.policy.mode.value})", "dim")))
@@ -121,12 +121,12 @@ def _print(answer: Explanation, snapshot: Snapshot) -> None:
             out.print(line)
 
 
-def _lines(answer: PolicyAnswer, snapshot: Snapshot) -> list[Text]:
-    against = [("protected", shield.reason) for shield in answer.shields]
+def _lines(answer: PolicyExplanation, snapshot: Snapshot) -> list[Text]:
+    against = [("protected", protection.reason) for protection in answer.protections]
     against += [("allowlist", answer.allowlist)] if answer.allowlist else []
     against += [("rests", answer.rests)] if answer.rests else []
     return [
-        *(_line("yes" if each.holds else "no", each.criterion, each.words) for each in answer.answers),
+        *(_line("yes" if each.holds else "no", each.criterion, each.words) for each in answer.results),
         *(_line("but", key, said) for key, said in against),
         _line("", "due", _due(answer, snapshot)),
     ]
@@ -134,5 +134,5 @@ def _lines(answer: PolicyAnswer, snapshot: Snapshot) -> list[Text]:
 
 def _line(holds: str, key: str, said: str) -> Text:
     return Text.assemble(
-        (f"  {holds:4}", "green" if holds == "yes" else "red"), (f"{key:20}", "dim"), plain(said)
+        (f"  {holds:4}", "green" if holds == "yes" else "red"), (f"{key:20}", "dim"), printable(said)
     )

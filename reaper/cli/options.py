@@ -14,7 +14,7 @@ from reaper.cli.errors import Misconfigured
 from reaper.cli.output import Output
 from reaper.history.aliases import Aliases
 from reaper.history.write import HistoryFolder, HistoryLimits, HistoryOptions
-from reaper.policy.time import SECOND, Span, exact_words, parse_span, parse_time
+from reaper.policy.time import SECOND, Duration, exact_words, parse_duration, parse_time
 
 
 def moment_option(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
@@ -24,7 +24,7 @@ def moment_option(_: click.Context, __: click.Parameter, text: str | None) -> da
     if time := parse_time(text):
         return time
     try:
-        return datetime.now(UTC) - timedelta(microseconds=parse_span(text))
+        return datetime.now(UTC) - timedelta(microseconds=parse_duration(text))
     except (ValueError, OverflowError):
         message = f"{text!r} is no time; write 2026-01-31T23:59Z, or 2h for two hours ago."
         raise click.BadParameter(message) from None
@@ -173,24 +173,24 @@ _ACTING: tuple[Callable[[Any], Any], ...] = (
 
 _SIZE: Final = re.compile(r"(?P<count>\d{1,9})(?P<unit>KiB|MiB|GiB|TiB)", re.ASCII)
 _UNITS: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_SHORTEST: Final = Span(SECOND)
-_LONGEST: Final = Span(3_600 * SECOND)
+_SHORTEST: Final = Duration(SECOND)
+_LONGEST: Final = Duration(3_600 * SECOND)
 _SMALLEST: Final = 2**20
 
 
-class SpanType(click.ParamType[Span]):
+class SpanType(click.ParamType[Duration]):
     """A duration as the policy file spells it, within bounds."""
 
     name = "duration"
 
-    def __init__(self, shortest: Span, longest: Span | None = None) -> None:
+    def __init__(self, shortest: Duration, longest: Duration | None = None) -> None:
         self._shortest = shortest
         self._longest = longest
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Span:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Duration:  # noqa: ANN401
         """Read `90s`, `10m`, `1h30m`."""
         try:
-            span = parse_span(str(value))
+            span = parse_duration(str(value))
         except ValueError as error:
             self.fail(f"{error}; write it like 10s, 5m or 7d", param, ctx)
         if span < self._shortest or (self._longest is not None and span > self._longest):
@@ -252,7 +252,7 @@ _HISTORY: Final[Mapping[str, Mapping[str, Any]]] = {
         "help": "How often all sessions are recorded.",
     },
     "keep": {
-        "type": SpanType(Span(60 * SECOND)),
+        "type": SpanType(Duration(60 * SECOND)),
         "default": "14d",
         "show_default": True,
         "help": "Delete files that are older than this.",
@@ -272,7 +272,7 @@ _HISTORY: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def _history(
-    *, to: Path | None, every: Span, keep: Span, most: int, anonymize: bool
+    *, to: Path | None, every: Duration, keep: Duration, most: int, anonymize: bool
 ) -> HistoryOptions | None:
     if to is None:
         return None

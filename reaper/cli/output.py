@@ -16,12 +16,12 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 
 Row = Mapping[str, object]
 
 _PIPE_WIDTH: Final = 240
-_NEVER_FOLDED: Final = frozenset({"time", "verdict", "outcome", "pid"})
+_NEVER_FOLDED: Final = frozenset({"time", "decision", "outcome", "pid"})
 
 
 class Output(StrEnum):
@@ -85,7 +85,7 @@ def table_of(rows: Sequence[Row], title: str | None) -> Table:
     for key in rows[0]:
         table.add_column(key.replace("_", " "), overflow="fold", no_wrap=key in _NEVER_FOLDED)
     for row in rows:
-        table.add_row(*(Text(plain(value)) for value in row.values()))
+        table.add_row(*(Text(printable(value)) for value in row.values()))
     return table
 
 
@@ -102,4 +102,4 @@ def progress(what: str, size: float) -> Iterator[Callable[[float], None]]:
 
 def report_problem(sentence: str) -> None:
     """Print a sentence about the input to stderr, and go on."""
-    click.echo(plain(sentence), err=True)
+    click.echo(printable(sentence), err=True)

@@ -1,4 +1,4 @@
-"""`reaper plan`: what would be done now, and what spared the others."""
+"""`reaper plan`: what would be done now, and why other sessions are skipped."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from reaper.cli.output import Output, Row, print_document, print_table
 from reaper.cli.snapshot import memory_of, snapshot_and_rules, url_option
 from reaper.cli.targets import read_settings
 from reaper.policy.decide import decide
-from reaper.policy.plan import Plan, Spare, Verdict
+from reaper.policy.plan import Decision, Plan, Skip
 from reaper.policy.rules import Mode
-from reaper.policy.session import Session, Snapshot, whose
-from reaper.policy.text import plain
+from reaper.policy.session import Session, Snapshot, session_words
+from reaper.policy.text import counted, printable
 from reaper.policy.time import isoformat, since, words
 
 
@@ -24,7 +24,7 @@ from reaper.policy.time import isoformat, since, words
 @url_option("it knows which pools the refill guard pauses")
 @click.option(
     "--all",
-    "everybody",
+    "all_sessions",
     is_flag=True,
     envvar="REAPER_ALL",
     show_envvar=True,
@@ -44,26 +44,26 @@ def plan(
     server: str | None,
     output: Output,
     url: str | None,
-    everybody: bool,
+    all_sessions: bool,
     snapshot: Path | None,
 ) -> None:
     """Show what would be done now: matched sessions with policy, reason and age, and why others are skipped.
 
-    Touches nobody. Everybody is taken for seen before, as in the second cycle of a run.
+    It terminates no session. All sessions count as seen before, as in the second cycle of a run.
     """
     settings = read_settings(policies)
     seen, rules = snapshot_and_rules(settings, dsn=dsn, server=server, saved=snapshot)
     made = decide(snapshot=seen, rules=rules, memory=memory_of(seen, url))
-    verdicts: list[Verdict] = [*made.reaps, *made.rehearsals]
-    verdicts += [spare for spare in made.spares if everybody or spare.policy]
-    rows = [_row(verdict, seen) for verdict in verdicts]
+    decisions: list[Decision] = [*made.candidates, *made.dry_run_candidates]
+    decisions += [skip for skip in made.skips if all_sessions or skip.policy]
+    rows = [_row(decision, seen) for decision in decisions]
     if output is not Output.TABLE:
-        print_document({**_head(seen, made), "verdicts": rows}, output=output)
+        print_document({**_head(seen, made), "decisions": rows}, output=output)
         return
-    print_table([_line(verdict) for verdict in verdicts], empty="No policy matches any session.")
+    print_table([_line(decision) for decision in decisions], empty="No policy matches any session.")
     click.echo()
     for line in _summary(seen, made):
-        click.echo(plain(line))
+        click.echo(printable(line))
 
 
 def _head(snapshot: Snapshot, made: Plan) -> Row:
@@ -76,39 +76,39 @@ def _head(snapshot: Snapshot, made: Plan) -> Row:
             "used": snapshot.slots.used,
         },
         "unreadable": snapshot.unreadable,
-        "brakes": [{"policy": trip.policy.name, "reason": trip.reason} for trip in made.brakes],
+        "safety_limits": [{"policy": trip.policy.name, "reason": trip.reason} for trip in made.trips],
     }
 
 
-def _row(verdict: Verdict, snapshot: Snapshot) -> Row:
-    session = verdict.session
+def _row(decision: Decision, snapshot: Snapshot) -> Row:
+    session = decision.session
     return {
-        "verdict": _said(verdict),
-        "policy": verdict.policy.name if verdict.policy else None,
+        "decision": _said(decision),
+        "policy": decision.policy.name if decision.policy else None,
         "pid": session.id.pid,
         **session.identity._asdict(),
         "state": session.state,
         "for": _age(session, snapshot),
-        "reason": verdict.reason,
+        "reason": decision.reason,
     }
 
 
-def _line(verdict: Verdict) -> Row:
-    session = verdict.session
+def _line(decision: Decision) -> Row:
+    session = decision.session
     return {
-        "verdict": _said(verdict),
-        "policy": verdict.policy.name if verdict.policy else None,
+        "decision": _said(decision),
+        "policy": decision.policy.name if decision.policy else None,
         "pid": session.id.pid,
-        "session": whose(session.identity),
+        "session": session_words(session.identity),
         "state": session.state,
-        "reason": verdict.reason,
+        "reason": decision.reason,
     }
 
 
-def _said(verdict: Verdict) -> str:
-    if isinstance(verdict, Spare):
-        return "spare"
-    return verdict.action.value if verdict.mode is Mode.ENFORCE else "rehearse"
+def _said(decision: Decision) -> str:
+    if isinstance(decision, Skip):
+        return "skip"
+    return decision.action.value if decision.mode is Mode.ENFORCE else "dry-run"
 
 
 def _age(session: Session, snapshot: Snapshot) -> str | None:
@@ -118,13 +118,14 @@ def _age(session: Session, snapshot: Snapshot) -> str | None:
 
 def _summary(snapshot: Snapshot, made: Plan) -> list[str]:
     slots = snapshot.slots
-    spared = len(made.matched_spares)
+    acted, dry_run = len(made.candidates), len(made.dry_run_candidates)
+    skipped = len(made.matched_skips)
     used = f"{slots.used} of {slots.usable} slots used, {slots.reserved} more are reserved"
     said = [
-        f"{used}; {len(snapshot.sessions)} session{'' if len(snapshot.sessions) == 1 else 's'} seen.",
-        f"{len(made.reaps)} to act on, {len(made.rehearsals)} to rehearse, {spared} matched and spared.",
-        *(f"{trip.policy.name}: {trip.reason}" for trip in made.brakes),
+        f"{used}; {counted(len(snapshot.sessions), 'session')} seen.",
+        f"{acted} to terminate or cancel, {dry_run} in a dry run, {skipped} matched and skipped.",
+        *(f"{trip.policy.name}: {trip.reason}" for trip in made.trips),
     ]
     if snapshot.unreadable:
-        said.append(f"{snapshot.unreadable} sessions cannot be read and are spared: see `reaper check`.")
+        said.append(f"{snapshot.unreadable} sessions cannot be read and are skipped: see `reaper check`.")
     return said

@@ -30,7 +30,7 @@ from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import audit_log_files, dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, print_document
 from reaper.cli.targets import pick_server, read_settings
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 from reaper.postgres.errors import ServerError
 from reaper.service.counters import read_count
 
@@ -129,13 +129,15 @@ def _compare_log(ours: Sequence[AuditedTermination], files: Sequence[Path]) -> L
         message = (
             f"the audit log has several servers ({', '.join(servers)}): name that of the log with --server"
         )
-        raise Misconfigured(plain(message))
+        raise Misconfigured(printable(message))
     log, logged = ServerLog(), list[LoggedTermination]()
     for file in files:
         try:
             logged.extend(log.read(file))
         except (OSError, EOFError) as error:
-            message = f"The log {plain(file)} cannot be read: {getattr(error, 'strerror', None) or error}."
+            message = (
+                f"The log {printable(file)} cannot be read: {getattr(error, 'strerror', None) or error}."
+            )
             raise Misconfigured(message) from error
         except NotAServerLog as wrong:
             raise Misconfigured(str(wrong)) from None
@@ -155,7 +157,7 @@ def _present_count(policies: Path, dsn: str | None, server: str | None) -> Event
 
 def _print(found: _Reconciliation) -> None:
     for period in found.periods:
-        click.echo(plain(_period_sentence(period)))
+        click.echo(printable(_period_sentence(period)))
     if not found.periods:
         click.echo("The audit log has no two counts of a server to compare; --live adds the present one.")
     if found.log:
@@ -193,7 +195,7 @@ def _print_log(log: LogComparison) -> None:
 
 def _print_each(found: Sequence[_T], sentence: Callable[[_T], str]) -> None:
     for each in islice(found, _MOST_PRINTED):
-        click.echo(plain(sentence(each)))
+        click.echo(printable(sentence(each)))
     if len(found) > _MOST_PRINTED:
         click.echo(f"... and {len(found) - _MOST_PRINTED} more")
 

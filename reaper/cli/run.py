@@ -59,7 +59,7 @@ def log_start(log: Log, settings: Settings, options: RunOptions, servers: Sequen
         events.STARTED,
         version=__version__,
         enforcing=0 if options.dry_run else len(rules.enforcing),
-        rehearsing=len(rules.awake) if options.dry_run else len(rules.rehearsing),
+        dry_running=len(rules.enabled) if options.dry_run else len(rules.dry_running),
         servers=" ".join(servers),
         interval=exact_words(settings.interval),
         rules=rules.digest[:12],
@@ -181,7 +181,7 @@ def _log_totals_at_end(log: Log) -> Iterator[dict[str, RunTotals]]:
         yield totals
     finally:
         for name, total in totals.items():
-            counts = {"cycles": total.cycles, "failed": total.failures, "brakes": total.brakes}
+            counts = {"cycles": total.cycles, "failed": total.failures, "trips": total.trips}
             log.info(events.STOPPED, server=name, **counts, **total.by_result)
 
 

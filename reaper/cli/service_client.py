@@ -19,9 +19,9 @@ from reaper.cli.errors import Misconfigured, ServerTrouble
 from reaper.cli.output import progress
 from reaper.history.snapshot import BadSnapshot, parse_snapshot
 from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT
-from reaper.policy.refill_guard import BackOff, Group
+from reaper.policy.refill_guard import Group, PausedGroup
 from reaper.policy.session import Identity, Snapshot
-from reaper.policy.time import SECOND, Instant, Span, from_datetime, parse_time
+from reaper.policy.time import SECOND, Duration, Timestamp, from_datetime, parse_time
 from reaper.service.observe import snapshot_interval
 from reaper.telemetry.http.views import FORMAT, Overview
 
@@ -71,7 +71,7 @@ class _LimitAnswer(_ServiceAnswer):
     key: str
     limit: str
     revived: int
-    judged: int
+    decided: int
 
 
 class _AssessedPolicyAnswer(_RegretAnswer):
@@ -134,15 +134,10 @@ class ServiceClient:
         """Return the assessment of its dry-run policies since it started."""
         return self._parsed("/assess", _assessment)
 
-    def refill_guarded(self, server: str) -> dict[Group, BackOff]:
+    def paused_groups(self, server: str) -> dict[Group, PausedGroup]:
         """Return the groups of this server that the refill guard pauses."""
-        return {
-            Group(row["policy"], Identity(*(row[key] for key in Identity._fields))): BackOff(
-                from_datetime(until) if (until := parse_time(row["until"])) else Instant(0), row["reason"]
-            )
-            for row in self.assessment()["refill_guarded"]
-            if row["server"] == server
-        }
+        pools = [_paused(row) for row in self.assessment()["refill_guarded"] if row["server"] == server]
+        return {pool.group: pool for pool in pools}
 
     def snapshot(self, server: str) -> Snapshot:
         """Return a snapshot of all sessions of a server."""
@@ -152,7 +147,7 @@ class ServiceClient:
         except BadSnapshot:
             self._fail(f"{self.base} {_FOREIGN}")
 
-    def snapshots(self, server: str | None, span: Span) -> Iterator[Snapshot]:
+    def snapshots(self, server: str | None, span: Duration) -> Iterator[Snapshot]:
         """Yield snapshots of this server, or of the only one, during this time; at least one."""
         overview = self.usage(server)
         if overview.shown is None:
@@ -261,3 +256,15 @@ def _assessment(document: Any) -> dict[str, Any]:  # noqa: ANN401 (any JSON)
 
 def _names(overview: Overview) -> str:
     return ", ".join(line.name for line in overview.servers) or "no server"
+
+
+def _paused(row: dict[str, Any]) -> PausedGroup:
+    until = parse_time(row["until"])
+    return PausedGroup(
+        group=Group(row["policy"], Identity(*(row[key] for key in Identity._fields))),
+        at=Timestamp(0),  # not in the answer, and not needed for a decision
+        until=from_datetime(until) if until else Timestamp(0),
+        refilled=0,
+        terminated=0,
+        reason=row["reason"],
+    )

@@ -107,7 +107,7 @@ def memory_of(snapshot: Snapshot, url: str | None) -> Memory:
     if not url:
         return memory
     try:
-        return memory.leaving_alone(ServiceClient(url).refill_guarded(snapshot.server))
+        return memory.with_paused(ServiceClient(url).paused_groups(snapshot.server))
     except ServerTrouble as trouble:
         # From the environment, the address may be set for other commands: this one works without it.
         if click.get_current_context().get_parameter_source("url") is ParameterSource.COMMANDLINE:

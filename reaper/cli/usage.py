@@ -24,8 +24,7 @@ from reaper.cli.usage_view import Screen, ShownUsage
 from reaper.config import Server
 from reaper.insight.usage.census import census, shortened
 from reaper.insight.usage.trend import Trends
-from reaper.policy.json import as_document
-from reaper.policy.text import plain
+from reaper.policy.text import as_document, printable
 from reaper.postgres.errors import ServerError
 from reaper.service.connection import OpenConnection, RunOptions
 from reaper.service.observe import open_to_observe
@@ -195,7 +194,7 @@ async def _screen(source: Source) -> Screen | Text:
     try:
         return Screen(await source())
     except ServerTrouble as trouble:
-        return Text("\n".join(map(plain, trouble.format_message().split("\n"))))
+        return Text("\n".join(map(printable, trouble.format_message().split("\n"))))
 
 
 def _document(shown: ShownUsage) -> object:

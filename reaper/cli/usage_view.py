@@ -12,8 +12,8 @@ from rich.text import Text
 from reaper.insight.usage.census import Census, Openings, Transaction, UsageGroup
 from reaper.insight.usage.texts import ago, horizon, openings_words, pooler_words, waiting_words
 from reaper.insight.usage.trend import Usage, Values, ranking_of
-from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, LOCAL, whose
-from reaper.policy.text import counted, plain
+from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, LOCAL, session_words
+from reaper.policy.text import counted, printable
 from reaper.telemetry.http.views import Overview
 
 
@@ -86,12 +86,12 @@ def _usage(usage: Usage, glyphs: _Glyphs, width: int) -> Iterator[RenderableType
         yield from _ranking(usage, each, glyphs, width)
     if census.poolers:
         yield Text()
-        yield from (Text(plain(pooler_words(each))) for each in census.poolers)
+        yield from (Text(printable(pooler_words(each))) for each in census.poolers)
 
 
 def _headline(census: Census, width: int) -> Text:
-    left = Text(plain(census.server), style="bold", no_wrap=True, overflow="ellipsis")
-    at = plain((census.at or "").replace("T", " ")[:19])
+    left = Text(printable(census.server), style="bold", no_wrap=True, overflow="ellipsis")
+    at = printable((census.at or "").replace("T", " ")[:19])
     full = Text("  FULL  ", style="bold reverse red") if census.openings.full else Text()
     right = Text.assemble(full, "  ", (f"{at} UTC", "dim"))
     left.append(" " * max(width - left.cell_len - right.cell_len, 1))
@@ -112,7 +112,9 @@ def _states(census: Census) -> Text:
     parts += [f"{census.uncounted} only counted"] if census.uncounted else []
     parts += [f"{census.unreadable} unreadable"] if census.unreadable else []
     parts += [f"and {counted(census.walsenders, 'walsender')}"] if census.walsenders else []
-    return Text.assemble((f"{counted(census.openings.used, 'session')}: ", "bold"), plain(", ".join(parts)))
+    return Text.assemble(
+        (f"{counted(census.openings.used, 'session')}: ", "bold"), printable(", ".join(parts))
+    )
 
 
 def _table(*columns: str) -> Table:
@@ -136,7 +138,7 @@ def _ranking(
     top = max((value or 0 for values in trends for value in values), default=0)
     for number, group in enumerate(ranking.groups):
         table.add_row(
-            Text(plain(group.name) if group.name else unnamed, style="bold"),
+            Text(printable(group.name) if group.name else unnamed, style="bold"),
             Text(str(group.count), style="bold"),
             *(_counts(group) if states else ()),
             Text(ago(group.oldest_idle_s)),
@@ -165,11 +167,11 @@ def _transactions(census: Census) -> Iterator[RenderableType]:
     yield Text()
     yield Text("open transactions", style="dim")
     for each in census.transactions:
-        yield Text.assemble((f"pid {each.pid} ", "bold"), plain(whose(each.session)))
+        yield Text.assemble((f"pid {each.pid} ", "bold"), printable(session_words(each.session)))
         details = Text(_state(each))
         for words, style in ((waiting_words(each), "bold red"), (horizon(each), "yellow")):
             if words:
-                details.append("; ").append(plain(words), style=style)
+                details.append("; ").append(printable(words), style=style)
         yield Padding(details, (0, 0, 0, 2), expand=False)
     if census.more_transactions:
         yield Text(f"and {census.more_transactions} more", style="dim")
@@ -179,22 +181,22 @@ def _state(each: Transaction) -> str:
     """The state and the times; the server does not report how long a failed transaction has been open."""
     waited = f" for {ago(each.state_s)}" if each.state_s is not None else ""
     opened = f", open for {ago(each.open_s)}" if each.open_s is not None else ""
-    return plain(f"{each.state or 'state hidden'}{waited}{opened}")
+    return printable(f"{each.state or 'state hidden'}{waited}{opened}")
 
 
 def _service(shown: ShownUsage, overview: Overview, glyphs: _Glyphs) -> Iterator[RenderableType]:
     if shown.usage:
         yield Text()
-    yield from (Text(plain(line), style="dim") for line in _source(shown, overview))
+    yield from (Text(printable(line), style="dim") for line in _source(shown, overview))
     if not shown.usage and not overview.shown:
         table = _table("server", "state", "slots used", "last 10 min")
         for line in overview.servers:
             used = "" if line.used is None else f"{line.used} of {line.usable}"
             trend = _sparkline(line.trend, glyphs, cells=_TREND_CELLS, top=line.total or 0)
-            table.add_row(*map(Text, (plain(line.name), plain(line.state), used, trend)))
+            table.add_row(*map(Text, (printable(line.name), printable(line.state), used, trend)))
         yield Text()
         yield table
-        yield from (Text(plain(f"{line.name}: {line.why}")) for line in overview.servers if line.why)
+        yield from (Text(printable(f"{line.name}: {line.why}")) for line in overview.servers if line.why)
 
 
 def _source(shown: ShownUsage, overview: Overview) -> Iterator[str]:
@@ -207,7 +209,7 @@ def _source(shown: ShownUsage, overview: Overview) -> Iterator[str]:
     yield f"From reaper {overview.version} at {shown.url}{seen}; up for {ago(overview.up_s)}{dry_run}."
     for policy in view.policies if view else ():
         if policy.matching:
-            stopped = "; its safety limit stops it" if policy.braked else ""
+            stopped = "; its safety limit stops it" if policy.tripped else ""
             yield f"Its policy {policy.name} ({policy.mode}) matches {policy.matching} of these now{stopped}."
 
 

@@ -16,7 +16,7 @@ from reaper.cli.audit import audit_logs
 from reaper.cli.errors import Exit, Misconfigured
 from reaper.cli.options import audit_log_files, output_option
 from reaper.cli.output import Output, print_document
-from reaper.policy.text import counted, plain
+from reaper.policy.text import counted, printable
 
 _MOST_PRINTED: Final = 100
 """The rest of the problems is counted."""
@@ -28,7 +28,7 @@ _Verified = tuple[str, Verification]
 def _digests(_: click.Context, __: click.Parameter, heads: tuple[str, ...]) -> tuple[str, ...]:
     for head in heads:
         if not re.fullmatch("[0-9a-f]{64}", head):
-            message = f"{plain(head)} is no digest: copy all 64 digits of it."
+            message = f"{printable(head)} is no digest: copy all 64 digits of it."
             raise click.BadParameter(message)
     return heads
 
@@ -96,13 +96,13 @@ def _opened(file: Path | None) -> Iterator[LineSource]:
             with opened(file) as stream:
                 yield WrittenFile(stream)
     except OSError as error:
-        message = f"The audit log {plain(file or '-')} cannot be read: {error.strerror or error}."
+        message = f"The audit log {printable(file or '-')} cannot be read: {error.strerror or error}."
         raise Misconfigured(message) from error
 
 
 def _print(printed: Sequence[Problem], more: int, verified: Sequence[_Verified], serious: int) -> None:
     for problem in printed:
-        click.echo(plain(problem))
+        click.echo(printable(problem))
     if more:
         click.echo(f"... and {more} more")
     for name, verification in verified:
@@ -116,17 +116,17 @@ def _print(printed: Sequence[Problem], more: int, verified: Sequence[_Verified],
 
 
 def _print_log(name: str, verification: Verification) -> None:
-    click.echo(plain(f"{name}: {counted(verification.lines, 'line')} in the chain"))
+    click.echo(printable(f"{name}: {counted(verification.lines, 'line')} in the chain"))
     if verification.before:
         click.echo(f"  {verification.before} from before the chain begins, which cannot be verified")
     if verification.foreign:
         click.echo(f"  {verification.foreign} of other programs in between")
     if verification.follows:
-        click.echo(f"  begins after {plain(verification.follows)}, in a copy that is not here")
+        click.echo(f"  begins after {printable(verification.follows)}, in a copy that is not here")
     for intent, place in islice(verification.open_intents.items(), _MOST_PRINTED):
-        click.echo(plain(f"  no outcome yet: intent {intent}, {place}"))
+        click.echo(printable(f"  no outcome yet: intent {intent}, {place}"))
     if last := verification.last:
-        click.echo(plain(f"  head {last.digest} of {last.text('time')}: note it elsewhere"))
+        click.echo(printable(f"  head {last.digest} of {last.text('time')}: note it elsewhere"))
 
 
 def _log_document(name: str, verification: Verification) -> dict[str, object]:

@@ -207,7 +207,7 @@ def _covers(earlier: Policy, later: Policy) -> bool:
         _competes(earlier, later)
         and _acts_whenever(earlier, later)
         and earlier.allowlist in (NO_KEYS, later.allowlist)
-        and earlier.despite >= later.despite
+        and earlier.overrides >= later.overrides
         and _matches_whenever(earlier.match, later.match)
         and _is_as_wide(earlier.match.selector, later.match.selector)
     )
@@ -222,13 +222,13 @@ def _competes(earlier: Policy, later: Policy) -> bool:
 
 def _acts_whenever(earlier: Policy, later: Policy) -> bool:
     """Limits do not matter: a session that a limit skips is not handed to the next policy."""
-    used = earlier.when.connections_used if earlier.when else 0
-    used_by_later = later.when.connections_used if later.when else 0
+    used = earlier.when.slots_used if earlier.when else 0
+    used_by_later = later.when.slots_used if later.when else 0
     return used <= used_by_later and earlier.during in ((), later.during)
 
 
 def _matches_whenever(earlier: Match, later: Match) -> bool:
-    limits = ((getattr(earlier, key), getattr(later, key)) for key in (*AGES, "holds_back_vacuum"))
+    limits = ((getattr(earlier, key), getattr(later, key)) for key in (*AGES, "xmin_age"))
     return (
         set(earlier.states) >= set(later.states)
         and later.blocking >= earlier.blocking

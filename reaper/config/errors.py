@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, NoReturn
 
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 
 KeyPath = tuple[str | int, ...]
 """The keys and list positions from the top of the file down to a value."""
@@ -43,7 +43,7 @@ class Mistake:
     def __str__(self) -> str:
         """One printable line, which no text of the file can break or forge."""
         place = f"{self.file}:{self.line}:{self.column}"
-        return plain(f"{place}: {self.where}: {self.what}; {self.instead}")
+        return printable(f"{place}: {self.where}: {self.what}; {self.instead}")
 
 
 class BadPolicyFile(Exception):

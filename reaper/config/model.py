@@ -13,11 +13,11 @@ from reaper.config.settings import LabelSelector, Occasion, Server
 from reaper.config.yaml_tree import PlainScalar
 from reaper.policy import rules
 from reaper.policy.match import Match
-from reaper.policy.protections import DESCRIPTIONS, SETTABLE
-from reaper.policy.refill_guard import Churn
+from reaper.policy.protections import DESCRIPTIONS, OVERRIDABLE
+from reaper.policy.refill_guard import RefillGuard
 from reaper.policy.selector import NO_KEYS, From, Glob, Selector
 from reaper.policy.session import STATES
-from reaper.policy.time import Span
+from reaper.policy.time import Duration
 
 MOST: Final = 1_000
 """Entries of a list: a longer one was generated, and a pattern would be shorter."""
@@ -31,7 +31,7 @@ AGES: Final = ("idle_for", "transaction_for", "connected_for", "running_for")
 
 T = TypeVar("T")
 _PROTECTIONS: Final = "Built-in protections that this policy overrides. " + " ".join(
-    f"`{name}`: {DESCRIPTIONS[name]}." for name in SETTABLE
+    f"`{name}`: {DESCRIPTIONS[name]}." for name in OVERRIDABLE
 )
 
 
@@ -62,12 +62,12 @@ Text = Annotated[str, _text(values.text)]
 Count = Annotated[int, _read(values.whole(0), {"type": "integer", "minimum": 0})]
 Number = Annotated[int, _read(values.whole(1), {"type": "integer", "minimum": 1})]
 Share = Annotated[float, _text(values.share, pattern=values.SHARE_PATTERN)]
-Age = Annotated[Span, _duration("1ms", "3650d")]
-Interval = Annotated[Span, _duration("1s", "1h")]
-MinInterval = Annotated[Span, _duration("10ms", "1h")]
-Batch = Annotated[Span, _duration("1s", "1d")]
-Refill = Annotated[Span, _duration("1s", "10m")]
-Pause = Annotated[Span, _duration("1s", "7d")]
+Age = Annotated[Duration, _duration("1ms", "3650d")]
+Interval = Annotated[Duration, _duration("1s", "1h")]
+MinInterval = Annotated[Duration, _duration("10ms", "1h")]
+Batch = Annotated[Duration, _duration("1s", "1d")]
+Refill = Annotated[Duration, _duration("1s", "10m")]
+Pause = Annotated[Duration, _duration("1s", "7d")]
 Version = Annotated[int, _read(values.version, {"const": 1})]
 Truth = Annotated[bool, _read(values.truth, {"type": "boolean"})]
 State = Annotated[str, _word(*STATES)]
@@ -75,7 +75,7 @@ ModeWord = Annotated[str, _word(*rules.Mode)]
 ActionWord = Annotated[str, _word(*rules.Action)]
 GroupKey = Annotated[str, _word(*rules.GROUP_KEYS)]
 Event = Annotated[str, _word(*Occasion)]
-Protection = Annotated[str, _read(values.protection, {"enum": list(SETTABLE)})]
+Protection = Annotated[str, _read(values.protection, {"enum": list(OVERRIDABLE)})]
 Dsn = Annotated[str, _text(patterns.dsn)]
 PolicyName = Annotated[str, _name("[a-z0-9][a-z0-9-]{0,62}", "lower-case letters, digits and dashes")]
 LabelName = Annotated[
@@ -169,7 +169,7 @@ class MatchSection(SelectorSection):
         return Match(
             states=self.state,
             selector=self.selector(),
-            holds_back_vacuum=self.xmin_age,
+            xmin_age=self.xmin_age,
             blocking=self.blocking,
             **ages,
         )
@@ -213,9 +213,9 @@ class RefillGuardSection(Section):
     pause: Pause = _spelled("10m", "The first pause of a group.")
     max_pause: Pause = _spelled("4h", "The longest pause.")
 
-    def build(self) -> Churn:
+    def build(self) -> RefillGuard:
         """The refill guard of the policy package."""
-        return Churn(
+        return RefillGuard(
             within=self.within, share=self.share, acts=self.after, pause=self.pause, longest=self.max_pause
         )
 
@@ -260,15 +260,15 @@ class PolicySection(Section):
             mode=rules.Mode(self.mode),
             match=self.match.build(),
             allowlist=self.allowlist.selector() if self.allowlist else NO_KEYS,
-            despite=frozenset(self.override_protections),
+            overrides=frozenset(self.override_protections),
             when=rules.When(self.when.slots_used) if self.when else None,
             during=self.during,
             keep=rules.Keep(newest=keep.newest, per=keep.per) if keep else None,
-            cap=rules.Cap(most=most.count, per=most.per) if most else None,
+            max_sessions=rules.MaxSessions(most=most.count, per=most.per) if most else None,
             action=rules.Action(self.action),
-            pace=self.max_per_cycle,
-            brake=rules.Brake(share=limit.share, above=limit.above) if limit else None,
-            churn=self.refill_guard.build() if self.refill_guard else None,
+            max_per_cycle=self.max_per_cycle,
+            safety_limit=rules.SafetyLimit(share=limit.share, above=limit.above) if limit else None,
+            refill_guard=self.refill_guard.build() if self.refill_guard else None,
         )
 
     def labels(self) -> LabelSelector:

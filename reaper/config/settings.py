@@ -6,7 +6,7 @@ from typing import Final
 
 from reaper.config.errors import Mistake
 from reaper.policy.rules import Rules
-from reaper.policy.time import Span
+from reaper.policy.time import Duration
 
 Labels = tuple[tuple[str, str], ...]
 """Names and values, sorted by name."""
@@ -46,11 +46,11 @@ class Server:
 class Occasion(StrEnum):
     """A kind of event that webhooks report."""
 
-    BRAKES = "brakes"
-    BLINDNESS = "blindness"
+    SAFETY_LIMIT = "safety_limit"
+    UNREADABLE = "unreadable"
     FAILURES = "failures"
     TERMINATIONS = "terminations"
-    CHURN = "churn"
+    REFILL_GUARD = "refill_guard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Webhook:
     url: str = field(repr=False)
     """Often a secret in itself: it is all that one needs in order to write there."""
     on: frozenset[Occasion]
-    every: Span
+    every: Duration
     """Events within this time go into one message."""
 
 
@@ -71,8 +71,8 @@ class Settings:
 
     rules: Rules
     """All policies, whichever servers they apply to."""
-    interval: Span
-    min_interval: Span
+    interval: Duration
+    min_interval: Duration
     servers: tuple[Server, ...]
     """Empty if the environment names the server, or if `servers_from` finds none at the moment."""
     warnings: tuple[Mistake, ...]

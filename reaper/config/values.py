@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from reaper.config.errors import closest, did_you_mean, quoted, refuse
 from reaper.config.yaml_tree import NOTHING, PlainScalar
 from reaper.policy import time
-from reaper.policy.protections import SELF, SETTABLE
+from reaper.policy.protections import OVERRIDABLE, SELF
 from reaper.policy.rules import Window
-from reaper.policy.time import Span, parse_span
+from reaper.policy.time import Duration, parse_duration
 
 DURATION_PATTERN: Final = f"^{time.DURATION_PATTERN}$"
 SHARE_PATTERN: Final = r"^(?!0+(\.0+)?%)(0?[0-9]{1,2}(\.[0-9]{1,6})?|100(\.0{1,6})?)%$"
@@ -63,13 +63,13 @@ def _no_text(value: object) -> NoReturn:
     refuse(f"{shown(value)} is {value.kind} to YAML", f'write "{shown(value)}", in quotes')
 
 
-def duration(least: str, most: str) -> Callable[[object], Span]:
+def duration(least: str, most: str) -> Callable[[object], Duration]:
     """A reader of durations between these two."""
-    low, high = parse_span(least), parse_span(most)
+    low, high = parse_duration(least), parse_duration(most)
 
-    def read(value: object) -> Span:
+    def read(value: object) -> Duration:
         try:
-            span = parse_span(value if isinstance(value, str) else "")
+            span = parse_duration(value if isinstance(value, str) else "")
         except ValueError:
             _no_duration(value)
         if span < low:
@@ -144,7 +144,7 @@ def version(value: object) -> int:
     return 1
 
 
-_protection = choice(SETTABLE)
+_protection = choice(OVERRIDABLE)
 
 
 def protection(value: object) -> str:

@@ -12,10 +12,10 @@ from rich.text import Text
 from reaper.audit.events import INTENT, Event
 from reaper.audit.reader import open_intents, read_events
 from reaper.demo.state import PERMANENT, DemoEntry, DemoState, application_of
-from reaper.policy.plan import Result, Spare, Spared, Verdict, longest_idle_first
+from reaper.policy.plan import Decision, Result, Skip, SkipReason, longest_idle_first
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, Session, Slots
-from reaper.policy.text import plain
-from reaper.policy.time import Instant, since, words
+from reaper.policy.text import printable
+from reaper.policy.time import Timestamp, since, words
 from reaper.service.cycle import Cycle
 
 AUDIT_LOG: Final = "audit.jsonl"
@@ -25,9 +25,12 @@ _ORDER = _PROTECTED, _NOT_DUE, _DUE, _TERMINATED = "protected", "not due", "due"
 _STYLES: Final = {_PROTECTED: "green", _NOT_DUE: "blue", _DUE: "yellow", _TERMINATED: "bold red"}
 _GROUPS: Final = {
     **dict.fromkeys(PERMANENT, _PROTECTED),
-    **dict.fromkeys((Spared.PACE, Spared.BRAKE, Spared.FIRST_SIGHTING, Spared.REHEARSED), _DUE),
+    **dict.fromkeys(
+        (SkipReason.MAX_PER_CYCLE, SkipReason.SAFETY_LIMIT, SkipReason.FIRST_SIGHTING, SkipReason.DRY_RUN),
+        _DUE,
+    ),
 }
-_DECISIONS: Final = {Spared.UNMATCHED: _NOT_DUE, Spared.REHEARSED: "dry run: would terminate"}
+_DECISIONS: Final = {SkipReason.UNMATCHED: _NOT_DUE, SkipReason.DRY_RUN: "dry run: would terminate"}
 _NEXT: Final = {
     "check -p policies.yaml": "is it correct; may the reaper read and terminate",
     "plan -p policies.yaml": "what it would terminate now, what not, and why",
@@ -80,19 +83,19 @@ class _SessionStatus(NamedTuple):
 
 def _statuses(cycle: Cycle) -> list[_SessionStatus]:
     """Return what the cycle decided about each session, the protected ones first."""
-    outcomes = {reap.session.id: outcome.result for reap, outcome in cycle.settled}
-    statuses = [_status(verdict, outcomes.get(verdict.session.id)) for verdict in cycle.plan.verdicts]
+    outcomes = {candidate.session.id: outcome.result for candidate, outcome in cycle.settled}
+    statuses = [_status(decision, outcomes.get(decision.session.id)) for decision in cycle.plan.decisions]
     return sorted(statuses, key=lambda each: (_ORDER.index(each.group), application_of(each.session)))
 
 
-def _status(verdict: Verdict, result: Result | None) -> _SessionStatus:
-    if isinstance(verdict, Spare):
-        group, decision = _GROUPS.get(verdict.by, _NOT_DUE), _DECISIONS.get(verdict.by, verdict.reason)
-    elif result is None or result is Result.REHEARSED:
-        group, decision = _DUE, _DECISIONS[Spared.REHEARSED]
+def _status(decision: Decision, result: Result | None) -> _SessionStatus:
+    if isinstance(decision, Skip):
+        group, said = _GROUPS.get(decision.by, _NOT_DUE), _DECISIONS.get(decision.by, decision.reason)
+    elif result is None or result is Result.DRY_RUN:
+        group, said = _DUE, _DECISIONS[SkipReason.DRY_RUN]
     else:
-        group, decision = _TERMINATED if result is Result.TERMINATED else _NOT_DUE, result.value
-    return _SessionStatus(verdict.session, group, decision)
+        group, said = _TERMINATED if result is Result.TERMINATED else _NOT_DUE, result.value
+    return _SessionStatus(decision.session, group, said)
 
 
 def _title(state: DemoState, width: int) -> Text:
@@ -138,18 +141,18 @@ def _table(statuses: list[_SessionStatus], state: DemoState) -> Table:
     return table
 
 
-def _row(application: str, members: list[_SessionStatus], now: Instant) -> tuple[Text, ...]:
+def _row(application: str, members: list[_SessionStatus], now: Timestamp) -> tuple[Text, ...]:
     if not members:
-        return Text(plain(application), "dim"), Text(), Text(), Text("gone", "dim")
+        return Text(printable(application), "dim"), Text(), Text(), Text("gone", "dim")
     _, group, decision = members[-1]  # of the group that is closest to termination
     if len(members) > 1 and decision in {*_DECISIONS.values(), _TERMINATED} - {_NOT_DUE}:
         decision += f" {sum(each.decision == decision for each in members)} of {len(members)}"
     longest = min((each.session for each in members), key=longest_idle_first)
-    cells = (plain(application), ""), (str(len(members)), "bold"), (_state(longest, now), "")
-    return (*(Text(*cell) for cell in cells), Text(plain(decision), _STYLES[group]))
+    cells = (printable(application), ""), (str(len(members)), "bold"), (_state(longest, now), "")
+    return (*(Text(*cell) for cell in cells), Text(printable(decision), _STYLES[group]))
 
 
-def _state(session: Session, now: Instant) -> str:
+def _state(session: Session, now: Timestamp) -> str:
     if session.state == ACTIVE:
         return ACTIVE
     in_transaction = session.state == IN_TRANSACTION
@@ -170,7 +173,7 @@ def summary(state: DemoState, audit_log: Path, kept: Path | None) -> Iterator[Te
     """Yield the lines of the summary: what the demo has shown, in numbers, and what to do next."""
     yield _heading(f"Terminated: {state.count(Result.TERMINATED)} sessions")
     for policy in sorted({policy for policy, result in state.results if result is Result.TERMINATED}):
-        terminated, expected = (state.count(each, policy) for each in (Result.TERMINATED, Result.REHEARSED))
+        terminated, expected = (state.count(each, policy) for each in (Result.TERMINATED, Result.DRY_RUN))
         yield _line(f"{policy:22}", f"{terminated:>2}, the dry run matched {expected}", "red")
     yield _line("", "anna is back in psql, and types COMMIT:")
     yield _line("", state.commit_answer)

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from reaper.policy.plan import Result, Spared
+from reaper.policy.plan import Result, SkipReason
 from reaper.policy.session import Session, SessionId
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 from reaper.service.cycle import Cycle
 
-PERMANENT: Final = (Spared.PROTECTION, Spared.ALLOWLIST)
+PERMANENT: Final = (SkipReason.PROTECTION, SkipReason.ALLOWLIST)
 """Reasons for which a session is skipped in every cycle."""
 
 
@@ -57,7 +57,7 @@ class DemoState:
 
     def add(self, kind: str, text: str) -> None:
         """Add an entry."""
-        self.entries.append(DemoEntry(self.seconds, kind, plain(text)))
+        self.entries.append(DemoEntry(self.seconds, kind, printable(text)))
         self._on_entry(self.entries[-1])
 
     def begin(self, number: int, title: str, hint: str) -> None:
@@ -69,17 +69,19 @@ class DemoState:
     def finished_cycle(self, cycle: Cycle) -> None:
         """Count a cycle and add entries for its outcomes, exceeded limits and skipped sessions."""
         self.cycle = cycle
-        self.results.update((reap.policy.name, outcome.result) for reap, outcome in cycle.settled)
+        self.results.update((candidate.policy.name, outcome.result) for candidate, outcome in cycle.settled)
         self.applications |= dict.fromkeys(application_of(session) for session in cycle.snapshot.sessions)
-        dry_run = {reap.session.id for reap, outcome in cycle.settled if outcome.result is Result.REHEARSED}
+        dry_run = {
+            candidate.session.id for candidate, outcome in cycle.settled if outcome.result is Result.DRY_RUN
+        }
         self.due = (self.due & {session.id for session in cycle.snapshot.sessions}) | dry_run
-        for reap, outcome in cycle.settled:
-            kind = "dry run" if outcome.result is Result.REHEARSED else outcome.result.value
-            session = f"{application_of(reap.session)} pid {reap.session.id.pid}"
-            self.add(kind, f"{session}: {reap.reason} ({reap.policy.name})")
-        for trip in cycle.plan.brakes:
+        for candidate, outcome in cycle.settled:
+            kind = "dry run" if outcome.result is Result.DRY_RUN else outcome.result.value
+            session = f"{application_of(candidate.session)} pid {candidate.session.id.pid}"
+            self.add(kind, f"{session}: {candidate.reason} ({candidate.policy.name})")
+        for trip in cycle.plan.trips:
             self.add("limit", f"{trip.policy.name}: {trip.reason}")
-        for skip in cycle.plan.spares:
+        for skip in cycle.plan.skips:
             application = application_of(skip.session)
             if skip.policy and skip.by in PERMANENT and application not in self.skipped:
                 self.skipped[application] = skip.reason

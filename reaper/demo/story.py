@@ -68,7 +68,7 @@ class Story:
         await self._until("a refusal of the customer", lambda: state.refusals[False] >= _ENOUGH_ATTEMPTS)
         for policy, enough in _ENOUGH_DRY_RUNS.items():
             awaited = f"a dry run of {policy}"
-            await self._until(awaited, lambda: state.count(Result.REHEARSED, policy) >= enough)  # noqa: B023 (awaited at once)
+            await self._until(awaited, lambda: state.count(Result.DRY_RUN, policy) >= enough)  # noqa: B023 (awaited at once)
         await self._rest(4)
 
     async def _enforce(self) -> None:

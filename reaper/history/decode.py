@@ -9,14 +9,14 @@ from pydantic import BaseModel, Field, InstanceOf, StrictBool, ValidationError
 
 from reaper.insight.recorded import CycleMark, PartialSnapshot, RecordedSnapshot, SessionChange
 from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Snapshot, Watcher
-from reaper.policy.time import SECOND, Instant
+from reaper.policy.time import SECOND, Timestamp
 
 _MAX_SESSIONS: Final = 262_143
 """PostgreSQL allows no more backends."""
 
 # Not pydantic's own str: it refuses lone surrogates, and a client may have put one into its name.
 _Text = InstanceOf[str]
-_Number = Annotated[Instant, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+_Number = Annotated[Timestamp, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
 _Count = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 _T = TypeVar("_T")

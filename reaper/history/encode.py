@@ -14,7 +14,7 @@ from typing import Final
 from reaper.history.aliases import Aliases
 from reaper.insight.recorded import CycleMark
 from reaper.policy.session import Session, SessionId, Snapshot
-from reaper.policy.time import Instant, Span
+from reaper.policy.time import Duration, Timestamp
 
 FORMAT: Final = 3
 _times: Final = attrgetter("state_change", "query_start", "xact_start")
@@ -31,7 +31,7 @@ class HistoryEncoder:
         self._count = 0
 
     def head(
-        self, server: str, at: Instant, *, every: Span, version: str, counted_from: Instant | None
+        self, server: str, at: Timestamp, *, every: Duration, version: str, counted_from: Timestamp | None
     ) -> bytes:
         """Return the first line."""
         head = {"history": FORMAT, "reaper": version, "server": server, "at": at, "every": every}
@@ -54,7 +54,7 @@ class HistoryEncoder:
         rows = {"came": came, "moved": moved, "left": left, "cycles": list(cycles)}
         return _line({**self._about(snapshot), **{key: value for key, value in rows.items() if value}})
 
-    def partial(self, at: Instant, sessions: Sequence[Session]) -> bytes:
+    def partial(self, at: Timestamp, sessions: Sequence[Session]) -> bytes:
         """Return the line of a partial snapshot; the next snapshot does not build on it."""
         return _line({"partial": at, "rows": [self._row(session) for session in sessions]})
 

@@ -12,7 +12,7 @@ from typing import Final
 from reaper.history.decode import BadHistory, FileHead, HistoryDecoder
 from reaper.insight.recorded import RecordedSnapshot, SessionChange
 from reaper.policy.session import Session, SessionId
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 
 GZIP: Final = 31
 """zlib's `wbits` for gzip."""
@@ -102,7 +102,7 @@ class HistoryReader:
         self._report = report
         self._advance = advance
         """Receives the number of bytes read, for a progress bar."""
-        self._at: Instant | None = None
+        self._at: Timestamp | None = None
         self._sessions: dict[SessionId, Session] = {}
         """All sessions as of the last snapshot that was yielded."""
         self._left_out: dict[Path, int] = {}

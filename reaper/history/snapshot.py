@@ -29,7 +29,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.time import Instant, from_datetime, isoformat, parse_time
+from reaper.policy.time import Timestamp, from_datetime, isoformat, parse_time
 
 _FORMAT: Final = 1
 MAX_BYTES: Final = 32 * 1024 * 1024
@@ -89,11 +89,11 @@ def _session(session: Session) -> Mapping[str, object]:
     }
 
 
-def _instant(value: object) -> Instant:
+def _instant(value: object) -> Timestamp:
     if time := parse_time(value):
         return from_datetime(time)
     if isinstance(value, str) and (beyond := re.fullmatch(r"(-?\d{1,20})us", value, re.ASCII)):
-        return Instant(int(beyond[1]))  # as `isoformat` writes a time outside the calendar
+        return Timestamp(int(beyond[1]))  # as `isoformat` writes a time outside the calendar
     raise PydanticCustomError(_BAD, _NOT_A_TIME)
 
 
@@ -108,7 +108,7 @@ def _at_most(most: int) -> BeforeValidator:
 
 # Not pydantic's own str: it refuses lone surrogates, and a client may have put one into its name.
 _Text = InstanceOf[str]
-_Time = Annotated[Instant, PlainValidator(_instant)]
+_Time = Annotated[Timestamp, PlainValidator(_instant)]
 _Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
 _Pid = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]

@@ -19,7 +19,7 @@ from reaper.history.aliases import SECRET_BYTES, Aliases
 from reaper.history.encode import HistoryEncoder
 from reaper.insight.recorded import CycleMark
 from reaper.policy.session import Session, Snapshot
-from reaper.policy.time import SECOND, Instant, Span, as_datetime, from_datetime
+from reaper.policy.time import SECOND, Duration, Timestamp, as_datetime, from_datetime
 
 _NAME: Final = re.compile(
     r"history-(?P<server>.+)-(?P<stamp>\d{8}T\d{6}Z)(?:-(?P<number>\d+))?\.jsonl\.gz", re.ASCII
@@ -38,7 +38,7 @@ class HistoryLimits:
     """Limits of a folder of history files."""
 
     max_bytes: int
-    keep_for: Span
+    keep_for: Duration
 
     @property
     def max_file(self) -> int:
@@ -59,11 +59,11 @@ class HistoryFolder:
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "this user may not write there", str(self.path))
 
-    def create(self, server: str, at: Instant) -> tuple[Path, int]:
+    def create(self, server: str, at: Timestamp) -> tuple[Path, int]:
         """Create a file for a server and open it. Raises OSError."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A clock that is off by thousands of years gives a name as well.
-        moment = as_datetime(at if 0 <= at < _END_OF_STAMPS else Instant(0))
+        moment = as_datetime(at if 0 <= at < _END_OF_STAMPS else Timestamp(0))
         stem = f"history-{_file_name(server)}-{moment:{_STAMP}}"
         for number in ("", *(f"-{each}" for each in range(1, _MAX_FILES_A_SECOND))):
             path = self.path / f"{stem}{number}.jsonl.gz"
@@ -122,7 +122,7 @@ def _file_name(server: str) -> str:
     return safe if safe == server else f"{safe}_{sha256(server.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
-_MAX_AGE: Final = Span(3_600 * SECOND)
+_MAX_AGE: Final = Duration(3_600 * SECOND)
 _MAX_UNPACKED: Final = 1024 * 1024 * 1024
 
 
@@ -138,7 +138,7 @@ class HistoryOptions:
     """The folder of the history files, and how often all sessions are recorded."""
 
     folder: HistoryFolder
-    every: Span
+    every: Duration
     aliases: Aliases | None = None
 
 
@@ -159,7 +159,7 @@ class HistoryWriter:
         file = self._file or self._create(snapshot.at, counted_from)
         self._append(file, file.encoder.snapshot(snapshot, cycles))
 
-    def write_partial(self, at: Instant, sessions: Sequence[Session]) -> None:
+    def write_partial(self, at: Timestamp, sessions: Sequence[Session]) -> None:
         """Write a few sessions between two snapshots; before the first one they are left out."""
         if self._file and sessions:
             self._append(self._file, self._file.encoder.partial(at, sessions))
@@ -173,7 +173,7 @@ class HistoryWriter:
             except OSError as error:
                 raise HistoryFailed(file.path, error) from error
 
-    def _create(self, at: Instant, counted_from: Instant | None) -> "_OpenFile":
+    def _create(self, at: Timestamp, counted_from: Timestamp | None) -> "_OpenFile":
         folder, every = self._options.folder, self._options.every
         try:
             path, fd = folder.create(self._server, at)
@@ -203,7 +203,7 @@ class _OpenFile:
     """A file that is being written."""
 
     def __init__(
-        self, path: Path, fd: int, encoder: HistoryEncoder, began: Instant, counted_from: Instant | None
+        self, path: Path, fd: int, encoder: HistoryEncoder, began: Timestamp, counted_from: Timestamp | None
     ) -> None:
         self.path = path
         self.encoder = encoder
@@ -224,7 +224,7 @@ class _OpenFile:
         with self._raw:
             self._gzip.close()
 
-    def is_over(self, at: Instant, counted_from: Instant | None, max_bytes: int) -> bool:
+    def is_over(self, at: Timestamp, counted_from: Timestamp | None, max_bytes: int) -> bool:
         """Return True if another file should follow."""
         return (
             self._raw.tell() >= max_bytes

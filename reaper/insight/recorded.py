@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from reaper.policy.session import Session, SessionId, Snapshot
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 
 
 class SessionChange(NamedTuple):
@@ -22,14 +22,14 @@ class SessionChange(NamedTuple):
 class PartialSnapshot(NamedTuple):
     """The sessions that a cycle matched, between two snapshots of all sessions."""
 
-    at: Instant
+    at: Timestamp
     sessions: Sequence[Session]
 
 
 class CycleMark(NamedTuple):
     """The moment of a cycle, and the number of slots in use then."""
 
-    at: Instant
+    at: Timestamp
     used: int
 
 
@@ -45,7 +45,7 @@ class RecordedSnapshot:
     left: Sequence[Session]
     every: int = 0
     """The planned time between two snapshots, in microseconds."""
-    counted_from: Instant | None = None
+    counted_from: Timestamp | None = None
     """No age is counted from before this moment, because the server's clock was set then."""
     partial: Sequence[PartialSnapshot] = ()
     """Partial snapshots since the snapshot before."""
@@ -53,7 +53,7 @@ class RecordedSnapshot:
     """Cycles of the service since the snapshot before."""
 
     @property
-    def at(self) -> Instant:
+    def at(self) -> Timestamp:
         """The moment of the snapshot."""
         return self.about.at
 
@@ -62,7 +62,7 @@ class RecordedSnapshot:
         return replace(self.about, sessions=tuple(self.sessions.values()))
 
 
-def state_since(session: Session) -> Instant:
+def state_since(session: Session) -> Timestamp:
     """Return the moment from which the session is known to be as this row shows it."""
     began = session.id.backend_start
     return began if session.state_change is None else max(began, session.state_change)

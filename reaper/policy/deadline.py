@@ -1,4 +1,4 @@
-"""When the next session falls due."""
+"""When the next session becomes due."""
 
 import heapq
 from collections.abc import Iterator
@@ -7,23 +7,23 @@ from itertools import islice
 from typing import Final
 
 from reaper.policy.plan import unknown
-from reaper.policy.protections import NEEDS_LOCKS, shield
+from reaper.policy.protections import NEEDS_LOCKS, first_protection
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import Session, Snapshot
-from reaper.policy.time import Instant, Span, seconds
+from reaper.policy.time import Duration, Timestamp, seconds
 
 _MOMENTS: Final = 100
 
 
-def next_due(snapshot: Snapshot, rules: Rules) -> Instant | None:
-    """The earliest moment after this snapshot at which any session now seen could fall under a policy."""
-    earliest: Instant | None = None
+def next_due(snapshot: Snapshot, rules: Rules) -> Timestamp | None:
+    """The earliest moment after this snapshot at which a policy could match a session of it."""
+    earliest: Timestamp | None = None
     for session in snapshot.sessions:
-        policies, soonest, _ = rules.meaning(session)
+        policies, soonest, _ = rules.matching(session)
         if not policies or session.state_change is None:
             continue
         if earliest is not None and session.state_change + soonest >= earliest:
-            continue  # without asking each policy: it would not be the first
+            continue  # it cannot be the first, whatever each policy says
         if unknown(session):
             continue
         for policy in policies:
@@ -33,30 +33,30 @@ def next_due(snapshot: Snapshot, rules: Rules) -> Instant | None:
     return earliest
 
 
-def rest_after(snapshot: Snapshot, rules: Rules, *, interval: Span, precision: Span) -> Span:
-    """How long to rest: until the next session falls due or the interval ends, and at least the precision."""
+def rest_after(snapshot: Snapshot, rules: Rules, *, interval: Duration, precision: Duration) -> Duration:
+    """The pause until the next session becomes due or the interval ends, and at least the precision."""
     due = next_due(snapshot, rules)
     if due is None:
         return interval
-    return Span(min(max(due - snapshot.at, precision), interval))
+    return Duration(min(max(due - snapshot.at, precision), interval))
 
 
-def shared_moment(due: float, *, interval: Span) -> float:
-    """The last one, up to when it is due in seconds, at which a cycle begins that no deadline calls for.
+def shared_moment(due: float, *, interval: Duration) -> float:
+    """Round the time of a regular cycle down to a hundredth of the interval.
 
-    There are a hundred in an interval: servers that are due about now are looked at together, for to wake
-    costs more than a look.
+    So servers that are due at about the same time are observed together: to wake up costs more than a
+    snapshot.
     """
     return due - due % (seconds(interval) / _MOMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """A session that falls under a policy at that moment if it stays as it is."""
+    """The time at which a policy matches a session if that does not change."""
 
     session: Session
     policy: Policy
-    at: Instant
+    at: Timestamp
 
 
 def soonest(snapshot: Snapshot, rules: Rules, *, most: int) -> tuple[Due, ...]:
@@ -65,15 +65,15 @@ def soonest(snapshot: Snapshot, rules: Rules, *, most: int) -> tuple[Due, ...]:
     Protected and allowlisted sessions are left out. Holders of advisory locks may be included: that is not
     read for this list.
     """
-    return tuple(islice(_in_turn(snapshot, rules), most))
+    return tuple(islice(_by_time(snapshot, rules), most))
 
 
-def _in_turn(snapshot: Snapshot, rules: Rules) -> Iterator[Due]:
+def _by_time(snapshot: Snapshot, rules: Rules) -> Iterator[Due]:
     queue = [
         (due, number, rank)
         for number, session in enumerate(snapshot.sessions)
         if not unknown(session)
-        for rank, policy in enumerate(rules.meaning(session).policies)
+        for rank, policy in enumerate(rules.matching(session).policies)
         if (due := policy.match.due(session)) is not None and due > snapshot.at
     ]
     heapq.heapify(queue)
@@ -81,11 +81,11 @@ def _in_turn(snapshot: Snapshot, rules: Rules) -> Iterator[Due]:
     while queue:
         due, number, rank = heapq.heappop(queue)
         session = snapshot.sessions[number]
-        meant = rules.meaning(session)
-        policy = meant.policies[rank]
-        despite = policy.despite | {NEEDS_LOCKS}
-        if number in taken or policy.name in meant.allowed:
+        matching = rules.matching(session)
+        policy = matching.policies[rank]
+        overrides = policy.overrides | {NEEDS_LOCKS}
+        if number in taken or policy.name in matching.allowed:
             continue
-        if not shield(session, snapshot, rules.protect, despite):
+        if not first_protection(session, snapshot, rules.protect, overrides):
             taken.add(number)
             yield Due(session=session, policy=policy, at=due)

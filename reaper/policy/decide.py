@@ -1,28 +1,28 @@
 """Snapshot + Rules -> Plan.
 
-Every session is judged in a lane: the real one knows only enforcing policies, the rehearsal knows all
-of them, as if dry-run policies were enforced. So a rehearsal changes nothing of what happens for real.
+The sessions are judged twice: once by the enforcing policies alone, and once by all policies as if all were
+enforced. So a dry run decides exactly as enforcement would, and changes nothing of what is enforced.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeGuard
 
-from reaper.policy.limits import restrain
+from reaper.policy.limits import apply_limits
 from reaper.policy.memory import Memory
 from reaper.policy.plan import (
-    BrakeTrip,
+    Candidate,
+    Decision,
     Plan,
-    Reap,
-    Spare,
-    Spared,
-    Verdict,
+    SafetyLimitTrip,
+    Skip,
+    SkipReason,
     beyond_policies,
     longest_idle_first,
     unknown,
     unmatched,
 )
-from reaper.policy.protections import NEEDS_LOCKS, Shield, shield
+from reaper.policy.protections import NEEDS_LOCKS, Protection, first_protection
 from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.selector import Hit
 from reaper.policy.session import Session, SessionId, Snapshot
@@ -31,185 +31,191 @@ _LOCKS: Final = frozenset({NEEDS_LOCKS})
 
 
 def decide(*, snapshot: Snapshot, rules: Rules, memory: Memory) -> Plan:
-    """Judge every session of a snapshot."""
-    sessions = sorted(_to_be_judged(snapshot, rules, memory), key=lambda session: session.id)
-    real = _Lane(snapshot, rules, memory, Mode.ENFORCE).judge(sessions)
-    if not rules.rehearsing:
-        return Plan(snapshot=snapshot, judged=tuple(real.verdicts.values()), brakes=real.brakes)
-    rehearsal = _Lane(snapshot, rules, memory, Mode.DRY_RUN).judge(sessions)
+    """Decide about every session of a snapshot."""
+    sessions = sorted(_possible(snapshot, rules, memory), key=lambda session: session.id)
+    enforced = _Judge(snapshot, rules, memory, Mode.ENFORCE).judge(sessions)
+    if not rules.dry_running:
+        return Plan(snapshot=snapshot, decided=tuple(enforced.decisions.values()), trips=enforced.trips)
+    dry_run = _Judge(snapshot, rules, memory, Mode.DRY_RUN).judge(sessions)
     return Plan(
         snapshot=snapshot,
-        judged=tuple(_merged(verdict, rehearsal.verdicts[who]) for who, verdict in real.verdicts.items()),
-        rehearsed_beside=tuple(
+        decided=tuple(_merged(real, dry_run.decisions[id_]) for id_, real in enforced.decisions.items()),
+        dry_run_beside=tuple(
             beside
-            for who, beside in rehearsal.verdicts.items()
-            if _is_rehearsal(beside) and isinstance(real.verdicts[who], Reap)
+            for id_, beside in dry_run.decisions.items()
+            if _is_dry_run(beside) and isinstance(enforced.decisions[id_], Candidate)
         ),
-        brakes=(*real.brakes, *(trip for trip in rehearsal.brakes if trip.policy.mode is Mode.DRY_RUN)),
+        trips=(*enforced.trips, *(trip for trip in dry_run.trips if trip.policy.mode is Mode.DRY_RUN)),
     )
 
 
-def _to_be_judged(snapshot: Snapshot, rules: Rules, memory: Memory) -> list[Session]:
-    """The sessions that a policy could match by now or that an earlier dry run took: few of many."""
-    ripe = rules.ripe(snapshot)
-    if not memory.taken:
-        return ripe
-    others = memory.taken - {session.id for session in ripe}
-    return ripe + [session for session in snapshot.sessions if session.id in others]
+def _possible(snapshot: Snapshot, rules: Rules, memory: Memory) -> list[Session]:
+    """The sessions that a policy could match by now or that were dry-run before: few of many."""
+    possible = rules.possible(snapshot)
+    if not memory.dry_run_ids:
+        return possible
+    others = memory.dry_run_ids - {session.id for session in possible}
+    return possible + [session for session in snapshot.sessions if session.id in others]
 
 
-class Questions(NamedTuple):
+class NeededFacts(NamedTuple):
     """Which facts the candidates of a snapshot need."""
 
     advisory_locks: bool = False
     blocking: bool = False
-    everybody: bool = False
-    """Whether a look that leaves out the young will not do."""
+    all_sessions: bool = False
+    """Whether a snapshot without the prefilter is needed."""
 
 
-def questions(snapshot: Snapshot, rules: Rules) -> Questions:
-    """Look for candidates, and say what must be known of them; quiet servers are asked nothing."""
-    locks = blocking = everybody = False
-    rests = _Rests(snapshot)
-    for session in rules.ripe(snapshot):
+def needed_facts(snapshot: Snapshot, rules: Rules) -> NeededFacts:
+    """The expensive facts that the decision needs; a server without candidates needs none."""
+    locks = blocking = all_sessions = False
+    resting = _Resting(snapshot)
+    for session in rules.possible(snapshot):
         if unknown(session):
             continue
-        meant = rules.meaning(session)
+        matching = rules.matching(session)
         candidate = False
-        for policy in meant.policies:
+        for policy in matching.policies:
             if policy.match.holds_but_for_facts(session, snapshot.at):
                 candidate = True
-                spared_anyway = policy.name in meant.allowed or rests.of(policy)
-                locks = locks or not (spared_anyway or NEEDS_LOCKS in policy.despite)
+                skipped_anyway = policy.name in matching.allowed or resting.of(policy)
+                locks = locks or not (skipped_anyway or NEEDS_LOCKS in policy.overrides)
                 blocking = blocking or policy.match.blocking
-                everybody = everybody or policy.cap is not None  # which counts the young as well
-        # Where a clock was set back, one may pass for young.
-        everybody = everybody or (candidate and not rules.cutoffs.reached(session, snapshot.at))
-    return Questions(advisory_locks=locks, blocking=blocking, everybody=everybody)
+                # `max_sessions` counts all sessions of a group, also those that the prefilter leaves out.
+                all_sessions = all_sessions or policy.max_sessions is not None
+        # After a step back of the server's clock the prefilter may leave out sessions that are due.
+        all_sessions = all_sessions or (candidate and not rules.prefilter.reached(session, snapshot.at))
+    return NeededFacts(advisory_locks=locks, blocking=blocking, all_sessions=all_sessions)
 
 
-class _Rests(dict[str, tuple[str, str] | None]):
-    """Why each policy rests, worked out once for a snapshot."""
+class _Resting(dict[str, tuple[str, str] | None]):
+    """Why each policy does not act now, computed once for a snapshot."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
         self._snapshot = snapshot
 
     def of(self, policy: Policy) -> tuple[str, str] | None:
-        """By what, and why; nothing when it acts."""
+        """The key of the policy and the reason; None if the policy acts."""
         if policy.name not in self:
             self[policy.name] = policy.rests(self._snapshot)
         return self[policy.name]
 
 
 class _Judged(NamedTuple):
-    verdicts: Mapping[SessionId, Verdict]
-    brakes: tuple[BrakeTrip, ...]
+    decisions: Mapping[SessionId, Decision]
+    trips: tuple[SafetyLimitTrip, ...]
 
 
-class _Lane:
-    """One way to judge a snapshot: by the enforcing policies alone, or as if every policy were enforced."""
+class _Judge:
+    """Judges a snapshot by the enforcing policies alone, or as if every policy were enforced."""
 
     def __init__(self, snapshot: Snapshot, rules: Rules, memory: Memory, mode: Mode) -> None:
-        self._snapshot = memory.without_rehearsed(snapshot, mode)
+        self._snapshot = memory.without_dry_run(snapshot, mode)
         self._rules = rules
         self._memory = memory
         self._mode = mode
-        self._policies = rules.enforcing if mode is Mode.ENFORCE else rules.awake
-        self._shields: dict[tuple[SessionId, frozenset[str]], Shield | None] = {}
-        self._rests = _Rests(self._snapshot)
+        self._policies = rules.enforcing if mode is Mode.ENFORCE else rules.enabled
+        self._protections: dict[tuple[SessionId, frozenset[str]], Protection | None] = {}
+        self._resting = _Resting(self._snapshot)
 
     def judge(self, sessions: list[Session]) -> _Judged:
-        verdicts = dict[SessionId, Verdict]()
-        condemned = defaultdict[str, list[Session]](list)
+        decisions = dict[SessionId, Decision]()
+        matched = defaultdict[str, list[Session]](list)
         for session in sessions:
-            answer = self._sift(session)
+            answer = self._policy_of(session)
             if isinstance(answer, Policy):
-                condemned[answer.name].append(session)
-                # Holds the place, so that the order of verdicts is the order of sessions.
-                verdicts[session.id] = Reap(session=session, policy=answer, reason="")
+                matched[answer.name].append(session)
+                # Reserves the place, so that the order of decisions is the order of sessions.
+                decisions[session.id] = Candidate(session=session, policy=answer, reason="")
             else:
-                verdicts[session.id] = answer
-        return _Judged(verdicts, tuple(self._restrain(condemned, verdicts)))
+                decisions[session.id] = answer
+        return _Judged(decisions, tuple(self._limit(matched, decisions)))
 
-    def _sift(self, session: Session) -> Policy | Spare:
-        """Find the policy that decides about a session, or why none does."""
-        if spare := beyond_policies(session, self._snapshot):
-            return spare
-        if self._memory.has_rehearsed(session, self._mode):
-            reason = "rehearsed before: a real run would be rid of it"
-            return Spare(session=session, by=Spared.REHEARSED, reason=reason)
-        meant = self._rules.meaning(session)
-        for policy in meant.policies:
-            known_here = self._mode is Mode.DRY_RUN or policy.mode is Mode.ENFORCE
-            if not known_here or not policy.match.holds(session, self._snapshot):
+    def _policy_of(self, session: Session) -> Policy | Skip:
+        """The first policy that matches and does not skip the session, or why there is none."""
+        if skip := beyond_policies(session, self._snapshot):
+            return skip
+        if self._memory.was_dry_run(session, self._mode):
+            reason = "dry run before: enforcement would have terminated it"
+            return Skip(session=session, by=SkipReason.DRY_RUN, reason=reason)
+        matching = self._rules.matching(session)
+        for policy in matching.policies:
+            applies = self._mode is Mode.DRY_RUN or policy.mode is Mode.ENFORCE
+            if not applies or not policy.match.holds(session, self._snapshot):
                 continue
-            found = self._veto(policy, session, meant.allowed.get(policy.name))
+            found = self._skip(policy, session, matching.allowed.get(policy.name))
             if found is None:
                 return policy
-            spare = spare or found
-        return spare or unmatched(session)
+            skip = skip or found
+        return skip or unmatched(session)
 
-    def _veto(self, policy: Policy, session: Session, allowed: Hit | None) -> Spare | None:
+    def _skip(self, policy: Policy, session: Session, allowed: Hit | None) -> Skip | None:
         """Why a policy that matches skips the session: a protection, its allowlist, or `when` or `during`.
 
-        Who holds advisory locks comes last: it is not asked where all else suffices.
+        Advisory locks come last: they are not read if something else already skips the session.
         """
-        if found := self._shield(session, policy.despite | _LOCKS):
+        if found := self._protection(session, policy.overrides | _LOCKS):
             return _protected(session, policy, found)
         if allowed:
-            return Spare(session=session, by=Spared.ALLOWLIST, reason=f"allowlist {allowed}", policy=policy)
-        if rests := self._rests.of(policy):
+            reason = f"allowlist {allowed}"
+            return Skip(session=session, by=SkipReason.ALLOWLIST, reason=reason, policy=policy)
+        if rests := self._resting.of(policy):
             by, reason = rests
-            return Spare(session=session, by=Spared(by), reason=reason, policy=policy)
-        if found := self._shield(session, policy.despite):
+            return Skip(session=session, by=SkipReason(by), reason=reason, policy=policy)
+        if found := self._protection(session, policy.overrides):
             return _protected(session, policy, found)
         return None
 
-    def _shield(self, session: Session, despite: frozenset[str]) -> Shield | None:
-        """The same for all policies that set aside the same; they ask about one session after the other."""
-        key = (session.id, despite)
-        if key not in self._shields:
-            self._shields = {key: shield(session, self._snapshot, self._rules.protect, despite)}
-        return self._shields[key]
+    def _protection(self, session: Session, overrides: frozenset[str]) -> Protection | None:
+        """The first protection of the session; cached, because many policies have the same overrides."""
+        key = (session.id, overrides)
+        if key not in self._protections:
+            found = first_protection(session, self._snapshot, self._rules.protect, overrides)
+            self._protections = {key: found}
+        return self._protections[key]
 
-    def _restrain(
-        self, condemned: Mapping[str, list[Session]], verdicts: dict[SessionId, Verdict]
-    ) -> list[BrakeTrip]:
+    def _limit(
+        self, matched: Mapping[str, list[Session]], decisions: dict[SessionId, Decision]
+    ) -> list[SafetyLimitTrip]:
         trips = []
         for policy in self._policies:
-            if policy.name not in condemned:
+            if policy.name not in matched:
                 continue
-            longest_idle = sorted(condemned[policy.name], key=longest_idle_first)
-            left = restrain(policy, longest_idle, self._snapshot, self._memory)
-            for session in left.condemned:
+            longest_idle = sorted(matched[policy.name], key=longest_idle_first)
+            limited = apply_limits(policy, longest_idle, self._snapshot, self._memory)
+            for session in limited.matched:
                 reason = policy.match.reason(session, self._snapshot)
-                verdicts[session.id] = Reap(session=session, policy=policy, reason=reason)
-            for spare in left.spares:
-                verdicts[spare.session.id] = spare
-            if left.trip:
-                trips.append(left.trip)
+                decisions[session.id] = Candidate(session=session, policy=policy, reason=reason)
+            for skip in limited.skips:
+                decisions[skip.session.id] = skip
+            if limited.trip:
+                trips.append(limited.trip)
         return trips
 
 
-def _protected(session: Session, policy: Policy, found: Shield) -> Spare:
-    reason = f"protected: {found.reason}"
-    return Spare(session=session, by=Spared.PROTECTION, reason=reason, policy=policy, protection=found.name)
-
-
-def _is_rehearsal(verdict: Verdict) -> TypeGuard[Reap]:
-    return isinstance(verdict, Reap) and verdict.mode is Mode.DRY_RUN
-
-
-def _merged(real: Verdict, rehearsed: Verdict) -> Verdict:
-    """One verdict a session: the real one, unless it has nothing to tell and the rehearsal has."""
-    if isinstance(real, Reap):
-        return real
-    if _is_rehearsal(rehearsed):
-        return rehearsed
-    by_rehearsing = (
-        isinstance(rehearsed, Spare) and rehearsed.policy and rehearsed.policy.mode is Mode.DRY_RUN
+def _protected(session: Session, policy: Policy, found: Protection) -> Skip:
+    return Skip(
+        session=session,
+        by=SkipReason.PROTECTION,
+        reason=f"protected: {found.reason}",
+        policy=policy,
+        protection=found.name,
     )
-    tells_nothing = real.by is Spared.UNMATCHED
-    already = isinstance(rehearsed, Spare) and rehearsed.by is Spared.REHEARSED
-    return rehearsed if tells_nothing and (by_rehearsing or already) else real
+
+
+def _is_dry_run(decision: Decision) -> TypeGuard[Candidate]:
+    return isinstance(decision, Candidate) and decision.mode is Mode.DRY_RUN
+
+
+def _merged(real: Decision, dry_run: Decision) -> Decision:
+    """One decision for a session: the real one, unless only the dry run has something to say."""
+    if isinstance(real, Candidate):
+        return real
+    if _is_dry_run(dry_run):
+        return dry_run
+    if real.by is not SkipReason.UNMATCHED or not isinstance(dry_run, Skip):
+        return real
+    by_dry_run_policy = dry_run.policy is not None and dry_run.policy.mode is Mode.DRY_RUN
+    return dry_run if by_dry_run_policy or dry_run.by is SkipReason.DRY_RUN else real

@@ -1,62 +1,62 @@
-"""What holds a policy back from sessions that it condemns: keep, cap, brake, churn, sightings, pace.
+"""The limits of a policy: keep, max_sessions, safety_limit, refill_guard, first sighting, max_per_cycle.
 
-Each restraint takes the condemned sessions of one policy, the longest idle first, returns those that remain
-condemned, and notes those that it spares.
+Each limit takes the matched sessions of one policy, the longest idle first, returns those that remain, and
+notes the sessions that it skips.
 """
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from reaper.policy.memory import MOST_TRIES, Memory, Tried
-from reaper.policy.plan import BrakeTrip, Spare, Spared
+from reaper.policy.memory import MAX_TRIES, Memory, Tried
+from reaper.policy.plan import SafetyLimitTrip, Skip, SkipReason
 from reaper.policy.refill_guard import Group
 from reaper.policy.rules import Policy
 from reaper.policy.session import CLIENT_BACKEND, Identity, Session, Snapshot
 from reaper.policy.text import percent
 
 
-class Restrained(NamedTuple):
-    """What is left of a policy's wish."""
+class Limited(NamedTuple):
+    """The matched sessions of a policy within its limits, and those that a limit skips."""
 
-    condemned: list[Session]
-    spares: list[Spare]
-    trip: BrakeTrip | None
+    matched: list[Session]
+    skips: list[Skip]
+    trip: SafetyLimitTrip | None
 
 
-def restrain(policy: Policy, condemned: list[Session], snapshot: Snapshot, memory: Memory) -> Restrained:
-    """Apply every restraint of this policy in order; `condemned` comes with the longest idle first."""
-    sieve = _Sieve(policy)
-    remaining = _within_cap(sieve, _kept(sieve, condemned), snapshot)
-    trip = _brake(policy, len(remaining), snapshot.clients)
+def apply_limits(policy: Policy, matched: list[Session], snapshot: Snapshot, memory: Memory) -> Limited:
+    """Apply every limit of this policy in order; `matched` comes with the longest idle first."""
+    skips = _Skips(policy)
+    remaining = _above_max_sessions(skips, _without_kept(skips, matched), snapshot)
+    trip = _safety_limit(policy, len(remaining), snapshot.clients)
     if trip:
         for session in remaining:
-            sieve.spare(session, Spared.BRAKE, trip.reason)
-        return Restrained([], sieve.spares, trip)
-    # After the brake: whom churn spares must not make a plan look smaller than it was written.
-    remaining = _sighted(sieve, _calmed(sieve, remaining, snapshot, memory), memory)
-    return Restrained(_paced(sieve, remaining), sieve.spares, None)
+            skips.add(session, SkipReason.SAFETY_LIMIT, trip.reason)
+        return Limited([], skips.found, trip)
+    # After the safety limit, which must also count paused sessions: the policy matches them all.
+    remaining = _seen_before(skips, _not_paused(skips, remaining, snapshot, memory), memory)
+    return Limited(_first_of_cycle(skips, remaining), skips.found, None)
 
 
 @dataclass(slots=True)
-class _Sieve:
+class _Skips:
     policy: Policy
-    spares: list[Spare] = field(default_factory=list)
+    found: list[Skip] = field(default_factory=list)
 
-    def spare(self, session: Session, by: Spared, reason: str) -> None:
-        self.spares.append(Spare(session=session, by=by, reason=reason, policy=self.policy))
+    def add(self, session: Session, by: SkipReason, reason: str) -> None:
+        self.found.append(Skip(session=session, by=by, reason=reason, policy=self.policy))
 
 
 def _group(identity: Identity, per: tuple[str, ...]) -> tuple[str | None, ...]:
     return tuple(getattr(identity, key) for key in per)
 
 
-def _kept(sieve: _Sieve, condemned: list[Session]) -> list[Session]:
-    keep = sieve.policy.keep
+def _without_kept(skips: _Skips, matched: list[Session]) -> list[Session]:
+    keep = skips.policy.keep
     if keep is None:
-        return condemned
+        return matched
     groups = defaultdict[tuple[str | None, ...], list[Session]](list)
-    for session in condemned:
+    for session in matched:
         groups[_group(session.identity, keep.per)].append(session)
     kept = set[Session]()
     for group in groups.values():
@@ -64,72 +64,76 @@ def _kept(sieve: _Sieve, condemned: list[Session]) -> list[Session]:
             group, key=lambda session: (session.id.backend_start, session.id.pid), reverse=True
         )
         kept.update(newest_first[: keep.newest])
+    reason = f"keep: among the newest {keep.newest} per {', '.join(keep.per)}"
     for session in kept:
-        sieve.spare(session, Spared.KEEP, f"keep: among the newest {keep.newest} per {', '.join(keep.per)}")
-    return [session for session in condemned if session not in kept]
+        skips.add(session, SkipReason.KEEP, reason)
+    return [session for session in matched if session not in kept]
 
 
-def _within_cap(sieve: _Sieve, condemned: list[Session], snapshot: Snapshot) -> list[Session]:
-    cap = sieve.policy.cap
-    if cap is None:
-        return condemned
-    # A walsender takes none of the slots that a cap shares out.
+def _above_max_sessions(skips: _Skips, matched: list[Session], snapshot: Snapshot) -> list[Session]:
+    limit = skips.policy.max_sessions
+    if limit is None:
+        return matched
+    # A walsender takes none of the slots that `max_sessions` counts.
     counts = Counter(session.identity for session in snapshot.sessions if session.kind == CLIENT_BACKEND)
-    held = Counter[tuple[str | None, ...]]()
+    open_ = Counter[tuple[str | None, ...]]()
     for identity, count in counts.items():
-        if sieve.policy.match.selector.selects(identity):
-            held[_group(identity, cap.per)] += count
+        if skips.policy.match.selector.selects(identity):
+            open_[_group(identity, limit.per)] += count
     taken = defaultdict[tuple[str | None, ...], int](int)
     remaining = []
-    for session in condemned:
-        group = _group(session.identity, cap.per)
-        if taken[group] < held[group] - cap.most:
+    for session in matched:
+        group = _group(session.identity, limit.per)
+        if taken[group] < open_[group] - limit.most:
             taken[group] += 1
             remaining.append(session)
         else:
-            holds = f"its group holds {held[group]} sessions, {cap.most} allowed per {', '.join(cap.per)}"
+            sessions = f"its group has {open_[group]} sessions"
+            allowed = f"{limit.most} allowed per {', '.join(limit.per)}"
             first = f", {taken[group]} longer idle ones first" if taken[group] else ""
-            sieve.spare(session, Spared.CAP, f"cap: {holds}{first}")
+            skips.add(session, SkipReason.MAX_SESSIONS, f"max_sessions: {sessions}, {allowed}{first}")
     return remaining
 
 
-def _brake(policy: Policy, condemned: int, clients: int) -> BrakeTrip | None:
-    brake = policy.brake
-    if brake is None or not brake.trips(condemned, clients):
+def _safety_limit(policy: Policy, matched: int, clients: int) -> SafetyLimitTrip | None:
+    limit = policy.safety_limit
+    if limit is None or not limit.trips(matched, clients):
         return None
-    share = percent(brake.share)
-    reason = f"brake: would take {condemned} of {clients} client sessions, acts on nobody above {share}"
-    return BrakeTrip(policy=policy, condemned=condemned, clients=clients, reason=reason)
+    would = f"would terminate {matched} of {clients} client sessions"
+    reason = f"safety limit: {would}, terminates none above {percent(limit.share)}"
+    return SafetyLimitTrip(policy=policy, matched=matched, clients=clients, reason=reason)
 
 
-def _calmed(sieve: _Sieve, condemned: list[Session], snapshot: Snapshot, memory: Memory) -> list[Session]:
-    if not memory.left_alone or sieve.policy.churn is None:
-        return condemned
+def _not_paused(skips: _Skips, matched: list[Session], snapshot: Snapshot, memory: Memory) -> list[Session]:
+    if not memory.paused or skips.policy.refill_guard is None:
+        return matched
     remaining = []
-    for session in condemned:
-        found = memory.left_alone.get(Group(sieve.policy.name, session.identity))
-        if found and snapshot.at < found.until:
-            sieve.spare(session, Spared.CHURN, found.reason)
+    for session in matched:
+        paused = memory.paused.get(Group(skips.policy.name, session.identity))
+        if paused and snapshot.at < paused.until:
+            skips.add(session, SkipReason.REFILL_GUARD, paused.reason)
         else:
             remaining.append(session)
     return remaining
 
 
-def _sighted(sieve: _Sieve, condemned: list[Session], memory: Memory) -> list[Session]:
+def _seen_before(skips: _Skips, matched: list[Session], memory: Memory) -> list[Session]:
     remaining = []
-    for session in condemned:
+    for session in matched:
         if session.id not in memory.seen:
-            sieve.spare(session, Spared.FIRST_SIGHTING, "first sighting: a second look must agree")
-        elif memory.in_vain.get(Tried.of(session, sieve.policy.action), 0) >= MOST_TRIES:
-            reason = f"tried {MOST_TRIES} times in vain: look at the server"
-            sieve.spare(session, Spared.IN_VAIN, reason)
+            reason = "first sighting: a second snapshot must confirm it"
+            skips.add(session, SkipReason.FIRST_SIGHTING, reason)
+        elif memory.no_effect.get(Tried.of(session, skips.policy.action), 0) >= MAX_TRIES:
+            reason = f"no effect: tried {MAX_TRIES} times, look at the server"
+            skips.add(session, SkipReason.NO_EFFECT, reason)
         else:
             remaining.append(session)
     return remaining
 
 
-def _paced(sieve: _Sieve, condemned: list[Session]) -> list[Session]:
-    pace = sieve.policy.pace
-    for rank, session in enumerate(condemned[pace:], start=pace):
-        sieve.spare(session, Spared.PACE, f"pace: {pace} per cycle, {rank} older ones first")
-    return condemned[:pace]
+def _first_of_cycle(skips: _Skips, matched: list[Session]) -> list[Session]:
+    most = skips.policy.max_per_cycle
+    for rank, session in enumerate(matched[most:], start=most):
+        reason = f"max_per_cycle: {most} per cycle, {rank} longer idle ones first"
+        skips.add(session, SkipReason.MAX_PER_CYCLE, reason)
+    return matched[:most]

@@ -5,14 +5,13 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from reaper.policy.protections import BUILT_IN, SELF
-from reaper.policy.refill_guard import BackOff, Evidence
 from reaper.policy.rules import Action, Mode, Policy
-from reaper.policy.session import KINDS, STATES, Identity, Session, Snapshot
-from reaper.policy.time import Instant
+from reaper.policy.session import KINDS, STATES, Session, Snapshot
+from reaper.policy.time import Timestamp
 
 
-class Spared(StrEnum):
-    """By what a session was spared."""
+class SkipReason(StrEnum):
+    """Why a session is skipped; a limit has the name of its key in the policy file."""
 
     UNMATCHED = "unmatched"
     UNKNOWN = "unknown"
@@ -21,18 +20,20 @@ class Spared(StrEnum):
     WHEN = "when"
     DURING = "during"
     KEEP = "keep"
-    CAP = "cap"
-    BRAKE = "brake"
+    MAX_SESSIONS = "max_sessions"
+    SAFETY_LIMIT = "safety_limit"
     FIRST_SIGHTING = "first-sighting"
-    CHURN = "churn"
-    PACE = "pace"
-    IN_VAIN = "in-vain"
-    REHEARSED = "rehearsed"
+    REFILL_GUARD = "refill_guard"
+    MAX_PER_CYCLE = "max_per_cycle"
+    NO_EFFECT = "no-effect"
+    """Earlier signals to this session changed nothing."""
+    DRY_RUN = "dry-run"
+    """An earlier cycle has already dry-run this session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reap:
-    """A session that a policy condemns."""
+class Candidate:
+    """A session that a policy terminates or cancels, or would in a dry run."""
 
     session: Session
     policy: Policy
@@ -50,95 +51,84 @@ class Reap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spare:
-    """A session that lives, and why."""
+class Skip:
+    """A session that is not touched, and why."""
 
     session: Session
-    by: Spared
+    by: SkipReason
     reason: str
     policy: Policy | None = None
-    """The policy whose match held, if any did."""
+    """The policy whose criteria the session meets, if any."""
     protection: str | None = None
-    """The name of the protection, when one spared it."""
+    """The name of the protection, if one applies."""
 
 
-Verdict = Reap | Spare
+Decision = Candidate | Skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BrakeTrip:
+class SafetyLimitTrip:
     """A policy that exceeds its safety limit and therefore terminates no session."""
 
     policy: Policy
-    condemned: int
+    matched: int
     clients: int
     reason: str
 
 
-def longest_idle_first(session: Session) -> tuple[Instant, int, Instant]:
-    """The order in which a pace takes sessions; total, so that a plan never depends on the order of rows."""
+def longest_idle_first(session: Session) -> tuple[Timestamp, int, Timestamp]:
+    """The order in which limits admit sessions; total, so that the order of rows never matters."""
     idle_since = session.id.backend_start if session.state_change is None else session.state_change
     return (idle_since, session.id.pid, session.id.backend_start)
 
 
 class Result(StrEnum):
-    """What became of a condemned session."""
+    """What happened to a candidate."""
 
     TERMINATED = "terminated"
     """Confirmed gone."""
     CANCELLED = "cancelled"
-    """The statement is confirmed to be over, the session lives."""
+    """The statement is confirmed to be over; the session remains."""
     SIGNALLED = "signalled"
-    """The signal was sent; the session was still there when we last looked."""
-    WOKE = "woke"
-    """It changed before the act, and lives."""
+    """The signal was sent; the session was still there at the last check."""
+    CHANGED = "changed"
+    """It changed before the signal, and was not touched."""
     GONE = "gone"
-    """It had left by itself."""
+    """It had exited by itself."""
     DENIED = "denied"
-    """The server refused."""
+    """The server refused the signal."""
     UNKNOWN = "unknown"
     """The connection or the reaper was lost meanwhile."""
     WITHDRAWN = "withdrawn"
-    """It was intended, and not attempted: the reaper was stopping, or had lost its connection before."""
-    REHEARSED = "rehearsed"
+    """Intended and not attempted: the reaper was stopping, or had lost its connection before."""
+    DRY_RUN = "dry-run"
     """A dry run: nothing was done."""
 
 
 class Act(NamedTuple):
-    """When the act looked once more and when it had signalled: between the two a session may wake unseen."""
+    """When the session was checked again and when it was signalled: between the two it may change unseen."""
 
-    looked: Instant
-    signalled: Instant
+    looked: Timestamp
+    signalled: Timestamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one reap, and when by the server's clock."""
+    """What happened to one candidate, and when by the server's clock."""
 
     result: Result
     detail: str | None = None
-    at: Instant | None = None
+    at: Timestamp | None = None
     act: Act | None = None
     """Only of sessions that were signalled."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refilling:
-    """A group that a policy leaves alone from now on."""
-
-    policy: Policy
-    identity: Identity
-    at: Instant
-    evidence: Evidence
-    left_alone: BackOff
-
-
 def unknown(session: Session) -> str | None:
-    """Why nothing can be said about a session, or nothing."""
+    """Why no policy can judge this session, or None."""
     if session.kind not in KINDS:
         return f"kind {session.kind!r} is none that a policy can name"
     if session.identity.role is None:
-        return "its role is not known"  # dropped meanwhile: no allowlist and no protection could name it
+        return "its role is not known"  # a dropped role: no allowlist and no protection could name it
     if session.state is None:
         return "state is not known"
     if session.state not in STATES:
@@ -146,66 +136,66 @@ def unknown(session: Session) -> str | None:
     return "the age of its state is not known" if session.state_change is None else None
 
 
-def beyond_policies(session: Session, snapshot: Snapshot) -> Spare | None:
-    """Spare a session that no policy may judge, whatever it says."""
+def beyond_policies(session: Session, snapshot: Snapshot) -> Skip | None:
+    """Skip a session that no policy may judge, whatever it says."""
     if own := BUILT_IN[SELF](session, snapshot):
-        return Spare(session=session, by=Spared.PROTECTION, reason=f"protected: {own}", protection=SELF)
+        return Skip(session=session, by=SkipReason.PROTECTION, reason=f"protected: {own}", protection=SELF)
     if reason := unknown(session):
-        return Spare(session=session, by=Spared.UNKNOWN, reason=f"not known: {reason}")
+        return Skip(session=session, by=SkipReason.UNKNOWN, reason=f"not known: {reason}")
     return None
 
 
-def unmatched(session: Session) -> Spare:
-    """Spare a session that no policy means."""
-    return Spare(session=session, by=Spared.UNMATCHED, reason="no policy matches")
+def unmatched(session: Session) -> Skip:
+    """Skip a session that no policy matches."""
+    return Skip(session=session, by=SkipReason.UNMATCHED, reason="no policy matches")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The verdicts of one cycle, after pace and brakes: every session exactly once."""
+    """The decisions of one cycle, after all limits: one for each session."""
 
     snapshot: Snapshot = field(repr=False, compare=False)
-    judged: tuple[Verdict, ...]
-    """Whom policies were asked about; no policy can mean anybody else by now."""
-    rehearsed_beside: tuple[Reap, ...] = ()
-    """What dry-run policies would do with sessions that an enforcing policy takes anyway."""
-    brakes: tuple[BrakeTrip, ...] = ()
+    decided: tuple[Decision, ...]
+    """Of the sessions that a policy could match by now; no other session can be a candidate."""
+    dry_run_beside: tuple[Candidate, ...] = ()
+    """Dry-run candidates that an enforcing policy terminates anyway."""
+    trips: tuple[SafetyLimitTrip, ...] = ()
 
     @property
-    def at(self) -> Instant:
-        """The moment of the look."""
+    def at(self) -> Timestamp:
+        """The time of the snapshot."""
         return self.snapshot.at
 
     @property
-    def verdicts(self) -> tuple[Verdict, ...]:
+    def decisions(self) -> tuple[Decision, ...]:
         """One per session, ordered by identity; built on request, because most sessions match no policy."""
-        judged = {verdict.session.id: verdict for verdict in self.judged}
+        decided = {decision.session.id: decision for decision in self.decided}
         return tuple(
-            judged.get(session.id) or beyond_policies(session, self.snapshot) or unmatched(session)
+            decided.get(session.id) or beyond_policies(session, self.snapshot) or unmatched(session)
             for session in sorted(self.snapshot.sessions, key=lambda session: session.id)
         )
 
     @property
-    def reaps(self) -> tuple[Reap, ...]:
-        """What enforcing policies condemn, the longest idle first."""
-        return self._reaps(Mode.ENFORCE)
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The candidates of enforcing policies, the longest idle first."""
+        return self._candidates(Mode.ENFORCE)
 
     @property
-    def rehearsals(self) -> tuple[Reap, ...]:
-        """What dry-run policies would condemn, the longest idle first."""
-        return self._reaps(Mode.DRY_RUN)
+    def dry_run_candidates(self) -> tuple[Candidate, ...]:
+        """The candidates of dry-run policies, the longest idle first."""
+        return self._candidates(Mode.DRY_RUN)
 
-    def _reaps(self, mode: Mode) -> tuple[Reap, ...]:
-        every = (*self.judged, *self.rehearsed_beside)
-        chosen = [verdict for verdict in every if isinstance(verdict, Reap) and verdict.mode is mode]
-        return tuple(sorted(chosen, key=lambda reap: longest_idle_first(reap.session)))
-
-    @property
-    def spares(self) -> tuple[Spare, ...]:
-        """Every session that lives."""
-        return tuple(verdict for verdict in self.verdicts if isinstance(verdict, Spare))
+    def _candidates(self, mode: Mode) -> tuple[Candidate, ...]:
+        every = (*self.decided, *self.dry_run_beside)
+        chosen = [one for one in every if isinstance(one, Candidate) and one.mode is mode]
+        return tuple(sorted(chosen, key=lambda candidate: longest_idle_first(candidate.session)))
 
     @property
-    def matched_spares(self) -> tuple[Spare, ...]:
-        """Every session that lives although a policy matches it."""
-        return tuple(verdict for verdict in self.judged if isinstance(verdict, Spare) and verdict.policy)
+    def skips(self) -> tuple[Skip, ...]:
+        """Every session that is skipped."""
+        return tuple(decision for decision in self.decisions if isinstance(decision, Skip))
+
+    @property
+    def matched_skips(self) -> tuple[Skip, ...]:
+        """Every session that is skipped although a policy matches it."""
+        return tuple(decision for decision in self.decided if isinstance(decision, Skip) and decision.policy)

@@ -1,26 +1,25 @@
-"""Protections: functions that return why a session is never touched, or nothing.
+"""Protections: functions that return why a session is never touched, or None.
 
-They stand before the sessions that look idle and are not expendable. Each has a name, and a policy sets one
-aside only by saying that name under `despite:`; `self` cannot be set aside at all.
+They protect sessions that look idle and are needed. Each has a name; a policy overrides one only by that name
+under `override_protections`. `self` cannot be overridden at all.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from reaper.policy.poolers import pooler
 from reaper.policy.selector import Glob, Selector
 from reaper.policy.session import WALSENDER, Session, Snapshot
 
 REAPER_APPLICATION: Final = "pg-reaper"
-"""The application name of every connection of ours."""
+"""The application name of every connection that the reaper opens."""
 
 
-_MOST_NAMES: Final = 2_048
-"""So many answers are remembered: a client may call itself by another name each time."""
+_MAX_NAMES: Final = 2_048
+"""The size of each cache: a client may use another application name each time."""
 
 
-class Shield(NamedTuple):
+class Protection(NamedTuple):
     """A protection that applies: its name and its reason."""
 
     name: str
@@ -30,7 +29,7 @@ class Shield(NamedTuple):
 def _self(session: Session, snapshot: Snapshot) -> str | None:
     if session.id.pid == snapshot.watcher.pid:
         return "the reaper's own session"
-    # By role as well: the name alone is the client's word, and anybody could hide behind it.
+    # The role must be the same too: any client can set this application name.
     if session.identity.role == snapshot.watcher.role and session.identity.application == REAPER_APPLICATION:
         return "another reaper's session"
     return None
@@ -42,7 +41,7 @@ def _replication(session: Session, _: Snapshot) -> str | None:
 
 def _superusers(session: Session, snapshot: Snapshot) -> str | None:
     if session.superuser and not snapshot.watcher.superuser:
-        return f"superuser {session.identity.role!r}, whom only a superuser may terminate"
+        return f"superuser {session.identity.role!r}, which only a superuser may terminate"
     return None
 
 
@@ -66,9 +65,9 @@ _BACKUP_TOOLS: Final = tuple(
 )
 
 
-@lru_cache(maxsize=_MOST_NAMES)
+@lru_cache(maxsize=_MAX_NAMES)
 def is_backup_tool(application: str | None) -> bool:
-    """Whether an application calls itself like a tool that makes backups."""
+    """Whether this is the application name of a backup tool."""
     return any(tool.matches(application) for tool in _BACKUP_TOOLS)
 
 
@@ -97,15 +96,35 @@ _MANAGED_ROLES: Final = tuple(
 )
 
 
-@lru_cache(maxsize=_MOST_NAMES)
+@lru_cache(maxsize=_MAX_NAMES)
 def is_managed(role: str | None) -> bool:
-    """Whether a managed service looks after the server by a role of this name."""
+    """Whether a managed service maintains the server by a role of this name."""
     return any(glob.matches(role) for glob in _MANAGED_ROLES)
 
 
 def _managed_service_roles(session: Session, _: Snapshot) -> str | None:
     role = session.identity.role
     return f"managed-service role {role!r}" if is_managed(role) else None
+
+
+_POOLER_NAMES: Final[Mapping[str, tuple[Glob, ...]]] = {
+    "PgBouncer": (Glob("[pP]g[bB]ouncer*"),),
+    "Odyssey": (Glob("[oO]dyssey*"),),
+    "PgCat": (Glob("[pP]g[cC]at*"),),
+    "Pgpool-II": (Glob("[pP]g[pP]ool*"),),
+    "Supavisor": (Glob("[sS]upavisor*"),),
+    "pgagroal": (Glob("pgagroal*"),),
+    "PgDog": (Glob("pgdog*"),),
+}
+
+
+@lru_cache(maxsize=_MAX_NAMES)
+def pooler(application: str | None) -> str | None:
+    """The kind of pooler that uses this application name, or None."""
+    for kind, globs in _POOLER_NAMES.items():
+        if any(glob.matches(application) for glob in globs):
+            return kind
+    return None
 
 
 def _poolers(session: Session, _: Snapshot) -> str | None:
@@ -132,34 +151,39 @@ BUILT_IN: Final[Mapping[str, Callable[[Session, Snapshot], str | None]]] = {
     "advisory-locks": _advisory_locks,
 }
 NEEDS_LOCKS: Final = "advisory-locks"
-"""The protection that needs a fact of its own; it stands last, so that the others are told first."""
+"""The protection that needs an expensive fact; it comes last, so that it is read only if no other applies."""
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
-    SELF: "the reaper's own sessions, and other reapers of the same role; never set aside",
+    SELF: "the reaper's own sessions, and other reapers of the same role; cannot be overridden",
     "replication": "walsenders, idle ones too",
     "superusers": "roles that only a superuser may terminate, unless the reaper is one",
     "listeners": "sessions whose last query was LISTEN",
     "backups": "sessions that started a backup, and backup tools by application name",
     "sync-replication": "sessions that wait for a synchronous standby",
-    "managed-service-roles": "roles by which a managed service looks after the server",
-    "poolers": "server connections of PgBouncer and its kind, by application name",
+    "managed-service-roles": "roles by which a managed service maintains the server",
+    "poolers": "server connections of PgBouncer and other poolers, by application name",
     "advisory-locks": "holders of advisory locks: leaders, migrations, job queues",
 }
-SETTABLE: Final = tuple(name for name in BUILT_IN if name != SELF)
+OVERRIDABLE: Final = tuple(name for name in BUILT_IN if name != SELF)
 
 
-def shields(
-    session: Session, snapshot: Snapshot, protect: Selector, despite: frozenset[str] = frozenset()
-) -> Iterator[Shield]:
-    """Every protection of this session that is not set aside, the policy file's own first."""
+def protections_of(
+    session: Session,
+    snapshot: Snapshot,
+    protect: Selector,
+    overrides: frozenset[str] = frozenset(),
+) -> Iterator[Protection]:
+    """Every protection of this session that is not overridden; `protect` of the policy file first."""
     if hit := protect.first_hit(session.identity):
-        yield Shield("protect", f"protect {hit}")
+        yield Protection("protect", f"protect {hit}")
     for name, protection in BUILT_IN.items():
-        set_aside = name in despite and name in SETTABLE
-        if not set_aside and (reason := protection(session, snapshot)):
-            yield Shield(name, reason)
+        overridden = name in overrides and name in OVERRIDABLE
+        if not overridden and (reason := protection(session, snapshot)):
+            yield Protection(name, reason)
 
 
-def shield(session: Session, snapshot: Snapshot, protect: Selector, despite: frozenset[str]) -> Shield | None:
-    """The first protection that is not set aside, if any."""
-    return next(shields(session, snapshot, protect, despite), None)
+def first_protection(
+    session: Session, snapshot: Snapshot, protect: Selector, overrides: frozenset[str]
+) -> Protection | None:
+    """The first protection that is not overridden, or None."""
+    return next(protections_of(session, snapshot, protect, overrides), None)

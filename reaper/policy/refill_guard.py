@@ -1,7 +1,8 @@
-"""Churn: a pool that opens a new session for each that goes, so that terminating them changes nothing.
+"""The refill guard: a pool that opens a new session for each terminated one gains nothing from terminations.
 
-Told from a leak by what came before. A pool that is full opens nothing until one is taken from it; an
-application that leaks, or that connects anew for every request, comes as often before a termination as after.
+A full pool opens no session until one of its sessions is terminated. An application that leaks, or that
+connects for every request, opens as many before a termination as after it. So only new sessions beyond the
+usual number count as refills.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,108 +10,110 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from reaper.policy.session import Identity
-from reaper.policy.time import SECOND, Instant, Span, exact_words, isoformat
+from reaper.policy.time import SECOND, Duration, Timestamp, exact_words, isoformat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Churn:
-    """When a policy leaves a group alone, and for how long."""
+class RefillGuard:
+    """When a policy pauses for a group, and for how long."""
 
-    within: Span
-    """Who comes so soon after a termination has taken its place."""
+    within: Duration
+    """A session that is opened this soon after a termination may be a refill."""
     share: float
-    """From this share of refilled places on it is churn."""
+    """The share of refilled terminations from which the group is paused."""
     acts: int
-    """After so many terminations."""
-    pause: Span
-    """For how long the group is left alone the first time; each time it goes on, for twice as long."""
-    longest: Span
-    """But no longer than this."""
+    """The number of terminations before the guard decides."""
+    pause: Duration
+    """The first pause; each further one is twice as long as the one before."""
+    longest: Duration
+    """The longest pause."""
 
 
-DEFAULT_CHURN: Final = Churn(
-    within=Span(10 * SECOND),
+DEFAULT_REFILL_GUARD: Final = RefillGuard(
+    within=Duration(10 * SECOND),
     share=0.9,
     acts=10,
-    pause=Span(600 * SECOND),
-    longest=Span(4 * 3_600 * SECOND),
+    pause=Duration(600 * SECOND),
+    longest=Duration(4 * 3_600 * SECOND),
 )
 
 
 class Group(NamedTuple):
-    """Sessions of one kind that one policy takes."""
+    """The sessions of one identity that one policy terminates."""
 
     policy: str
     identity: Identity
+
+
+class PausedGroup(NamedTuple):
+    """A group that a policy skips until its pause is over."""
+
+    group: Group
+    at: Timestamp
+    """When the pause began."""
+    until: Timestamp
+    refilled: int
+    terminated: int
+    reason: str
 
 
 class Refill(NamedTuple):
     """How many terminated sessions were replaced, and the last new session that was counted."""
 
     places: int
-    counted: Instant
+    counted: Timestamp
 
 
-def refill(ends: Sequence[Instant], came: Iterable[Instant], before: int, churn: Churn) -> Refill:
-    """Match each termination, in order of time, with one new session that came soon after it.
+def refill(ends: Sequence[Timestamp], came: Iterable[Timestamp], before: int, guard: RefillGuard) -> Refill:
+    """Match each termination, in order of time, with one new session that was opened soon after it.
 
-    At most as many as came beyond the usual number, which is that of an equally long time before.
+    At most as many as were opened beyond the usual number, which is that of an equally long time before.
     """
-    newcomers = sorted(moment for moment in came if ends[0] <= moment <= ends[-1] + churn.within)
-    usual = before * (ends[-1] - ends[0] + churn.within) / churn.within
-    waiting, places, counted = iter(newcomers), 0, Instant(0)
+    newcomers = sorted(moment for moment in came if ends[0] <= moment <= ends[-1] + guard.within)
+    usual = before * (ends[-1] - ends[0] + guard.within) / guard.within
+    waiting, places, counted = iter(newcomers), 0, Timestamp(0)
     newcomer = next(waiting, None)
     for end in ends:
         while newcomer is not None and newcomer < end:
             newcomer = next(waiting, None)
-        if newcomer is not None and newcomer <= end + churn.within:
+        if newcomer is not None and newcomer <= end + guard.within:
             places, counted = places + 1, newcomer
             newcomer = next(waiting, None)
-    # Twice as many: where newcomers come all the time their number wavers, and a few more mean nothing.
+    # The number of new sessions varies by itself: fewer than twice the usual number prove nothing.
     if len(newcomers) < 2 * usual:
         return Refill(0, counted)
     return Refill(min(places, int(len(newcomers) - usual)), counted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What was seen of a group since its last pause."""
+class RefillCounts:
+    """The terminations of a group since its last pause, and how many of them were refilled."""
 
-    acts: int = 0
+    terminated: int = 0
     refilled: int = 0
     pauses: int = 0
-    """How often it was left alone, without having calmed down in between."""
-    until: Instant | None = None
-    """It is, or was, left alone until then."""
-    because: tuple[int, int] = (0, 0)
-    """How many came back, of how many acts, when that began."""
+    """Pauses in a row."""
+    paused: PausedGroup | None = None
+    """The last pause; it may be over."""
 
-    def judged(self, acts: int, taken_again: int, *, churn: Churn, now: Instant) -> "Evidence":
-        """What is known after these."""
-        seen = replace(self, acts=self.acts + acts, refilled=self.refilled + taken_again)
-        if seen.acts < churn.acts:
-            return seen
-        if seen.refilled >= churn.share * seen.acts:
-            # Bounded first: no clock reaches the thousandth doubling.
-            pause = min(churn.pause * 2 ** min(self.pauses, 30), max(churn.longest, churn.pause))
-            because = seen.refilled, seen.acts
-            return Evidence(pauses=self.pauses + 1, until=Instant(now + pause), because=because)
-        # Calm: what was seen long ago weighs less and less.
-        return Evidence(acts=seen.acts // 2, refilled=seen.refilled // 2)
-
-
-class BackOff(NamedTuple):
-    """A group that is left alone, and why."""
-
-    until: Instant
-    reason: str
-
-
-def back_off(evidence: Evidence, churn: Churn) -> BackOff | None:
-    """What the evidence comes to: nothing, as long as it has shown no churn."""
-    if evidence.until is None:
-        return None
-    came_back, acts = evidence.because
-    came = f"{came_back} of {acts} came back within {exact_words(churn.within)}"
-    until = (isoformat(evidence.until) or "")[:19]
-    return BackOff(evidence.until, f"churn: {came}; left alone until {until}Z: size this pool down")
+    def after(
+        self, terminated: int, refilled: int, *, group: Group, guard: RefillGuard, now: Timestamp
+    ) -> "RefillCounts":
+        """The counts after these terminations; with a new pause if most of them were refilled."""
+        terminated, refilled = self.terminated + terminated, self.refilled + refilled
+        if terminated < guard.acts:
+            return replace(self, terminated=terminated, refilled=refilled)
+        if refilled < guard.share * terminated:
+            # No refills: half of the counts are kept, so that old terminations weigh less and less.
+            return RefillCounts(terminated=terminated // 2, refilled=refilled // 2)
+        # The exponent is bounded, because a large power would leave the range of a timestamp.
+        pause = min(guard.pause * 2 ** min(self.pauses, 30), max(guard.longest, guard.pause))
+        until = Timestamp(now + pause)
+        replaced = (
+            f"{refilled} of {terminated} terminated sessions were replaced within {exact_words(guard.within)}"
+        )
+        reason = (
+            f"refill guard: {replaced}; paused until {(isoformat(until) or '')[:19]}Z: make this pool smaller"
+        )
+        paused = PausedGroup(group, now, until, refilled, terminated, reason)
+        return RefillCounts(pauses=self.pauses + 1, paused=paused)

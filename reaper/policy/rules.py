@@ -6,13 +6,13 @@ from datetime import tzinfo
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from reaper.policy.cutoffs import Cutoffs
 from reaper.policy.match import Match
-from reaper.policy.refill_guard import DEFAULT_CHURN, Churn
+from reaper.policy.prefilter import Prefilter
+from reaper.policy.refill_guard import DEFAULT_REFILL_GUARD, RefillGuard
 from reaper.policy.selector import NO_KEYS, Hit, Selector
 from reaper.policy.session import Identity, Session, Slots, Snapshot
 from reaper.policy.text import percent
-from reaper.policy.time import Instant, Span, as_datetime
+from reaper.policy.time import Duration, Timestamp, as_datetime
 
 
 class Mode(StrEnum):
@@ -24,7 +24,7 @@ class Mode(StrEnum):
 
 
 class Action(StrEnum):
-    """What is done with a condemned session."""
+    """What is done with a candidate."""
 
     TERMINATE = "terminate"
     CANCEL = "cancel"
@@ -32,20 +32,20 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """Only under pressure: from this share of used slots on."""
+    """A policy acts only if at least this share of the slots is used."""
 
-    connections_used: float
+    slots_used: float
 
     def veto(self, slots: Slots) -> str | None:
-        """Why the policy rests now, or nothing."""
-        if slots.share_used >= self.connections_used:
+        """Why the policy does not act now, or None."""
+        if slots.share_used >= self.slots_used:
             return None
-        return f"when: {slots.used} of {slots.usable} slots used, acts from {percent(self.connections_used)}"
+        return f"when: {slots.used} of {slots.usable} slots used, acts from {percent(self.slots_used)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A stretch of the week; one that ends before it begins runs past midnight."""
+    """A time window of the week; one that ends before it begins continues after midnight."""
 
     days: frozenset[int]
     start: int
@@ -54,7 +54,7 @@ class Window:
     zone: tzinfo
     text: str
 
-    def holds(self, now: Instant) -> bool:
+    def holds(self, now: Timestamp) -> bool:
         """Whether this moment lies inside."""
         try:
             local = as_datetime(now).astimezone(self.zone)
@@ -73,58 +73,58 @@ GROUP_KEYS: Final = ("role", "database", "application", "client")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """Of the sessions that a policy condemns, the newest of each group stay."""
+    """Of the matched sessions, the newest of each group are skipped."""
 
     newest: int
     per: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cap:
-    """The most sessions that a group may hold; those that are idle longest are matched above that."""
+class MaxSessions:
+    """The number of sessions that a group may have; above it the longest idle ones remain candidates."""
 
     most: int
     per: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Brake:
-    """A plan for more than `above` sessions and more than this share of all clients is not carried out."""
+class SafetyLimit:
+    """The policy does not act if it matches more than `above` sessions and this share of all clients."""
 
     share: float
     above: int
 
-    def trips(self, condemned: int, clients: int) -> bool:
+    def trips(self, matched: int, clients: int) -> bool:
         """Return True if the plan exceeds the safety limit."""
         # Divided, not multiplied: 0.29 * 100 is less than 29.
-        return condemned > self.above and (not clients or condemned / clients > self.share)
+        return matched > self.above and (not clients or matched / clients > self.share)
 
 
-DEFAULT_PACE: Final = 10
-DEFAULT_BRAKE: Final = Brake(share=0.5, above=5)
+DEFAULT_MAX_PER_CYCLE: Final = 10
+DEFAULT_SAFETY_LIMIT: Final = SafetyLimit(share=0.5, above=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """A named rule."""
+    """One policy of the policy file."""
 
     name: str
     match: Match
     description: str = ""
     mode: Mode = Mode.DRY_RUN
     allowlist: Selector = NO_KEYS
-    despite: frozenset[str] = frozenset()
+    overrides: frozenset[str] = frozenset()
     when: When | None = None
     during: tuple[Window, ...] = ()
     keep: Keep | None = None
-    cap: Cap | None = None
+    max_sessions: MaxSessions | None = None
     action: Action = Action.TERMINATE
-    pace: int = DEFAULT_PACE
-    brake: Brake | None = DEFAULT_BRAKE
-    churn: Churn | None = DEFAULT_CHURN
+    max_per_cycle: int = DEFAULT_MAX_PER_CYCLE
+    safety_limit: SafetyLimit | None = DEFAULT_SAFETY_LIMIT
+    refill_guard: RefillGuard | None = DEFAULT_REFILL_GUARD
 
     def rests(self, snapshot: Snapshot) -> tuple[str, str] | None:
-        """Which of `when` and `during` keeps the policy from acting now, and why; or nothing."""
+        """The key (`when` or `during`) for which the policy does not act now, and the reason; or None."""
         if self.when and (veto := self.when.veto(snapshot.slots)):
             return "when", veto
         if self.during and not any(window.holds(snapshot.at) for window in self.during):
@@ -139,75 +139,79 @@ class Rules:
     policies: tuple[Policy, ...]
     protect: Selector = NO_KEYS
     digest: str = ""
-    """SHA-256 of the bytes that were read; every record carries it."""
-    cutoffs: Cutoffs = field(init=False, repr=False, compare=False)
-    """Who has reached none of them is meant by no policy that is not off."""
-    _meant: "_MeantBefore" = field(init=False, repr=False, compare=False)
+    """SHA-256 of the bytes that were read; every entry of the audit log contains it."""
+    prefilter: Prefilter = field(init=False, repr=False, compare=False)
+    """Of all enabled policies."""
+    _matching: "_MatchingMemo" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Work out once what is asked for in every cycle."""
-        object.__setattr__(self, "cutoffs", Cutoffs.of(policy.match for policy in self.awake))
-        object.__setattr__(self, "_meant", _MeantBefore(self.awake))
+        """Compute once what every cycle needs."""
+        object.__setattr__(self, "prefilter", Prefilter.of(self.matches))
+        object.__setattr__(self, "_matching", _MatchingMemo(self.enabled))
 
-    def meaning(self, session: Session) -> "Meant":
-        """The policies that are not off and mean sessions of this identity, in this state."""
-        return self._meant[session.identity, session.state]
+    def matching(self, session: Session) -> "MatchingPolicies":
+        """The enabled policies that match sessions of this identity in this state."""
+        return self._matching[session.identity, session.state]
 
-    def ripe(self, snapshot: Snapshot) -> list[Session]:
-        """The sessions that some policy may match by now: no other session can be due.
+    def possible(self, snapshot: Snapshot) -> list[Session]:
+        """The sessions that a policy may match by now: no other session can be due.
 
         A cycle needs this for every session, and therefore reads all of them in one pass.
         """
-        meant, now = self._meant, snapshot.at
+        matching, now = self._matching, snapshot.at
         return [
             session
             for session in snapshot.sessions
-            if (found := meant[session.identity, session.state]).policies
+            if (found := matching[session.identity, session.state]).policies
             and session.state_change is not None
             and now - session.state_change >= found.soonest
         ]
 
     @property
     def enforcing(self) -> tuple[Policy, ...]:
-        """The policies that act."""
+        """The policies that terminate sessions."""
         return tuple(policy for policy in self.policies if policy.mode is Mode.ENFORCE)
 
     @property
-    def rehearsing(self) -> tuple[Policy, ...]:
+    def dry_running(self) -> tuple[Policy, ...]:
         """The policies that only show what they would do."""
         return tuple(policy for policy in self.policies if policy.mode is Mode.DRY_RUN)
 
     @property
-    def awake(self) -> tuple[Policy, ...]:
-        """Every policy that is not off."""
+    def enabled(self) -> tuple[Policy, ...]:
+        """Every policy that is not disabled."""
         return tuple(policy for policy in self.policies if policy.mode is not Mode.DISABLED)
 
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """The criteria of every enabled policy."""
+        return tuple(policy.match for policy in self.enabled)
 
-class Meant(NamedTuple):
-    """The policies that mean an identity in a state, in their order."""
+
+class MatchingPolicies(NamedTuple):
+    """The policies that match an identity in a state, in their order."""
 
     policies: tuple[Policy, ...]
-    soonest: Span
-    """Who has been in this state for a shorter time is taken by none of them."""
+    soonest: Duration
+    """No policy matches a session that has been in this state for a shorter time."""
     allowed: Mapping[str, Hit]
-    """The allowlist's hit, by the policy's name, where it has one."""
+    """The hit in the allowlist by the name of its policy, if there is one."""
 
 
-MOST_IDENTITIES: Final = 2_048
-"""So many are remembered, in 1.5 MB: a client may call itself by another name each time, and each server
-whose policies are its own has a memory of its own."""
+MAX_IDENTITIES: Final = 2_048
+"""The size of the memo, 1.5 MB for each server: a client may use another application name each time."""
 
 
-class _MeantBefore(dict[tuple[Identity, str | None], Meant]):
-    """Memo of the policies that match an identity in a state."""
+class _MatchingMemo(dict[tuple[Identity, str | None], MatchingPolicies]):
+    """The policies that match an identity in a state, by both; computed at the first request."""
 
     def __init__(self, policies: tuple[Policy, ...]) -> None:
         super().__init__()
         self._policies = policies
 
-    def __missing__(self, key: tuple[Identity, str | None]) -> Meant:
-        """Ask every selector, the first time that they are met."""
-        if len(self) >= MOST_IDENTITIES:
+    def __missing__(self, key: tuple[Identity, str | None]) -> MatchingPolicies:
+        """Compare the identity with every selector."""
+        if len(self) >= MAX_IDENTITIES:
             self.clear()
         identity, state = key
         found = tuple(
@@ -215,9 +219,9 @@ class _MeantBefore(dict[tuple[Identity, str | None], Meant]):
             for each in self._policies
             if state in each.match.states and each.match.selector.selects(identity)
         )
-        self[key] = meant = Meant(
+        self[key] = matching = MatchingPolicies(
             policies=found,
-            soonest=min((each.match.in_state_for for each in found), default=Span(0)),
+            soonest=min((each.match.in_state_for for each in found), default=Duration(0)),
             allowed={each.name: hit for each in found if (hit := each.allowlist.first_hit(identity))},
         )
-        return meant
+        return matching

@@ -1,10 +1,10 @@
-"""What one look at a server shows: sessions, slots, and the moment."""
+"""What a snapshot of a server contains: sessions, slots, and the time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 
 CLIENT_BACKEND: Final = "client backend"
 WALSENDER: Final = "walsender"
@@ -19,35 +19,35 @@ STATES: Final = (IDLE, IN_TRANSACTION, ABORTED, ACTIVE)
 
 
 class SessionId(NamedTuple):
-    """What a session is: never a pid alone, for pids are used again."""
+    """The identity of a session: never the pid alone, because pids are reused."""
 
     pid: int
-    backend_start: Instant
+    backend_start: Timestamp
 
 
 class Identity(NamedTuple):
-    """What a session says of itself, and all that a selector looks at."""
+    """The names and the address of a session: all that a selector compares."""
 
     database: str | None
     role: str | None
     application: str | None
     client: str | None
-    """The client's address; nothing when it came through the server's own socket."""
+    """The client's address; None for the server's own socket."""
 
 
 LOCAL: Final = "local"
-"""What stands for an address where there is none: the server's own socket."""
+"""Written instead of an address for the server's own socket."""
 
 
-def whose(identity: Identity) -> str:
-    """`web-1 app_web@shop 10.2.3.4`: a session as people name it."""
+def session_words(identity: Identity) -> str:
+    """`web-1 app_web@shop 10.2.3.4`: a session for a person."""
     application = identity.application or "(unnamed)"
     return f"{application} {identity.role}@{identity.database} {identity.client or LOCAL}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One backend as the server reported it; what the server did not tell is None."""
+    """One backend as the server reported it; None for what the server does not show."""
 
     id: SessionId
     identity: Identity
@@ -56,18 +56,18 @@ class Session:
     superuser: bool = False
     client_port: int | None = None
     state: str | None = None
-    state_change: Instant | None = None
-    query_start: Instant | None = None
-    xact_start: Instant | None = None
+    state_change: Timestamp | None = None
+    query_start: Timestamp | None = None
+    xact_start: Timestamp | None = None
     wait_event: str | None = None
     xid_age: int | None = None
-    """Transactions since the oldest one that this session keeps from vacuum."""
+    """Transactions since the oldest one that vacuum must keep for this session."""
     last_query_listens: bool = False
     last_query_starts_backup: bool = False
     query: str | None = None
     """Only when the user asked for query text."""
-    counted_from: Instant | None = None
-    """No age is counted from before this moment: the server's clock was set meanwhile."""
+    counted_from: Timestamp | None = None
+    """Ages are counted from this moment at the earliest: the server's clock was set meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,16 +79,16 @@ class Slots:
     """Slots that ordinary roles cannot use."""
     used: int
     superuser_reserved: int | None = None
-    """Of those reserved, for superusers alone; None is not known."""
+    """Of those reserved, for superusers only; None if not known."""
 
     @property
     def usable(self) -> int:
-        """How many sessions ordinary roles can open."""
+        """The slots that ordinary roles can use."""
         return max(self.total - self.reserved, 1)
 
     @property
     def share_used(self) -> float:
-        """The used share of what ordinary roles can use; above 1 when reserved slots are in use."""
+        """The used share of the usable slots; above 1 if reserved slots are in use."""
         return self.used / self.usable
 
 
@@ -103,13 +103,13 @@ class Watcher:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What costs more than a look, and is asked for only when a candidate needs it; None is not known."""
+    """Facts that are read only when a candidate needs them; None if not known."""
 
     advisory_lock_holders: frozenset[int] | None = None
     waiters: Mapping[int, int] | None = None
-    """For each pid that holds up others, how many sessions wait for it, directly or in a queue."""
+    """For each pid that blocks others, how many sessions wait for it, directly or in a queue."""
     blockers: Mapping[int, frozenset[int]] | None = None
-    """For each pid that waits for a lock, who holds it up."""
+    """For each pid that waits for a lock, the pids that block it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,21 +117,21 @@ class Snapshot:
     """One observation of one server."""
 
     server: str
-    at: Instant
+    at: Timestamp
     slots: Slots
     watcher: Watcher
     sessions: tuple[Session, ...]
-    young: int | None = None
-    """Client sessions that were only counted: no policy can mean them yet, or at all; None: all are shown."""
+    left_out: int | None = None
+    """Client sessions that the prefilter left out and only counted; None without a prefilter."""
     unreadable: int = 0
-    """Rows whose state or age the server hid from us: nobody there is ever touched."""
+    """Sessions whose state or age the server hides: they are never touched."""
     facts: Facts = Facts()
 
-    def counted_from(self, moment: Instant) -> "Snapshot":
+    def counted_from(self, moment: Timestamp) -> "Snapshot":
         """The same sessions, their ages counted from this moment at the earliest."""
         return replace(self, sessions=tuple(replace(each, counted_from=moment) for each in self.sessions))
 
     @property
     def clients(self) -> int:
-        """How many client sessions there are; walsenders are none."""
-        return sum(session.kind == CLIENT_BACKEND for session in self.sessions) + (self.young or 0)
+        """The number of client sessions, without walsenders."""
+        return sum(session.kind == CLIENT_BACKEND for session in self.sessions) + (self.left_out or 0)

@@ -1,7 +1,7 @@
-"""Instants and spans of time, in microseconds, and the words for them.
+"""Timestamps and durations in microseconds, and their text.
 
-PostgreSQL counts in whole microseconds, so an integer repeats what it said exactly: two instants are the same
-state of a session if and only if they are equal.
+PostgreSQL counts in whole microseconds, so an integer is exact: two timestamps show the same state of a
+session if and only if they are equal.
 """
 
 import re
@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NewType
 
-Instant = NewType("Instant", int)
+Timestamp = NewType("Timestamp", int)
 """Microseconds since 1970-01-01 UTC, by the server's clock."""
 
-Span = NewType("Span", int)
+Duration = NewType("Duration", int)
 """A length of time in microseconds."""
 
 SECOND: Final = 1_000_000
@@ -23,35 +23,35 @@ DURATION_PATTERN: Final = "(?=[0-9])" + "".join(f"(?: ?([0-9]{{1,9}}) ?(?:{names
 _DURATION: Final = re.compile(DURATION_PATTERN)
 
 
-def parse_span(text: str) -> Span:
+def parse_duration(text: str) -> Duration:
     """Read `90s`, `10m`, `1h30m`, `2d`, `10 minutes`; anything else is a ValueError."""
     found = _DURATION.fullmatch(text)
     if not found:
         message = f"{text!r} is not a duration"
         raise ValueError(message)
-    return Span(
+    return Duration(
         sum(int(count) * unit for count, unit in zip(found.groups("0"), _UNITS.values(), strict=True))
     )
 
 
-def seconds(span: Span) -> float:
-    """The span as a number of seconds."""
-    return span / SECOND
+def seconds(duration: Duration) -> float:
+    """The duration as a number of seconds."""
+    return duration / SECOND
 
 
-def since(then: Instant | None, now: Instant) -> Span | None:
-    """How long ago that was; nothing when it is not known."""
-    return None if then is None else Span(now - then)
+def since(then: Timestamp | None, now: Timestamp) -> Duration | None:
+    """The time since then; None if that is not known."""
+    return None if then is None else Duration(now - then)
 
 
-def words(span: Span) -> str:
-    """Say a span as a person would: `450ms`, `31s`, `12m31s`, `2d3h`."""
-    if span < 0:
-        return "-" + words(Span(-span))
-    if span < SECOND:
-        return f"{span // 1_000}ms"
+def words(duration: Duration) -> str:
+    """The duration for a person: `450ms`, `31s`, `12m31s`, `2d3h`."""
+    if duration < 0:
+        return "-" + words(Duration(-duration))
+    if duration < SECOND:
+        return f"{duration // 1_000}ms"
     parts: list[str] = []
-    rest: int = span
+    rest: int = duration
     for unit in ("d", "h", "m", "s"):
         count, rest = divmod(rest, _UNITS[unit])
         if count or parts:
@@ -59,10 +59,10 @@ def words(span: Span) -> str:
     return "".join(parts[:2])
 
 
-def exact_words(span: Span) -> str:
-    """Say a limit without rounding, in the spelling that `parse_span` reads back."""
+def exact_words(duration: Duration) -> str:
+    """The duration without rounding, as `parse_duration` reads it."""
     parts: list[str] = []
-    rest: int = span
+    rest: int = duration
     for unit, size in _UNITS.items():
         count, rest = divmod(rest, size)
         if count:
@@ -70,25 +70,25 @@ def exact_words(span: Span) -> str:
     return "".join(parts) or "0s"
 
 
-def as_datetime(instant: Instant) -> datetime:
-    """The same instant as an aware datetime in UTC."""
-    return _EPOCH + timedelta(microseconds=instant)
+def as_datetime(timestamp: Timestamp) -> datetime:
+    """The same timestamp as an aware datetime in UTC."""
+    return _EPOCH + timedelta(microseconds=timestamp)
 
 
-def from_datetime(moment: datetime) -> Instant:
-    """The same instant as the server counts it."""
-    return Instant((moment - _EPOCH) // timedelta(microseconds=1))
+def from_datetime(moment: datetime) -> Timestamp:
+    """The same timestamp as the server counts it."""
+    return Timestamp((moment - _EPOCH) // timedelta(microseconds=1))
 
 
-def isoformat(instant: Instant | None) -> str | None:
-    """The instant in ISO 8601, UTC, with its microseconds; one outside the calendar as it stands."""
-    if instant is None:
+def isoformat(timestamp: Timestamp | None) -> str | None:
+    """The timestamp in ISO 8601, UTC, with its microseconds; one outside the calendar as it stands."""
+    if timestamp is None:
         return None
-    second, rest = divmod(instant, SECOND)
+    second, rest = divmod(timestamp, SECOND)
     try:
         return f"{_second(second)}.{rest:06d}Z"
     except OverflowError:
-        return f"{instant}us"
+        return f"{timestamp}us"
 
 
 @lru_cache(maxsize=1_024)

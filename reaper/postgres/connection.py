@@ -24,7 +24,7 @@ from tenacity import (
 )
 
 from reaper.policy.protections import REAPER_APPLICATION
-from reaper.policy.time import Span
+from reaper.policy.time import Duration
 from reaper.postgres.errors import Lost, ServerError, Unreachable, explained, is_lost, read, sentence
 from reaper.postgres.rows import load_raw, register_loaders, tolerant
 from reaper.postgres.tls import NetworkPath
@@ -89,7 +89,7 @@ class Connection:
 
     @classmethod
     async def open(
-        cls, dsn: str, *, lease: Span | None = None, writes: bool = False, tuned: bool = True
+        cls, dsn: str, *, lease: Duration | None = None, writes: bool = False, tuned: bool = True
     ) -> Self:
         """Connect; with a lease the server ends our session after that time without a statement (from 14 on).
 
@@ -109,7 +109,7 @@ class Connection:
             raise await explained(error) from None
         opened = cls(connection)
         try:
-            await opened._apply_settings(lease or Span(0), writes=writes)
+            await opened._apply_settings(lease or Duration(0), writes=writes)
         except psycopg.Error as error:
             await opened.close()
             raise await explained(error) from None
@@ -183,7 +183,7 @@ class Connection:
                 # A limit that stayed would cut off the next termination.
                 await self._limit(_SETTINGS["statement_timeout"])
 
-    async def lease(self, lease: Span) -> None:
+    async def lease(self, lease: Duration) -> None:
         """Set the time without a statement after which the server ends our session (14 and later)."""
         if self._connection.info.server_version < _LEASE_SINCE:
             return
@@ -206,7 +206,7 @@ class Connection:
         with socket.socket(fileno=os.dup(self._connection.fileno())) as ours, suppress(OSError):
             ours.shutdown(socket.SHUT_RDWR)
 
-    async def _apply_settings(self, lease: Span, *, writes: bool) -> None:
+    async def _apply_settings(self, lease: Duration, *, writes: bool) -> None:
         ((pid,),) = await self.rows(_OWN_PID)
         if pid != self.pid:
             # A pooler, which the preflight refuses: its sessions are lent to others and must stay unchanged.

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import psycopg
 
 from reaper.policy.protections import REAPER_APPLICATION
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 from reaper.postgres.connection import Connection
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.sql import statement
@@ -55,7 +55,7 @@ class Leadership:
         self._connection = connection
         self._key = {"space": _SPACE, "key": int(lock)}
         self._role = role
-        self.at: Instant | None = None
+        self.at: Timestamp | None = None
         """The server's time at the last attempt."""
 
     async def seek(self) -> bool:

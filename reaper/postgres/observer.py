@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import psycopg
 
-from reaper.policy.cutoffs import Cutoffs
-from reaper.policy.decide import Questions, questions
+from reaper.policy.decide import NeededFacts, needed_facts
+from reaper.policy.prefilter import Prefilter, unmatched_roles
 from reaper.policy.rules import Rules
 from reaper.policy.session import (
     CLIENT_BACKEND,
@@ -23,8 +23,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.time import SECOND, Instant, Span
-from reaper.policy.unmeant import unmeant_roles
+from reaper.policy.time import SECOND, Duration, Timestamp
 from reaper.postgres.connection import Connection
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.preflight import Probe
@@ -37,13 +36,13 @@ _ADVISORY_LOCKS: Final = statement("advisory_locks")
 _WAITERS: Final = statement("waiters")
 _AT: Final = ObservedRow._fields.index("at")
 _CUTOFFS: Final = ("quiet", "aborted", "transaction", "connected")
-_NO_CUTOFFS: Final = Cutoffs()
-_EVERY_FACT: Final = Questions(advisory_locks=True, blocking=True)
+_NO_CUTOFFS: Final = Prefilter()
+_EVERY_FACT: Final = NeededFacts(advisory_locks=True, blocking=True)
 _CENTURY: Final = 36_525 * 86_400 * SECOND
-_FULL_EVERY: Final = Span(300 * SECOND)
+_FULL_EVERY: Final = Duration(300 * SECOND)
 """A full snapshot has the counts by state, and sessions that the prefilter hides after a clock was set."""
 _FEW: Final = 200
-_FEW_EVERY: Final = Span(60 * SECOND)
+_FEW_EVERY: Final = Duration(60 * SECOND)
 """The same on a server with few sessions, where it costs less."""
 _ONE_BY_ONE: Final = 0.1
 """Up to this share of all backends is read one by one, more of them all at once."""
@@ -82,7 +81,7 @@ class Observer:
         """The name of the server."""
         return self._server
 
-    async def observe(self, rules: Rules | None, *, ahead: Span | None = None) -> Snapshot:
+    async def observe(self, rules: Rules | None, *, ahead: Duration | None = None) -> Snapshot:
         """Take a snapshot, with the facts that these rules need; with every fact when there are no rules.
 
         With `ahead` the prefilter leaves out client sessions that no policy can match within this time.
@@ -109,22 +108,22 @@ class Observer:
             raise _failed(error) from None
         return replace(snapshot, facts=Facts(waiters=count_waiters(blockers), blockers=blockers))
 
-    async def _sufficient(self, rules: Rules | None, ahead: Span | None) -> tuple[Snapshot, Questions]:
+    async def _sufficient(self, rules: Rules | None, ahead: Duration | None) -> tuple[Snapshot, NeededFacts]:
         """One snapshot; a second, full one if a limit of a candidate's policy counts all sessions."""
         if rules is None:
             return await self._snapshot(_NO_CUTOFFS, full=True), _EVERY_FACT
-        cutoffs = _NO_CUTOFFS if ahead is None else _sooner(rules.cutoffs, ahead)
-        snapshot = await self._snapshot(cutoffs, full=ahead is None or self._full.due(rules))
-        needed = questions(snapshot, rules)
-        if needed.everybody and snapshot.young is not None:
-            snapshot = await self._snapshot(cutoffs, full=True)
-            needed = questions(snapshot, rules)
-        self._full.note(snapshot, rules, again=needed.everybody)
+        prefilter = _NO_CUTOFFS if ahead is None else _sooner(rules.prefilter, ahead)
+        snapshot = await self._snapshot(prefilter, full=ahead is None or self._full.due(rules))
+        needed = needed_facts(snapshot, rules)
+        if needed.all_sessions and snapshot.left_out is not None:
+            snapshot = await self._snapshot(prefilter, full=True)
+            needed = needed_facts(snapshot, rules)
+        self._full.note(snapshot, rules, again=needed.all_sessions)
         return snapshot, needed
 
-    async def _snapshot(self, cutoffs: Cutoffs, *, full: bool) -> Snapshot:
+    async def _snapshot(self, prefilter: Prefilter, *, full: bool) -> Snapshot:
         params = {
-            **_limits(cutoffs),
+            **_limits(prefilter),
             "full": full,
             "with_query": self._query_text.wanted,
             "one_by_one": self._one_by_one,
@@ -135,21 +134,21 @@ class Observer:
     def _snapshot_of(self, rows: Sequence[tuple[Any, ...]], *, full: bool) -> Snapshot:
         sessions, probe = self._reader.sessions(rows), self._probe
         own = ObservedRow._make(next(row for row in rows if row[_AT] is not None))
-        young = None if full else (own.clients or 0) - len(sessions)
+        left_out = None if full else (own.clients or 0) - len(sessions)
         clients = sum(session.kind == CLIENT_BACKEND for session in sessions)
         return Snapshot(
             server=self._server,
-            at=instant_of(own.at) or Instant(0),
+            at=instant_of(own.at) or Timestamp(0),
             slots=Slots(
                 total=probe.max_connections,
                 reserved=probe.superuser_reserved + probe.reserved,
-                used=clients + (young or 0),
+                used=clients + (left_out or 0),
                 superuser_reserved=probe.superuser_reserved,
             ),
             watcher=Watcher(pid=self._connection.pid, role=probe.role, superuser=probe.superuser),
             sessions=sessions,
-            young=young,
-            unreadable=len(rows) - len(sessions) if young is None else own.unreadable or 0,
+            left_out=left_out,
+            unreadable=len(rows) - len(sessions) if left_out is None else own.unreadable or 0,
         )
 
     async def _blockers(self) -> Mapping[int, frozenset[int]]:
@@ -161,7 +160,7 @@ class FullSnapshotSchedule:
 
     def __init__(self) -> None:
         self._rules: Rules | None = None
-        self._at: Instant | None = None
+        self._at: Timestamp | None = None
         self.unmatched_roles = tuple[int, ...]()
         """By the last full snapshot; a role that was renamed meanwhile is noticed at the next."""
 
@@ -172,9 +171,9 @@ class FullSnapshotSchedule:
     def note(self, snapshot: Snapshot, rules: Rules, *, again: bool) -> None:
         """Remember a snapshot."""
         self._rules = rules
-        if snapshot.young is None:
+        if snapshot.left_out is None:
             self._at = None if again else snapshot.at
-            self.unmatched_roles = unmeant_roles(snapshot, rules)
+            self.unmatched_roles = unmatched_roles(snapshot, rules.matches)
         elif self._at is not None and not 0 <= snapshot.at - self._at < _full_every(snapshot):
             # Due by the server's clock, or that clock was set back.
             self._at = None
@@ -182,23 +181,23 @@ class FullSnapshotSchedule:
 
 # Cached: the same in every cycle, at every server, until the rules change.
 @lru_cache
-def _sooner(cutoffs: Cutoffs, ahead: Span) -> Cutoffs:
-    return cutoffs.sooner(ahead)
+def _sooner(prefilter: Prefilter, ahead: Duration) -> Prefilter:
+    return prefilter.sooner(ahead)
 
 
 def _failed(error: psycopg.Error) -> ObservingFailed:
     return ObservingFailed(f"could not observe: {sentence(error)}")
 
 
-def _limits(cutoffs: Cutoffs) -> Mapping[str, timedelta | None]:
-    return {name: _interval(getattr(cutoffs, name)) for name in _CUTOFFS}
+def _limits(prefilter: Prefilter) -> Mapping[str, timedelta | None]:
+    return {name: _interval(getattr(prefilter, name)) for name in _CUTOFFS}
 
 
-def _full_every(snapshot: Snapshot) -> Span:
+def _full_every(snapshot: Snapshot) -> Duration:
     return _FEW_EVERY if snapshot.clients < _FEW else _FULL_EVERY
 
 
-def _interval(span: Span | None) -> timedelta | None:
+def _interval(span: Duration | None) -> timedelta | None:
     # At most a century: the cutoff must not lie before the beginning of the calendar of the server.
     return None if span is None else timedelta(microseconds=min(span, _CENTURY))
 

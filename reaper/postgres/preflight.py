@@ -11,7 +11,7 @@ from psycopg.sql import Identifier
 
 from reaper.policy.protections import BUILT_IN, DESCRIPTIONS
 from reaper.policy.rules import Rules
-from reaper.policy.time import Instant, Span, as_datetime, from_datetime, isoformat, words
+from reaper.policy.time import Duration, Timestamp, as_datetime, from_datetime, isoformat, words
 from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Refused, sentence
 from reaper.postgres.sql import statement
@@ -46,7 +46,7 @@ _MIN_RESERVED: Final = 2
 _LEAST_ROLE: Final = (
     "CREATE ROLE reaper LOGIN CONNECTION LIMIT 3; GRANT pg_read_all_stats, pg_signal_backend TO reaper;"
 )
-_CLOCK_TOLERANCE: Final = Span(5_000_000)
+_CLOCK_TOLERANCE: Final = Duration(5_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Probe:
 
     version: int
     standby: bool
-    started: Instant
+    started: Timestamp
     pid: int
     role: str
     superuser: bool
@@ -71,7 +71,7 @@ class Probe:
     superuser_reserved: int
     reserved: int
     uses_reserved: bool
-    clock: Instant
+    clock: Timestamp
 
     @property
     def major(self) -> int:
@@ -232,18 +232,18 @@ def _activities(found: Probe) -> CheckResult:
 
 
 def _clock(found: Probe) -> CheckResult:
-    ahead = Span(found.clock - from_datetime(datetime.now(UTC)))
+    ahead = Duration(found.clock - from_datetime(datetime.now(UTC)))
     if abs(ahead) < _CLOCK_TOLERANCE:
         return CheckResult("clock", Level.FINE, "the server's clock agrees with this host's")
     side = "ahead of" if ahead > 0 else "behind"
-    differs = f"the server's clock is {words(Span(abs(ahead)))} {side} this host's; ages are the server's"
+    differs = f"the server's clock is {words(Duration(abs(ahead)))} {side} this host's; ages are the server's"
     fix = f"synchronise both by NTP; the server's time is {as_datetime(found.clock):%Y-%m-%d %H:%M:%S} UTC"
     return CheckResult("clock", Level.NOTE, differs, fix)
 
 
 def _protections(rules: Rules, found: Probe) -> Iterator[CheckResult]:
     for name in BUILT_IN:
-        overriding = [policy.name for policy in rules.awake if name in policy.despite]
+        overriding = [policy.name for policy in rules.enabled if name in policy.overrides]
         if name == "superusers" and found.superuser:
             off = "superusers: not in force, the reaper is one itself"
             yield CheckResult("protections", Level.NOTE, off, "log in as an ordinary role")

@@ -13,7 +13,7 @@ from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import ByteaBinaryLoader
 
 from reaper.policy.session import Identity, Session, SessionId
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 from reaper.postgres.query_text import QueryText
 
 _INT8: Final = struct.Struct("!q")
@@ -44,10 +44,10 @@ class ExactInstant(Loader):
     # A datetime would fail for infinity, and the guard compares moments for equality.
     format = Format.BINARY
 
-    def load(self, data: Buffer) -> Instant:
+    def load(self, data: Buffer) -> Timestamp:
         """Shift the server's epoch of the year 2000 to 1970."""
         (microseconds,) = _INT8.unpack(data)
-        return Instant(microseconds + _EPOCH_OF_2000)
+        return Timestamp(microseconds + _EPOCH_OF_2000)
 
 
 def tolerant(encoding: str) -> str:
@@ -137,7 +137,7 @@ def session_of(row: ObservedRow, query_text: QueryText, encoding: str) -> Sessio
         return None
     names = (row.database, row.role, row.application, row.client)
     return Session(
-        id=SessionId(row.pid, Instant(row.backend_start + _EPOCH_OF_2000)),
+        id=SessionId(row.pid, Timestamp(row.backend_start + _EPOCH_OF_2000)),
         identity=Identity(*[None if name is None else as_text(name, encoding) for name in names]),
         kind=as_text(row.kind, encoding),
         role_oid=row.role_oid,
@@ -156,6 +156,6 @@ def session_of(row: ObservedRow, query_text: QueryText, encoding: str) -> Sessio
     )
 
 
-def instant_of(microseconds: int | None) -> Instant | None:
+def instant_of(microseconds: int | None) -> Timestamp | None:
     """The moment of a raw timestamp."""
-    return None if microseconds is None else Instant(microseconds + _EPOCH_OF_2000)
+    return None if microseconds is None else Timestamp(microseconds + _EPOCH_OF_2000)

@@ -13,7 +13,7 @@ from reaper.insight.advice.server_facts import (
     RoleSetting,
     ServerFacts,
 )
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 from reaper.postgres.connection import Connection
 from reaper.postgres.errors import ServerError, sentence
 from reaper.postgres.preflight import Probe
@@ -37,7 +37,7 @@ class FactRow(NamedTuple):
     third: str | None
     number: int | None
     other: int | None
-    at: Instant | None
+    at: Timestamp | None
 
 
 async def read_server_facts(connection: Connection, probe: Probe) -> ServerFacts:
@@ -58,7 +58,7 @@ def _facts(rows: Sequence[FactRow], probe: Probe) -> ServerFacts:
     given = tuple(map(_given, kinds["given"]))
     ours = {each.name for each in given if each.role in {None, probe.role}}
     return ServerFacts(
-        at=opened.at or Instant(0),
+        at=opened.at or Timestamp(0),
         major=probe.major,
         settings={
             row.name: row.second or ""
@@ -84,7 +84,7 @@ def _prepared(row: FactRow) -> PreparedTransaction:
         gid=row.name or "",
         database=row.second or "",
         owner=row.third or "",
-        at=row.at or Instant(0),
+        at=row.at or Timestamp(0),
         xid_age=row.number,
     )
 

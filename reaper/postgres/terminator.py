@@ -14,11 +14,11 @@ import psycopg
 from psycopg import errors
 from psycopg.types.numeric import Int8
 
-from reaper.policy.plan import Act, Outcome, Reap, Result
+from reaper.policy.plan import Act, Candidate, Outcome, Result
 from reaper.policy.protections import NEEDS_LOCKS, SYNC_REPLICATION
 from reaper.policy.rules import Action
 from reaper.policy.session import ACTIVE, SessionId
-from reaper.policy.time import SECOND, Instant, Span, as_datetime
+from reaper.policy.time import SECOND, Duration, Timestamp, as_datetime
 from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Refused, ServerError, sentence
 from reaper.postgres.sql import statement
@@ -43,7 +43,7 @@ _MAX_PATIENCE: Final = 10.0
 _VALID_FOR: Final = 15 * SECOND
 """The connection's watchdog gives up sooner; a server that resumes later must not act on an old decision."""
 
-Settled = Sequence[tuple[Reap, Outcome]]
+Settled = Sequence[tuple[Candidate, Outcome]]
 
 
 class GuardedTerminator:
@@ -52,7 +52,7 @@ class GuardedTerminator:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def terminate(self, reap: Reap, *, answered_at: Instant) -> Outcome:
+    async def terminate(self, candidate: Candidate, *, answered_at: Timestamp) -> Outcome:
         """Check the session again and signal it; SIGNALLED has still to be confirmed.
 
         `answered_at` is the time of the server's last answer by its own clock. An error is an outcome, never
@@ -61,29 +61,31 @@ class GuardedTerminator:
         if self._connection.lost:
             return Outcome(result=Result.WITHDRAWN, detail="the connection was lost before the signal")
         try:
-            if changed := await self._changed(reap):
-                return await self._missed(reap, changed)
-            rows = await self._connection.rows(GUARDS[reap.action], guard_parameters(reap, answered_at))
+            if changed := await self._changed(candidate):
+                return await self._missed(candidate, changed)
+            rows = await self._connection.rows(
+                GUARDS[candidate.action], guard_parameters(candidate, answered_at)
+            )
             if not rows:
-                return await self._missed(reap, "it changed before the signal")
+                return await self._missed(candidate, "it changed before the signal")
         except (ServerError, psycopg.Error) as error:
             return _failed(error)
         ((checked, sent, signalled),) = rows
         return _answered(checked, signalled, sent=sent)
 
-    async def _changed(self, reap: Reap) -> str | None:
+    async def _changed(self, candidate: Candidate) -> str | None:
         """The change that the guard cannot see; None if there is none."""
-        if reap.policy.match.blocking and not await self._holds(_BLOCKS_OTHERS, reap):
+        if candidate.policy.match.blocking and not await self._holds(_BLOCKS_OTHERS, candidate):
             return "no other session waits for it any more"
         # A running statement may take an advisory lock without a visible change; an idle session cannot.
-        may_lock = reap.session.state == ACTIVE and NEEDS_LOCKS not in reap.policy.despite
-        if may_lock and await self._holds(_HOLDS_ADVISORY_LOCK, reap):
+        may_lock = candidate.session.state == ACTIVE and NEEDS_LOCKS not in candidate.policy.overrides
+        if may_lock and await self._holds(_HOLDS_ADVISORY_LOCK, candidate):
             return "it has taken an advisory lock"
         return None
 
-    async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[Settled]:
+    async def confirm(self, candidates: Sequence[Candidate]) -> AsyncIterator[Settled]:
         """Yield the signalled sessions as they exit, at last those that are still there."""
-        waiting = {reap.session.id: reap for reap in reaps}
+        waiting = {candidate.session.id: candidate for candidate in candidates}
         now = asyncio.get_running_loop().time
         began = progressed = now()
         pause = _MIN_PAUSE
@@ -95,37 +97,42 @@ class GuardedTerminator:
                 present, at = await self._present(list(waiting.values()))
             except (ServerError, psycopg.Error) as error:
                 detail = f"signalled, then {sentence(error)}"
-                yield [(reap, Outcome(result=Result.UNKNOWN, detail=detail)) for reap in waiting.values()]
+                yield [
+                    (candidate, Outcome(result=Result.UNKNOWN, detail=detail))
+                    for candidate in waiting.values()
+                ]
                 return
             settled = [
-                (reap, _confirmed(reap, is_present=one in present, at=at))
-                for one, reap in waiting.items()
+                (candidate, _confirmed(candidate, is_present=one in present, at=at))
+                for one, candidate in waiting.items()
                 if one not in present or one in ended
             ]
             pause = next_pause(pause, gone=len(settled), left=len(waiting) - len(settled))
             if settled:
                 progressed = now()
-                for reap, _ in settled:
-                    del waiting[reap.session.id]
+                for candidate, _ in settled:
+                    del waiting[candidate.session.id]
                 yield settled
         # A backend in uninterruptible I/O ignores the signal; it may still exit later.
         detail = f"signalled, and still there {now() - began:.0f}s later"
-        yield [(reap, Outcome(result=Result.SIGNALLED, detail=detail)) for reap in waiting.values()]
+        yield [(candidate, Outcome(result=Result.SIGNALLED, detail=detail)) for candidate in waiting.values()]
 
-    async def _holds(self, query: str, reap: Reap) -> bool:
-        ((holds,),) = await self._connection.rows(query, {"pid": reap.session.id.pid})
+    async def _holds(self, query: str, candidate: Candidate) -> bool:
+        ((holds,),) = await self._connection.rows(query, {"pid": candidate.session.id.pid})
         return bool(holds)
 
-    async def _missed(self, reap: Reap, changed: str) -> Outcome:
+    async def _missed(self, candidate: Candidate, changed: str) -> Outcome:
         """The outcome of a session that is no longer as it was: it exited or it changed."""
-        present, now = await self._present([reap])
-        if reap.session.id in present:
-            return Outcome(result=Result.WOKE, detail=changed, at=now)
+        present, now = await self._present([candidate])
+        if candidate.session.id in present:
+            return Outcome(result=Result.CHANGED, detail=changed, at=now)
         return Outcome(result=Result.GONE, detail="it had already exited", at=now)
 
-    async def _present(self, reaps: Sequence[Reap]) -> tuple[AbstractSet[SessionId], Instant]:
+    async def _present(self, candidates: Sequence[Candidate]) -> tuple[AbstractSet[SessionId], Timestamp]:
         """The sessions of these that are still there, and the time of that answer."""
-        rows = await self._connection.rows(_STILL_THERE, {"pids": [reap.session.id.pid for reap in reaps]})
+        rows = await self._connection.rows(
+            _STILL_THERE, {"pids": [candidate.session.id.pid for candidate in candidates]}
+        )
         if any(pid is not None and began is None for pid, began, _ in rows):
             # A row that hides its start must not pass for a session that has exited.
             message = (
@@ -134,38 +141,38 @@ class GuardedTerminator:
             raise Refused(message)
         return {SessionId(pid, began) for pid, began, _ in rows if pid is not None}, rows[0][-1]
 
-    async def _ended_statements(self, reaps: Sequence[Reap]) -> AbstractSet[SessionId]:
+    async def _ended_statements(self, candidates: Sequence[Candidate]) -> AbstractSet[SessionId]:
         """The sessions of which the cancelled statement has ended."""
-        cancelled = [reap for reap in reaps if reap.action is Action.CANCEL]
+        cancelled = [candidate for candidate in candidates if candidate.action is Action.CANCEL]
         if not cancelled:
             return frozenset()
         rows = await self._connection.rows(
-            _STILL_ACTIVE, {"pids": [reap.session.id.pid for reap in cancelled]}
+            _STILL_ACTIVE, {"pids": [candidate.session.id.pid for candidate in cancelled]}
         )
         running = {SessionId(pid, began): (state, query_start) for pid, began, state, query_start in rows}
         return {
-            reap.session.id
-            for reap in cancelled
-            if running.get(reap.session.id) != (ACTIVE, reap.session.query_start)
+            candidate.session.id
+            for candidate in cancelled
+            if running.get(candidate.session.id) != (ACTIVE, candidate.session.query_start)
         }
 
 
 class DryRunTerminator:
     """The terminator of a dry run: nothing is signalled."""
 
-    async def terminate(self, reap: Reap, *, answered_at: Instant) -> Outcome:  # noqa: ARG002
+    async def terminate(self, candidate: Candidate, *, answered_at: Timestamp) -> Outcome:  # noqa: ARG002
         """The outcome that says what would be done."""
-        return Outcome(result=Result.REHEARSED, detail=f"dry run: would {reap.action}")
+        return Outcome(result=Result.DRY_RUN, detail=f"dry run: would {candidate.action}")
 
-    async def confirm(self, reaps: Sequence[Reap]) -> AsyncIterator[Settled]:
+    async def confirm(self, candidates: Sequence[Candidate]) -> AsyncIterator[Settled]:
         """Nothing was signalled, so there is nothing to confirm."""
-        yield [(reap, Outcome(result=Result.REHEARSED)) for reap in reaps]
+        yield [(candidate, Outcome(result=Result.DRY_RUN)) for candidate in candidates]
 
 
-def guard_parameters(reap: Reap, answered_at: Instant) -> Mapping[str, object]:
+def guard_parameters(candidate: Candidate, answered_at: Timestamp) -> Mapping[str, object]:
     """The state on which the decision relied: guard.sql signals only if it is unchanged."""
-    session, match = reap.session, reap.policy.match
-    age = match.holds_back_vacuum
+    session, match = candidate.session, candidate.policy.match
+    age = match.xmin_age
     return {
         "pid": session.id.pid,
         "kind": session.kind,
@@ -180,9 +187,9 @@ def guard_parameters(reap: Reap, answered_at: Instant) -> Mapping[str, object]:
         "transaction_for": _interval(match.transaction_for),
         "connected_for": _interval(match.connected_for),
         "running_for": _interval(match.running_for),
-        "holds_back_vacuum": None if age is None else min(age, _MAX_INT4),
-        "sync_aside": SYNC_REPLICATION in reap.policy.despite,
-        "not_after": _moment(Instant(answered_at + _VALID_FOR)),
+        "xmin_age": None if age is None else min(age, _MAX_INT4),
+        "sync_aside": SYNC_REPLICATION in candidate.policy.overrides,
+        "not_after": _moment(Timestamp(answered_at + _VALID_FOR)),
     }
 
 
@@ -193,15 +200,15 @@ def next_pause(last: float, *, gone: int, left: int) -> float:
     return min(max(expected, _MIN_PAUSE), _MAX_PAUSE)
 
 
-def _moment(instant: Instant | None) -> object:
+def _moment(instant: Timestamp | None) -> object:
     return None if instant is None else as_datetime(instant)
 
 
-def _interval(span: Span | None) -> timedelta | None:
+def _interval(span: Duration | None) -> timedelta | None:
     return None if span is None else timedelta(microseconds=min(span, _MAX_SPAN))
 
 
-def _answered(checked: Instant, signalled: Instant, *, sent: bool | None) -> Outcome:
+def _answered(checked: Timestamp, signalled: Timestamp, *, sent: bool | None) -> Outcome:
     if sent is None:
         detail = "the statement ran more than 15 s after the decision: nothing was signalled"
         return Outcome(result=Result.WITHDRAWN, detail=detail, at=signalled)
@@ -210,11 +217,11 @@ def _answered(checked: Instant, signalled: Instant, *, sent: bool | None) -> Out
     return Outcome(result=Result.SIGNALLED, at=signalled, act=Act(checked, signalled))
 
 
-def _confirmed(reap: Reap, *, is_present: bool, at: Instant) -> Outcome:
+def _confirmed(candidate: Candidate, *, is_present: bool, at: Timestamp) -> Outcome:
     """The outcome of a session that has exited, or of which the statement has ended."""
     if is_present:
         return Outcome(result=Result.CANCELLED, at=at)
-    result = Result.TERMINATED if reap.action is Action.TERMINATE else Result.GONE
+    result = Result.TERMINATED if candidate.action is Action.TERMINATE else Result.GONE
     return Outcome(result=result, at=at)
 
 

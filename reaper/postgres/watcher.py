@@ -7,7 +7,7 @@ import psycopg
 
 from reaper.insight.dryrun.outcomes import Standing
 from reaper.policy.session import Identity, SessionId
-from reaper.policy.time import Instant, as_datetime
+from reaper.policy.time import Timestamp, as_datetime
 from reaper.postgres.connection import Connection
 from reaper.postgres.sql import statement
 
@@ -22,14 +22,14 @@ _MAX_NEWCOMERS: Final = 1_000
 class WatchedSessions(NamedTuple):
     """The state of sessions at one moment: None has exited; hidden sessions are missing."""
 
-    at: Instant
+    at: Timestamp
     sessions: dict[SessionId, Standing | None]
 
 
 class Newcomer(NamedTuple):
     """A session that has connected recently."""
 
-    began: Instant
+    began: Timestamp
     identity: Identity
 
 
@@ -54,7 +54,7 @@ class SessionWatcher:
         found = {one: present.get(one) for one in ids if one.pid not in hidden}
         return WatchedSessions(at=rows[0][-1], sessions=found) if rows else None
 
-    async def newcomers(self, roles: Collection[str], since: Instant) -> list[Newcomer] | None:
+    async def newcomers(self, roles: Collection[str], since: Timestamp) -> list[Newcomer] | None:
         """The newest sessions of these roles since then; None if the statement failed. Raises Lost."""
         params = {
             "since": as_datetime(since),
@@ -72,14 +72,14 @@ class SessionWatcher:
 class Counters(NamedTuple):
     """The sums of the server's counters over all databases."""
 
-    at: Instant
-    started: Instant
+    at: Timestamp
+    started: Timestamp
     """When the server was started; a crash resets the counters."""
     databases: int
     """Dropping a database drops its count."""
     terminations: int | None
     """Not counted before 14."""
-    reset: Instant | None
+    reset: Timestamp | None
     """When a count was last set to zero."""
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from reaper.policy.time import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Duration, Timestamp
 
 _TOLERANCE: Final = 2 * SECOND
 _TOLERANCE_SHARE: Final = 0.01
@@ -16,7 +16,7 @@ _LARGEST_TOLERANCE: Final = 30 * SECOND
 
 
 class _Reading(NamedTuple):
-    at: Instant
+    at: Timestamp
     """The server's time, read at some moment between the two times of this host."""
     before: float
     after: float
@@ -29,7 +29,7 @@ class ClockWatch:
         self._monotonic = monotonic
         self._before: float | None = None
         self._last: _Reading | None = None
-        self.counted_from: Instant | None = None
+        self.counted_from: Timestamp | None = None
         """The last jump. Ages from before it are wrong by an unknown amount, so they count from there."""
 
     @property
@@ -41,7 +41,7 @@ class ClockWatch:
         """Note that a request starts now: the server's answer is dated later than this."""
         self._before = self._monotonic()
 
-    def step(self, at: Instant) -> Span | None:
+    def step(self, at: Timestamp) -> Duration | None:
         """Return by how much the server's clock has jumped since the last reading, or None if it has not."""
         after = self._monotonic()
         before = after if self._before is None else self._before
@@ -53,7 +53,7 @@ class ClockWatch:
             round((one - other) * SECOND) for one, other in ((before, last.after), (after, last.before))
         )
         passed = at - last.at
-        drift = Span(passed - min(max(passed, shortest), longest))
+        drift = Duration(passed - min(max(passed, shortest), longest))
         if abs(drift) <= min(_TOLERANCE + _TOLERANCE_SHARE * longest, _LARGEST_TOLERANCE):
             return None
         self.counted_from = at

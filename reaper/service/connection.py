@@ -10,7 +10,7 @@ from reaper import __version__
 from reaper.audit.ledger import Author, Ledger
 from reaper.config import Server, Settings
 from reaper.policy.rules import Rules
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from reaper.postgres.connection import Connection
 from reaper.postgres.leadership import LeaderLock
 from reaper.postgres.observer import Observer
@@ -22,7 +22,7 @@ from reaper.service.cycle import CycleContext, Terminators
 
 _FORESIGHT_INTERVALS: Final = 2
 _LEASE_INTERVALS: Final = 3
-_SHORTEST_LEASE: Final = Span(15 * SECOND)
+_SHORTEST_LEASE: Final = Duration(15 * SECOND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class OpenConnection:
 
 @asynccontextmanager
 async def opened(
-    server: Server, rules: Rules | None, options: RunOptions, *, lease: Span | None = None
+    server: Server, rules: Rules | None, options: RunOptions, *, lease: Duration | None = None
 ) -> AsyncIterator[OpenConnection]:
     """Connect, probe and judge; the caller decides what a refusal means."""
     link = await Connection.open(server.dsn, lease=lease, tuned=options.tuned)
@@ -78,7 +78,7 @@ def station(
     ledger: Ledger,
     *,
     clock: ClockWatch,
-    ahead: Span | None = None,
+    ahead: Duration | None = None,
 ) -> CycleContext:
     """Take post, or raise Refused with what has to be mended first."""
     refuse(at.findings)
@@ -102,14 +102,14 @@ def station(
     )
 
 
-def lookahead(settings: Settings) -> Span:
+def lookahead(settings: Settings) -> Duration:
     """How far a snapshot looks ahead: beyond the next cycle, which may be late."""
-    return Span(_FORESIGHT_INTERVALS * settings.interval)
+    return Duration(_FORESIGHT_INTERVALS * settings.interval)
 
 
-def lease_duration(settings: Settings) -> Span:
+def lease_duration(settings: Settings) -> Duration:
     """For how long a reaper may be silent before the server takes it for frozen, and its lead away."""
-    return Span(max(_LEASE_INTERVALS * settings.interval, _SHORTEST_LEASE))
+    return Duration(max(_LEASE_INTERVALS * settings.interval, _SHORTEST_LEASE))
 
 
 def office_of(options: RunOptions) -> LeaderLock:

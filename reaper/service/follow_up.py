@@ -23,9 +23,10 @@ from reaper.insight.dryrun.outcomes import (
 )
 from reaper.insight.dryrun.regret import Trial
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Refilling, Result
+from reaper.policy.plan import Result
+from reaper.policy.refill_guard import PausedGroup
 from reaper.policy.session import SessionId
-from reaper.policy.time import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Duration, Timestamp
 from reaper.postgres.watcher import SessionWatcher, WatchedSessions
 from reaper.service.cycle import Cycle
 from reaper.service.refills import RefillDetector
@@ -82,8 +83,8 @@ class Standings:
 MOST_WATCHED: Final = 500
 """At one server; each costs less than what is known of a session anyway."""
 
-_LONGEST: Final = Span(7 * 86_400 * SECOND)
-_BLIND_AFTER: Final = Span(60 * SECOND)
+_LONGEST: Final = Duration(7 * 86_400 * SECOND)
+_BLIND_AFTER: Final = Duration(60 * SECOND)
 _BLIND_INTERVALS: Final = 3
 _ENDED_BY_US: Final = {Result.TERMINATED, Result.SIGNALLED, Result.CANCELLED, Result.UNKNOWN}
 
@@ -100,7 +101,7 @@ class _Case:
     """One that is watched, and up to when it was told that it is unused."""
 
     watched: Watched
-    told: Span = Span(0)  # noqa: RUF009 (a number)
+    told: Duration = Duration(0)  # noqa: RUF009 (a number)
 
 
 class Watch:
@@ -115,7 +116,7 @@ class Watch:
         self._most = most
         self._open: dict[Key, _Case] = {}
         self._author: Author | None = None
-        self._looked = Instant(0)
+        self._looked = Timestamp(0)
         self._interrupted = False
 
     def __len__(self) -> int:
@@ -126,7 +127,9 @@ class Watch:
         """Note that the connection was lost: sessions that are gone later may have ended with the server."""
         self._interrupted = True
 
-    async def cycled(self, cycle: Cycle, onlooker: Looking, author: Author, *, interval: Span) -> list[Fated]:
+    async def cycled(
+        self, cycle: Cycle, onlooker: Looking, author: Author, *, interval: Duration
+    ) -> list[Fated]:
         """Find the outcomes that this cycle shows, and start watching its dry-run sessions; raises Lost.
 
         That one is still unused is recorded again from time to time, and is news only once.
@@ -171,12 +174,14 @@ class Watch:
         if cycle.clock_step is not None:
             why = "the server's clock was set"
             return ended + self._closed(unknown(case.watched, now, why) for case in self._open.values())
-        ours = {reap.session.id for reap, outcome in cycle.settled if outcome.result in _ENDED_BY_US}
+        ours = {
+            candidate.session.id for candidate, outcome in cycle.settled if outcome.result in _ENDED_BY_US
+        }
         why = "a policy that enforces has acted on it"
         acted_on = [case.watched for case in self._open.values() if case.watched.id in ours]
         return ended + self._closed(unknown(one, now, why) for one in acted_on)
 
-    async def _looked_at(self, cycle: Cycle, onlooker: Looking, interval: Span) -> list[Fated]:
+    async def _looked_at(self, cycle: Cycle, onlooker: Looking, interval: Duration) -> list[Fated]:
         snapshot = cycle.snapshot
         watched = [case.watched for case in self._open.values()]
         seen = shown(watched, snapshot)
@@ -193,13 +198,15 @@ class Watch:
         self,
         watched: Iterable[Watched],
         seen: dict[SessionId, Standing | None],
-        at: Instant,
-        interval: Span,
+        at: Timestamp,
+        interval: Duration,
     ) -> list[Fated]:
-        blind_after = Span(-1) if self._interrupted else Span(max(_BLIND_INTERVALS * interval, _BLIND_AFTER))
+        blind_after = (
+            Duration(-1) if self._interrupted else Duration(max(_BLIND_INTERVALS * interval, _BLIND_AFTER))
+        )
         return fates(watched, seen, Look(at=at, before=self._looked, blind_after=blind_after))
 
-    def _grown_old(self, now: Instant) -> list[Fated]:
+    def _grown_old(self, now: Timestamp) -> list[Fated]:
         """Sessions to report as still unused; after a week they are no longer watched."""
         due = [case for case in self._open.values() if tells_by_now(case.watched, now, case.told)]
         became = [unused(case.watched, now) for case in due]
@@ -211,9 +218,9 @@ class Watch:
 
     def _begin(self, cycle: Cycle, author: Author) -> list[Fated]:
         unwatched = []
-        for intent, reap in cycle.rehearsed:
+        for intent, candidate in cycle.dry_run_before:
             one = Watched(
-                intent=intent, reap=reap, at=cycle.snapshot.at, cycle=cycle.name, rules=author.rules
+                intent=intent, candidate=candidate, at=cycle.snapshot.at, cycle=cycle.name, rules=author.rules
             )
             if one.key in self._open:
                 continue  # rehearsed again after a lost connection: still the same act
@@ -247,7 +254,7 @@ class News(NamedTuple):
     """What has come out since the last cycle."""
 
     fated: Sequence[Fated]
-    left_alone: Sequence[Refilling]
+    paused: Sequence[PausedGroup]
 
 
 class FollowUp:
@@ -270,12 +277,14 @@ class FollowUp:
 
     def reminded(self, memory: Memory) -> Memory:
         """What the next cycle has to know of it."""
-        return memory.leaving_alone(self.refills.left_alone)
+        return memory.with_paused(self.refills.paused)
 
-    async def cycled(self, cycle: Cycle, onlooker: SessionWatcher, author: Author, *, interval: Span) -> News:
+    async def cycled(
+        self, cycle: Cycle, onlooker: SessionWatcher, author: Author, *, interval: Duration
+    ) -> News:
         """Look; raises Lost. Nobody rehearsed and nobody ended lately: nothing to look at."""
-        left_alone = await self.refills.cycled(cycle, onlooker)
+        paused = await self.refills.cycled(cycle, onlooker)
         # The cycle that wants to act finds out as well, and tells.
         with suppress(AuditLogFailed):
-            self._ledger.log_refill_guard(author, cycle.name, left_alone)
-        return News(await self.watch.cycled(cycle, onlooker, author, interval=interval), left_alone)
+            self._ledger.log_refill_guard(author, cycle.name, paused)
+        return News(await self.watch.cycled(cycle, onlooker, author, interval=interval), paused)

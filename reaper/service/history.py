@@ -14,9 +14,9 @@ from typing import Final, Protocol
 from reaper.config import Server
 from reaper.history.write import HistoryFailed, HistoryOptions, HistoryWriter
 from reaper.insight.recorded import CycleMark
-from reaper.policy.plan import Spared
+from reaper.policy.plan import SkipReason
 from reaper.policy.session import Session
-from reaper.policy.time import SECOND, Span, seconds
+from reaper.policy.time import SECOND, Duration, seconds
 from reaper.postgres.connection import reconnecting
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.observer import Observer, ObservingFailed
@@ -39,7 +39,13 @@ _MAX_BACKOFF: Final = 300.0
 _MAX_SNAPSHOT: Final = 5.0
 _STATEMENTS: Final = 3
 """Statements of a snapshot, which share its time."""
-_LIMITED: Final = {Spared.KEEP, Spared.CAP, Spared.BRAKE, Spared.FIRST_SIGHTING, Spared.PACE}
+_LIMITED: Final = {
+    SkipReason.KEEP,
+    SkipReason.MAX_SESSIONS,
+    SkipReason.SAFETY_LIMIT,
+    SkipReason.FIRST_SIGHTING,
+    SkipReason.MAX_PER_CYCLE,
+}
 
 
 class HistoryReporter(Protocol):
@@ -164,15 +170,17 @@ class HistoryRecorder:
 def _candidates(cycle: Cycle) -> tuple[Session, ...]:
     """Return the sessions that were terminated and those beside them that only a limit skipped."""
     plan = cycle.plan
-    reaped = {reap.session.id: reap.session for reap in (*plan.reaps, *plan.rehearsals)}
-    if not reaped and not cycle.new_brakes:
+    reaped = {
+        candidate.session.id: candidate.session for candidate in (*plan.candidates, *plan.dry_run_candidates)
+    }
+    if not reaped and not cycle.new_trips:
         return ()
-    skipped = {spare.session.id: spare.session for spare in plan.matched_spares if spare.by in _LIMITED}
+    skipped = {skip.session.id: skip.session for skip in plan.matched_skips if skip.by in _LIMITED}
     return tuple({**reaped, **skipped}.values())
 
 
 _LEASE_SNAPSHOTS: Final = 3
-_MIN_LEASE: Final = Span(60 * SECOND)
+_MIN_LEASE: Final = Duration(60 * SECOND)
 
 
 class HistoryLoop:
@@ -199,7 +207,7 @@ class HistoryLoop:
             await self._recorder.end()
 
     async def _record(self) -> None:
-        lease = Span(max(_LEASE_SNAPSHOTS * self._options.every, _MIN_LEASE))
+        lease = Duration(max(_LEASE_SNAPSHOTS * self._options.every, _MIN_LEASE))
         async with AsyncExitStack() as stack:
             connecting = open_to_observe(self._server, RunOptions(dry_run=True), lease=lease)
             at = await run_unless(self._stop, stack.enter_async_context(connecting))

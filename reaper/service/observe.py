@@ -8,7 +8,7 @@ from typing import Final
 from reaper.config import Server
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.session import Snapshot
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from reaper.postgres.preflight import refuse
 from reaper.postgres.server_facts import read_server_facts
 from reaper.service.connection import OpenConnection, RunOptions, opened
@@ -20,7 +20,7 @@ _MAX_SNAPSHOTS: Final = 60
 
 @asynccontextmanager
 async def open_to_observe(
-    server: Server, options: RunOptions, *, lease: Span | None = None
+    server: Server, options: RunOptions, *, lease: Duration | None = None
 ) -> AsyncIterator[OpenConnection]:
     """Connect, and raise Refused if a snapshot over this connection would be misleading."""
     async with opened(server, None, options, lease=lease) as at:
@@ -28,13 +28,13 @@ async def open_to_observe(
         yield at
 
 
-def snapshot_interval(span: Span) -> Span:
+def snapshot_interval(span: Duration) -> Duration:
     """Return the time between two snapshots: a second, or longer if that would be more than 60 snapshots."""
-    return max(Span(SECOND), Span(span // _MAX_SNAPSHOTS))
+    return max(Duration(SECOND), Duration(span // _MAX_SNAPSHOTS))
 
 
 async def observe_for(
-    server: Server, span: Span, add: Callable[[Snapshot], None], advance: Callable[[float], None]
+    server: Server, span: Duration, add: Callable[[Snapshot], None], advance: Callable[[float], None]
 ) -> tuple[ServerFacts, ServerFacts]:
     """Pass a snapshot to `add` each interval during `span`; return the server's facts before and after."""
     loop = asyncio.get_running_loop()

@@ -16,7 +16,7 @@ from reaper.insight.usage.trend import Trends, Usage, Values
 from reaper.policy.deadline import Due, soonest
 from reaper.policy.rules import Rules
 from reaper.policy.session import Snapshot
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 from reaper.postgres.observer import Observer, ObservingFailed
 from reaper.service.clock import ClockWatch
 from reaper.service.connection import OpenConnection
@@ -44,7 +44,7 @@ class CurrentUsage:
 
     usage: Usage
     soonest: tuple[Due, ...]
-    at: Instant
+    at: Timestamp
     taken: float
     """The same moment by the host's monotonic clock."""
 
@@ -77,7 +77,7 @@ class OnDemandSnapshot:
         """Note the snapshot of a cycle; where the prefilter left sessions out, only its count is used."""
         now = self._clock()
         self._trends.used.note(now, snapshot.slots.used)
-        if snapshot.young is None:
+        if snapshot.left_out is None:
             self._last = snapshot, rules, now
         if self._usage and now - self._last_request > _FOLLOWED_SECONDS:
             self._usage = None

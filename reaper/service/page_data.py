@@ -11,7 +11,7 @@ from reaper.config import Settings
 from reaper.history.snapshot import dump_snapshot
 from reaper.insight.dryrun.assessment import Assessment, assess
 from reaper.policy.rules import Rules
-from reaper.policy.time import Span, isoformat, seconds
+from reaper.policy.time import Duration, isoformat, seconds
 from reaper.service.fleet import Fleet
 from reaper.service.on_demand import CurrentUsage
 from reaper.service.reporter import RecentEvents, RunTotals
@@ -29,7 +29,7 @@ from reaper.telemetry.http.views import (
     ServiceAssessment,
 )
 from reaper.telemetry.metrics.collect import Metrics
-from reaper.telemetry.metrics.samples import candidates, outcome_label
+from reaper.telemetry.metrics.samples import candidates
 
 _MAX_GUARDED_POOLS: Final = 100
 
@@ -61,7 +61,7 @@ class LiveAssessment:
                 reason=alone.reason,
             )
             for server, follow_up in self.fleet.follow_ups.items()
-            for group, alone in follow_up.refills.left_alone.items()
+            for group, alone in follow_up.refills.paused.items()
         ]
 
 
@@ -143,7 +143,7 @@ class PageData:
     def _soonest(self, current: CurrentUsage) -> Iterator[DueLine]:
         age = self.clock() - current.taken
         for due in current.soonest:
-            left = seconds(Span(due.at - current.at)) - age
+            left = seconds(Duration(due.at - current.at)) - age
             yield DueLine(
                 pid=due.session.id.pid,
                 session=due.session.identity,
@@ -157,7 +157,7 @@ class PageData:
         gauges = self.metrics.servers.get(server)
         plan = gauges and gauges.plan
         matching = candidates(plan, rules) if plan else None
-        braked = {trip.policy.name for trip in plan.brakes} if plan else set()
+        tripped = {trip.policy.name for trip in plan.trips} if plan else set()
         totals = self.fleet.totals.get(server) or RunTotals()
         for policy in rules.policies[:_MOST_POLICIES]:
             yield PolicyLine(
@@ -165,11 +165,9 @@ class PageData:
                 mode=self._mode(policy.mode.value),
                 description=policy.description or None,
                 matching=matching[policy.name, policy.mode.value] if matching else None,
-                braked=policy.name in braked,
+                tripped=policy.name in tripped,
                 outcomes={
-                    outcome_label(result): count
-                    for (of, result), count in totals.results.items()
-                    if of == policy.name
+                    result.value: count for (of, result), count in totals.results.items() if of == policy.name
                 },
             )
 

@@ -9,10 +9,11 @@ from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Occasion
 from reaper.insight.dryrun.outcomes import Fate, Fated
-from reaper.policy.plan import Refilling, Result
+from reaper.policy.plan import Result
+from reaper.policy.refill_guard import PausedGroup
 from reaper.policy.rules import Rules
-from reaper.policy.session import whose
-from reaper.policy.time import Span, isoformat, words
+from reaper.policy.session import session_words
+from reaper.policy.time import Duration, isoformat, words
 from reaper.postgres.leadership import Holder
 from reaper.postgres.preflight import Level
 from reaper.service.connection import OpenConnection
@@ -21,11 +22,10 @@ from reaper.telemetry import events
 from reaper.telemetry.http.views import RecentEvent
 from reaper.telemetry.log import Log
 from reaper.telemetry.metrics.collect import Metrics
-from reaper.telemetry.metrics.samples import outcome_label
 from reaper.telemetry.notify import Notifier
 
 _RECENT_EVENTS: Final = 30
-BRAKED: Final = "braked"
+SAFETY_LIMIT: Final = "braked"
 
 
 class RecentEvents:
@@ -36,30 +36,30 @@ class RecentEvents:
 
     def add(self, server: str, cycle: Cycle) -> None:
         """A cycle has come to its end."""
-        for trip in cycle.new_brakes:
+        for trip in cycle.new_trips:
             self._recent_events.append(
                 RecentEvent(
                     at=isoformat(cycle.snapshot.at),
                     server=server,
                     policy=trip.policy.name,
                     mode=trip.policy.mode.value,
-                    outcome=BRAKED,
+                    outcome=SAFETY_LIMIT,
                     pid=None,
                     session=None,
                     reason=trip.reason,
                 )
             )
-        for reap, outcome in cycle.settled[-_RECENT_EVENTS:]:
+        for candidate, outcome in cycle.settled[-_RECENT_EVENTS:]:
             self._recent_events.append(
                 RecentEvent(
                     at=isoformat(outcome.at or cycle.snapshot.at),
                     server=server,
-                    policy=reap.policy.name,
-                    mode=reap.mode.value,
-                    outcome=outcome_label(outcome.result),
-                    pid=reap.session.id.pid,
-                    session=reap.session.identity,
-                    reason=reap.reason,
+                    policy=candidate.policy.name,
+                    mode=candidate.mode.value,
+                    outcome=outcome.result.value,
+                    pid=candidate.session.id.pid,
+                    session=candidate.session.identity,
+                    reason=candidate.reason,
                 )
             )
 
@@ -90,15 +90,15 @@ class RunTotals:
 
     cycles: int = 0
     failures: int = 0
-    brakes: int = 0
+    trips: int = 0
     results: Counter[tuple[str, Result]] = field(default_factory=Counter)
     """By policy and result."""
 
     def add(self, cycle: Cycle) -> None:
         """Count one cycle."""
         self.cycles += 1
-        self.brakes += len(cycle.plan.brakes)
-        self.results.update((reap.policy.name, outcome.result) for reap, outcome in cycle.settled)
+        self.trips += len(cycle.plan.trips)
+        self.results.update((candidate.policy.name, outcome.result) for candidate, outcome in cycle.settled)
 
     @property
     def by_result(self) -> dict[str, int]:
@@ -159,7 +159,7 @@ class Reporter:
             why = f"another reaper leads this server through database {another.database!r}: pid {another.pid}"
             self._log.warning(events.LEADS_TWICE, why=why, mend=mend)
 
-    def clock_stepped(self, by: Span) -> None:
+    def clock_stepped(self, by: Duration) -> None:
         """The server's clock has jumped while no cycle looked: without a connection, or standing by."""
         self._metrics.clock_stepped()
         self._log.warning(events.CLOCK_STEPPED, by=words(by), so="ages from before count from now on")
@@ -224,39 +224,37 @@ class Reporter:
     def fated(self, became: Iterable[Fated]) -> None:
         """Something has become of sessions after their rehearsal."""
         for one in became:
-            reap = one.watched.reap
-            self._metrics.dry_run_outcome(reap.policy, one.fate)
+            candidate = one.watched.candidate
+            self._metrics.dry_run_outcome(candidate.policy, one.fate)
             say: Callable[..., None] = self._log.info if one.fate is Fate.REVIVED else self._log.debug
-            who = f"pid {one.watched.id.pid} {whose(reap.session.identity)}"
+            who = f"pid {one.watched.id.pid} {session_words(candidate.session.identity)}"
             say(
                 events.DRY_RUN_OUTCOME,
-                policy=reap.policy.name,
+                policy=candidate.policy.name,
                 outcome=one.fate.value,
                 who=who,
                 why=one.reason,
             )
 
-    def leaves_alone(self, pools: Iterable[Refilling]) -> None:
+    def leaves_alone(self, pools: Iterable[PausedGroup]) -> None:
         """Groups refill at once, and are left alone for a while."""
         for pool in pools:
-            self._metrics.refill_guarded(pool.policy)
-            who = whose(pool.identity)
-            self._log.warning(
-                events.REFILL_GUARDED, policy=pool.policy.name, who=who, why=pool.left_alone.reason
-            )
-            self._tell(Occasion.CHURN, f"{who}: {pool.left_alone.reason} ({pool.policy.name})")
+            self._metrics.refill_guarded(pool.group.policy)
+            who = session_words(pool.group.identity)
+            self._log.warning(events.REFILL_GUARDED, policy=pool.group.policy, who=who, why=pool.reason)
+            self._tell(Occasion.REFILL_GUARD, f"{who}: {pool.reason} ({pool.group.policy})")
 
     def _notify(self, cycle: Cycle) -> None:
-        for reap, outcome in cycle.settled:
+        for candidate, outcome in cycle.settled:
             if outcome.result in _WORTH_TELLING:
-                who = f"pid {reap.session.id.pid} {whose(reap.session.identity)}"
-                said = f"{outcome.result.value} {who}: {reap.reason} ({reap.policy.name})"
+                who = f"pid {candidate.session.id.pid} {session_words(candidate.session.identity)}"
+                said = f"{outcome.result.value} {who}: {candidate.reason} ({candidate.policy.name})"
                 self._tell(Occasion.TERMINATIONS, said)
-        for trip in cycle.new_brakes:
-            self._tell(Occasion.BRAKES, f"{trip.policy.name}: {trip.reason}")
+        for trip in cycle.new_trips:
+            self._tell(Occasion.SAFETY_LIMIT, f"{trip.policy.name}: {trip.reason}")
         blind = cycle.snapshot.unreadable
         if blind and not self._was_blind:
-            self._tell(Occasion.BLINDNESS, f"{blind} sessions hide their state and are spared")
+            self._tell(Occasion.UNREADABLE, f"{blind} sessions hide their state and are skipped")
         self._was_blind = bool(blind)
 
     def _tell_failure(self, error: Exception) -> None:
@@ -283,7 +281,7 @@ def report(cycle: Cycle, log: Log) -> None:
     """Say what a cycle did; quiet cycles are quiet."""
     if cycle.clock_step is not None:
         log.warning(events.CLOCK_STEPPED, by=words(cycle.clock_step), so="nobody is touched in this cycle")
-    for trip in cycle.new_brakes:
+    for trip in cycle.new_trips:
         log.error(
             events.SAFETY_LIMIT_TRIPPED, policy=trip.policy.name, mode=trip.policy.mode.value, why=trip.reason
         )

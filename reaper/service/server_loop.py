@@ -13,9 +13,9 @@ from reaper.config import Server, Settings
 from reaper.history.write import HistoryOptions
 from reaper.policy.deadline import rest_after, shared_moment
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Result, Spared
+from reaper.policy.plan import Result, SkipReason
 from reaper.policy.rules import Rules
-from reaper.policy.time import Span, seconds
+from reaper.policy.time import Duration, seconds
 from reaper.postgres.connection import reconnecting
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.leadership import Leadership
@@ -168,7 +168,7 @@ class ServerLoop:
         while not self.stop.is_set():
             while self._rules != rules:
                 rules, post = await self._refresh(at)
-                memory = memory.without_rehearsals()
+                memory = memory.forgetting_dry_runs()
             rest = seconds(self._context.settings().interval)
             try:
                 cycle = await self._cycle(post, rules, memory)
@@ -231,7 +231,7 @@ class ServerLoop:
         interval = self._context.settings().interval
         news = await self._follow_up.cycled(cycle, onlooker, post.author, interval=interval)
         self._reporter.fated(news.fated)
-        self._reporter.leaves_alone(news.left_alone)
+        self._reporter.leaves_alone(news.paused)
 
     def _station(self, at: OpenConnection, rules: Rules) -> CycleContext:
         self._reporter.judges_by(rules)
@@ -247,9 +247,9 @@ class ServerLoop:
         now = time.monotonic()
         return rest if span < interval else shared_moment(now + rest, interval=interval) - now
 
-    def _rest(self, cycle: Cycle, rules: Rules) -> Span:
+    def _rest(self, cycle: Cycle, rules: Rules) -> Duration:
         settings = self._context.settings()
-        if any(spare.by is Spared.FIRST_SIGHTING for spare in cycle.plan.matched_spares):
+        if any(skip.by is SkipReason.FIRST_SIGHTING for skip in cycle.plan.matched_skips):
             return settings.min_interval  # the second sighting that must agree
         return rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.min_interval)
 

@@ -11,7 +11,7 @@ from typing import Final, TextIO
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 
 Log = FilteringBoundLogger
 
@@ -113,4 +113,4 @@ def _with_priority(render: Processor) -> Processor:
 
 
 def _escape_controls(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    return {key: plain(value) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}

@@ -17,7 +17,7 @@ from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 from reaper.telemetry import events
 from reaper.telemetry.log import Log
 
@@ -175,7 +175,7 @@ def opener() -> OpenerDirector:
 
 def escaped(text: str) -> str:
     """One short line in which no text of a client becomes a link, a mention or a second line."""
-    line = plain(text)
+    line = printable(text)
     shown = line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 1]}\N{HORIZONTAL ELLIPSIS}"
     return shown.translate(_ESCAPES)
 

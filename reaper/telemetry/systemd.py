@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 
 _MICROSECONDS: Final = 1_000_000
 
@@ -45,7 +45,7 @@ class Systemd:
 
     def status(self, text: str) -> None:
         """Set the line that `systemctl status` shows."""
-        self._send(f"STATUS={plain(' '.join(text.split()))}")
+        self._send(f"STATUS={printable(' '.join(text.split()))}")
 
     def alive(self) -> None:
         """Reset the watchdog."""

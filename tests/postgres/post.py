@@ -11,10 +11,10 @@ from reaper.audit.ledger import Author, Ledger
 from reaper.audit.reader import read_events
 from reaper.audit.sinks import Sink
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Outcome, Reap, Spare, Spared
+from reaper.policy.plan import Candidate, Outcome, Skip, SkipReason
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import SessionId
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 from reaper.postgres.terminator import DryRunTerminator, GuardedTerminator
 from reaper.service.clock import ClockWatch
 from reaper.service.cycle import Cycle, CycleContext, Terminating, Terminators, run_cycle
@@ -74,17 +74,17 @@ class Post:
 
 
 def reaped(cycle: Cycle) -> list[SessionId]:
-    return [reap.session.id for reap in (*cycle.plan.reaps, *cycle.plan.rehearsals)]
+    return [candidate.session.id for candidate in (*cycle.plan.candidates, *cycle.plan.dry_run_candidates)]
 
 
 def ids(clients: Sequence[Client]) -> list[SessionId]:
     return [identity(client) for client in clients]
 
 
-def spared_by(cycle: Cycle, client: Client) -> Spared:
-    (verdict,) = [v for v in cycle.plan.verdicts if v.session.id == identity(client)]
-    assert isinstance(verdict, Spare), verdict
-    return verdict.by
+def spared_by(cycle: Cycle, client: Client) -> SkipReason:
+    (decision,) = [v for v in cycle.plan.decisions if v.session.id == identity(client)]
+    assert isinstance(decision, Skip), decision
+    return decision.by
 
 
 class Meddler:
@@ -94,11 +94,11 @@ class Meddler:
         self._terminator = terminator
         self._before = list(before)
         self.confirm = terminator.confirm
-        self.answered: list[Instant] = []
+        self.answered: list[Timestamp] = []
         """For each act, the time of the server's last answer before it."""
 
-    async def terminate(self, reap: Reap, *, answered_at: Instant) -> Outcome:
+    async def terminate(self, candidate: Candidate, *, answered_at: Timestamp) -> Outcome:
         self.answered.append(answered_at)
         if self._before:
             self._before.pop(0)()
-        return await self._terminator.terminate(reap, answered_at=answered_at)
+        return await self._terminator.terminate(candidate, answered_at=answered_at)

@@ -9,11 +9,11 @@ from typing import Any, Final, Self, TypeVar
 from reaper.policy.decide import decide
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Outcome, Plan, Reap, Result, Spare, Verdict
+from reaper.policy.plan import Candidate, Decision, Outcome, Plan, Result, Skip
 from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.selector import NO_KEYS, Glob, Selector
 from reaper.policy.session import ACTIVE, IDLE, Session, SessionId, Snapshot
-from reaper.policy.time import Instant, Span, from_datetime
+from reaper.policy.time import Duration, Timestamp, from_datetime
 from reaper.postgres.connection import Connection
 from reaper.postgres.observer import Observer
 from reaper.postgres.preflight import Probe, probe
@@ -25,9 +25,9 @@ from .waiting import until
 
 T = TypeVar("T")
 
-NOW: Final = Span(0)
+NOW: Final = Duration(0)
 """A limit that every session has reached."""
-DAY: Final = Span(86_400_000_000)
+DAY: Final = Duration(86_400_000_000)
 """A limit that no session reaches while a test runs."""
 AT_ONCE: Final = Match(states=(IDLE,), idle_for=NOW)
 
@@ -40,7 +40,7 @@ class Reaper:
         dsn: str,
         *,
         query_text: QueryText = QueryText.NONE,
-        lease: Span | None = None,
+        lease: Duration | None = None,
         tuned: bool = True,
     ) -> None:
         self._runner = asyncio.Runner()
@@ -82,21 +82,21 @@ class Reaper:
         rules = Rules(policies=policies, protect=protect)
         return decide(snapshot=snapshot, rules=rules, memory=Memory.of(snapshot))
 
-    def decision(self, client: Client, *policies: Policy) -> Verdict:
+    def decision(self, client: Client, *policies: Policy) -> Decision:
         """The decision about this client."""
-        return next(each for each in self.plan(*policies).verdicts if each.session.id == identity(client))
+        return next(each for each in self.plan(*policies).decisions if each.session.id == identity(client))
 
-    def skipped(self, client: Client, *policies: Policy) -> Spare:
+    def skipped(self, client: Client, *policies: Policy) -> Skip:
         """The decision to skip this client; any other one fails the test."""
         decision = self.decision(client, *policies)
-        assert isinstance(decision, Spare), decision
+        assert isinstance(decision, Skip), decision
         return decision
 
-    def chosen(self, client: Client, *policies: Policy) -> Reap:
+    def chosen(self, client: Client, *policies: Policy) -> Candidate:
         """The decision to terminate or cancel this client; any other one fails the test."""
         self.rest(client)
         decision = self.decision(client, *policies)
-        assert isinstance(decision, Reap), decision
+        assert isinstance(decision, Candidate), decision
         return decision
 
     def rest(self, client: Client) -> None:
@@ -109,42 +109,42 @@ class Reaper:
 
         until(rests)
 
-    def signal(self, reap: Reap, *, answered_ago: Span = NOW) -> Outcome:
+    def signal(self, candidate: Candidate, *, answered_ago: Duration = NOW) -> Outcome:
         """Check and signal, as if the server's last answer were that old; nothing is confirmed yet."""
-        return self.do(self.terminator.terminate(reap, answered_at=Instant(now() - answered_ago)))
+        return self.do(self.terminator.terminate(candidate, answered_at=Timestamp(now() - answered_ago)))
 
-    def confirm(self, *reaps: Reap) -> list[Outcome]:
+    def confirm(self, *candidates: Candidate) -> list[Outcome]:
         """The outcomes, in the order in which they were confirmed."""
 
         async def outcomes() -> list[Outcome]:
-            return [outcome async for ends in self.terminator.confirm(reaps) for _, outcome in ends]
+            return [outcome async for ends in self.terminator.confirm(candidates) for _, outcome in ends]
 
         return self.do(outcomes())
 
-    def act(self, reap: Reap) -> Outcome:
+    def act(self, candidate: Candidate) -> Outcome:
         """Signal, and confirm what was sent."""
-        outcome = self.signal(reap)
+        outcome = self.signal(candidate)
         if outcome.result is not Result.SIGNALLED:
             return outcome
-        (confirmed,) = self.confirm(reap)
+        (confirmed,) = self.confirm(candidate)
         return confirmed
 
 
-def now() -> Instant:
+def now() -> Timestamp:
     """The time of the servers, which run on this host."""
     return from_datetime(datetime.now(UTC))
 
 
-def policy(application: str, match: Match = AT_ONCE, *, despite: Sequence[str] = ()) -> Policy:
+def policy(application: str, match: Match = AT_ONCE, *, overrides: Sequence[str] = ()) -> Policy:
     """An enforcing policy for this application's sessions, without limits; `replace` adds the rest."""
     selector = replace(match.selector, application=(Glob(application),))
     return Policy(
         name="test",
         match=replace(match, selector=selector),
         mode=Mode.ENFORCE,
-        despite=frozenset(despite),
-        pace=1_000,
-        brake=None,
+        overrides=frozenset(overrides),
+        max_per_cycle=1_000,
+        safety_limit=None,
     )
 
 

@@ -8,7 +8,7 @@ from reaper.policy.match import Match
 from reaper.policy.plan import Result
 from reaper.policy.rules import Action
 from reaper.policy.session import ABORTED, ACTIVE, IN_TRANSACTION
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from reaper.postgres.terminator import DryRunTerminator
 
 from .clients import Client, State
@@ -52,66 +52,66 @@ def test_an_aborted_transaction_has_no_transaction_age_and_is_terminated_by_its_
 
 def test_the_moment_of_an_outcome_is_the_servers(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.chosen(client, policy(stage.application))
+    candidate = stage.reaper.chosen(client, policy(stage.application))
 
-    outcome = stage.reaper.act(reap)
+    outcome = stage.reaper.act(candidate)
 
     ((now,),) = stage.reaper.rows("SELECT pg_catalog.clock_timestamp()")
     assert outcome.at is not None
-    assert reap.session.state_change is not None
-    assert reap.session.state_change < outcome.at < now
+    assert candidate.session.state_change is not None
+    assert candidate.session.state_change < outcome.at < now
 
 
 @pytest.mark.parametrize("to", ["idle in transaction", "idle in transaction (aborted)", "active"])
 def test_a_session_in_another_state_by_now_woke_and_is_not_touched(stage: Stage, to: State) -> None:
     client = stage.open()
-    reap = stage.reaper.chosen(client, policy(stage.application))
+    candidate = stage.reaper.chosen(client, policy(stage.application))
     client.enter(to)
 
-    assert stage.reaper.act(reap).result is Result.WOKE
+    assert stage.reaper.act(candidate).result is Result.CHANGED
     assert client.state() == to
     assert client.alive()
 
 
 def test_a_transaction_that_ended_and_began_anew_is_another_one(stage: Stage) -> None:
     client = stage.open(state="idle in transaction")
-    reap = stage.reaper.chosen(client, policy(stage.application, IDLE_IN_TRANSACTION))
+    candidate = stage.reaper.chosen(client, policy(stage.application, IDLE_IN_TRANSACTION))
     client.run("COMMIT")
     client.enter("idle in transaction")
 
-    assert stage.reaper.act(reap).result is Result.WOKE
+    assert stage.reaper.act(candidate).result is Result.CHANGED
     assert client.alive()
 
 
 def test_a_session_that_only_synchronised_woke(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.chosen(client, policy(stage.application))
+    candidate = stage.reaper.chosen(client, policy(stage.application))
     with client.connection.pipeline() as pipeline:
         pipeline.sync()
 
-    assert stage.reaper.act(reap).result is Result.WOKE
+    assert stage.reaper.act(candidate).result is Result.CHANGED
     session = stage.reaper.see(client)
-    assert session.query_start == reap.session.query_start
-    assert session.state_change != reap.session.state_change
+    assert session.query_start == candidate.session.query_start
+    assert session.state_change != candidate.session.state_change
 
 
 def test_a_session_that_left_by_itself_is_gone(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.chosen(client, policy(stage.application))
+    candidate = stage.reaper.chosen(client, policy(stage.application))
     client.close()
     until(client.left)
 
-    outcome = stage.reaper.act(reap)
+    outcome = stage.reaper.act(candidate)
 
     assert (outcome.result, outcome.detail) == (Result.GONE, "it had already exited")
 
 
 def test_a_superuser_in_the_middle_is_denied_and_the_others_are_terminated(stage: Stage) -> None:
     first, protected, last = stage.open(), stage.open_superuser(), stage.open()
-    regardless = policy(stage.application, despite=["superusers"])
-    reaps = [stage.reaper.chosen(client, regardless) for client in (first, protected, last)]
+    regardless = policy(stage.application, overrides=["superusers"])
+    candidates = [stage.reaper.chosen(client, regardless) for client in (first, protected, last)]
 
-    outcomes = [stage.reaper.act(reap) for reap in reaps]
+    outcomes = [stage.reaper.act(candidate) for candidate in candidates]
 
     assert [outcome.result for outcome in outcomes] == [Result.TERMINATED, Result.DENIED, Result.TERMINATED]
     assert "SQLSTATE 42501" in str(outcomes[1].detail)
@@ -132,19 +132,19 @@ def test_without_the_right_to_signal_the_outcome_is_denied(stage: Stage) -> None
 
 def test_a_right_that_was_revoked_meanwhile_is_denied(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.chosen(client, policy(stage.application))
+    candidate = stage.reaper.chosen(client, policy(stage.application))
     stage.admin.execute(f'REVOKE pg_signal_backend FROM "{stage.role.name}"'.encode())
 
-    assert stage.reaper.act(reap).result is Result.DENIED
+    assert stage.reaper.act(candidate).result is Result.DENIED
     assert client.alive()
 
 
 def test_a_session_that_became_hidden_is_unknown_and_not_gone(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.chosen(client, policy(stage.application))
+    candidate = stage.reaper.chosen(client, policy(stage.application))
     stage.admin.execute(f'REVOKE pg_read_all_stats FROM "{stage.role.name}"'.encode())
 
-    outcome = stage.reaper.act(reap)
+    outcome = stage.reaper.act(candidate)
 
     assert outcome.result is Result.UNKNOWN
     assert "lost pg_read_all_stats" in str(outcome.detail)
@@ -163,30 +163,32 @@ def test_a_cancelled_statement_ends_and_its_session_remains(stage: Stage) -> Non
 
 def test_a_statement_that_ended_before_its_cancellation_woke(stage: Stage) -> None:
     client = stage.open(state="active")
-    reap = stage.reaper.chosen(client, cancelling(stage.application))
+    candidate = stage.reaper.chosen(client, cancelling(stage.application))
     stage.admin.execute("SELECT pg_cancel_backend(%s)", (client.pid,))
     assert client.finish() == "57014"
     client.start("SELECT pg_sleep(3600)")
 
-    assert stage.reaper.act(reap).result is Result.WOKE
+    assert stage.reaper.act(candidate).result is Result.CHANGED
     assert client.state() == "active"
 
 
 def test_a_dry_run_says_what_it_would_do_and_touches_no_session(stage: Stage) -> None:
     idle, active = stage.open(), stage.open(state="active", application=stage.sandbox.name("batch"))
     rehearsal = DryRunTerminator()
-    reaps = [
+    candidates = [
         stage.reaper.chosen(idle, policy(stage.application)),
         stage.reaper.chosen(active, cancelling(stage.sandbox.name("batch"))),
     ]
 
-    outcomes = [stage.reaper.do(rehearsal.terminate(reap, answered_at=now())) for reap in reaps]
+    outcomes = [
+        stage.reaper.do(rehearsal.terminate(candidate, answered_at=now())) for candidate in candidates
+    ]
 
     assert [(outcome.result, outcome.detail) for outcome in outcomes] == [
-        (Result.REHEARSED, "dry run: would terminate"),
-        (Result.REHEARSED, "dry run: would cancel"),
+        (Result.DRY_RUN, "dry run: would terminate"),
+        (Result.DRY_RUN, "dry run: would cancel"),
     ]
-    assert stage.reaper.see(idle).state_change == reaps[0].session.state_change
+    assert stage.reaper.see(idle).state_change == candidates[0].session.state_change
     assert active.state() == "active"
 
 
@@ -195,11 +197,11 @@ def test_a_running_statement_that_holds_an_advisory_lock_by_now_is_not_touched(s
     holder.start("SELECT pg_advisory_lock(4711), pg_sleep(60)")
     until(lambda: locks_of(stage, holder))
     terminating = replace(cancelling(stage.application), action=Action.TERMINATE)
-    condemned = stage.reaper.chosen(holder, replace(terminating, despite=frozenset({"advisory-locks"})))
+    matched = stage.reaper.chosen(holder, replace(terminating, overrides=frozenset({"advisory-locks"})))
 
-    outcome = stage.reaper.act(replace(condemned, policy=terminating))
+    outcome = stage.reaper.act(replace(matched, policy=terminating))
 
-    assert (outcome.result, outcome.detail) == (Result.WOKE, "it has taken an advisory lock")
+    assert (outcome.result, outcome.detail) == (Result.CHANGED, "it has taken an advisory lock")
     assert holder.state() == "active"
 
 
@@ -209,14 +211,14 @@ def locks_of(stage: Stage, client: Client) -> bool:
 
 def test_an_act_that_the_server_reaches_too_late_is_not_done(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.chosen(client, policy(stage.application))
+    candidate = stage.reaper.chosen(client, policy(stage.application))
 
-    late = stage.reaper.signal(reap, answered_ago=Span(16 * SECOND))
+    late = stage.reaper.signal(candidate, answered_ago=Duration(16 * SECOND))
 
     assert late.result is Result.WITHDRAWN
     assert str(late.detail).startswith("the statement ran more than 15 s after the decision")
     assert client.present()
-    assert stage.reaper.signal(reap, answered_ago=Span(14 * SECOND)).result is Result.SIGNALLED
+    assert stage.reaper.signal(candidate, answered_ago=Duration(14 * SECOND)).result is Result.SIGNALLED
 
 
 def test_each_of_several_acts_has_an_outcome_of_its_own(stage: Stage) -> None:
@@ -227,16 +229,16 @@ def test_each_of_several_acts_has_an_outcome_of_its_own(stage: Stage) -> None:
         stage.open(),
         stage.open(),
     )
-    regardless = policy(stage.application, despite=["superusers"])
+    regardless = policy(stage.application, overrides=["superusers"])
     clients = (sleeper, superuser, woken, left, last)
-    reaps = [stage.reaper.chosen(client, regardless) for client in clients]
+    candidates = [stage.reaper.chosen(client, regardless) for client in clients]
     woken.wake()
     left.close()
     until(left.left)
 
-    results = [stage.reaper.signal(reap).result for reap in reaps]
+    results = [stage.reaper.signal(candidate).result for candidate in candidates]
 
-    assert results == [Result.SIGNALLED, Result.DENIED, Result.WOKE, Result.GONE, Result.SIGNALLED]
+    assert results == [Result.SIGNALLED, Result.DENIED, Result.CHANGED, Result.GONE, Result.SIGNALLED]
     assert superuser.alive()
     assert woken.alive()
     until(lambda: sleeper.left() and last.left())

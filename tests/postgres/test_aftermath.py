@@ -7,15 +7,15 @@ from typing import Final
 import pytest
 
 from reaper.audit.dry_runs import DryRunLog
-from reaper.audit.events import FATE, LEFT_ALONE, Event
+from reaper.audit.events import FATE, GROUP_PAUSED, Event
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Result
-from reaper.policy.refill_guard import Churn
+from reaper.policy.refill_guard import RefillGuard
 from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.session import Snapshot
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from reaper.postgres.observer import Observer
 from reaper.postgres.watcher import SessionWatcher
 from reaper.service.cycle import Cycle
@@ -27,7 +27,7 @@ from .reaping import DAY, policy
 from .stage import Stage
 from .waiting import until
 
-INTERVAL: Final = Span(10 * SECOND)
+INTERVAL: Final = Duration(10 * SECOND)
 
 
 class Watching:
@@ -70,7 +70,7 @@ def dry(stage: Stage) -> Policy:
     return replace(policy(stage.application), name="dry", mode=Mode.DRY_RUN)
 
 
-def rehearsed(watching: Watching, dry: Policy, count: int = 1) -> list[Client]:
+def dry_run_before(watching: Watching, dry: Policy, count: int = 1) -> list[Client]:
     clients = watching.stage.open_many(count)
     watching.sight()
     assert watching.fates(dry) == {}
@@ -81,7 +81,7 @@ def rehearsed(watching: Watching, dry: Policy, count: int = 1) -> list[Client]:
 def test_a_used_session_is_revived_a_closed_one_has_left_and_an_unchanged_one_stays_watched(
     watching: Watching, dry: Policy
 ) -> None:
-    used, closed, stays = rehearsed(watching, dry, 3)
+    used, closed, stays = dry_run_before(watching, dry, 3)
     used.wake()
     closed.close()
     until(closed.left)
@@ -96,7 +96,7 @@ def test_a_used_session_is_revived_a_closed_one_has_left_and_an_unchanged_one_st
 def test_the_end_of_a_loop_whose_place_was_taken_closes_nothing_that_the_new_one_watches(
     watching: Watching, dry: Policy
 ) -> None:
-    (client,) = rehearsed(watching, dry)
+    (client,) = dry_run_before(watching, dry)
     old = watching.after
     watching.after = old.next()
     watching.post.memory = Memory()  # a new loop has observed no session
@@ -114,7 +114,7 @@ def test_the_end_of_a_loop_whose_place_was_taken_closes_nothing_that_the_new_one
 def test_what_a_loop_whose_place_was_taken_tells_at_its_end_is_older_than_what_the_new_one_has_seen(
     watching: Watching, dry: Policy
 ) -> None:
-    (client,) = rehearsed(watching, dry)
+    (client,) = dry_run_before(watching, dry)
     old = watching.after
     watching.after = old.next()
     watching.post.memory = Memory()
@@ -134,7 +134,7 @@ def test_what_a_loop_whose_place_was_taken_tells_at_its_end_is_older_than_what_t
 
 
 def test_sessions_that_another_loop_watches_get_no_outcome_here(watching: Watching, dry: Policy) -> None:
-    (client,) = rehearsed(watching, dry)
+    (client,) = dry_run_before(watching, dry)
     old = watching.after
     watching.after = old.next()
     client.close()
@@ -145,7 +145,7 @@ def test_sessions_that_another_loop_watches_get_no_outcome_here(watching: Watchi
 
 
 def test_when_it_was_used_again_is_the_servers_word(watching: Watching, dry: Policy) -> None:
-    (client,) = rehearsed(watching, dry)
+    (client,) = dry_run_before(watching, dry)
     client.run("SELECT 1")
     watching.stage.reaper.rest(client)
     ((began, changed),) = watching.stage.admin.execute(
@@ -165,14 +165,14 @@ def test_watched_sessions_that_the_prefilter_left_out_are_read_one_by_one(
     day_old = replace(policy(stage.application, replace(policy("x").match, idle_for=DAY)), mode=Mode.DRY_RUN)
     used, closed, stays = stage.open_many(3)
     watching.sight()
-    taken = watching.post.cycle(replace(day_old, match=replace(day_old.match, idle_for=Span(0))))
+    taken = watching.post.cycle(replace(day_old, match=replace(day_old.match, idle_for=Duration(0))))
     watching.look(taken)
     used.wake()
     closed.close()
     until(closed.left)
 
     later = prefiltered_cycle(watching, day_old)
-    assert later.snapshot.young
+    assert later.snapshot.left_out
     assert not {used.pid, stays.pid} & {one.id.pid for one in later.snapshot.sessions}
     fates = {one.watched.id.pid: one.fate for one in watching.look(later).fated}
     assert fates == {used.pid: Fate.REVIVED, closed.pid: Fate.LEFT}
@@ -184,7 +184,7 @@ def prefiltered_cycle(watching: Watching, day_old: Policy) -> Cycle:
     observer = Observer(reaper.link, reaper.probe, server="test")
 
     def look() -> Snapshot:
-        return reaper.do(observer.observe(rules, ahead=Span(SECOND)))
+        return reaper.do(observer.observe(rules, ahead=Duration(SECOND)))
 
     look()  # the first under new rules is a full one
     seen = look()
@@ -193,9 +193,9 @@ def prefiltered_cycle(watching: Watching, day_old: Policy) -> Cycle:
 
 
 def test_a_hidden_session_gets_no_outcome(watching: Watching, dry: Policy, stage: Stage) -> None:
-    (client,) = rehearsed(watching, dry)
+    (client,) = dry_run_before(watching, dry)
     blind = stage.open_reaper(stage.sandbox.role("blind"))
-    (session_id,) = {was.id for was in watching.post.memory.rehearsed}
+    (session_id,) = {was.id for was in watching.post.memory.dry_run_before}
 
     seen = blind.do(SessionWatcher(blind.link).look([session_id]))
 
@@ -223,7 +223,7 @@ def test_many_watched_sessions_are_read_like_few(watching: Watching, stage: Stag
 def test_a_session_that_an_enforcing_policy_terminated_says_nothing_about_the_dry_run(
     watching: Watching, dry: Policy, stage: Stage
 ) -> None:
-    (client,) = rehearsed(watching, dry)
+    (client,) = dry_run_before(watching, dry)
 
     news = watching.cycle(dry, policy(stage.application))
 
@@ -236,7 +236,7 @@ def test_a_session_that_an_enforcing_policy_terminated_says_nothing_about_the_dr
 def test_a_session_that_exits_while_the_connection_is_lost_has_an_unknown_outcome(
     watching: Watching, dry: Policy
 ) -> None:
-    (client,) = rehearsed(watching, dry)
+    (client,) = dry_run_before(watching, dry)
     watching.after.watch.interrupted()
     client.close()
     until(client.left)
@@ -245,9 +245,9 @@ def test_a_session_that_exits_while_the_connection_is_lost_has_an_unknown_outcom
 
 
 def test_a_dry_run_starts_again_under_new_rules(watching: Watching, dry: Policy) -> None:
-    (client,) = rehearsed(watching, dry)
+    (client,) = dry_run_before(watching, dry)
     watching.author = replace(AUTHOR, rules="another")
-    watching.post.memory = watching.post.memory.without_rehearsals()
+    watching.post.memory = watching.post.memory.forgetting_dry_runs()
 
     assert watching.fates(dry) == {client.pid: Fate.UNUSED}
     assert len(watching.after.watch) == 1
@@ -268,7 +268,7 @@ def test_no_more_are_watched_than_there_is_room_for_and_that_is_said(watching: W
 
 
 def test_at_the_end_an_unused_session_is_reported_as_unused(watching: Watching, dry: Policy) -> None:
-    (client,) = rehearsed(watching, dry)
+    (client,) = dry_run_before(watching, dry)
     watching.cycle(dry)
 
     (end,) = watching.after.watch.end()
@@ -287,14 +287,18 @@ def test_without_watched_sessions_no_statement_is_sent(watching: Watching, dry: 
     assert watching.cycle(replace(dry, mode=Mode.DISABLED)) == News([], [])
 
 
-AT_ONCE: Final = Churn(
-    within=Span(SECOND // 2), share=0.9, acts=4, pause=Span(3_600 * SECOND), longest=Span(7_200 * SECOND)
+AT_ONCE: Final = RefillGuard(
+    within=Duration(SECOND // 2),
+    share=0.9,
+    acts=4,
+    pause=Duration(3_600 * SECOND),
+    longest=Duration(7_200 * SECOND),
 )
 
 
 @pytest.fixture
 def reaping(stage: Stage) -> Policy:
-    return replace(policy(stage.application), name="reap", churn=AT_ONCE)
+    return replace(policy(stage.application), name="reap", refill_guard=AT_ONCE)
 
 
 def after_a_round(watching: Watching, reaping: Policy, *, refilled: bool) -> News:
@@ -322,23 +326,25 @@ def passes(watching: Watching, off: Policy) -> None:
 def test_a_pool_that_refills_at_once_is_left_alone_and_the_record_says_why(
     watching: Watching, reaping: Policy, stage: Stage
 ) -> None:
-    (pool,) = after_a_round(watching, reaping, refilled=True).left_alone
+    (pool,) = after_a_round(watching, reaping, refilled=True).paused
 
-    assert pool.identity.application == stage.application
-    assert pool.left_alone.reason.startswith("churn: 4 of 4 came back within 500ms; left alone until ")
-    (event,) = watching.recorded(LEFT_ALONE)
-    assert (event.fields["acts"], event.fields["came_back"]) == (4, 4)
+    assert pool.group.identity.application == stage.application
+    assert pool.reason.startswith(
+        "refill guard: 4 of 4 terminated sessions were replaced within 500ms; paused until "
+    )
+    (event,) = watching.recorded(GROUP_PAUSED)
+    assert (event.fields["terminated"], event.fields["refilled"]) == (4, 4)
     watching.sight()
     cycle = watching.post.cycle()
     watching.post.memory = watching.after.reminded(cycle.remembered)
-    spared = [spare.reason for spare in watching.post.cycle(reaping).plan.spares if spare.policy]
-    assert spared == [pool.left_alone.reason] * 4
+    skipped = [skip.reason for skip in watching.post.cycle(reaping).plan.skips if skip.policy]
+    assert skipped == [pool.reason] * 4
     assert len(stage.sessions) == 4
 
 
 def test_a_pool_that_does_not_refill_is_not_paused(watching: Watching, reaping: Policy) -> None:
-    assert after_a_round(watching, reaping, refilled=False).left_alone == []
-    assert not watching.after.refills.left_alone
+    assert after_a_round(watching, reaping, refilled=False).paused == []
+    assert not watching.after.refills.paused
 
 
 def test_how_many_came_before_is_counted_at_the_first_end(
@@ -347,9 +353,9 @@ def test_how_many_came_before_is_counted_at_the_first_end(
     stage.open_many(4)
     stage.open(application=f"{stage.application}-other")
     watching.sight()
-    minutes = replace(AT_ONCE, within=Span(120 * SECOND))
+    minutes = replace(AT_ONCE, within=Duration(120 * SECOND))
 
-    watching.look(watching.post.cycle(replace(reaping, churn=minutes)))
+    watching.look(watching.post.cycle(replace(reaping, refill_guard=minutes)))
 
     (case,) = watching.after.refills._cases.values()
     assert (case.before, len(case.ends)) == (4, 4)
@@ -362,4 +368,4 @@ def test_sessions_of_another_application_are_no_refill(
     for _ in range(4):
         stage.open(application=f"{stage.application}-other")
 
-    assert watching.cycle(replace(reaping, mode=Mode.DISABLED)).left_alone == []
+    assert watching.cycle(replace(reaping, mode=Mode.DISABLED)).paused == []

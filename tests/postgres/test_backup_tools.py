@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Reap, Spare
+from reaper.policy.plan import Candidate, Skip
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, Session
 
 from .reaping import NOW, policy
@@ -67,10 +67,10 @@ def waits(stage: Stage) -> list[str]:
     return sorted(str(session.wait_event) for session in dump_sessions(stage))
 
 
-def verdicts(stage: Stage, *despite: str) -> list[Reap | Spare]:
-    mine = policy("pg_dump", ANYHOW, despite=despite)
+def decisions(stage: Stage, *overrides: str) -> list[Candidate | Skip]:
+    mine = policy("pg_dump", ANYHOW, overrides=overrides)
     ids = {session.id for session in dump_sessions(stage)}
-    return [verdict for verdict in stage.reaper.plan(mine).verdicts if verdict.session.id in ids]
+    return [decision for decision in stage.reaper.plan(mine).decisions if decision.session.id in ids]
 
 
 @pytest.fixture
@@ -90,11 +90,11 @@ def test_a_running_pg_dump_is_skipped_and_completes(stage_with_data: Stage) -> N
     with dumping(stage) as dump:
         until(lambda: waits(stage) == ["advisory"])
 
-        (spare,) = verdicts(stage)
+        (skip,) = decisions(stage)
 
-        assert isinstance(spare, Spare)
-        assert spare.protection == "backups"
-        assert spare.reason == "protected: backup tool 'pg_dump'"
+        assert isinstance(skip, Skip)
+        assert skip.protection == "backups"
+        assert skip.reason == "protected: backup tool 'pg_dump'"
     assert dump.returncode == 0
 
 
@@ -105,10 +105,8 @@ def test_every_session_of_a_parallel_pg_dump_is_skipped_with_its_idle_leader(
     with dumping(stage, "--format=directory", "--jobs=2", f"--file={tmp_path / 'dump'}") as dump:
         until(lambda: waits(stage) == ["ClientRead", "advisory", "advisory"])
 
-        spares = verdicts(stage)
+        skips = decisions(stage)
 
-        assert [getattr(spare, "protection", None) for spare in spares] == ["backups"] * 3
-        assert {spare.session.state: spare.session.xid_age is None for spare in spares}[
-            IN_TRANSACTION
-        ] is False
+        assert [getattr(skip, "protection", None) for skip in skips] == ["backups"] * 3
+        assert {skip.session.state: skip.session.xid_age is None for skip in skips}[IN_TRANSACTION] is False
     assert dump.returncode == 0

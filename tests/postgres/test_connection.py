@@ -15,9 +15,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Reap, Result
+from reaper.policy.plan import Candidate, Result
 from reaper.policy.session import IN_TRANSACTION
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from reaper.postgres import connection as link_module
 from reaper.postgres.connection import Connection, has_password, name_of
 from reaper.postgres.errors import Lost, Unreachable
@@ -28,7 +28,7 @@ from .reaping import NOW, Reaper, policy
 from .stage import Stage
 from .waiting import until
 
-IDLE_IN_TRANSACTION: Final = Match(states=(IN_TRANSACTION,), idle_for=NOW, transaction_for=Span(1_000))
+IDLE_IN_TRANSACTION: Final = Match(states=(IN_TRANSACTION,), idle_for=NOW, transaction_for=Duration(1_000))
 IN_FORCE: Final = {
     "application_name": "pg-reaper",
     "statement_timeout": "5s",
@@ -100,9 +100,9 @@ def test_its_settings_are_in_force_whatever_its_role_was_given(stage: Stage) -> 
     assert settings(reaper) == IN_FORCE
     client = stage.open(state="idle in transaction")
     long_enough = policy(stage.application, IDLE_IN_TRANSACTION)
-    until(lambda: isinstance(reaper.decision(client, long_enough), Reap))
-    reap = reaper.chosen(client, long_enough)
-    assert reaper.act(reap).result is Result.TERMINATED
+    until(lambda: isinstance(reaper.decision(client, long_enough), Candidate))
+    candidate = reaper.chosen(client, long_enough)
+    assert reaper.act(candidate).result is Result.TERMINATED
 
 
 def test_its_settings_are_in_force_whatever_the_environment_and_the_dsn_say(
@@ -172,10 +172,10 @@ def test_a_statement_that_fails_leaves_the_connection_in_use(stage: Stage) -> No
 
 
 @pytest.mark.parametrize(
-    ("lease", "shown"), [(None, "0"), (Span(30 * SECOND), "30s"), (Span(10**15), "2147483647ms")]
+    ("lease", "shown"), [(None, "0"), (Duration(30 * SECOND), "30s"), (Duration(10**15), "2147483647ms")]
 )
 def test_from_14_on_the_lease_is_its_idle_session_timeout_and_nothing_else_is(
-    stage: Stage, lease: Span | None, shown: str
+    stage: Stage, lease: Duration | None, shown: str
 ) -> None:
     if stage.server.major >= 14:
         stage.set(stage.role, "idle_session_timeout", "10s")

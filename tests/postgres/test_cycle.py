@@ -8,12 +8,12 @@ from typing import Final
 
 import pytest
 
-from reaper.audit.events import BRAKED, INTENT, OUTCOME
+from reaper.audit.events import INTENT, OUTCOME, SAFETY_LIMIT
 from reaper.audit.file import FileSink
 from reaper.audit.reader import open_intents
 from reaper.audit.sinks import AuditLogFailed
-from reaper.policy.plan import Reap, Result, Spare, Spared
-from reaper.policy.rules import Brake, Mode
+from reaper.policy.plan import Candidate, Result, Skip, SkipReason
+from reaper.policy.rules import Mode, SafetyLimit
 from reaper.policy.session import SessionId
 from reaper.postgres.terminator import DryRunTerminator
 from reaper.service.clock import ClockWatch
@@ -40,7 +40,7 @@ def test_what_a_cycle_did_is_in_the_record_intents_before_outcomes(post: Post) -
     cycle = post.cycle(policy(post.stage.application))
 
     assert cycle.results == {Result.TERMINATED: 3}
-    assert [event.name for event in post.record()] == ["record.opened", *[INTENT] * 3, *[OUTCOME] * 3]
+    assert [event.name for event in post.record()] == ["audit.opened", *[INTENT] * 3, *[OUTCOME] * 3]
     assert sorted(post.outcomes()) == sorted((client.pid, "terminated") for client in clients)
     assert open_intents(post.record()) == []
     assert all(client.left() for client in clients)
@@ -119,14 +119,14 @@ def test_when_the_record_fails_in_the_middle_the_rest_is_withdrawn(post: Post) -
     post.enforce = Meddler(post.stage.reaper.terminator, wake_and_break)
     cycle = post.cycle(policy(post.stage.application))
 
-    assert cycle.results == {Result.WOKE: 1, Result.WITHDRAWN: 2}
+    assert cycle.results == {Result.CHANGED: 1, Result.WITHDRAWN: 2}
     assert cycle.audit_log_failed
     assert cycle.left_undone
     assert all(client.alive() for client in rest)
     folder.with_name("moved").rename(folder)
     post.ledger.flush()
     assert open_intents(post.record()) == []
-    assert {outcome for _, outcome in post.outcomes()} == {"woke", "withdrawn"}
+    assert {outcome for _, outcome in post.outcomes()} == {"changed", "withdrawn"}
 
 
 def test_when_the_reaper_is_stopped_in_the_middle_the_rest_is_withdrawn(post: Post) -> None:
@@ -137,7 +137,7 @@ def test_when_the_reaper_is_stopped_in_the_middle_the_rest_is_withdrawn(post: Po
 
     cycle = post.cycle(policy(post.stage.application), stopping=lambda: next(asked, True))
 
-    assert {reap.session.id: outcome.result for reap, outcome in cycle.settled} == {
+    assert {candidate.session.id: outcome.result for candidate, outcome in cycle.settled} == {
         **dict.fromkeys(ids(under_way), Result.TERMINATED),
         **dict.fromkeys(ids(rest), Result.WITHDRAWN),
     }
@@ -157,9 +157,9 @@ def test_a_session_that_wakes_up_between_decision_and_act_lives_and_its_client_n
 
     cycle = post.cycle(policy(post.stage.application))
 
-    assert {reap.session.id: outcome.result for reap, outcome in cycle.settled} == {
+    assert {candidate.session.id: outcome.result for candidate, outcome in cycle.settled} == {
         identity(sleeper): Result.TERMINATED,
-        identity(waker): Result.WOKE,
+        identity(waker): Result.CHANGED,
     }
     assert waker.run("SELECT 'still here'") == [("still here",)]
 
@@ -170,7 +170,7 @@ def test_no_session_is_terminated_on_first_sight(post: Post) -> None:
     usual = policy(post.stage.application)
 
     first = post.cycle(usual)
-    assert spared_by(first, client) is Spared.FIRST_SIGHTING
+    assert spared_by(first, client) is SkipReason.FIRST_SIGHTING
     assert client.present()
 
     assert reaped(post.cycle(usual)) == [identity(client)]
@@ -180,23 +180,23 @@ def test_no_session_is_terminated_on_first_sight(post: Post) -> None:
 def test_over_the_safety_limit_no_session_is_touched_and_that_is_logged(post: Post) -> None:
     clients = post.stage.open_many(4)
     post.sight()
-    braked = replace(policy(post.stage.application), brake=Brake(share=0.01, above=3))
+    tripped = replace(policy(post.stage.application), safety_limit=SafetyLimit(share=0.01, above=3))
 
-    cycle = post.cycle(braked)
+    cycle = post.cycle(tripped)
 
-    assert [spared_by(cycle, client) for client in clients] == [Spared.BRAKE] * 4
+    assert [spared_by(cycle, client) for client in clients] == [SkipReason.SAFETY_LIMIT] * 4
     assert all(client.alive() for client in clients)
     assert cycle.left_undone
-    ((name, condemned),) = [
-        (event.name, event.fields["condemned"]) for event in post.record() if event.name != "record.opened"
+    ((name, matched),) = [
+        (event.name, event.fields["matched"]) for event in post.record() if event.name != "audit.opened"
     ]
-    assert (name, condemned) == (BRAKED, 4)
+    assert (name, matched) == (SAFETY_LIMIT, 4)
 
 
 def test_max_per_cycle_takes_the_longest_idle_first(post: Post) -> None:
     clients = post.stage.open_many(5)
     post.sight()
-    paced = replace(policy(post.stage.application), pace=2)
+    paced = replace(policy(post.stage.application), max_per_cycle=2)
 
     taken = [reaped(post.cycle(paced)) for _ in range(3)]
 
@@ -211,51 +211,51 @@ def test_a_dry_run_takes_the_same_decisions_as_the_real_one_cycle_by_cycle(
     post.stage.open(state="idle in transaction")
     listener = post.stage.open()
     listener.listen()
-    paced = replace(policy(post.stage.application), pace=3)
+    paced = replace(policy(post.stage.application), max_per_cycle=3)
     folder = tmp_path / "dry"
     folder.mkdir()
     dry = Post(post.stage, folder)
     dry.enforce = DryRunTerminator()
     dry.sight()
 
-    rehearsals = [dry.cycle(paced) for _ in range(4)]
+    dry_run_candidates = [dry.cycle(paced) for _ in range(4)]
     assert all(client.present() for client in clients)
     post.sight()
     reals = [post.cycle(paced) for _ in range(4)]
 
-    assert [reaped(cycle) for cycle in rehearsals] == [reaped(cycle) for cycle in reals]
+    assert [reaped(cycle) for cycle in dry_run_candidates] == [reaped(cycle) for cycle in reals]
     assert [len(reaped(cycle)) for cycle in reals] == [3, 3, 1, 0]
-    assert {result for cycle in rehearsals for result in cycle.results} == {Result.REHEARSED}
+    assert {result for cycle in dry_run_candidates for result in cycle.results} == {Result.DRY_RUN}
     assert {result for cycle in reals for result in cycle.results} == {Result.TERMINATED}
-    for rehearsed, real in zip(rehearsals, reals, strict=True):
-        assert decisions(rehearsed, post.stage) == decisions(real, post.stage)
+    for dry_run_before, real in zip(dry_run_candidates, reals, strict=True):
+        assert decisions(dry_run_before, post.stage) == decisions(real, post.stage)
     assert listener.present()
 
 
 def decisions(cycle: Cycle, stage: Stage) -> dict[SessionId, str]:
     """What was decided about each session; those that a dry run took earlier are gone for it."""
     return {
-        verdict.session.id: "reap" if isinstance(verdict, Reap) else verdict.by
-        for verdict in cycle.plan.verdicts
-        if verdict.session.identity.application == stage.application
-        and not (isinstance(verdict, Spare) and verdict.by is Spared.REHEARSED)
+        decision.session.id: "reap" if isinstance(decision, Candidate) else decision.by
+        for decision in cycle.plan.decisions
+        if decision.session.identity.application == stage.application
+        and not (isinstance(decision, Skip) and decision.by is SkipReason.DRY_RUN)
     }
 
 
 def test_a_dry_run_policy_touches_no_session_beside_one_that_enforces(post: Post) -> None:
-    real, rehearsed = post.stage.open(), post.stage.open(application=post.stage.sandbox.name("other"))
+    real, dry_run_before = post.stage.open(), post.stage.open(application=post.stage.sandbox.name("other"))
     post.sight()
-    rehearsing = replace(policy(post.stage.sandbox.name("*")), name="rehearsing", mode=Mode.DRY_RUN)
+    dry_running = replace(policy(post.stage.sandbox.name("*")), name="rehearsing", mode=Mode.DRY_RUN)
 
-    cycle = post.cycle(rehearsing, policy(post.stage.application))
+    cycle = post.cycle(dry_running, policy(post.stage.application))
 
     assert cycle.results[Result.TERMINATED] == 1
     assert real.left()
-    assert rehearsed.alive()
+    assert dry_run_before.alive()
     modes = {
         (event.fields["mode"], event.fields["outcome"]) for event in post.record() if event.name == OUTCOME
     }
-    assert modes == {("enforce", "terminated"), ("dry-run", "rehearsed")}
+    assert modes == {("enforce", "terminated"), ("dry-run", "dry-run")}
 
 
 def test_when_the_servers_clock_has_jumped_no_session_is_touched(post: Post) -> None:
@@ -269,7 +269,7 @@ def test_when_the_servers_clock_has_jumped_no_session_is_touched(post: Post) -> 
 
     assert cycle.clock_step is not None
     assert cycle.clock_step < -7_000_000_000
-    assert spared_by(cycle, client) is Spared.FIRST_SIGHTING
+    assert spared_by(cycle, client) is SkipReason.FIRST_SIGHTING
     assert client.alive()
 
 
@@ -294,11 +294,11 @@ def test_the_servers_own_count_and_its_log_agree_with_the_record(post: Post) -> 
     post.sight()
     post.enforce = Meddler(stage.reaper.terminator, woken.wake)
 
-    post.cycle(policy(stage.application, despite=["superusers"]))
+    post.cycle(policy(stage.application, overrides=["superusers"]))
 
     recorded = {pid for pid, outcome in post.outcomes() if outcome == "terminated"}
     assert recorded == {client.pid for client in clients}
-    assert {outcome for pid, outcome in post.outcomes() if pid == woken.pid} == {"woke"}
+    assert {outcome for pid, outcome in post.outcomes() if pid == woken.pid} == {"changed"}
     assert {outcome for pid, outcome in post.outcomes() if pid == superuser.pid} == {"denied"}
     assert fatal_pids(stage.server.log_text()[before:]) == recorded
     if stage.server.major >= 14:

@@ -8,9 +8,9 @@ import pytest
 from psycopg.pq import PGconn, abc
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Reap, Result
+from reaper.policy.plan import Candidate, Result
 from reaper.policy.session import ACTIVE, CLIENT_BACKEND, IDLE, IN_TRANSACTION, Session
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 from reaper.postgres.terminator import GUARDS, guard_parameters
 
 from .reaping import AT_ONCE, DAY, NOW, Reaper, now, policy
@@ -22,9 +22,9 @@ FLOOD: Final = "SELECT count(pg_notify(%s, g || repeat('x', 7900))) FROM generat
 WAITS_FOR: Final = "SELECT wait_event, state FROM pg_stat_activity WHERE pid = %s"
 
 
-def later(instant: Instant | None) -> Instant:
+def later(instant: Timestamp | None) -> Timestamp:
     assert instant is not None
-    return Instant(instant + 1)
+    return Timestamp(instant + 1)
 
 
 Decided = Callable[[Session], Session]
@@ -46,21 +46,21 @@ def test_a_session_that_differs_in_one_thing_from_the_decision_is_not_touched(
     stage: Stage, decided: Decided
 ) -> None:
     client = stage.open(state="idle in transaction")
-    reap = stage.reaper.chosen(client, policy(stage.application, IDLE_IN_TRANSACTION))
+    candidate = stage.reaper.chosen(client, policy(stage.application, IDLE_IN_TRANSACTION))
 
-    outcome = stage.reaper.act(replace(reap, session=decided(reap.session)))
+    outcome = stage.reaper.act(replace(candidate, session=decided(candidate.session)))
 
-    assert outcome.result in {Result.WOKE, Result.GONE}
+    assert outcome.result in {Result.CHANGED, Result.GONE}
     assert client.present()
-    assert stage.reaper.act(reap).result is Result.TERMINATED
+    assert stage.reaper.act(candidate).result is Result.TERMINATED
 
 
 def test_a_pid_that_was_used_again_is_gone_and_its_new_session_is_never_touched(stage: Stage) -> None:
     client = stage.open()
-    reap = stage.reaper.chosen(client, policy(stage.application))
-    earlier = reap.session.id._replace(backend_start=Instant(reap.session.id.backend_start - 1))
+    candidate = stage.reaper.chosen(client, policy(stage.application))
+    earlier = candidate.session.id._replace(backend_start=Timestamp(candidate.session.id.backend_start - 1))
 
-    outcome = stage.reaper.act(replace(reap, session=replace(reap.session, id=earlier)))
+    outcome = stage.reaper.act(replace(candidate, session=replace(candidate.session, id=earlier)))
 
     assert (outcome.result, outcome.detail) == (Result.GONE, "it had already exited")
     assert client.alive()
@@ -69,11 +69,11 @@ def test_a_pid_that_was_used_again_is_gone_and_its_new_session_is_never_touched(
 def test_a_replication_connection_at_a_clients_pid_is_not_touched(stage: Stage) -> None:
     role = stage.sandbox.role("standby", options="REPLICATION")
     walsender = stage.open(dsn=f"{role.dsn} replication=database")
-    reap = stage.reaper.chosen(walsender, policy(stage.application, despite=["replication"]))
+    candidate = stage.reaper.chosen(walsender, policy(stage.application, overrides=["replication"]))
 
-    outcome = stage.reaper.act(replace(reap, session=replace(reap.session, kind=CLIENT_BACKEND)))
+    outcome = stage.reaper.act(replace(candidate, session=replace(candidate.session, kind=CLIENT_BACKEND)))
 
-    assert outcome.result is Result.WOKE
+    assert outcome.result is Result.CHANGED
     assert walsender.present()
 
 
@@ -82,7 +82,7 @@ TOO_YOUNG: Final[Mapping[str, Match]] = {
     "transaction_for": replace(IDLE_IN_TRANSACTION, transaction_for=DAY),
     "connected_for": replace(IDLE_IN_TRANSACTION, connected_for=DAY),
     "running_for": replace(IDLE_IN_TRANSACTION, running_for=DAY),
-    "holds_back_vacuum": replace(IDLE_IN_TRANSACTION, holds_back_vacuum=1_000_000),
+    "xmin_age": replace(IDLE_IN_TRANSACTION, xmin_age=1_000_000),
 }
 
 
@@ -92,13 +92,13 @@ def test_a_session_that_has_not_reached_a_limit_at_the_moment_of_the_signal_is_n
 ) -> None:
     client = stage.open(state="idle in transaction")
     client.run("SELECT txid_current()")
-    reap = stage.reaper.chosen(client, policy(stage.application, IDLE_IN_TRANSACTION))
+    candidate = stage.reaper.chosen(client, policy(stage.application, IDLE_IN_TRANSACTION))
 
-    outcome = stage.reaper.act(replace(reap, policy=replace(reap.policy, match=match)))
+    outcome = stage.reaper.act(replace(candidate, policy=replace(candidate.policy, match=match)))
 
-    assert outcome.result is Result.WOKE
+    assert outcome.result is Result.CHANGED
     assert client.present()
-    assert stage.reaper.act(reap).result is Result.TERMINATED
+    assert stage.reaper.act(candidate).result is Result.TERMINATED
 
 
 def test_an_idle_session_to_which_the_server_is_sending_is_not_waiting_for_its_client(stage: Stage) -> None:
@@ -106,10 +106,10 @@ def test_an_idle_session_to_which_the_server_is_sending_is_not_waiting_for_its_c
     client.listen(stage.application)
     stage.admin.execute(FLOOD, (stage.application,))
     until(lambda: stage.admin.execute(WAITS_FOR, (client.pid,)).fetchone() == ("ClientWrite", "idle"))
-    reap = stage.reaper.decision(client, policy(stage.application, despite=["listeners"]))
-    assert isinstance(reap, Reap)
+    candidate = stage.reaper.decision(client, policy(stage.application, overrides=["listeners"]))
+    assert isinstance(candidate, Candidate)
 
-    assert stage.reaper.act(reap).result is Result.WOKE
+    assert stage.reaper.act(candidate).result is Result.CHANGED
     assert client.present()
 
 
@@ -117,16 +117,16 @@ def test_the_reapers_own_session_survives_even_a_decision_against_it(stage: Stag
     (own,) = [s for s in stage.reaper.look().sessions if s.id.pid == stage.reaper.link.pid]
     against = policy("pg-reaper", Match(states=(ACTIVE,), running_for=NOW))
 
-    outcome = stage.reaper.act(Reap(session=own, policy=against, reason=""))
+    outcome = stage.reaper.act(Candidate(session=own, policy=against, reason=""))
 
-    assert outcome.result is Result.WOKE
+    assert outcome.result is Result.CHANGED
     assert stage.reaper.rows("SELECT 1") == [(1,)]
 
 
 def test_the_plan_calls_the_signal_above_a_materialized_scan_of_one_pid(stage: Stage) -> None:
-    reap = stage.reaper.chosen(stage.open(), policy(stage.application))
+    candidate = stage.reaper.chosen(stage.open(), policy(stage.application))
     for action in GUARDS:
-        to_do = replace(reap, policy=replace(reap.policy, action=action))
+        to_do = replace(candidate, policy=replace(candidate.policy, action=action))
         plan = explained(stage.reaper, to_do)
 
         assert plan[0].startswith("CTE Scan on target")
@@ -139,19 +139,19 @@ def test_the_plan_calls_the_signal_above_a_materialized_scan_of_one_pid(stage: S
         assert "(s.pid = " in plan[-1]
 
 
-def explained(reaper: Reaper, reap: Reap) -> list[str]:
-    explain = "EXPLAIN (VERBOSE, COSTS OFF) " + GUARDS[reap.action]
-    return [line for (line,) in reaper.rows(explain, guard_parameters(reap, now()))]
+def explained(reaper: Reaper, candidate: Candidate) -> list[str]:
+    explain = "EXPLAIN (VERBOSE, COSTS OFF) " + GUARDS[candidate.action]
+    return [line for (line,) in reaper.rows(explain, guard_parameters(candidate, now()))]
 
 
 @pytest.mark.parametrize("times", [1, 12])
 def test_no_bystander_is_signalled_however_often_the_guard_ran(stage: Stage, times: int) -> None:
     # From the sixth time on the server may choose a generic plan.
     bystanders = stage.open_many(10)
-    condemned = [stage.open() for _ in range(times)]
-    reaps = [stage.reaper.chosen(client, policy(stage.application)) for client in condemned]
+    matched = [stage.open() for _ in range(times)]
+    candidates = [stage.reaper.chosen(client, policy(stage.application)) for client in matched]
 
-    outcomes = [stage.reaper.act(reap) for reap in reaps]
+    outcomes = [stage.reaper.act(candidate) for candidate in candidates]
 
     assert {outcome.result for outcome in outcomes} == {Result.TERMINATED}
     assert [client for client in bystanders if not client.present()] == []
@@ -166,9 +166,9 @@ def test_a_session_that_never_ran_a_query_is_guarded_too(stage: Stage) -> None:
             for s in stage.reaper.look().sessions
             if s.id.pid == pgconn.backend_pid and s.query_start is None
         ]
-        reap = Reap(session=quiet, policy=policy(stage.application, AT_ONCE), reason="")
+        candidate = Candidate(session=quiet, policy=policy(stage.application, AT_ONCE), reason="")
 
-        assert stage.reaper.act(reap).result is Result.TERMINATED
+        assert stage.reaper.act(candidate).result is Result.TERMINATED
         assert client.alive()
     finally:
         pgconn.finish()

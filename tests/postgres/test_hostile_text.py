@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Reap, Result, Spare
+from reaper.policy.plan import Candidate, Result, Skip
 from reaper.policy.selector import Glob, Selector
 from reaper.policy.session import IDLE
 from reaper.postgres.preflight import Level, inspect
@@ -43,11 +43,11 @@ def test_a_role_and_a_database_of_any_name_are_seen_under_it_and_can_be_reaped(
     client = stage.open(role=role, database=database)
     by_name = policy(stage.application, Match(states=(IDLE,), idle_for=NOW))
 
-    reap = stage.reaper.chosen(client, by_name)
+    candidate = stage.reaper.chosen(client, by_name)
 
-    assert reap.session.identity.role == role.name
-    assert reap.session.identity.database == database
-    assert stage.reaper.act(reap).result is Result.TERMINATED
+    assert candidate.session.identity.role == role.name
+    assert candidate.session.identity.database == database
+    assert stage.reaper.act(candidate).result is Result.TERMINATED
 
 
 @pytest.mark.parametrize("name", ["new\nline", "esc\x1b[31mape", "é", "'quotes\""])
@@ -216,9 +216,9 @@ def test_an_allowlist_by_application_can_be_forged_and_one_by_role_cannot(
     rename(liar, "metabase")
     match = replace(AT_ONCE, selector=Selector(role=(Glob(stage.app.name),)))
 
-    verdict = stage.reaper.decision(liar, replace(policy("*"), match=match, allowlist=allowlist))
+    decision = stage.reaper.decision(liar, replace(policy("*"), match=match, allowlist=allowlist))
 
-    assert isinstance(verdict, Spare if is_fooled else Reap)
+    assert isinstance(decision, Skip if is_fooled else Candidate)
 
 
 def test_a_client_that_takes_a_matching_name_endangers_itself_alone(stage: Stage) -> None:

@@ -10,7 +10,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
 from reaper.policy.protections import REAPER_APPLICATION
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Lost, Refused, ServerError
 from reaper.postgres.leadership import LeaderLock, Leadership
@@ -52,7 +52,7 @@ class Election:
         *,
         role: Role | None = None,
         dbname: str | None = None,
-        lease: Span | None = None,
+        lease: Duration | None = None,
     ) -> Candidate:
         chosen = role or self.role
         dsn = make_conninfo(chosen.dsn, **({"dbname": dbname} if dbname else {}))
@@ -161,16 +161,16 @@ def test_another_lead_of_the_same_office_is_seen_from_every_database(
 
     async def scene() -> None:
         here, there = await election.candidate(), await election.candidate(dbname=other)
-        rehearsing = await election.candidate(LeaderLock.DRY_RUN, dbname=other)
+        dry_running = await election.candidate(LeaderLock.DRY_RUN, dbname=other)
         assert await here.seek()
         assert await here.leadership.elsewhere() is None  # another program's lock there does not matter
-        assert await rehearsing.seek()
+        assert await dry_running.seek()
         assert await here.leadership.elsewhere() is None
         assert await there.seek()
         seen = await here.leadership.elsewhere()
         assert seen
         assert (seen.pid, seen.database, seen.ours) == (there.link.pid, other, True)
-        assert await rehearsing.leadership.elsewhere() is None
+        assert await dry_running.leadership.elsewhere() is None
 
     election.hold(scene)
 
@@ -178,14 +178,14 @@ def test_another_lead_of_the_same_office_is_seen_from_every_database(
 def test_an_enforcing_reaper_and_a_dry_run_use_different_locks(election: Election) -> None:
     async def scene() -> None:
         acting, second = await election.candidate(), await election.candidate()
-        rehearsing = await election.candidate(LeaderLock.DRY_RUN)
+        dry_running = await election.candidate(LeaderLock.DRY_RUN)
         another = await election.candidate(LeaderLock.DRY_RUN)
         assert await acting.seek()
-        assert await rehearsing.seek()
+        assert await dry_running.seek()
         assert not await second.seek()
         assert not await another.seek()
         assert f"pid {acting.link.pid}," in await second.holder()
-        assert f"pid {rehearsing.link.pid}," in await another.holder()
+        assert f"pid {dry_running.link.pid}," in await another.holder()
 
     election.hold(scene)
 
@@ -265,7 +265,7 @@ def test_a_session_that_is_silent_for_longer_than_its_lease_loses_the_lead(
 
     async def scene() -> None:
         other = await election.candidate()
-        silent = await election.candidate(lease=Span(SECOND))
+        silent = await election.candidate(lease=Duration(SECOND))
         assert await silent.seek()
         await leads_in_the_end(other)
         with pytest.raises(Lost):
@@ -284,9 +284,9 @@ def test_a_lease_is_as_long_as_it_was_last_taken_for_whatever_the_role_was_given
     question = "SELECT current_setting('idle_session_timeout')"
 
     async def scene() -> None:
-        link = (await election.candidate(lease=Span(15 * SECOND))).link
+        link = (await election.candidate(lease=Duration(15 * SECOND))).link
         assert await link.rows(question) == [("15s",)]
-        await link.lease(Span(3_600 * SECOND))
+        await link.lease(Duration(3_600 * SECOND))
         assert await link.rows(question) == [("1h",)]
         assert await (await election.candidate()).link.rows(question) == [("0",)]
 
@@ -309,7 +309,7 @@ def test_a_lease_that_cannot_be_taken_is_trouble_with_the_server_and_not_a_defec
 
 def test_a_session_that_a_pooler_lends_is_left_as_it_was(reaper_role: Role, server: Server) -> None:
     async def scene(dsn: str) -> None:
-        link = await Connection.open(dsn, lease=Span(15 * SECOND))
+        link = await Connection.open(dsn, lease=Duration(15 * SECOND))
         try:
             seen = await probe(link)
             assert seen.pid != link.pid

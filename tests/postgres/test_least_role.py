@@ -10,9 +10,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from reaper.demo.server import EmbeddedServer
-from reaper.policy.plan import Result, Spared
+from reaper.policy.plan import Result, SkipReason
 from reaper.policy.rules import Rules
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from reaper.postgres.errors import Unreachable
 from reaper.postgres.leadership import LeaderLock, Leadership
 from reaper.postgres.preflight import Level, inspect
@@ -128,9 +128,9 @@ def test_it_observes_finds_facts_leads_terminates_and_counts_with_that_role(plac
     holder.hold_advisory_lock(1)
     waiter.start("SELECT pg_advisory_lock(1)")
 
-    with Reaper(place.dsn, lease=Span(60 * SECOND)) as reaper:
+    with Reaper(place.dsn, lease=Duration(60 * SECOND)) as reaper:
         looked = reaper.look()
-        spared = reaper.skipped(holder, policy("holder"))
+        skipped = reaper.skipped(holder, policy("holder"))
         leads = reaper.do(Leadership(reaper.link, lock=LeaderLock.ENFORCING, role="reaper").seek())
         before = killed(reaper) if major >= 14 else 0
         result = reaper.act(reaper.chosen(client, WEB)).result
@@ -139,7 +139,7 @@ def test_it_observes_finds_facts_leads_terminates_and_counts_with_that_role(plac
 
     assert looked.unreadable == 0
     assert {session.identity.role for session in looked.sessions} >= {"app"}
-    assert spared.by is Spared.PROTECTION
+    assert skipped.by is SkipReason.PROTECTION
     assert leads
     assert result is Result.TERMINATED
     assert not client.present()

@@ -9,7 +9,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Result, Spared
+from reaper.policy.plan import Result, SkipReason
 from reaper.policy.session import ACTIVE, CLIENT_BACKEND, IN_TRANSACTION, STATES, Slots
 from reaper.policy.time import from_datetime
 from reaper.postgres.query_text import QueryText
@@ -146,7 +146,7 @@ def test_sessions_that_a_role_may_not_read_are_counted_and_none_is_terminated(
     assert identity(client) not in {session.id for session in snapshot.sessions}
     assert {session.identity.role for session in snapshot.sessions} == {blind.probe.role}
     assert snapshot.unreadable >= 1
-    assert plan.reaps == ()
+    assert plan.candidates == ()
 
 
 def test_a_session_with_track_activities_off_is_skipped_as_unknown(stage: Stage) -> None:
@@ -155,10 +155,10 @@ def test_a_session_with_track_activities_off_is_skipped_as_unknown(stage: Stage)
     client = stage.open(role=role)
     everything = Match(states=STATES, connected_for=NOW)
 
-    spare = stage.reaper.skipped(client, policy(stage.application, everything))
+    skip = stage.reaper.skipped(client, policy(stage.application, everything))
 
-    assert spare.session.state == "disabled"
-    assert spare.by is Spared.UNKNOWN
+    assert skip.session.state == "disabled"
+    assert skip.by is SkipReason.UNKNOWN
     assert stage.reaper.probe.untracked == 0
     assert stage.open_reaper().probe.untracked == 1
 
@@ -324,18 +324,18 @@ def test_the_root_of_a_queue_blocks_all_sessions_behind_it(stage: Stage, table: 
     assert waiters[first.pid] == 2
     assert {second.pid, third.pid}.isdisjoint(waiters)
     assert blockers[first.pid] == {root.pid}
-    reap = stage.reaper.chosen(root, policy(stage.application, BLOCKING))
-    assert reap.reason.endswith("holds up 3 sessions")
-    assert stage.reaper.act(reap).result is Result.TERMINATED
+    candidate = stage.reaper.chosen(root, policy(stage.application, BLOCKING))
+    assert candidate.reason.endswith("blocks 3 sessions")
+    assert stage.reaper.act(candidate).result is Result.TERMINATED
     assert first.finish() is None
 
 
 def test_a_lock_without_waiters_is_not_blocking(stage: Stage, table: Table) -> None:
     harmless = table.locked_by(table.open())
 
-    spare = stage.reaper.skipped(harmless, policy(stage.application, BLOCKING))
+    skip = stage.reaper.skipped(harmless, policy(stage.application, BLOCKING))
 
-    assert spare.by is Spared.UNMATCHED
+    assert skip.by is SkipReason.UNMATCHED
 
 
 def test_a_waiting_session_that_blocks_others_matches_only_as_active(stage: Stage, table: Table) -> None:
@@ -344,7 +344,7 @@ def test_a_waiting_session_that_blocks_others_matches_only_as_active(stage: Stag
     table.awaited_by(table.open(), "ACCESS SHARE")
     running = Match(states=(ACTIVE,), running_for=NOW, blocking=True)
 
-    assert stage.reaper.skipped(between, policy(stage.application, BLOCKING)).by is Spared.UNMATCHED
+    assert stage.reaper.skipped(between, policy(stage.application, BLOCKING)).by is SkipReason.UNMATCHED
     stage.reaper.chosen(between, policy(stage.application, running))
 
 
@@ -353,25 +353,25 @@ def test_a_blocker_without_waiters_at_the_moment_of_the_signal_is_not_touched(
 ) -> None:
     root = table.locked_by(table.open())
     waiter = table.awaited_by(table.open(), "ACCESS EXCLUSIVE")
-    reap = stage.reaper.chosen(root, policy(stage.application, BLOCKING))
+    candidate = stage.reaper.chosen(root, policy(stage.application, BLOCKING))
     stage.admin.execute("SELECT pg_cancel_backend(%s)", (waiter.pid,))
     assert waiter.finish() == "57014"
 
-    outcome = stage.reaper.act(reap)
+    outcome = stage.reaper.act(candidate)
 
-    assert (outcome.result, outcome.detail) == (Result.WOKE, "no other session waits for it any more")
+    assert (outcome.result, outcome.detail) == (Result.CHANGED, "no other session waits for it any more")
     assert root.alive()
 
 
 def test_a_blocker_that_has_exited_is_gone(stage: Stage, table: Table) -> None:
     root = table.locked_by(table.open())
     waiter = table.awaited_by(table.open(), "ACCESS EXCLUSIVE")
-    reap = stage.reaper.chosen(root, policy(stage.application, BLOCKING))
+    candidate = stage.reaper.chosen(root, policy(stage.application, BLOCKING))
     root.close()
     until(root.left)
     assert waiter.finish() is None
 
-    assert stage.reaper.act(reap).result is Result.GONE
+    assert stage.reaper.act(candidate).result is Result.GONE
 
 
 def test_a_prepared_transaction_that_blocks_others_is_no_session(start_stage: StartStage) -> None:
@@ -414,16 +414,16 @@ def test_the_xid_age_of_a_session_that_holds_back_vacuum_is_observed(
     level = "REPEATABLE READ" if hold is HOLDERS["a repeatable read"] else "READ COMMITTED"
     client.connection.execute(f"BEGIN ISOLATION LEVEL {level}".encode())
     hold(client)
-    held = policy(stage.application, replace(IDLE_IN_TRANSACTION, holds_back_vacuum=20))
-    assert stage.reaper.skipped(client, held).by is Spared.UNMATCHED
+    held = policy(stage.application, replace(IDLE_IN_TRANSACTION, xmin_age=20))
+    assert stage.reaper.skipped(client, held).by is SkipReason.UNMATCHED
 
     burn(stage, 21)
 
-    reap = stage.reaper.chosen(client, held)
-    assert reap.session.xid_age is not None
-    assert reap.session.xid_age >= 20
-    assert "holds back vacuum by 2" in reap.reason
-    assert stage.reaper.act(reap).result is Result.TERMINATED
+    candidate = stage.reaper.chosen(client, held)
+    assert candidate.session.xid_age is not None
+    assert candidate.session.xid_age >= 20
+    assert "xmin age 2" in candidate.reason
+    assert stage.reaper.act(candidate).result is Result.TERMINATED
 
 
 def test_a_transaction_that_only_read_holds_nothing_back(stage: Stage) -> None:
@@ -431,7 +431,5 @@ def test_a_transaction_that_only_read_holds_nothing_back(stage: Stage) -> None:
     burn(stage, 5)
 
     assert stage.reaper.see(client).xid_age is None
-    spare = stage.reaper.skipped(
-        client, policy(stage.application, replace(IDLE_IN_TRANSACTION, holds_back_vacuum=0))
-    )
-    assert spare.by is Spared.UNMATCHED
+    skip = stage.reaper.skipped(client, policy(stage.application, replace(IDLE_IN_TRANSACTION, xmin_age=0)))
+    assert skip.by is SkipReason.UNMATCHED

@@ -37,11 +37,11 @@ class Service:
 
     async def resting(self, *work: Coroutine[Any, Any, Any], rest: float = LONG) -> list[Any]:
         """Run `work` while the loop rests, then wake the loop."""
-        awake = Flag()
+        enabled = Flag()
         async with asyncio.timeout(PATIENCE):
-            loop = asyncio.create_task(self.on_demand.rest(self.at, RULES, rest, awake))
+            loop = asyncio.create_task(self.on_demand.rest(self.at, RULES, rest, enabled))
             done = await asyncio.gather(*work)
-            awake.set()
+            enabled.set()
             await loop
         return list(done)
 

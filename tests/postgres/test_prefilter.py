@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier
 
 from reaper.policy.deadline import rest_after
-from reaper.policy.decide import decide, questions
+from reaper.policy.decide import decide, needed_facts
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Plan
-from reaper.policy.protections import SETTABLE
-from reaper.policy.rules import Brake, Cap, Keep, Mode, Policy, Rules, When
+from reaper.policy.protections import OVERRIDABLE
+from reaper.policy.rules import Keep, MaxSessions, Mode, Policy, Rules, SafetyLimit, When
 from reaper.policy.selector import Glob, Selector
 from reaper.policy.session import ABORTED, ACTIVE, CLIENT_BACKEND, IDLE, IN_TRANSACTION, STATES, Snapshot
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from reaper.postgres import observer
 from reaper.postgres.observer import Observer
 
@@ -30,7 +30,7 @@ from .stage import Stage
 from .waiting import until
 
 FAR: Final = Match(states=(IDLE,), idle_for=DAY)
-AHEAD: Final = Span(0)
+AHEAD: Final = Duration(0)
 
 
 class Looks:
@@ -40,12 +40,12 @@ class Looks:
         self._reaper = stage.reaper
         self._observer = Observer(stage.reaper.link, stage.reaper.probe, server="test", one_by_one=one_by_one)
 
-    def look(self, rules: Rules, *, ahead: Span | None = AHEAD) -> Snapshot:
+    def look(self, rules: Rules, *, ahead: Duration | None = AHEAD) -> Snapshot:
         return self._reaper.do(self._observer.observe(rules, ahead=ahead))
 
     def left_out(self, rules: Rules) -> list[bool]:
         """Which of three snapshots in a row were prefiltered."""
-        return [self.look(rules).young is not None for _ in range(3)]
+        return [self.look(rules).left_out is not None for _ in range(3)]
 
 
 def test_sessions_that_no_policy_can_match_yet_are_counted_and_left_out(stage: Stage) -> None:
@@ -54,9 +54,9 @@ def test_sessions_that_no_policy_can_match_yet_are_counted_and_left_out(stage: S
 
     full, some = looks.look(rules), looks.look(rules)
 
-    assert full.young is None
+    assert full.left_out is None
     assert others(some) == set()
-    assert some.young == len(full.sessions) - len(some.sessions)
+    assert some.left_out == len(full.sessions) - len(some.sessions)
     assert (some.slots, some.clients) == (full.slots, full.clients)
 
 
@@ -89,7 +89,7 @@ def test_a_renamed_role_is_noticed_at_the_next_full_snapshot(
         rename(stage, becomes, was)
 
     assert others(before) == set()
-    assert [look.young is None for look in after] == [False, True, False]
+    assert [look.left_out is None for look in after] == [False, True, False]
     assert others(after[-1]) == {client.pid}
 
 
@@ -132,14 +132,15 @@ def test_a_full_snapshot_is_taken_at_intervals(
 
 
 def test_a_candidate_under_max_sessions_causes_full_snapshots(stage: Stage) -> None:
-    old, young = stage.open(), stage.open()
+    old, left_out = stage.open(), stage.open()
     stage.reaper.rest(old)
     between = stage.reaper.see(old).state_change
     assert between
-    young.wake()
-    limit = Span(stage.reaper.look().at - between - 1)
+    left_out.wake()
+    limit = Duration(stage.reaper.look().at - between - 1)
     capped = replace(
-        policy(stage.application, Match(states=(IDLE,), idle_for=limit)), cap=Cap(most=1, per=("role",))
+        policy(stage.application, Match(states=(IDLE,), idle_for=limit)),
+        max_sessions=MaxSessions(most=1, per=("role",)),
     )
 
     assert Looks(stage).left_out(Rules(policies=(capped,))) == [False, False, False]
@@ -150,7 +151,7 @@ def test_a_candidate_under_max_sessions_causes_full_snapshots(stage: Stage) -> N
 def test_without_a_prefilter_every_snapshot_is_full(stage: Stage) -> None:
     looks, rules = Looks(stage), Rules(policies=(policy(stage.application, FAR),))
 
-    assert [looks.look(rules, ahead=None).young for _ in range(2)] == [None, None]
+    assert [looks.look(rules, ahead=None).left_out for _ in range(2)] == [None, None]
 
 
 def test_unreadable_sessions_are_counted_with_and_without_the_prefilter(stage: Stage) -> None:
@@ -161,14 +162,14 @@ def test_unreadable_sessions_are_counted_with_and_without_the_prefilter(stage: S
 
     full, some = (blind.do(looks.observe(rules, ahead=AHEAD)) for _ in range(2))
 
-    assert (full.young, some.young) == (None, 0)
+    assert (full.left_out, some.left_out) == (None, 0)
     assert full.unreadable == some.unreadable >= 3
     assert full.slots == some.slots
 
 
 ONE_BY_ONE: Final = 1.0
 ALL_AT_ONCE: Final = 0.0
-INTERVAL: Final = Span(10 * SECOND)
+INTERVAL: Final = Duration(10 * SECOND)
 MOVABLE: Final = 8
 MOVES: Final = ("query", "begin", "fail", "end")
 
@@ -183,7 +184,7 @@ class Cast(NamedTuple):
     movable: list[Client]
     observers: Mapping[float, Observer]
 
-    def both(self, rules: Rules, ahead: Span, share: float) -> tuple[Snapshot, Snapshot]:
+    def both(self, rules: Rules, ahead: Duration, share: float) -> tuple[Snapshot, Snapshot]:
         """A prefiltered snapshot, and a full one of the same moment."""
         reaper, prefiltered = self.stage.reaper, self.observers[share]
         reaper.do(prefiltered.observe(rules, ahead=ahead))  # the first under these rules is a full one
@@ -250,9 +251,9 @@ class Limit(NamedTuple):
     rank: int
     more: int
 
-    def resolved(self, ages: Sequence[Span]) -> Span:
+    def resolved(self, ages: Sequence[Duration]) -> Duration:
         """The limit by these ages."""
-        return Span(max(ages[self.rank % len(ages)] + self.more, 0))
+        return Duration(max(ages[self.rank % len(ages)] + self.more, 0))
 
 
 limits = st.builds(
@@ -283,17 +284,17 @@ policies = st.fixed_dictionaries(
         "match": matches,
         "roles": st.sampled_from(ROLES),
         "mode": st.sampled_from(Mode),
-        "despite": st.sampled_from([frozenset[str](), frozenset(SETTABLE)]),
+        "despite": st.sampled_from([frozenset[str](), frozenset(OVERRIDABLE)]),
         "when": st.sampled_from([None, None, When(0.1), When(0.4), When(0.9)]),
         "keep": st.sampled_from([None, None, Keep(newest=2, per=("application",))]),
-        "cap": st.sampled_from([None, None, None, None, Cap(most=3, per=("application",))]),
+        "cap": st.sampled_from([None, None, None, None, MaxSessions(most=3, per=("application",))]),
         "pace": st.sampled_from([1, 3, 100]),
-        "brake": st.sampled_from([None, Brake(share=0.2, above=1), Brake(share=0.5, above=5)]),
+        "brake": st.sampled_from([None, SafetyLimit(share=0.2, above=1), SafetyLimit(share=0.5, above=5)]),
     }
 )
 
 
-def ages(snapshot: Snapshot) -> Sequence[Span]:
+def ages(snapshot: Snapshot) -> Sequence[Duration]:
     """How long everything has lasted that a policy could ask for."""
     moments = {
         moment
@@ -301,10 +302,10 @@ def ages(snapshot: Snapshot) -> Sequence[Span]:
         for moment in (each.state_change, each.query_start, each.xact_start, each.id.backend_start)
         if moment is not None
     }
-    return [Span(max(snapshot.at - moment, 0)) for moment in sorted(moments)]
+    return [Duration(max(snapshot.at - moment, 0)) for moment in sorted(moments)]
 
 
-def written(chosen: Sequence[dict[str, Any]], by: Sequence[Span]) -> Rules:
+def written(chosen: Sequence[dict[str, Any]], by: Sequence[Duration]) -> Rules:
     """Rules of the drawn values, with limits near the ages of the sessions."""
 
     def match(criteria: dict[str, Any], roles: Sequence[str]) -> Match:
@@ -322,8 +323,8 @@ def written(chosen: Sequence[dict[str, Any]], by: Sequence[Span]) -> Rules:
 
 def effects(plan: Plan) -> object:
     """The parts of a plan that are acted on, logged or counted."""
-    matched = [spare for spare in plan.spares if spare.policy]
-    return plan.reaps, plan.rehearsals, plan.rehearsed_beside, plan.brakes, matched
+    matched = [skip for skip in plan.skips if skip.policy]
+    return plan.candidates, plan.dry_run_candidates, plan.dry_run_beside, plan.trips, matched
 
 
 def counts(snapshot: Snapshot) -> object:
@@ -345,11 +346,11 @@ def changeable(snapshot: Snapshot) -> object:
 @given(
     moves=st.lists(st.tuples(st.integers(0, MOVABLE - 1), st.sampled_from(MOVES)), max_size=3),
     chosen=st.lists(policies, min_size=1, max_size=4),
-    ahead=st.sampled_from([Span(0), Span(50_000), INTERVAL]),
+    ahead=st.sampled_from([Duration(0), Duration(50_000), INTERVAL]),
     share=st.sampled_from([ONE_BY_ONE, ALL_AT_ONCE]),
 )
 def test_the_prefilter_changes_neither_the_plan_nor_the_deadline(
-    cast: Cast, moves: list[tuple[int, str]], chosen: list[dict[str, Any]], ahead: Span, share: float
+    cast: Cast, moves: list[tuple[int, str]], chosen: list[dict[str, Any]], ahead: Duration, share: float
 ) -> None:
     for number, how in moves:
         move(cast.movable[number], how)
@@ -358,14 +359,15 @@ def test_the_prefilter_changes_neither_the_plan_nor_the_deadline(
 
     some, full = cast.both(rules, ahead, share)
 
-    assert some.young is not None or any(each.cap for each in rules.awake)
+    assert some.left_out is not None or any(each.max_sessions for each in rules.enabled)
     assert counts(some) == counts(full)
-    assert questions(some, rules) == questions(full, rules)
+    assert needed_facts(some, rules) == needed_facts(full, rules)
     memory = Memory.of(full)
     assert effects(decide(snapshot=some, rules=rules, memory=memory)) == effects(
         decide(snapshot=full, rules=rules, memory=memory)
     )
     soon, sure = (
-        rest_after(without_watcher(each), rules, interval=ahead, precision=Span(0)) for each in (some, full)
+        rest_after(without_watcher(each), rules, interval=ahead, precision=Duration(0))
+        for each in (some, full)
     )
     assert soon == sure

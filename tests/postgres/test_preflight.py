@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from reaper.policy.protections import BUILT_IN
 from reaper.policy.rules import Rules
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 from reaper.postgres.errors import Refused
 from reaper.postgres.preflight import CheckResult, Level, inspect, refuse
 
@@ -175,7 +175,7 @@ def test_the_reapers_own_role_passes_with_notes_at_most(stage: Stage) -> None:
         ("version", {"version": 120_022}, Level.REFUSAL),
         ("version", {"version": 190_000}, Level.WARNING),
         ("server", {"standby": True}, Level.NOTE),
-        ("clock", {"clock": Instant(0)}, Level.NOTE),
+        ("clock", {"clock": Timestamp(0)}, Level.NOTE),
     ],
 )
 def test_a_server_that_says_otherwise_of_itself_is_judged_by_that(
@@ -256,7 +256,7 @@ def test_sessions_that_are_not_tracked_are_counted(stage: Stage) -> None:
 
 
 def test_overridden_protections_are_reported_beside_those_in_force(stage: Stage) -> None:
-    aside = Rules(policies=(policy("web", despite=["listeners"]),))
+    aside = Rules(policies=(policy("web", overrides=["listeners"]),))
     told = inspect(stage.reaper.link, stage.reaper.probe, aside, dry_run=True)
 
     of_protections = [found for found in told if found.check == "protections"]

@@ -7,8 +7,8 @@ from typing import Final
 import pytest
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Reap, Result, Spared
-from reaper.policy.protections import SETTABLE, shield
+from reaper.policy.plan import Candidate, Result, SkipReason
+from reaper.policy.protections import OVERRIDABLE, first_protection
 from reaper.policy.rules import Policy
 from reaper.policy.selector import NO_KEYS
 from reaper.policy.session import ACTIVE, IDLE, IN_TRANSACTION
@@ -125,13 +125,13 @@ def test_a_protection_skips_its_session_until_it_is_overridden_by_name(
     client = arrange(stage)
     usual = regarding(client, stage)
 
-    spare = stage.reaper.skipped(client, usual)
+    skip = stage.reaper.skipped(client, usual)
 
-    assert (spare.by, spare.protection) == (Spared.PROTECTION, protection)
-    assert spare.reason.startswith("protected: ")
-    others = replace(usual, despite=frozenset({"advisory-locks", "listeners", "backups"} - {protection}))
+    assert (skip.by, skip.protection) == (SkipReason.PROTECTION, protection)
+    assert skip.reason.startswith("protected: ")
+    others = replace(usual, overrides=frozenset({"advisory-locks", "listeners", "backups"} - {protection}))
     assert stage.reaper.skipped(client, others).protection == protection
-    aside = replace(usual, despite=frozenset({protection}))
+    aside = replace(usual, overrides=frozenset({protection}))
     assert stage.reaper.act(stage.reaper.chosen(client, aside)).result is Result.TERMINATED
     assert client.left()
 
@@ -142,7 +142,7 @@ def test_a_superuser_is_skipped_and_with_the_protection_overridden_denied(
     client = stage.open_superuser()
 
     assert stage.reaper.skipped(client, policy(stage.application)).protection == "superusers"
-    aside = policy(stage.application, despite=["superusers"])
+    aside = policy(stage.application, overrides=["superusers"])
     assert stage.reaper.act(stage.reaper.chosen(client, aside)).result is Result.DENIED
     assert client.alive()
 
@@ -210,26 +210,26 @@ def test_a_word_that_only_begins_like_listen_does_not_protect(stage: Stage) -> N
 
 def test_the_reapers_own_session_and_another_reaper_of_its_role_cannot_be_reaped(stage: Stage) -> None:
     another = stage.open_reaper()
-    everything = policy("*", Match(states=(ACTIVE, IDLE), connected_for=NOW), despite=["self"])
+    everything = policy("*", Match(states=(ACTIVE, IDLE), connected_for=NOW), overrides=["self"])
 
     snapshot = stage.reaper.look(everything)
 
     for pid in (stage.reaper.link.pid, another.link.pid):
         (session,) = [session for session in snapshot.sessions if session.id.pid == pid]
-        found = shield(session, snapshot, NO_KEYS, frozenset({"self", *SETTABLE}))
+        found = first_protection(session, snapshot, NO_KEYS, frozenset({"self", *OVERRIDABLE}))
         assert found
         assert found.name == "self"
     assert {stage.reaper.link.pid, another.link.pid}.isdisjoint(
-        reap.session.id.pid for reap in stage.reaper.plan(everything).reaps
+        candidate.session.id.pid for candidate in stage.reaper.plan(everything).candidates
     )
 
 
 def test_a_stranger_under_the_reapers_name_is_not_protected_by_it(stage: Stage) -> None:
     impostor = stage.open(application="pg-reaper")
 
-    reap = stage.reaper.chosen(impostor, policy("pg-reaper"))
+    candidate = stage.reaper.chosen(impostor, policy("pg-reaper"))
 
-    assert stage.reaper.act(reap).result is Result.TERMINATED
+    assert stage.reaper.act(candidate).result is Result.TERMINATED
     assert stage.reaper.rows("SELECT 1") == [(1,)]
 
 
@@ -250,7 +250,7 @@ def test_a_commit_that_waits_for_a_standby_is_skipped_until_that_is_overridden(
     waiting = policy(stage.application, RUNNING)
 
     assert stage.reaper.skipped(client, waiting).protection == "sync-replication"
-    aside = replace(waiting, despite=frozenset({"sync-replication"}))
+    aside = replace(waiting, overrides=frozenset({"sync-replication"}))
     assert stage.reaper.act(stage.reaper.chosen(client, aside)).result is Result.TERMINATED
 
 
@@ -259,4 +259,4 @@ def test_without_a_candidate_no_advisory_locks_are_read(stage: Stage) -> None:
     nobody = policy(stage.sandbox.name("nobody"), AT_ONCE)
 
     assert stage.reaper.look(nobody).facts.advisory_lock_holders is None
-    assert not any(isinstance(verdict, Reap) for verdict in stage.reaper.plan(nobody).verdicts)
+    assert not any(isinstance(decision, Candidate) for decision in stage.reaper.plan(nobody).decisions)

@@ -9,7 +9,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from reaper.insight.advice.server_facts import ServerFacts
-from reaper.policy.time import parse_span
+from reaper.policy.time import parse_duration
 from reaper.postgres.server_facts import read_server_facts
 
 from .conftest import StartStage
@@ -56,7 +56,7 @@ def test_our_own_lease_is_not_taken_for_the_servers_timeout(start_stage: StartSt
     if stage.server.major < CAME_WITH["idle_session_timeout"]:
         assert read(stage).number("idle_session_timeout") is None
         return
-    with Reaper(stage.role.dsn, lease=parse_span("1m")) as leased:
+    with Reaper(stage.role.dsn, lease=parse_duration("1m")) as leased:
         assert read(stage, leased).number("idle_session_timeout") == 0
 
 
@@ -70,8 +70,8 @@ def test_a_timeout_of_a_role_a_database_or_both_is_found(stage: Stage) -> None:
     )
     ground = read(stage)
 
-    assert ground.limit(name, stage.app.name, "postgres") == parse_span("2m")
-    assert ground.limit(name, stage.app.name, database) == parse_span("90s")
+    assert ground.limit(name, stage.app.name, "postgres") == parse_duration("2m")
+    assert ground.limit(name, stage.app.name, database) == parse_duration("90s")
     assert ground.limit(name, stage.role.name, "postgres") == 0
 
 

@@ -35,10 +35,10 @@ def test_signalled_sessions_are_confirmed_as_they_exit_and_a_frozen_one_as_still
 ) -> None:
     stuck, *quick = own_stage.open_many(4)
     reaper = own_stage.reaper
-    reaps = [reaper.chosen(client, policy(own_stage.application)) for client in (stuck, *quick)]
+    candidates = [reaper.chosen(client, policy(own_stage.application)) for client in (stuck, *quick)]
     with frozen(stuck.pid):
-        assert {reaper.signal(reap).result for reap in reaps} == {Result.SIGNALLED}
-        *told, last = reaper.confirm(*reaps)
+        assert {reaper.signal(candidate).result for candidate in candidates} == {Result.SIGNALLED}
+        *told, last = reaper.confirm(*candidates)
         assert stuck.present()
 
     assert [outcome.result for outcome in told] == [Result.TERMINATED] * 3
@@ -49,12 +49,12 @@ def test_signalled_sessions_are_confirmed_as_they_exit_and_a_frozen_one_as_still
 def test_a_connection_cut_while_signalling_leaves_the_outcome_unknown(stage: Stage, proxy: Proxy) -> None:
     client = stage.open()
     with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
-        reap = reaper.chosen(client, policy(stage.application))
+        candidate = reaper.chosen(client, policy(stage.application))
         heard = now()
         proxy.stall()
 
         async def signal_while_cut() -> Outcome:
-            signalling = reaper.terminator.terminate(reap, answered_at=heard)
+            signalling = reaper.terminator.terminate(candidate, answered_at=heard)
             outcome, _ = await asyncio.gather(signalling, asyncio.to_thread(proxy.cut))
             return outcome
 
@@ -70,12 +70,12 @@ def test_a_connection_cut_before_the_confirmation_leaves_the_outcome_unknown(
 ) -> None:
     client = own_stage.open()
     with Proxy(own_stage.server.dsn) as proxy, Reaper(proxy.dsn(own_stage.role.dsn)) as reaper:
-        reap = reaper.chosen(client, policy(own_stage.application))
+        candidate = reaper.chosen(client, policy(own_stage.application))
         with frozen(client.pid):
-            assert reaper.signal(reap).result is Result.SIGNALLED
+            assert reaper.signal(candidate).result is Result.SIGNALLED
             proxy.cut()
 
-            (outcome,) = reaper.confirm(reap)
+            (outcome,) = reaper.confirm(candidate)
 
     assert outcome.result is Result.UNKNOWN
     assert str(outcome.detail).startswith("signalled, then the connection was lost: ")
@@ -84,10 +84,10 @@ def test_a_connection_cut_before_the_confirmation_leaves_the_outcome_unknown(
 def test_after_the_connection_was_lost_the_rest_is_withdrawn(stage: Stage, proxy: Proxy) -> None:
     client = stage.open()
     with Reaper(proxy.dsn(stage.role.dsn)) as reaper:
-        reap = reaper.chosen(client, policy(stage.application))
+        candidate = reaper.chosen(client, policy(stage.application))
         proxy.cut()
 
-        outcomes = [reaper.act(reap), reaper.act(reap)]
+        outcomes = [reaper.act(candidate), reaper.act(candidate)]
 
     assert [outcome.result for outcome in outcomes] == [Result.UNKNOWN, Result.WITHDRAWN]
     assert client.alive()
@@ -95,12 +95,12 @@ def test_after_the_connection_was_lost_the_rest_is_withdrawn(stage: Stage, proxy
 
 def test_a_session_that_left_instead_of_being_cancelled_is_gone(own_stage: Stage) -> None:
     client = own_stage.open(state="active")
-    reap = own_stage.reaper.chosen(client, cancelling(own_stage.application))
+    candidate = own_stage.reaper.chosen(client, cancelling(own_stage.application))
     with frozen(client.pid):
-        assert own_stage.reaper.signal(reap).result is Result.SIGNALLED
+        assert own_stage.reaper.signal(candidate).result is Result.SIGNALLED
         own_stage.clients.terminate(client)
     until(client.left)
 
-    (outcome,) = own_stage.reaper.confirm(reap)
+    (outcome,) = own_stage.reaper.confirm(candidate)
 
     assert outcome.result is Result.GONE

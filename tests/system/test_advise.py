@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 from reaper.demo.server import EmbeddedServer
 from reaper.history.aliases import SECRET_BYTES, Aliases
 from reaper.history.write import HistoryFolder, HistoryOptions, HistoryWriter
-from reaper.policy.time import Instant, parse_span
+from reaper.policy.time import Timestamp, parse_duration
 from tests.postgres import server as servers
 from tests.postgres.clients import Client, Clients
 from tests.postgres.conftest import StartServer
@@ -234,10 +234,10 @@ def test_the_drafted_file_is_valid_and_matches_the_leaked_sessions(leaking: Scen
     assert (written.code, strict.code) == (1, 0)
     assert "every policy in it is a dry run" in written.err
     assert "leak connections" in written.out
-    matched = [row for row in plan["verdicts"] if row["policy"] == "leak-leaky"]
+    matched = [row for row in plan["decisions"] if row["policy"] == "leak-leaky"]
     assert len(matched) == 8
     assert {row["application"] for row in matched} == {"leaky"}
-    assert "terminate" not in {row["verdict"] for row in plan["verdicts"]}
+    assert "terminate" not in {row["decision"] for row in plan["decisions"]}
 
 
 def test_only_stdout_gets_the_draft_without_a_file_and_only_overwrite_replaces_one(leaking: Scene) -> None:
@@ -303,12 +303,12 @@ def history(folder: Path, *, aliases: bool = False) -> Path:
     every = leak(20)
     options = HistoryOptions(
         folder=HistoryFolder(folder, ROOMY),
-        every=parse_span("1m"),
+        every=parse_duration("1m"),
         aliases=Aliases(b"x" * SECRET_BYTES) if aliases else None,
     )
     writer = HistoryWriter(options, "orders")
     for minute in range(-180, 1):
-        at = Instant(NOW + minute * 60_000_000)
+        at = Timestamp(NOW + minute * 60_000_000)
         there = [one for one in every if one.id.backend_start <= at and (one.state_change or 0) <= at]
         writer.write(replace(look(there), at=at))
     writer.close()

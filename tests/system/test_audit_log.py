@@ -38,11 +38,11 @@ def test_log_and_record_are_json_where_nobody_watches(reaper: Reaper, app: Role,
     assert all(json.loads(line) for line in [*done.out.splitlines(), *done.err.splitlines()])
     assert [event["seq"] for event in done.events] == list(range(1, len(done.events) + 1))
     assert {event["event"] for event in done.events} == {
-        "record.opened",
+        "audit.opened",
         "server.counters",
         "session.intent",
         "session.outcome",
-        "record.closed",
+        "audit.closed",
     }
 
 
@@ -226,9 +226,9 @@ def test_a_closed_output_is_refused_before_a_socket_can_take_its_number(
 
 
 def test_audit_tells_what_a_real_run_did(reaper: Reaper, app: Role, clients: Clients) -> None:
-    rehearsed = {**leaked(app, mode="dry-run"), "name": "consoles"}
-    rehearsed["match"] = {**rehearsed["match"], "state": ["idle in transaction"]}
-    reaper.write(FILE, policy_file(leaked(app), rehearsed))
+    dry_run_before = {**leaked(app, mode="dry-run"), "name": "consoles"}
+    dry_run_before["match"] = {**dry_run_before["match"], "state": ["idle in transaction"]}
+    reaper.write(FILE, policy_file(leaked(app), dry_run_before))
     console = clients.open(role=app, application="console", state="idle in transaction")
     leaks = [clients.open(role=app, application=name) for name in ("web-1", "web-2")]
     life = reaper.start("run", *RECORD)
@@ -247,7 +247,7 @@ def test_audit_tells_what_a_real_run_did(reaper: Reaper, app: Role, clients: Cli
     assert {(row["application"], row["outcome"], row["mode"]) for row in everything} == {
         ("web-1", "terminated", "enforce"),
         ("web-2", "terminated", "enforce"),
-        ("console", "rehearsed", "dry-run"),
+        ("console", "dry-run", "dry-run"),
     }
     assert asked("--application", "web-*", "--outcome", "terminated", "--since", "1h") == [
         row for row in everything if row["policy"] == "leaked"

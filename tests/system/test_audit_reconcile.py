@@ -54,12 +54,12 @@ def scene(tmp_path: Path, start_server: StartServer, major: int) -> Iterator[Sce
         life = reaper.start("run", "--audit-log", "audit.jsonl", "--listen", "off")
         reaper.recorded("server.counters")
         leaks = [clients.open(role=app, application=f"web-{number}") for number in range(2)]
-        spared = clients.open(role=app, application="spared")
+        skipped = clients.open(role=app, application="spared")
         for leak in leaks:
             until(leak.left)
         with psycopg.connect(server.dsn, autocommit=True) as admin:
-            admin.execute("SELECT pg_terminate_backend(%s)", [spared.pid])
-        until(spared.left)
+            admin.execute("SELECT pg_terminate_backend(%s)", [skipped.pid])
+        until(skipped.left)
         if major >= COUNTS_SINCE:
             until(lambda: counted(server) == 3)
         assert life.end().code == 0

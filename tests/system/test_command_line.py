@@ -115,8 +115,8 @@ def test_options_can_be_given_by_environment_variable(reaper: Reaper, app: Role,
 
     assert reaper("plan").code == 2
     assert reaper("plan", **policies).code == 0
-    assert reaper("plan", **seen, REAPER_OUTPUT="json").document["verdicts"][0]["pid"] == leak.pid
-    assert len(reaper("plan", **seen, REAPER_OUTPUT="json", REAPER_ALL="1").document["verdicts"]) > 1
+    assert reaper("plan", **seen, REAPER_OUTPUT="json").document["decisions"][0]["pid"] == leak.pid
+    assert len(reaper("plan", **seen, REAPER_OUTPUT="json", REAPER_ALL="1").document["decisions"]) > 1
     assert reaper("explain", str(leak.pid), **seen, REAPER_OUTPUT="yaml").out.startswith("server: ")
     assert reaper("check", **policies, REAPER_OFFLINE="true").out.count("\n") == 1
     done = reaper(
@@ -130,7 +130,7 @@ def test_options_can_be_given_by_environment_variable(reaper: Reaper, app: Role,
     )
     assert (done.code, done.err) == (0, "")
     assert leak.present()
-    assert [event["outcome"] for event in done.events if "outcome" in event] == ["rehearsed"]
+    assert [event["outcome"] for event in done.events if "outcome" in event] == ["dry-run"]
     assert [event["query"] for event in reaper.record() if "outcome" in event] != []
     assert reaper("audit", REAPER_AUDIT_LOG="audit.jsonl", REAPER_AUDIT_BY="policy").code == 0
 

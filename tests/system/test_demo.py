@@ -190,7 +190,7 @@ def test_the_audit_log_and_the_servers_log_agree_on_every_terminated_session(dem
 
 def test_the_audit_log_has_a_dry_run_first_and_enforcement_under_changed_policies_later(demo: Demo) -> None:
     steps = dict.fromkeys((each["mode"], each["outcome"]) for each in demo.outcomes)
-    assert list(steps) == [("dry-run", Result.REHEARSED), ("enforce", Result.TERMINATED)]
+    assert list(steps) == [("dry-run", Result.DRY_RUN), ("enforce", Result.TERMINATED)]
     assert len({each["rules"] for each in demo.outcomes}) == 2
 
 

@@ -38,7 +38,7 @@ def outcomes(reaper: Reaper) -> Counter[tuple[str, str]]:
     """Count the dry-run terminations by application and latest outcome."""
     last: dict[tuple[object, object], Fields] = {}
     for line in reaper.record():
-        if line["event"] == "session.outcome" and line["outcome"] == "rehearsed":
+        if line["event"] == "session.outcome" and line["outcome"] == "dry-run":
             last[line["pid"], line["state_change"]] = {"fate": "", **line}
         elif line["event"] == "session.fate":
             last[line["pid"], line["state_change"]] = line
@@ -105,9 +105,9 @@ def test_the_audit_log_of_a_dry_run_and_a_backtest_of_its_history_agree(
     assert by_history == assessed(reaper)
     assert by_history["leaked"]["used_again"] == 2
     assert all_of_it["uncertain"] == 0
-    rehearsed = [line for line in reaper.record() if line.get("outcome") == "rehearsed"]
+    dry_run_before = [line for line in reaper.record() if line.get("outcome") == "dry-run"]
     acts = [json.loads(line) for line in (reaper.folder / "acts.jsonl").read_text().splitlines()]
-    assert acts_of(acts) == acts_of(rehearsed)
+    assert acts_of(acts) == acts_of(dry_run_before)
 
 
 def test_a_session_that_was_used_and_closed_between_two_snapshots_has_left_by_the_history(

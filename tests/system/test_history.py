@@ -72,7 +72,7 @@ def test_a_backtest_of_the_history_of_a_dry_run_terminates_the_same_session(
     leak = clients.open(role=app, application="leak")
     reaper.write(FILE, policy_file(leaked(app, idle_for="2s", mode="dry-run"), interval="1s"))
     life = reaper.start("run", *QUIET, *HISTORY)
-    reaper.recorded("session.outcome", application="leak", outcome="rehearsed")
+    reaper.recorded("session.outcome", application="leak", outcome="dry-run")
     ended = life.end()
     assert ended.code == 0, ended.err
 

@@ -24,7 +24,7 @@ from reaper.audit.reader import GROUPS
 from reaper.cli.app import _COMMANDS
 from reaper.config import Occasion
 from reaper.history.snapshot import parse_snapshot
-from reaper.policy.time import SECOND, Instant
+from reaper.policy.time import SECOND, Timestamp
 from reaper.telemetry.http.routes import Health, application
 from reaper.telemetry.http.views import ServiceAssessment
 from reaper.telemetry.metrics.collect import Metrics
@@ -82,7 +82,7 @@ def test_every_command_page_and_occasion_is_tried_here() -> None:
         metrics=Metrics("1"), livez=well, readyz=well, overview=nothing, assessment=assessment
     )
     assert {getattr(route, "path", None) for route in pages.routes} == PAGES
-    assert set(Occasion) == {"brakes", "blindness", "failures", "terminations", "churn"}
+    assert set(Occasion) == {"safety_limit", "unreadable", "failures", "terminations", "refill_guard"}
 
 
 @pytest.fixture
@@ -189,8 +189,8 @@ def test_no_name_does_anything_in_what_the_commands_show(
     shown.text("snapshot", saved)
 
     plan = ask(reaper, shown, "plan", "--snapshot", "seen.json")
-    assert len(plan["verdicts"]) == len(planted)
-    roles = {row["pid"]: row["role"] for row in plan["verdicts"]}
+    assert len(plan["decisions"]) == len(planted)
+    roles = {row["pid"]: row["role"] for row in plan["decisions"]}
     assert roles[planted[CUT].pid].endswith(r"\xc3")
     for name, client in planted.items():
         assert roles[client.pid].startswith(sandbox.prefix + name) or len(name.encode()) > 50
@@ -202,8 +202,8 @@ def test_no_name_does_anything_in_what_the_commands_show(
     assert {roles[client.pid] for client in planted.values()} <= told
     shown.text("check", reaper("check").out)
     assert reaper("once", "--dry-run", "--audit-log", "dry.jsonl").code == 0
-    (rehearsed,) = ask(reaper, shown, "assess", "dry.jsonl")["policies"]
-    assert rehearsed["acts"] == len(planted)
+    (dry_run_before,) = ask(reaper, shown, "assess", "dry.jsonl")["policies"]
+    assert dry_run_before["acts"] == len(planted)
     _backtested(reaper, shown, saved.encode(), len(planted))
 
 
@@ -213,7 +213,7 @@ def _backtested(reaper: Reaper, shown: Shown, saved: bytes, many: int) -> None:
     folder = reaper.folder / "history"
     keeper = writer(folder)
     for number in range(3):
-        keeper.write(replace(seen, at=Instant(seen.at + number * SECOND)))
+        keeper.write(replace(seen, at=Timestamp(seen.at + number * SECOND)))
     keeper.close()
     for file in folder.iterdir():
         shown.text("a history", gzip.decompress(file.read_bytes()).decode("ascii"))
@@ -252,11 +252,11 @@ def test_no_name_does_anything_in_what_the_service_tells(
 ) -> None:
     shown = Shown()
     reaper.write(FILE, policies(sandbox, chat))
-    rehearsed = reaper("once", "--dry-run", "--with-query-literals", "--log-format", "human")
-    shown.text("the log for people", rehearsed.err)
-    recorded = shown.lines("the record on stdout", rehearsed.out)
+    dry_run_before = reaper("once", "--dry-run", "--with-query-literals", "--log-format", "human")
+    shown.text("the log for people", dry_run_before.err)
+    recorded = shown.lines("the record on stdout", dry_run_before.out)
     assert sum(event["event"] == "session.outcome" for event in recorded) == len(planted)
-    reaper.write("rehearsed.jsonl", rehearsed.out)
+    reaper.write("rehearsed.jsonl", dry_run_before.out)
     for form in ("table", "json", "yaml"):
         shown.text(f"rehearsal as {form}", reaper("assess", "rehearsed.jsonl", "-o", form).out)
 

@@ -61,9 +61,9 @@ def test_no_name_can_forge_a_line_of_what_is_shown(reaper: Reaper, hostile: Role
     asked = ("plan", "--snapshot", "seen.json")
     table, as_json, as_yaml = (reaper(*asked, "-o", form) for form in ("table", "json", "yaml"))
 
-    (row,) = as_json.document["verdicts"]
-    assert yaml.safe_load(as_yaml.out)["verdicts"] == [row]
-    assert (row["role"], row["verdict"]) == (hostile.name, "terminate")
+    (row,) = as_json.document["decisions"]
+    assert yaml.safe_load(as_yaml.out)["decisions"] == [row]
+    assert (row["role"], row["decision"]) == (hostile.name, "terminate")
     assert harmless(table.out)
     assert as_json.out.isascii()
     assert harmless(as_json.out)

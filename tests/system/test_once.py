@@ -75,7 +75,7 @@ def test_a_dry_run_touches_nobody(reaper: Reaper, app: Role, clients: Clients) -
 
     done = reaper("once", "--dry-run")
 
-    assert (done.code, became(done)) == (0, ["rehearsed"])
+    assert (done.code, became(done)) == (0, ["dry-run"])
     assert leak.present()
 
 
@@ -87,7 +87,7 @@ def test_a_brake_is_a_no(reaper: Reaper, app: Role, clients: Clients) -> None:
 
     assert (done.code, became(done)) == (1, [])
     assert all(client.present() for client in opened)
-    assert [event["condemned"] for event in done.events if event["event"] == "policy.braked"] == [3]
+    assert [event["matched"] for event in done.events if event["event"] == "policy.safety_limit"] == [3]
 
 
 def test_a_session_that_the_server_will_not_let_go_of_is_a_no(
@@ -95,7 +95,7 @@ def test_a_session_that_the_server_will_not_let_go_of_is_a_no(
 ) -> None:
     root = sandbox.role("root", options="SUPERUSER")
     admin = clients.open(role=root)
-    reaper.write(FILE, policy_file(leaked(root, override_protections=["superusers"])))
+    reaper.write(FILE, policy_file(leaked(root, overrides=["superusers"])))
 
     done = reaper("once")
 

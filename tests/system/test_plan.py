@@ -18,10 +18,11 @@ from .policies import FILE, leaked, policy_file
 @pytest.fixture
 def cast(reaper: Reaper, app: Role, clients: Clients) -> Mapping[str, Client]:
     """A session for each verdict, and the policies that give it."""
-    rehearsed = {**leaked(app, mode="dry-run"), "name": "consoles"}
-    rehearsed["match"] = {**rehearsed["match"], "state": ["idle in transaction"]}
+    dry_run_before = {**leaked(app, mode="dry-run"), "name": "consoles"}
+    dry_run_before["match"] = {**dry_run_before["match"], "state": ["idle in transaction"]}
     reaper.write(
-        FILE, policy_file(leaked(app, idle_for="1ms", allowlist={"application": ["metabase"]}), rehearsed)
+        FILE,
+        policy_file(leaked(app, idle_for="1ms", allowlist={"application": ["metabase"]}), dry_run_before),
     )
     names = ("leak", "metabase", "leader")
     opened = {name: clients.open(role=app, application=name) for name in names}
@@ -31,10 +32,10 @@ def cast(reaper: Reaper, app: Role, clients: Clients) -> Mapping[str, Client]:
     return opened
 
 
-def verdicts(rows: Sequence[Mapping[str, Any]], cast: Mapping[str, Client]) -> dict[str, tuple[str, Any]]:
+def decisions(rows: Sequence[Mapping[str, Any]], cast: Mapping[str, Client]) -> dict[str, tuple[str, Any]]:
     """Of each of the cast, what a plan says."""
     pids = {client.pid for client in cast.values()}
-    return {row["application"]: (row["verdict"], row["policy"]) for row in rows if row["pid"] in pids}
+    return {row["application"]: (row["decision"], row["policy"]) for row in rows if row["pid"] in pids}
 
 
 def test_every_candidate_is_shown_with_what_would_be_done_and_nobody_is_touched(
@@ -43,13 +44,13 @@ def test_every_candidate_is_shown_with_what_would_be_done_and_nobody_is_touched(
     done = reaper("plan", "-o", "json")
 
     assert done.code == 0
-    assert verdicts(done.document["verdicts"], cast) == {
+    assert decisions(done.document["decisions"], cast) == {
         "leak": ("terminate", "leaked"),
-        "metabase": ("spare", "leaked"),
-        "leader": ("spare", "leaked"),
-        "console": ("rehearse", "consoles"),
+        "metabase": ("skip", "leaked"),
+        "leader": ("skip", "leaked"),
+        "console": ("dry-run", "consoles"),
     }
-    reasons = {row["application"]: row["reason"] for row in done.document["verdicts"]}
+    reasons = {row["application"]: row["reason"] for row in done.document["decisions"]}
     assert reasons["metabase"] == "allowlist application 'metabase'"
     assert reasons["leader"] == "protected: holds advisory lock"
     assert all(client.present() for client in cast.values())
@@ -58,8 +59,8 @@ def test_every_candidate_is_shown_with_what_would_be_done_and_nobody_is_touched(
 def test_everybody_is_shown_on_demand(reaper: Reaper, cast: Mapping[str, Client]) -> None:
     done = reaper("plan", "--all", "-o", "json")
 
-    assert verdicts(done.document["verdicts"], cast)["bystander"] == ("spare", None)
-    assert len({row["pid"] for row in done.document["verdicts"]}) == len(done.document["verdicts"])
+    assert decisions(done.document["decisions"], cast)["bystander"] == ("skip", None)
+    assert len({row["pid"] for row in done.document["decisions"]}) == len(done.document["decisions"])
 
 
 def test_the_table_says_the_same_as_the_documents(reaper: Reaper, cast: Mapping[str, Client]) -> None:
@@ -69,12 +70,12 @@ def test_the_table_says_the_same_as_the_documents(reaper: Reaper, cast: Mapping[
 
     document = as_json.document
     assert yaml.safe_load(as_yaml.out) == document
-    rows = table.out.splitlines()[1 : 1 + len(document["verdicts"])]
-    for row, verdict in zip(rows, document["verdicts"], strict=True):
-        assert row.startswith(verdict["verdict"])
-        assert f" {verdict['pid']} " in row
-        assert row.rstrip().endswith(verdict["reason"])
-    assert verdicts(document["verdicts"], cast).keys() == cast.keys()
+    rows = table.out.splitlines()[1 : 1 + len(document["decisions"])]
+    for row, decision in zip(rows, document["decisions"], strict=True):
+        assert row.startswith(decision["decision"])
+        assert f" {decision['pid']} " in row
+        assert row.rstrip().endswith(decision["reason"])
+    assert decisions(document["decisions"], cast).keys() == cast.keys()
 
 
 def test_a_snapshot_is_judged_offline_as_its_server_would_be(
@@ -86,9 +87,9 @@ def test_a_snapshot_is_judged_offline_as_its_server_would_be(
     elsewhere = offline("plan", "--all", "-o", "json", "--snapshot", "-", stdin=seen)
 
     assert elsewhere.code == 0
-    there, here = elsewhere.document["verdicts"], online.document["verdicts"]
-    assert verdicts(there, cast) == verdicts(here, cast)
-    assert verdicts(there, cast).keys() == cast.keys()
+    there, here = elsewhere.document["decisions"], online.document["decisions"]
+    assert decisions(there, cast) == decisions(here, cast)
+    assert decisions(there, cast).keys() == cast.keys()
     assert elsewhere.document["server"] == online.document["server"]
 
 
@@ -135,17 +136,17 @@ def test_a_snapshot_that_cannot_be_written_or_read_is_2(reaper: Reaper, app: Rol
 def test_explain_agrees_with_the_plan_about_every_session(reaper: Reaper, cast: Mapping[str, Client]) -> None:
     reaper("snapshot", "seen.json")
     at_seen = ("--snapshot", "seen.json", "-o", "json")
-    planned = {row["pid"]: row for row in reaper("plan", "--all", *at_seen).document["verdicts"]}
+    planned = {row["pid"]: row for row in reaper("plan", "--all", *at_seen).document["decisions"]}
 
     for name, client in cast.items():
         answer = reaper("explain", str(client.pid), *at_seen).document
         row = planned[client.pid]
         said = {
             "terminate": f"terminate by leaked: {row['reason']}",
-            "rehearse": f"rehearse (terminate) by consoles: {row['reason']}",
-            "spare": f"spared: {row['reason']}",
+            "dry-run": f"dry run (terminate) by consoles: {row['reason']}",
+            "skip": f"skipped: {row['reason']}",
         }
-        assert answer["verdict"] == said[row["verdict"]], name
+        assert answer["decision"] == said[row["decision"]], name
         assert [policy["policy"] for policy in answer["policies"]] == ["leaked", "consoles"]
 
 

@@ -104,7 +104,7 @@ def test_a_daemon_is_stopped_when_it_has_reached_its_server_and_its_exit_code_co
 
     assert (done.code, done.out) == (0, "0\n")
     first, *_, last = (event["event"] for event in reaper.record("a.jsonl"))
-    assert (first, last) == ("record.opened", "record.closed")
+    assert (first, last) == ("audit.opened", "audit.closed")
 
 
 def test_a_daemon_that_ends_by_itself_is_a_failure(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from .service import ANYWHERE, RECORD, Service
 HOSTILE = "\u202e\x1b[2Jweb"
 
 
-def rehearsing(reaper: Reaper, app: Role) -> Life:
+def dry_running(reaper: Reaper, app: Role) -> Life:
     """A service that rehearses, with a port of its own."""
     reaper.write(FILE, policy_file(leaked(app, mode="dry-run")))
     return reaper.start("run", *RECORD, *ANYWHERE)
@@ -39,9 +39,9 @@ def test_what_becomes_of_each_is_recorded_counted_and_judged(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     stays, used, closed = opened(clients, app, "stays", "used", "closed")
-    life = rehearsing(reaper, app)
+    life = dry_running(reaper, app)
     for name in ("stays", "used", "closed"):
-        reaper.recorded("session.outcome", application=name, outcome="rehearsed")
+        reaper.recorded("session.outcome", application=name, outcome="dry-run")
 
     used.wake()
     closed.close()
@@ -66,9 +66,9 @@ def test_the_service_that_runs_says_the_same_as_its_record(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     _, used = opened(clients, app, "stays", "used")
-    life = rehearsing(reaper, app)
+    life = dry_running(reaper, app)
     at = life.logged("http.listening")["at"]
-    reaper.recorded("session.outcome", application="used", outcome="rehearsed")
+    reaper.recorded("session.outcome", application="used", outcome="dry-run")
     used.wake()
     reaper.recorded("session.fate", application="used", fate="revived")
     reaper.recorded("session.fate", application="stays", fate="unused")
@@ -86,23 +86,23 @@ def test_who_is_still_there_after_a_restart_is_the_same_act(
 ) -> None:
     opened(clients, app, "stays")
     for _ in range(2):
-        life = rehearsing(reaper, app)
-        life.logged("cycle.acted", rehearsed=1)
+        life = dry_running(reaper, app)
+        life.logged("cycle.acted", dry_run=1)
         assert life.end().code == 0
 
     seen = told(reaper, "audit.jsonl")
 
     assert (seen["acts"], seen["unknown"]) == (1, 0)
-    rehearsed = [line for line in reaper.record() if line.get("outcome") == "rehearsed"]
-    assert len(rehearsed) == 2
+    dry_run_before = [line for line in reaper.record() if line.get("outcome") == "dry-run"]
+    assert len(dry_run_before) == 2
 
 
 def test_a_policy_file_that_has_changed_is_rehearsed_from_the_beginning_and_judged_by_itself(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     opened(clients, app, "stays")
-    life = rehearsing(reaper, app)
-    before = reaper.recorded("session.outcome", application="stays", outcome="rehearsed")["rules"]
+    life = dry_running(reaper, app)
+    before = reaper.recorded("session.outcome", application="stays", outcome="dry-run")["rules"]
 
     reaper.write(FILE, policy_file(leaked(app, mode="dry-run", idle_for="120ms")))
     life.send(signal.SIGHUP)
@@ -218,8 +218,8 @@ def test_where_no_reaper_answers_it_says_so(offline: Reaper, url: str, code: int
 
 def reason(reaper: Reaper, *arguments: str) -> set[str]:
     """What `reaper plan` says of the pool."""
-    verdicts = reaper("plan", "--output", "json", *arguments).document["verdicts"]
-    return {verdict["reason"] for verdict in verdicts if verdict["application"] == "pool"}
+    decisions = reaper("plan", "--output", "json", *arguments).document["decisions"]
+    return {decision["reason"] for decision in decisions if decision["application"] == "pool"}
 
 
 def has_been_there(admin: psycopg.Connection, client: Client) -> bool:
@@ -247,13 +247,13 @@ def test_a_pool_that_refills_at_once_is_noticed_and_a_leak_is_not(
         for place, member in enumerate(pool):
             if member.left():
                 pool[place] = clients.open(role=app, application="pool")
-        return life.has_logged("policy.left_alone")
+        return life.has_logged("policy.paused")
 
     until(refilled)
-    left_alone = reaper.recorded("policy.left_alone")
+    paused = reaper.recorded("policy.paused")
 
-    assert left_alone["application"] == "pool"
-    assert left_alone["reason"].endswith(": size this pool down")
+    assert paused["application"] == "pool"
+    assert paused["reason"].endswith(": size this pool down")
     Service(life).shows(1, "reaper_refill_guard_pauses_total", policy="leaked")
     (member, other) = pool
     Service(life).shows(2, "reaper_skipped", reason="refill_guard")
@@ -261,11 +261,11 @@ def test_a_pool_that_refills_at_once_is_noticed_and_a_leak_is_not(
     assert other.present()
     assert all(leak.left() for leak in leaks)
     at = life.logged("http.listening")["at"]
-    assert reason(reaper, "--url", at) == {left_alone["reason"]}
+    assert reason(reaper, "--url", at) == {paused["reason"]}
     assert reason(reaper) != reason(reaper, "--url", at)
     explained = reaper("explain", str(member.pid), "--url", at)
-    assert f"spared: {left_alone['reason']}" in explained.out
-    lines = [line for line in reaper.record() if line["event"] == "policy.left_alone"]
+    assert f"skipped: {paused['reason']}" in explained.out
+    lines = [line for line in reaper.record() if line["event"] == "policy.paused"]
     assert len(lines) == 1
     assert life.end().code == 0
     done = reaper("assess", "audit.jsonl")

@@ -66,7 +66,7 @@ def test_whoever_is_spared_lives_and_whoever_is_not_goes(reaper: Reaper, app: Ro
     leader.hold_advisory_lock(leader.pid)
     listener = clients.open(role=app, application="web-listener")
     listener.listen()
-    spared = [
+    skipped = [
         leader,
         listener,
         clients.open(role=app, application="metabase"),
@@ -79,7 +79,7 @@ def test_whoever_is_spared_lives_and_whoever_is_not_goes(reaper: Reaper, app: Ro
         until(leak.left)
     done = life.end()
 
-    assert all(client.present() for client in spared)
+    assert all(client.present() for client in skipped)
     assert outcomes(reaper.record()) == {f"web-{number}": "terminated" for number in range(3)}
     assert done.log[-1]["event"] == "reaper.stopped"
     assert done.log[-1]["terminated"] == 3
@@ -126,7 +126,7 @@ def test_signals_one_after_the_other_finish_the_termination_at_hand(
     assert done.log[-1]["event"] == "reaper.stopped"
     assert done.log[-1]["signalled"] == 1
     assert outcomes(reaper.record()) == {"leak": "signalled"}
-    assert reaper.record()[-1]["event"] == "record.closed"
+    assert reaper.record()[-1]["event"] == "audit.closed"
 
 
 def waits_for_its_client(admin: psycopg.Connection, client: Client) -> bool:
@@ -238,7 +238,7 @@ def test_a_dry_run_takes_the_same_decisions_and_touches_nobody(
 
     assert opened[0].present()
     assert taken(reaper.record("dry.jsonl")) == taken(reaper.record("real.jsonl"))
-    assert set(outcomes(reaper.record("dry.jsonl")).values()) == {"rehearsed"}
+    assert set(outcomes(reaper.record("dry.jsonl")).values()) == {"dry-run"}
 
 
 def taken(events: list[Fields]) -> list[tuple[str, ...]]:
@@ -252,15 +252,15 @@ def test_a_brake_touches_nobody_and_is_told_everywhere(reaper: Reaper, app: Role
     reaper.write(FILE, policy_file(leaked(app, safety_limit={"share": "1%", "above": 1})))
     life = reaper.start("run", *RECORD, "--log-level", "debug")
 
-    life.logged("policy.braked")
+    life.logged("policy.safety_limit")
     life.logged("cycle.quiet", times=3)
     done = life.end()
 
     assert all(client.present() for client in opened)
-    assert done.log[-1]["brakes"] >= 2
-    (braked,) = [event for event in reaper.record() if event["event"] == "policy.braked"]
-    assert (braked["policy"], braked["condemned"]) == ("leaked", 3)
-    assert [line["event"] for line in done.log].count("policy.braked") == 1
+    assert done.log[-1]["trips"] >= 2
+    (tripped,) = [event for event in reaper.record() if event["event"] == "policy.safety_limit"]
+    assert (tripped["policy"], tripped["matched"]) == ("leaked", 3)
+    assert [line["event"] for line in done.log].count("policy.safety_limit") == 1
     assert outcomes(reaper.record()) == {}
 
 

@@ -180,14 +180,14 @@ def test_a_rehearsal_and_an_enforcing_reaper_do_not_stand_in_each_others_way(
     leak = clients.open(role=app, application="leak")
     replicas.write(FILE, policy_file(leaked(app)))
     dry = replica(replicas, "dry", "--dry-run")
-    replicas.recorded("session.outcome", name="dry.jsonl", outcome="rehearsed")
+    replicas.recorded("session.outcome", name="dry.jsonl", outcome="dry-run")
     assert leak.present()
 
     real = replica(replicas, "real")
     until(leak.left)
     replicas.recorded("session.outcome", name="real.jsonl", outcome="terminated")
 
-    assert done_by(replicas, "dry") == {"leak": "rehearsed"}
+    assert done_by(replicas, "dry") == {"leak": "dry-run"}
     assert not [life for life in (dry, real) if life.has_logged("leader.standby")]
 
 
@@ -202,14 +202,14 @@ def test_once_says_who_leads_touches_nobody_and_ends_with_1(
     enforcing = replicas.write("enforcing.yaml", policy_file(leaked(app)))
 
     done = replicas("once", "--policies", str(enforcing), "--audit-log", "once.jsonl")
-    rehearsed = replicas("once", "--policies", str(enforcing), "--audit-log", "dry.jsonl", "--dry-run")
+    dry_run_before = replicas("once", "--policies", str(enforcing), "--audit-log", "dry.jsonl", "--dry-run")
 
     assert done.code == 1
     (told,) = [line for line in done.log if line["event"] == "leader.standby"]
     assert f"another reaper leads: pid {pid}" in told["why"]
     assert done_by(replicas, "once") == {}
     assert leak.present()
-    assert (rehearsed.code, done_by(replicas, "dry")) == (0, {"leak": "rehearsed"})
+    assert (dry_run_before.code, done_by(replicas, "dry")) == (0, {"leak": "dry-run"})
 
 
 def test_a_frozen_once_does_not_keep_the_lead_for_ever(

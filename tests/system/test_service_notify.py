@@ -64,10 +64,12 @@ def test_a_brake_is_told_once_however_long_it_holds(
 ) -> None:
     for _ in range(3):
         clients.open(role=app)
-    brake = {"share": "1%", "above": 1}
-    reaper.write(FILE, notifying(chat, policy_file(leaked(app, safety_limit=brake)), on=["brakes"]))
+    safety_limit = {"share": "1%", "above": 1}
+    reaper.write(
+        FILE, notifying(chat, policy_file(leaked(app, safety_limit=safety_limit)), on=["safety_limit"])
+    )
     service = started(reaper)
-    service.life.logged("policy.braked")
+    service.life.logged("policy.safety_limit")
     service.life.logged("cycle.quiet", times=4)
     until(lambda: chat.bodies)
     service.life.end()  # what waits is sent before the end
@@ -96,16 +98,16 @@ def test_a_server_that_is_away_is_told_once_an_outage(
 def test_whoever_hides_its_state_is_told(
     reaper: Reaper, app: Role, reaper_role: Role, clients: Clients, admin: psycopg.Connection, chat: Webhook
 ) -> None:
-    reaper.write(FILE, notifying(chat, policy_file(leaked(app)), on=["blindness"]))
+    reaper.write(FILE, notifying(chat, policy_file(leaked(app)), on=["unreadable"]))
     service = started(reaper)
     service.life.logged("cycle.quiet")
     leak = clients.open(role=app, state="idle in transaction")
     admin.execute(SQL("REVOKE pg_read_all_stats FROM {}").format(Identifier(reaper_role.name)))
     service.life.logged("server.unreadable", times=3)
-    until(lambda: told(chat, "hide their state and are spared"))
+    until(lambda: told(chat, "hide their state and are skipped"))
     service.life.end()
 
-    assert len(told(chat, "hide their state and are spared")) == 1
+    assert len(told(chat, "hide their state and are skipped")) == 1
     assert leak.present()
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 from reaper.telemetry.http.views import Overview
 from tests.postgres.clients import Clients
 from tests.postgres.sandbox import Role, Sandbox
@@ -114,9 +114,9 @@ def test_every_name_is_text_and_nothing_else_whatever_it_says(browser: Browser) 
     def scene(page: Page) -> None:
         assert page.ask("document.querySelectorAll('script, svg svg, [onload], [onerror]').length") == 0
         assert page.ask("document.querySelectorAll('img').length") == 1
-        assert "owned" not in page.ask("document.title").replace(plain(sights.HOSTILE[0]), "")
+        assert "owned" not in page.ask("document.title").replace(printable(sights.HOSTILE[0]), "")
         applications = page.ask("[...document.querySelectorAll('.wide .rank bdi')].map(e => e.textContent)")
-        assert sorted(applications) == sorted(map(plain, sights.HOSTILE))
+        assert sorted(applications) == sorted(map(printable, sights.HOSTILE))
         assert page.ask("document.body.innerText.includes('49')") is False  # 7 * 7
         assert page.ask("[...document.links].filter(a => !a.href.startsWith(location.origin)).length") == 0
 

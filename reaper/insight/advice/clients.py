@@ -20,7 +20,7 @@ from reaper.insight.advice.known_tools import is_monitoring, is_nameless
 from reaper.policy.protections import is_managed
 from reaper.policy.session import ACTIVE, Session
 from reaper.policy.text import counted, percent
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 
 # A monitoring tool keeps one session, or one for each database; more are a mistake in its configuration.
 _FEW_MONITORING: Final = 5
@@ -160,7 +160,7 @@ def orphaned_statements(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _runs_long(session: Session, evidence: Evidence) -> bool:
-    age = evidence.age(session.query_start) or Span(0)
+    age = evidence.age(session.query_start) or Duration(0)
     return session.state == ACTIVE and age >= evidence.idle_limit and _is_remote(session)
 
 

@@ -21,7 +21,7 @@ from reaper.insight.advice.evidence import (
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.protections import REAPER_APPLICATION
 from reaper.policy.session import ACTIVE, CLIENT_BACKEND, IDLE, Session, SessionId, Snapshot
-from reaper.policy.time import Instant, Span
+from reaper.policy.time import Duration, Timestamp
 
 MAX_APPLICATIONS: Final = 4_096
 """Counted separately; a client may set a new application name for every session."""
@@ -36,17 +36,17 @@ _BUCKETS: Final = 12
 class _RecentCount:
     """Counts events within a moving window, in little memory and therefore approximately."""
 
-    def __init__(self, window: Span) -> None:
+    def __init__(self, window: Duration) -> None:
         self._width = max(window // _BUCKETS, 1)
         self._buckets: deque[tuple[int, int]] = deque(maxlen=_BUCKETS + 1)
 
-    def add(self, at: Instant) -> None:
+    def add(self, at: Timestamp) -> None:
         bucket, count = at // self._width, 1
         if self._buckets and self._buckets[-1][0] == bucket:
             count += self._buckets.pop()[1]
         self._buckets.append((bucket, count))
 
-    def count(self, now: Instant) -> int:
+    def count(self, now: Timestamp) -> int:
         return sum(count for bucket, count in self._buckets if bucket >= now // self._width - _BUCKETS)
 
 
@@ -63,22 +63,22 @@ class _ApplicationCounters:
 class EvidenceCollector:
     """Takes snapshots of all sessions, the oldest first."""
 
-    def __init__(self, *, idle_limit: Span = DEFAULT_IDLE_LIMIT) -> None:
+    def __init__(self, *, idle_limit: Duration = DEFAULT_IDLE_LIMIT) -> None:
         self._idle_limit = idle_limit
-        self._transaction_limit = Span(idle_limit // _TRANSACTION_SHARE)
-        self._window = max(Span(idle_limit * _RECENT), DEFAULT_IDLE_LIMIT)
-        self._first_at: Instant | None = None
+        self._transaction_limit = Duration(idle_limit // _TRANSACTION_SHARE)
+        self._window = max(Duration(idle_limit * _RECENT), DEFAULT_IDLE_LIMIT)
+        self._first_at: Timestamp | None = None
         self._last: Snapshot | None = None
         self._snapshots = 0
         self._sessions: dict[SessionId, Session] = {}
-        self._used_at: dict[SessionId, Instant] = {}
+        self._used_at: dict[SessionId, Timestamp] = {}
         self._new: set[SessionId] = set()
         self._counters: dict[ApplicationId, _ApplicationCounters] = {}
         self._untracked = self._new_counters()
         self._role_peaks = Counter[str]()
         self._most_working = 0
         self._peak = 0
-        self._peak_at = Instant(0)
+        self._peak_at = Timestamp(0)
         self._opened = 0
         self._short_lived = 0
 
@@ -110,7 +110,7 @@ class EvidenceCollector:
             raise ValueError(message)
         applications = sorted(self._applications(self._last.at), key=lambda each: (-each.count, each.id))
         return Evidence(
-            span=Span(self._last.at - self._first_at),
+            span=Duration(self._last.at - self._first_at),
             last=self._last,
             snapshots=self._snapshots,
             idle_limit=self._idle_limit,
@@ -128,7 +128,7 @@ class EvidenceCollector:
             facts=facts,
         )
 
-    def _remove(self, id_: SessionId, at: Instant) -> None:
+    def _remove(self, id_: SessionId, at: Timestamp) -> None:
         self._counters_of(self._sessions.pop(id_)).closed.add(at)
         self._used_at.pop(id_, None)
         self._short_lived += id_ in self._new
@@ -142,7 +142,7 @@ class EvidenceCollector:
             counters = self._counters.get(id_, self._untracked)
             counters.most_working = max(counters.most_working, count)
 
-    def _note(self, past: Session | None, session: Session, now: Instant) -> None:
+    def _note(self, past: Session | None, session: Session, now: Timestamp) -> None:
         """Note what changed of a session since the last snapshot."""
         counters, before = self._counters_of(session), self._last.at if self._last else None
         if past is None and before is not None:
@@ -166,7 +166,7 @@ class EvidenceCollector:
     def _new_counters(self) -> _ApplicationCounters:
         return _ApplicationCounters(opened=_RecentCount(self._window), closed=_RecentCount(self._window))
 
-    def _applications(self, now: Instant) -> Iterator[ApplicationSessions]:
+    def _applications(self, now: Timestamp) -> Iterator[ApplicationSessions]:
         members = defaultdict[ApplicationId, list[Session]](list)
         for session in self._sessions.values():
             if (id_ := _application(session)) in self._counters:
@@ -205,16 +205,16 @@ def _application(session: Session) -> ApplicationId:
 
 
 def _note_change(
-    counters: _ApplicationCounters, past: Session, session: Session, before: Instant, now: Instant
+    counters: _ApplicationCounters, past: Session, session: Session, before: Timestamp, now: Timestamp
 ) -> None:
     """Note how long a session waited until it was used again, and how long its transaction was."""
     if past.state_change is None:
         return
     used_at = now if session.query_start is None else min(max(session.query_start, before), now)
-    waited = Span(used_at - past.state_change)
+    waited = Duration(used_at - past.state_change)
     if past.state == IDLE:
         counters.ended[Period.IDLE].add(waited)
     elif past.state in WAITING_STATES:
         counters.ended[Period.IN_TRANSACTION].add(waited)
     if past.xact_start is not None and past.xact_start != session.xact_start:
-        counters.ended[Period.TRANSACTION].add(Span(before - past.xact_start))
+        counters.ended[Period.TRANSACTION].add(Duration(before - past.xact_start))

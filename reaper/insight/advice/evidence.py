@@ -14,9 +14,9 @@ from reaper.insight.advice.known_tools import is_tool
 from reaper.insight.advice.server_facts import ServerFacts
 from reaper.policy.protections import is_managed
 from reaper.policy.session import ABORTED, IN_TRANSACTION, Session, Snapshot
-from reaper.policy.time import Instant, Span, since
+from reaper.policy.time import Duration, Timestamp, since
 
-DEFAULT_IDLE_LIMIT: Final = Span(600_000_000)
+DEFAULT_IDLE_LIMIT: Final = Duration(600_000_000)
 WAITING_STATES: Final = (IN_TRANSACTION, ABORTED)
 _SCARCE: Final = 0.8
 _FULL: Final = 0.95
@@ -38,23 +38,23 @@ class DurationHistogram:
 
     def __init__(self) -> None:
         self.count = 0
-        self.longest = Span(0)
+        self.longest = Duration(0)
         self._buckets = Counter[int]()
 
-    def add(self, span: Span) -> None:
+    def add(self, span: Duration) -> None:
         """Count one duration."""
-        span = Span(max(span, 0))
+        span = Duration(max(span, 0))
         self.count += 1
         self.longest = max(self.longest, span)
         self._buckets[math.ceil(math.log(span) / _STEP) if span else 0] += 1
 
-    def percentile(self, share: float) -> Span:
+    def percentile(self, share: float) -> Duration:
         """Return a duration that this share of them did not exceed."""
         left = self.count * share
         for bucket in sorted(self._buckets):
             left -= self._buckets[bucket]
             if left <= 0:
-                return Span(min(math.ceil(math.exp(bucket * _STEP)), self.longest))
+                return Duration(min(math.ceil(math.exp(bucket * _STEP)), self.longest))
         return self.longest
 
     @classmethod
@@ -91,7 +91,7 @@ class ApplicationSessions:
     """The sessions of one application in the last snapshot, and its counters over all snapshots."""
 
     id: ApplicationId
-    idle_limit: Span
+    idle_limit: Duration
     sessions: tuple[Session, ...]
     long_idle: tuple[Session, ...]
     """Sessions that have been idle, outside a transaction, for the idle limit or longer."""
@@ -121,7 +121,7 @@ class ApplicationSessions:
         A pool reuses its idle sessions first; only an application that lost them opens another one.
         """
         filling = self.idle_limit // _FILLING_SHARE
-        idle_since = defaultdict[str | None, list[Instant]](list)
+        idle_since = defaultdict[str | None, list[Timestamp]](list)
         for session in self.long_idle:
             if session.state_change is not None:
                 idle_since[session.identity.client].append(session.state_change)
@@ -142,14 +142,14 @@ class ApplicationSessions:
 class Evidence:
     """The numbers that all findings are based on."""
 
-    span: Span
+    span: Duration
     """The time from the first to the last snapshot."""
     last: Snapshot
     snapshots: int
-    idle_limit: Span
-    window: Span
+    idle_limit: Duration
+    window: Duration
     """The time before the last snapshot in which opened, closed and used sessions are counted."""
-    transaction_limit: Span
+    transaction_limit: Duration
     """The time in a transaction from which on an idle session counts as forgotten."""
     applications: tuple[ApplicationSessions, ...]
     """The largest first."""
@@ -157,7 +157,7 @@ class Evidence:
     """Sessions of applications beyond the number that is counted separately."""
     peak: int
     """The most slots in use at once."""
-    peak_at: Instant
+    peak_at: Timestamp
     role_peaks: Mapping[str, int]
     opened: int
     short_lived: int
@@ -214,15 +214,15 @@ class Evidence:
         """The applications of a role."""
         return (each for each in self.applications if each.id.role == role)
 
-    def age(self, then: Instant | None) -> Span | None:
+    def age(self, then: Timestamp | None) -> Duration | None:
         """Return the time from a moment to the last snapshot; None if it is unknown."""
         return since(then, self.last.at)
 
-    def longest(self, sessions: Iterable[Session]) -> Span:
+    def longest(self, sessions: Iterable[Session]) -> Duration:
         """Return the longest time for which one of the sessions has been in its state."""
-        return max((self.age(each.state_change) or Span(0) for each in sessions), default=Span(0))
+        return max((self.age(each.state_change) or Duration(0) for each in sessions), default=Duration(0))
 
 
-def lasting(limit: Span, sessions: Iterable[Session], now: Instant) -> list[Session]:
+def lasting(limit: Duration, sessions: Iterable[Session], now: Timestamp) -> list[Session]:
     """Return the sessions that have been in their state for this limit or longer."""
     return [each for each in sessions if each.state_change is not None and now - each.state_change >= limit]

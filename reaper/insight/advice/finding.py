@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from reaper.policy.time import SECOND, Span, exact_words, parse_span, words
+from reaper.policy.time import SECOND, Duration, exact_words, parse_duration, words
 
 
 class Urgency(StrEnum):
@@ -64,19 +64,19 @@ def listed(names: Sequence[str], *, most: int = 3) -> str:
 
 def about(span: float) -> str:
     """Return a duration in whole seconds, such as `31s` or `2h11m`; below a second `0.4s`."""
-    return words(Span(round(span))) if span >= SECOND else f"{span / SECOND:.2g}s"
+    return words(Duration(round(span))) if span >= SECOND else f"{span / SECOND:.2g}s"
 
 
 _ROUND: Final = "100ms 200ms 500ms 1s 2s 5s 10s 15s 30s 1m 2m 5m 10m 15m 30m 1h 2h 4h 8h 12h 1d 2d 7d 14d"
-_ROUND_SPANS: Final = tuple(map(parse_span, _ROUND.split()))
+_ROUND_SPANS: Final = tuple(map(parse_duration, _ROUND.split()))
 
 
-def round_span(span: float) -> Span | None:
+def round_span(span: float) -> Duration | None:
     """Return the next round duration that is not shorter; None beyond two weeks, which is no limit."""
     return next((each for each in _ROUND_SPANS if each >= span), None)
 
 
-def setting(span: Span) -> str:
+def setting(span: Duration) -> str:
     """Return a round duration as PostgreSQL's settings spell it: `500ms`, `5min`, `2h`, `1d`."""
     return re.sub("m$", "min", exact_words(span))
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from reaper.policy.poolers import pooler
-from reaper.policy.protections import is_backup_tool
+from reaper.policy.protections import is_backup_tool, pooler
 from reaper.policy.selector import Glob
 
 

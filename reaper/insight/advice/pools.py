@@ -7,16 +7,16 @@ from typing import Final
 from reaper.insight.advice.evidence import ApplicationSessions, Evidence
 from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, listed
 from reaper.insight.advice.timeouts import idle_session_fix
-from reaper.policy.poolers import pooler
+from reaper.policy.protections import pooler
 from reaper.policy.text import counted, percent
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 
 _FEW: Final = 5
 """Every pool keeps some idle sessions: fewer than this are no finding."""
 _MOST_OF: Final = 0.5
 _FEW_NEEDLESS: Final = 3
 _NEEDLESS_SHARE: Final = 1 / 3
-_HOUR: Final = Span(3_600 * SECOND)
+_HOUR: Final = Duration(3_600 * SECOND)
 _FREQUENT: Final = 1.0
 """Connections a second: at a few milliseconds each that is noticeable."""
 _FEW_OPENED: Final = 20
@@ -137,7 +137,7 @@ def _connections_a_second(evidence: Evidence) -> float | None:
     before, after = evidence.facts_before, evidence.facts
     span, opened = evidence.span, evidence.opened
     if before and after and before.opened is not None and after.opened is not None:
-        span, opened = Span(after.at - before.at), after.opened - before.opened
+        span, opened = Duration(after.at - before.at), after.opened - before.opened
     return opened / (span / SECOND) if opened >= _FEW_OPENED and span > 0 else None
 
 

@@ -10,11 +10,11 @@ from reaper.insight.advice.finding import about, round_span
 from reaper.insight.advice.known_tools import is_console, is_monitoring
 from reaper.insight.advice.pools import is_suspect
 from reaper.insight.advice.timeouts import TimeLimit, limit_above
-from reaper.policy.poolers import pooler
-from reaper.policy.rules import DEFAULT_BRAKE
+from reaper.policy.protections import pooler
+from reaper.policy.rules import DEFAULT_SAFETY_LIMIT
 from reaper.policy.session import IDLE, Session
 from reaper.policy.text import counted, percent
-from reaper.policy.time import Span, parse_span
+from reaper.policy.time import Duration, parse_duration
 
 _MAX_POLICIES: Final = 20
 _MAX_NAMES: Final = 100
@@ -22,7 +22,7 @@ _MAX_SLUG: Final = 40
 _FORGOTTEN: Final = 30
 """Times the transaction limit: half an hour by default."""
 _BLOCKING: Final = 2
-_LONGEST: Final = parse_span("14d")
+_LONGEST: Final = parse_duration("14d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Proposal:
     description: str
     why: tuple[str, ...]
     states: tuple[str, ...]
-    idle_for: Span
+    idle_for: Duration
     role: str | None = None
     application: str | None = None
     blocking: bool = False
@@ -141,7 +141,7 @@ def _last_slots(evidence: Evidence) -> Iterator[Proposal]:
 
 def _forgotten_transactions(evidence: Evidence) -> Proposal:
     ended = [each.ended[Period.IN_TRANSACTION].longest for each in evidence.applications]
-    longest = max(ended, default=Span(0))
+    longest = max(ended, default=Duration(0))
     limit = round_span(max(evidence.transaction_limit * _FORGOTTEN, longest * 3)) or _LONGEST
     consoles = _consoles(evidence)
     why = f"no wait in a transaction ended in this time; {about(limit)} is a guess"
@@ -162,13 +162,13 @@ def _consoles(evidence: Evidence) -> tuple[str, ...]:
     return _distinct(each.id.name for each in evidence.applications if is_console(each.id.name))
 
 
-def _matches_now(sessions: Iterable[Session], limit: Span, evidence: Evidence) -> Iterator[str]:
+def _matches_now(sessions: Iterable[Session], limit: Duration, evidence: Evidence) -> Iterator[str]:
     due = len(lasting(limit, sessions, evidence.last.at))
     yield f"When this file was written it would have matched {counted(due, 'session')}."
-    if DEFAULT_BRAKE.trips(due, evidence.last.clients):
+    if DEFAULT_SAFETY_LIMIT.trips(due, evidence.last.clients):
         yield (
-            f"That is more than {percent(DEFAULT_BRAKE.share)} of all client sessions: the safety limit will "
-            "stop this policy until you raise the share, for example `safety_limit: {share: 90%}`."
+            f"That is more than {percent(DEFAULT_SAFETY_LIMIT.share)} of all client sessions: the safety "
+            "limit will stop this policy until you raise the share, for example `safety_limit: {share: 90%}`."
         )
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reaper.policy.time import Instant, Span, parse_span
+from reaper.policy.time import Duration, Timestamp, parse_duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class PreparedTransaction:
     gid: str
     database: str
     owner: str
-    at: Instant
+    at: Timestamp
     xid_age: int | None = None
 
 
@@ -53,7 +53,7 @@ class ReplicationSlot:
 class ServerFacts:
     """Settings, roles and counters of a server at one moment."""
 
-    at: Instant
+    at: Timestamp
     major: int
     settings: Mapping[str, str]
     """In the base units of pg_settings: milliseconds, seconds, kB or pages."""
@@ -72,19 +72,19 @@ class ServerFacts:
         value = self.settings.get(name, "")
         return int(value) if re.fullmatch(r"-?\d{1,18}", value, re.ASCII) else None
 
-    def limit(self, name: str, role: str, database: str | None) -> Span | None:
+    def limit(self, name: str, role: str, database: str | None) -> Duration | None:
         """Return the timeout with which a session of this role in this database begins; 0 is none."""
         for scope in ((role, database), (role, None), (None, database), (None, None)):
             for given in self.given:
                 if given.name == name and (given.role, given.database) == scope:
                     return _span(given.value)
         milliseconds = self.number(name)
-        return None if milliseconds is None else Span(milliseconds * 1_000)
+        return None if milliseconds is None else Duration(milliseconds * 1_000)
 
 
-def _span(value: str) -> Span | None:
+def _span(value: str) -> Duration | None:
     """Read a timeout as PostgreSQL stores it: `5min`, `5 min`, or milliseconds without a unit."""
     try:
-        return Span(int(value) * 1_000) if value.isdecimal() else parse_span(value.strip())
+        return Duration(int(value) * 1_000) if value.isdecimal() else parse_duration(value.strip())
     except ValueError:
         return None

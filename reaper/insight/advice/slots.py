@@ -8,7 +8,7 @@ from reaper.insight.advice.evidence import Evidence
 from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, identifier, listed
 from reaper.insight.advice.pools import is_suspect
 from reaper.insight.advice.server_facts import ServerFacts
-from reaper.policy.poolers import pooler
+from reaper.policy.protections import pooler
 from reaper.policy.text import counted, percent
 from reaper.policy.time import isoformat
 

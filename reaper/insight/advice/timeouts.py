@@ -5,9 +5,9 @@ from typing import Final, NamedTuple
 
 from reaper.insight.advice.evidence import ApplicationSessions, DurationHistogram, Evidence, Period, lasting
 from reaper.insight.advice.finding import Fix, about, identifier, round_span, setting
-from reaper.policy.poolers import pooler
+from reaper.policy.protections import pooler
 from reaper.policy.text import counted, percent
-from reaper.policy.time import Span
+from reaper.policy.time import Duration
 
 
 class Timeout(NamedTuple):
@@ -25,7 +25,7 @@ class Timeout(NamedTuple):
         databases = {database for each in evidence.of_role(role) for database in each.databases}
         return all(facts.limit(self.name, role, database) == 0 for database in databases)
 
-    def set_for(self, role: str, span: Span) -> str:
+    def set_for(self, role: str, span: Duration) -> str:
         """Return the statement that sets it for a role."""
         return f"ALTER ROLE {identifier(role)} SET {self.name} = '{setting(span)}';"
 
@@ -44,13 +44,15 @@ _WIDE_MARGIN: Final = 10
 class TimeLimit(NamedTuple):
     """A time limit that none of the observed periods exceeds, and the reason for it."""
 
-    span: Span
+    span: Duration
     enough: bool
     """True if enough periods ended for a limit that can be relied on."""
     because: str
 
 
-def limit_above(period: Period, applications: Iterable[ApplicationSessions], least: Span) -> TimeLimit | None:
+def limit_above(
+    period: Period, applications: Iterable[ApplicationSessions], least: Duration
+) -> TimeLimit | None:
     """Return a round limit well above the periods that ended; None if none is round enough."""
     waits = DurationHistogram.merged(each.ended[period] for each in applications)
     ended = f"{counted(waits.count, period)} ended in this time"

@@ -6,11 +6,10 @@ from typing import Final
 from reaper.insight.advice.evidence import WAITING_STATES, ApplicationSessions, Evidence, Period, lasting
 from reaper.insight.advice.finding import Confidence, Finding, Fix, Urgency, about, listed, literal
 from reaper.insight.advice.timeouts import IDLE_IN_TRANSACTION, TRANSACTION, TimeLimit, limit_above
-from reaper.policy.poolers import pooler
-from reaper.policy.protections import is_backup_tool, is_managed
+from reaper.policy.protections import is_backup_tool, is_managed, pooler
 from reaper.policy.session import ABORTED, ACTIVE, LOCAL, Session
 from reaper.policy.text import counted
-from reaper.policy.time import Span, isoformat
+from reaper.policy.time import Duration, isoformat
 
 _FAR: Final = 1_000_000
 """Transactions: tables with many changes are noticeably larger by then."""
@@ -160,7 +159,7 @@ def _forgotten_fixes(
 
 def long_transactions(evidence: Evidence) -> Iterator[Finding]:
     """Each role with transactions open for very long that are not idle: no other timeout ends them."""
-    least = Span(evidence.idle_limit * _LONG)
+    least = Duration(evidence.idle_limit * _LONG)
     for role, found in _by_role(evidence):
         running = [s for each in found for s in each.sessions if _works_for(s, least, evidence)]
         limit = limit_above(Period.TRANSACTION, found, least)
@@ -179,7 +178,7 @@ def long_transactions(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("long transaction", Urgency.WORTH, Confidence.POSSIBLE, title, seen, (fix,), role)
 
 
-def _works_for(session: Session, least: Span, evidence: Evidence) -> bool:
+def _works_for(session: Session, least: Duration, evidence: Evidence) -> bool:
     open_for, in_state = evidence.age(session.xact_start), evidence.age(session.state_change)
     waits = in_state is None or in_state >= evidence.transaction_limit
     return open_for is not None and open_for >= least and not (session.state != ACTIVE and waits)

@@ -7,14 +7,14 @@ from typing import Final
 from reaper.insight.backtest.replay import ReplayStep
 from reaper.insight.recorded import RecordedSnapshot
 from reaper.policy.session import SessionId
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 
 OLD: Final = "old"
 NEW: Final = "new"
 BOTH: Final = "both"
 
 
-_State = tuple[SessionId, Instant | None]
+_State = tuple[SessionId, Timestamp | None]
 """A session and the time of its last change: terminated a little sooner or later it is the same state."""
 
 
@@ -31,7 +31,7 @@ class Comparison:
         """Go on to this snapshot."""
         for side, step in ((OLD, old), (NEW, new)):
             for termination in step.terminations:
-                session = termination.reap.session
+                session = termination.candidate.session
                 state = session.id, session.state_change
                 known, label = self._open.get(state, (side, self._label(session.identity.application)))
                 self._open[state] = side if known == side else BOTH, label

@@ -9,11 +9,11 @@ from reaper.insight.dryrun.outcomes import Fate, Fated, Look, Standing, Watched,
 from reaper.insight.dryrun.regret import Limit, Regret, Trial, limit_under
 from reaper.insight.recorded import RecordedSnapshot
 from reaper.policy.session import SessionId
-from reaper.policy.time import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Duration, Timestamp
 
 _MAX_TRIALS: Final = 100_000
 """Terminations of a policy that are remembered one by one, to propose another limit; all are counted."""
-_BLIND_AFTER: Final = Span(60 * SECOND)
+_BLIND_AFTER: Final = Duration(60 * SECOND)
 _BLIND_SNAPSHOTS: Final = 3
 
 
@@ -24,7 +24,7 @@ class Hindsight:
         self._server = server
         self._label = label
         self._watched: defaultdict[SessionId, list[Watched]] = defaultdict(list)
-        self._at: Instant | None = None
+        self._at: Timestamp | None = None
         self._trials: defaultdict[str, list[Trial]] = defaultdict(list)
         self._policies: defaultdict[str, Counter[Fate | None]] = defaultdict(Counter)
         self._applications: defaultdict[str, Counter[Fate | None]] = defaultdict(Counter)
@@ -40,13 +40,13 @@ class Hindsight:
         for partial in recorded.partial:
             known = {one.id: Standing.of(one) for one in partial.sessions if one.id in self._watched}
             self._settle(known, Look(at=partial.at, before=partial.at, blind_after=_BLIND_AFTER))
-        new = (one.reap.session for one in step.terminations)
+        new = (one.candidate.session for one in step.terminations)
         touched = {one.id for one in (*(now for _, now in recorded.changed), *recorded.left, *new)}
         now: dict[SessionId, Standing | None] = {}
         for who in touched & self._watched.keys():
             session = recorded.sessions.get(who)
             now[who] = None if session is None else Standing.of(session)
-        blind_after = Span(max(_BLIND_SNAPSHOTS * recorded.every, _BLIND_AFTER))
+        blind_after = Duration(max(_BLIND_SNAPSHOTS * recorded.every, _BLIND_AFTER))
         before = recorded.at if self._at is None else self._at
         self._settle(now, Look(at=recorded.at, before=before, blind_after=blind_after))
         self._at = recorded.at
@@ -93,7 +93,7 @@ class Hindsight:
 
 def _watched(termination: ReplayTermination, number: int) -> Watched:
     intent = f"{termination.at}-{number}"
-    return Watched(intent=intent, reap=termination.reap, at=termination.at, cycle="", rules="")
+    return Watched(intent=intent, candidate=termination.candidate, at=termination.at, cycle="", rules="")
 
 
 def _regret(counts: Counter[Fate | None]) -> Regret:

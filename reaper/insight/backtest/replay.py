@@ -14,24 +14,24 @@ from typing import Final, NamedTuple
 from reaper.insight.recorded import CycleMark, RecordedSnapshot, state_since, unused_since
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
-from reaper.policy.plan import BrakeTrip, Outcome, Plan, Reap, Result, Spared, unknown
+from reaper.policy.plan import Candidate, Outcome, Plan, Result, SafetyLimitTrip, SkipReason, unknown
 from reaper.policy.rules import Action, Mode, Rules
 from reaper.policy.session import CLIENT_BACKEND, Session, SessionId, Snapshot
-from reaper.policy.time import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Duration, Timestamp
 
 
 class Rhythm(NamedTuple):
     """The times between cycles of the service."""
 
-    interval: Span
-    precision: Span
+    interval: Duration
+    precision: Duration
 
 
 class ReplayTermination(NamedTuple):
     """A session that would have been terminated."""
 
-    at: Instant
-    reap: Reap
+    at: Timestamp
+    candidate: Candidate
     again: bool = False
     """The same session in the same state as before: after a gap the replay begins anew."""
 
@@ -39,7 +39,7 @@ class ReplayTermination(NamedTuple):
 class SlotUse(NamedTuple):
     """The slots in use at one moment, and those that would have been in use."""
 
-    at: Instant
+    at: Timestamp
     used: int
     would: int
 
@@ -48,10 +48,10 @@ class SlotUse(NamedTuple):
 class ReplayStep:
     """What would have happened from one snapshot of the history to the next."""
 
-    gap: Span | None = None
+    gap: Duration | None = None
     """The length of a gap before this snapshot; all sessions are new after it."""
     terminations: list[ReplayTermination] = field(default_factory=list)
-    trips: list[tuple[Instant, BrakeTrip]] = field(default_factory=list)
+    trips: list[tuple[Timestamp, SafetyLimitTrip]] = field(default_factory=list)
     slots: list[SlotUse] = field(default_factory=list)
     back: list[SessionId] = field(default_factory=list)
     """Sessions that no longer count as terminated: used again, or closed."""
@@ -64,16 +64,16 @@ class DueQueue:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._heap: list[tuple[Instant, SessionId]] = []
-        self._queued: dict[SessionId, Instant] = {}
+        self._heap: list[tuple[Timestamp, SessionId]] = []
+        self._queued: dict[SessionId, Timestamp] = {}
 
     def expect(self, session: Session) -> None:
         """Queue a session as it is now; if it is queued for an earlier moment already, that one stays."""
-        meant = self._rules.meaning(session)
-        if meant.policies and session.state_change is not None:
-            self.put(session.id, Instant(session.state_change + meant.soonest))
+        matching = self._rules.matching(session)
+        if matching.policies and session.state_change is not None:
+            self.put(session.id, Timestamp(session.state_change + matching.soonest))
 
-    def put(self, who: SessionId, moment: Instant) -> None:
+    def put(self, who: SessionId, moment: Timestamp) -> None:
         """Queue a session for this moment."""
         queued = self._queued.get(who)
         if queued is None or moment < queued:
@@ -87,7 +87,7 @@ class DueQueue:
             self._heap = [(moment, each) for each, moment in self._queued.items()]
             heapify(self._heap)
 
-    def pop(self, until: Instant, sessions: Mapping[SessionId, Session]) -> Iterator[Session]:
+    def pop(self, until: Timestamp, sessions: Mapping[SessionId, Session]) -> Iterator[Session]:
         """Take out the sessions that could fall due by this moment."""
         while self._heap and self._heap[0][0] <= until:
             moment, who = heappop(self._heap)
@@ -100,15 +100,15 @@ class DueQueue:
                     del self._queued[who]
                     yield session
 
-    def moments(self, session: Session) -> list[Instant]:
+    def moments(self, session: Session) -> list[Timestamp]:
         """Return the moments at which policies match the session if it stays as it is."""
-        policies = () if unknown(session) else self._rules.meaning(session).policies
+        policies = () if unknown(session) else self._rules.matching(session).policies
         return sorted({due for policy in policies if (due := policy.match.due(session)) is not None})
 
 
 _MAX_STALE: Final = 4_096
-_DRY_RUN: Final = Outcome(result=Result.REHEARSED)
-_GAP: Final = Span(60 * SECOND)
+_DRY_RUN: Final = Outcome(result=Result.DRY_RUN)
+_GAP: Final = Duration(60 * SECOND)
 _GAP_INTERVALS: Final = 3
 
 
@@ -118,21 +118,21 @@ class Replay:
     def __init__(self, rules: Rules, rhythm: Rhythm) -> None:
         self.rules = rules
         self.rhythm = rhythm
-        self.counts_all = any(policy.cap for policy in rules.awake)
+        self.counts_all = any(policy.max_sessions for policy in rules.enabled)
         """True if a policy counts sessions that are not due."""
         self._before: RecordedSnapshot | None = None
         self._restart()
 
     def _restart(self) -> None:
         self.queue = DueQueue(self.rules)
-        self.due: dict[str, dict[SessionId, Session]] = {policy.name: {} for policy in self.rules.awake}
+        self.due: dict[str, dict[SessionId, Session]] = {policy.name: {} for policy in self.rules.enabled}
         """The sessions that have reached the ages of each policy."""
         self.memory = Memory()
         self.gone: set[SessionId] = set()
         """Sessions that were terminated, and were not used since."""
         self.finished: dict[SessionId, Session] = {}
         """Those of them that no other policy can still match: they are left out of decisions."""
-        self.last: Instant | None = None
+        self.last: Timestamp | None = None
         """The last cycle."""
         self.is_second_due = False
         """True if a session waits for a second cycle that must agree."""
@@ -141,7 +141,7 @@ class Replay:
         """Go on to this snapshot."""
         step, before = ReplayStep(), self._before
         if before is None or _is_broken(before, recorded):
-            step.gap = None if before is None else Span(max(recorded.at - before.at, 0))
+            step.gap = None if before is None else Duration(max(recorded.at - before.at, 0))
             step.back = list(self.gone)
             self._restart()
             for session in recorded.sessions.values():
@@ -153,7 +153,7 @@ class Replay:
         self._before = recorded
         return step
 
-    def _apply_changes(self, after: Instant, recorded: RecordedSnapshot, step: ReplayStep) -> None:
+    def _apply_changes(self, after: Timestamp, recorded: RecordedSnapshot, step: ReplayStep) -> None:
         for was, now in recorded.changed:
             if was is None:
                 self.queue.expect(now)
@@ -169,9 +169,9 @@ class Replay:
             self.drop(was.id, step)
             step.uncertain += self._may_have_matched(was, after, recorded.at, recorded)
 
-    def take_due(self, session: Session, at: Instant) -> None:
+    def take_due(self, session: Session, at: Timestamp) -> None:
         """Note the policies whose ages a session has reached by this moment."""
-        policies = () if session.id in self.finished else self.rules.meaning(session).policies
+        policies = () if session.id in self.finished else self.rules.matching(session).policies
         for policy in policies:
             due = policy.match.due(session)
             if due is not None and due <= at:
@@ -180,8 +180,8 @@ class Replay:
     def candidates(self, at: Snapshot) -> dict[SessionId, Session]:
         """Return the sessions that are due under a policy that does not rest, and those terminated before."""
         found = dict[SessionId, Session]()
-        for policy in self.rules.awake:
-            sessions, before = self.due[policy.name], self.memory.taken
+        for policy in self.rules.enabled:
+            sessions, before = self.due[policy.name], self.memory.dry_run_ids
             rests = policy.rests(at)
             found.update((who, one) for who, one in sessions.items() if not rests or who in before)
         return found
@@ -195,13 +195,13 @@ class Replay:
             step.back.append(who)
 
     def _may_have_matched(
-        self, was: Session, after: Instant, until: Instant, recorded: RecordedSnapshot
+        self, was: Session, after: Timestamp, until: Timestamp, recorded: RecordedSnapshot
     ) -> bool:
         """Return True if the session fell due before it changed, and no partial snapshot shows it then."""
-        meant = self.rules.meaning(was)
-        if not meant.policies or was.state_change is None or was.state_change + meant.soonest > until:
+        matching = self.rules.matching(was)
+        if not matching.policies or was.state_change is None or was.state_change + matching.soonest > until:
             return False
-        policies = (policy for policy in meant.policies if policy.name not in meant.allowed)
+        policies = (policy for policy in matching.policies if policy.name not in matching.allowed)
         acting = (policy for policy in policies if after < (policy.match.due(was) or after) <= until)
         known = (one for partial in recorded.partial for one in partial.sessions if one.id == was.id)
         matched = any(not policy.rests(recorded.about) for policy in acting)
@@ -219,8 +219,8 @@ class _Stay:
     """A session in one state, for as long as that is known, and the moments at which policies match it."""
 
     session: Session
-    until: Instant | None
-    moments: list[Instant]
+    until: Timestamp | None
+    moments: list[Timestamp]
 
 
 class _CyclesBetween:
@@ -267,18 +267,18 @@ class _CyclesBetween:
                 replay.queue.put(stay.session.id, stay.moments[0])
         self._note_slots(recorded.at, recorded.about.slots.used)
 
-    def _next(self, mark: CycleMark | None) -> Instant:
+    def _next(self, mark: CycleMark | None) -> Timestamp:
         # A recorded cycle about as early as the planned one is the planned one.
         planned = self._planned()
         return mark.at if mark is not None and mark.at <= planned + self._replay.rhythm.precision else planned
 
-    def _planned(self) -> Instant:
+    def _planned(self) -> Timestamp:
         """Return when the service would wake, by the deadlines that its last cycle could know."""
         last, (interval, precision) = self._replay.last, self._replay.rhythm
         if last is None:
             return self._recorded.at
         if self._replay.is_second_due:
-            return Instant(last + precision)
+            return Timestamp(last + precision)
         due = min(
             (
                 moment
@@ -289,9 +289,9 @@ class _CyclesBetween:
             ),
             default=last + interval,
         )
-        return Instant(last + min(max(due - last, precision), interval))
+        return Timestamp(last + min(max(due - last, precision), interval))
 
-    def _cycle(self, at: Instant) -> None:
+    def _cycle(self, at: Timestamp) -> None:
         replay = self._replay
         self._let_go(at)
         self._take_due(at)
@@ -304,37 +304,37 @@ class _CyclesBetween:
             one.id for one in snapshot.sessions if last is not None and one.id.backend_start <= last
         )
         plan = decide(snapshot=snapshot, rules=replay.rules, memory=replace(replay.memory, seen=seen))
-        replay.is_second_due = any(spare.by is Spared.FIRST_SIGHTING for spare in plan.matched_spares)
+        replay.is_second_due = any(skip.by is SkipReason.FIRST_SIGHTING for skip in plan.matched_skips)
         self._carry_out(plan)
 
     def _carry_out(self, plan: Plan) -> None:
         replay, step, at = self._replay, self._step, plan.at
-        reaps = (*plan.reaps, *plan.rehearsals)
-        new = [trip for trip in plan.brakes if trip.policy.name not in replay.memory.braked]
+        candidates = (*plan.candidates, *plan.dry_run_candidates)
+        new = [trip for trip in plan.trips if trip.policy.name not in replay.memory.tripped]
         step.trips += [(at, trip) for trip in new]
-        step.terminations += [ReplayTermination(at, reap) for reap in reaps]
-        settled = [(reap, _DRY_RUN) for reap in reaps]
-        replay.memory = replay.memory.after(plan.snapshot, settled, plan.brakes)
-        for reap in reaps:
-            session = reap.session
-            if reap.action is Action.TERMINATE and session.kind == CLIENT_BACKEND:
+        step.terminations += [ReplayTermination(at, candidate) for candidate in candidates]
+        settled = [(candidate, _DRY_RUN) for candidate in candidates]
+        replay.memory = replay.memory.after(plan.snapshot, settled, plan.trips)
+        for candidate in candidates:
+            session = candidate.session
+            if candidate.action is Action.TERMINATE and session.kind == CLIENT_BACKEND:
                 replay.gone.add(session.id)
                 # A dry-run policy does not hide a session from an enforcing one.
-                if reap.mode is Mode.ENFORCE or not replay.rules.enforcing:
+                if candidate.mode is Mode.ENFORCE or not replay.rules.enforcing:
                     replay.finished[session.id] = session
                     for sessions in replay.due.values():
                         sessions.pop(session.id, None)
 
-    def _snapshot(self, at: Instant, used: int) -> Snapshot:
+    def _snapshot(self, at: Timestamp, used: int) -> Snapshot:
         """Return the sessions that are due, as the prefilter does; all of them if a policy counts them."""
         replay, recorded = self._replay, self._recorded
         empty = replace(recorded.about, at=at, slots=replace(recorded.about.slots, used=used))
         candidates = replay.candidates(empty)
         shown = {**self._all_sessions(at), **candidates} if replay.counts_all else candidates
         clients = sum(session.kind == CLIENT_BACKEND for session in shown.values())
-        return replace(empty, sessions=tuple(shown.values()), young=max(used - clients, 0))
+        return replace(empty, sessions=tuple(shown.values()), left_out=max(used - clients, 0))
 
-    def _all_sessions(self, at: Instant) -> Mapping[SessionId, Session]:
+    def _all_sessions(self, at: Timestamp) -> Mapping[SessionId, Session]:
         # The state before the one that the later snapshot shows is not known.
         return {
             who: session if state_since(session) <= at else replace(session, state=None)
@@ -342,14 +342,14 @@ class _CyclesBetween:
             if who.backend_start <= at and who not in self._replay.finished
         }
 
-    def _take_due(self, at: Instant) -> None:
+    def _take_due(self, at: Timestamp) -> None:
         for stay in self._stays:
             if stay.moments and stay.moments[0] <= at and (stay.until is None or at <= stay.until):
                 while stay.moments and stay.moments[0] <= at:
                     del stay.moments[0]
                 self._replay.take_due(stay.session, at)
 
-    def _let_go(self, at: Instant | None) -> None:
+    def _let_go(self, at: Timestamp | None) -> None:
         """Drop sessions that are no longer known to be in their state; None is the end of the walk."""
         for stay in self._stays:
             ended = stay.until is not None and (at is None or stay.until < at)
@@ -362,5 +362,5 @@ class _CyclesBetween:
         for sessions in self._replay.due.values():
             sessions.update((now.id, now) for _, now in self._recorded.changed if now.id in sessions)
 
-    def _note_slots(self, at: Instant, used: int) -> None:
+    def _note_slots(self, at: Timestamp, used: int) -> None:
         self._step.slots.append(SlotUse(at, used, max(used - len(self._replay.gone), 0)))

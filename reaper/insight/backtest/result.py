@@ -9,10 +9,10 @@ from reaper.insight.backtest.replay import Replay, ReplayStep, Rhythm, SlotUse
 from reaper.insight.recorded import RecordedSnapshot
 from reaper.policy.rules import Rules
 from reaper.policy.session import CLIENT_BACKEND, Session, SessionId, Slots
-from reaper.policy.time import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Duration, Timestamp
 
 MAX_BUCKETS: Final = 480
-_FIRST_WIDTH: Final = Span(10 * SECOND)
+_FIRST_WIDTH: Final = Duration(10 * SECOND)
 
 
 @dataclass(slots=True)
@@ -37,20 +37,20 @@ class Timeline:
 
     def __init__(self) -> None:
         self.width = _FIRST_WIDTH
-        self._began: Instant | None = None
+        self._began: Timestamp | None = None
         self.buckets: dict[int, Bucket] = {}
         """By number; a missing number is a time of which nothing is known."""
 
-    def moment(self, number: int) -> Instant:
+    def moment(self, number: int) -> Timestamp:
         """Return when a bucket begins."""
-        return Instant((self._began or 0) + number * self.width)
+        return Timestamp((self._began or 0) + number * self.width)
 
-    def bucket(self, at: Instant) -> Bucket:
+    def bucket(self, at: Timestamp) -> Bucket:
         """Return the bucket of a moment."""
         if self._began is None:
-            self._began = Instant(at // _FIRST_WIDTH * _FIRST_WIDTH)
+            self._began = Timestamp(at // _FIRST_WIDTH * _FIRST_WIDTH)
         while (number := max((at - self._began) // self.width, 0)) >= MAX_BUCKETS:
-            self.width = Span(2 * self.width)
+            self.width = Duration(2 * self.width)
             narrow, self.buckets = self.buckets, {}
             for each, bucket in narrow.items():
                 self.buckets.setdefault(each // 2, Bucket()).merge(bucket)
@@ -79,13 +79,13 @@ class Backtest:
     def __init__(self, server: str, rules: Rules, rhythm: Rhythm) -> None:
         self.rules = rules
         self.hindsight = Hindsight(server, self.label)
-        self.began: Instant | None = None
-        self.ended: Instant | None = None
+        self.began: Timestamp | None = None
+        self.ended: Timestamp | None = None
         self.snapshots = 0
         self.observations = 0
         """Sessions, each counted once for each snapshot."""
         self.gaps = 0
-        self.gap_time = Span(0)
+        self.gap_time = Duration(0)
         self.slots: Slots | None = None
         self.peak: SlotUse | None = None
         """When most slots were in use."""
@@ -127,7 +127,7 @@ class Backtest:
         self.observations += len(recorded.sessions)
         self.uncertain += step.uncertain
         self.gaps += step.gap is not None
-        self.gap_time = Span(self.gap_time + (step.gap or 0))
+        self.gap_time = Duration(self.gap_time + (step.gap or 0))
         self.slots = recorded.about.slots
         for use in step.slots:
             self.timeline.bucket(use.at).merge(Bucket(use.used, use.would))
@@ -135,10 +135,10 @@ class Backtest:
                 self.peak = use
             if self.peak_would is None or use.would > self.peak_would.would:
                 self.peak_would = use
-        for at, reap, again in step.terminations:
+        for at, candidate, again in step.terminations:
             if not again:
-                self.terminations[reap.policy.name] += 1
-                self.timeline.bucket(at).terminations[reap.policy.name] += 1
+                self.terminations[candidate.policy.name] += 1
+                self.timeline.bucket(at).terminations[candidate.policy.name] += 1
         self.trips.update(trip.policy.name for _, trip in step.trips)
 
     def _count_applications(self, recorded: RecordedSnapshot, step: ReplayStep) -> None:
@@ -149,12 +149,12 @@ class Backtest:
         for label in [self._gone.pop(who) for who in step.back if who in self._gone]:
             self.applications[label].gone -= 1
             touched.append(self.applications[label])
-        for _, reap, again in step.terminations:
-            label = self.label(reap.session.identity.application)
+        for _, candidate, again in step.terminations:
+            label = self.label(candidate.session.identity.application)
             application = self.applications[label]
             application.terminated += not again
-            if reap.session.id in self._replay.gone and reap.session.id not in self._gone:
-                self._gone[reap.session.id] = label
+            if candidate.session.id in self._replay.gone and candidate.session.id not in self._gone:
+                self._gone[candidate.session.id] = label
                 application.gone += 1
         for each in touched:
             if each:

@@ -9,7 +9,7 @@ from typing import Final
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.insight.dryrun.regret import FEW, Freed, Limit, Regret, Trial, freed, limit_under, middle
 from reaper.policy.text import percent
-from reaper.policy.time import Span, exact_words, seconds
+from reaper.policy.time import Duration, exact_words, seconds
 
 ENOUGH: Final = 35
 """Of so many none was used again: with 95% confidence it is less than every tenth."""
@@ -48,7 +48,7 @@ class Assessment:
     """Those with the most acts first."""
     servers: int
     freed: Freed
-    revived_after: Span | None
+    revived_after: Duration | None
     """The median of those that were used again, from the act on."""
     limit: Limit | None
     """The idle limit at which less than one in a hundred would have been regretted, if there is one."""
@@ -115,7 +115,7 @@ def assessment_document(one: Assessment) -> dict[str, object]:
 
 def _counts(regret: Regret) -> dict[str, object]:
     return {
-        "judged": regret.judged,
+        "judged": regret.decided,
         "unused": regret.unused,
         "left": regret.left,
         "revived": regret.revived,
@@ -131,8 +131,8 @@ def _limit(one: Assessment) -> dict[str, object] | None:
     if one.limit is None:
         return None
     key = "running_for" if one.at_work else "idle_for"
-    span, revived, judged = one.limit
-    return {"key": key, "limit": exact_words(span), "revived": revived, "judged": judged}
+    span, revived, decided = one.limit
+    return {"key": key, "limit": exact_words(span), "revived": revived, "judged": decided}
 
 
 def _by_application(trials: Sequence[Trial]) -> tuple[tuple[str, Regret], ...]:
@@ -146,25 +146,25 @@ def _by_application(trials: Sequence[Trial]) -> tuple[tuple[str, Regret], ...]:
 def _advice(regret: Regret) -> Advice:
     if regret.rate is not None and regret.rate >= FEW:
         return Advice.NOT_YET
-    sure = regret.judged >= ENOUGH and regret.left <= MANY_LEFT * regret.judged
+    sure = regret.decided >= ENOUGH and regret.left <= MANY_LEFT * regret.decided
     return Advice.SAFE if sure else Advice.TOO_LITTLE
 
 
 def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit | None) -> str:
     if advice is Advice.NOT_YET:
-        hit = f"{regret.revived} of {regret.judged} used again, {_mostly(trials, Fate.REVIVED)}"
+        hit = f"{regret.revived} of {regret.decided} used again, {_mostly(trials, Fate.REVIVED)}"
         return f"not yet: {hit}; {_instead(trials, limit)}"
-    if advice is Advice.TOO_LITTLE and regret.judged >= ENOUGH:
-        whose = _mostly(trials, Fate.LEFT)
-        closed = f"{regret.left} of {regret.judged} were closed, {whose}"
+    if advice is Advice.TOO_LITTLE and regret.decided >= ENOUGH:
+        session_words = _mostly(trials, Fate.LEFT)
+        closed = f"{regret.left} of {regret.decided} were closed, {session_words}"
         return f"too little seen: {closed}; whether they were used just before cannot be told"
     if advice is Advice.TOO_LITTLE:
-        none = "none was used again so far; " if regret.judged else ""
-        return f"too little seen: {none}{regret.judged} of {regret.acts} can be judged, {ENOUGH} are needed"
+        none = "none was used again so far; " if regret.decided else ""
+        return f"too little seen: {none}{regret.decided} of {regret.acts} can be judged, {ENOUGH} are needed"
     some = "none" if not regret.revived else f"{regret.revived}"
     closed = f"; {regret.left} left by themselves, maybe after a last use" if regret.left else ""
     return (
-        f"safe to enforce by what was seen: {some} of {regret.judged} used again, "
+        f"safe to enforce by what was seen: {some} of {regret.decided} used again, "
         f"less than {percent(regret.upper)} with 95% confidence{closed}"
     )
 
@@ -192,5 +192,5 @@ def _instead(trials: Sequence[Trial], limit: Limit | None) -> str:
     if limit is None:
         return "no longer limit that was seen would do"
     key = "running_for" if any(trial.at_work for trial in trials) else "idle_for"
-    met = f"{limit.revived or 'none'} of {limit.judged}"
+    met = f"{limit.revived or 'none'} of {limit.decided}"
     return f"at {key}: {exact_words(limit.span)} it would have been {met}"

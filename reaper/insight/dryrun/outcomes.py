@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from reaper.policy.plan import Reap
+from reaper.policy.plan import Candidate
 from reaper.policy.session import ACTIVE, Session, SessionId, Snapshot
-from reaper.policy.time import SECOND, Instant, Span, words
+from reaper.policy.time import SECOND, Duration, Timestamp, words
 
 
 class Fate(StrEnum):
@@ -33,7 +33,7 @@ class Key(NamedTuple):
     policy: str
     rules: str
     id: SessionId
-    state_change: Instant | None
+    state_change: Timestamp | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,8 @@ class Watched:
     """A session that a rehearsal took, as it was then."""
 
     intent: str
-    reap: Reap
-    at: Instant
+    candidate: Candidate
+    at: Timestamp
     """When it would have been terminated."""
     cycle: str
     rules: str
@@ -51,26 +51,26 @@ class Watched:
     @property
     def id(self) -> SessionId:
         """The session."""
-        return self.reap.session.id
+        return self.candidate.session.id
 
     @property
     def key(self) -> Key:
         """The act."""
-        return Key(self.reap.policy.name, self.rules, self.id, self.reap.session.state_change)
+        return Key(self.candidate.policy.name, self.rules, self.id, self.candidate.session.state_change)
 
     @property
-    def idle(self) -> Span:
+    def idle(self) -> Duration:
         """How long it had been as it was, at the act."""
-        since = self.reap.session.state_change
-        return Span(0 if since is None else self.at - since)
+        since = self.candidate.session.state_change
+        return Duration(0 if since is None else self.at - since)
 
 
 class Standing(NamedTuple):
     """How a watched session stands now."""
 
-    state_change: Instant | None
-    query_start: Instant | None
-    xact_start: Instant | None
+    state_change: Timestamp | None
+    query_start: Timestamp | None
+    xact_start: Timestamp | None
 
     @classmethod
     def of(cls, session: Session) -> "Standing":
@@ -81,9 +81,9 @@ class Standing(NamedTuple):
 class Look(NamedTuple):
     """When the watched were looked at, and when the time before."""
 
-    at: Instant
-    before: Instant
-    blind_after: Span
+    at: Timestamp
+    before: Timestamp
+    blind_after: Duration
     """After so long without a look nobody says that who has gone was not used before."""
 
 
@@ -93,13 +93,13 @@ class Fated:
 
     watched: Watched
     fate: Fate
-    seen: Instant
+    seen: Timestamp
     """When that was seen."""
-    after: Span
+    after: Duration
     """From the would-be termination until it was used again, was found gone, or was watched no longer."""
-    unseen: Span
+    unseen: Duration
     """For how long nobody had looked when it was seen."""
-    used_at: Instant | None = None
+    used_at: Timestamp | None = None
     reason: str
 
 
@@ -109,7 +109,7 @@ def shown(watched: Iterable[Watched], snapshot: Snapshot) -> dict[SessionId, Sta
     found: dict[SessionId, Standing | None] = {
         session.id: Standing.of(session) for session in snapshot.sessions if session.id in ids
     }
-    if snapshot.young is None and not snapshot.unreadable:
+    if snapshot.left_out is None and not snapshot.unreadable:
         found.update(dict.fromkeys(ids - found.keys()))
     return found
 
@@ -120,16 +120,16 @@ def fates(watched: Iterable[Watched], seen: Mapping[SessionId, Standing | None],
     return [one for one in found if one]
 
 
-_NOT: Final = Span(0)
+_NOT: Final = Duration(0)
 
 
-def unused(one: Watched, at: Instant) -> Fated:
+def unused(one: Watched, at: Timestamp) -> Fated:
     """Nothing has become of it until now."""
     reason = f"not used again in {words(_after(one, at))}"
     return Fated(watched=one, fate=Fate.UNUSED, seen=at, after=_after(one, at), unseen=_NOT, reason=reason)
 
 
-def tells_by_now(one: Watched, at: Instant, told: Span) -> bool:
+def tells_by_now(one: Watched, at: Timestamp, told: Duration) -> bool:
     """Whether it is worth telling that it is unused so far.
 
     First when it has been watched as long as it had been idle at the act, then whenever that has doubled.
@@ -137,13 +137,13 @@ def tells_by_now(one: Watched, at: Instant, told: Span) -> bool:
     return _after(one, at) >= max(one.idle, 2 * told, SECOND)
 
 
-def unknown(one: Watched, at: Instant, why: str) -> Fated:
+def unknown(one: Watched, at: Timestamp, why: str) -> Fated:
     """It cannot be told what became of it, or would have."""
     return Fated(watched=one, fate=Fate.UNKNOWN, seen=at, after=_after(one, at), unseen=_NOT, reason=why)
 
 
 def _fate(one: Watched, now: Standing | None, look: Look) -> Fated | None:
-    was = one.reap.session.state_change
+    was = one.candidate.session.state_change
     if now is None:
         return _gone(one, look)
     if now.state_change is None or now.state_change == was:
@@ -163,10 +163,10 @@ def _fate(one: Watched, now: Standing | None, look: Look) -> Fated | None:
     )
 
 
-def _came_back(one: Watched, after: Span) -> str:
-    if one.reap.session.state == ACTIVE:
+def _came_back(one: Watched, after: Duration) -> str:
+    if one.candidate.session.state == ACTIVE:
         return f"its statement came to its end by itself after {words(after)}"
-    return f"used again after {words(after)}, having been idle for {words(Span(one.idle + after))}"
+    return f"used again after {words(after)}, having been idle for {words(Duration(one.idle + after))}"
 
 
 def _gone(one: Watched, look: Look) -> Fated:
@@ -178,9 +178,9 @@ def _gone(one: Watched, look: Look) -> Fated:
     return Fated(watched=one, fate=Fate.LEFT, seen=look.at, after=after, unseen=unseen, reason=reason)
 
 
-def _after(one: Watched, moment: Instant) -> Span:
-    return Span(max(moment - one.at, 0))
+def _after(one: Watched, moment: Timestamp) -> Duration:
+    return Duration(max(moment - one.at, 0))
 
 
-def _unseen(look: Look) -> Span:
-    return Span(max(look.at - look.before, 0))
+def _unseen(look: Look) -> Duration:
+    return Duration(max(look.at - look.before, 0))

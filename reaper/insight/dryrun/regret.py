@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from reaper.insight.dryrun.outcomes import Fate, Fated
 from reaper.policy.session import ACTIVE, Identity
-from reaper.policy.time import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Duration, Timestamp
 
 FEW: Final = 0.01
 """The share of regretted terminations that may be borne."""
@@ -32,10 +32,10 @@ class Trial(NamedTuple):
     identity: Identity
     fate: Fate | None
     """None as long as it is watched."""
-    at: Instant
-    idle: Span
+    at: Timestamp
+    idle: Duration
     """How long it had been idle at the act."""
-    after: Span
+    after: Duration
     """From the act until it was used again, had left, or was looked at last."""
     at_work: bool = False
     """It was running a statement, and what is called idle here is how long that ran."""
@@ -46,10 +46,10 @@ class Trial(NamedTuple):
     def of(cls, fated: Fated, server: str) -> "Trial":
         """What was learnt from one watched session."""
         watched = fated.watched
-        session = watched.reap.session
+        session = watched.candidate.session
         return cls(
             server,
-            watched.reap.policy.name,
+            watched.candidate.policy.name,
             session.identity,
             fated.fate,
             watched.at,
@@ -60,9 +60,9 @@ class Trial(NamedTuple):
         )
 
     @property
-    def lasted(self) -> Span:
+    def lasted(self) -> Duration:
         """How long it was idle in all, as far as that is known."""
-        return Span(self.idle + self.after)
+        return Duration(self.idle + self.after)
 
     @property
     def counts_as(self) -> Fate | None:
@@ -98,27 +98,27 @@ class Regret:
     @property
     def acts(self) -> int:
         """All of them."""
-        return self.judged + self.unknown + self.too_soon
+        return self.decided + self.unknown + self.too_soon
 
     @property
-    def judged(self) -> int:
+    def decided(self) -> int:
         """The trials with a known outcome."""
         return self.unused + self.left + self.revived
 
     @property
     def rate(self) -> float | None:
         """The share of sessions that was used again; None without a known outcome."""
-        return self.revived / self.judged if self.judged else None
+        return self.revived / self.decided if self.decided else None
 
     @property
     def upper(self) -> float:
         """The highest rate that these observations leave possible, with 95 % confidence."""
-        return upper_bound(self.revived, self.judged)
+        return upper_bound(self.revived, self.decided)
 
     @property
     def at_most(self) -> float | None:
         """The rate if everybody who left had been used just before."""
-        return (self.revived + self.left) / self.judged if self.judged else None
+        return (self.revived + self.left) / self.decided if self.decided else None
 
 
 def upper_bound(hits: int, of: int) -> float:
@@ -134,9 +134,9 @@ def upper_bound(hits: int, of: int) -> float:
 class Limit(NamedTuple):
     """An idle limit, and the sessions that it would have matched."""
 
-    span: Span
+    span: Duration
     revived: int
-    judged: int
+    decided: int
 
 
 def limit_under(trials: Iterable[Trial], share: float = FEW) -> Limit | None:
@@ -144,9 +144,9 @@ def limit_under(trials: Iterable[Trial], share: float = FEW) -> Limit | None:
 
     None if no session was used again, or if no limit among the known idle times would do.
     """
-    judged = [trial for trial in trials if trial.counts_as in {Fate.UNUSED, Fate.LEFT, Fate.REVIVED}]
-    revived = sorted(trial.lasted for trial in judged if trial.counts_as is Fate.REVIVED)
-    lasted = sorted(trial.lasted for trial in judged)
+    decided = [trial for trial in trials if trial.counts_as in {Fate.UNUSED, Fate.LEFT, Fate.REVIVED}]
+    revived = sorted(trial.lasted for trial in decided if trial.counts_as is Fate.REVIVED)
+    lasted = sorted(trial.lasted for trial in decided)
     for span in sorted({_rounded_up(each) for each in revived}):
         still_hit = len(revived) - bisect_left(revived, span)
         met = len(lasted) - bisect_left(lasted, span)
@@ -155,10 +155,10 @@ def limit_under(trials: Iterable[Trial], share: float = FEW) -> Limit | None:
     return None
 
 
-def _rounded_up(span: Span) -> Span:
+def _rounded_up(span: Duration) -> Duration:
     """The next limit that a person would write: whole seconds up to two minutes, whole minutes above."""
     unit = SECOND if span < 2 * _MINUTE else _MINUTE
-    return Span((span // unit + 1) * unit)
+    return Duration((span // unit + 1) * unit)
 
 
 class Freed(NamedTuple):
@@ -173,7 +173,9 @@ class Freed(NamedTuple):
 def freed(trials: Iterable[Trial]) -> Freed:
     """Count the slots that were held after the would-be termination, at most at once and in hours."""
     held = [
-        (trial.at, Instant(trial.at + trial.after)) for trial in trials if trial.counts_as is not Fate.UNKNOWN
+        (trial.at, Timestamp(trial.at + trial.after))
+        for trial in trials
+        if trial.counts_as is not Fate.UNKNOWN
     ]
     # Who leaves at the moment at which another is taken makes room first.
     steps = sorted([(begin, 1) for begin, _ in held] + [(end, -1) for _, end in held])
@@ -184,6 +186,6 @@ def freed(trials: Iterable[Trial]) -> Freed:
     return Freed(most, sum(end - begin for begin, end in held) / (3_600 * SECOND))
 
 
-def middle(spans: Sequence[Span]) -> Span | None:
+def middle(spans: Sequence[Duration]) -> Duration | None:
     """The median, of an even number the upper one; nothing of nothing."""
     return sorted(spans)[len(spans) // 2] if spans else None

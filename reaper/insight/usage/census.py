@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from reaper.policy.poolers import Pooler, probable_poolers
+from reaper.policy.protections import pooler
 from reaper.policy.session import (
     ABORTED,
     ACTIVE,
@@ -20,7 +20,7 @@ from reaper.policy.session import (
     Slots,
     Snapshot,
 )
-from reaper.policy.time import Instant, isoformat, seconds, since
+from reaper.policy.time import Timestamp, isoformat, seconds, since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,48 @@ def openings(slots: Slots, sessions: Sequence[Session]) -> Openings:
         reserved=slots.reserved,
         superuser_reserved=kept,
     )
+
+
+CROWD: Final = 20
+_CROWD_SHARE: Final = 1 / 3
+"""This many sessions from one address, and this share of all, are probably a pooler or one large pool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbablePooler:
+    """Sessions that probably belong to a pooler."""
+
+    kind: str | None
+    """Its name; None if only the number of sessions from one address suggests it."""
+    client: str | None
+    count: int
+    applications: int
+    """How many application names these sessions have."""
+
+
+def probable_poolers(sessions: Sequence[Session], *, top: int) -> tuple[ProbablePooler, ...]:
+    """Poolers by application name first, which is better evidence than a crowd; then the largest first."""
+    named = Counter((kind, s.identity.client) for s in sessions if (kind := pooler(s.identity.application)))
+    crowds = defaultdict[str, list[Session]](list)
+    for session in sessions:
+        if session.identity.client and not pooler(session.identity.application):
+            crowds[session.identity.client].append(session)
+    found = [
+        ProbablePooler(kind=kind, client=client, count=count, applications=1)
+        for (kind, client), count in named.items()
+    ]
+    found += [
+        ProbablePooler(kind=None, client=client, count=len(crowd), applications=_names(crowd))
+        for client, crowd in crowds.items()
+        if len(crowd) >= max(CROWD, _CROWD_SHARE * len(sessions))
+    ]
+    return tuple(
+        sorted(found, key=lambda each: (each.kind is None, -each.count, each.kind or "", each.client or ""))
+    )[:top]
+
+
+def _names(sessions: Sequence[Session]) -> int:
+    return len({session.identity.application for session in sessions})
 
 
 UNKNOWN: Final = "unknown"
@@ -147,7 +189,7 @@ class Census:
     clients: Ranking
     transactions: tuple[Transaction, ...]
     more_transactions: int
-    poolers: tuple[Pooler, ...]
+    poolers: tuple[ProbablePooler, ...]
 
 
 def census(snapshot: Snapshot, *, top: int) -> Census:
@@ -165,7 +207,7 @@ def census(snapshot: Snapshot, *, top: int) -> Census:
         sessions=len(sessions),
         walsenders=len(snapshot.sessions) - len(sessions),
         unreadable=snapshot.unreadable,
-        uncounted=snapshot.young or 0,
+        uncounted=snapshot.left_out or 0,
         states=_states(sessions),
         applications=ranking(lambda who: who.application or None),
         roles=ranking(lambda who: who.role),
@@ -208,7 +250,7 @@ def _states(sessions: Iterable[Session]) -> Mapping[str, int]:
 
 
 def _ranking(
-    sessions: Iterable[Session], name: Callable[[Identity], str | None], now: Instant, top: int
+    sessions: Iterable[Session], name: Callable[[Identity], str | None], now: Timestamp, top: int
 ) -> Ranking:
     members = defaultdict[str | None, list[Session]](list)
     for session in sessions:
@@ -225,12 +267,12 @@ def _ranking(
     )
 
 
-def _oldest_idle(sessions: Iterable[Session], now: Instant) -> float | None:
+def _oldest_idle(sessions: Iterable[Session], now: Timestamp) -> float | None:
     ages = (_age(session.state_change, now) for session in sessions if session.state in IDLING)
     return max((age for age in ages if age is not None), default=None)
 
 
-def _age(then: Instant | None, now: Instant) -> float | None:
+def _age(then: Timestamp | None, now: Timestamp) -> float | None:
     """In seconds; 0 for a moment in the future, which only a clock that was set can cause."""
     age = since(then, now)
     return None if age is None else max(seconds(age), 0.0)

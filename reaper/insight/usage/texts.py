@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 
-from reaper.insight.usage.census import Openings, Transaction
-from reaper.policy.poolers import Pooler
+from reaper.insight.usage.census import Openings, ProbablePooler, Transaction
 from reaper.policy.session import LOCAL
 from reaper.policy.text import counted
-from reaper.policy.time import SECOND, Span, words
+from reaper.policy.time import SECOND, Duration, words
 
 
 def ago(seconds: float | None) -> str:
     """Return `12m31s`; an empty text if it is unknown."""
-    return "" if seconds is None else words(Span(round(seconds * SECOND)))
+    return "" if seconds is None else words(Duration(round(seconds * SECOND)))
 
 
 def openings_words(openings: Openings) -> Iterator[str]:
@@ -47,7 +46,7 @@ def horizon(transaction: Transaction) -> str:
     return f"delays vacuum by {age:,} transactions" if age > 1 else ""
 
 
-def pooler_words(pooler: Pooler) -> str:
+def pooler_words(pooler: ProbablePooler) -> str:
     """Return the probable kind of pooler, and the reason for that."""
     sessions = f"{counted(pooler.count, 'session')} from {pooler.client or LOCAL}"
     if pooler.kind:

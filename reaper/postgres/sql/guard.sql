@@ -27,8 +27,8 @@ WITH target AS MATERIALIZED (
           OR pg_catalog.statement_timestamp() - s.backend_start >= %(connected_for)s::interval)
      AND (%(running_for)s::interval IS NULL
           OR pg_catalog.statement_timestamp() - s.query_start >= %(running_for)s::interval)
-     AND (%(holds_back_vacuum)s::int4 IS NULL
-          OR greatest(pg_catalog.age(s.backend_xid), pg_catalog.age(s.backend_xmin)) >= %(holds_back_vacuum)s::int4)
+     AND (%(xmin_age)s::int4 IS NULL
+          OR greatest(pg_catalog.age(s.backend_xid), pg_catalog.age(s.backend_xmin)) >= %(xmin_age)s::int4)
 )
 SELECT pg_catalog.statement_timestamp(),
        CASE WHEN pg_catalog.statement_timestamp() <= %(not_after)s::timestamptz

@@ -13,8 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT, assessment_document
-from reaper.policy.json import as_document
-from reaper.policy.text import plain
+from reaper.policy.text import as_document, printable
 from reaper.telemetry.http.page import file_text, render
 from reaper.telemetry.http.views import FORMAT, Overview, ServiceAssessment
 from reaper.telemetry.metrics.collect import Metrics
@@ -115,7 +114,7 @@ def _metrics_route(metrics: Metrics) -> Route:
 def _probe_route(path: str, probe: Probe) -> Route:
     async def answer(_: Request) -> Response:
         health = probe()
-        reasons = {plain(part): plain(reason) for part, reason in health.reasons.items()}
+        reasons = {printable(part): printable(reason) for part, reason in health.reasons.items()}
         status = 200 if health.good else 503
         return JSONResponse({"ok": health.good, "reasons": reasons}, status_code=status)
 

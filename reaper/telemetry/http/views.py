@@ -35,7 +35,7 @@ class PolicyLine:
     description: str | None
     matching: int | None
     """Sessions that it would terminate now, without those that had their dry run; None before a snapshot."""
-    braked: bool
+    tripped: bool
     """True if its plan exceeds the safety limit."""
     outcomes: Mapping[str, int]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from reaper.insight.dryrun.outcomes import Fate
-from reaper.policy.plan import Outcome, Plan, Reap, Result
+from reaper.policy.plan import Candidate, Outcome, Plan, Result
 from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.session import Snapshot
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 from reaper.telemetry.metrics.exposition import Histogram, MetricsPage, Sample, expose
-from reaper.telemetry.metrics.samples import ApplicationLabels, lateness, of_cycle, of_sessions, outcome_label
+from reaper.telemetry.metrics.samples import ApplicationLabels, lateness, of_cycle, of_sessions
 
 _CYCLE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _LATENESS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -54,7 +54,7 @@ class ServerMetrics:
     full_snapshot: Snapshot | None = None
     """The last snapshot without a prefilter."""
     plan: Plan | None = None
-    watched_since: Instant | None = None
+    watched_since: Timestamp | None = None
     """Since when, by the server's clock, the sessions were watched by these rules without a gap."""
 
     def connect(self) -> None:
@@ -70,21 +70,26 @@ class ServerMetrics:
         """Decide by these rules from now on; every series that they can count is shown at zero."""
         if rules != self.rules:
             self.rules, self.watched_since = rules, None
-        for policy in rules.awake:
+        for policy in rules.enabled:
             for name, *labels in _series(policy):
                 self._add(name, policy.name, policy.mode.value, *labels, by=0)
 
     def cycle(
-        self, plan: Plan, settled: Sequence[tuple[Reap, Outcome]], *, took: float, clock_stepped: bool = False
+        self,
+        plan: Plan,
+        settled: Sequence[tuple[Candidate, Outcome]],
+        *,
+        took: float,
+        clock_stepped: bool = False,
     ) -> None:
         """Count a cycle; before `succeed`, because lateness needs the plan of the previous one."""
         self.counters.cycles.observe(took)
         self._add("clock_steps_total", by=int(clock_stepped))
-        for trip in plan.brakes:
+        for trip in plan.trips:
             self._add("safety_limit_trips_total", trip.policy.name, trip.policy.mode.value)
-        for reap, outcome in settled:
-            result = outcome_label(outcome.result)
-            self._add("outcomes_total", reap.policy.name, reap.mode.value, result)
+        for candidate, outcome in settled:
+            result = outcome.result.value
+            self._add("outcomes_total", candidate.policy.name, candidate.mode.value, result)
         since = None if clock_stepped else self.watched_since
         for late in lateness(settled, before=self.plan, watched_since=since):
             self.counters.lateness.observe(late)
@@ -93,7 +98,7 @@ class ServerMetrics:
         """Show the snapshot and the plan of a cycle that succeeded."""
         if clock_stepped or self.watched_since is None:
             self.watched_since = snapshot.at
-        self.full_snapshot = snapshot if snapshot.young is None else self.full_snapshot
+        self.full_snapshot = snapshot if snapshot.left_out is None else self.full_snapshot
         self.snapshot, self.plan, self.last_success = snapshot, plan, time.time()
 
     def clock_stepped(self) -> None:
@@ -108,9 +113,9 @@ class ServerMetrics:
         """Count what a session did after its dry run."""
         self._add("dry_run_outcomes_total", policy.name, policy.mode.value, fate.value)
 
-    def refill_guarded(self, policy: Policy) -> None:
+    def refill_guarded(self, policy: str) -> None:
         """Count a pool that the refill guard pauses."""
-        self._add("refill_guard_pauses_total", policy.name, policy.mode.value)
+        self._add("refill_guard_pauses_total", policy, Mode.ENFORCE.value)
 
     def _add(self, name: str, *labels: str, by: int = 1) -> None:
         self.counters.counts[name, labels] += by
@@ -139,15 +144,15 @@ class ServerMetrics:
 def _series(policy: Policy) -> Iterator[tuple[str, ...]]:
     yield ("safety_limit_trips_total",)
     if policy.mode is Mode.DRY_RUN:
-        yield "outcomes_total", outcome_label(Result.REHEARSED)
+        yield "outcomes_total", Result.DRY_RUN.value
         for fate in Fate:
             yield "dry_run_outcomes_total", fate.value
         return
     yield ("refill_guard_pauses_total",)
     other_action = Result.TERMINATED if policy.action is Action.CANCEL else Result.CANCELLED
     for result in Result:
-        if result not in {other_action, Result.REHEARSED}:
-            yield "outcomes_total", outcome_label(result)
+        if result not in {other_action, Result.DRY_RUN}:
+            yield "outcomes_total", result.value
 
 
 @dataclass(slots=True)

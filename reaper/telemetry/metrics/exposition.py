@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 from reaper.telemetry.metrics.catalogue import CATALOGUE, Metric
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -94,4 +94,4 @@ def _line(name: str, named: list[str], value: float) -> str:
 
 def _escaped(label: str) -> str:
     # One bad name must not cost the whole page: it is short, and of characters that UTF-8 can encode.
-    return plain(label)[:_MAX_LABEL].translate(_ESCAPES)
+    return printable(label)[:_MAX_LABEL].translate(_ESCAPES)

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from reaper.policy.plan import Outcome, Plan, Reap, Result, Spare, Spared
+from reaper.policy.plan import Candidate, Outcome, Plan, Result, Skip, SkipReason
 from reaper.policy.protections import BUILT_IN
 from reaper.policy.rules import Rules
 from reaper.policy.session import IDLE, Session, SessionId, Snapshot
-from reaper.policy.text import plain
-from reaper.policy.time import Instant, Span, seconds, since
+from reaper.policy.text import printable
+from reaper.policy.time import Duration, Timestamp, seconds, since
 from reaper.telemetry.metrics.exposition import Sample
 
 TOP_APPLICATIONS: Final = 10
@@ -23,16 +23,18 @@ _MAX_NAME: Final = 100
 """Characters of a name that count: names that differ only behind them are one."""
 
 _LIMITS: Final = {
-    Spared.KEEP: "keep",
-    Spared.CAP: "max_sessions",
-    Spared.BRAKE: "safety_limit",
-    Spared.FIRST_SIGHTING: "first-sighting",
-    Spared.CHURN: "refill_guard",
-    Spared.PACE: "max_per_cycle",
-    Spared.IN_VAIN: "in-vain",
+    SkipReason.KEEP: "keep",
+    SkipReason.MAX_SESSIONS: "max_sessions",
+    SkipReason.SAFETY_LIMIT: "safety_limit",
+    SkipReason.FIRST_SIGHTING: "first-sighting",
+    SkipReason.REFILL_GUARD: "refill_guard",
+    SkipReason.MAX_PER_CYCLE: "max_per_cycle",
+    SkipReason.NO_EFFECT: "in-vain",
 }
 """Reasons to skip a session that a policy would terminate otherwise."""
-_REASONS: Final = {each: each.value for each in (Spared.ALLOWLIST, Spared.WHEN, Spared.DURING)} | _LIMITS
+_REASONS: Final = {
+    each: each.value for each in (SkipReason.ALLOWLIST, SkipReason.WHEN, SkipReason.DURING)
+} | _LIMITS
 SKIP_REASONS: Final = ("protect", *BUILT_IN, *_REASONS.values())
 _ENDED: Final = {Result.TERMINATED, Result.CANCELLED}
 
@@ -61,7 +63,7 @@ def of_cycle(snapshot: Snapshot, plan: Plan, rules: Rules) -> Iterator[Sample]:
     for labels, count in candidates(plan, rules).items():
         yield "candidates", labels, count
     skipped = Counter(dict.fromkeys(SKIP_REASONS, 0))
-    skipped.update(map(_skip_reason, plan.matched_spares))
+    skipped.update(map(_skip_reason, plan.matched_skips))
     for reason, count in skipped.items():
         yield "skipped", (reason,), count
 
@@ -83,35 +85,30 @@ def of_sessions(snapshot: Snapshot, labels: ApplicationLabels, now: float) -> It
         yield "sessions", key, count
 
 
-def _oldest(began: Iterator[Instant | None], now: Instant) -> float:
+def _oldest(began: Iterator[Timestamp | None], now: Timestamp) -> float:
     ages = (since(then, now) for then in began)
     return max((seconds(age) for age in ages if age is not None and age > 0), default=0.0)
 
 
 def _application(session: Session) -> str:
-    return plain(session.identity.application)[:_MAX_NAME] or _UNNAMED
+    return printable(session.identity.application)[:_MAX_NAME] or _UNNAMED
 
 
 def candidates(plan: Plan, rules: Rules) -> Counter[tuple[str, str]]:
     """The candidates of each policy before limits, by its name and mode."""
-    counts = Counter({(policy.name, policy.mode.value): 0 for policy in rules.awake})
-    policies = [reap.policy for reap in (*plan.reaps, *plan.rehearsals)]
-    policies += [spare.policy for spare in plan.matched_spares if spare.policy and spare.by in _LIMITS]
+    counts = Counter({(policy.name, policy.mode.value): 0 for policy in rules.enabled})
+    policies = [candidate.policy for candidate in (*plan.candidates, *plan.dry_run_candidates)]
+    policies += [skip.policy for skip in plan.matched_skips if skip.policy and skip.by in _LIMITS]
     counts.update((policy.name, policy.mode.value) for policy in policies)
     return counts
 
 
-def outcome_label(result: Result) -> str:
-    """The outcome of a session in metrics and on pages."""
-    return "dry-run" if result is Result.REHEARSED else result.value
-
-
-def _skip_reason(spare: Spare) -> str:
-    return spare.protection or _REASONS.get(spare.by, spare.by.value)
+def _skip_reason(skip: Skip) -> str:
+    return skip.protection or _REASONS.get(skip.by, skip.by.value)
 
 
 def lateness(
-    settled: Iterable[tuple[Reap, Outcome]], *, before: Plan | None, watched_since: Instant | None
+    settled: Iterable[tuple[Candidate, Outcome]], *, before: Plan | None, watched_since: Timestamp | None
 ) -> Iterator[float]:
     """Seconds from deadline to termination of each session; `before` is the plan of the previous cycle.
 
@@ -120,22 +117,22 @@ def lateness(
     if before is None or watched_since is None:
         return
     skipped: frozenset[SessionId] | None = None
-    for reap, outcome in settled:
-        due = _deadline(reap)
+    for candidate, outcome in settled:
+        due = _deadline(candidate)
         if outcome.result not in _ENDED or outcome.at is None or due is None or due < watched_since:
             continue
         skipped = _skipped(before) if skipped is None else skipped
-        if reap.session.id not in skipped:
-            yield max(seconds(Span(outcome.at - due)), 0.0)
+        if candidate.session.id not in skipped:
+            yield max(seconds(Duration(outcome.at - due)), 0.0)
 
 
-def _deadline(reap: Reap) -> Instant | None:
-    match = reap.policy.match
-    needs_more_than_ages = match.blocking or match.holds_back_vacuum is not None
-    return None if needs_more_than_ages else match.due(reap.session)
+def _deadline(candidate: Candidate) -> Timestamp | None:
+    match = candidate.policy.match
+    needs_more_than_ages = match.blocking or match.xmin_age is not None
+    return None if needs_more_than_ages else match.due(candidate.session)
 
 
 def _skipped(plan: Plan) -> frozenset[SessionId]:
     return frozenset(
-        spare.session.id for spare in plan.matched_spares if spare.by is not Spared.FIRST_SIGHTING
+        skip.session.id for skip in plan.matched_skips if skip.by is not SkipReason.FIRST_SIGHTING
     )

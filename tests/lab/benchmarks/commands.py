@@ -26,7 +26,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.time import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Duration, Timestamp
 from tests.lab.clients.sleepers import ROOT
 from tests.lab.report import figure, milliseconds, quantile, table
 from tests.lab.world.reaper import policy
@@ -159,8 +159,8 @@ def _backtest_row(traffic: "_Traffic", share: int, hours: float) -> Sequence[str
 
 def _write(folder: Path, traffic: "_Traffic", snapshots: int) -> tuple[int, float]:
     """Write a history; return how many sessions were observed, and the CPU."""
-    limits = HistoryLimits(max_bytes=2**40, keep_for=Span(36_500 * _DAY * SECOND))
-    options = HistoryOptions(folder=HistoryFolder(folder, limits), every=Span(_EVERY * SECOND))
+    limits = HistoryLimits(max_bytes=2**40, keep_for=Duration(36_500 * _DAY * SECOND))
+    options = HistoryOptions(folder=HistoryFolder(folder, limits), every=Duration(_EVERY * SECOND))
     writer = HistoryWriter(options, "orders")
     observed, took = 0, 0.0
     for snapshot in traffic.snapshots(snapshots):
@@ -180,16 +180,16 @@ class _Traffic:
         """The share of a pool's members that did something since the snapshot before."""
         self._slots = _POOLS * members * 5 // 4
         self._dice = Random(7)  # noqa: S311 (the same traffic each time)
-        self._at = Instant(_BEGAN)
+        self._at = Timestamp(_BEGAN)
         self._pids = 100
         self._sessions: dict[SessionId, Session] = {}
-        self._ends: dict[SessionId, Instant] = {}
+        self._ends: dict[SessionId, Timestamp] = {}
         self._pool = [self._open(f"web-{n % _POOLS}", f"app_{n % _POOLS}") for n in range(members * _POOLS)]
 
     def snapshots(self, count: int) -> Iterator[Snapshot]:
         """Snapshots, one after the other."""
         for _ in range(count):
-            self._at = Instant(self._at + _EVERY * SECOND)
+            self._at = Timestamp(self._at + _EVERY * SECOND)
             self._work()
             self._leak()
             yield Snapshot(
@@ -205,7 +205,7 @@ class _Traffic:
         hour = (self._at // SECOND % _DAY) / _HOUR
         daylight = 0.35 + 0.65 * max(math.sin(math.pi * (hour - 5) / 16), 0)
         for session in self._dice.sample(self._pool, round(len(self._pool) * self._busy * daylight)):
-            moment = Instant(self._at - self._dice.randrange(_EVERY * SECOND))
+            moment = Timestamp(self._at - self._dice.randrange(_EVERY * SECOND))
             state = ACTIVE if self._dice.random() < 0.1 else IDLE
             known = self._sessions[session]
             self._sessions[session] = replace(known, state=state, state_change=moment, query_start=moment)
@@ -217,11 +217,11 @@ class _Traffic:
             name = self._dice.choice(["checkout", "checkout", "report-job", "console"])
             state = IN_TRANSACTION if name == "console" else IDLE
             lasts = round(self._dice.expovariate(1 / (4 * _HOUR)))
-            self._ends[self._open(name, f"app_{name[:5]}", state)] = Instant(self._at + lasts * SECOND)
+            self._ends[self._open(name, f"app_{name[:5]}", state)] = Timestamp(self._at + lasts * SECOND)
 
     def _open(self, application: str, role: str, state: str = IDLE) -> SessionId:
         self._pids += 1
-        session = SessionId(self._pids, Instant(self._at - 5_000))
+        session = SessionId(self._pids, Timestamp(self._at - 5_000))
         client = f"10.2.{self._pids % 3}.{self._pids % 200 + 1}"
         self._sessions[session] = Session(
             id=session,

@@ -104,7 +104,7 @@ class AuditedReaper(ReaperProcess):
         """The terminations of its clients, by the server's log."""
         return terminated(self._server, f"{self.name}.")
 
-    def judged(self, *, gaps: bool = False) -> tuple[AuditLog, list[TerminationByServer], list[str]]:
+    def decided(self, *, gaps: bool = False) -> tuple[AuditLog, list[TerminationByServer], list[str]]:
         """The audit log, the terminations, and everything in which they differ; gaps may be permitted."""
         log, ended = AuditLog.read(*self.files), self.terminated()
         broken = [*log.disagreements(ended), *self._counter_differs(len(ended)), *self._complaints()]
@@ -166,7 +166,7 @@ def rotation(*, major: int, rotations: int = 300, seed: int = 20261120) -> Repor
         reaper.await_lines(INTENT_LINE)
         reaper.finish()
         reaper.last_run()
-        log, ended, broken = reaper.judged()
+        log, ended, broken = reaper.decided()
         counted = {**log.counted(ended), "files": len(reaper.files)}
     title = f"Rotation: {rotations:,} renames of the audit log under load"
     tables = [figures(title, counted), figures("Renamed", renamed)]
@@ -220,7 +220,7 @@ def disk(*, major: int, fillings: int = 50, seed: int = 20261120) -> Report:
         reaper.finish()
         reaper.last_run()
         # Lines that did not fit leave a gap in the numbers, which the audit log reports afterwards.
-        log, ended, broken = reaper.judged(gaps=True)
+        log, ended, broken = reaper.decided(gaps=True)
     if meanwhile[_TERMINATED]:
         broken.append("sessions were terminated while the disk was full")
     counted = log.counted(ended)

@@ -85,7 +85,7 @@ def crash(*, major: int, crashes: int = 1_000, seed: int = 20261120, keep: str =
             list(threads.map(_Lane.run, lanes, shares))
             sleepers.finish()
         for lane in lanes:
-            log, ended, differences = lane.reaper.judged()
+            log, ended, differences = lane.reaper.decided()
             counted.update(log.counted(ended))
             left.update(lane.crashes)
             broken += differences

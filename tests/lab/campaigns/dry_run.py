@@ -189,7 +189,7 @@ _CLIENTS: Final = {
     "thinking": 3,
 }
 _PATIENCE: Final = 3_600.0
-_CHOSEN: Final = ("rehearsed", "withdrawn")
+_CHOSEN: Final = ("dry-run", "withdrawn")
 """Outcomes of chosen sessions; the stop of the reaper withdraws the rest of the plan of its last cycle."""
 
 
@@ -219,7 +219,7 @@ def replay(*, major: int, acts: int = 2_000, every: str = "5s", seed: int = 2026
 
 
 async def _recorded(server: LabServer, reaper: ReaperProcess, acts: int, seed: int) -> None:
-    counter = LineCounter(reaper.audit, b'"outcome": "rehearsed"')
+    counter = LineCounter(reaper.audit, b'"outcome": "dry-run"')
     clients = LabClients(lambda: server.port, limit=_REPLAY_LIMIT, seed=seed, database=_NAME)
     async with running(clients.run(_CLIENTS)):
         await wait_until(lambda: counter.count() >= acts or not reaper.running, within=_PATIENCE)

@@ -38,14 +38,14 @@ def pid_reuse(*, major: int, pids: int = 2_000) -> Report:
         while counts[_REUSED] < pids:
             pid = session.info.backend_pid
             until(lambda: _is_idle(admin))
-            (reap,) = reaper.plan(policy(_APPLICATION)).reaps
+            (candidate,) = reaper.plan(policy(_APPLICATION)).candidates
             session.close()
             session = _newcomer(client, pid)
             if session.info.backend_pid != pid:
                 counts["newcomers with another pid"] += 1
                 continue
             until(lambda: _is_idle(admin))
-            outcomes[reaper.act(reap).result.value] += 1
+            outcomes[reaper.act(candidate).result.value] += 1
             counts[_REUSED] += 1
             if not _works(session):
                 counts[_TERMINATED] += 1

@@ -137,7 +137,7 @@ def race(*, major: int, acts: int = 100_000, seed: int = 20261120) -> Report:
         for name in _TITLES
     }
     counts[_REAPER].acts = len(log.keys("terminated", "unknown", "signalled"))
-    counts[_REAPER].skipped = log.results["woke"]
+    counts[_REAPER].skipped = log.results["changed"]
     for name, other in others.items():
         counts[name].acts = other.acts
     counts[_TIMEOUT].acts = summaries[_TIMEOUT].ends.get(TIMED_OUT, 0)

@@ -13,7 +13,7 @@ from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Outcome, Plan, Result
 from reaper.policy.session import STATES, Facts, Session, Slots, Snapshot, Watcher
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 from reaper.postgres.observer import count_waiters
 from reaper.postgres.query_text import QueryText, strip_literals
 from reaper.postgres.rows import ObservedRow, as_text, instant_of, session_of
@@ -102,7 +102,7 @@ def _snapshot(feed: Feed, row: ObservedRow, sessions: tuple[Session, ...], *, un
     blockers = {feed.number(): set(feed.take(3)) for _ in range(feed.number() % 4)}
     return Snapshot(
         server="orders",
-        at=instant_of(row.at) or Instant(0),
+        at=instant_of(row.at) or Timestamp(0),
         slots=Slots(total=feed.number(2), reserved=feed.number(), used=feed.number(2)),
         watcher=Watcher(pid=feed.number(), role=_text(feed) or "", superuser=False),
         sessions=sessions,
@@ -117,8 +117,8 @@ def _snapshot(feed: Feed, row: ObservedRow, sessions: tuple[Session, ...], *, un
 def _record(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
     sink = MemorySink()
     log = ledger(sink)
-    log.log_safety_limit(AUTHOR, "1", seen, plan.brakes)
-    for intent in log.intend(AUTHOR, "1", seen, (*plan.reaps, *plan.rehearsals)):
+    log.log_safety_limit(AUTHOR, "1", seen, plan.trips)
+    for intent in log.intend(AUTHOR, "1", seen, (*plan.candidates, *plan.dry_run_candidates)):
         log.log_outcomes([(intent, outcome)])
     for line in sink.taken:
         is_line(line.decode("ascii").removesuffix("\n"))
@@ -130,7 +130,7 @@ def _measure(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
     server = metrics.server(seen.server)
     server.use_rules(RULES)
     server.succeed(seen, plan)
-    server.cycle(plan, [(reap, outcome) for reap in plan.reaps], took=0.1)
+    server.cycle(plan, [(candidate, outcome) for candidate in plan.candidates], took=0.1)
     for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
         shown = [
             (sample.name, *sorted(sample.labels.items()))
@@ -144,10 +144,10 @@ def _log(seen: Snapshot, plan: Plan) -> None:
     for form in (LogFormat.HUMAN, LogFormat.JSON):
         stream = io.StringIO()
         log = make_log(form, LogLevel.INFO, to=stream)
-        for verdict in plan.verdicts:
-            log.info("x", why=verdict.reason, **verdict.session.identity._asdict(), server=seen.server)
+        for decision in plan.decisions:
+            log.info("x", why=decision.reason, **decision.session.identity._asdict(), server=seen.server)
         lines = stream.getvalue().split("\n")
-        assert len(lines) == len(plan.verdicts) + 1
+        assert len(lines) == len(plan.decisions) + 1
         for line in lines:
             is_line(line)
 

@@ -180,7 +180,7 @@ class AuditLog:
             "intents": len(self.intents),
             "intents without an outcome": len(self.open),
             "lines that are missing": self.missing,
-            "skipped by the guard, because the session woke up": self.results["woke"],
+            "skipped by the guard, because the session woke up": self.results["changed"],
             "torn lines": self.torn,
         }
         return Counter(counts)

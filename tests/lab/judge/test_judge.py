@@ -52,7 +52,7 @@ def found(
     return judge([termination], [client], log)
 
 
-def judged(termination: TerminationByServer, client: SessionAccount, act: LoggedIntent = ACT) -> Judgement:
+def decided(termination: TerminationByServer, client: SessionAccount, act: LoggedIntent = ACT) -> Judgement:
     (case,) = found(termination, client, act).cases
     return case.judgement
 
@@ -85,7 +85,11 @@ COMPLETE: Final = ((1, None), (1, "terminated"), (2, None), (2, "unknown"))
         (COMPLETE, (1, 3), "1 terminated without an intent: ['app.3']"),
         (COMPLETE, (), "1 terminated by the audit log, and not by the server's: ['app.1']"),
         (COMPLETE[:3], (1,), "1 intents without an outcome"),
-        ((*COMPLETE[:3], (2, "woke")), (1, 2), "1 terminated by the server's log, and not by the audit log"),
+        (
+            (*COMPLETE[:3], (2, "changed")),
+            (1, 2),
+            "1 terminated by the server's log, and not by the audit log",
+        ),
     ],
 )
 def test_an_audit_log_agrees_with_the_server_or_the_difference_is_found(
@@ -110,7 +114,7 @@ def test_an_intent_whose_outcome_a_later_run_wrote_is_orphaned() -> None:
 
 
 def test_a_termination_of_a_session_that_was_unused_for_its_limit_is_right() -> None:
-    assert judged(TERMINATION, account()) is Judgement.RIGHT
+    assert decided(TERMINATION, account()) is Judgement.RIGHT
     assert found().unannounced == []
     assert found().client_losses == 1
 
@@ -126,19 +130,19 @@ def test_a_termination_of_a_session_that_was_unused_for_its_limit_is_right() -> 
     ids=["used a moment before", "protected", "of no client", "executing within its limit"],
 )
 def test_a_wrong_termination_is_found(termination: TerminationByServer, client: SessionAccount) -> None:
-    assert judged(termination, client) is Judgement.WRONG
+    assert decided(termination, client) is Judgement.WRONG
 
 
 def test_a_statement_on_its_way_has_crossed_the_signal_and_one_that_had_begun_was_executing() -> None:
-    assert judged(TERMINATION, account(waiting=True)) is Judgement.CROSSED
-    assert judged(replace(TERMINATION, executing=True), account(waiting=True)) is Judgement.EXECUTING
+    assert decided(TERMINATION, account(waiting=True)) is Judgement.CROSSED
+    assert decided(replace(TERMINATION, executing=True), account(waiting=True)) is Judgement.EXECUTING
 
 
 def test_a_session_that_was_overdue_at_the_check_and_woke_before_the_signal_has_crossed_it() -> None:
     def woke(checked: datetime | None, rested: float = 2.6) -> Judgement:
         uses = [Use(7.4, 7.4, USED - round(rested * 1_000_000)), Use(10.0, 10.0, USED)]
         client = replace(account(limit=2.5), uses=uses)
-        return judged(TERMINATION, client, replace(ACT, checked_again=checked))
+        return decided(TERMINATION, client, replace(ACT, checked_again=checked))
 
     used = datetime.fromtimestamp(USED / 1_000_000, tz=UTC)
     assert woke(used) is Judgement.CROSSED
@@ -149,8 +153,8 @@ def test_a_session_that_was_overdue_at_the_check_and_woke_before_the_signal_has_
 
 def test_when_the_servers_clock_was_set_only_the_clock_of_the_client_counts() -> None:
     ahead = replace(TERMINATION, at=TERMINATION.at + 7_200_000_000)
-    assert judged(ahead, account(ended_at=10.5)) is Judgement.WRONG
-    assert judged(ahead, account(ended_at=12.0)) is Judgement.RIGHT
+    assert decided(ahead, account(ended_at=10.5)) is Judgement.WRONG
+    assert decided(ahead, account(ended_at=12.0)) is Judgement.RIGHT
 
 
 def test_a_termination_without_an_intent_before_it_is_found() -> None:

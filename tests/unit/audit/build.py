@@ -15,12 +15,12 @@ from reaper.audit.file import FileSink
 from reaper.audit.ledger import Author, Ledger
 from reaper.audit.sinks import AuditLogFailed, Notice, Sink
 from reaper.policy.match import Match
-from reaper.policy.plan import Outcome, Reap, Result
+from reaper.policy.plan import Candidate, Outcome, Result
 from reaper.policy.rules import Mode, Policy
 from reaper.policy.session import IDLE, Identity, Session, SessionId, Slots, Snapshot, Watcher
-from reaper.policy.time import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Duration, Timestamp
 
-AT: Final = Instant(1_750_248_000_000_000)
+AT: Final = Timestamp(1_750_248_000_000_000)
 HOST_TIME: Final = datetime(2025, 6, 18, 12, 0, 0, 123456, tzinfo=UTC)
 AUTHOR: Final = Author(
     version="1.2.3", host="db-host", by="reaper", server="orders", rules="d1gest", dry_run=False
@@ -30,24 +30,24 @@ TERMINATED: Final = Outcome(result=Result.TERMINATED, at=AT)
 POLICY: Final = Policy(
     name="leaked",
     mode=Mode.ENFORCE,
-    match=Match(states=(IDLE,), idle_for=Span(600 * SECOND)),
+    match=Match(states=(IDLE,), idle_for=Duration(600 * SECOND)),
 )
 
 
 def session(pid: int = 4711, *, application: str | None = "web-1", query: str | None = None) -> Session:
     return Session(
-        id=SessionId(pid, Instant(AT - 3_600 * SECOND)),
+        id=SessionId(pid, Timestamp(AT - 3_600 * SECOND)),
         identity=Identity("shop", "app_web", application, "10.2.0.7"),
         client_port=50_000,
         state=IDLE,
-        state_change=Instant(AT - 751 * SECOND),
-        query_start=Instant(AT - 752 * SECOND),
+        state_change=Timestamp(AT - 751 * SECOND),
+        query_start=Timestamp(AT - 752 * SECOND),
         query=query,
     )
 
 
-def reap(pid: int = 4711, *, application: str | None = "web-1", query: str | None = None) -> Reap:
-    return Reap(
+def candidate(pid: int = 4711, *, application: str | None = "web-1", query: str | None = None) -> Candidate:
+    return Candidate(
         session=session(pid, application=application, query=query),
         policy=POLICY,
         reason="idle 12m31s, limit 10m",
@@ -69,7 +69,7 @@ def ledger(*sinks: Sink, run: str = "run") -> Ledger:
 
 def act(log: Ledger, pid: int = 1) -> None:
     """One intent with its outcome."""
-    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid)])
+    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate(pid)])
     log.log_outcomes([(intent, TERMINATED)])
 
 

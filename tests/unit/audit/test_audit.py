@@ -40,9 +40,14 @@ LOG = (
     line("session.intent")
     + line()
     + line(
-        intent="run/2", pid=2, role="batch", application="cron", outcome="woke", time="2025-06-18T13:00:00Z"
+        intent="run/2",
+        pid=2,
+        role="batch",
+        application="cron",
+        outcome="changed",
+        time="2025-06-18T13:00:00Z",
     )
-    + line(intent="run/3", pid=3, policy="rehearsed", mode="dry-run", outcome="rehearsed", application=None)
+    + line(intent="run/3", pid=3, policy="dry-run", mode="dry-run", outcome="dry-run", application=None)
     + line("session.intent", intent="run/4", pid=4)
 )
 
@@ -92,10 +97,10 @@ def test_each_outcome_is_a_row_with_session_reason_and_outcome(log: Path) -> Non
         (("--application", "web-*"), [1]),
         (("--application", "*"), [1, 2]),
         (("--role", "batch", "--role", "app_*"), [1, 3, 2]),
-        (("--role", "batch", "--policy", "rehearsed"), []),
+        (("--role", "batch", "--policy", "dry-run"), []),
         (("--database", "shop"), [1, 3, 2]),
         (("--server", "o?ders"), [1, 3, 2]),
-        (("--outcome", "woke"), [2]),
+        (("--outcome", "changed"), [2]),
         (("--mode", "dry-run"), [3]),
         (("--pid", "1", "--pid", "3"), [1, 3]),
         (("--since", "2025-06-18T12:30Z"), [2]),
@@ -115,7 +120,7 @@ def test_every_filter_leaves_out_what_it_does_not_select(
 @pytest.mark.parametrize(
     ("variable", "value", "pids"),
     [
-        ("REAPER_AUDIT_POLICY", "rehearsed", [3]),
+        ("REAPER_AUDIT_POLICY", "dry-run", [3]),
         ("REAPER_AUDIT_ROLE", "batch other", [2]),
         ("REAPER_AUDIT_PID", "1 2", [1, 2]),
         ("REAPER_AUDIT_SINCE", "2025-06-18T12:30Z", [2]),
@@ -140,16 +145,16 @@ def test_outcomes_are_counted_for_each_policy(log: Path) -> None:
         {
             "policy": "leaked",
             "terminated": 1,
-            "woke": 1,
-            "rehearsed": 0,
+            "changed": 1,
+            "dry-run": 0,
             "total": 2,
             "last": "2025-06-18T13:00:00.000000Z",
         },
         {
-            "policy": "rehearsed",
+            "policy": "dry-run",
             "terminated": 0,
-            "woke": 0,
-            "rehearsed": 1,
+            "changed": 0,
+            "dry-run": 1,
             "total": 1,
             "last": "2025-06-18T12:00:00.000000Z",
         },

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from reaper.audit.file import FileSink
 from reaper.cli.audit import audit
 
-from .build import AUTHOR, SNAPSHOT, compressed, ledger, reap, write_run
+from .build import AUTHOR, SNAPSHOT, candidate, compressed, ledger, write_run
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_standard_input_and_a_pipe_with_a_path_are_followed(log: Path) -> None:
 
 
 def test_intents_without_an_outcome_are_listed_and_no_problem(path: Path) -> None:
-    ledger(FileSink(path)).intend(AUTHOR, "c1", SNAPSHOT, [reap()])
+    ledger(FileSink(path)).intend(AUTHOR, "c1", SNAPSHOT, [candidate()])
     done = verify(path)
     assert done.exit_code == 0
     assert f"  no outcome yet: intent run/1, {path}:2" in done.stdout.splitlines()

@@ -45,7 +45,7 @@ def test_runs_of_one_file_write_one_chain_that_begins_without_a_digest(path: Pat
 
 
 def test_lines_without_a_chain_are_followed_by_the_first_line_with_one(path: Path) -> None:
-    path.write_bytes(b'{"schema": 1, "event": "record.opened"}\n{"schema": 1, "event": "record.closed"}\n')
+    path.write_bytes(b'{"schema": 1, "event": "audit.opened"}\n{"schema": 1, "event": "audit.closed"}\n')
     killed_run(path)
     lines = path.read_bytes().splitlines()
     assert [event.get("prev") for event in events(path)][2:] == list(map(digest, lines[1:-1]))

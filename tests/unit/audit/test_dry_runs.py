@@ -11,7 +11,7 @@ from reaper.audit.dry_runs import DryRunLog
 from reaper.audit.events import COUNTERS, FATE, OUTCOME, Event
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.insight.dryrun.regret import Trial
-from reaper.policy.time import parse_span
+from reaper.policy.time import parse_duration
 
 BEGAN = datetime(2025, 6, 18, 12, 0, tzinfo=UTC)
 
@@ -42,7 +42,7 @@ def event(name: str, at: float, **fields: Any) -> Event:  # noqa: ANN401 (whatev
 
 
 def dry_run(at: float = 0, **fields: Any) -> Event:  # noqa: ANN401
-    return event(OUTCOME, at, outcome="rehearsed", **fields)
+    return event(OUTCOME, at, outcome="dry-run", **fields)
 
 
 def fate(what: str, seen: float, *, at: float = 0, **fields: Any) -> Event:  # noqa: ANN401
@@ -64,7 +64,7 @@ def trial(*events: Event) -> Trial:
 
 def test_a_dry_run_without_a_later_entry_is_still_watched() -> None:
     one = trial(dry_run())
-    assert (one.fate, one.idle, one.after, one.counts_as) == (None, parse_span("10m"), 0, None)
+    assert (one.fate, one.idle, one.after, one.counts_as) == (None, parse_duration("10m"), 0, None)
 
 
 def test_other_outcomes_are_no_dry_runs() -> None:
@@ -78,7 +78,7 @@ def test_the_last_entry_about_a_dry_run_counts() -> None:
         fate("unused", 1_200),
         fate("revived", 1_900, used_at=moment(1_800).isoformat()),
     )
-    assert (one.fate, one.after, one.lasted) == (Fate.REVIVED, parse_span("30m"), parse_span("40m"))
+    assert (one.fate, one.after, one.lasted) == (Fate.REVIVED, parse_duration("30m"), parse_duration("40m"))
 
 
 def test_files_may_come_in_any_order() -> None:
@@ -88,7 +88,7 @@ def test_files_may_come_in_any_order() -> None:
 
 def test_an_unchanged_session_in_the_dry_run_of_the_next_run_counts_once() -> None:
     one = trial(dry_run(), fate("unused", 5), dry_run(60, run="next"), fate("left", 900, at=60, run="next"))
-    assert (one.idle, one.fate, one.after) == (parse_span("10m"), Fate.LEFT, parse_span("15m"))
+    assert (one.idle, one.fate, one.after) == (parse_duration("10m"), Fate.LEFT, parse_duration("15m"))
 
 
 def test_a_session_that_became_due_again_after_a_use_counts_again() -> None:
@@ -112,7 +112,7 @@ def test_a_run_for_another_server_does_not_end_it() -> None:
 
 def test_dry_runs_that_cron_repeats_observe_as_well() -> None:
     runs = [dry_run(60 * number, run=f"run-{number}") for number in range(12)]
-    assert (trial(*runs).after, trial(*runs).fate) == (parse_span("11m"), None)
+    assert (trial(*runs).after, trial(*runs).fate) == (parse_duration("11m"), None)
     assert trial(*runs).counts_as is Fate.UNUSED
 
 

@@ -14,7 +14,7 @@ from reaper.audit.file import FileSink
 from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import AuditLogFailed
 
-from .build import AUTHOR, SNAPSHOT, TERMINATED, TORN_LINE, act, events, ledger, names, reap
+from .build import AUTHOR, SNAPSHOT, TERMINATED, TORN_LINE, act, candidate, events, ledger, names
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_batch_is_one_write(sink: FileSink, monkeypatch: pytest.MonkeyPatch) -
 
 def test_after_a_rename_the_next_event_opens_a_new_file_without_a_signal(log: Ledger, path: Path) -> None:
     act(log, 1)
-    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [reap(2)])
+    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate(2)])
     old = rotated(path)
     log.log_outcomes([(intent, TERMINATED)])
     act(log, 3)
@@ -108,7 +108,7 @@ def test_after_a_descriptor_was_closed_the_file_is_opened_again(
     assert sink._fd is not None
     os.close(sink._fd)
     with pytest.raises(AuditLogFailed, match="Bad file descriptor"):
-        log.intend(AUTHOR, "c1", SNAPSHOT, [reap(2)])
+        log.intend(AUTHOR, "c1", SNAPSHOT, [candidate(2)])
     act(log, 3)
     assert pids(path) == [1, 3]
 
@@ -175,7 +175,7 @@ def test_nothing_is_appended_to_a_line_that_was_written_in_part(
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, data: write(fd, data[:100]))
         with pytest.raises(AuditLogFailed, match=r"100 of \d+ bytes were taken: the disk is full"):
-            log.intend(AUTHOR, "c2", SNAPSHOT, [reap(2)])
+            log.intend(AUTHOR, "c2", SNAPSHOT, [candidate(2)])
     act(log, 3)
     lines = path.read_bytes().splitlines(keepends=True)
     whole = [line for line in lines if line.endswith(b"}\n")]

@@ -11,7 +11,7 @@ from reaper.audit.reader import open_intents, read_events
 from reaper.audit.recovery import ENDED, close_open_intents
 from reaper.audit.sinks import AuditLogFailed, Sink
 
-from .build import AUTHOR, SNAPSHOT, TERMINATED, MemorySink, crash, events, ledger, reap
+from .build import AUTHOR, SNAPSHOT, TERMINATED, MemorySink, candidate, crash, events, ledger
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 def crashed_run(path: Path, *pids: int, run: str = "earlier") -> None:
     """A run that ended when the first of these sessions had an outcome."""
     log = ledger(FileSink(path), run=run)
-    first, *_ = log.intend(AUTHOR, "c1", SNAPSHOT, [reap(pid) for pid in pids])
+    first, *_ = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate(pid) for pid in pids])
     log.log_outcomes([(first, TERMINATED)])
     crash(log)
 
@@ -111,9 +111,9 @@ def test_a_file_that_is_rotated_during_the_search_is_read_all_the_same(
     path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     log = ledger(FileSink(path), run="earlier")
-    log.intend(AUTHOR, "c1", SNAPSHOT, [reap(1)])
+    log.intend(AUTHOR, "c1", SNAPSHOT, [candidate(1)])
     rotate(path, "20250618")
-    log.intend(AUTHOR, "c2", SNAPSHOT, [reap(2), reap(3)])
+    log.intend(AUTHOR, "c2", SNAPSHOT, [candidate(2), candidate(3)])
     crash(log)
 
     def listed(file: Path) -> list[Path]:
@@ -128,7 +128,7 @@ def test_a_file_that_is_rotated_during_the_search_is_read_all_the_same(
 def test_intents_of_the_same_run_and_a_missing_file_are_nothing_to_close(path: Path) -> None:
     assert close_open_intents(path, ledger(MemorySink())) == 0
     log = ledger(FileSink(path))
-    log.intend(AUTHOR, "c1", SNAPSHOT, [reap()])
+    log.intend(AUTHOR, "c1", SNAPSHOT, [candidate()])
     assert close_open_intents(path, log) == 0
 
 

@@ -9,22 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaper.audit.events import (
-    BRAKED,
     CLOSED,
     EVENTS,
     FATE,
+    GROUP_PAUSED,
     INTENT,
-    LEFT_ALONE,
     OPENED,
     OPTIONAL,
     OUTCOME,
+    SAFETY_LIMIT,
     SCHEMA,
 )
 from reaper.insight.dryrun.outcomes import Watched, unknown
-from reaper.policy.plan import BrakeTrip, Outcome, Refilling, Result
-from reaper.policy.refill_guard import BackOff, Evidence
+from reaper.policy.plan import Outcome, Result, SafetyLimitTrip
+from reaper.policy.refill_guard import Group, PausedGroup
 
-from .build import AT, AUTHOR, POLICY, SNAPSHOT, TERMINATED, MemorySink, ledger, reap
+from .build import AT, AUTHOR, POLICY, SNAPSHOT, TERMINATED, MemorySink, candidate, ledger
 
 HOSTILE = ["\n", "\r\n", "\x1b[2J", "\u202e", "\u2028", "\x00", '"}\n{"schema":1', "\ud800", "\x85", "é"]
 PAGE = (Path(__file__).parents[3] / "deploy/audit-log.md").read_text()
@@ -35,20 +35,14 @@ def written(*, query: str | None = None) -> list[dict[str, Any]]:
     """One of each event that a healthy ledger writes."""
     sink = MemorySink()
     log = ledger(sink)
-    trip = BrakeTrip(policy=POLICY, condemned=9, clients=10, reason="brake")
+    trip = SafetyLimitTrip(policy=POLICY, matched=9, clients=10, reason="brake")
     log.log_safety_limit(AUTHOR, "c1", SNAPSHOT, [trip])
-    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [reap(query=query)])
+    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate(query=query)])
     log.log_outcomes([(intent, TERMINATED)])
-    one = Watched(intent=intent.id, reap=reap(query=query), at=AT, cycle="c1", rules="d1gest")
+    one = Watched(intent=intent.id, candidate=candidate(query=query), at=AT, cycle="c1", rules="d1gest")
     log.log_dry_run_outcomes(AUTHOR, [unknown(one, AT, "not observed")])
-    evidence = Evidence(pauses=1, until=AT, because=(9, 10))
-    alone = BackOff(AT, "churn")
-    identity = one.reap.session.identity
-    log.log_refill_guard(
-        AUTHOR,
-        "c1",
-        [Refilling(policy=POLICY, identity=identity, at=AT, evidence=evidence, left_alone=alone)],
-    )
+    group = Group(POLICY.name, one.candidate.session.identity)
+    log.log_refill_guard(AUTHOR, "c1", [PausedGroup(group, AT, AT, 9, 10, "refill guard: replaced")])
     log.close()
     return sink.events
 
@@ -78,11 +72,11 @@ def test_every_event_has_exactly_the_documented_fields_of_the_documented_kind() 
     events = written(query="SELECT 1")
     assert [event["event"] for event in events] == [
         OPENED,
-        BRAKED,
+        SAFETY_LIMIT,
         INTENT,
         OUTCOME,
         FATE,
-        LEFT_ALONE,
+        GROUP_PAUSED,
         CLOSED,
     ]
     for event in events:
@@ -132,7 +126,7 @@ def test_an_outcome_repeats_every_field_of_its_intent() -> None:
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_a_hostile_name_stays_a_value_on_one_ascii_line(hostile: str) -> None:
     sink = MemorySink()
-    ledger(sink).intend(AUTHOR, "c1", SNAPSHOT, [reap(application=hostile)])
+    ledger(sink).intend(AUTHOR, "c1", SNAPSHOT, [candidate(application=hostile)])
     *_, line = sink.taken
     assert line.isascii()
     assert line.count(b"\n") == 1
@@ -147,7 +141,7 @@ texts = st.text(alphabet=st.characters(codec=None) | st.sampled_from("".join(HOS
 def test_client_text_is_read_back_as_it_was(application: str | None, query: str | None, detail: str) -> None:
     sink = MemorySink()
     log = ledger(sink)
-    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [reap(application=application, query=query)])
+    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate(application=application, query=query)])
     log.log_outcomes([(intent, Outcome(result=Result.DENIED, detail=detail, at=AT))])
     outcome = sink.events[-1]
     assert (outcome["application"], outcome.get("query"), outcome["detail"]) == (application, query, detail)

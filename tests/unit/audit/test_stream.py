@@ -11,7 +11,7 @@ import pytest
 from reaper.audit.events import INTENT, OPENED, OUTCOME, TORN
 from reaper.audit.sinks import AuditLogFailed, StreamSink
 
-from .build import AUTHOR, SNAPSHOT, TERMINATED, ledger, parsed, reap
+from .build import AUTHOR, SNAPSHOT, TERMINATED, candidate, ledger, parsed
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_lines_longer_than_the_pipe_arrive_whole(pipe: tuple[int, int], *, block
     reader = threading.Thread(target=lambda: got.append(drained(reading)))
     reader.start()
     log = ledger(StreamSink(writing))
-    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [reap(query="x" * 300_000)])
+    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate(query="x" * 300_000)])
     log.log_outcomes([(intent, TERMINATED)])
     os.close(writing)
     reader.join()
@@ -91,5 +91,5 @@ def test_a_redirected_file_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyP
     synced: list[int] = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
     with (tmp_path / "out").open("wb", buffering=0) as out:
-        ledger(StreamSink(out.fileno())).intend(AUTHOR, "c1", SNAPSHOT, [reap()])
+        ledger(StreamSink(out.fileno())).intend(AUTHOR, "c1", SNAPSHOT, [candidate()])
         assert synced == [out.fileno()]

@@ -227,7 +227,7 @@ ANOTHER: Final = "nor is any other line here: it is another file"
             "0:4: changed: not JSON, so probably torn; this is not what 0:5 follows, so it was changed, and",
         ),
         (
-            [*WHOLE, b'{"schema": 1, "event": "record.opened"}\n'],
+            [*WHOLE, b'{"schema": 1, "event": "audit.opened"}\n'],
             "0:9: foreign: it carries no digest: it was inserted, or written by a reaper without a chain",
         ),
         (

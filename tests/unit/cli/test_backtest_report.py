@@ -15,7 +15,7 @@ from reaper.config import read
 from reaper.insight.backtest.compare import Comparison
 from reaper.insight.backtest.replay import Rhythm
 from reaper.insight.backtest.result import Backtest
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from tests.unit.insight.readings import recorded
 from tests.unit.policy.build import NOW, later, session, snapshot
 
@@ -30,7 +30,9 @@ policies:
 
 def documents(*names: str) -> list[Any]:
     settings = read(FILE, file="policies.yaml")
-    backtests = [Backtest("orders", settings.rules, Rhythm(Span(10 * SECOND), Span(SECOND))) for _ in names]
+    backtests = [
+        Backtest("orders", settings.rules, Rhythm(Duration(10 * SECOND), Duration(SECOND))) for _ in names
+    ]
     comparison = Comparison(backtests[0].label)
     stream = [
         snapshot(session(7, application=HOSTILE), session(8), at=later(NOW, by=number * 10 * SECOND))

@@ -7,8 +7,8 @@ from typing import Any, Final
 import pytest
 
 from reaper.cli.service_client import NoService, ServiceClient
-from reaper.policy.json import as_document
-from reaper.policy.time import Span
+from reaper.policy.text import as_document
+from reaper.policy.time import Duration
 from reaper.telemetry.http.views import FORMAT
 from tests.unit.telemetry.sights import line, overview, usual, view
 
@@ -110,7 +110,7 @@ def test_of_several_servers_one_must_be_named_for_snapshots() -> None:
     body = json.dumps({"usage": FORMAT, "overview": as_document(told)}).encode()
 
     with impostor(answer(body)) as url, pytest.raises(NoService) as refused:
-        list(ServiceClient(url).snapshots(None, Span(0)))
+        list(ServiceClient(url).snapshots(None, Duration(0)))
 
     said = f"the reaper at {url} serves orders, billing\nhint: choose one with --server NAME"
     assert refused.value.message == said
@@ -120,7 +120,7 @@ def test_an_answer_that_is_not_a_snapshot_is_refused() -> None:
     body = json.dumps({"usage": FORMAT, "overview": as_document(usual())}).encode()
 
     with impostor(answer(body)) as url, pytest.raises(NoService, match="not as a reaper of this version"):
-        list(ServiceClient(url).snapshots(None, Span(0)))
+        list(ServiceClient(url).snapshots(None, Duration(0)))
 
 
 def test_a_server_without_a_snapshot_comes_with_the_reason() -> None:

@@ -117,7 +117,7 @@ def test_a_policy_for_full_slots_is_drafted_only_if_they_were_nearly_full() -> N
     calm = policies(evidence(look(pool(50))))
     assert [each.name for each in near] == ["last-slots", "forgotten-transactions"]
     assert near[0].when is not None
-    assert near[0].when.connections_used == pytest.approx(0.9)
+    assert near[0].when.slots_used == pytest.approx(0.9)
     assert [each.name for each in calm] == ["forgotten-transactions"]
 
 

@@ -10,7 +10,7 @@ from jsonschema.exceptions import ValidationError
 
 from reaper.config import load
 from reaper.config.model import json_schema
-from reaper.policy.protections import SETTABLE
+from reaper.policy.protections import OVERRIDABLE
 from reaper.policy.rules import Mode
 
 HERE = Path(__file__).parent
@@ -108,7 +108,7 @@ def test_editors_complete_the_names_of_the_protections() -> None:
     definitions = json_schema()["$defs"]
     assert isinstance(definitions, dict)
     assert definitions["PolicySection"]["properties"]["override_protections"]["anyOf"][0]["enum"] == list(
-        SETTABLE
+        OVERRIDABLE
     )
 
 

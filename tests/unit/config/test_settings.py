@@ -12,16 +12,16 @@ from reaper.config import BadPolicyFile, Occasion, Server, Webhook, load, loader
 from reaper.config.settings import LabelSelector
 from reaper.policy import rules
 from reaper.policy.match import Match
-from reaper.policy.refill_guard import DEFAULT_CHURN, Churn
+from reaper.policy.refill_guard import DEFAULT_REFILL_GUARD, RefillGuard
 from reaper.policy.selector import NO_KEYS, From, Glob, Selector
-from reaper.policy.time import SECOND, Span, parse_span
+from reaper.policy.time import SECOND, Duration, parse_duration
 
 LEAST = b"version: 1\npolicies:\n  - name: a\n    match: {state: [idle], idle_for: 10m}\n"
 EVERY_KEY = (Path(__file__).parent / "every-key.yaml").read_bytes()
 
 
-def minutes(count: int) -> Span:
-    return Span(count * 60 * SECOND)
+def minutes(count: int) -> Duration:
+    return Duration(count * 60 * SECOND)
 
 
 def test_the_smallest_file_gets_every_default() -> None:
@@ -42,8 +42,8 @@ def test_the_smallest_file_gets_every_default() -> None:
             match=Match(states=("idle",), idle_for=minutes(10)),
             mode=rules.Mode.DRY_RUN,
             action=rules.Action.TERMINATE,
-            pace=rules.DEFAULT_PACE,
-            brake=rules.DEFAULT_BRAKE,
+            max_per_cycle=rules.DEFAULT_MAX_PER_CYCLE,
+            safety_limit=rules.DEFAULT_SAFETY_LIMIT,
         ),
     )
 
@@ -57,11 +57,13 @@ def test_every_key_reaches_the_rules() -> None:
     )
     assert settings.servers_from == ("servers.d/*.yaml",)
     assert settings.notify == (
-        Webhook(name="ops", url="http://chat/hooks/reaper", on=frozenset(Occasion), every=Span(60 * SECOND)),
+        Webhook(
+            name="ops", url="http://chat/hooks/reaper", on=frozenset(Occasion), every=Duration(60 * SECOND)
+        ),
         Webhook(
             name="on-call",
             url="HTTPS://chat:8443/?a=b",
-            on=frozenset({Occasion.BLINDNESS}),
+            on=frozenset({Occasion.UNREADABLE}),
             every=minutes(60),
         ),
     )
@@ -78,9 +80,9 @@ def test_every_key_reaches_the_rules() -> None:
             states=("idle", "idle in transaction (aborted)"),
             idle_for=minutes(90),
             transaction_for=minutes(2 * 24 * 60),
-            connected_for=Span(90 * SECOND),
+            connected_for=Duration(90 * SECOND),
             blocking=True,
-            holds_back_vacuum=1000,
+            xmin_age=1000,
             selector=Selector(
                 role=(Glob("app_*"),),
                 database=(Glob("shop"),),
@@ -89,7 +91,7 @@ def test_every_key_reaches_the_rules() -> None:
             ),
         ),
         allowlist=Selector(application=(Glob("metabase"),)),
-        despite=frozenset({"listeners", "poolers"}),
+        overrides=frozenset({"listeners", "poolers"}),
         when=rules.When(0.805),
         during=(
             rules.Window(
@@ -102,24 +104,24 @@ def test_every_key_reaches_the_rules() -> None:
             rules.Window(days=frozenset(range(7)), start=22 * 60, end=24 * 60, zone=UTC, text="22:00-24:00"),
         ),
         keep=rules.Keep(newest=2, per=("role", "client")),
-        pace=3,
-        brake=rules.Brake(share=0.25, above=0),
-        churn=Churn(
-            within=parse_span("5s"),
+        max_per_cycle=3,
+        safety_limit=rules.SafetyLimit(share=0.25, above=0),
+        refill_guard=RefillGuard(
+            within=parse_duration("5s"),
             share=0.8,
             acts=20,
-            pause=parse_span("1m"),
-            longest=parse_span("1h"),
+            pause=parse_duration("1m"),
+            longest=parse_duration("1h"),
         ),
     )
-    assert capped.cap == rules.Cap(most=20, per=("application",))
-    assert capped.churn == replace(DEFAULT_CHURN, acts=4)
-    assert capped.brake == rules.Brake(share=rules.DEFAULT_BRAKE.share, above=9)
+    assert capped.max_sessions == rules.MaxSessions(most=20, per=("application",))
+    assert capped.refill_guard == replace(DEFAULT_REFILL_GUARD, acts=4)
+    assert capped.safety_limit == rules.SafetyLimit(share=rules.DEFAULT_SAFETY_LIMIT.share, above=9)
     assert statements.mode is rules.Mode.DISABLED
     assert statements.action is rules.Action.CANCEL
     assert statements.match.running_for == minutes(4 * 60)
-    assert statements.brake is None
-    assert statements.churn is None
+    assert statements.safety_limit is None
+    assert statements.refill_guard is None
 
 
 def test_a_single_value_needs_no_list() -> None:

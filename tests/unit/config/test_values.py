@@ -40,7 +40,7 @@ def test_an_invalid_duration_is_refused(written: str) -> None:
 def test_a_share_is_a_percentage(written: str, share: float) -> None:
     when = policy(more=f"    when: {{slots_used: {written}}}\n").when
     assert when
-    assert when.connections_used == share
+    assert when.slots_used == share
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,19 @@ from hypothesis import strategies as st
 from reaper.history.read import HistoryFile, HistoryReader
 from reaper.history.write import HistoryFolder, HistoryLimits, HistoryOptions, HistoryWriter, history_files
 from reaper.policy.session import Facts, Identity, Session, SessionId, Slots, Snapshot, Watcher
-from reaper.policy.time import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Duration, Timestamp
 
-EVERY = Span(10 * SECOND)
-ROOMY = HistoryLimits(max_bytes=64 * 1024 * 1024, keep_for=Span(36_500 * 86_400 * SECOND))
+EVERY = Duration(10 * SECOND)
+ROOMY = HistoryLimits(max_bytes=64 * 1024 * 1024, keep_for=Duration(36_500 * 86_400 * SECOND))
 
 texts = st.text(alphabet=st.characters(codec=None) | st.sampled_from('\n\x1b\u202e\ud800\x00"\\'), max_size=5)
-instants = st.builds(Instant, st.integers(-(2**63), 2**63 - 1))
+instants = st.builds(Timestamp, st.integers(-(2**63), 2**63 - 1))
 counts = st.integers(0, 2**31 - 1)
 sessions = st.builds(
     Session,
-    id=st.builds(SessionId, st.integers(1, 5), st.sampled_from([Instant(0), Instant(7), Instant(-(2**63))])),
+    id=st.builds(
+        SessionId, st.integers(1, 5), st.sampled_from([Timestamp(0), Timestamp(7), Timestamp(-(2**63))])
+    ),
     identity=st.builds(Identity, *[st.none() | texts] * 4),
     kind=st.sampled_from(["client backend", "walsender", ""]),
     role_oid=st.none() | st.integers(0, 3),
@@ -34,7 +36,7 @@ sessions = st.builds(
     last_query_listens=st.booleans(),
     last_query_starts_backup=st.booleans(),
 )
-moments = st.builds(Instant, st.integers(0, 2**55))
+moments = st.builds(Timestamp, st.integers(0, 2**55))
 snapshots = st.builds(
     Snapshot,
     server=st.just("orders"),
@@ -54,7 +56,7 @@ streams = st.lists(snapshots, min_size=1, max_size=6, unique_by=lambda snapshot:
 )
 
 
-def writer(folder: Path, *, limits: HistoryLimits = ROOMY, every: Span = EVERY) -> HistoryWriter:
+def writer(folder: Path, *, limits: HistoryLimits = ROOMY, every: Duration = EVERY) -> HistoryWriter:
     return HistoryWriter(HistoryOptions(folder=HistoryFolder(folder, limits), every=every), "orders")
 
 

@@ -20,7 +20,7 @@ from reaper.history.read import HistoryReader, by_server
 from reaper.history.write import HistoryFailed, HistoryFolder, HistoryLimits, history_files
 from reaper.insight.recorded import CycleMark, PartialSnapshot
 from reaper.policy.session import Snapshot
-from reaper.policy.time import SECOND, Instant, Span
+from reaper.policy.time import SECOND, Duration, Timestamp
 from tests.unit.policy.build import NOW, later, session, snapshot
 
 from .histories import ROOMY, read_back, read_file, streams, whole, writer, written
@@ -32,7 +32,7 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
-def at(seconds: float) -> Instant:
+def at(seconds: float) -> Timestamp:
     return later(NOW, by=round(seconds * SECOND))
 
 
@@ -184,13 +184,13 @@ def test_the_oldest_files_are_deleted_first_and_no_others(tmp_path: Path) -> Non
         (tmp_path / name).write_bytes(b"x" * 100)
     now = datetime(2025, 6, 16, tzinfo=UTC)
     for max_bytes, days, left in ((300, 365, names[3:]), (10_000, 1, names[5:])):
-        limits = HistoryLimits(max_bytes=max_bytes, keep_for=Span(days * 86_400 * SECOND))
+        limits = HistoryLimits(max_bytes=max_bytes, keep_for=Duration(days * 86_400 * SECOND))
         HistoryFolder(tmp_path, limits).delete_oldest(now)
         assert {path.name for path in tmp_path.iterdir()} == {*left, *others}
 
 
 def test_the_current_file_is_not_deleted_when_the_clock_was_set_back(tmp_path: Path) -> None:
-    history = writer(tmp_path, limits=HistoryLimits(max_bytes=1, keep_for=Span(SECOND)))
+    history = writer(tmp_path, limits=HistoryLimits(max_bytes=1, keep_for=Duration(SECOND)))
     for days in (0, -30):
         history.write(snapshot(session(), at=at(days * 86_400)))
     history.close()

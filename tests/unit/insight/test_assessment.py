@@ -5,7 +5,7 @@ import pytest
 from reaper.insight.dryrun.assessment import ENOUGH, Advice, Assessment, assess
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.insight.dryrun.regret import Trial, upper_bound
-from reaper.policy.time import Instant, parse_span
+from reaper.policy.time import Timestamp, parse_duration
 from tests.unit.policy.build import NOW
 
 from .trials import trial, trials
@@ -91,11 +91,11 @@ def test_every_policy_and_every_application_is_counted_for_itself() -> None:
         ("a", 1, 1),
     ]
     assert dry.servers == 1
-    assert dry.revived_after == parse_span("5m")
+    assert dry.revived_after == parse_duration("5m")
 
 
 def test_acts_by_an_earlier_policy_file_are_left_out_for_its_limits_may_have_been_others() -> None:
-    before = [each._replace(rules="old", at=Instant(NOW - 1)) for each in trials(4, REVIVED)]
+    before = [each._replace(rules="old", at=Timestamp(NOW - 1)) for each in trials(4, REVIVED)]
     now = [each._replace(rules="new") for each in trials(50, UNUSED)]
     one = assessed(*before, *now)
     assert (one.rules, one.earlier, one.regret.acts, one.advice) == ("new", 4, 50, Advice.SAFE)

@@ -11,16 +11,16 @@ from reaper.insight.backtest.result import MAX_APPLICATIONS, MAX_BUCKETS, OTHERS
 from reaper.insight.recorded import PartialSnapshot
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.session import Session, Snapshot
-from reaper.policy.time import SECOND, Instant, Span, parse_span
+from reaper.policy.time import SECOND, Duration, Timestamp, parse_duration
 from tests.unit.policy.build import IDLE_10M, NOW, later, policy, session, snapshot
 
 from .readings import recorded
 
-RHYTHM: Final = Rhythm(Span(10 * SECOND), Span(SECOND // 4))
+RHYTHM: Final = Rhythm(Duration(10 * SECOND), Duration(SECOND // 4))
 STEP: Final = 10 * SECOND
 
 
-def at(steps: float) -> Instant:
+def at(steps: float) -> Timestamp:
     return later(NOW, by=round(steps * STEP))
 
 
@@ -100,7 +100,9 @@ def test_each_application_has_a_peak() -> None:
 
 def test_the_number_of_applications_is_limited() -> None:
     crowd = [session(pid, application=f"job-{pid}") for pid in range(1, MAX_APPLICATIONS + 50)]
-    found = backtested(replace(policy(), brake=None), stream=[seen(0, *crowd), seen(1, *crowd)]).applications
+    found = backtested(
+        replace(policy(), safety_limit=None), stream=[seen(0, *crowd), seen(1, *crowd)]
+    ).applications
     assert len(found) == MAX_APPLICATIONS + 1
     assert found[OTHERS].peak == 49
 
@@ -116,7 +118,7 @@ def test_the_number_of_buckets_is_limited() -> None:
 
 
 def test_a_comparison_counts_each_termination_by_its_sides() -> None:
-    longer = policy(match=replace(IDLE_10M, idle_for=parse_span("40m")))
+    longer = policy(match=replace(IDLE_10M, idle_for=parse_duration("40m")))
     old, new = (Backtest("orders", Rules(policies=(each,)), RHYTHM) for each in (policy(), longer))
     comparison = Comparison(old.label)
     for each in recorded(STREAM):

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.insight.usage.census import Census, Ranking, census, shortened
-from reaper.policy.json import as_document
-from reaper.policy.poolers import CROWD
+from reaper.insight.usage.census import CROWD, Census, Ranking, census, shortened
 from reaper.policy.session import (
     ABORTED,
     ACTIVE,
@@ -22,6 +20,7 @@ from reaper.policy.session import (
     Slots,
     Snapshot,
 )
+from reaper.policy.text import as_document
 from tests.unit.policy.build import NO_FACTS, session, sessions, snapshot
 from tests.unit.policy.hostile import PROPERTY, snapshots
 
@@ -131,7 +130,7 @@ def test_who_hides_its_state_is_counted_as_unknown() -> None:
 
 
 def test_sessions_that_were_only_counted_stand_in_no_group() -> None:
-    counted = census(replace(snapshot(session(1)), young=299), top=5)
+    counted = census(replace(snapshot(session(1)), left_out=299), top=5)
 
     assert (counted.sessions, counted.uncounted) == (1, 299)
 

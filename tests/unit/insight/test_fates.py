@@ -16,13 +16,13 @@ from reaper.insight.dryrun.outcomes import (
     unused,
 )
 from reaper.policy.session import ACTIVE, Session, SessionId
-from reaper.policy.time import Instant, Span, parse_span
+from reaper.policy.time import Duration, Timestamp, parse_duration
 from tests.unit.policy.build import NOW, session, snapshot
 
 from .trials import after, watched
 
 LATER = after(NOW, "10s")
-LOOK = Look(at=LATER, before=NOW, blind_after=parse_span("1m"))
+LOOK = Look(at=LATER, before=NOW, blind_after=parse_duration("1m"))
 
 
 def become(one: Watched, now: Session | None, look: Look = LOOK) -> Fated | None:
@@ -36,8 +36,8 @@ def fate(one: Watched, now: Session | None, look: Look = LOOK) -> Fate | None:
     return found.fate if found else None
 
 
-def used(was: Session, at: Instant) -> Session:
-    return replace(was, state_change=Instant(at + 3_000), query_start=at)
+def used(was: Session, at: Timestamp) -> Session:
+    return replace(was, state_change=Timestamp(at + 3_000), query_start=at)
 
 
 def test_who_stays_as_it_was_has_no_fate_yet() -> None:
@@ -46,9 +46,9 @@ def test_who_stays_as_it_was_has_no_fate_yet() -> None:
 
 def test_who_was_used_again_is_revived_and_since_when_is_told_by_the_servers_clock() -> None:
     one = watched()
-    found = become(one, used(one.reap.session, after(NOW, "4s")))
+    found = become(one, used(one.candidate.session, after(NOW, "4s")))
     assert found
-    assert (found.fate, found.after, found.used_at) == (Fate.REVIVED, parse_span("4s"), after(NOW, "4s"))
+    assert (found.fate, found.after, found.used_at) == (Fate.REVIVED, parse_duration("4s"), after(NOW, "4s"))
     assert found.reason == "used again after 4s, having been idle for 1h"
 
 
@@ -89,7 +89,7 @@ def test_a_state_that_is_hidden_by_now_says_nothing() -> None:
 def test_who_has_gone_left_by_itself_and_how_long_nobody_had_looked_is_told() -> None:
     found = become(watched(), None)
     assert found
-    assert (found.fate, found.unseen) == (Fate.LEFT, parse_span("10s"))
+    assert (found.fate, found.unseen) == (Fate.LEFT, parse_duration("10s"))
     assert found.reason == "left by itself after 10s; in its last 10s nobody looked"
 
 
@@ -100,7 +100,7 @@ def test_who_went_while_nobody_looked_for_long_may_have_been_used_before() -> No
 
 def test_a_newcomer_on_the_same_pid_is_somebody_else() -> None:
     one = watched()
-    other = replace(one.reap.session, id=SessionId(one.id.pid, NOW))
+    other = replace(one.candidate.session, id=SessionId(one.id.pid, NOW))
     assert fates([one], {other.id: Standing.of(other)}, LOOK) == []
     assert shown([one], snapshot(other)) == {one.id: None}
 
@@ -108,18 +108,18 @@ def test_a_newcomer_on_the_same_pid_is_somebody_else() -> None:
 def test_a_look_that_left_nobody_out_tells_who_has_gone_and_a_thrifty_one_does_not() -> None:
     everybody = snapshot(session(1))
     assert shown([watched()], everybody) == {watched().id: None}
-    assert shown([watched()], replace(everybody, young=3)) == {}
+    assert shown([watched()], replace(everybody, left_out=3)) == {}
     assert shown([watched()], replace(everybody, unreadable=1)) == {}
 
 
 def test_who_is_shown_need_not_be_asked_for() -> None:
-    thrifty = replace(snapshot(session()), young=3)
+    thrifty = replace(snapshot(session()), left_out=3)
     assert shown([watched()], thrifty) == {watched().id: Standing.of(session())}
 
 
 def test_who_was_not_used_until_now_is_unused_for_so_long() -> None:
     found = unused(watched(), after(NOW, "2h"))
-    assert (found.fate, found.after) == (Fate.UNUSED, parse_span("2h"))
+    assert (found.fate, found.after) == (Fate.UNUSED, parse_duration("2h"))
     assert found.reason == "not used again in 2h"
 
 
@@ -128,14 +128,14 @@ def test_that_it_is_unused_is_told_when_it_means_something_and_whenever_that_has
     told: str, when: str
 ) -> None:
     due = after(NOW, when)
-    assert tells_by_now(watched(), due, parse_span(told))
-    assert not tells_by_now(watched(), Instant(due - 1), parse_span(told))
+    assert tells_by_now(watched(), due, parse_duration(told))
+    assert not tells_by_now(watched(), Timestamp(due - 1), parse_duration(told))
 
 
 def test_a_clock_that_was_set_back_makes_nothing_shorter_than_nothing() -> None:
     one = watched()
-    found = become(one, used(one.reap.session, Instant(NOW - parse_span("1d"))))
+    found = become(one, used(one.candidate.session, Timestamp(NOW - parse_duration("1d"))))
     assert found
     assert found.fate is Fate.REVIVED
-    assert found.after == parse_span("10s")
-    assert unused(one, Instant(NOW - 1)).after == Span(0)
+    assert found.after == parse_duration("10s")
+    assert unused(one, Timestamp(NOW - 1)).after == Duration(0)

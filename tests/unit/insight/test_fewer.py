@@ -10,18 +10,20 @@ from reaper.policy.memory import Memory
 from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.selector import NO_KEYS, Selector
 from reaper.policy.session import SessionId, Snapshot
-from reaper.policy.time import Span
+from reaper.policy.time import Duration
 from tests.unit.policy.build import session
 from tests.unit.policy.hostile import PROPERTY, limits, policies, rules, selectors, snapshots
 
 
 def unrestrained(policy: Policy) -> Policy:
-    return replace(policy, mode=Mode.ENFORCE, keep=None, cap=None, brake=None, pace=1_000)
+    return replace(
+        policy, mode=Mode.ENFORCE, keep=None, max_sessions=None, safety_limit=None, max_per_cycle=1_000
+    )
 
 
-def condemned(snapshot: Snapshot, judged_by: Rules) -> set[SessionId]:
+def matched(snapshot: Snapshot, judged_by: Rules) -> set[SessionId]:
     plan = decide(snapshot=snapshot, rules=judged_by, memory=Memory.of(snapshot))
-    return {reap.session.id for reap in plan.reaps}
+    return {candidate.session.id for candidate in plan.candidates}
 
 
 def freely(judged_by: Rules) -> Rules:
@@ -40,7 +42,7 @@ def test_raising_any_limit_never_condemns_another_session(
     rank = data.draw(st.integers(min_value=0, max_value=len(before.policies) - 1))
     raised = data.draw(raised_limit(before.policies[rank]))
     after = replace(before, policies=(*before.policies[:rank], raised, *before.policies[rank + 1 :]))
-    assert condemned(snapshot, after) <= condemned(snapshot, before)
+    assert matched(snapshot, after) <= matched(snapshot, before)
 
 
 @st.composite
@@ -49,11 +51,11 @@ def raised_limit(draw: st.DrawFn, policy: Policy) -> Policy:
     raised = draw(
         st.sampled_from(
             [
-                replace(match, idle_for=Span((match.idle_for or 0) + more)),
-                replace(match, transaction_for=Span((match.transaction_for or 0) + more)),
-                replace(match, connected_for=Span((match.connected_for or 0) + more)),
-                replace(match, running_for=Span((match.running_for or 0) + more)),
-                replace(match, holds_back_vacuum=(match.holds_back_vacuum or 0) + 50),
+                replace(match, idle_for=Duration((match.idle_for or 0) + more)),
+                replace(match, transaction_for=Duration((match.transaction_for or 0) + more)),
+                replace(match, connected_for=Duration((match.connected_for or 0) + more)),
+                replace(match, running_for=Duration((match.running_for or 0) + more)),
+                replace(match, xmin_age=(match.xmin_age or 0) + 50),
             ]
         )
     )
@@ -63,14 +65,14 @@ def raised_limit(draw: st.DrawFn, policy: Policy) -> Policy:
 @PROPERTY
 @given(snapshots, policies, limits, limits)
 def test_under_keep_cap_and_pace_raising_idle_for_never_condemns_another_session(
-    snapshot: Snapshot, policy: Policy, limit: Span, more: Span
+    snapshot: Snapshot, policy: Policy, limit: Duration, more: Duration
 ) -> None:
     # Who remains is among the longest idle of those before, in the same order. The brake might let go: off.
-    def by(idle_for: Span) -> Rules:
+    def by(idle_for: Duration) -> Rules:
         match = replace(policy.match, idle_for=idle_for)
-        return Rules(policies=(replace(policy, mode=Mode.ENFORCE, brake=None, match=match),))
+        return Rules(policies=(replace(policy, mode=Mode.ENFORCE, safety_limit=None, match=match),))
 
-    assert condemned(snapshot, by(Span(limit + more))) <= condemned(snapshot, by(limit))
+    assert matched(snapshot, by(Duration(limit + more))) <= matched(snapshot, by(limit))
 
 
 @PROPERTY
@@ -79,7 +81,7 @@ def test_protecting_more_never_condemns_another_session(
     snapshot: Snapshot, judged_by: Rules, protect: Selector
 ) -> None:
     free = freely(replace(judged_by, protect=NO_KEYS))
-    assert condemned(snapshot, replace(free, protect=protect)) <= condemned(snapshot, free)
+    assert matched(snapshot, replace(free, protect=protect)) <= matched(snapshot, free)
 
 
 @PROPERTY
@@ -93,4 +95,4 @@ def test_allowing_more_never_condemns_another_session(
         )
         for by in (NO_KEYS, allowlist)
     )
-    assert condemned(snapshot, allowing) <= condemned(snapshot, without)
+    assert matched(snapshot, allowing) <= matched(snapshot, without)

@@ -4,9 +4,8 @@ from typing import Final
 
 import pytest
 
-from reaper.insight.usage.census import Transaction, Waiter, openings
+from reaper.insight.usage.census import ProbablePooler, Transaction, Waiter, openings
 from reaper.insight.usage.texts import ago, horizon, openings_words, pooler_words, waiting_words
-from reaper.policy.poolers import Pooler
 from reaper.policy.session import Identity, Slots
 
 REFUSED: Final = "Ordinary roles are refused. Superusers can use"
@@ -91,20 +90,20 @@ def test_the_delay_of_vacuum_is_shown_in_transactions(age: int | None, said: str
     ("pooler", "said"),
     [
         (
-            Pooler(kind="PgBouncer", client=None, count=1, applications=1),
+            ProbablePooler(kind="PgBouncer", client=None, count=1, applications=1),
             "Probably PgBouncer, by its application name: 1 session from local.",
         ),
         (
-            Pooler(kind=None, client="10.2.0.7", count=60, applications=3),
+            ProbablePooler(kind=None, client="10.2.0.7", count=60, applications=3),
             "Probably a pooler or a large pool: 60 sessions from 10.2.0.7, with 3 names.",
         ),
         (
-            Pooler(kind=None, client="10.2.0.7", count=60, applications=1),
+            ProbablePooler(kind=None, client="10.2.0.7", count=60, applications=1),
             "Probably a pooler or a large pool: 60 sessions from 10.2.0.7, with 1 name.",
         ),
     ],
 )
-def test_a_pooler_is_never_more_than_probable(pooler: Pooler, said: str) -> None:
+def test_a_pooler_is_never_more_than_probable(pooler: ProbablePooler, said: str) -> None:
     assert pooler_words(pooler) == said
 
 

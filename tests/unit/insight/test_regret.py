@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.insight.dryrun.regret import FEW, Freed, Regret, Trial, freed, limit_under, upper_bound
-from reaper.policy.time import SECOND, Instant, Span, parse_span
+from reaper.policy.time import SECOND, Duration, Timestamp, parse_duration
 from tests.unit.policy.build import NOW
 from tests.unit.policy.hostile import PROPERTY
 
@@ -18,12 +18,12 @@ UNUSED, LEFT, REVIVED, UNKNOWN = Fate.UNUSED, Fate.LEFT, Fate.REVIVED, Fate.UNKN
 def test_the_rate_is_of_those_of_whom_it_is_known_what_became_of_them() -> None:
     seen = [*trials(6, UNUSED), *trials(2, LEFT), *trials(2, REVIVED), *trials(5, UNKNOWN)]
     regret = Regret.of(seen)
-    assert (regret.acts, regret.judged, regret.rate, regret.at_most) == (15, 10, 0.2, 0.4)
+    assert (regret.acts, regret.decided, regret.rate, regret.at_most) == (15, 10, 0.2, 0.4)
 
 
 def test_of_nobody_there_is_no_rate_and_anything_is_possible() -> None:
     regret = Regret.of(trials(3, UNKNOWN))
-    assert (regret.judged, regret.rate, regret.at_most, regret.upper) == (0, None, None, 1.0)
+    assert (regret.decided, regret.rate, regret.at_most, regret.upper) == (0, None, None, 1.0)
 
 
 @pytest.mark.parametrize("fate", [UNUSED, None])
@@ -36,7 +36,7 @@ def test_who_was_watched_for_a_shorter_time_than_it_had_been_idle_tells_nothing_
 
 @pytest.mark.parametrize("fate", [LEFT, REVIVED])
 def test_who_left_or_came_back_counts_at_once(fate: Fate) -> None:
-    assert Regret.of([trial(fate, after="1s")]).judged == 1
+    assert Regret.of([trial(fate, after="1s")]).decided == 1
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_limit_is_the_shortest_that_spares_those_that_came_back() -> None:
     seen = [*trials(3, REVIVED, after="14m10s"), *trials(40, UNUSED, after="2h")]
     limit = limit_under(seen)
     assert limit
-    assert (limit.span, limit.revived, limit.judged) == (parse_span("25m"), 0, 40)
+    assert (limit.span, limit.revived, limit.decided) == (parse_duration("25m"), 0, 40)
 
 
 def test_a_limit_counts_only_those_who_would_have_reached_it() -> None:
@@ -69,14 +69,14 @@ def test_a_limit_counts_only_those_who_would_have_reached_it() -> None:
     ]
     limit = limit_under(seen)
     assert limit
-    assert (limit.span, limit.judged) == (parse_span("25m"), 2)
+    assert (limit.span, limit.decided) == (parse_duration("25m"), 2)
 
 
 def test_one_that_came_back_among_many_may_be_borne_and_the_limit_need_not_spare_it() -> None:
     seen = [*trials(9, REVIVED, after="5m"), trial(REVIVED, after="5h"), *trials(150, UNUSED, after="6h")]
     limit = limit_under(seen)
     assert limit
-    assert (limit.span, limit.revived, limit.judged) == (parse_span("16m"), 1, 151)
+    assert (limit.span, limit.revived, limit.decided) == (parse_duration("16m"), 1, 151)
 
 
 def test_when_whoever_stayed_longest_came_back_no_limit_that_was_seen_would_do() -> None:
@@ -84,7 +84,7 @@ def test_when_whoever_stayed_longest_came_back_no_limit_that_was_seen_would_do()
     assert limit_under(trials(10, UNUSED)) is None
 
 
-spans = st.integers(0, 7_200 * SECOND).map(Span)
+spans = st.integers(0, 7_200 * SECOND).map(Duration)
 some = st.builds(
     lambda fate, idle, after: trial(fate)._replace(idle=idle, after=after),
     st.sampled_from([*Fate, None]),
@@ -101,11 +101,11 @@ def test_at_the_limit_less_than_one_in_a_hundred_would_have_been_regretted(seen:
         return
     met = [one for one in seen if one.counts_as in {UNUSED, LEFT, REVIVED} and one.lasted >= limit.span]
     hit = [one for one in met if one.fate is REVIVED]
-    assert (limit.revived, limit.judged) == (len(hit), len(met))
+    assert (limit.revived, limit.decided) == (len(hit), len(met))
     assert len(hit) / len(met) < FEW
 
 
 def test_slots_are_counted_at_their_most_at_one_time_and_in_hours() -> None:
     first, second = trial(UNUSED, after="30m"), trial(LEFT, after="30m")
-    third = first._replace(at=Instant(NOW + parse_span("30m")))
+    third = first._replace(at=Timestamp(NOW + parse_duration("30m")))
     assert freed([first, second, third, trial(UNKNOWN, after="9h")]) == Freed(slots=2, hours=1.5)

@@ -16,19 +16,19 @@ from reaper.policy.plan import Outcome, Result
 from reaper.policy.rules import Action, Policy, Rules, When, Window
 from reaper.policy.selector import Selector
 from reaper.policy.session import CLIENT_BACKEND, Facts, Session, Slots, Snapshot
-from reaper.policy.time import SECOND, Instant, Span, parse_span
+from reaper.policy.time import SECOND, Duration, Timestamp, parse_duration
 from tests.unit.policy.build import IDLE_10M, NOW, globs, later, policy, session, sessions, snapshot
 from tests.unit.policy.hostile import worlds
 
 from .readings import recorded
 
-RHYTHM: Final = Rhythm(Span(10 * SECOND), Span(SECOND // 4))
+RHYTHM: Final = Rhythm(Duration(10 * SECOND), Duration(SECOND // 4))
 STEP: Final = 10 * SECOND
 SOON: Final = 0.025
 """The second cycle, which must agree with the first, comes a precision later."""
 
 
-def at(steps: float) -> Instant:
+def at(steps: float) -> Timestamp:
     return later(NOW, by=round(steps * STEP))
 
 
@@ -48,8 +48,8 @@ def replayed(
     return [replay.read(each) for each in recorded(stream, partial=partial, cycles=cycles)]
 
 
-def terminated(steps: Sequence[ReplayStep]) -> list[tuple[Instant, int]]:
-    return [(one.at, one.reap.session.id.pid) for step in steps for one in step.terminations]
+def terminated(steps: Sequence[ReplayStep]) -> list[tuple[Timestamp, int]]:
+    return [(one.at, one.candidate.session.id.pid) for step in steps for one in step.terminations]
 
 
 def used(one: Session, when: float) -> Session:
@@ -71,11 +71,11 @@ def test_no_session_is_terminated_on_first_sight() -> None:
 
 
 def test_a_session_that_came_between_two_snapshots_was_idle_since_the_later_one_says() -> None:
-    soon = policy(match=replace(IDLE_10M, idle_for=Span(2 * SECOND)))
+    soon = policy(match=replace(IDLE_10M, idle_for=Duration(2 * SECOND)))
     came = used(session(7, connected="0s"), 0.4)
     came = replace(came, id=came.id._replace(backend_start=at(0.3)))
     steps = replayed(
-        soon, stream=[seen(0), seen(1, came), seen(2, came)], rhythm=Rhythm(Span(SECOND), Span(1))
+        soon, stream=[seen(0), seen(1, came), seen(2, came)], rhythm=Rhythm(Duration(SECOND), Duration(1))
     )
     assert terminated(steps) == [(at(0.6), 7)]
 
@@ -104,7 +104,7 @@ def test_recorded_cycles_are_the_cycles() -> None:
 
 def test_a_session_that_falls_due_after_the_last_cycle_waits_for_the_next_one() -> None:
     one = session(7, idle="9m50s300ms")
-    replay = Replay(Rules(policies=(policy(),)), Rhythm(Span(10 * SECOND), Span(SECOND)))
+    replay = Replay(Rules(policies=(policy(),)), Rhythm(Duration(10 * SECOND), Duration(SECOND)))
     stream = recorded([seen(0, one), seen(1, one), seen(2, one)])
     stream[1].cycles = [CycleMark(at(0.95), 10)]
     assert terminated([replay.read(each) for each in stream]) == [(at(1.05), 7)]
@@ -112,7 +112,7 @@ def test_a_session_that_falls_due_after_the_last_cycle_waits_for_the_next_one() 
 
 def test_the_limit_of_a_cycle_leaves_the_rest_to_later_cycles() -> None:
     many = sessions(25, idle="1h")
-    steps = replayed(replace(policy(), brake=None), stream=[seen(n, *many) for n in range(5)])
+    steps = replayed(replace(policy(), safety_limit=None), stream=[seen(n, *many) for n in range(5)])
     moments = [moment for moment, _ in terminated(steps)]
     assert moments == [*[at(SOON)] * 10, *[at(1 + SOON)] * 10, *[at(2 + SOON)] * 5]
 
@@ -140,7 +140,9 @@ def test_a_session_that_was_used_is_terminated_again_when_it_falls_due_again() -
 
 
 def test_a_cancelled_statement_frees_no_slot() -> None:
-    busy = policy(match=replace(IDLE_10M, states=("active",), idle_for=None, running_for=parse_span("10m")))
+    busy = policy(
+        match=replace(IDLE_10M, states=("active",), idle_for=None, running_for=parse_duration("10m"))
+    )
     stream = [seen(n, session(7, state="active")) for n in range(3)]
     steps = replayed(replace(busy, action=Action.CANCEL), stream=stream)
     assert terminated(steps) == [(at(SOON), 7)]
@@ -182,7 +184,7 @@ def test_a_blocking_session_and_one_that_holds_back_vacuum_are_terminated_once_t
     stream = [seen(n, session(7)) for n in range(3)]
     stream += [replace(seen(n, session(7)), facts=waited) for n in (3, 4, 5)]
     assert terminated(replayed(blocking, stream=stream)) == [(at(3), 7)]
-    vacuum = policy(match=replace(IDLE_10M, holds_back_vacuum=100))
+    vacuum = policy(match=replace(IDLE_10M, xmin_age=100))
     stream = [seen(n, session(7, xid_age=95 + 2 * n)) for n in range(6)]
     assert terminated(replayed(vacuum, stream=stream)) == [(at(3), 7)]
 
@@ -193,16 +195,21 @@ def test_each_snapshot_gets_the_plan_of_a_dry_run(world: object, data: st.DataOb
     """A plain decision about all sessions, with a plain memory, terminates the same ones."""
     stream = evolve(world.snapshot, data)  # type: ignore[attr-defined]
     rules = world.rules  # type: ignore[attr-defined]
-    replay, memory = Replay(rules, Rhythm(Span(STEP), Span(STEP))), Memory()
+    replay, memory = Replay(rules, Rhythm(Duration(STEP), Duration(STEP))), Memory()
     for each, whole in zip(recorded(stream), stream, strict=True):
         plan = decide(snapshot=whole, rules=rules, memory=memory)
-        reaps = (*plan.reaps, *plan.rehearsals)
-        new = [trip.policy.name for trip in plan.brakes if trip.policy.name not in memory.braked]
-        settled = [(reap, Outcome(result=Result.REHEARSED)) for reap in reaps]
-        memory = memory.after(whole, settled, plan.brakes)
+        candidates = (*plan.candidates, *plan.dry_run_candidates)
+        new = [trip.policy.name for trip in plan.trips if trip.policy.name not in memory.tripped]
+        settled = [(candidate, Outcome(result=Result.DRY_RUN)) for candidate in candidates]
+        memory = memory.after(whole, settled, plan.trips)
         step = replay.read(each)
-        found = [(one.reap.policy.name, one.reap.session.id, one.reap.reason) for one in step.terminations]
-        expected = [(reap.policy.name, reap.session.id, reap.reason) for reap in reaps]
+        found = [
+            (one.candidate.policy.name, one.candidate.session.id, one.candidate.reason)
+            for one in step.terminations
+        ]
+        expected = [
+            (candidate.policy.name, candidate.session.id, candidate.reason) for candidate in candidates
+        ]
         assert sorted(found) == sorted(expected)
         assert [trip.policy.name for _, trip in step.trips] == new
         assert all(one.at == whole.at for one in step.terminations)

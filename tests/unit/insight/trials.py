@@ -4,25 +4,27 @@ from collections.abc import Iterator
 
 from reaper.insight.dryrun.outcomes import Fate, Watched
 from reaper.insight.dryrun.regret import Trial
-from reaper.policy.plan import Reap
+from reaper.policy.plan import Candidate
 from reaper.policy.rules import Mode
 from reaper.policy.session import Identity, Session
-from reaper.policy.time import Instant, Span, parse_span
+from reaper.policy.time import Duration, Timestamp, parse_duration
 from tests.unit.policy.build import NOW, policy, session
 
 DRY = policy("dry", mode=Mode.DRY_RUN)
 
 
-def watched(seen: Session | None = None, *, at: Instant = NOW) -> Watched:
+def watched(seen: Session | None = None, *, at: Timestamp = NOW) -> Watched:
     """A web worker that a rehearsal took after an hour, unless told otherwise."""
-    reap = Reap(session=session() if seen is None else seen, policy=DRY, reason="idle 1h, limit 10m")
-    return Watched(intent="life/1", reap=reap, at=at, cycle="7", rules="d1gest")
+    candidate = Candidate(
+        session=session() if seen is None else seen, policy=DRY, reason="idle 1h, limit 10m"
+    )
+    return Watched(intent="life/1", candidate=candidate, at=at, cycle="7", rules="d1gest")
 
 
 def trial(fate: Fate | None, *, idle: str = "10m", after: str = "1h", application: str = "web-1") -> Trial:
     """A session that a policy of ten minutes met."""
     who = Identity("shop", "app_web", application, "10.2.0.7")
-    return Trial("orders", "dry", who, fate, NOW, parse_span(idle), parse_span(after))
+    return Trial("orders", "dry", who, fate, NOW, parse_duration(idle), parse_duration(after))
 
 
 def trials(
@@ -32,6 +34,6 @@ def trials(
     return (trial(fate, after=after, application=application) for _ in range(count))
 
 
-def after(moment: Instant, text: str) -> Instant:
+def after(moment: Timestamp, text: str) -> Timestamp:
     """So much later."""
-    return Instant(moment + Span(parse_span(text)))
+    return Timestamp(moment + Duration(parse_duration(text)))

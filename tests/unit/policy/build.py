@@ -7,7 +7,7 @@ from typing import Final, TypedDict, Unpack
 from reaper.policy.decide import decide
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan, Reap, Spare, Verdict
+from reaper.policy.plan import Candidate, Decision, Plan, Skip
 from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.selector import NO_KEYS, Glob, Selector
 from reaper.policy.session import (
@@ -21,10 +21,10 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.time import Instant, from_datetime, parse_span
+from reaper.policy.time import Timestamp, from_datetime, parse_duration
 
 
-def instant(text: str) -> Instant:
+def instant(text: str) -> Timestamp:
     """The instant of an ISO 8601 text with its zone."""
     return from_datetime(datetime.fromisoformat(text))
 
@@ -33,14 +33,14 @@ NOW: Final = instant("2025-06-18T12:00:00+00:00")
 """A Wednesday noon."""
 
 
-def ago(text: str, *, now: Instant = NOW) -> Instant:
+def ago(text: str, *, now: Timestamp = NOW) -> Timestamp:
     """The instant that lies so far back."""
-    return Instant(now - parse_span(text))
+    return Timestamp(now - parse_duration(text))
 
 
-def later(instant: Instant, *, by: int) -> Instant:
+def later(instant: Timestamp, *, by: int) -> Timestamp:
     """So many microseconds after an instant."""
-    return Instant(instant + by)
+    return Timestamp(instant + by)
 
 
 class Told(TypedDict, total=False):
@@ -94,14 +94,14 @@ def session(pid: int = 100, **told: Unpack[Told]) -> Session:
     )
 
 
-def _since(age: str | None) -> Instant | None:
+def _since(age: str | None) -> Timestamp | None:
     return None if age is None else ago(age)
 
 
 def sessions(count: int, **told: Unpack[Told]) -> tuple[Session, ...]:
     """So many sessions that differ in their pid and, by a second each, in how long they have been idle."""
     return tuple(
-        replace(one, state_change=Instant(one.state_change + 1_000_000 * rank))
+        replace(one, state_change=Timestamp(one.state_change + 1_000_000 * rank))
         for rank in range(count)
         if (one := session(100 + rank, **told)).state_change is not None
     )
@@ -112,7 +112,7 @@ NO_FACTS: Final = Facts()
 NOTHING_HELD: Final = Facts(advisory_lock_holders=frozenset(), waiters={})
 
 
-def snapshot(*seen: Session, used: int = 10, at: Instant = NOW, facts: Facts = NOTHING_HELD) -> Snapshot:
+def snapshot(*seen: Session, used: int = 10, at: Timestamp = NOW, facts: Facts = NOTHING_HELD) -> Snapshot:
     """A look at a server with 100 slots, where nobody holds a lock."""
     return Snapshot(
         server="orders",
@@ -124,7 +124,7 @@ def snapshot(*seen: Session, used: int = 10, at: Instant = NOW, facts: Facts = N
     )
 
 
-IDLE_10M: Final = Match(states=(IDLE,), idle_for=parse_span("10m"))
+IDLE_10M: Final = Match(states=(IDLE,), idle_for=parse_duration("10m"))
 
 
 def policy(name: str = "leaked", match: Match = IDLE_10M, *, mode: Mode = Mode.ENFORCE) -> Policy:
@@ -145,28 +145,28 @@ def plan(
     return decide(snapshot=seen, rules=Rules(policies=policies, protect=protect), memory=memory)
 
 
-def verdict(seen: Session, *policies: Policy, protect: Selector = NO_KEYS) -> Verdict:
+def decision(seen: Session, *policies: Policy, protect: Selector = NO_KEYS) -> Decision:
     """The answer for a session that is alone on its server."""
-    (answer,) = plan(snapshot(seen), *policies, protect=protect).verdicts
+    (answer,) = plan(snapshot(seen), *policies, protect=protect).decisions
     return answer
 
 
 def is_reaped(seen: Session, *policies: Policy) -> bool:
     """Whether a session that is alone on its server is condemned."""
-    return isinstance(verdict(seen, *policies), Reap)
+    return isinstance(decision(seen, *policies), Candidate)
 
 
-def spared(answer: Verdict) -> Spare:
+def skipped(answer: Decision) -> Skip:
     """The answer, which must be that the session lives."""
-    assert isinstance(answer, Spare), answer
+    assert isinstance(answer, Skip), answer
     return answer
 
 
-def pids(verdicts: tuple[Reap, ...] | tuple[Spare, ...]) -> list[int]:
+def pids(decisions: tuple[Candidate, ...] | tuple[Skip, ...]) -> list[int]:
     """The pids of verdicts, in their order."""
-    return [answer.session.id.pid for answer in verdicts]
+    return [answer.session.id.pid for answer in decisions]
 
 
 def reasons(decided: Plan) -> list[str]:
     """Every reason, in the order of sessions."""
-    return [answer.reason for answer in decided.verdicts]
+    return [answer.reason for answer in decided.decisions]

@@ -13,18 +13,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from reaper.policy.match import Match
-from reaper.policy.memory import Memory, Rehearsed, Tried
-from reaper.policy.protections import BUILT_IN, SETTABLE
-from reaper.policy.refill_guard import DEFAULT_CHURN, BackOff, Group
+from reaper.policy.memory import DryRunBefore, Memory, Tried
+from reaper.policy.protections import BUILT_IN, OVERRIDABLE
+from reaper.policy.refill_guard import DEFAULT_REFILL_GUARD, Group, PausedGroup
 from reaper.policy.rules import (
     GROUP_KEYS,
     Action,
-    Brake,
-    Cap,
     Keep,
+    MaxSessions,
     Mode,
     Policy,
     Rules,
+    SafetyLimit,
     When,
     Window,
 )
@@ -45,7 +45,7 @@ from reaper.policy.session import (
     Snapshot,
     Watcher,
 )
-from reaper.policy.time import Instant, Span, parse_span
+from reaper.policy.time import Duration, Timestamp, parse_duration
 
 from .build import NOW
 
@@ -65,12 +65,14 @@ def mostly_none(rare: st.SearchStrategy[T]) -> st.SearchStrategy[T | None]:
 PROPERTY: Final = settings(max_examples=60)
 
 HUGE: Final = 10**30
-LIMITS: Final = [Span(0), Span(1), *map(parse_span, ("10m", "1h", "2d"))]
+LIMITS: Final = [Duration(0), Duration(1), *map(parse_duration, ("10m", "1h", "2d"))]
 limits = st.sampled_from(LIMITS)
 moments = st.one_of(
-    limits.map(lambda limit: Instant(NOW - limit)),
-    limits.map(lambda limit: Instant(NOW - limit + 1)),
-    st.sampled_from([Instant(NOW - parse_span("3d")), Instant(NOW + 1), Instant(HUGE), Instant(-HUGE)]),
+    limits.map(lambda limit: Timestamp(NOW - limit)),
+    limits.map(lambda limit: Timestamp(NOW - limit + 1)),
+    st.sampled_from(
+        [Timestamp(NOW - parse_duration("3d")), Timestamp(NOW + 1), Timestamp(HUGE), Timestamp(-HUGE)]
+    ),
 )
 maybe_moments = st.none() | moments | moments
 
@@ -106,10 +108,10 @@ hostile_sessions = st.builds(
 
 pids = st.integers(min_value=1, max_value=12)
 
-LONG_AGO: Final = [Instant(NOW - parse_span(age)) for age in ("1h", "2d", "2h", "59m", "9m")]
+LONG_AGO: Final = [Timestamp(NOW - parse_duration(age)) for age in ("1h", "2d", "2h", "59m", "9m")]
 usual_sessions = st.builds(
     lambda pid, identity, state, since, xid_age: Session(
-        id=SessionId(pid, Instant(NOW - parse_span("3d"))),
+        id=SessionId(pid, Timestamp(NOW - parse_duration("3d"))),
         identity=identity,
         state=state,
         state_change=since,
@@ -171,11 +173,11 @@ selectors = st.builds(
 maybe_limits = st.none() | limits
 usual_matches = st.sampled_from(
     [
-        Match(states=STATES, connected_for=Span(0)),
-        Match(states=(IDLE,), idle_for=parse_span("10m")),
-        Match(states=(IDLE,), idle_for=parse_span("1h"), blocking=True),
-        Match(states=(ACTIVE,), running_for=parse_span("10m")),
-        Match(states=(IDLE, IN_TRANSACTION), connected_for=parse_span("1h"), holds_back_vacuum=100),
+        Match(states=STATES, connected_for=Duration(0)),
+        Match(states=(IDLE,), idle_for=parse_duration("10m")),
+        Match(states=(IDLE,), idle_for=parse_duration("1h"), blocking=True),
+        Match(states=(ACTIVE,), running_for=parse_duration("10m")),
+        Match(states=(IDLE, IN_TRANSACTION), connected_for=parse_duration("1h"), xmin_age=100),
     ]
 )
 hostile_matches = st.builds(
@@ -188,7 +190,7 @@ hostile_matches = st.builds(
     transaction_for=st.none() | maybe_limits,
     connected_for=maybe_limits,
     running_for=st.none() | maybe_limits,
-    holds_back_vacuum=st.sampled_from([None, None, None, 100]),
+    xmin_age=st.sampled_from([None, None, None, 100]),
     blocking=rarely,
 )
 windows = st.builds(
@@ -205,7 +207,7 @@ shares = st.sampled_from([0.0, 0.1, 0.5, 0.8, 1.0])
 few = st.integers(min_value=0, max_value=3)
 per = st.lists(st.sampled_from(GROUP_KEYS), min_size=1, max_size=2, unique=True).map(tuple)
 despites = mostly(
-    st.just(frozenset(SETTABLE)), st.frozensets(st.sampled_from([*BUILT_IN, "protect", "no such thing"]))
+    st.just(frozenset(OVERRIDABLE)), st.frozensets(st.sampled_from([*BUILT_IN, "protect", "no such thing"]))
 )
 policies = st.builds(
     Policy,
@@ -213,15 +215,15 @@ policies = st.builds(
     match=mostly(usual_matches, hostile_matches),
     mode=st.sampled_from([Mode.ENFORCE, Mode.ENFORCE, Mode.DRY_RUN, Mode.DRY_RUN, Mode.DISABLED]),
     allowlist=mostly(nobody, selectors),
-    despite=despites,
+    overrides=despites,
     when=mostly_none(st.builds(When, shares)),
     during=mostly_none(windows).map(lambda window: (window,) if window else ()),
     keep=mostly_none(st.builds(Keep, newest=few, per=per)),
-    cap=mostly_none(st.builds(Cap, most=few, per=per)),
+    max_sessions=mostly_none(st.builds(MaxSessions, most=few, per=per)),
     action=st.sampled_from(Action),
-    pace=st.sampled_from([10, 10, 1, 2, 0]),
-    brake=st.none() | st.builds(Brake, share=shares, above=few),
-    churn=st.sampled_from([DEFAULT_CHURN, None]),
+    max_per_cycle=st.sampled_from([10, 10, 1, 2, 0]),
+    safety_limit=st.none() | st.builds(SafetyLimit, share=shares, above=few),
+    refill_guard=st.sampled_from([DEFAULT_REFILL_GUARD, None]),
 )
 
 
@@ -253,7 +255,9 @@ def worlds(draw: st.DrawFn) -> World:
     return World(snapshot, draw(rules), draw(memories(snapshot)))
 
 
-ALONE: Final = BackOff(Instant(NOW + 1), "churn: it refills")
+def paused(group: Group) -> PausedGroup:
+    """A pause that is over one microsecond after NOW."""
+    return PausedGroup(group, NOW, Timestamp(NOW + 1), 9, 10, "refill guard: replaced")
 
 
 def memories(snapshot: Snapshot) -> st.SearchStrategy[Memory]:
@@ -261,8 +265,8 @@ def memories(snapshot: Snapshot) -> st.SearchStrategy[Memory]:
     if not snapshot.sessions:
         return st.just(Memory())
     known = st.sampled_from([one.id for one in snapshot.sessions])
-    rehearsed = st.builds(
-        lambda mode, one, action: Rehearsed(mode, one.id, one.state_change, action),
+    dry_run_before = st.builds(
+        lambda mode, one, action: DryRunBefore(mode, one.id, one.state_change, action),
         st.sampled_from([Mode.ENFORCE, Mode.DRY_RUN]),
         st.sampled_from(snapshot.sessions),
         st.sampled_from(Action),
@@ -272,9 +276,9 @@ def memories(snapshot: Snapshot) -> st.SearchStrategy[Memory]:
     return st.builds(
         Memory,
         seen=mostly(st.just(everybody), st.frozensets(known)),
-        rehearsed=mostly_none(rehearsed).map(lambda one: frozenset([one] if one else [])),
-        in_vain=mostly_none(tried).map(lambda one: {one: 3} if one else {}),
-        left_alone=mostly_none(st.sampled_from(snapshot.sessions)).map(
-            lambda one: {Group("policy-0", one.identity): ALONE} if one else {}
+        dry_run_before=mostly_none(dry_run_before).map(lambda one: frozenset([one] if one else [])),
+        no_effect=mostly_none(tried).map(lambda one: {one: 3} if one else {}),
+        paused=mostly_none(st.sampled_from(snapshot.sessions)).map(
+            lambda one: {(group := Group("policy-0", one.identity)): paused(group)} if one else {}
         ),
     )

@@ -5,13 +5,13 @@ from dataclasses import replace
 from hypothesis import given
 
 from reaper.policy.deadline import next_due
-from reaper.policy.decide import Questions, decide, questions
+from reaper.policy.decide import NeededFacts, decide, needed_facts
 from reaper.policy.explain import explain
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Plan, Reap, Spare, Spared, unknown
+from reaper.policy.plan import Candidate, Plan, Skip, SkipReason, unknown
 from reaper.policy.rules import Rules
 from reaper.policy.session import Facts, SessionId
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 
 from .build import NOW, later
 from .hostile import PROPERTY, World, worlds
@@ -24,8 +24,8 @@ def decided(world: World) -> Plan:
 @PROPERTY
 @given(worlds())
 def test_facts_that_no_question_asked_for_change_nothing(world: World) -> None:
-    asked = questions(world.snapshot, world.rules)
-    assert asked == questions(replace(world.snapshot, facts=Facts()), world.rules)
+    asked = needed_facts(world.snapshot, world.rules)
+    assert asked == needed_facts(replace(world.snapshot, facts=Facts()), world.rules)
     facts = world.snapshot.facts
     unasked = replace(
         facts,
@@ -39,15 +39,15 @@ def test_facts_that_no_question_asked_for_change_nothing(world: World) -> None:
 @given(worlds())
 def test_no_question_is_asked_when_nobody_is_a_candidate(world: World) -> None:
     if not candidates(world, NOW):
-        assert questions(world.snapshot, world.rules) == Questions()
+        assert needed_facts(world.snapshot, world.rules) == NeededFacts()
 
 
-def candidates(world: World, at: Instant) -> set[tuple[SessionId, str]]:
+def candidates(world: World, at: Timestamp) -> set[tuple[SessionId, str]]:
     """Whom each policy would consider at that moment if nothing changed, facts and restraints aside."""
     return {
         (seen.id, policy.name)
         for seen in world.snapshot.sessions
-        for policy in world.rules.awake
+        for policy in world.rules.enabled
         if not unknown(seen)
         and policy.match.selector.selects(seen.identity)
         and policy.match.holds_but_for_facts(seen, at)
@@ -57,23 +57,23 @@ def candidates(world: World, at: Instant) -> set[tuple[SessionId, str]]:
 @PROPERTY
 @given(worlds())
 def test_policies_are_asked_about_every_candidate(world: World) -> None:
-    judged = {answer.session.id for answer in decided(world).judged}
-    assert judged >= {who for who, _ in candidates(world, NOW)}
+    found = {answer.session.id for answer in decided(world).decided}
+    assert found >= {who for who, _ in candidates(world, NOW)}
 
 
 @PROPERTY
 @given(worlds())
 def test_nobody_is_spared_by_a_policy_that_was_not_asked(world: World) -> None:
     plan = decided(world)
-    assert plan.matched_spares == tuple(spare for spare in plan.spares if spare.policy)
-    assert {answer.session.id for answer in plan.judged} <= {answer.session.id for answer in plan.verdicts}
+    assert plan.matched_skips == tuple(skip for skip in plan.skips if skip.policy)
+    assert {answer.session.id for answer in plan.decided} <= {answer.session.id for answer in plan.decisions}
 
 
 @PROPERTY
 @given(worlds())
 def test_nobody_becomes_a_candidate_before_the_next_deadline(world: World) -> None:
     due = next_due(world.snapshot, world.rules)
-    before = Instant(10**40) if due is None else later(due, by=-1)
+    before = Timestamp(10**40) if due is None else later(due, by=-1)
     assert candidates(world, before) == candidates(world, NOW)
 
 
@@ -81,8 +81,7 @@ def test_nobody_becomes_a_candidate_before_the_next_deadline(world: World) -> No
 @given(worlds())
 def test_somebody_is_a_candidate_at_the_next_deadline(world: World) -> None:
     ages_only = tuple(
-        replace(policy, match=replace(policy.match, holds_back_vacuum=None))
-        for policy in world.rules.policies
+        replace(policy, match=replace(policy.match, xmin_age=None)) for policy in world.rules.policies
     )
     world = replace(world, rules=replace(world.rules, policies=ages_only))
     due = next_due(world.snapshot, world.rules)
@@ -94,27 +93,27 @@ def test_somebody_is_a_candidate_at_the_next_deadline(world: World) -> None:
 def test_an_explanation_agrees_with_the_decision(world: World) -> None:
     memory = Memory.of(world.snapshot)
     plan = decide(snapshot=world.snapshot, rules=world.rules, memory=memory)
-    for answer in plan.verdicts:
+    for answer in plan.decisions:
         told = explain(answer.session, snapshot=world.snapshot, rules=world.rules)
-        assert told.verdict == answer
-        assert (told.unknown is not None) is (isinstance(answer, Spare) and answer.by is Spared.UNKNOWN)
+        assert told.decision == answer
+        assert (told.unknown is not None) is (isinstance(answer, Skip) and answer.by is SkipReason.UNKNOWN)
         if told.unknown is None:
             free = [
                 one.policy.name
                 for one in told.policies
-                if one.matches and not (one.shields or one.allowlist or one.rests)
+                if one.matches and not (one.protections or one.allowlist or one.rests)
             ]
             assert answered_by(answer, free, world.rules)
 
 
-def answered_by(answer: Reap | Spare, free: list[str], judged_by: Rules) -> bool:
+def answered_by(answer: Candidate | Skip, free: list[str], judged_by: Rules) -> bool:
     """Whether the policy of a verdict is the first of its lane that nothing keeps from deciding."""
-    awake = [policy.name for policy in judged_by.awake if policy.name in free]
+    enabled = [policy.name for policy in judged_by.enabled if policy.name in free]
     enforcing = [policy.name for policy in judged_by.enforcing if policy.name in free]
-    restrained = isinstance(answer, Spare) and answer.by in (
-        *(Spared.KEEP, Spared.CAP, Spared.BRAKE, Spared.PACE),
+    restrained = isinstance(answer, Skip) and answer.by in (
+        *(SkipReason.KEEP, SkipReason.MAX_SESSIONS, SkipReason.SAFETY_LIMIT, SkipReason.MAX_PER_CYCLE),
     )
-    if isinstance(answer, Reap) or restrained:
-        return answer.policy is not None and answer.policy.name in (*awake[:1], *enforcing[:1])
+    if isinstance(answer, Candidate) or restrained:
+        return answer.policy is not None and answer.policy.name in (*enabled[:1], *enforcing[:1])
     # A dry-run policy that is held back has the word only when no enforcing policy has anything to say.
-    return not enforcing and (answer.by is not Spared.UNMATCHED or not awake)
+    return not enforcing and (answer.by is not SkipReason.UNMATCHED or not enabled)

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Spared
-from reaper.policy.rules import Brake, Keep, Policy
+from reaper.policy.plan import SkipReason
+from reaper.policy.rules import Keep, Policy, SafetyLimit
 from reaper.policy.session import ACTIVE, WALSENDER, Session
-from reaper.policy.time import Span
+from reaper.policy.time import Duration
 
 from .build import plan, policy, session, sessions, snapshot
 
 
-def braked(share: float, above: int) -> Policy:
-    return replace(policy(), brake=Brake(share=share, above=above), pace=1000)
+def tripped(share: float, above: int) -> Policy:
+    return replace(policy(), safety_limit=SafetyLimit(share=share, above=above), max_per_cycle=1000)
 
 
 def crowd(idle: int, busy: int) -> tuple[Session, ...]:
@@ -23,7 +23,7 @@ def crowd(idle: int, busy: int) -> tuple[Session, ...]:
 
 
 @pytest.mark.parametrize(
-    ("condemned", "clients", "share", "above", "trips"),
+    ("matched", "clients", "share", "above", "trips"),
     [
         (5, 5, 0.5, 5, False),
         (6, 6, 0.5, 5, True),
@@ -41,74 +41,74 @@ def crowd(idle: int, busy: int) -> tuple[Session, ...]:
     ],
 )
 def test_a_brake_trips_above_its_number_and_above_its_share(
-    condemned: int, clients: int, share: float, above: int, *, trips: bool
+    matched: int, clients: int, share: float, above: int, *, trips: bool
 ) -> None:
-    assert Brake(share=share, above=above).trips(condemned, clients) is trips
+    assert SafetyLimit(share=share, above=above).trips(matched, clients) is trips
 
 
 @pytest.mark.parametrize("percent", range(1, 101))
 def test_exactly_the_share_is_not_above_it_whatever_the_share(percent: int) -> None:
-    brake = Brake(share=percent / 100, above=0)
-    assert not brake.trips(percent, 100)
-    assert brake.trips(percent + 1, 100)
+    safety_limit = SafetyLimit(share=percent / 100, above=0)
+    assert not safety_limit.trips(percent, 100)
+    assert safety_limit.trips(percent + 1, 100)
 
 
 def test_a_policy_whose_brake_trips_acts_on_nobody_and_raises_the_alarm() -> None:
-    decided = plan(snapshot(*crowd(6, 5)), braked(0.5, 5))
-    assert decided.reaps == ()
-    reason = "brake: would take 6 of 11 client sessions, acts on nobody above 50%"
-    assert [(spare.by, spare.reason) for spare in decided.spares[:6]] == [(Spared.BRAKE, reason)] * 6
-    (trip,) = decided.brakes
-    assert (trip.policy.name, trip.condemned, trip.clients, trip.reason) == ("leaked", 6, 11, reason)
+    decided = plan(snapshot(*crowd(6, 5)), tripped(0.5, 5))
+    assert decided.candidates == ()
+    reason = "safety limit: would terminate 6 of 11 client sessions, terminates none above 50%"
+    assert [(skip.by, skip.reason) for skip in decided.skips[:6]] == [(SkipReason.SAFETY_LIMIT, reason)] * 6
+    (trip,) = decided.trips
+    assert (trip.policy.name, trip.matched, trip.clients, trip.reason) == ("leaked", 6, 11, reason)
 
 
 def test_exactly_the_share_is_carried_out() -> None:
-    decided = plan(snapshot(*crowd(6, 6)), braked(0.5, 5))
-    assert (len(decided.reaps), decided.brakes) == (6, ())
+    decided = plan(snapshot(*crowd(6, 6)), tripped(0.5, 5))
+    assert (len(decided.candidates), decided.trips) == (6, ())
 
 
 def test_a_share_with_a_fraction_is_told_with_it() -> None:
-    (trip,) = plan(snapshot(*crowd(6, 5)), braked(0.125, 5)).brakes
-    assert trip.reason.endswith("acts on nobody above 12.5%")
+    (trip,) = plan(snapshot(*crowd(6, 5)), tripped(0.125, 5)).trips
+    assert trip.reason.endswith("terminates none above 12.5%")
 
 
 def test_every_policy_has_a_brake_unless_it_says_otherwise() -> None:
-    assert plan(snapshot(*crowd(6, 0)), policy()).reaps == ()
-    assert plan(snapshot(*crowd(5, 0)), policy()).reaps
+    assert plan(snapshot(*crowd(6, 0)), policy()).candidates == ()
+    assert plan(snapshot(*crowd(5, 0)), policy()).candidates
 
 
 def test_a_policy_without_a_brake_may_take_everybody() -> None:
-    emergency = replace(policy(), brake=None, pace=1000)
-    assert len(plan(snapshot(*crowd(50, 0)), emergency).reaps) == 50
+    emergency = replace(policy(), safety_limit=None, max_per_cycle=1000)
+    assert len(plan(snapshot(*crowd(50, 0)), emergency).candidates) == 50
 
 
 def test_the_brake_counts_what_the_policy_condemns_and_not_what_its_pace_leaves() -> None:
-    slow = replace(braked(0.5, 5), pace=1)
-    assert plan(snapshot(*crowd(6, 5)), slow).brakes
+    slow = replace(tripped(0.5, 5), max_per_cycle=1)
+    assert plan(snapshot(*crowd(6, 5)), slow).trips
 
 
 def test_the_brake_counts_those_seen_for_the_first_time() -> None:
-    assert plan(snapshot(*crowd(6, 5)), braked(0.5, 5), memory=Memory()).brakes
+    assert plan(snapshot(*crowd(6, 5)), tripped(0.5, 5), memory=Memory()).trips
 
 
 def test_the_brake_does_not_count_whom_the_policy_keeps() -> None:
-    kept = replace(braked(0.5, 5), keep=Keep(newest=1, per=("role",)))
-    assert len(plan(snapshot(*crowd(6, 5)), kept).reaps) == 5
+    kept = replace(tripped(0.5, 5), keep=Keep(newest=1, per=("role",)))
+    assert len(plan(snapshot(*crowd(6, 5)), kept).candidates) == 5
 
 
 def test_walsenders_are_no_clients_of_whom_a_share_could_be_taken() -> None:
     senders = tuple(session(6000 + rank, kind=WALSENDER) for rank in range(50))
-    assert plan(snapshot(*crowd(6, 5), *senders), braked(0.5, 5)).brakes
+    assert plan(snapshot(*crowd(6, 5), *senders), tripped(0.5, 5)).trips
 
 
 def test_the_brake_of_one_policy_does_not_stop_another() -> None:
-    idle, aborted = braked(0.1, 0), policy("other", replace(policy().match, states=("active",)))
-    other = replace(aborted, match=replace(aborted.match, idle_for=None, connected_for=Span(1)))
+    idle, aborted = tripped(0.1, 0), policy("other", replace(policy().match, states=("active",)))
+    other = replace(aborted, match=replace(aborted.match, idle_for=None, connected_for=Duration(1)))
     decided = plan(snapshot(*crowd(3, 2)), idle, other)
-    assert [reap.policy.name for reap in decided.reaps] == ["other", "other"]
-    assert [trip.policy.name for trip in decided.brakes] == ["leaked"]
+    assert [candidate.policy.name for candidate in decided.candidates] == ["other", "other"]
+    assert [trip.policy.name for trip in decided.trips] == ["leaked"]
 
 
 def test_a_session_whose_policy_is_braked_does_not_fall_to_the_next() -> None:
-    decided = plan(snapshot(*crowd(6, 5)), braked(0.5, 5), replace(policy("next"), brake=None))
-    assert decided.reaps == ()
+    decided = plan(snapshot(*crowd(6, 5)), tripped(0.5, 5), replace(policy("next"), safety_limit=None))
+    assert decided.candidates == ()

@@ -9,11 +9,11 @@ import pytest
 
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Reap
-from reaper.policy.rules import Action, Brake, Cap, Keep, Mode, Policy, Rules, When, Window
+from reaper.policy.plan import Candidate
+from reaper.policy.rules import Action, Keep, MaxSessions, Mode, Policy, Rules, SafetyLimit, When, Window
 from reaper.policy.selector import From, Selector
 from reaper.policy.session import ACTIVE, IDLE, IN_TRANSACTION, Snapshot
-from reaper.policy.time import Span, parse_span
+from reaper.policy.time import Duration, parse_duration
 
 from .build import IDLE_10M, globs, plan, policy, session, sessions, snapshot
 
@@ -22,7 +22,7 @@ MANY: Final = snapshot(*sessions(8))
 ONE: Final = snapshot(session())
 AGED: Final = snapshot(session(state=IN_TRANSACTION, in_transaction="20m", xid_age=100))
 BUSY: Final = snapshot(session(state=ACTIVE))
-LONG: Final = parse_span("5h")
+LONG: Final = parse_duration("5h")
 UTC: Final = ZoneInfo("UTC")
 # The snapshots were taken on a Wednesday at noon.
 NOON: Final = Window(days=frozenset({2}), start=660, end=780, zone=UTC, text="Wed 11:00-13:00")
@@ -51,7 +51,7 @@ def _window(key: str, after: Window) -> Scenario:
 
 
 def _restrained(key: str, before: Policy, after: Policy) -> Scenario:
-    return _policy(key, replace(before, brake=None), replace(after, brake=None), MANY)
+    return _policy(key, replace(before, safety_limit=None), replace(after, safety_limit=None), MANY)
 
 
 OTHERS: Final = {
@@ -81,7 +81,7 @@ SELECTING: Final = [
     ),
 ]
 IN_TX: Final = replace(IDLE_10M, states=(IN_TRANSACTION,))
-RUNNING: Final = Match(states=(ACTIVE,), running_for=parse_span("10m"))
+RUNNING: Final = Match(states=(ACTIVE,), running_for=parse_duration("10m"))
 MATCHING: Final = [
     _match("states", IDLE_10M, replace(IDLE_10M, states=(IN_TRANSACTION,))),
     _match("selector", IDLE_10M, replace(IDLE_10M, selector=OTHERS["role"])),
@@ -89,17 +89,17 @@ MATCHING: Final = [
     _match("transaction_for", IN_TX, replace(IN_TX, transaction_for=LONG), AGED),
     _match("connected_for", IDLE_10M, replace(IDLE_10M, connected_for=LONG)),
     _match("running_for", RUNNING, replace(RUNNING, running_for=LONG), BUSY),
-    _match("holds_back_vacuum", IN_TX, replace(IN_TX, holds_back_vacuum=101), AGED),
+    _match("xmin_age", IN_TX, replace(IN_TX, xmin_age=101), AGED),
     _match("blocking", IDLE_10M, replace(IDLE_10M, blocking=True)),
 ]
 NEWEST: Final = Keep(newest=1, per=("role",))
-MOST: Final = Cap(most=1, per=("role",))
-BRAKE: Final = Brake(share=0.9, above=5)
+MOST: Final = MaxSessions(most=1, per=("role",))
+SAFETY_LIMIT: Final = SafetyLimit(share=0.9, above=5)
 LISTENING: Final = snapshot(session(listens=True))
 DECIDING: Final = [
     _policy("Policy.match", WEB, replace(WEB, match=RUNNING)),
     _policy("Policy.allowlist", WEB, replace(WEB, allowlist=OURS["role"])),
-    _policy("Policy.despite", WEB, replace(WEB, despite=frozenset({"listeners"})), LISTENING),
+    _policy("Policy.overrides", WEB, replace(WEB, overrides=frozenset({"listeners"})), LISTENING),
     _policy("Policy.when", WEB, replace(WEB, when=When(0.8))),
     _policy("Policy.during", WEB, replace(WEB, during=(replace(NOON, days=frozenset({0})),))),
     _policy(
@@ -109,18 +109,34 @@ DECIDING: Final = [
         BUSY,
     ),
     _restrained("Policy.keep", WEB, replace(WEB, keep=NEWEST)),
-    _restrained("Policy.cap", WEB, replace(WEB, cap=MOST)),
-    _restrained("Policy.pace", WEB, replace(WEB, pace=2)),
-    _policy("Policy.brake", WEB, replace(WEB, brake=None), MANY),
-    _policy("When.connections_used", replace(WEB, when=When(0.8)), replace(WEB, when=When(0.05))),
+    _restrained("Policy.max_sessions", WEB, replace(WEB, max_sessions=MOST)),
+    _restrained("Policy.max_per_cycle", WEB, replace(WEB, max_per_cycle=2)),
+    _policy("Policy.safety_limit", WEB, replace(WEB, safety_limit=None), MANY),
+    _policy("When.slots_used", replace(WEB, when=When(0.8)), replace(WEB, when=When(0.05))),
 ]
 RESTRAINING: Final = [
     _restrained("Keep.newest", replace(WEB, keep=NEWEST), replace(WEB, keep=replace(NEWEST, newest=2))),
     _restrained("Keep.per", replace(WEB, keep=NEWEST), replace(WEB, keep=replace(NEWEST, per=("client",)))),
-    _restrained("Cap.most", replace(WEB, cap=MOST), replace(WEB, cap=replace(MOST, most=2))),
-    _restrained("Cap.per", replace(WEB, cap=MOST), replace(WEB, cap=replace(MOST, per=("client",)))),
-    _policy("Brake.share", replace(WEB, brake=BRAKE), replace(WEB, brake=Brake(share=1.0, above=5)), MANY),
-    _policy("Brake.above", replace(WEB, brake=BRAKE), replace(WEB, brake=Brake(share=0.9, above=8)), MANY),
+    _restrained(
+        "MaxSessions.most", replace(WEB, max_sessions=MOST), replace(WEB, max_sessions=replace(MOST, most=2))
+    ),
+    _restrained(
+        "MaxSessions.per",
+        replace(WEB, max_sessions=MOST),
+        replace(WEB, max_sessions=replace(MOST, per=("client",))),
+    ),
+    _policy(
+        "SafetyLimit.share",
+        replace(WEB, safety_limit=SAFETY_LIMIT),
+        replace(WEB, safety_limit=SafetyLimit(share=1.0, above=5)),
+        MANY,
+    ),
+    _policy(
+        "SafetyLimit.above",
+        replace(WEB, safety_limit=SAFETY_LIMIT),
+        replace(WEB, safety_limit=SafetyLimit(share=0.9, above=8)),
+        MANY,
+    ),
     _window("days", replace(NOON, days=frozenset({3}))),
     _window("start", replace(NOON, start=721)),
     _window("end", replace(NOON, end=720)),
@@ -133,12 +149,12 @@ RULES: Final = [
 SCENARIOS: Final = [*SELECTING, *MATCHING, *DECIDING, *RESTRAINING, *RULES]
 
 
-def verdicts(judged_by: Rules, seen: Snapshot) -> list[tuple[str | None, Action | None]]:
+def decisions(judged_by: Rules, seen: Snapshot) -> list[tuple[str | None, Action | None]]:
     """Who is reaped by which policy and how, leaving the words aside."""
     decided = plan(seen, *judged_by.policies, protect=judged_by.protect, memory=Memory.of(seen))
     return [
-        (answer.policy.name, answer.action) if isinstance(answer, Reap) else (None, None)
-        for answer in decided.verdicts
+        (answer.policy.name, answer.action) if isinstance(answer, Candidate) else (None, None)
+        for answer in decided.decisions
     ]
 
 
@@ -154,16 +170,16 @@ def _on_clients(seen: Snapshot) -> Snapshot:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.key)
 def test_every_key_changes_some_verdict(scenario: Scenario) -> None:
     seen = _on_clients(scenario.seen)
-    assert verdicts(scenario.before, seen) != verdicts(scenario.after, seen)
+    assert decisions(scenario.before, seen) != decisions(scenario.after, seen)
 
 
 WORDS_ONLY: Final = {"Policy.name", "Policy.description", "Window.text", "Rules.digest"}
-ELSEWHERE: Final = {"Policy.mode", "Policy.churn"}
+ELSEWHERE: Final = {"Policy.mode", "Policy.refill_guard"}
 """What needs more than one look: test_rehearsal.py and test_churn.py."""
 
 
 def _declared() -> set[str]:
-    parts = (Match, Policy, When, Window, Keep, Cap, Brake, Rules)
+    parts = (Match, Policy, When, Window, Keep, MaxSessions, SafetyLimit, Rules)
     own = {f"{part.__name__}.{field.name}" for part in parts for field in fields(part) if field.init}
     selecting = ("Match.selector", "Policy.allowlist", "Rules.protect")
     return own | {f"{where}.{field.name}" for where in selecting for field in fields(Selector)}
@@ -174,20 +190,20 @@ def test_no_key_is_without_a_scenario() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "reaped", "rehearsed"),
+    ("mode", "reaped", "dry_run_before"),
     [(Mode.ENFORCE, 1, 0), (Mode.DRY_RUN, 0, 1), (Mode.DISABLED, 0, 0)],
 )
-def test_the_mode_says_how_far_a_policy_goes(mode: Mode, reaped: int, rehearsed: int) -> None:
+def test_the_mode_says_how_far_a_policy_goes(mode: Mode, reaped: int, dry_run_before: int) -> None:
     decided = plan(ONE, policy(mode=mode))
-    assert (len(decided.reaps), len(decided.rehearsals)) == (reaped, rehearsed)
+    assert (len(decided.candidates), len(decided.dry_run_candidates)) == (reaped, dry_run_before)
 
 
 def test_what_only_says_something_changes_no_verdict() -> None:
     renamed = replace(WEB, description="Web workers that never gave their connection back")
     told = replace(renamed, during=(replace(NOON, text="at noon"),))
-    assert verdicts(Rules(policies=(told,), digest="abc"), ONE) == verdicts(Rules(policies=(WEB,)), ONE)
+    assert decisions(Rules(policies=(told,), digest="abc"), ONE) == decisions(Rules(policies=(WEB,)), ONE)
 
 
 def test_a_limit_of_one_microsecond_is_a_limit() -> None:
-    eager = replace(WEB, match=Match(states=(IDLE,), idle_for=Span(1)))
-    assert verdicts(Rules(policies=(eager,)), ONE) == [("leaked", Action.TERMINATE)]
+    eager = replace(WEB, match=Match(states=(IDLE,), idle_for=Duration(1)))
+    assert decisions(Rules(policies=(eager,)), ONE) == [("leaked", Action.TERMINATE)]

@@ -5,21 +5,28 @@ from dataclasses import replace
 import pytest
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Spared
-from reaper.policy.rules import Cap, Keep, Policy
+from reaper.policy.plan import SkipReason
+from reaper.policy.rules import Keep, MaxSessions, Policy
 from reaper.policy.selector import Selector
 from reaper.policy.session import ACTIVE, IN_TRANSACTION, WALSENDER, Session
-from reaper.policy.time import parse_span
+from reaper.policy.time import parse_duration
 
 from .build import IDLE_10M, globs, pids, plan, policy, session, sessions, snapshot
 
 
 def keeping(newest: int, *per: str) -> Policy:
-    return replace(policy(), keep=Keep(newest=newest, per=per or ("role",)), brake=None, pace=100)
+    return replace(
+        policy(), keep=Keep(newest=newest, per=per or ("role",)), safety_limit=None, max_per_cycle=100
+    )
 
 
 def capped(most: int, *per: str) -> Policy:
-    return replace(policy(), cap=Cap(most=most, per=per or ("role",)), brake=None, pace=100)
+    return replace(
+        policy(),
+        max_sessions=MaxSessions(most=most, per=per or ("role",)),
+        safety_limit=None,
+        max_per_cycle=100,
+    )
 
 
 OLD_NEW = (session(1001, connected="9h"), session(1002, connected="5h"), session(1003, connected="7h"))
@@ -31,18 +38,18 @@ OLD_NEW = (session(1001, connected="9h"), session(1002, connected="5h"), session
 )
 def test_the_newest_of_a_group_are_kept(newest: int, reaped: list[int]) -> None:
     decided = plan(snapshot(*OLD_NEW), keeping(newest))
-    assert sorted(pids(decided.reaps)) == reaped
-    assert {spare.by for spare in decided.spares} <= {Spared.KEEP}
+    assert sorted(pids(decided.candidates)) == reaped
+    assert {skip.by for skip in decided.skips} <= {SkipReason.KEEP}
 
 
 def test_of_those_that_came_at_the_same_moment_the_higher_pid_is_kept() -> None:
     decided = plan(snapshot(session(1001), session(1003), session(1002)), keeping(1))
-    assert pids(decided.spares) == [1003]
+    assert pids(decided.skips) == [1003]
 
 
 def test_who_is_kept_is_told_among_whom() -> None:
     decided = plan(snapshot(session()), keeping(2, "role", "application"))
-    assert decided.verdicts[0].reason == "keep: among the newest 2 per role, application"
+    assert decided.decisions[0].reason == "keep: among the newest 2 per role, application"
 
 
 @pytest.mark.parametrize(
@@ -63,28 +70,28 @@ def test_a_group_is_whoever_agrees_in_every_key(per: tuple[str, ...], reaped: li
         session(1003, connected="7h", application=""),
         session(1004, connected="6h"),
     )
-    assert sorted(pids(plan(seen, keeping(1, *per)).reaps)) == reaped
+    assert sorted(pids(plan(seen, keeping(1, *per)).candidates)) == reaped
 
 
 def test_only_sessions_that_are_condemned_are_kept() -> None:
     at_work = session(1004, connected="1m", state=ACTIVE)
-    assert sorted(pids(plan(snapshot(*OLD_NEW, at_work), keeping(1)).reaps)) == [1001, 1003]
+    assert sorted(pids(plan(snapshot(*OLD_NEW, at_work), keeping(1)).candidates)) == [1001, 1003]
 
 
 def test_an_unknown_name_is_a_group_of_its_own_and_not_that_of_the_empty_name() -> None:
     seen = snapshot(session(1001, client=None), session(1002, client=""), session(1003, client=None))
-    assert pids(plan(seen, keeping(1, "client")).reaps) == [1001]
+    assert pids(plan(seen, keeping(1, "client")).candidates) == [1001]
 
 
 def test_a_cap_takes_the_longest_idle_above_it() -> None:
     decided = plan(snapshot(*sessions(5)), capped(3))
-    assert pids(decided.reaps) == [100, 101]
-    assert {spare.by for spare in decided.spares} == {Spared.CAP}
+    assert pids(decided.candidates) == [100, 101]
+    assert {skip.by for skip in decided.skips} == {SkipReason.MAX_SESSIONS}
 
 
 @pytest.mark.parametrize(("most", "taken"), [(0, 5), (4, 1), (5, 0), (6, 0)])
 def test_a_cap_leaves_as_many_as_it_allows(most: int, taken: int) -> None:
-    assert len(plan(snapshot(*sessions(5)), capped(most)).reaps) == taken
+    assert len(plan(snapshot(*sessions(5)), capped(most)).candidates) == taken
 
 
 def test_a_cap_counts_sessions_of_every_state_and_takes_only_those_that_match() -> None:
@@ -95,24 +102,24 @@ def test_a_cap_counts_sessions_of_every_state_and_takes_only_those_that_match() 
         session(1012, state=None),
         session(1013, idle="1s"),
     )
-    assert pids(plan(seen, capped(5)).reaps) == [100]
-    assert pids(plan(seen, capped(1)).reaps) == [100, 101]
+    assert pids(plan(seen, capped(5)).candidates) == [100]
+    assert pids(plan(seen, capped(1)).candidates) == [100, 101]
 
 
 def test_a_cap_counts_only_whom_the_policy_means() -> None:
     shop_only = replace(capped(2, "role"), match=replace(IDLE_10M, selector=Selector(database=globs("shop"))))
     seen = snapshot(*sessions(2), session(1010, database="stock"))
-    assert plan(seen, shop_only).reaps == ()
+    assert plan(seen, shop_only).candidates == ()
 
 
 def test_a_walsender_takes_no_place_under_a_cap() -> None:
     seen = snapshot(*sessions(2), session(1010, kind=WALSENDER))
-    assert plan(seen, capped(2)).reaps == ()
+    assert plan(seen, capped(2)).candidates == ()
 
 
 def test_each_group_has_its_own_cap() -> None:
     web, batch = sessions(3), tuple(replace_pid(one, 50) for one in sessions(2, application="batch"))
-    assert pids(plan(snapshot(*web, *batch), capped(2, "application")).reaps) == [100]
+    assert pids(plan(snapshot(*web, *batch), capped(2, "application")).candidates) == [100]
 
 
 def replace_pid(seen: Session, by: int) -> Session:
@@ -122,19 +129,19 @@ def replace_pid(seen: Session, by: int) -> Session:
 @pytest.mark.parametrize(
     ("most", "reason"),
     [
-        (3, "cap: its group holds 3 sessions, 3 allowed per role"),
-        (2, "cap: its group holds 3 sessions, 2 allowed per role, 1 longer idle ones first"),
+        (3, "max_sessions: its group has 3 sessions, 3 allowed per role"),
+        (2, "max_sessions: its group has 3 sessions, 2 allowed per role, 1 longer idle ones first"),
     ],
 )
 def test_who_fits_under_a_cap_is_told_how_full_it_is(most: int, reason: str) -> None:
-    assert plan(snapshot(*sessions(3)), capped(most)).verdicts[-1].reason == reason
+    assert plan(snapshot(*sessions(3)), capped(most)).decisions[-1].reason == reason
 
 
 def test_a_cap_and_a_keep_together_take_whom_both_leave() -> None:
     both = replace(capped(1), keep=Keep(newest=3, per=("role",)))
-    assert pids(plan(snapshot(*sessions(5)), both).reaps) == [100, 101]
+    assert pids(plan(snapshot(*sessions(5)), both).candidates) == [100, 101]
 
 
 def test_a_cap_needs_its_age_even_when_the_group_is_too_large() -> None:
-    patient = replace(capped(0), match=Match(states=("idle",), idle_for=parse_span("2h")))
-    assert plan(snapshot(*sessions(5)), patient).reaps == ()
+    patient = replace(capped(0), match=Match(states=("idle",), idle_for=parse_duration("2h")))
+    assert plan(snapshot(*sessions(5)), patient).candidates == ()

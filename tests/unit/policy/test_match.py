@@ -7,33 +7,33 @@ from typing import NamedTuple
 import pytest
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Spared
+from reaper.policy.plan import SkipReason
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, STATES, Facts, Session
-from reaper.policy.time import Instant, Span, parse_span
+from reaper.policy.time import Duration, Timestamp, parse_duration
 
 from .build import (
     IDLE_10M,
     NOW,
     Told,
     ago,
+    decision,
     is_reaped,
     later,
     plan,
     policy,
     session,
+    skipped,
     snapshot,
-    spared,
-    verdict,
 )
 
-LIMIT = parse_span("10m")
+LIMIT = parse_duration("10m")
 
 
 class Age(NamedTuple):
     """An age: a policy that asks for it, and a session for which it began at a given moment."""
 
-    asked: Callable[[Span], Match]
-    seen: Callable[[Instant | None], Session]
+    asked: Callable[[Duration], Match]
+    seen: Callable[[Timestamp | None], Session]
 
 
 AGES = [
@@ -73,13 +73,13 @@ def test_an_age_that_lacks_a_microsecond_is_not(age: Age) -> None:
 
 @pytest.mark.parametrize("age", AGES)
 def test_an_age_that_is_not_known_is_none(age: Age) -> None:
-    assert not is_reaped(age.seen(None), policy(match=age.asked(Span(0))))
+    assert not is_reaped(age.seen(None), policy(match=age.asked(Duration(0))))
 
 
 @pytest.mark.parametrize("age", AGES)
 @pytest.mark.parametrize("limit", [-2, 0, LIMIT])
 def test_a_negative_age_is_none(age: Age, limit: int) -> None:
-    assert not is_reaped(age.seen(later(NOW, by=1)), policy(match=age.asked(Span(limit))))
+    assert not is_reaped(age.seen(later(NOW, by=1)), policy(match=age.asked(Duration(limit))))
 
 
 @pytest.mark.parametrize(("by", "reaped"), [(0, True), (1, False)])
@@ -95,7 +95,7 @@ def test_a_connection_is_old_enough_at_its_limit_and_not_a_microsecond_before(
     ("age", "reaped"), [(100, True), (99, False), (0, False), (-5, False), (None, False)]
 )
 def test_a_horizon_holds_back_vacuum_from_its_limit_on(age: int | None, *, reaped: bool) -> None:
-    held = Match(states=(IDLE,), idle_for=LIMIT, holds_back_vacuum=100)
+    held = Match(states=(IDLE,), idle_for=LIMIT, xmin_age=100)
     assert is_reaped(session(xid_age=age), policy(match=held)) is reaped
 
 
@@ -111,7 +111,7 @@ def test_a_horizon_holds_back_vacuum_from_its_limit_on(age: int | None, *, reape
 )
 def test_a_session_blocks_when_others_are_known_to_wait_for_it(facts: Facts, *, reaped: bool) -> None:
     blocks = policy(match=Match(states=(IDLE,), idle_for=LIMIT, blocking=True))
-    assert bool(plan(snapshot(session(100), facts=facts), blocks).reaps) is reaped
+    assert bool(plan(snapshot(session(100), facts=facts), blocks).candidates) is reaped
 
 
 @pytest.mark.parametrize("wanted", STATES)
@@ -132,9 +132,9 @@ def test_any_of_several_states_is_enough(state: str) -> None:
 )
 def test_a_state_that_no_policy_can_name_is_spared_as_unknown(state: str) -> None:
     careless = policy(match=Match(states=(state, IDLE), connected_for=LIMIT))
-    answer = spared(verdict(session(state=state), careless))
+    answer = skipped(decision(session(state=state), careless))
     assert (answer.by, answer.reason) == (
-        Spared.UNKNOWN,
+        SkipReason.UNKNOWN,
         f"not known: state {state!r} is none that a policy can name",
     )
 
@@ -151,9 +151,9 @@ UNKNOWN: list[tuple[Told, str]] = [
 
 @pytest.mark.parametrize(("told", "reason"), UNKNOWN)
 def test_what_is_not_known_is_spared_whatever_a_policy_asks_for(told: Told, reason: str) -> None:
-    greedy = policy(match=Match(states=STATES, connected_for=parse_span("0s")))
-    answer = spared(verdict(session(**told), greedy))
-    assert (answer.by, answer.reason, answer.policy) == (Spared.UNKNOWN, reason, None)
+    greedy = policy(match=Match(states=STATES, connected_for=parse_duration("0s")))
+    answer = skipped(decision(session(**told), greedy))
+    assert (answer.by, answer.reason, answer.policy) == (SkipReason.UNKNOWN, reason, None)
 
 
 def test_a_state_from_after_the_look_is_spared_even_by_a_policy_that_asks_for_another_age() -> None:
@@ -168,16 +168,16 @@ def test_a_name_that_nobody_asks_for_may_be_unknown(told: Told) -> None:
 
 
 def test_whose_role_is_not_known_is_spared_for_no_allowlist_could_name_it() -> None:
-    (spare,) = plan(snapshot(session(role=None)), policy()).spares
-    assert (spare.by, spare.reason) == (Spared.UNKNOWN, "not known: its role is not known")
+    (skip,) = plan(snapshot(session(role=None)), policy()).skips
+    assert (skip.by, skip.reason) == (SkipReason.UNKNOWN, "not known: its role is not known")
 
 
 def test_ages_from_before_the_clock_was_set_are_counted_from_there() -> None:
     old = session(idle="2h")
     set_lately = snapshot(old).counted_from(later(NOW, by=-LIMIT + 1))
     set_long_ago = snapshot(old).counted_from(later(NOW, by=-LIMIT))
-    assert plan(set_lately, policy()).reaps == ()
-    assert len(plan(set_long_ago, policy()).reaps) == 1
+    assert plan(set_lately, policy()).candidates == ()
+    assert len(plan(set_long_ago, policy()).candidates) == 1
 
 
 def test_who_is_at_work_is_not_idle_however_long_it_works() -> None:
@@ -197,7 +197,7 @@ EVERY_CRITERION = Match(
     idle_for=LIMIT,
     transaction_for=LIMIT,
     connected_for=LIMIT,
-    holds_back_vacuum=100,
+    xmin_age=100,
     blocking=True,
 )
 LACKING: list[Told] = [
@@ -217,17 +217,19 @@ def _meets_every_criterion(lack: Told | None = None) -> Session:
 
 
 def test_a_session_that_meets_every_criterion_is_condemned_for_every_reason() -> None:
-    (reap,) = plan(snapshot(_meets_every_criterion(), facts=BLOCKING), policy(match=EVERY_CRITERION)).reaps
-    assert reap.reason == (
+    (candidate,) = plan(
+        snapshot(_meets_every_criterion(), facts=BLOCKING), policy(match=EVERY_CRITERION)
+    ).candidates
+    assert candidate.reason == (
         "idle 1h, limit 10m; in transaction 1h, limit 10m; connected 2h, limit 10m; "
-        "holds back vacuum by 100 transactions, limit 100; holds up 3 sessions"
+        "xmin age 100 transactions, limit 100; blocks 3 sessions"
     )
 
 
 @pytest.mark.parametrize("lack", LACKING)
 def test_a_session_that_misses_one_criterion_is_spared(lack: Told) -> None:
     seen = snapshot(_meets_every_criterion(lack), facts=BLOCKING)
-    assert spared(plan(seen, policy(match=EVERY_CRITERION)).verdicts[0]).by is Spared.UNMATCHED
+    assert skipped(plan(seen, policy(match=EVERY_CRITERION)).decisions[0]).by is SkipReason.UNMATCHED
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_a_session_that_misses_one_criterion_is_spared(lack: Told) -> None:
     [
         (IDLE_10M, Told(idle="12m31s"), "idle 12m31s, limit 10m"),
         (IDLE_10M, Told(idle="10m"), "idle 10m, limit 10m"),
-        (Match(states=(IDLE,), idle_for=parse_span("90s")), Told(idle="2d3h"), "idle 2d3h, limit 1m30s"),
+        (Match(states=(IDLE,), idle_for=parse_duration("90s")), Told(idle="2d3h"), "idle 2d3h, limit 1m30s"),
         (Match(states=(IDLE,), connected_for=LIMIT), Told(connected="3h"), "connected 3h, limit 10m"),
         (
             Match(states=(IN_TRANSACTION,), transaction_for=LIMIT),
@@ -248,44 +250,47 @@ def test_a_session_that_misses_one_criterion_is_spared(lack: Told) -> None:
             "running 15m, limit 10m",
         ),
         (
-            Match(states=(IDLE,), idle_for=LIMIT, holds_back_vacuum=1_000),
+            Match(states=(IDLE,), idle_for=LIMIT, xmin_age=1_000),
             Told(xid_age=2_000),
-            "idle 1h, limit 10m; holds back vacuum by 2000 transactions, limit 1000",
+            "idle 1h, limit 10m; xmin age 2000 transactions, limit 1000",
         ),
     ],
 )
 def test_a_reason_says_the_age_beside_its_limit(match: Match, told: Told, reason: str) -> None:
-    assert verdict(session(**told), policy(match=match)).reason == reason
+    assert decision(session(**told), policy(match=match)).reason == reason
 
 
-@pytest.mark.parametrize(("count", "words"), [(1, "holds up 1 session"), (2, "holds up 2 sessions")])
+@pytest.mark.parametrize(("count", "words"), [(1, "blocks 1 session"), (2, "blocks 2 sessions")])
 def test_a_reason_says_how_many_are_held_up(count: int, words: str) -> None:
     blocks = policy(match=Match(states=(IDLE,), idle_for=LIMIT, blocking=True))
     facts = Facts(advisory_lock_holders=frozenset(), waiters={100: count})
-    (reap,) = plan(snapshot(session(100), facts=facts), blocks).reaps
-    assert reap.reason == f"idle 1h, limit 10m; {words}"
+    (candidate,) = plan(snapshot(session(100), facts=facts), blocks).candidates
+    assert candidate.reason == f"idle 1h, limit 10m; {words}"
 
 
 def test_a_session_that_no_policy_matches_is_told_so() -> None:
-    answer = spared(verdict(session(idle="1m"), policy()))
-    assert (answer.by, answer.reason, answer.policy) == (Spared.UNMATCHED, "no policy matches", None)
+    answer = skipped(decision(session(idle="1m"), policy()))
+    assert (answer.by, answer.reason, answer.policy) == (SkipReason.UNMATCHED, "no policy matches", None)
 
 
 @pytest.mark.parametrize(
     ("match", "due"),
     [
         (IDLE_10M, ago("50m")),
-        (Match(states=(IDLE,), idle_for=LIMIT, connected_for=parse_span("3h")), NOW + parse_span("1h")),
+        (
+            Match(states=(IDLE,), idle_for=LIMIT, connected_for=parse_duration("3h")),
+            NOW + parse_duration("1h"),
+        ),
         (Match(states=(ACTIVE,), running_for=LIMIT), None),
         (Match(states=(IDLE,), transaction_for=LIMIT), None),
         (Match(states=(IDLE, ACTIVE), running_for=LIMIT), None),
     ],
 )
-def test_a_session_falls_due_when_the_last_age_is_reached(match: Match, due: Instant | None) -> None:
+def test_a_session_falls_due_when_the_last_age_is_reached(match: Match, due: Timestamp | None) -> None:
     assert match.due(session()) == due
 
 
 def test_a_match_without_an_age_means_nobody() -> None:
-    ageless = Match(states=STATES, holds_back_vacuum=1)
+    ageless = Match(states=STATES, xmin_age=1)
     assert not is_reaped(session(xid_age=100), policy(match=ageless))
     assert ageless.due(session()) is None

@@ -5,22 +5,22 @@ from dataclasses import replace
 import pytest
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Reap, Spared
+from reaper.policy.plan import Candidate, SkipReason
 from reaper.policy.rules import Mode, Policy, When
 from reaper.policy.selector import Selector
-from reaper.policy.time import parse_span
+from reaper.policy.time import parse_duration
 
-from .build import IDLE_10M, globs, is_reaped, plan, policy, reasons, session, snapshot, spared, verdict
+from .build import IDLE_10M, decision, globs, is_reaped, plan, policy, reasons, session, skipped, snapshot
 
 ALLOWED = replace(policy("allowing"), allowlist=Selector(application=globs("web-*")))
 RESTING = replace(policy("resting"), when=When(0.99))
-UNFIT = policy("unfit", Match(states=("idle",), idle_for=parse_span("5h")))
+UNFIT = policy("unfit", Match(states=("idle",), idle_for=parse_duration("5h")))
 ELSEWHERE = policy("elsewhere", replace(IDLE_10M, selector=Selector(database=globs("stock"))))
 
 
 def decided_by(*policies: Policy) -> str:
-    answer = verdict(session(), *policies)
-    assert isinstance(answer, Reap), answer
+    answer = decision(session(), *policies)
+    assert isinstance(answer, Candidate), answer
     return answer.policy.name
 
 
@@ -34,11 +34,11 @@ def test_a_policy_that_does_not_decide_leaves_the_session_to_the_next(above: Pol
 
 
 @pytest.mark.parametrize(
-    ("above", "by"), [(ALLOWED, Spared.ALLOWLIST), (RESTING, Spared.WHEN)], ids=["allowlist", "when"]
+    ("above", "by"), [(ALLOWED, SkipReason.ALLOWLIST), (RESTING, SkipReason.WHEN)], ids=["allowlist", "when"]
 )
-def test_the_first_policy_that_matched_is_the_one_that_is_told(above: Policy, by: Spared) -> None:
+def test_the_first_policy_that_matched_is_the_one_that_is_told(above: Policy, by: SkipReason) -> None:
     other = replace(policy("other"), allowlist=Selector(role=globs("app_web")))
-    answer = spared(verdict(session(), UNFIT, above, other))
+    answer = skipped(decision(session(), UNFIT, above, other))
     assert (answer.by, answer.policy) == (by, above)
 
 
@@ -51,13 +51,13 @@ def test_the_first_policy_that_matched_is_the_one_that_is_told(above: Policy, by
     ],
 )
 def test_an_allowlist_beats_a_match_with_any_of_its_values(allowlist: Selector, reason: str) -> None:
-    answer = spared(verdict(session(), replace(policy(), allowlist=allowlist)))
-    assert (answer.by, answer.reason) == (Spared.ALLOWLIST, reason)
+    answer = skipped(decision(session(), replace(policy(), allowlist=allowlist)))
+    assert (answer.by, answer.reason) == (SkipReason.ALLOWLIST, reason)
 
 
 def test_the_allowlist_says_metabase_as_people_write_it() -> None:
     careful = replace(policy(), allowlist=Selector(application=globs("metabase")))
-    assert verdict(session(application="metabase"), careful).reason == "allowlist application 'metabase'"
+    assert decision(session(application="metabase"), careful).reason == "allowlist application 'metabase'"
 
 
 def test_an_allowlist_spares_only_whom_it_names() -> None:
@@ -73,7 +73,11 @@ def test_an_empty_name_is_a_name_and_an_unknown_one_is_none() -> None:
 
 def test_a_policy_that_is_off_does_nothing_at_all() -> None:
     decided = plan(snapshot(session()), policy(mode=Mode.DISABLED))
-    assert (decided.reaps, decided.rehearsals, reasons(decided)) == ((), (), ["no policy matches"])
+    assert (decided.candidates, decided.dry_run_candidates, reasons(decided)) == (
+        (),
+        (),
+        ["no policy matches"],
+    )
 
 
 def test_without_policies_everybody_is_spared() -> None:
@@ -81,16 +85,16 @@ def test_without_policies_everybody_is_spared() -> None:
 
 
 def test_an_empty_server_has_an_empty_plan() -> None:
-    assert plan(snapshot(), policy()).verdicts == ()
+    assert plan(snapshot(), policy()).decisions == ()
 
 
 def test_verdicts_stand_in_the_order_of_identities() -> None:
     seen = snapshot(session(300), session(100, idle="1m"), session(200, listens=True))
-    assert [answer.session.id.pid for answer in plan(seen, policy()).verdicts] == [100, 200, 300]
+    assert [answer.session.id.pid for answer in plan(seen, policy()).decisions] == [100, 200, 300]
 
 
 def test_a_pid_that_was_used_again_is_another_session() -> None:
     before, after = session(100, connected="5h"), session(100, connected="1m", idle="5s")
     decided = plan(snapshot(after, before), policy())
-    assert [reap.session for reap in decided.reaps] == [before]
-    assert [spare.session for spare in decided.spares] == [after]
+    assert [candidate.session for candidate in decided.candidates] == [before]
+    assert [skip.session for skip in decided.skips] == [after]

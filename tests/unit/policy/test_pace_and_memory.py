@@ -5,68 +5,70 @@ from dataclasses import replace
 import pytest
 
 from reaper.policy.match import Match
-from reaper.policy.memory import MOST_TRIES, Memory, Tried
-from reaper.policy.plan import Outcome, Plan, Reap, Result, Spare, Spared
-from reaper.policy.rules import DEFAULT_PACE, Action, Policy
+from reaper.policy.memory import MAX_TRIES, Memory, Tried
+from reaper.policy.plan import Candidate, Outcome, Plan, Result, Skip, SkipReason
+from reaper.policy.rules import DEFAULT_MAX_PER_CYCLE, Action, Policy
 from reaper.policy.session import ACTIVE, Snapshot
-from reaper.policy.time import parse_span
+from reaper.policy.time import parse_duration
 
-from .build import NOW, ago, pids, plan, policy, session, sessions, snapshot, spared
+from .build import NOW, ago, pids, plan, policy, session, sessions, skipped, snapshot
 
 
-def paced(pace: int) -> Policy:
-    return replace(policy(), pace=pace, brake=None)
+def paced(max_per_cycle: int) -> Policy:
+    return replace(policy(), max_per_cycle=max_per_cycle, safety_limit=None)
 
 
 def test_the_pace_takes_the_longest_idle_first_and_leaves_the_rest() -> None:
     backwards = tuple(reversed(sessions(5)))
     decided = plan(snapshot(*backwards), paced(2))
-    assert pids(decided.reaps) == [100, 101]
-    assert [spare.by for spare in decided.spares] == [Spared.PACE] * 3
+    assert pids(decided.candidates) == [100, 101]
+    assert [skip.by for skip in decided.skips] == [SkipReason.MAX_PER_CYCLE] * 3
 
 
 def test_who_waits_for_the_pace_is_told_how_many_are_before() -> None:
     decided = plan(snapshot(*sessions(4)), paced(2))
-    assert [spare.reason for spare in decided.spares] == [
-        "pace: 2 per cycle, 2 older ones first",
-        "pace: 2 per cycle, 3 older ones first",
+    assert [skip.reason for skip in decided.skips] == [
+        "max_per_cycle: 2 per cycle, 2 longer idle ones first",
+        "max_per_cycle: 2 per cycle, 3 longer idle ones first",
     ]
 
 
 def test_by_default_ten_are_taken_in_a_cycle() -> None:
-    assert DEFAULT_PACE == 10
-    decided = plan(snapshot(*sessions(12)), replace(policy(), brake=None))
-    assert len(decided.reaps) == 10
-    assert decided.spares[0].reason == "pace: 10 per cycle, 10 older ones first"
+    assert DEFAULT_MAX_PER_CYCLE == 10
+    decided = plan(snapshot(*sessions(12)), replace(policy(), safety_limit=None))
+    assert len(decided.candidates) == 10
+    assert decided.skips[0].reason == "max_per_cycle: 10 per cycle, 10 longer idle ones first"
 
 
 def test_of_those_idle_for_equally_long_the_lower_pid_is_taken() -> None:
-    assert pids(plan(snapshot(session(1002), session(1001)), paced(1)).reaps) == [1001]
+    assert pids(plan(snapshot(session(1002), session(1001)), paced(1)).candidates) == [1001]
 
 
 def test_each_policy_has_a_pace_of_its_own() -> None:
     web = replace(paced(1), match=replace(policy().match, states=("idle",)))
     rest = replace(paced(1), name="rest", match=replace(policy().match, states=("idle in transaction",)))
     seen = snapshot(*sessions(3), *(session(200 + rank, state="idle in transaction") for rank in range(3)))
-    assert pids(plan(seen, web, rest).reaps) == [100, 200]
+    assert pids(plan(seen, web, rest).candidates) == [100, 200]
 
 
 def test_no_session_is_taken_at_its_first_sighting() -> None:
-    answer = spared(plan(snapshot(session()), policy(), memory=Memory()).verdicts[0])
+    answer = skipped(plan(snapshot(session()), policy(), memory=Memory()).decisions[0])
     assert (answer.by, answer.reason) == (
-        Spared.FIRST_SIGHTING,
-        "first sighting: a second look must agree",
+        SkipReason.FIRST_SIGHTING,
+        "first sighting: a second snapshot must confirm it",
     )
 
 
 def test_a_session_is_taken_at_its_second_sighting() -> None:
     seen = snapshot(session())
-    assert plan(seen, policy(), memory=Memory().after(seen)).reaps
+    assert plan(seen, policy(), memory=Memory().after(seen)).candidates
 
 
 def test_a_pid_that_was_used_again_is_seen_for_the_first_time() -> None:
     before, after = snapshot(session(100, connected="9h")), snapshot(session(100, connected="8h"))
-    assert spared(plan(after, policy(), memory=Memory.of(before)).verdicts[0]).by is Spared.FIRST_SIGHTING
+    assert (
+        skipped(plan(after, policy(), memory=Memory.of(before)).decisions[0]).by is SkipReason.FIRST_SIGHTING
+    )
 
 
 def test_a_session_that_was_away_is_forgotten() -> None:
@@ -76,67 +78,67 @@ def test_a_session_that_was_away_is_forgotten() -> None:
 
 
 def test_those_seen_for_the_first_time_take_no_place_in_the_pace() -> None:
-    old, young = session(100, idle="5h", connected="6h"), session(101, idle="1h")
-    decided = plan(snapshot(old, young), paced(1), memory=Memory.of(snapshot(young)))
-    assert pids(decided.reaps) == [101]
+    old, left_out = session(100, idle="5h", connected="6h"), session(101, idle="1h")
+    decided = plan(snapshot(old, left_out), paced(1), memory=Memory.of(snapshot(left_out)))
+    assert pids(decided.candidates) == [101]
 
 
 def cycle(seen: Snapshot, memory: Memory, result: Result, *policies: Policy) -> tuple[Plan, Memory]:
     """One cycle in which every reap has the same outcome."""
     decided = plan(seen, *policies, memory=memory)
-    reaps: tuple[Reap, ...] = (*decided.reaps, *decided.rehearsals)
-    return decided, memory.after(seen, [(reap, Outcome(result=result)) for reap in reaps])
+    candidates: tuple[Candidate, ...] = (*decided.candidates, *decided.dry_run_candidates)
+    return decided, memory.after(seen, [(candidate, Outcome(result=result)) for candidate in candidates])
 
 
 def test_a_session_that_survives_three_signals_is_left_alone() -> None:
     seen = snapshot(session())
     memory = Memory.of(seen)
-    for _ in range(MOST_TRIES):
+    for _ in range(MAX_TRIES):
         decided, memory = cycle(seen, memory, Result.SIGNALLED, policy())
-        assert decided.reaps
+        assert decided.candidates
     last, _ = cycle(seen, memory, Result.SIGNALLED, policy())
-    (answer,) = last.verdicts
-    assert isinstance(answer, Spare)
+    (answer,) = last.decisions
+    assert isinstance(answer, Skip)
     assert (answer.by, answer.reason) == (
-        Spared.IN_VAIN,
-        "tried 3 times in vain: look at the server",
+        SkipReason.NO_EFFECT,
+        "no effect: tried 3 times, look at the server",
     )
 
 
 def test_a_session_that_survived_its_signals_takes_no_place_in_the_pace() -> None:
     stuck, next_one = session(100, idle="90m"), session(101)
     seen = snapshot(stuck, next_one)
-    memory = replace(Memory.of(seen), in_vain={Tried.of(stuck, Action.TERMINATE): MOST_TRIES})
-    assert pids(plan(seen, paced(1), memory=memory).reaps) == [101]
+    memory = replace(Memory.of(seen), no_effect={Tried.of(stuck, Action.TERMINATE): MAX_TRIES})
+    assert pids(plan(seen, paced(1), memory=memory).candidates) == [101]
 
 
-IN_VAIN = (Result.SIGNALLED, Result.DENIED, Result.UNKNOWN)
+NO_EFFECT = (Result.SIGNALLED, Result.DENIED, Result.UNKNOWN)
 
 
-@pytest.mark.parametrize("result", [result for result in Result if result not in IN_VAIN])
+@pytest.mark.parametrize("result", [result for result in Result if result not in NO_EFFECT])
 def test_only_what_may_be_repeated_for_nothing_counts_as_a_try_in_vain(result: Result) -> None:
     seen = snapshot(session())
     _, memory = cycle(seen, Memory.of(seen), result, policy())
-    assert memory.in_vain == {}
+    assert memory.no_effect == {}
 
 
-@pytest.mark.parametrize("result", IN_VAIN)
+@pytest.mark.parametrize("result", NO_EFFECT)
 def test_tries_in_vain_are_forgotten_with_the_session(result: Result) -> None:
     seen = snapshot(session())
     _, memory = cycle(seen, Memory.of(seen), result, policy())
-    assert memory.in_vain == {Tried.of(session(), Action.TERMINATE): 1}
-    assert memory.after(snapshot()).in_vain == {}
+    assert memory.no_effect == {Tried.of(session(), Action.TERMINATE): 1}
+    assert memory.after(snapshot()).no_effect == {}
 
 
 def test_a_statement_that_no_cancel_ended_can_still_be_terminated() -> None:
     statement = session(state=ACTIVE)
-    match = Match(states=(ACTIVE,), running_for=parse_span("10m"))
+    match = Match(states=(ACTIVE,), running_for=parse_duration("10m"))
     cancel = replace(policy("cancel", match=match), action=Action.CANCEL)
     terminate = policy("terminate", match=match)
-    vain = {Tried.of(statement, Action.CANCEL): MOST_TRIES}
-    memory = replace(Memory.of(snapshot(statement)), in_vain=vain)
-    assert plan(snapshot(statement), cancel, memory=memory).reaps == ()
-    assert len(plan(snapshot(statement), terminate, memory=memory).reaps) == 1
+    vain = {Tried.of(statement, Action.CANCEL): MAX_TRIES}
+    memory = replace(Memory.of(snapshot(statement)), no_effect=vain)
+    assert plan(snapshot(statement), cancel, memory=memory).candidates == ()
+    assert len(plan(snapshot(statement), terminate, memory=memory).candidates) == 1
 
 
 def test_a_look_at_a_single_snapshot_takes_everybody_for_seen() -> None:
@@ -147,4 +149,4 @@ def test_ages_are_told_by_the_clock_of_the_snapshot() -> None:
     seen = session(connected="9d", idle="8d")
     earlier = snapshot(seen, at=ago("7d"))
     assert earlier.at < NOW
-    assert plan(earlier, policy()).reaps[0].reason == "idle 1d, limit 10m"
+    assert plan(earlier, policy()).candidates[0].reason == "idle 1d, limit 10m"

@@ -13,13 +13,13 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from reaper.policy.deadline import next_due
-from reaper.policy.decide import decide, questions
+from reaper.policy.decide import decide, needed_facts
 from reaper.policy.explain import explain
-from reaper.policy.plan import Plan, Reap, Spared
+from reaper.policy.plan import Candidate, Plan, SkipReason
 from reaper.policy.rules import Mode, Policy
 from reaper.policy.selector import From, Selector
 from reaper.policy.session import STATES, Identity, Session, Snapshot
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 
 from .build import NOW
 from .hostile import PROPERTY, World, worlds
@@ -32,15 +32,15 @@ def decided(world: World) -> Plan:
 SEARCH: Final = settings(database=None, max_examples=20_000, phases=[Phase.generate])
 
 
-def everything_condemned(plan: Plan) -> tuple[Reap, ...]:
-    return (*plan.reaps, *plan.rehearsals)
+def everything_condemned(plan: Plan) -> tuple[Candidate, ...]:
+    return (*plan.candidates, *plan.dry_run_candidates)
 
 
-@pytest.mark.parametrize("by", Spared)
-def test_the_generated_worlds_spare_in_every_way(by: Spared) -> None:
+@pytest.mark.parametrize("by", SkipReason)
+def test_the_generated_worlds_spare_in_every_way(by: SkipReason) -> None:
     find(
         worlds(),
-        lambda world: any(spare.by is by for spare in decided(world).spares),
+        lambda world: any(skip.by is by for skip in decided(world).skips),
         settings=SEARCH,
         random=Random(0),  # noqa: S311  the same search every time
     )
@@ -49,11 +49,11 @@ def test_the_generated_worlds_spare_in_every_way(by: Spared) -> None:
 @pytest.mark.parametrize(
     "happens",
     [
-        lambda plan: len(plan.reaps) > 1,
-        lambda plan: len({reap.policy.name for reap in plan.reaps}) > 1,
-        lambda plan: plan.rehearsals and plan.reaps,
-        lambda plan: plan.rehearsed_beside,
-        lambda plan: plan.brakes,
+        lambda plan: len(plan.candidates) > 1,
+        lambda plan: len({candidate.policy.name for candidate in plan.candidates}) > 1,
+        lambda plan: plan.dry_run_candidates and plan.candidates,
+        lambda plan: plan.dry_run_beside,
+        lambda plan: plan.trips,
     ],
     ids=["reaps", "reaps-of-two-policies", "both-modes", "beside", "brakes"],
 )
@@ -70,7 +70,7 @@ def test_the_generated_worlds_condemn_in_every_way(happens: Callable[[Plan], boo
 @given(worlds())
 def test_every_question_has_an_answer_in_every_world(world: World) -> None:
     decided(world)
-    questions(world.snapshot, world.rules)
+    needed_facts(world.snapshot, world.rules)
     next_due(world.snapshot, world.rules)
     for seen in world.snapshot.sessions:
         explain(seen, snapshot=world.snapshot, rules=world.rules)
@@ -79,14 +79,14 @@ def test_every_question_has_an_answer_in_every_world(world: World) -> None:
 @PROPERTY
 @given(worlds(), st.integers())
 def test_every_moment_is_one_at_which_can_be_decided(world: World, at: int) -> None:
-    decided(replace(world, snapshot=replace(world.snapshot, at=Instant(at))))
+    decided(replace(world, snapshot=replace(world.snapshot, at=Timestamp(at))))
 
 
 @PROPERTY
 @given(worlds())
 def test_every_session_is_judged_exactly_once_in_the_order_of_identities(world: World) -> None:
-    judged = [answer.session.id for answer in decided(world).verdicts]
-    assert judged == sorted(seen.id for seen in world.snapshot.sessions)
+    found = [answer.session.id for answer in decided(world).decisions]
+    assert found == sorted(seen.id for seen in world.snapshot.sessions)
 
 
 @PROPERTY
@@ -96,14 +96,14 @@ def test_the_order_of_rows_changes_nothing(world: World, random: Random) -> None
     random.shuffle(shuffled)
     other = replace(world, snapshot=replace(world.snapshot, sessions=tuple(shuffled)))
     assert decided(other) == decided(world)
-    assert decided(other).verdicts == decided(world).verdicts
+    assert decided(other).decisions == decided(world).decisions
 
 
 @PROPERTY
 @given(worlds())
 def test_every_verdict_gives_its_reason(world: World) -> None:
     plan = decided(world)
-    assert all(answer.reason for answer in (*plan.verdicts, *plan.rehearsed_beside, *plan.brakes))
+    assert all(answer.reason for answer in (*plan.decisions, *plan.dry_run_beside, *plan.trips))
 
 
 # What protects, said once more and in another way than the code says it.
@@ -124,29 +124,32 @@ PROTECTIONS: Final[dict[str, Callable[[Session, Snapshot], bool]]] = {
 @PROPERTY
 @given(worlds())
 def test_a_protection_that_is_not_set_aside_always_wins(world: World) -> None:
-    for reap in everything_condemned(decided(world)):
+    for candidate in everything_condemned(decided(world)):
         for name, protects in PROTECTIONS.items():
-            assert name in reap.policy.despite or not protects(reap.session, world.snapshot)
-        assert not hits(world.rules.protect, reap.session.identity)
+            assert name in candidate.policy.overrides or not protects(candidate.session, world.snapshot)
+        assert not hits(world.rules.protect, candidate.session.identity)
 
 
 @PROPERTY
 @given(worlds())
 def test_the_reaper_never_takes_itself_or_another_reaper(world: World) -> None:
     watcher = world.snapshot.watcher
-    for reap in everything_condemned(decided(world)):
-        assert reap.session.id.pid != watcher.pid
-        assert (reap.session.identity.role, reap.session.identity.application) != (watcher.role, "pg-reaper")
+    for candidate in everything_condemned(decided(world)):
+        assert candidate.session.id.pid != watcher.pid
+        assert (candidate.session.identity.role, candidate.session.identity.application) != (
+            watcher.role,
+            "pg-reaper",
+        )
 
 
 @PROPERTY
 @given(worlds())
 def test_what_is_not_known_is_spared(world: World) -> None:
-    for reap in everything_condemned(decided(world)):
-        assert reap.session.state in STATES
-        assert reap.session.kind in ("client backend", "walsender")
-        assert reap.session.state_change is not None
-        assert reap.session.state_change <= world.snapshot.at
+    for candidate in everything_condemned(decided(world)):
+        assert candidate.session.state in STATES
+        assert candidate.session.kind in ("client backend", "walsender")
+        assert candidate.session.state_change is not None
+        assert candidate.session.state_change <= world.snapshot.at
 
 
 def fits(pattern: object, value: str | None) -> bool:
@@ -155,15 +158,15 @@ def fits(pattern: object, value: str | None) -> bool:
     return value is not None and fnmatchcase(value, str(pattern))
 
 
-def in_network(meant: From, client: str | None) -> bool:
-    if client is None or meant.network is None:
-        return client is None and meant.network is None
+def in_network(matching: From, client: str | None) -> bool:
+    if client is None or matching.network is None:
+        return client is None and matching.network is None
     try:
         address = ip_address(client)
     except ValueError:
         return False
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return address in meant.network or (mapped is not None and mapped in meant.network)
+    return address in matching.network or (mapped is not None and mapped in matching.network)
 
 
 def keys(selector: Selector, identity: Identity) -> list[bool]:
@@ -178,8 +181,8 @@ def hits(selector: Selector, identity: Identity) -> bool:
 @PROPERTY
 @given(worlds())
 def test_who_is_condemned_meets_every_criterion_and_is_on_no_allowlist(world: World) -> None:
-    for reap in everything_condemned(decided(world)):
-        match, seen = reap.policy.match, reap.session
+    for candidate in everything_condemned(decided(world)):
+        match, seen = candidate.policy.match, candidate.session
         ages = [
             (match.idle_for, seen.state_change),
             (match.transaction_for, seen.xact_start),
@@ -188,9 +191,9 @@ def test_who_is_condemned_meets_every_criterion_and_is_on_no_allowlist(world: Wo
         ]
         assert seen.state in match.states
         assert all(keys(match.selector, seen.identity))
-        assert not hits(reap.policy.allowlist, seen.identity)
+        assert not hits(candidate.policy.allowlist, seen.identity)
         assert all(began is not None and NOW - began >= limit for limit, began in ages if limit is not None)
-        assert match.holds_back_vacuum is None or (seen.xid_age or 0) >= match.holds_back_vacuum
+        assert match.xmin_age is None or (seen.xid_age or 0) >= match.xmin_age
         assert not match.blocking or (world.snapshot.facts.waiters or {})[seen.id.pid] > 0
 
 
@@ -198,18 +201,18 @@ def test_who_is_condemned_meets_every_criterion_and_is_on_no_allowlist(world: Wo
 @given(worlds())
 def test_no_policy_takes_more_than_its_pace_or_whom_it_has_not_seen_before(world: World) -> None:
     plan = decided(world)
-    for mode_reaps in (plan.reaps, plan.rehearsals):
-        taken = Counter(reap.policy for reap in mode_reaps)
-        assert all(count <= policy.pace for policy, count in taken.items())
-        assert all(reap.session.id in world.memory.seen for reap in mode_reaps)
+    for mode_reaps in (plan.candidates, plan.dry_run_candidates):
+        taken = Counter(candidate.policy for candidate in mode_reaps)
+        assert all(count <= policy.max_per_cycle for policy, count in taken.items())
+        assert all(candidate.session.id in world.memory.seen for candidate in mode_reaps)
 
 
 @PROPERTY
 @given(worlds())
 def test_a_policy_whose_brake_tripped_takes_nobody(world: World) -> None:
     plan = decided(world)
-    braked = {trip.policy for trip in plan.brakes}
-    assert not braked & {reap.policy for reap in everything_condemned(plan)}
+    tripped = {trip.policy for trip in plan.trips}
+    assert not tripped & {candidate.policy for candidate in everything_condemned(plan)}
 
 
 def only(mode: Mode, world: World) -> World:
@@ -221,16 +224,19 @@ def only(mode: Mode, world: World) -> World:
 @given(worlds())
 def test_policies_that_do_not_enforce_change_nothing_for_real(world: World) -> None:
     plan, alone = decided(world), decided(only(Mode.ENFORCE, world))
-    assert plan.reaps == alone.reaps
-    assert [trip for trip in plan.brakes if trip.policy.mode is Mode.ENFORCE] == list(alone.brakes)
+    assert plan.candidates == alone.candidates
+    assert [trip for trip in plan.trips if trip.policy.mode is Mode.ENFORCE] == list(alone.trips)
 
 
 @PROPERTY
 @given(worlds())
 def test_only_enforcing_policies_reap_and_only_dry_run_policies_rehearse(world: World) -> None:
     plan = decided(world)
-    assert all(reap.policy.mode is Mode.ENFORCE for reap in plan.reaps)
-    assert all(reap.policy.mode is Mode.DRY_RUN for reap in everything_condemned(plan)[len(plan.reaps) :])
+    assert all(candidate.policy.mode is Mode.ENFORCE for candidate in plan.candidates)
+    assert all(
+        candidate.policy.mode is Mode.DRY_RUN
+        for candidate in everything_condemned(plan)[len(plan.candidates) :]
+    )
 
 
 def enforced(policy: Policy) -> Policy:
@@ -240,11 +246,11 @@ def enforced(policy: Policy) -> Policy:
 @PROPERTY
 @given(worlds())
 def test_a_rehearsal_shows_what_the_policy_would_do_if_it_were_enforced(world: World) -> None:
-    fresh = replace(world, memory=replace(world.memory, rehearsed=frozenset()))
+    fresh = replace(world, memory=replace(world.memory, dry_run_before=frozenset()))
     real_rules = replace(world.rules, policies=tuple(map(enforced, world.rules.policies)))
-    rehearsing = {policy.name for policy in world.rules.rehearsing}
-    real = decided(replace(fresh, rules=real_rules)).reaps
-    shown = decided(fresh).rehearsals
-    assert [(reap.session.id, reap.reason) for reap in shown] == [
-        (reap.session.id, reap.reason) for reap in real if reap.policy.name in rehearsing
+    dry_running = {policy.name for policy in world.rules.dry_running}
+    real = decided(replace(fresh, rules=real_rules)).candidates
+    shown = decided(fresh).dry_run_candidates
+    assert [(candidate.session.id, candidate.reason) for candidate in shown] == [
+        (candidate.session.id, candidate.reason) for candidate in real if candidate.policy.name in dry_running
     ]

@@ -6,31 +6,31 @@ from ipaddress import ip_network
 import pytest
 
 from reaper.policy.match import Match
-from reaper.policy.plan import Reap, Spared
-from reaper.policy.protections import BUILT_IN, DESCRIPTIONS, SELF, SETTABLE
+from reaper.policy.plan import Candidate, SkipReason
+from reaper.policy.protections import BUILT_IN, DESCRIPTIONS, OVERRIDABLE, SELF
 from reaper.policy.rules import When
 from reaper.policy.selector import NO_KEYS, From, Selector
 from reaper.policy.session import WALSENDER, Facts, Session, Snapshot
-from reaper.policy.time import parse_span
+from reaper.policy.time import parse_duration
 
 from .build import (
     NOTHING_HELD,
     WATCHER,
     Told,
+    decision,
     globs,
     plan,
     policy,
     session,
+    skipped,
     snapshot,
-    spared,
-    verdict,
 )
 
 HOLDING = Facts(advisory_lock_holders=frozenset({100}), waiters={})
 
 PROTECTED: list[tuple[str, Told, str]] = [
     ("replication", {"kind": WALSENDER}, "a replication connection"),
-    ("superusers", {"superuser": True}, "superuser 'app_web', whom only a superuser may terminate"),
+    ("superusers", {"superuser": True}, "superuser 'app_web', which only a superuser may terminate"),
     ("listeners", {"listens": True}, "its last query was LISTEN"),
     ("backups", {"starts_backup": True}, "its last query started a backup"),
     ("sync-replication", {"wait_event": "SyncRep"}, "waits for synchronous replication"),
@@ -67,20 +67,24 @@ PROTECTED: list[tuple[str, Told, str]] = [
 
 @pytest.mark.parametrize(("name", "told", "reason"), PROTECTED)
 def test_a_protection_spares_whom_a_policy_condemns(name: str, told: Told, reason: str) -> None:
-    answer = spared(verdict(session(**told), policy()))
-    assert (answer.by, answer.protection, answer.reason) == (Spared.PROTECTION, name, f"protected: {reason}")
+    answer = skipped(decision(session(**told), policy()))
+    assert (answer.by, answer.protection, answer.reason) == (
+        SkipReason.PROTECTION,
+        name,
+        f"protected: {reason}",
+    )
 
 
 @pytest.mark.parametrize(("name", "told", "reason"), PROTECTED)
 def test_a_protection_is_set_aside_by_its_name(name: str, told: Told, reason: str) -> None:
     assert reason
-    assert isinstance(verdict(session(**told), replace(policy(), despite=frozenset({name}))), Reap)
+    assert isinstance(decision(session(**told), replace(policy(), overrides=frozenset({name}))), Candidate)
 
 
 @pytest.mark.parametrize(("name", "told", "reason"), PROTECTED)
 def test_despite_sets_aside_only_what_it_names(name: str, told: Told, reason: str) -> None:
-    others = frozenset(SETTABLE) - {name}
-    answer = spared(verdict(session(**told), replace(policy(), despite=others)))
+    others = frozenset(OVERRIDABLE) - {name}
+    answer = skipped(decision(session(**told), replace(policy(), overrides=others)))
     assert (answer.protection, answer.reason) == (name, f"protected: {reason}")
 
 
@@ -102,7 +106,7 @@ def test_despite_sets_aside_only_what_it_names(name: str, told: Told, reason: st
     ],
 )
 def test_nobody_hides_behind_a_name_that_only_looks_like_a_protected_one(told: Told) -> None:
-    assert isinstance(verdict(session(**told), policy()), Reap)
+    assert isinstance(decision(session(**told), policy()), Candidate)
 
 
 def test_every_built_in_protection_but_the_locks_and_ourselves_is_in_the_table() -> None:
@@ -111,16 +115,16 @@ def test_every_built_in_protection_but_the_locks_and_ourselves_is_in_the_table()
 
 def test_every_built_in_protection_is_described_and_all_but_self_can_be_set_aside() -> None:
     assert set(DESCRIPTIONS) == set(BUILT_IN)
-    assert set(SETTABLE) == set(BUILT_IN) - {SELF}
+    assert set(OVERRIDABLE) == set(BUILT_IN) - {SELF}
 
 
 def test_a_superuser_can_be_condemned_when_the_reaper_is_one() -> None:
     ours = replace(snapshot(session(superuser=True)), watcher=replace(WATCHER, superuser=True))
-    assert plan(ours, policy()).reaps
+    assert plan(ours, policy()).candidates
 
 
-def _sole_reason(seen: Snapshot, *, despite: frozenset[str] = frozenset()) -> str:
-    return spared(plan(seen, replace(policy(), despite=despite)).verdicts[0]).reason
+def _sole_reason(seen: Snapshot, *, overrides: frozenset[str] = frozenset()) -> str:
+    return skipped(plan(seen, replace(policy(), overrides=overrides)).decisions[0]).reason
 
 
 def test_a_holder_of_an_advisory_lock_is_spared() -> None:
@@ -128,7 +132,7 @@ def test_a_holder_of_an_advisory_lock_is_spared() -> None:
 
 
 def test_who_holds_no_advisory_lock_while_another_does_is_condemned() -> None:
-    assert plan(snapshot(session(101), facts=HOLDING), policy()).reaps
+    assert plan(snapshot(session(101), facts=HOLDING), policy()).candidates
 
 
 def test_everybody_is_spared_while_it_is_not_known_who_holds_advisory_locks() -> None:
@@ -139,14 +143,14 @@ def test_everybody_is_spared_while_it_is_not_known_who_holds_advisory_locks() ->
 
 @pytest.mark.parametrize("facts", [HOLDING, Facts(), NOTHING_HELD])
 def test_advisory_locks_are_set_aside_by_their_name_known_or_not(facts: Facts) -> None:
-    despite = replace(policy(), despite=frozenset({"advisory-locks"}))
-    assert plan(snapshot(session(100), facts=facts), despite).reaps
+    overrides = replace(policy(), overrides=frozenset({"advisory-locks"}))
+    assert plan(snapshot(session(100), facts=facts), overrides).candidates
 
 
 def test_the_protection_that_costs_a_question_is_told_last() -> None:
     seen = snapshot(session(listens=True), facts=Facts())
     assert _sole_reason(seen) == "protected: its last query was LISTEN"
-    assert _sole_reason(seen, despite=frozenset({"listeners"})).endswith("holds an advisory lock")
+    assert _sole_reason(seen, overrides=frozenset({"listeners"})).endswith("holds an advisory lock")
 
 
 OURS = [
@@ -157,11 +161,11 @@ OURS = [
 
 
 @pytest.mark.parametrize(("seen", "reason"), OURS)
-@pytest.mark.parametrize("despite", [frozenset[str](), frozenset({SELF}), frozenset(BUILT_IN)])
+@pytest.mark.parametrize("overrides", [frozenset[str](), frozenset({SELF}), frozenset(BUILT_IN)])
 def test_the_reaper_never_takes_itself_even_when_told_to(
-    seen: Session, reason: str, despite: frozenset[str]
+    seen: Session, reason: str, overrides: frozenset[str]
 ) -> None:
-    answer = spared(verdict(seen, replace(policy(), despite=despite)))
+    answer = skipped(decision(seen, replace(policy(), overrides=overrides)))
     assert (answer.protection, answer.reason) == (SELF, f"protected: {reason}")
 
 
@@ -170,13 +174,13 @@ def test_the_reaper_never_takes_itself_even_when_told_to(
     [Told(application="pg-reaper"), Told(role="reaper"), Told(role="reaper", application="pg-reaper2")],
 )
 def test_nobody_hides_behind_the_name_of_the_reaper_alone(told: Told) -> None:
-    assert isinstance(verdict(session(**told), policy()), Reap)
+    assert isinstance(decision(session(**told), policy()), Candidate)
 
 
 @pytest.mark.parametrize("kind", ["parallel worker", "background worker", "logical replication worker", ""])
 def test_no_other_kind_of_backend_is_touched_whatever_is_set_aside(kind: str) -> None:
-    greedy = replace(policy(), despite=frozenset(BUILT_IN))
-    assert spared(verdict(session(kind=kind), greedy)).by is Spared.UNKNOWN
+    greedy = replace(policy(), overrides=frozenset(BUILT_IN))
+    assert skipped(decision(session(kind=kind), greedy)).by is SkipReason.UNKNOWN
 
 
 PROTECT = [
@@ -195,12 +199,12 @@ PROTECT = [
 
 
 @pytest.mark.parametrize(("protect", "reason"), PROTECT)
-@pytest.mark.parametrize("despite", [frozenset[str](), frozenset({"protect"}), frozenset(BUILT_IN)])
+@pytest.mark.parametrize("overrides", [frozenset[str](), frozenset({"protect"}), frozenset(BUILT_IN)])
 def test_protect_of_the_policy_file_beats_every_policy(
-    protect: Selector, reason: str, despite: frozenset[str]
+    protect: Selector, reason: str, overrides: frozenset[str]
 ) -> None:
-    answer = spared(verdict(session(), replace(policy(), despite=despite), protect=protect))
-    assert (answer.by, answer.protection, answer.reason) == (Spared.PROTECTION, "protect", reason)
+    answer = skipped(decision(session(), replace(policy(), overrides=overrides), protect=protect))
+    assert (answer.by, answer.protection, answer.reason) == (SkipReason.PROTECTION, "protect", reason)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +217,7 @@ def test_protect_of_the_policy_file_beats_every_policy(
     ],
 )
 def test_protect_spares_only_whom_it_names(protect: Selector) -> None:
-    assert isinstance(verdict(session(), policy(), protect=protect), Reap)
+    assert isinstance(decision(session(), policy(), protect=protect), Candidate)
 
 
 @pytest.mark.parametrize("facts", [Facts(), Facts(advisory_lock_holders=frozenset({100}))])
@@ -221,23 +225,30 @@ def test_locks_are_told_after_everything_that_spares_without_them(facts: Facts) 
     allowed = replace(policy(), allowlist=Selector(database=globs("shop")))
     resting = replace(policy(), when=When(0.99))
 
-    for rule, by in ((allowed, Spared.ALLOWLIST), (resting, Spared.WHEN), (policy(), Spared.PROTECTION)):
-        (spare,) = plan(snapshot(session(), facts=facts), rule).spares
-        assert spare.by is by
+    for rule, by in (
+        (allowed, SkipReason.ALLOWLIST),
+        (resting, SkipReason.WHEN),
+        (policy(), SkipReason.PROTECTION),
+    ):
+        (skip,) = plan(snapshot(session(), facts=facts), rule).skips
+        assert skip.by is by
 
 
 def test_a_protected_session_that_no_policy_matches_is_simply_unmatched() -> None:
-    far = policy(match=Match(states=("idle",), idle_for=parse_span("9d")))
-    assert spared(verdict(session(listens=True), far)).by is Spared.UNMATCHED
+    far = policy(match=Match(states=("idle",), idle_for=parse_duration("9d")))
+    assert skipped(decision(session(listens=True), far)).by is SkipReason.UNMATCHED
 
 
 def test_a_protection_is_told_before_the_allowlist() -> None:
     both = replace(policy(), allowlist=Selector(role=globs("app_web")))
-    assert spared(verdict(session(listens=True), both)).by is Spared.PROTECTION
+    assert skipped(decision(session(listens=True), both)).by is SkipReason.PROTECTION
 
 
 def test_each_policy_sets_aside_protections_for_itself_alone() -> None:
-    careful, careless = policy("careful"), replace(policy("careless"), despite=frozenset({"listeners"}))
-    answer = verdict(session(listens=True), careful, careless)
-    assert isinstance(answer, Reap)
+    careful, careless = (
+        policy("careful"),
+        replace(policy("careless"), overrides=frozenset({"listeners"})),
+    )
+    answer = decision(session(listens=True), careful, careless)
+    assert isinstance(answer, Candidate)
     assert answer.policy.name == "careless"

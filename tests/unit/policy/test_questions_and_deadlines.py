@@ -9,25 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaper.policy.deadline import next_due, rest_after, shared_moment
-from reaper.policy.decide import Questions, questions
+from reaper.policy.decide import NeededFacts, needed_facts
 from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Policy, Rules, When, Window
 from reaper.policy.selector import Selector
 from reaper.policy.session import ACTIVE, IDLE, IN_TRANSACTION, Session
-from reaper.policy.time import SECOND, Instant, Span, parse_span
+from reaper.policy.time import SECOND, Duration, Timestamp, parse_duration
 
 from .build import IDLE_10M, NOW, ago, globs, later, policy, session, snapshot
 
 BLOCKERS = policy("blockers", replace(IDLE_10M, blocking=True))
 SATURDAY = Window(days=frozenset({5}), start=0, end=0, zone=UTC, text="Sat")
-WITHOUT_LOCKS = replace(policy("bold"), despite=frozenset({"advisory-locks"}))
+WITHOUT_LOCKS = replace(policy("bold"), overrides=frozenset({"advisory-locks"}))
 
 
-def asked(seen: Session, *policies: Policy) -> Questions:
-    return questions(snapshot(seen), Rules(policies=policies))
+def asked(seen: Session, *policies: Policy) -> NeededFacts:
+    return needed_facts(snapshot(seen), Rules(policies=policies))
 
 
-def due(seen: Session, *policies: Policy) -> Instant | None:
+def due(seen: Session, *policies: Policy) -> Timestamp | None:
     return next_due(snapshot(seen), Rules(policies=policies))
 
 
@@ -39,11 +39,11 @@ def due(seen: Session, *policies: Policy) -> Instant | None:
         (policy(mode=Mode.DISABLED), False, False),
         (BLOCKERS, True, True),
         (WITHOUT_LOCKS, False, False),
-        (replace(BLOCKERS, despite=WITHOUT_LOCKS.despite), False, True),
+        (replace(BLOCKERS, overrides=WITHOUT_LOCKS.overrides), False, True),
     ],
 )
 def test_a_candidate_raises_the_questions_of_its_policy(rule: Policy, *, locks: bool, blocking: bool) -> None:
-    assert asked(session(), rule) == Questions(advisory_locks=locks, blocking=blocking)
+    assert asked(session(), rule) == NeededFacts(advisory_locks=locks, blocking=blocking)
 
 
 @pytest.mark.parametrize(
@@ -59,36 +59,36 @@ def test_a_candidate_raises_the_questions_of_its_policy(rule: Policy, *, locks: 
 )
 def test_a_quiet_server_is_asked_nothing(seen: Session) -> None:
     rule = policy(match=replace(IDLE_10M, blocking=True, selector=Selector(database=globs("shop"))))
-    assert asked(seen, rule) == Questions(advisory_locks=False, blocking=False)
+    assert asked(seen, rule) == NeededFacts(advisory_locks=False, blocking=False)
 
 
 @pytest.mark.parametrize(
-    "spares",
+    "skips",
     [
         {"allowlist": Selector(database=globs("shop"))},
         {"when": When(0.99)},
         {"during": (SATURDAY,)},
     ],
 )
-def test_nobody_asks_for_the_locks_of_whom_something_cheaper_spares(spares: dict[str, Any]) -> None:
-    assert asked(session(), replace(policy(), **spares)) == Questions()
-    assert asked(session(), replace(BLOCKERS, **spares)) == Questions(blocking=True)
-    assert asked(session(), replace(policy(), **spares), policy("another")) == Questions(advisory_locks=True)
+def test_nobody_asks_for_the_locks_of_whom_something_cheaper_spares(skips: dict[str, Any]) -> None:
+    assert asked(session(), replace(policy(), **skips)) == NeededFacts()
+    assert asked(session(), replace(BLOCKERS, **skips)) == NeededFacts(blocking=True)
+    assert asked(session(), replace(policy(), **skips), policy("another")) == NeededFacts(advisory_locks=True)
 
 
 def test_an_empty_server_is_asked_nothing() -> None:
-    assert questions(snapshot(), Rules(policies=(BLOCKERS,))) == Questions()
+    assert needed_facts(snapshot(), Rules(policies=(BLOCKERS,))) == NeededFacts()
 
 
 def test_questions_of_all_policies_come_together() -> None:
-    bold_blockers = replace(BLOCKERS, despite=WITHOUT_LOCKS.despite)
-    assert asked(session(), bold_blockers, policy()) == Questions(advisory_locks=True, blocking=True)
+    bold_blockers = replace(BLOCKERS, overrides=WITHOUT_LOCKS.overrides)
+    assert asked(session(), bold_blockers, policy()) == NeededFacts(advisory_locks=True, blocking=True)
 
 
 @pytest.mark.parametrize(
     ("seen", "moment"),
     [
-        (session(idle="4m"), NOW + parse_span("6m")),
+        (session(idle="4m"), NOW + parse_duration("6m")),
         (session(idle="9m59s999ms"), NOW + 1_000),
         (session(idle="10m"), None),
         (session(idle="1h"), None),
@@ -99,18 +99,18 @@ def test_questions_of_all_policies_come_together() -> None:
         (session(idle=None), None),
     ],
 )
-def test_a_session_falls_due_when_its_limit_is_reached(seen: Session, moment: Instant | None) -> None:
+def test_a_session_falls_due_when_its_limit_is_reached(seen: Session, moment: Timestamp | None) -> None:
     assert due(seen, policy(match=replace(IDLE_10M, selector=Selector(database=globs("shop"))))) == moment
 
 
 def test_the_earliest_moment_of_any_session_and_policy_is_next() -> None:
-    hour = policy("hour", Match(states=(IDLE,), connected_for=parse_span("3h")))
-    transaction = policy("transaction", Match(states=(IN_TRANSACTION,), transaction_for=parse_span("5m")))
+    hour = policy("hour", Match(states=(IDLE,), connected_for=parse_duration("3h")))
+    transaction = policy("transaction", Match(states=(IN_TRANSACTION,), transaction_for=parse_duration("5m")))
     seen = snapshot(
         session(100, idle="4m"), session(101, state=IN_TRANSACTION, in_transaction="2m"), session(102)
     )
     rules = Rules(policies=(hour, policy(), transaction))
-    assert next_due(seen, rules) == NOW + parse_span("3m")
+    assert next_due(seen, rules) == NOW + parse_duration("3m")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_policies_that_are_off_wake_nobody_up(mode: Mode, *, wakes: bool) -> Non
 
 def test_a_state_from_after_the_look_counts_from_its_own_beginning() -> None:
     seen = replace(session(), state_change=later(NOW, by=5))
-    old = policy(match=Match(states=(IDLE,), connected_for=parse_span("1h")))
+    old = policy(match=Match(states=(IDLE,), connected_for=parse_duration("1h")))
     assert due(seen, old) == NOW + 5
 
 
@@ -132,7 +132,7 @@ def test_without_policies_nothing_falls_due() -> None:
 
 def test_the_deadline_counts_from_the_clock_of_the_snapshot() -> None:
     seen = snapshot(session(idle="4m"), at=ago("3m"))
-    assert next_due(seen, Rules(policies=(policy(),))) == NOW + parse_span("6m")
+    assert next_due(seen, Rules(policies=(policy(),))) == NOW + parse_duration("6m")
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,20 @@ def test_the_rest_ends_at_the_deadline_within_the_interval_and_not_before_the_pr
     rested = rest_after(
         snapshot(session(idle=idle)),
         Rules(policies=(policy(),)),
-        interval=parse_span("10s"),
-        precision=parse_span("250ms"),
+        interval=parse_duration("10s"),
+        precision=parse_duration("250ms"),
     )
-    assert rested == parse_span(rest)
+    assert rested == parse_duration(rest)
 
 
 @given(due=st.floats(min_value=0, max_value=1e9), interval=st.integers(1, 3_600))
 def test_a_cycle_that_no_deadline_calls_for_begins_at_most_a_hundredth_of_the_interval_early(
     due: float, interval: int
 ) -> None:
-    moment = shared_moment(due, interval=Span(interval * SECOND))
+    moment = shared_moment(due, interval=Duration(interval * SECOND))
     assert 0 <= due - moment <= interval / 100 + 1e-6
 
 
 def test_servers_that_are_due_about_now_are_looked_at_together() -> None:
-    moments = [shared_moment(due, interval=Span(10 * SECOND)) for due in (700.01, 700.04, 700.09, 700.11)]
+    moments = [shared_moment(due, interval=Duration(10 * SECOND)) for due in (700.01, 700.04, 700.09, 700.11)]
     assert moments == pytest.approx([700.0, 700.0, 700.0, 700.1])

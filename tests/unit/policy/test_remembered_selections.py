@@ -9,7 +9,7 @@ from reaper.policy.match import Match
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.selector import Selector
 from reaper.policy.session import IDLE, Identity
-from reaper.policy.time import parse_span
+from reaper.policy.time import parse_duration
 
 from .build import globs, policy, session
 
@@ -28,19 +28,19 @@ class Counting(Selector):
 
 
 def counting(selector: Counting) -> Rules:
-    match = Match(states=(IDLE,), idle_for=parse_span("10m"), selector=selector)
+    match = Match(states=(IDLE,), idle_for=parse_duration("10m"), selector=selector)
     return Rules(policies=(policy(match=match),))
 
 
-def meant(rules: Rules, who: Identity) -> tuple[Policy, ...]:
-    return rules.meaning(replace(session(), identity=who)).policies
+def matching(rules: Rules, who: Identity) -> tuple[Policy, ...]:
+    return rules.matching(replace(session(), identity=who)).policies
 
 
 def test_a_selector_is_asked_once_for_each_identity() -> None:
     selector = Counting(application=globs("web-*"))
     rules = counting(selector)
 
-    answers = [[found.name for found in meant(rules, WEB)] for _ in range(3)]
+    answers = [[found.name for found in matching(rules, WEB)] for _ in range(3)]
 
     assert answers == [["leaked"]] * 3
     assert selector.asked == [WEB]
@@ -49,13 +49,13 @@ def test_a_selector_is_asked_once_for_each_identity() -> None:
 def test_however_many_names_clients_invent_only_so_many_are_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MOST_IDENTITIES", 10)
+    monkeypatch.setattr(module, "MAX_IDENTITIES", 10)
     selector = Counting(application=globs("web-*"))
     rules = counting(selector)
     invented = [WEB._replace(application=f"web-{number}") for number in range(11)]
 
     for who in (*invented, WEB):
-        assert meant(rules, who)
+        assert matching(rules, who)
 
     assert selector.asked == [*invented, WEB]  # web-1 was asked about before, and forgotten
 
@@ -64,6 +64,6 @@ def test_what_is_remembered_is_no_part_of_the_rules() -> None:
     rules = counting(Counting(application=globs("web-*")))
     other = replace(rules)
 
-    assert meant(rules, WEB)
+    assert matching(rules, WEB)
 
     assert rules == other

@@ -126,7 +126,7 @@ def test_a_glob_without_wildcards_fits_itself_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("meant", "client"),
+    ("matching", "client"),
     [
         ("10.2.0.0/16", "10.2.0.0"),
         ("10.2.0.0/16", "10.2.255.255"),
@@ -141,12 +141,12 @@ def test_a_glob_without_wildcards_fits_itself_alone(text: str) -> None:
         ("fe80::/10", "fe80::1%eth0"),
     ],
 )
-def test_a_network_means_the_addresses_inside_it(meant: str, client: str) -> None:
-    assert network(meant).matches(client)
+def test_a_network_means_the_addresses_inside_it(matching: str, client: str) -> None:
+    assert network(matching).matches(client)
 
 
 @pytest.mark.parametrize(
-    ("meant", "client"),
+    ("matching", "client"),
     [
         ("10.2.0.0/16", "10.3.0.0"),
         ("10.2.0.0/16", "10.1.255.255"),
@@ -161,8 +161,8 @@ def test_a_network_means_the_addresses_inside_it(meant: str, client: str) -> Non
         *(("::/0", text) for text in ("", "::g", "localhost", "None", "[::1]")),
     ],
 )
-def test_a_network_means_no_other_address_and_no_text_that_is_none(meant: str, client: str) -> None:
-    assert not network(meant).matches(client)
+def test_a_network_means_no_other_address_and_no_text_that_is_none(matching: str, client: str) -> None:
+    assert not network(matching).matches(client)
 
 
 def test_the_own_socket_is_the_client_without_an_address() -> None:
@@ -174,14 +174,14 @@ def test_no_address_is_the_own_socket(client: str) -> None:
     assert not network("local").matches(client)
 
 
-@pytest.mark.parametrize("meant", ["0.0.0.0/0", "::/0", "10.0.0.0/8"])
-def test_a_client_without_an_address_is_in_no_network(meant: str) -> None:
-    assert not network(meant).matches(None)
+@pytest.mark.parametrize("matching", ["0.0.0.0/0", "::/0", "10.0.0.0/8"])
+def test_a_client_without_an_address_is_in_no_network(matching: str) -> None:
+    assert not network(matching).matches(None)
 
 
-@pytest.mark.parametrize("meant", ["10.2.0.0/16", "fd00::/8", "local"])
-def test_a_network_is_shown_as_it_was_written(meant: str) -> None:
-    assert str(network(meant)) == meant
+@pytest.mark.parametrize("matching", ["10.2.0.0/16", "fd00::/8", "local"])
+def test_a_network_is_shown_as_it_was_written(matching: str) -> None:
+    assert str(network(matching)) == matching
 
 
 def test_the_keys_of_a_selector_are_those_of_an_identity() -> None:

@@ -7,11 +7,11 @@ from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Rules
 from reaper.policy.selector import Selector
 from reaper.policy.session import IDLE, Facts
-from reaper.policy.time import parse_span
+from reaper.policy.time import parse_duration
 
 from .build import IDLE_10M, ago, globs, policy, session, snapshot
 
-IDLE_5M = Match(states=(IDLE,), idle_for=parse_span("5m"))
+IDLE_5M = Match(states=(IDLE,), idle_for=parse_duration("5m"))
 
 
 def test_they_come_in_turn_each_once_and_no_more_than_asked_for() -> None:
@@ -22,10 +22,10 @@ def test_they_come_in_turn_each_once_and_no_more_than_asked_for() -> None:
 
     assert soonest(seen, rules, most=3) == found[:3]
     assert [(due.session.id.pid, due.policy.name, due.at) for due in found] == [
-        (109, "ten", ago("9m") + parse_span("10m")),
-        (104, "five", ago("4m") + parse_span("5m")),
-        (107, "ten", ago("7m") + parse_span("10m")),
-        (101, "five", ago("1m") + parse_span("5m")),
+        (109, "ten", ago("9m") + parse_duration("10m")),
+        (104, "five", ago("4m") + parse_duration("5m")),
+        (107, "ten", ago("7m") + parse_duration("10m")),
+        (101, "five", ago("1m") + parse_duration("5m")),
     ]
 
 

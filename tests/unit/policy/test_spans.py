@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaper.policy.time import (
-    Instant,
-    Span,
+    Duration,
+    Timestamp,
     as_datetime,
     exact_words,
     from_datetime,
     isoformat,
-    parse_span,
+    parse_duration,
     seconds,
     since,
     words,
@@ -21,7 +21,7 @@ from reaper.policy.time import (
 
 from .build import NOW
 
-MILLISECONDS = st.integers(min_value=0, max_value=10**12).map(lambda count: Span(count * 1_000))
+MILLISECONDS = st.integers(min_value=0, max_value=10**12).map(lambda count: Duration(count * 1_000))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ MILLISECONDS = st.integers(min_value=0, max_value=10**12).map(lambda count: Span
     ],
 )
 def test_a_duration_is_read_as_written(text: str, milliseconds: int) -> None:
-    assert parse_span(text) == milliseconds * 1_000
+    assert parse_duration(text) == milliseconds * 1_000
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_duration_is_read_as_written(text: str, milliseconds: int) -> None:
 )
 def test_what_is_no_duration_is_refused_by_its_name(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration") as refused:
-        parse_span(text)
+        parse_duration(text)
     assert str(refused.value) == f"{text!r} is not a duration"
 
 
@@ -86,40 +86,42 @@ def test_what_is_no_duration_is_refused_by_its_name(text: str) -> None:
     ],
 )
 def test_an_age_is_said_in_its_two_largest_units(text: str, said: str) -> None:
-    assert words(parse_span(text)) == said
+    assert words(parse_duration(text)) == said
 
 
 def test_an_age_before_its_beginning_is_said_with_its_sign() -> None:
-    assert words(Span(-90_000_000)) == "-1m30s"
+    assert words(Duration(-90_000_000)) == "-1m30s"
 
 
 def test_less_than_a_millisecond_is_said_as_none() -> None:
-    assert words(Span(999)) == "0ms"
+    assert words(Duration(999)) == "0ms"
 
 
 @pytest.mark.parametrize("text", ["0s", "5ms", "10m", "1h30m", "2d", "1d1ms", "1d2h3m4s5ms"])
 def test_a_limit_is_said_as_it_was_written(text: str) -> None:
-    assert exact_words(parse_span(text)) == text
+    assert exact_words(parse_duration(text)) == text
 
 
 def test_a_limit_is_said_in_the_largest_units_that_fit() -> None:
-    assert exact_words(parse_span("90s")) == "1m30s"
+    assert exact_words(parse_duration("90s")) == "1m30s"
 
 
 @given(MILLISECONDS)
-def test_a_limit_in_words_is_read_back_exactly(span: Span) -> None:
-    assert parse_span(exact_words(span)) == span
+def test_a_limit_in_words_is_read_back_exactly(span: Duration) -> None:
+    assert parse_duration(exact_words(span)) == span
 
 
 @given(MILLISECONDS.filter(bool))
-def test_an_age_in_words_is_never_longer_than_the_age_and_off_by_one_small_unit_at_most(span: Span) -> None:
-    said = parse_span(words(span))
-    assert said <= span < said + max(span // 23, parse_span("1s"))
+def test_an_age_in_words_is_never_longer_than_the_age_and_off_by_one_small_unit_at_most(
+    span: Duration,
+) -> None:
+    said = parse_duration(words(span))
+    assert said <= span < said + max(span // 23, parse_duration("1s"))
 
 
 @given(st.integers(), st.integers())
 def test_the_time_since_an_instant_is_exact(then: int, now: int) -> None:
-    assert since(Instant(then), Instant(now)) == now - then
+    assert since(Timestamp(then), Timestamp(now)) == now - then
 
 
 def test_the_time_since_an_unknown_instant_is_not_known() -> None:
@@ -127,12 +129,12 @@ def test_the_time_since_an_unknown_instant_is_not_known() -> None:
 
 
 def test_seconds_are_a_number_for_machines() -> None:
-    assert seconds(parse_span("1m500ms")) == 60.5
+    assert seconds(parse_duration("1m500ms")) == 60.5
 
 
 @given(st.integers(min_value=-62_135_596_800_000_000, max_value=253_402_300_799_999_999))
 def test_every_instant_of_the_calendar_survives_as_a_datetime_to_the_microsecond(count: int) -> None:
-    assert from_datetime(as_datetime(Instant(count))) == count
+    assert from_datetime(as_datetime(Timestamp(count))) == count
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_every_instant_of_the_calendar_survives_as_a_datetime_to_the_microsecond
     ],
 )
 def test_an_instant_is_shown_in_utc_with_its_microseconds(count: int, text: str) -> None:
-    assert isoformat(Instant(count)) == text
+    assert isoformat(Timestamp(count)) == text
 
 
 @given(st.datetimes(timezones=st.just(UTC)))

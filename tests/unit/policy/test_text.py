@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,13 @@ from reaper.policy.text import plain
     ],
 )
 def test_what_is_seen_is_what_was_written(written: object, shown: str) -> None:
-    assert plain(written) == shown
+    assert printable(written) == shown
 
 
 @given(st.text(st.characters()))
 def test_nothing_that_comes_out_moves_a_cursor_or_breaks_an_encoding(written: str) -> None:
-    shown = plain(written)
+    shown = printable(written)
 
     assert shown.isprintable()
-    assert plain(shown) == shown
+    assert printable(shown) == shown
     shown.encode()

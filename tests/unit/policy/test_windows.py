@@ -5,12 +5,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from reaper.policy.plan import Spared
+from reaper.policy.plan import SkipReason
 from reaper.policy.rules import When, Window
 from reaper.policy.session import Slots
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 
-from .build import ago, instant, plan, policy, session, snapshot, spared
+from .build import ago, instant, plan, policy, session, skipped, snapshot
 
 BERLIN = ZoneInfo("Europe/Berlin")
 EVERY_DAY = frozenset(range(7))
@@ -90,19 +90,19 @@ def test_a_window_goes_by_the_clock_on_the_wall_when_that_is_changed(
 
 @pytest.mark.parametrize("moment", [10**18, -(10**18), 10**30, -(10**30), 253_402_300_799_999_999])
 def test_a_moment_outside_the_calendar_is_inside_no_window(moment: int) -> None:
-    assert not window(EVERY_DAY, "00:00", "24:00").holds(Instant(moment))
+    assert not window(EVERY_DAY, "00:00", "24:00").holds(Timestamp(moment))
 
 
 def test_a_policy_rests_outside_of_its_hours_and_says_when_it_acts() -> None:
     nights = replace(policy(), during=(window(WORKING_DAYS, "20:00", "06:00"), window(SAT, "00:00", "24:00")))
-    answer = spared(plan(snapshot(session()), nights).verdicts[0])
-    assert (answer.by, answer.reason) == (Spared.DURING, "during: acts 20:00-06:00 and 00:00-24:00")
+    answer = skipped(plan(snapshot(session()), nights).decisions[0])
+    assert (answer.by, answer.reason) == (SkipReason.DURING, "during: acts 20:00-06:00 and 00:00-24:00")
 
 
 @pytest.mark.parametrize("moment", ["2025-06-18T20:00:00+02:00", "2025-06-21T12:00:00+02:00"])
 def test_a_policy_acts_inside_any_of_its_windows(moment: str) -> None:
     nights = replace(policy(), during=(window(WORKING_DAYS, "20:00", "06:00"), window(SAT, "00:00", "24:00")))
-    assert plan(snapshot(session(), at=instant(moment)), nights).reaps
+    assert plan(snapshot(session(), at=instant(moment)), nights).candidates
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_policy_acts_inside_any_of_its_windows(moment: str) -> None:
 )
 def test_a_policy_acts_from_its_share_of_used_slots_on(used: int, share: float, *, acts: bool) -> None:
     pressed = replace(policy(), when=When(share))
-    assert bool(plan(snapshot(session(), used=used), pressed).reaps) is acts
+    assert bool(plan(snapshot(session(), used=used), pressed).candidates) is acts
 
 
 def test_the_slots_that_ordinary_roles_cannot_use_do_not_count() -> None:
@@ -138,17 +138,17 @@ def test_when_every_slot_is_reserved_the_used_share_is_still_a_number() -> None:
     ],
 )
 def test_a_policy_that_rests_says_how_much_it_waits_for(used: int, share: float, reason: str) -> None:
-    answer = spared(plan(snapshot(session(), used=used), replace(policy(), when=When(share))).verdicts[0])
-    assert (answer.by, answer.reason) == (Spared.WHEN, reason)
+    answer = skipped(plan(snapshot(session(), used=used), replace(policy(), when=When(share))).decisions[0])
+    assert (answer.by, answer.reason) == (SkipReason.WHEN, reason)
 
 
 def test_pressure_alone_does_not_wake_a_policy_outside_of_its_hours() -> None:
     both = replace(policy(), when=When(0.05), during=(window(MON, "00:00", "24:00"),))
-    assert spared(plan(snapshot(session()), both).verdicts[0]).by is Spared.DURING
+    assert skipped(plan(snapshot(session()), both).decisions[0]).by is SkipReason.DURING
 
 
 def test_the_hours_are_those_of_the_server_and_not_of_the_session() -> None:
     mondays = replace(policy(), during=(window(MON, "00:00", "24:00"),))
     seen = session(connected="3d", idle="2d")
     assert instant("2025-06-16T12:00:00+00:00") == ago("2d")
-    assert not plan(snapshot(seen), mondays).reaps
+    assert not plan(snapshot(seen), mondays).candidates

@@ -8,7 +8,7 @@ from typing import Any, Final
 from reaper.audit.ledger import Ledger
 from reaper.config import Server, Settings
 from reaper.policy.rules import Policy, Rules
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from reaper.service.connection import RunOptions
 from reaper.service.fleet import Fleet
 from reaper.service.server_loop import LoopContext, ServerLoop
@@ -37,8 +37,8 @@ class Clock:
 def settings(*policies: Policy, interval: float = 10, servers: tuple[Server, ...] = ()) -> Settings:
     return Settings(
         rules=Rules(policies=policies),
-        interval=Span(round(interval * SECOND)),
-        min_interval=Span(SECOND),
+        interval=Duration(round(interval * SECOND)),
+        min_interval=Duration(SECOND),
         servers=servers,
         warnings=(),
     )
@@ -57,7 +57,7 @@ class Ears:
     def __post_init__(self) -> None:
         self.log = make_log(LogFormat.JSON, LogLevel.DEBUG, to=self.written)
         self.notifier = Notifier(log=self.log)
-        occasions = frozenset({"terminations", "brakes", "blindness", "failures"})
+        occasions = frozenset({"terminations", "safety_limit", "unreadable", "failures"})
         self.notifier.use([Hook(name="ops", url="http://chat/", on=occasions, every_seconds=60)])
 
     @property

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.policy.time import SECOND, Instant
+from reaper.policy.time import SECOND, Timestamp
 from reaper.service.clock import ClockWatch
 from tests.unit.policy.build import NOW, later
 
@@ -99,5 +99,5 @@ def test_the_seconds_since_the_last_look_are_this_hosts() -> None:
 
 def test_another_server_behind_the_same_name_shows_by_its_clock() -> None:
     watched = Watched()
-    watched.there = Instant(watched.there - _HOURS_2)
+    watched.there = Timestamp(watched.there - _HOURS_2)
     assert watched.passes(here=1, there=1) == -_HOURS_2

@@ -14,7 +14,7 @@ from reaper.history.read import HistoryReader
 from reaper.history.write import HistoryFolder, HistoryOptions, history_files
 from reaper.policy.memory import Memory
 from reaper.policy.session import Snapshot
-from reaper.policy.time import Instant
+from reaper.policy.time import Timestamp
 from reaper.service.cycle import Cycle
 from reaper.service.history import HistoryRecorder
 from tests.unit.history.histories import EVERY, ROOMY
@@ -24,7 +24,7 @@ SEEN = snapshot(session())
 
 
 def seen(at: int) -> Snapshot:
-    return replace(SEEN, at=Instant(SEEN.at + at))
+    return replace(SEEN, at=Timestamp(SEEN.at + at))
 
 
 def cycle(at: int) -> Cycle:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from reaper.config import Server, Settings
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Outcome, Result
-from reaper.policy.rules import Brake, Mode
+from reaper.policy.rules import Mode, SafetyLimit
 from reaper.policy.session import Slots
 from reaper.service.cycle import Cycle
 from reaper.service.page_data import LiveAssessment, PageData
-from reaper.service.reporter import BRAKED, RecentEvents
+from reaper.service.reporter import SAFETY_LIMIT, RecentEvents
 from reaper.service.status import State
 from reaper.telemetry.http.views import Overview, ServerView
 from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
@@ -100,7 +100,9 @@ def test_policies_come_with_what_they_have_done_and_would_do() -> None:
         name="1",
         snapshot=look,
         plan=decided,
-        settled=tuple((reap, Outcome(result=Result.TERMINATED, at=NOW)) for reap in decided.reaps),
+        settled=tuple(
+            (candidate, Outcome(result=Result.TERMINATED, at=NOW)) for candidate in decided.candidates
+        ),
         memory=Memory(),
     )
     place.fleet.totals["orders"].add(cycle)
@@ -108,7 +110,7 @@ def test_policies_come_with_what_they_have_done_and_would_do() -> None:
 
     (line,) = full(place).policies
     assert (line.name, line.mode, line.matching, line.outcomes) == ("leaked", "enforce", 3, {"terminated": 3})
-    assert not line.braked
+    assert not line.tripped
 
 
 def test_in_a_dry_run_nothing_is_shown_as_enforcing() -> None:
@@ -122,23 +124,27 @@ def test_in_a_dry_run_nothing_is_shown_as_enforcing() -> None:
 
 def test_what_happened_last_comes_first_and_only_so_much_of_it() -> None:
     recent_events = RecentEvents()
-    careful = replace(policy("careful"), brake=Brake(share=0.1, above=1))
+    careful = replace(policy("careful"), safety_limit=SafetyLimit(share=0.1, above=1))
     for look, rule, results in (
         (snapshot(*sessions(9)), careful, ()),
-        (snapshot(*sessions(40)), replace(policy(), pace=40, brake=None), (Result.WOKE,) * 40),
+        (
+            snapshot(*sessions(40)),
+            replace(policy(), max_per_cycle=40, safety_limit=None),
+            (Result.CHANGED,) * 40,
+        ),
         (snapshot(*sessions(1)), policy(), (Result.TERMINATED,)),
     ):
         decided = plan(look, rule)
-        pairs = zip(decided.reaps, results, strict=True) if results else ()
-        settled = tuple((reap, Outcome(result=result, at=NOW)) for reap, result in pairs)
+        pairs = zip(decided.candidates, results, strict=True) if results else ()
+        settled = tuple((candidate, Outcome(result=result, at=NOW)) for candidate, result in pairs)
         recent_events.add(
             "orders", Cycle(name="1", snapshot=look, plan=decided, settled=settled, memory=Memory())
         )
         if not results:
-            assert [each.outcome for each in recent_events.latest(9)] == [BRAKED]
+            assert [each.outcome for each in recent_events.latest(9)] == [SAFETY_LIMIT]
 
     latest = recent_events.latest(12)
 
-    assert [each.outcome for each in latest] == ["terminated", *["woke"] * 11]
+    assert [each.outcome for each in latest] == ["terminated", *["changed"] * 11]
     assert latest[0].session == sessions(1)[0].identity
     assert len(recent_events.latest(1_000)) == 30

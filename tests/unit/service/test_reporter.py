@@ -7,10 +7,10 @@ import pytest
 
 from reaper.audit.sinks import AuditLogFailed
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Outcome, Reap, Result
-from reaper.policy.rules import Brake, Policy
+from reaper.policy.plan import Candidate, Outcome, Result
+from reaper.policy.rules import Policy, SafetyLimit
 from reaper.policy.session import Snapshot
-from reaper.policy.time import SECOND, Span
+from reaper.policy.time import SECOND, Duration
 from reaper.postgres.leadership import Holder
 from reaper.service.cycle import Cycle
 from reaper.service.reporter import Reporter, RunTotals
@@ -22,7 +22,7 @@ from .build import Ears
 
 OURS = Holder(pid=7, role="reaper", application="pg-reaper", database="db", ours=True)
 STRANGER = Holder(pid=8, role="app", application="web", database="db", ours=False)
-CAREFUL = replace(policy(), brake=Brake(share=0.1, above=1))
+CAREFUL = replace(policy(), safety_limit=SafetyLimit(share=0.1, above=1))
 DISK_FULL = AuditLogFailed(where="audit.jsonl", why="No space left on device")
 
 
@@ -43,12 +43,12 @@ class Told:
         *policies: Policy,
         results: Sequence[Result] = (),
         audit_log_failed: AuditLogFailed | None = None,
-        clock_step: Span | None = None,
+        clock_step: Duration | None = None,
     ) -> Cycle:
         decided = plan(seen, *policies)
         outcomes = [Outcome(result=result, at=NOW) for result in results]
-        settled: list[tuple[Reap, Outcome]] = (
-            list(zip(decided.reaps, outcomes, strict=True)) if results else []
+        settled: list[tuple[Candidate, Outcome]] = (
+            list(zip(decided.candidates, outcomes, strict=True)) if results else []
         )
         cycle = Cycle(
             name="1",
@@ -168,7 +168,7 @@ def test_blindness_is_logged_at_every_look_and_notified_once_until_it_is_cured()
     for seen in (blind, blind, snapshot(), blind):
         told.cycled(seen)
     assert len(told.logged("server.unreadable")) == 3
-    assert told.waiting == ["orders: 3 sessions hide their state and are spared"] * 2
+    assert told.waiting == ["orders: 3 sessions hide their state and are skipped"] * 2
 
 
 def test_a_brake_is_told_once_until_it_lets_go() -> None:
@@ -176,7 +176,7 @@ def test_a_brake_is_told_once_until_it_lets_go() -> None:
     many = snapshot(*sessions(8))
     for seen in (many, many, snapshot(), many):
         told.cycled(seen, CAREFUL)
-    assert len(told.logged("policy.braked")) == 2
+    assert len(told.logged("policy.safety_limit")) == 2
     assert len(told.waiting) == 2
     assert all(line.startswith("orders: leaked: ") for line in told.waiting)
 
@@ -194,24 +194,24 @@ def test_quiet_cycles_are_quiet_and_others_say_what_they_did() -> None:
     told = Told()
     told.cycled(snapshot())
     told.cycled(
-        snapshot(told_session(101), told_session(102)), policy(), results=[Result.TERMINATED, Result.WOKE]
+        snapshot(told_session(101), told_session(102)), policy(), results=[Result.TERMINATED, Result.CHANGED]
     )
     quiet, acted = told.ears.logged
     assert (quiet["event"], quiet["level"]) == ("cycle.quiet", "debug")
     assert (acted["event"], acted["level"]) == ("cycle.acted", "info")
-    assert (acted["terminated"], acted["woke"], acted["slots"]) == (1, 1, "10/103")
+    assert (acted["terminated"], acted["changed"], acted["slots"]) == (1, 1, "10/103")
 
 
 def test_a_clock_that_jumped_is_told_with_its_size() -> None:
     told = Told()
-    told.cycled(snapshot(), clock_step=Span(7_200 * SECOND))
+    told.cycled(snapshot(), clock_step=Duration(7_200 * SECOND))
     (line,) = told.ears.lines("clock.stepped")
     assert (line["level"], line["by"]) == ("warning", "2h")
 
 
 def test_a_clock_that_jumped_while_no_cycle_looked_is_told_and_counted_too() -> None:
     told = Told()
-    told.reporter.clock_stepped(Span(-7_200 * SECOND))
+    told.reporter.clock_stepped(Duration(-7_200 * SECOND))
     (line,) = told.ears.lines("clock.stepped")
     assert (line["level"], line["by"]) == ("warning", "-2h")
     assert numbers(told.ears.metrics)[key("reaper_clock_steps_total", server="orders")] == 1
@@ -220,16 +220,16 @@ def test_a_clock_that_jumped_while_no_cycle_looked_is_told_and_counted_too() -> 
 def test_the_tally_counts_by_policy_and_result() -> None:
     told = Told()
     told.cycled(
-        snapshot(told_session(101), told_session(102)), policy(), results=[Result.TERMINATED, Result.WOKE]
+        snapshot(told_session(101), told_session(102)), policy(), results=[Result.TERMINATED, Result.CHANGED]
     )
     told.cycled(snapshot(*sessions(8)), CAREFUL)
     totals = told.reporter.totals
-    assert (totals.cycles, totals.brakes, totals.failures) == (2, 1, 0)
-    assert totals.results == {("leaked", Result.TERMINATED): 1, ("leaked", Result.WOKE): 1}
-    assert totals.by_result == {"terminated": 1, "woke": 1}
+    assert (totals.cycles, totals.trips, totals.failures) == (2, 1, 0)
+    assert totals.results == {("leaked", Result.TERMINATED): 1, ("leaked", Result.CHANGED): 1}
+    assert totals.by_result == {"terminated": 1, "changed": 1}
 
 
 def test_a_tally_adds_up_over_policies() -> None:
     totals = RunTotals()
-    totals.results.update({("a", Result.GONE): 2, ("b", Result.GONE): 3, ("b", Result.WOKE): 1})
-    assert totals.by_result == {"gone": 5, "woke": 1}
+    totals.results.update({("a", Result.GONE): 2, ("b", Result.GONE): 3, ("b", Result.CHANGED): 1})
+    assert totals.by_result == {"gone": 5, "changed": 1}

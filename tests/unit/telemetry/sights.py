@@ -100,11 +100,11 @@ def view(of: Usage | None, *, name: str = "orders", policy: str = "leaked", reas
                 mode="enforce",
                 description=None,
                 matching=3,
-                braked=False,
-                outcomes={"terminated": 12, "woke": 1},
+                tripped=False,
+                outcomes={"terminated": 12, "changed": 1},
             ),
             PolicyLine(
-                name="consoles", mode="dry-run", description=None, matching=None, braked=True, outcomes={}
+                name="consoles", mode="dry-run", description=None, matching=None, tripped=True, outcomes={}
             ),
         ),
     )

@@ -16,11 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from reaper.insight.dryrun.outcomes import Fate
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Outcome, Plan, Reap, Result
-from reaper.policy.rules import Action, Brake, Mode, Policy, Rules, When
+from reaper.policy.plan import Candidate, Outcome, Plan, Result
+from reaper.policy.rules import Action, Mode, Policy, Rules, SafetyLimit, When
 from reaper.policy.selector import Selector
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, Snapshot
-from reaper.policy.time import SECOND, Instant, parse_span
+from reaper.policy.time import SECOND, Timestamp, parse_duration
 from reaper.telemetry.metrics.catalogue import CATALOGUE, NAMES, MetricKind
 from reaper.telemetry.metrics.collect import AuditTableGauges, Metrics, ServerMetrics
 from reaper.telemetry.metrics.exposition import OPENMETRICS, TEXT
@@ -62,14 +62,14 @@ class Watched:
     ) -> Plan:
         """Decide, give every termination this result some time after the snapshot, and count."""
         decided = plan(seen, *self.rules.policies, memory=memory)
-        outcome = Outcome(result=result, at=Instant(seen.at + parse_span(after)))
-        settled = [(reap, outcome) for reap in (*decided.reaps, *decided.rehearsals)]
+        outcome = Outcome(result=result, at=Timestamp(seen.at + parse_duration(after)))
+        settled = [(candidate, outcome) for candidate in (*decided.candidates, *decided.dry_run_candidates)]
         self.count(decided, settled, clock_stepped=clock_stepped)
         self.server.succeed(seen, decided, clock_stepped=clock_stepped)
         return decided
 
     def count(
-        self, decided: Plan, settled: Iterable[tuple[Reap, Outcome]] = (), *, clock_stepped: bool = False
+        self, decided: Plan, settled: Iterable[tuple[Candidate, Outcome]] = (), *, clock_stepped: bool = False
     ) -> None:
         self.server.cycle(decided, tuple(settled), took=0.02, clock_stepped=clock_stepped)
 
@@ -102,7 +102,7 @@ def labels_of(metrics: Metrics, name: str, label: str) -> set[str]:
 
 DRY: Final = policy("dry", mode=Mode.DRY_RUN)
 CANCELS: Final = replace(
-    policy("slow", Match(states=(ACTIVE,), running_for=parse_span("1h"))), action=Action.CANCEL
+    policy("slow", Match(states=(ACTIVE,), running_for=parse_duration("1h"))), action=Action.CANCEL
 )
 
 
@@ -139,7 +139,7 @@ def test_a_snapshot_with_a_prefilter_changes_no_count_of_all_sessions() -> None:
     here = Watched(policy())
     here.cycle(snapshot(*sessions(3), session(900, state=IN_TRANSACTION, idle="1h", in_transaction="2h")))
 
-    here.cycle(replace(snapshot(*sessions(1)), young=3))
+    here.cycle(replace(snapshot(*sessions(1)), left_out=3))
 
     assert here.number("reaper_slots_used") == snapshot(*sessions(1)).slots.used
     assert here.number("reaper_sessions", state=IDLE, application="web-1") == 3
@@ -176,7 +176,7 @@ def test_names_and_units_follow_the_conventions() -> None:
 def test_every_series_of_the_policies_is_zero_from_the_start() -> None:
     here = Watched(policy(), DRY, CANCELS, policy("disabled", mode=Mode.DISABLED))
 
-    for outcome in ("terminated", "signalled", "woke", "gone", "denied", "unknown", "withdrawn"):
+    for outcome in ("terminated", "signalled", "changed", "gone", "denied", "unknown", "withdrawn"):
         assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome=outcome) == 0
     assert here.number("reaper_outcomes_total", policy="slow", mode="enforce", outcome="cancelled") == 0
     assert here.number("reaper_outcomes_total", policy="dry", mode="dry-run", outcome="dry-run") == 0
@@ -193,7 +193,9 @@ def test_every_series_of_the_policies_is_zero_from_the_start() -> None:
 
 
 def test_a_cycle_counts_outcomes_safety_limits_and_its_duration() -> None:
-    here = Watched(policy(), replace(policy("limited", Match(states=(ABORTED,), idle_for=parse_span("1m")))))
+    here = Watched(
+        policy(), replace(policy("limited", Match(states=(ABORTED,), idle_for=parse_duration("1m"))))
+    )
     here.cycle(snapshot(*sessions(3), *(session(900 + n, state=ACTIVE) for n in range(9))))
     here.cycle(snapshot(*(session(n, state=ABORTED) for n in range(8))))
 
@@ -246,7 +248,9 @@ def test_gauges_show_the_last_snapshot() -> None:
 
 def test_a_negative_age_is_zero() -> None:
     here = Watched()
-    here.cycle(snapshot(replace(session(), state_change=Instant(NOW + SECOND), xact_start=Instant(NOW + 1))))
+    here.cycle(
+        snapshot(replace(session(), state_change=Timestamp(NOW + SECOND), xact_start=Timestamp(NOW + 1)))
+    )
 
     assert here.number("reaper_oldest_idle_seconds") == 0
     assert here.number("reaper_oldest_transaction_seconds") == 0
@@ -363,7 +367,7 @@ def test_names_that_differ_only_after_the_longest_name_are_one_series() -> None:
 def test_outcomes_after_a_dry_run_and_pauses_of_the_refill_guard_are_counted_from_zero() -> None:
     here = Watched(DRY, policy())
     here.server.dry_run_outcome(DRY, Fate.REVIVED)
-    here.server.refill_guarded(policy())
+    here.server.refill_guarded(policy().name)
 
     counted = {
         dict(labels).get("outcome", name): value
@@ -423,7 +427,7 @@ def aged(idle: str, **more: str) -> Snapshot:
 
 def at(seen: Snapshot, by: str) -> Snapshot:
     """The same sessions, later."""
-    return replace(seen, at=later(seen.at, by=parse_span(by)))
+    return replace(seen, at=later(seen.at, by=parse_duration(by)))
 
 
 def late(here: Watched) -> list[float | None]:
@@ -441,7 +445,7 @@ def test_lateness_is_the_time_from_deadline_to_termination() -> None:
 
 
 @pytest.mark.parametrize(
-    "result", [Result.WOKE, Result.GONE, Result.DENIED, Result.SIGNALLED, Result.REHEARSED]
+    "result", [Result.CHANGED, Result.GONE, Result.DENIED, Result.SIGNALLED, Result.DRY_RUN]
 )
 def test_a_session_that_was_not_terminated_was_not_late(result: Result) -> None:
     here = Watched(policy())
@@ -471,7 +475,7 @@ def test_the_wait_for_a_second_snapshot_is_lateness() -> None:
 
 
 def test_new_rules_make_no_session_late() -> None:
-    here = Watched(policy("lenient", Match(states=(IDLE,), idle_for=parse_span("2d"))))
+    here = Watched(policy("lenient", Match(states=(IDLE,), idle_for=parse_duration("2d"))))
     here.cycle(aged("3h"))
     here.judge_by(policy())
     here.cycle(at(aged("3h"), "1s"))
@@ -493,9 +497,9 @@ def test_a_clock_step_makes_no_session_late() -> None:
 @pytest.mark.parametrize(
     "limited",
     [
-        replace(policy(), pace=0),
+        replace(policy(), max_per_cycle=0),
         replace(policy(), when=When(0.5)),
-        replace(policy(), brake=Brake(share=0, above=0)),
+        replace(policy(), safety_limit=SafetyLimit(share=0, above=0)),
         replace(policy(), allowlist=Selector(application=globs("web-*"))),
     ],
     ids=["max_per_cycle", "when", "safety_limit", "allowlist"],
@@ -506,14 +510,16 @@ def test_a_session_that_a_limit_skipped_was_not_late(limited: Policy) -> None:
     here.cycle(soon)
     here.cycle(at(soon, "1s"))
     free = plan(at(soon, "1h"), policy())
-    here.count(free, [(reap, Outcome(result=Result.TERMINATED, at=free.at)) for reap in free.reaps])
+    here.count(
+        free, [(candidate, Outcome(result=Result.TERMINATED, at=free.at)) for candidate in free.candidates]
+    )
 
-    assert len(free.reaps) == 1
+    assert len(free.candidates) == 1
     assert late(here) == [0, 0]
 
 
 def test_a_policy_that_needs_more_than_ages_has_no_deadline() -> None:
-    match = Match(states=(IDLE,), idle_for=parse_span("10m"), holds_back_vacuum=0)
+    match = Match(states=(IDLE,), idle_for=parse_duration("10m"), xmin_age=0)
     here = Watched(policy("vacuum", match))
     soon = snapshot(session(idle="9m59s", xid_age=5))
     here.cycle(soon)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reaper.insight.usage.census import census
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, Slots, Snapshot
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 from reaper.telemetry.http.page import bars, curve, render, slot_grid
 from tests.unit.policy.build import session, snapshot
 from tests.unit.policy.hostile import PROPERTY, snapshots
@@ -53,7 +53,7 @@ def test_names_are_text_on_one_line_each() -> None:
 
     assert "".join(page.texts).replace("\n", "").isprintable()
     for name in sights.HOSTILE:
-        assert plain(name) in page.texts
+        assert printable(name) in page.texts
 
 
 def test_a_page_is_small_whatever_it_shows() -> None:

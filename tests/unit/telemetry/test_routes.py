@@ -8,8 +8,8 @@ import pytest
 
 from reaper.insight.dryrun.assessment import assess, assessment_document
 from reaper.insight.dryrun.outcomes import Fate
-from reaper.policy.json import as_document
 from reaper.policy.session import Identity
+from reaper.policy.text import as_document
 from reaper.telemetry.http import routes
 from reaper.telemetry.http.routes import ResponseCache
 from reaper.telemetry.http.server import MAX_CONNECTIONS

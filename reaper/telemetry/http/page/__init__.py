@@ -13,7 +13,7 @@ from reaper.insight.usage import texts
 from reaper.insight.usage.census import Census
 from reaper.insight.usage.trend import Values
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION
-from reaper.policy.text import plain
+from reaper.policy.text import printable
 from reaper.telemetry.http.views import Overview, ServerLine, ServerView
 
 _REFRESH_SECONDS: Final = 10
@@ -89,7 +89,7 @@ def _template() -> Template:
         loader=FunctionLoader(file_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {
-        "plain": plain,
+        "plain": printable,
         "ago": texts.ago,
         "openings_words": lambda openings: tuple(texts.openings_words(openings)),
         "waiting_words": texts.waiting_words,
@@ -104,7 +104,7 @@ def _template() -> Template:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {plain(what)}" for what, count in counts.items())
+    return ", ".join(f"{count} {printable(what)}" for what, count in counts.items())
 
 
 def _percent(part: int, whole: int) -> str:

@@ -9,7 +9,7 @@ from reaper.insight.advice.evidence import Evidence
 from reaper.insight.advice.finding import Finding
 from reaper.insight.advice.server_facts import RoleFacts, ServerFacts
 from reaper.policy.session import Facts, Session, Snapshot
-from reaper.policy.time import Instant, parse_span
+from reaper.policy.time import Timestamp, parse_duration
 from tests.unit.policy.build import NOTHING_HELD, NOW, Told, session, snapshot
 
 _SETTINGS: Final = {
@@ -29,7 +29,7 @@ def ground(
     """A server of this major with good settings, unless given otherwise."""
     timeouts = {name: "0" for name, since in _CAME_WITH.items() if major >= since}
     return ServerFacts(
-        at=Instant(NOW + parse_span(after)),
+        at=Timestamp(NOW + parse_duration(after)),
         major=major,
         settings={**_SETTINGS, **timeouts, **settings},
         roles={role.name: role for role in roles},
@@ -45,7 +45,7 @@ def role(name: str = "app_web", *, limit: int = -1, superuser: bool = False) -> 
 def look(seen: Iterable[Session], *, after: str = "0s", facts: Facts = NOTHING_HELD) -> Snapshot:
     """A snapshot of a server with a hundred slots, this time after noon."""
     sessions = tuple(seen)
-    return snapshot(*sessions, used=len(sessions), at=Instant(NOW + parse_span(after)), facts=facts)
+    return snapshot(*sessions, used=len(sessions), at=Timestamp(NOW + parse_duration(after)), facts=facts)
 
 
 def evidence(
@@ -64,8 +64,8 @@ def leak(count: int, *, first: int = 1_000, **fields: Unpack[Told]) -> list[Sess
 
 
 def _opened(one: Session, age: str) -> Session:
-    opened = Instant(NOW - parse_span(age))
-    last = Instant(opened + 1_000_000)
+    opened = Timestamp(NOW - parse_duration(age))
+    last = Timestamp(opened + 1_000_000)
     return replace(one, id=one.id._replace(backend_start=opened), state_change=last, query_start=last)
 
 
@@ -82,7 +82,7 @@ def busy(count: int, *, first: int = 2_000, **fields: Unpack[Told]) -> list[Sess
 
 def used(seen: Iterable[Session], *, after: str) -> list[Session]:
     """The same sessions, each used a moment before."""
-    now = Instant(NOW + parse_span(after) - 1)
+    now = Timestamp(NOW + parse_duration(after) - 1)
     return [replace(one, state_change=now, query_start=now) for one in seen]
 
 

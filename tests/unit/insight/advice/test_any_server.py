@@ -22,7 +22,7 @@ from reaper.insight.advice.server_facts import (
     ServerFacts,
 )
 from reaper.policy.session import Session, Slots, Snapshot
-from reaper.policy.time import Instant, parse_span
+from reaper.policy.time import Timestamp, parse_duration
 from tests.unit.policy.build import NOW, WATCHER, session
 from tests.unit.policy.hostile import NAMES, PROPERTY, facts, names, sessions
 
@@ -39,7 +39,7 @@ grounds: Final = st.builds(
         settings={**ground(major=major).settings, "tcp_keepalives_idle": text, "reserved_connections": text},
         roles={each: RoleFacts(name=each, limit=limit) for each in (name or "", *_HOSTILE)},
         given=(RoleSetting(role=name, database=None, name="idle_session_timeout", value=text),),
-        prepared=(PreparedTransaction(gid=text, database=text, owner=text, at=Instant(0), xid_age=number),),
+        prepared=(PreparedTransaction(gid=text, database=text, owner=text, at=Timestamp(0), xid_age=number),),
         idle_slots=(ReplicationSlot(name=text, kind="logical", xid_age=number, retained=number),),
         opened=number,
     ),
@@ -70,13 +70,15 @@ def crowds(draw: st.DrawFn) -> list[Session]:
 @st.composite
 def evidences(draw: st.DrawFn) -> Evidence:
     """Up to three snapshots, between which everything can change."""
-    collector = EvidenceCollector(idle_limit=draw(st.sampled_from([parse_span("10m"), parse_span("1s")])))
+    collector = EvidenceCollector(
+        idle_limit=draw(st.sampled_from([parse_duration("10m"), parse_duration("1s")]))
+    )
     for number in range(draw(st.integers(min_value=1, max_value=3))):
         seen = tuple(draw(crowds()))
         collector.add(
             Snapshot(
                 server="orders",
-                at=Instant(NOW + number * 1_000_000),
+                at=Timestamp(NOW + number * 1_000_000),
                 slots=Slots(total=103, reserved=3, used=draw(st.integers(min_value=0, max_value=103))),
                 watcher=replace(WATCHER, role=draw(names) or ""),
                 sessions=seen,

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from reaper.policy import unmeant as module
+from reaper.policy import prefilter as module
+from reaper.policy.prefilter import unmatched_roles
 from reaper.policy.rules import Mode, Policy, Rules
 from reaper.policy.selector import Selector
 from reaper.policy.session import Session, Snapshot
-from reaper.policy.unmeant import unmeant_roles
 
 from .build import IDLE_10M, globs, policy, session, snapshot
 from .hostile import PROPERTY, World, worlds
@@ -21,45 +21,45 @@ def of(role: str | None, number: int | None, pid: int = 100) -> Session:
     return replace(session(pid, role=role), role_oid=number)
 
 
-def meaning(*roles: str, mode: Mode = Mode.ENFORCE) -> Policy:
+def matching(*roles: str, mode: Mode = Mode.ENFORCE) -> Policy:
     return policy(match=replace(IDLE_10M, selector=Selector(role=globs(*roles))), mode=mode)
 
 
 def left_out(seen: Snapshot, *policies: Policy) -> tuple[int, ...]:
-    return unmeant_roles(seen, Rules(policies=policies))
+    return unmatched_roles(seen, Rules(policies=policies).matches)
 
 
 BOTH = snapshot(of("web", WEB), of("batch", BATCH, 101))
 
 
 @pytest.mark.parametrize(
-    ("policies", "unmeant"),
+    ("policies", "unmatched"),
     [
-        ([meaning("web")], (BATCH,)),
-        ([meaning("web"), meaning("ba*")], ()),
-        ([meaning("web", mode=Mode.DRY_RUN)], (BATCH,)),
-        ([meaning("web", mode=Mode.DISABLED)], (WEB, BATCH)),
-        ([meaning("web"), policy()], ()),
+        ([matching("web")], (BATCH,)),
+        ([matching("web"), matching("ba*")], ()),
+        ([matching("web", mode=Mode.DRY_RUN)], (BATCH,)),
+        ([matching("web", mode=Mode.DISABLED)], (WEB, BATCH)),
+        ([matching("web"), policy()], ()),
         ([], (WEB, BATCH)),
     ],
 )
 def test_a_role_is_left_out_when_no_policy_that_is_not_off_means_it(
-    policies: list[Policy], unmeant: tuple[int, ...]
+    policies: list[Policy], unmatched: tuple[int, ...]
 ) -> None:
-    assert left_out(BOTH, *policies) == unmeant
+    assert left_out(BOTH, *policies) == unmatched
 
 
 @pytest.mark.parametrize("unknown", [of(None, BATCH), of("batch", None)])
 def test_a_role_of_which_something_is_not_known_is_looked_at(unknown: Session) -> None:
-    assert left_out(snapshot(unknown), meaning("web")) == ()
+    assert left_out(snapshot(unknown), matching("web")) == ()
 
 
 def test_where_there_are_too_many_those_with_the_most_sessions_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_MOST", 1)
+    monkeypatch.setattr(module, "_MAX_ROLES", 1)
     pool = [of("batch", BATCH, 101 + number) for number in range(2)]
-    assert left_out(snapshot(of("report", WEB), *pool), meaning("web")) == (BATCH,)
+    assert left_out(snapshot(of("report", WEB), *pool), matching("web")) == (BATCH,)
 
 
 @PROPERTY
@@ -72,5 +72,5 @@ def test_no_policy_means_anybody_whose_role_is_left_out(world: World) -> None:
         world.snapshot,
         sessions=tuple(replace(one, role_oid=numbers[one.identity.role]) for one in world.snapshot.sessions),
     )
-    left = unmeant_roles(seen, world.rules)
-    assert not any(world.rules.meaning(one).policies for one in seen.sessions if one.role_oid in left)
+    left = unmatched_roles(seen, world.rules.matches)
+    assert not any(world.rules.matching(one).policies for one in seen.sessions if one.role_oid in left)
