@@ -1,4 +1,4 @@
-"""Where the record and the log of a run go, and what happens when they cannot."""
+"""Where the audit log and the log of a run go, and what happens when they cannot be written."""
 
 import json
 import os
@@ -25,7 +25,7 @@ RECORD: Final = ("--audit-log", "audit.jsonl")
 ESCAPES: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def test_log_and_record_are_json_where_nobody_watches(reaper: Reaper, app: Role, clients: Clients) -> None:
+def test_log_and_audit_log_are_json_without_a_terminal(reaper: Reaper, app: Role, clients: Clients) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
     life = reaper.start("run")
     leak = clients.open(role=app, application="leak")
@@ -46,7 +46,7 @@ def test_log_and_record_are_json_where_nobody_watches(reaper: Reaper, app: Role,
     }
 
 
-def test_the_record_goes_to_every_place_that_is_named_and_to_each_once(
+def test_the_audit_log_is_written_to_each_given_place_once(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
@@ -55,19 +55,17 @@ def test_the_record_goes_to_every_place_that_is_named_and_to_each_once(
     until(clients.open(role=app).left)
     done = life.end()
 
-    told = [about_sessions(events) for events in (done.events, reaper.record(), reaper.record("copy.jsonl"))]
+    given = [about_sessions(events) for events in (done.events, reaper.record(), reaper.record("copy.jsonl"))]
 
-    assert [name for name, _ in told[0]] == ["session.intent", "session.outcome"]
-    assert told == [told[0]] * 3
+    assert [name for name, _ in given[0]] == ["session.intent", "session.outcome"]
+    assert given == [given[0]] * 3
 
 
 def about_sessions(events: Sequence[Fields]) -> list[tuple[str, str]]:
     return [(event["event"], event["intent"]) for event in events if "intent" in event]
 
 
-def test_people_on_a_terminal_are_told_in_sentences_and_in_their_own_time(
-    reaper: Reaper, app: Role, clients: Clients
-) -> None:
+def test_a_terminal_shows_sentences_in_local_time(reaper: Reaper, app: Role, clients: Clients) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
     leak = clients.open(role=app, application="leak")
     ours, theirs = pty.openpty()
@@ -91,7 +89,7 @@ def test_people_on_a_terminal_are_told_in_sentences_and_in_their_own_time(
 
 
 def heard(terminal: int) -> str:
-    """Everything that was shown on a terminal until nobody held its other end any more."""
+    """Everything that was shown on a terminal until its other end was closed."""
     said = b""
     with suppress(OSError):  # EIO: the last one has hung up
         while some := os.read(terminal, 65_536):
@@ -100,8 +98,8 @@ def heard(terminal: int) -> str:
     return said.decode()
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["with SIGHUP", "by rename alone"])
-def test_rotation_loses_no_line(reaper: Reaper, app: Role, clients: Clients, told: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("given", [True, False], ids=["with SIGHUP", "by rename alone"])
+def test_rotation_loses_no_line(reaper: Reaper, app: Role, clients: Clients, given: bool) -> None:  # noqa: FBT001
     reaper.write(FILE, policy_file(leaked(app)))
     life = reaper.start("run", *RECORD)
     names = ["audit.jsonl.2", "audit.jsonl.1"]
@@ -109,9 +107,9 @@ def test_rotation_loses_no_line(reaper: Reaper, app: Role, clients: Clients, tol
         until(clients.open(role=app, application=name).left)
         reaper.recorded("session.outcome", application=name)
         (reaper.folder / "audit.jsonl").rename(reaper.folder / name)
-        if told:
+        if given:
             life.send(signal.SIGHUP)
-    if told:
+    if given:
         life.logged("audit.reopened", times=2)
     until(clients.open(role=app, application="last").left)
     done = life.end()
@@ -124,7 +122,7 @@ def test_rotation_loses_no_line(reaper: Reaper, app: Role, clients: Clients, tol
     assert sum(event["event"] == "session.outcome" for event in events) == 3
 
 
-def test_a_file_that_may_not_grow_spares_everybody_loudly_until_it_may(
+def test_while_a_file_cannot_grow_nothing_is_terminated_and_the_log_says_so(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
@@ -164,7 +162,7 @@ def test_a_file_that_may_not_grow_spares_everybody_loudly_until_it_may(
     ],
 )
 @pytest.mark.parametrize("command", ["run", "once"])
-def test_a_record_that_cannot_be_opened_starts_nothing(
+def test_an_audit_log_that_cannot_be_opened_ends_the_start(
     offline: Reaper, command: str, target: str, why: str
 ) -> None:
     offline.write(FILE, policy_file(leaked(Role("app", ""))))
@@ -177,7 +175,7 @@ def test_a_record_that_cannot_be_opened_starts_nothing(
     )
 
 
-def test_stdout_on_a_full_disk_starts_nothing(offline: Reaper) -> None:
+def test_stdout_on_a_full_disk_ends_the_start(offline: Reaper) -> None:
     offline.write(FILE, policy_file(leaked(Role("app", ""))))
     with Path("/dev/full").open("wb") as full:
         done = offline.start("run", stdout=full.fileno()).ended()
@@ -186,7 +184,7 @@ def test_stdout_on_a_full_disk_starts_nothing(offline: Reaper) -> None:
     assert "the audit log stdout cannot be written: No space left on device" in done.err
 
 
-def test_a_reader_of_the_record_that_goes_away_spares_everybody_and_is_told_to_the_log(
+def test_after_the_reader_of_stdout_left_nothing_is_terminated_and_the_log_says_so(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
@@ -225,7 +223,7 @@ def test_a_closed_output_is_refused_before_a_socket_can_take_its_number(
     assert done.stdout + done.stderr == (b"stdout or stderr is closed\nhint: redirect it to /dev/null\n")
 
 
-def test_audit_tells_what_a_real_run_did(reaper: Reaper, app: Role, clients: Clients) -> None:
+def test_audit_shows_what_a_real_run_did(reaper: Reaper, app: Role, clients: Clients) -> None:
     dry_run_before = {**leaked(app, mode="dry-run"), "name": "consoles"}
     dry_run_before["match"] = {**dry_run_before["match"], "state": ["idle in transaction"]}
     reaper.write(FILE, policy_file(leaked(app), dry_run_before))
@@ -261,7 +259,7 @@ def test_audit_tells_what_a_real_run_did(reaper: Reaper, app: Role, clients: Cli
     assert len(table.out.splitlines()) == 1 + len(everything)
 
 
-def test_intents_that_a_life_left_open_are_shown_and_then_settled_by_the_next(
+def test_intents_that_a_run_left_open_are_shown_and_then_closed_by_the_next(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app)))

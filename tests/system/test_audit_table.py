@@ -1,4 +1,4 @@
-"""The record's copy in a table on another server: it may lag, never stands in the way, and loses nothing."""
+"""The copy of the audit log in a table on another server: it may lag, delays nothing and loses nothing."""
 
 import gzip
 import signal
@@ -25,12 +25,12 @@ from .policies import FILE, leaked, policy_file
 from .service import ANYWHERE, RECORD, Service, events
 
 TABLE: Final = (Path(__file__).parents[2] / "deploy/sql/record_table.sql").read_bytes()
-LIVES: Final = 4
+RUNS: Final = 4
 _IN_ORDER: Final = " FROM reaper.record ORDER BY number"
 
 
 class Archive:
-    """The other server, and what has arrived there."""
+    """The other server, and the lines that have arrived there."""
 
     def __init__(self, server: EmbeddedServer, *, table: bool = True) -> None:
         self.server = server
@@ -58,7 +58,7 @@ class Archive:
 
 @pytest.fixture(scope="module")
 def other_server(major: int) -> Iterator[EmbeddedServer]:
-    """Where the tables of these tests are, one after the other."""
+    """The server that has the table of each test, one after the other."""
     with EmbeddedServer(binaries=majors.installation(major)) as server:
         yield server
 
@@ -70,13 +70,13 @@ def archive(other_server: EmbeddedServer) -> Archive:
 
 
 def shipping(reaper: Reaper, archive: Archive, *, dsn: str | None = None) -> Service:
-    """`reaper run` with a record in a file, and the table that takes a copy."""
+    """`reaper run` with an audit log in a file, and the table that takes a copy."""
     arguments = ("run", *ANYWHERE, *RECORD, "--log-level", "debug")
     return Service(reaper.start(*arguments, REAPER_AUDIT_TABLE=dsn or archive.dsn))
 
 
 def lines_of(reaper: Reaper, *names: str) -> list[str]:
-    """The whole lines of the record, volume by volume."""
+    """The whole lines of the audit log, file by file."""
     found = list[str]()
     for name in names or ("audit.jsonl",):
         path = reaper.folder / name
@@ -86,12 +86,12 @@ def lines_of(reaper: Reaper, *names: str) -> list[str]:
 
 
 def reaped(reaper: Reaper, clients: Clients, app: Role, application: str) -> None:
-    """A session that is terminated, and that stands in the record."""
+    """A session that is terminated, and that is in the audit log."""
     until(clients.open(role=app, application=application).left)
     reaper.recorded(OUTCOME, application=application)
 
 
-def test_every_line_arrives_in_the_order_of_the_record_down_to_its_last(
+def test_every_line_arrives_in_the_order_of_the_file_up_to_the_last(
     reaper: Reaper, archive: Archive, clients: Clients, app: Role
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
@@ -117,7 +117,7 @@ def test_every_line_arrives_in_the_order_of_the_record_down_to_its_last(
     assert not [line for line in done.log if line["level"] in {"warning", "error"}]
 
 
-def test_a_table_that_is_away_stands_in_nobodys_way_and_gets_everything_when_it_is_back(
+def test_an_unreachable_table_delays_nothing_and_gets_every_line_later(
     reaper: Reaper, archive: Archive, clients: Clients, app: Role
 ) -> None:
     archive.server.shut_down("immediate")
@@ -139,18 +139,18 @@ def test_a_table_that_is_away_stands_in_nobodys_way_and_gets_everything_when_it_
     archive.server.restart("immediate")
     reaped(reaper, clients, app, "after-a-restart")
     until(lambda: archive.lines() == lines_of(reaper))
-    assert len(events(service.life, "audit_table.unreachable")) == 2, "told once each time"
+    assert len(events(service.life, "audit_table.unreachable")) == 2, "reported once each time"
 
 
-def test_after_any_number_of_crashes_the_table_holds_the_lines_of_the_file_and_each_once(
+def test_after_several_crashes_the_table_has_each_line_of_the_file_once(
     reaper: Reaper, archive: Archive, clients: Clients, app: Role
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
-    for life in range(LIVES):
+    for run in range(RUNS):
         service = shipping(reaper, archive)
-        reaped(reaper, clients, app, f"life-{life}")
-        if life % 2:
-            until(lambda: f'"life-{life}"' in "".join(archive.lines()))  # noqa: B023 (called at once)
+        reaped(reaper, clients, app, f"run-{run}")
+        if run % 2:
+            until(lambda: f'"run-{run}"' in "".join(archive.lines()))  # noqa: B023 (called at once)
         service.life.end(signal.SIGKILL)
     service = shipping(reaper, archive)
     service.life.logged("cycle.quiet")
@@ -159,7 +159,7 @@ def test_after_any_number_of_crashes_the_table_holds_the_lines_of_the_file_and_e
     assert archive.lines() == lines_of(reaper)
 
 
-def test_an_audit_log_that_is_rotated_while_the_table_is_away_arrives_whole(
+def test_an_audit_log_that_is_rotated_while_the_table_is_unreachable_arrives_whole(
     reaper: Reaper, archive: Archive, clients: Clients, app: Role
 ) -> None:
     archive.server.shut_down("immediate")
@@ -180,7 +180,7 @@ def test_an_audit_log_that_is_rotated_while_the_table_is_away_arrives_whole(
 
 
 @pytest.mark.parametrize("lacks", ["the table", "the right"])
-def test_what_is_missing_there_is_a_sentence_and_all_goes_on_and_arrives_when_it_is_mended(
+def test_a_missing_table_or_right_is_a_sentence_and_every_line_arrives_when_it_is_fixed(
     reaper: Reaper, other_server: EmbeddedServer, clients: Clients, app: Role, lacks: str
 ) -> None:
     archive = Archive(other_server, table=lacks == "the right")
@@ -188,30 +188,30 @@ def test_what_is_missing_there_is_a_sentence_and_all_goes_on_and_arrives_when_it
         archive.run("REVOKE INSERT ON reaper.record FROM reaper_record")
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive)
-    told = service.life.logged("audit_table.denied")
+    reported = service.life.logged("audit_table.denied")
     reaped(reaper, clients, app, "meanwhile")
 
-    assert "deploy/sql/record_table.sql" in told["why"]
+    assert "deploy/sql/record_table.sql" in reported["why"]
     assert service.ask("readyz").status == 200
-    assert service.ask("readyz").reasons["record table"] == f"denied: {told['why']}"
+    assert service.ask("readyz").reasons["record table"] == f"denied: {reported['why']}"
     with archive.admin() as admin:
         admin.execute(TABLE)
     until(lambda: archive.lines() == lines_of(reaper))
     assert service.ask("readyz").reasons == {}
 
 
-def test_a_line_that_the_table_does_not_take_is_told_and_arrives_with_all_others_when_it_is_mended(
+def test_a_line_that_the_table_rejects_is_reported_and_arrives_when_the_table_is_fixed(
     reaper: Reaper, archive: Archive, clients: Clients, app: Role
 ) -> None:
-    archive.run("ALTER TABLE reaper.record ADD CONSTRAINT changed CHECK (application <> 'unloved')")
+    archive.run("ALTER TABLE reaper.record ADD CONSTRAINT changed CHECK (application <> 'rejected')")
     reaper.write(FILE, policy_file(leaked(app)))
     service = shipping(reaper, archive)
-    for application in ("before", "unloved", "behind"):
+    for application in ("before", "rejected", "behind"):
         reaped(reaper, clients, app, application)
-    told = service.life.logged("audit_table.denied")
+    reported = service.life.logged("audit_table.denied")
 
-    assert "violates check constraint" in told["why"]
-    assert "record_table.sql" in told["why"]
+    assert "violates check constraint" in reported["why"]
+    assert "record_table.sql" in reported["why"]
     archive.run("ALTER TABLE reaper.record DROP CONSTRAINT changed")
     until(lambda: archive.lines() == lines_of(reaper))
     assert service.ask("readyz").reasons == {}
@@ -238,7 +238,7 @@ def test_a_table_that_is_locked_or_takes_few_lines_at_a_time_gets_them_all(
     until(lambda: archive.lines() == lines_of(reaper))
 
 
-def test_a_server_whose_slots_are_full_is_waited_for(
+def test_a_server_without_a_free_slot_is_retried(
     reaper: Reaper, start_server: StartServer, clients: Clients, app: Role
 ) -> None:
     archive = Archive(start_server(max_connections="6", superuser_reserved_connections="2"))
@@ -253,33 +253,33 @@ def test_a_server_whose_slots_are_full_is_waited_for(
 
 
 @pytest.fixture
-def way_there(archive: Archive) -> Iterator[Proxy]:
+def proxy(archive: Archive) -> Iterator[Proxy]:
     with Proxy(archive.server.dsn) as proxy:
         yield proxy
 
 
-def test_a_server_that_goes_deaf_delays_neither_a_termination_nor_the_end(
-    reaper: Reaper, archive: Archive, way_there: Proxy, clients: Clients, app: Role
+def test_a_server_that_stops_answering_delays_neither_a_termination_nor_the_stop(
+    reaper: Reaper, archive: Archive, proxy: Proxy, clients: Clients, app: Role
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
-    service = shipping(reaper, archive, dsn=way_there.dsn(archive.dsn))
+    service = shipping(reaper, archive, dsn=proxy.dsn(archive.dsn))
     service.life.logged("audit_table.reached")
     until(lambda: archive.lines() == lines_of(reaper))
-    way_there.stall()
-    reaped(reaper, clients, app, "while-deaf")
+    proxy.stall()
+    reaped(reaper, clients, app, "while-stalled")
     done = service.life.end()
 
     assert done.code == 0
     (behind,) = (line for line in done.log if line["event"] == "audit_table.behind")
     assert behind["bytes_waiting"] > 0
-    way_there.restore()
+    proxy.restore()
     again = shipping(reaper, archive)
     again.life.logged("cycle.quiet")
     again.life.end()
     assert archive.lines() == lines_of(reaper)
 
 
-def test_without_its_notes_it_sends_everything_again_and_nothing_stands_there_twice(
+def test_without_its_offsets_everything_is_sent_again_and_no_line_is_there_twice(
     reaper: Reaper, archive: Archive, clients: Clients, app: Role
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
@@ -315,7 +315,7 @@ HOSTILE: Final = "\u65e5\u00fc \\ \"{,}'"
     ("encoding", "shown"),
     [("UTF8", HOSTILE), ("LATIN1", HOSTILE.encode("ascii", "backslashreplace").decode())],
 )
-def test_hostile_names_arrive_and_what_the_other_server_cannot_store_is_shown_by_its_number(
+def test_hostile_names_arrive_and_characters_that_cannot_be_stored_are_escaped(
     reaper: Reaper, start_server: StartServer, clients: Clients, sandbox: Sandbox, encoding: str, shown: str
 ) -> None:
     archive = Archive(start_server(encoding=encoding))
@@ -329,7 +329,7 @@ def test_hostile_names_arrive_and_what_the_other_server_cannot_store_is_shown_by
     assert (sandbox.name(shown), "NULL") in archive.rows("role, application")
 
 
-def test_a_role_that_could_change_the_copy_is_told_of(reaper: Reaper, archive: Archive, app: Role) -> None:
+def test_a_role_that_could_change_the_copy_is_reported(reaper: Reaper, archive: Archive, app: Role) -> None:
     reaper.write(FILE, policy_file(leaked(app)))
     life = shipping(reaper, archive, dsn=archive.server.dsn).life
 
@@ -338,7 +338,7 @@ def test_a_role_that_could_change_the_copy_is_told_of(reaper: Reaper, archive: A
 
 
 @pytest.mark.parametrize(
-    ("dsn", "options", "told"),
+    ("dsn", "options", "reported"),
     [
         (
             "host=db-2",
@@ -350,13 +350,13 @@ def test_a_role_that_could_change_the_copy_is_told_of(reaper: Reaper, archive: A
         ("hots=a-secret", RECORD, "the connection string cannot be read"),
     ],
 )
-def test_a_table_that_cannot_be_meant_ends_the_start_with_2(
-    offline: Reaper, app: Role, dsn: str, options: tuple[str, ...], told: str
+def test_a_wrong_audit_table_option_ends_the_start_with_2(
+    offline: Reaper, app: Role, dsn: str, options: tuple[str, ...], reported: str
 ) -> None:
     offline.write(FILE, policy_file(leaked(app)))
     done = offline("run", "--audit-table", dsn, *options)
 
     assert done.code == 2
-    assert told in done.err
+    assert reported in done.err
     assert "a-secret" not in done.err
     assert not (offline.folder / "audit.jsonl").exists()

@@ -1,4 +1,4 @@
-"""The record under SIGKILL and rotation: real interpreters, real files."""
+"""The audit log under SIGKILL and rotation: real interpreters, real files."""
 
 import gzip
 import random
@@ -50,7 +50,7 @@ for cycle in range(cycles):
     ledger.flush()
 ledger.close()
 """
-LIVES: Final = 12
+RUNS: Final = 12
 ENDLESS: Final = 1_000_000
 
 
@@ -70,7 +70,7 @@ def go(writer: subprocess.Popen[bytes]) -> None:
 
 
 def killed_after(writer: subprocess.Popen[bytes], acts: int) -> list[str]:
-    """End a writer somewhere after so many acts, and say which intents it had acted upon."""
+    """Kill a writer after a number of acts; return the intents that it had acted upon."""
     assert writer.stdout is not None
     acted = [writer.stdout.readline() for _ in range(acts)]
     writer.send_signal(signal.SIGKILL)
@@ -78,7 +78,7 @@ def killed_after(writer: subprocess.Popen[bytes], acts: int) -> list[str]:
     return [line.decode().strip() for line in acted if line.endswith(b"\n")]
 
 
-def later_life(path: Path, run: str) -> int:
+def later_run(path: Path, run: str) -> int:
     sink = FileSink(path)
     try:
         return close_open_intents(path, Ledger([sink], clock=lambda: datetime.now(UTC), run=run))
@@ -90,13 +90,13 @@ def intents_of(events: list[Event], name: str) -> list[str | None]:
     return [event.text("intent") for event in events if event.name == name]
 
 
-def test_after_a_sigkill_at_any_instant_everything_done_was_intended_and_the_rest_is_unknown(
+def test_after_a_sigkill_at_any_instant_every_act_was_intended_and_open_intents_are_unknown(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "audit.jsonl"
     chosen = random.Random(20250618)  # noqa: S311 (a repeatable choice of instants)
     acted, left_open = list[str](), 0
-    for life in range(LIVES):
+    for number in range(RUNS):
         before = path.stat().st_size if path.exists() else 0
         writer = started(path, cycles=ENDLESS, each=3)
         go(writer)
@@ -105,18 +105,18 @@ def test_after_a_sigkill_at_any_instant_everything_done_was_intended_and_the_res
         assert all(line.endswith(b"}") for line in whole), "only the last line may be torn"
         assert not last.endswith(b"}")
         waiting = len(open_intents(read_events(path)))
-        assert later_life(path, f"after-{life}") == waiting
-        assert later_life(path, f"long-after-{life}") == 0
+        assert later_run(path, f"after-{number}") == waiting
+        assert later_run(path, f"long-after-{number}") == 0
         left_open += waiting
     events = [event for event in read_events(path) if isinstance(event, Event)]
     intended, settled = intents_of(events, INTENT), intents_of(events, OUTCOME)
     assert set(acted) <= set(intended)
     assert Counter(settled) == Counter(intended), "every intent has exactly one outcome"
     assert sum(event.text("detail") == ENDED for event in events) == left_open
-    assert not [damage for damage in damages_of(path) if not damage.explained]
+    assert not [problem for problem in problems_of(path) if not problem.explained]
 
 
-def test_a_second_interpreter_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_and_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     first, second = (
         started(path, cycles=ENDLESS, each=3),
@@ -134,7 +134,7 @@ def test_a_second_interpreter_is_refused_and_writes_nothing(tmp_path: Path) -> N
     assert len({event.text("run") for event in events}) == 1
 
 
-def test_an_interpreter_that_is_rotated_and_compressed_writes_one_chain(tmp_path: Path) -> None:
+def test_a_file_that_is_rotated_and_compressed_during_a_run_is_one_chain(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     writer = started(path, cycles=120, each=2)
     go(writer)
@@ -154,7 +154,7 @@ def test_an_interpreter_that_is_rotated_and_compressed_writes_one_chain(tmp_path
     assert writer.returncode == 0
     assert len(acted) == 240
     assert rotated > 3
-    assert damages_of(path) == []
+    assert problems_of(path) == []
     events = [event for file in copies_of(path) for event in read_events(file)]
     assert len([event for event in events if isinstance(event, Event) and event.name == OUTCOME]) == 240
 
@@ -168,7 +168,7 @@ def copies_of(path: Path) -> list[Path]:
     return list(files)
 
 
-def damages_of(path: Path) -> list[Problem]:
+def problems_of(path: Path) -> list[Problem]:
     verification = Verification(heads=set())
     found = list[Problem]()
     for file in copies_of(path):

@@ -1,4 +1,4 @@
-"""The record on a disk that is full: nothing is acted upon, and nothing is forgotten."""
+"""The audit log on a full disk: nothing is acted upon, and nothing is lost."""
 
 import re
 import shutil
@@ -36,7 +36,7 @@ def make_room():
     else:
         ballast.unlink()
 
-ledger = Ledger([FileSink(path)], clock=lambda: datetime.now(UTC), run="life")
+ledger = Ledger([FileSink(path)], clock=lambda: datetime.now(UTC), run="run")
 author = Author(version="1", host="h", by="reaper", server="s", rules="r", dry_run=False)
 policy = Policy(name="p", mode=Mode.ENFORCE, match=Match(states=("idle",)))
 snapshot = Snapshot(server="s", at=0, slots=Slots(total=1, reserved=0, used=1),
@@ -117,14 +117,14 @@ def holds_its_promises(path: Path, writer: subprocess.CompletedProcess[str], why
     assert {became[intent] for intent in intended.difference(acted)} <= {"withdrawn"}
 
 
-def test_on_a_full_disk_nothing_is_acted_upon_and_afterwards_nothing_is_missing(small_disk: Path) -> None:
+def test_on_a_full_disk_nothing_is_acted_upon_and_no_outcome_is_lost(small_disk: Path) -> None:
     path = small_disk / "audit.jsonl"
     holds_its_promises(path, written(path), "No space left|[0-9]+ of [0-9]+ bytes were taken")
 
 
 # A batch of intents and its outcomes take about 4,000 bytes: these limits are met at every point of a cycle.
 @pytest.mark.parametrize("limit", range(20_000, 24_000, 500))
-def test_at_a_limit_of_file_size_nothing_is_acted_upon_and_afterwards_nothing_is_missing(
+def test_at_a_limit_of_file_size_nothing_is_acted_upon_and_no_outcome_is_lost(
     tmp_path: Path, limit: int
 ) -> None:
     path = tmp_path / "audit.jsonl"
