@@ -56,6 +56,7 @@ class Chain:
 
     def add_bytes(self, fd: int, start: int, end: int) -> None:
         """Add what is between two offsets of an open file as one fragment."""
+        # In blocks: what another program appended may be larger than memory.
         self.add_fragment(b"")
         while start < end and (block := os.pread(fd, min(_BLOCK, end - start), start)):
             self._extend(block)
@@ -84,6 +85,7 @@ def chain_at_end(fd: int, size: int, *, before: Callable[[], Chain]) -> Chain:
     """The chain after the first `size` bytes of an open file; `before` is called if they hold no entry."""
     chain = _chain_within(fd, size)
     if chain is None:
+        # Reading the file before this one is expensive, and rarely needed.
         chain = before()
         chain.add_bytes(fd, 0, _end(fd, size))
     return chain
@@ -121,6 +123,7 @@ def _lines(copy: Path) -> Iterator[RawLine]:
     with opened(copy) as stream:
         for line in iterate_lines(stream):
             if line.unreadable:
+                # A chain that continued from the last readable line would hide the lines after it.
                 raise OSError(errno.EIO, line.why)
             yield line
 
@@ -129,6 +132,7 @@ def _chain_within(fd: int, size: int) -> Chain | None:
     """The chain after the first bytes of an open file; None if they hold no entry."""
     end = _end(fd, size)
     for start, stop in _lines_backwards(fd, end):
+        # A line that is too long for memory is no entry, and belongs to the fragment.
         line = os.pread(fd, stop - start, start) if stop - start < LONGEST_LINE else b""
         if is_entry(line):
             chain = Chain()

@@ -55,6 +55,7 @@ class DryRunLog:
     def note(self, event: Event) -> None:
         """Take what an entry says about dry runs."""
         server, run = event.text("server"), event.text("run")
+        # Every entry of a run shows that it works for this server, not only those of dry runs.
         if server and (server not in self._newest or self._newest[server][0] <= event.time):
             self._newest[server] = event.time, run
         if self._since and event.time < self._since:
@@ -69,6 +70,7 @@ class DryRunLog:
     def trials(self) -> Iterable[Trial]:
         """Every dry run, with what happened afterwards."""
         for key, one in self._dry_runs.items():
+            # Another run took over without an entry about this session: nothing is known after that.
             ended = one.fate is None and self._newest[key.server][1] != one.run
             fate = Fate.UNKNOWN if ended else one.fate
             after = Duration(max(one.until - one.at, 0))
@@ -98,6 +100,7 @@ class DryRunLog:
         # The earliest entry has the age at which the policy matched.
         if one.at < known.at:
             known = replace(one, run=known.run, fate=known.fate, until=known.until)
+        # Files may be in any order: only a later observation replaces an earlier one.
         seen = _time(event, "used_at") or _time(event, "fate_at" if fate else "server_time")
         if seen is not None and seen >= known.until:
             known = replace(known, until=seen, run=run, fate=fate or known.fate)

@@ -66,6 +66,7 @@ class Ledger:
     """Writes every event to every sink; the cycles of several servers share it on one event loop."""
 
     def __init__(self, sinks: Sequence[Sink], *, clock: Clock, run: str) -> None:
+        # The promise "the audit log comes first" cannot be kept without one.
         if not sinks:
             message = "a ledger without a sink would let terminations go unlogged"
             raise ValueError(message)
@@ -110,6 +111,7 @@ class Ledger:
     def log_unknown_outcomes(self, intents: Sequence[Event], detail: str) -> None:
         """Write durably that the outcome of these intents of an earlier run is unknown."""
         unknown = Outcome(result=Result.UNKNOWN, detail=detail)
+        # Durable: otherwise a second crash would leave the same intents open again.
         events = [self._outcome(_intent_fields(intent), unknown) for intent in intents]
         self._each(lambda sink: sink.write(events, durable=True))
 
@@ -169,6 +171,7 @@ class Ledger:
 
     def _each(self, act: Callable[[RetryingSink], None]) -> None:
         """Call it for every sink, even after a failure; then raise the first failure."""
+        # A full disk must not keep the outcome from the other sinks.
         failures = []
         for sink in self._sinks:
             try:

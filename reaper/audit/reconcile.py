@@ -80,6 +80,7 @@ class ServerLog:
         """Every termination in a file, plain or gzipped; raises OSError, EOFError and NotAServerLog."""
         with opened(file) as stream:
             text = TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="\n")
+            # Bounded: a server's log may hold a line without an end.
             lines = iter(lambda: text.readline(LONGEST_LINE), "")
             first = next((line for line in lines if line.strip()), None)
             if first is None:
@@ -95,6 +96,7 @@ class ServerLog:
         at = time - self._offsets[zone]
         self.first = min(at, self.first or at)
         self.last = max(at, self.last or at)
+        # Before PostgreSQL 13, a csvlog has no type of backend.
         if entry.get("state_code") != _BY_COMMAND or entry.get("backend_type") not in {None, "", _CLIENT}:
             return
         pid = str(entry.get("pid"))
@@ -155,6 +157,7 @@ def _csv_entries(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, objec
         except StopIteration:
             return
         except csv.Error:
+            # A damaged entry does not hide those after it.
             continue
         yield rows.line_num, {name: row[at] for name, at in _CSV.items() if at < len(row)}
 
@@ -193,6 +196,7 @@ def _termination(event: Event) -> AuditedTermination | None:
     outcome = event.text("outcome") if event.name == OUTCOME else OPEN
     pid, real = event.fields.get("pid"), event.fields.get("dry_run") is False
     started, seen = parse_time(event.fields.get("backend_start")), parse_time(event.fields.get("server_time"))
+    # A cancelled statement ends no session, and a dry run sends no signal.
     terminates = event.text("mode") == "enforce" and event.text("action") == "terminate" and real
     if not terminates or outcome not in {_TERMINATED, *_UNCERTAIN}:
         return None
@@ -300,6 +304,7 @@ def counted_periods(events: Iterable[Event], ours: Sequence[AuditedTermination])
             counts.setdefault(event.text("server") or "", []).append((at, event))
     for server, counted in counts.items():
         for (begin, before), (end, after) in pairwise(sorted(counted, key=lambda each: each[0])):
+            # Terminations near a count may be in it or not: they are possible, but not certain.
             earliest, latest = begin - _COUNTED_WITHIN, end + _COUNTED_WITHIN
             here = [each for each in ours if each.server == server and earliest < each.seen < latest]
             difference, why = _difference(before.fields, after.fields)

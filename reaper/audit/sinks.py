@@ -112,6 +112,7 @@ class StreamSink:
             for line in lines:
                 self._end_torn_line()
                 self._write_line(line)
+            # Only a redirected file can be synced; a pipe cannot.
             if durable and stat.S_ISREG(os.fstat(self._fd).st_mode):
                 os.fdatasync(self._fd)
         except OSError as error:
@@ -141,6 +142,7 @@ class StreamSink:
         finally:
             taken = len(linked) - len(rest)
             self._torn = 0 < taken < len(linked)
+            # The newline is no part of the digest: without it, the line counts as whole.
             if taken >= len(linked) - len(b"\n"):
                 self._chain = after
             elif taken:
@@ -197,6 +199,7 @@ class RetryingSink:
         """Write pending events, then these; if it raises AuditLogFailed, these are not kept for later."""
         with self._keeping_lost_events():
             self._put(map(self._event, self._sink.prepare()))
+            # In this order: an outcome that waited comes before anything newer.
             self._put(self._pending)
             self._pending = []
             self._put(events, durable=durable)
@@ -224,6 +227,7 @@ class RetryingSink:
 
     def close(self) -> None:
         """Sync the rest, log the end of this run, and close for good."""
+        # A run that wrote nothing leaves no trace in the file.
         try:
             if self._used or self._pending:
                 self.write([self._event(Notice(CLOSED, "closed"))], durable=True)

@@ -103,8 +103,10 @@ class Tail:
         for file in files:
             self._seen[file.identity] = now
             known = self._offsets.get(file.identity, Offset())
+            # The torn end may have become a whole line.
             if known.size != file.size:
                 known = known._replace(size=file.size, torn=0)
+            # Reading a compressed file from the middle would unpack it again for each chunk.
             if file.gzipped and not known.is_read:
                 why = "compressed before all of it was read; use delaycompress in logrotate"
                 self.problems.append(f"{file.path} was {why}")
@@ -190,6 +192,7 @@ class Tail:
     def _chunk(self, file: _LogFile, known: Offset) -> Chunk | None:
         """The next whole lines of a file; None if there are none yet."""
         with file.path.open("rb") as stream:
+            # Rotated between `look` and here: another file is at this path now.
             if _digest(stream.readline(LONGEST_LINE)) != file.identity:
                 raise FileNotFoundError
             # After a crash of the host, lines that were read may be missing, and others in their place.

@@ -130,6 +130,7 @@ def _known_cause(line: ChainedLine, recent: Iterable[ChainedLine]) -> _Cause | N
         why = f" ({line.text('detail')})" if line.text("detail") else ""
         sentence = f"a new chain begins here, although lines stand before it{why}"
         return ProblemKind.BROKEN_OFF, line.place, sentence
+    # The writer kept the digest of the last line in memory, which shows what the truncation took.
     if line.text("event") == TRUNCATED:
         why = f"its writer found the file shortened {line.text('detail')}"
         return ProblemKind.MISSING, line.place, f"lines before this one are missing: {why}"
@@ -144,6 +145,7 @@ def _likely_cause(line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -
     if bad:
         why = f"this is not what {line.place} follows, so it was changed, and not torn by a crash"
         return ProblemKind.CHANGED, bad.first, f"{bad.what}; {why}"
+    # Both lines are of one run: its numbers have no gap unless a line is missing.
     now, then = line.fields.get("seq"), last.fields.get("seq")
     if line.text("run") == last.text("run") and isinstance(now, int) and isinstance(then, int):
         gap = now - then - 1
@@ -202,6 +204,7 @@ class Verification:
     def finish(self) -> Iterator[Problem]:
         """The problems that are left at the end of the last file."""
         if self._bad and self._streams:
+            # On a stream, lines of other programs are expected.
             self.foreign += self._bad.count
         elif self._bad and self._bad.torn:
             yield self._bad.problem("the next run of the reaper will report it")
@@ -228,6 +231,7 @@ class Verification:
             sentence = "it carries no digest: it was inserted, or written by a reaper without a chain"
             yield Problem(kind=ProblemKind.FOREIGN, place=line.place, sentence=sentence)
         elif line.prev == self._chain.head:
+            # The digest includes these lines, so they were there before this one was written.
             if bad and self.last:
                 yield bad.explained_by(line)
             elif bad:
@@ -247,6 +251,7 @@ class Verification:
             self._heads.discard(line.prev or "")
         else:
             why = f"a file of the audit log begins with {OPENED}"
+            # Rotation cuts an audit log only between files, never within one.
             sentence = f"lines before this one are missing: {why}"
             yield Problem(kind=ProblemKind.MISSING, place=line.place, sentence=sentence)
 
@@ -256,6 +261,7 @@ class Verification:
             # On a stream, other programs may write between two lines.
             self.foreign += bad.count if bad else 0
             return
+        # After a stall, the run hashed what it could write of the torn line.
         with_fragment = chain.copy()
         with_fragment.add_fragment(bad.data if bad else b"")
         if bad and line.prev == with_fragment.head:
@@ -274,6 +280,7 @@ class Verification:
             chain = Chain()
             chain.add(raw)
             self._streams[line.text("run")] = chain, line
+            # The oldest run has most likely ended.
             if len(self._streams) > _MOST_STREAMS:
                 del self._streams[next(iter(self._streams))]
         self._before = line
