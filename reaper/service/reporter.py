@@ -25,7 +25,7 @@ from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.notify import Notifier
 
 _RECENT_EVENTS: Final = 30
-SAFETY_LIMIT: Final = "braked"
+SAFETY_LIMIT: Final = "safety-limit"
 
 
 class RecentEvents:

@@ -19,7 +19,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.plan import Candidate, Outcome, Plan, Result
 from reaper.policy.rules import Action, Mode, Policy, Rules, SafetyLimit, When
 from reaper.policy.selector import Selector
-from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, Snapshot
+from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION, Session, Snapshot
 from reaper.policy.time import SECOND, Timestamp, parse_duration
 from reaper.telemetry.metrics.catalogue import CATALOGUE, NAMES, MetricKind
 from reaper.telemetry.metrics.collect import AuditTableGauges, Metrics, ServerMetrics
@@ -45,9 +45,9 @@ class Watched:
         self.name = name
         self.server: ServerMetrics = self.metrics.server(name)
         self.server.connect()
-        self.judge_by(*policies)
+        self.use_rules(*policies)
 
-    def judge_by(self, *policies: Policy) -> None:
+    def use_rules(self, *policies: Policy) -> None:
         self.rules = Rules(policies=policies)
         self.server.use_rules(self.rules)
 
@@ -75,6 +75,10 @@ class Watched:
 
     def number(self, name: str, **labels: str) -> float | None:
         return numbers(self.metrics).get(key(name, server=self.name, **labels))
+
+    @property
+    def terminated(self) -> float | None:
+        return self.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated")
 
 
 Key = tuple[str, frozenset[tuple[str, str]]]
@@ -181,12 +185,8 @@ def test_every_series_of_the_policies_is_zero_from_the_start() -> None:
     assert here.number("reaper_outcomes_total", policy="slow", mode="enforce", outcome="cancelled") == 0
     assert here.number("reaper_outcomes_total", policy="dry", mode="dry-run", outcome="dry-run") == 0
     assert here.number("reaper_safety_limit_trips_total", policy="leaked", mode="enforce") == 0
-    assert labels_of(here.metrics, "reaper_failures_total", "kind") == {
-        "unreachable",
-        "denied",
-        "cycle",
-        "audit_log",
-    }
+    kinds = {"unreachable", "denied", "cycle", "audit_log"}
+    assert labels_of(here.metrics, "reaper_failures_total", "kind") == kinds
     assert here.number("reaper_clock_steps_total") == 0
     assert here.number("reaper_lateness_seconds_count") == 0
     assert "disabled" not in labels_of(here.metrics, "reaper_outcomes_total", "policy")
@@ -199,7 +199,7 @@ def test_a_cycle_counts_outcomes_safety_limits_and_its_duration() -> None:
     here.cycle(snapshot(*sessions(3), *(session(900 + n, state=ACTIVE) for n in range(9))))
     here.cycle(snapshot(*(session(n, state=ABORTED) for n in range(8))))
 
-    assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated") == 3
+    assert here.terminated == 3
     assert here.number("reaper_safety_limit_trips_total", policy="limited", mode="enforce") == 1
     assert here.number("reaper_cycle_seconds_count") == 2
     assert here.number("reaper_cycle_seconds_bucket", le="0.025") == 2
@@ -267,11 +267,11 @@ def test_a_lost_connection_removes_the_numbers_of_its_last_snapshot() -> None:
     assert here.number("reaper_slots_used") is None
     assert here.number("reaper_sessions", state="idle", application="web-1") is None
     assert (here.number("reaper_last_success_timestamp_seconds") or 0) > 0
-    assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated") == 2
+    assert here.terminated == 2
 
 
 def test_a_server_removed_by_reload_is_not_shown_even_if_its_cycle_ends_later() -> None:
-    here, stays = Watched(policy()), Watched(policy(), name="stock")
+    here = Watched(policy())
     stays = Watched(policy(), name="stock", metrics=here.metrics)
     decided = here.cycle(snapshot(*sessions(2)))
     here.metrics.forget(ORDERS)
@@ -288,22 +288,25 @@ def test_a_changed_server_keeps_its_counters_and_has_new_gauges() -> None:
     again = Watched(policy(), metrics=here.metrics)
 
     assert again.number("reaper_slots_used") is None
-    assert again.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated") == 2
+    assert again.terminated == 2
 
 
 def test_a_removed_policy_keeps_its_counters_and_loses_its_gauges() -> None:
     here = Watched(policy())
     here.cycle(snapshot(*sessions(2)))
-    here.judge_by(policy("new"))
+    here.use_rules(policy("new"))
 
-    assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated") == 2
+    assert here.terminated == 2
     assert here.number("reaper_candidates", policy="new", mode="enforce") == 0
 
 
+def workers(count: int) -> list[Session]:
+    return [session(1000 + n, application=f"worker-{n:03}") for n in range(count)]
+
+
 def test_only_the_largest_applications_have_a_label_of_their_own() -> None:
-    crowd = [session(1000 + n, application=f"worker-{n:03}") for n in range(200)]
     here = Watched()
-    here.cycle(snapshot(*sessions(5, application="web"), *crowd))
+    here.cycle(snapshot(*sessions(5, application="web"), *workers(200)))
     names = labels_of(here.metrics, "reaper_sessions", "application")
 
     assert len(names) == TOP_APPLICATIONS + 1
@@ -312,20 +315,17 @@ def test_only_the_largest_applications_have_a_label_of_their_own() -> None:
 
 
 def test_the_labels_do_not_depend_on_the_order_of_rows() -> None:
-    crowd = [session(1000 + n, application=f"worker-{n:03}") for n in range(50)]
     one, other = Watched(), Watched()
-    one.cycle(snapshot(*crowd))
-    other.cycle(snapshot(*reversed(crowd)))
+    one.cycle(snapshot(*workers(50)))
+    other.cycle(snapshot(*reversed(workers(50))))
 
-    assert labels_of(one.metrics, "reaper_sessions", "application") == labels_of(
-        other.metrics, "reaper_sessions", "application"
-    )
+    names = [labels_of(each.metrics, "reaper_sessions", "application") for each in (one, other)]
+    assert names[0] == names[1]
 
 
 def test_an_application_named_other_is_counted_there() -> None:
-    crowd = [session(1000 + n, application=f"worker-{n:03}") for n in range(20)]
     here = Watched()
-    here.cycle(snapshot(*sessions(3, application=OTHER), *crowd))
+    here.cycle(snapshot(*sessions(3, application=OTHER), *workers(20)))
 
     assert here.number("reaper_sessions", state="idle", application=OTHER) == 3 + 20 - TOP_APPLICATIONS + 1
 
@@ -477,7 +477,7 @@ def test_the_wait_for_a_second_snapshot_is_lateness() -> None:
 def test_new_rules_make_no_session_late() -> None:
     here = Watched(policy("lenient", Match(states=(IDLE,), idle_for=parse_duration("2d"))))
     here.cycle(aged("3h"))
-    here.judge_by(policy())
+    here.use_rules(policy())
     here.cycle(at(aged("3h"), "1s"))
 
     assert late(here) == [0, 0]
