@@ -1,4 +1,4 @@
-"""What a page could have to show: a usual day, full slots, a fleet, nothing, names that mean harm."""
+"""Overviews for the pages: a usual day, full slots, many servers, no snapshot, hostile names."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,7 +53,7 @@ def usage(*seen: Session, total: int = 100, used: int | None = None, name: str =
 
 
 def a_day_like_any_other(count: int = 40) -> tuple[Session, ...]:
-    """Web workers, some at work, somebody's forgotten transaction, and a pooler."""
+    """Web workers, some of them active, a forgotten transaction, and a pooler."""
     return (
         *sessions(count, application="web-1"),
         *(session(300 + n, application="web-2", state=ACTIVE, client="10.2.0.8") for n in range(6)),
@@ -64,7 +64,7 @@ def a_day_like_any_other(count: int = 40) -> tuple[Session, ...]:
 
 
 def named(names: Sequence[str]) -> tuple[Session, ...]:
-    """Sessions that bear each of these names everywhere."""
+    """Sessions with each of these names in every field."""
     return tuple(
         replace(
             session(100 + number, state=IN_TRANSACTION, in_transaction="1h"),
@@ -84,15 +84,15 @@ def line(name: str = "orders", *, used: int | None = 52, state: str = "working",
 
 def view(of: Usage | None, *, name: str = "orders", policy: str = "leaked", reason: str = "") -> ServerView:
     """One server in full."""
-    whom = Identity("shop", "app_web", reason or "web-1", "10.2.0.7")
+    identity = Identity("shop", "app_web", reason or "web-1", "10.2.0.7")
     return ServerView(
         name=name,
         usage=of,
         seen_s_ago=None if of is None else 0.4,
         next_cycle_s=3.2,
         soonest=(
-            DueLine(pid=4711, session=whom, state="idle", policy=policy, mode="enforce", due_in_s=1.5),
-            DueLine(pid=4712, session=whom, state="idle", policy=policy, mode="enforce", due_in_s=90.0),
+            DueLine(pid=4711, session=identity, state="idle", policy=policy, mode="enforce", due_in_s=1.5),
+            DueLine(pid=4712, session=identity, state="idle", policy=policy, mode="enforce", due_in_s=90.0),
         ),
         policies=(
             PolicyLine(
@@ -110,8 +110,8 @@ def view(of: Usage | None, *, name: str = "orders", policy: str = "leaked", reas
     )
 
 
-def happening(text: str = "idle 12m31s, limit 10m", *, outcome: str = "terminated") -> RecentEvent:
-    """Something that was done."""
+def event(text: str = "idle 12m31s, limit 10m", *, outcome: str = "terminated") -> RecentEvent:
+    """A termination, or another outcome."""
     return RecentEvent(
         at="2025-06-18T11:59:07.123456Z",
         server="orders",
@@ -149,13 +149,13 @@ def overview(
     )
 
 
-def verdict(text: str, *, advice: str = "not yet") -> AssessmentLine:
-    """What a rehearsal has shown."""
+def assessment(text: str, *, advice: str = "not yet") -> AssessmentLine:
+    """The assessment of a policy."""
     return AssessmentLine(policy=text, advice=advice, said=f"{advice}: {text}", acts=812)
 
 
-def alone(text: str) -> GuardedPool:
-    """A pool that refills."""
+def pool(text: str) -> GuardedPool:
+    """A pool that the refill guard pauses."""
     who = Identity(text, text, text, "10.2.0.7")
     return GuardedPool(server=text, policy=text, session=who, until=None, reason=f"9 of 10 came back: {text}")
 
@@ -164,42 +164,42 @@ def usual() -> Overview:
     """One server, nothing special."""
     said = "too little seen: none was used again so far; 12 of 14 can be judged, 35 are needed"
     assessments = [
-        verdict("consoles"),
+        assessment("consoles"),
         AssessmentLine(policy="batch", advice="too little seen", said=said, acts=14),
     ]
     seen = view(usage(*a_day_like_any_other()))
-    return overview(seen, recent_events=[happening()], assessments=assessments, refill_guarded=[alone("web")])
+    return overview(seen, recent_events=[event()], assessments=assessments, refill_guarded=[pool("web")])
 
 
 def full() -> Overview:
     """One server whose slots are taken."""
     seen = usage(*a_day_like_any_other(83))
-    return overview(view(seen), line(used=95), recent_events=[happening(), happening(outcome="denied")])
+    return overview(view(seen), line(used=95), recent_events=[event(), event(outcome="denied")])
 
 
 def empty() -> Overview:
-    """A server that nobody could look at, by a reaper in a dry run whose policy file is bad."""
+    """A server without a snapshot, in a dry run with a bad policy file."""
     away = line(used=None, state="unreachable", why="connection refused")
     return overview(view(None), away, dry_run=True, reloaded=False)
 
 
 def hostile() -> Overview:
-    """Names that mean harm, wherever a name can stand."""
+    """Hostile names in every field."""
     seen = view(usage(*named(HOSTILE)), name=HOSTILE[0], policy=HOSTILE[1], reason=HOSTILE[2])
     servers = (line(HOSTILE[0], why=HOSTILE[1], state="failing"), line(HOSTILE[9]))
     return overview(
         seen,
         *servers,
-        recent_events=[happening(name) for name in HOSTILE],
-        assessments=[verdict(name) for name in HOSTILE],
-        refill_guarded=[alone(name) for name in HOSTILE],
+        recent_events=[event(name) for name in HOSTILE],
+        assessments=[assessment(name) for name in HOSTILE],
+        refill_guarded=[pool(name) for name in HOSTILE],
     )
 
 
 def fleet(count: int = 20) -> Overview:
-    """Many servers, one of them full, one away."""
+    """Many servers, one of them full, one unreachable."""
     servers = [line(f"orders-{number:02}.internal", used=4 * number) for number in range(count - 2)]
     away = line(
         "payroll", used=None, state="unreachable", why="connection to 10.0.0.9 failed: timeout expired"
     )
-    return overview(None, away, line("billing", used=96), *reversed(servers), recent_events=[happening()])
+    return overview(None, away, line("billing", used=96), *reversed(servers), recent_events=[event()])
