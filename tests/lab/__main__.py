@@ -16,7 +16,6 @@ from tests.lab.benchmarks.fleet import fleet
 from tests.lab.benchmarks.lateness import lateness
 from tests.lab.benchmarks.memory import memory
 from tests.lab.benchmarks.terminations import terminations
-from tests.lab.campaigns.audit_file import disk, rotation
 from tests.lab.campaigns.crash import crash
 from tests.lab.campaigns.dry_run import dry_run, replay
 from tests.lab.campaigns.pid_reuse import pid_reuse
@@ -31,8 +30,6 @@ Experiment = Callable[..., Report | Iterator[str]]
 _EXPERIMENTS: Final[Mapping[str, Experiment]] = {
     "race": race,
     "crash": crash,
-    "rotation": rotation,
-    "disk": disk,
     "dry-run": dry_run,
     "replay": replay,
     "pid-reuse": pid_reuse,
@@ -54,7 +51,7 @@ def main() -> None:
 
 
 def _command(name: str, experiment: Experiment) -> click.Command:
-    """A command whose options are the keyword arguments of the experiment."""
+    """A command with the keyword arguments of the experiment as options."""
 
     @click.command(name, help=inspect.getdoc(experiment))
     @click.option("--major", default=DEFAULT_MAJOR, show_default=True, help="The version of PostgreSQL.")

@@ -2,20 +2,24 @@
 
 import subprocess
 import sys
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from tests.lab.campaigns.audit_file import DISK_SIZE, disk, rotation
 from tests.lab.campaigns.crash import crash
 from tests.lab.campaigns.dry_run import dry_run, replay
 from tests.lab.campaigns.race import race
 from tests.lab.clients.sleepers import ROOT
-from tests.lab.faults.report import chain_in
+from tests.lab.faults.report import VerifiedChain, chain_in
 from tests.lab.report import Report
-from tests.lab.world.isolation import no_own_pids, small_disk
+from tests.lab.world.isolation import no_own_pids
 
 SEED = 5
+
+
+def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = (sys.executable, "-m", "tests.lab", *arguments)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
 def hold(report: Report) -> None:
@@ -33,9 +37,7 @@ def test_a_session_that_wakes_up_is_hit_only_in_the_microseconds_between_check_a
 def test_a_new_session_with_the_pid_of_an_observed_one_is_not_touched(major: int) -> None:
     if objection := no_own_pids():
         pytest.skip(f"no pid namespace is possible here: {objection}")
-    command = (sys.executable, "-m", "tests.lab", "pid-reuse", "--pids", "20", "--major", str(major))
-
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = lab("pid-reuse", "--pids", "20", "--major", str(major))
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "gone  20" in done.stdout
@@ -46,13 +48,6 @@ def test_after_sigkills_at_random_moments_the_audit_log_and_the_server_agree(maj
 
     hold(report)
     assert report.counted["sessions terminated, by the server's log"] > 0
-
-
-def test_no_line_is_lost_when_the_audit_log_is_renamed_under_load(major: int) -> None:
-    report = rotation(rotations=6, seed=SEED, major=major)
-
-    hold(report)
-    assert report.counted["files"] == 7
 
 
 def test_a_dry_run_reports_of_each_session_what_its_client_knows(major: int) -> None:
@@ -70,19 +65,6 @@ def test_a_backtest_chooses_the_sessions_that_the_live_dry_run_chose(major: int)
     assert report.counted["the same session, state and policy"] >= 40
 
 
-def test_nothing_is_terminated_while_the_disk_is_full(major: int) -> None:
-    try:
-        with small_disk(DISK_SIZE):
-            pass
-    except OSError as error:
-        pytest.skip(str(error))
-
-    report = disk(fillings=1, seed=SEED, major=major)
-
-    hold(report)
-    assert report.counted["sessions terminated, by the server's log"] > 0
-
-
 @pytest.mark.parametrize(
     ("command", "title"),
     [
@@ -96,57 +78,41 @@ def test_nothing_is_terminated_while_the_disk_is_full(major: int) -> None:
     ],
 )
 def test_a_benchmark_runs_at_the_smallest_scale(command: str, title: str) -> None:
-    words = (sys.executable, "-m", "tests.lab", *command.split())
-
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = lab(*command.split())
 
     assert done.returncode == 0, done.stderr
     assert title in done.stdout
 
 
-FAULTS: Final = "crash,SIGKILL,of leaks,pg_authid,link cut,audit truncated"
+FAULTS: Final = "SIGKILL,of leaks,pg_authid,link cut,audit disk full,audit rotated"
 
 
-def test_no_fault_leads_to_a_wrong_termination_and_everything_goes_on_by_itself() -> None:
-    command = (
-        sys.executable,
-        "-m",
-        "tests.lab",
-        "faults",
-        "--scale",
-        "smoke",
-        "--rounds",
-        "5",
-        "--only",
-        FAULTS,
-    )
-
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180)
+def test_no_fault_leads_to_a_wrong_termination_and_everything_continues_by_itself() -> None:
+    done = lab("faults", "--scale", "smoke", "--rounds", "5", "--only", FAULTS)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every invariant held." in done.stdout
 
 
-def answer(*explained: str | None, more: int = 0) -> dict[str, Any]:
-    damages = [
-        {"file": "a", "line": 7, "kind": "missing", "sentence": "2 lines", "explained": why}
-        for why in explained
-    ]
-    return {"records": [{"lines": 4}, {"lines": 3}], "damages": damages, "more_damages": more}
+def chain(*explained: str | None, more: int = 0, cuts: int = 0) -> VerifiedChain:
+    damage = {"file": "a", "line": 7, "kind": "missing", "sentence": "2 lines"}
+    damages = [{**damage, "explained": why} for why in explained]
+    document = {"records": [{"lines": 4}, {"lines": 3}], "damages": damages, "more_damages": more}
+    return chain_in(document, name="first", cuts=cuts)
 
 
 def test_damage_that_the_audit_log_explains_is_what_a_fault_leaves() -> None:
-    chain = chain_in(answer("a:8 explains it"), name="first", cuts=0)
-    assert (chain.lines, chain.explained, chain.unexplained, list(chain.wrong)) == (7, 1, [], [])
+    explained = chain("a:8 explains it")
+    assert (explained.lines, explained.explained, explained.wrong) == (7, 1, [])
 
 
 def test_damage_without_an_explanation_is_wrong_unless_a_fault_has_done_it() -> None:
-    assert list(chain_in(answer(None), name="first", cuts=0).wrong) == ["a:7: missing: 2 lines"]
-    assert list(chain_in(answer(None), name="first", cuts=1).wrong) == []
-    assert len(chain_in(answer(None, None, None), name="first", cuts=1).wrong) == 2
-    assert len(chain_in(answer(more=2), name="first", cuts=1).wrong) == 1
+    assert chain(None).wrong == ["a:7: missing: 2 lines"]
+    assert chain(None, cuts=1).wrong == []
+    assert len(chain(None, None, None, cuts=1).wrong) == 2
+    assert len(chain(more=2, cuts=1).wrong) == 1
 
 
 def test_a_cut_that_was_missed_is_wrong_and_two_that_were_found_as_one_are_not() -> None:
-    assert len(chain_in(answer(), name="first", cuts=1).wrong) == 1
-    assert list(chain_in(answer(None), name="first", cuts=2).wrong) == []
+    assert len(chain(cuts=1).wrong) == 1
+    assert chain(None, cuts=2).wrong == []

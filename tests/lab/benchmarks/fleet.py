@@ -3,10 +3,10 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import psycopg
 
@@ -29,64 +29,30 @@ def fleet(
     on_each: int = 25,
 ) -> Iterator[str]:
     """CPU and memory of one process by its number of servers."""
-    with _Databases(major, max(servers), on_each) as databases, TemporaryDirectory() as folder:
-        taken = [_measure(databases, Path(folder), count, interval, window) for count in servers]
+    with _databases(major, max(servers), on_each) as dsns, TemporaryDirectory() as folder:
+        taken = [_measure(dsns[:count], on_each, Path(folder), interval, window) for count in servers]
     title = (
         f"Fleet: one process, {on_each} sessions at each server, {_POLICIES} policies, interval {interval} s;"
         "\nCPU/cycle and RSS/server of each server after the first"
     )
-    head = (
-        "servers",
-        "answers after",
-        "all cycled after",
-        "CPU/cycle",
-        "of a core",
-        "RSS",
-        "PSS",
-        "RSS/server",
-    )
-    yield table(title, head, [_row(each, taken[0], window) for each in taken])
+    head = ("servers", "answers after", "all cycled after", "CPU/cycle", "of a core", "RSS", "PSS")
+    yield table(title, (*head, "RSS/server"), [_row(each, taken[0], window) for each in taken])
 
 
-class _Databases:
-    """Databases that stand for servers, few enough on each PostgreSQL.
+@contextmanager
+def _databases(major: int, count: int, on_each: int) -> Iterator[Sequence[str]]:
+    """The DSNs of databases that stand for servers, few enough on each PostgreSQL.
 
     A reaper observes all sessions of a PostgreSQL, in any database. With all databases on one, each "server"
     would have as many sessions as there are servers.
     """
-
-    def __init__(self, major: int, count: int, on_each: int) -> None:
-        self.sessions = on_each
-        """What a reaper observes at each: one of its own for each database, and bystanders for the rest."""
-        self._count = count
-        self._servers = [
-            LabServer(major, max_connections=str(2 * on_each + 20)) for _ in range(-(-count // on_each))
-        ]
-        self._dsns: list[str] = []
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack, ThreadPoolExecutor(_AT_ONCE) as threads:
-            list(threads.map(stack.enter_context, self._servers))
-            for dsns in threads.map(self._create, range(len(self._servers))):
-                self._dsns += dsns
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def some(self, count: int, stack: ExitStack) -> Sequence[str]:
-        """The DSNs of some servers, each with its share of sessions until the stack is closed."""
-        for number, server in enumerate(self._servers):
-            here = min(self.sessions, count - number * self.sessions)
-            for _ in range(self.sessions - here if here > 0 else 0):
-                stack.enter_context(psycopg.connect(server.dsn_of("other")))
-        return self._dsns[:count]
-
-    def _create(self, number: int) -> list[str]:
-        count = min(self.sessions, self._count - number * self.sessions)
-        return [self._servers[number].database(f"server {each}") for each in range(count)]
+    settings = {"max_connections": str(2 * on_each + 20)}
+    servers = [LabServer(major, **settings) for _ in range(-(-count // on_each))]
+    names = [f"server {number}" for number in range(on_each)]
+    with ExitStack() as stack, ThreadPoolExecutor(_AT_ONCE) as threads:
+        list(threads.map(stack.enter_context, servers))
+        created = threads.map(lambda server: [server.database(name) for name in names], servers)
+        yield [dsn for dsns in created for dsn in dsns][:count]
 
 
 class _FleetCost(NamedTuple):
@@ -100,9 +66,11 @@ class _FleetCost(NamedTuple):
     memory: ProcessMemory
 
 
-def _measure(databases: _Databases, folder: Path, count: int, interval: int, window: float) -> _FleetCost:
-    with ExitStack() as sessions:
-        dsns = databases.some(count, sessions)
+def _measure(dsns: Sequence[str], on_each: int, folder: Path, interval: int, window: float) -> _FleetCost:
+    count = len(dsns)
+    with ExitStack() as bystanders:
+        for _ in range(-count % on_each):  # in place of the reaper's own sessions on the last PostgreSQL
+            bystanders.enter_context(psycopg.connect(dsns[-1], user="other"))
         text = _policy_file(dsns, interval)
         with ReaperProcess(folder / f"{count} servers", text, listen=PORT) as reaper:
             answers = reaper.answers("/livez")

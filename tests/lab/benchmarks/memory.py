@@ -55,13 +55,20 @@ def _everything(
     )
     with reaper, IdleCrowd(server.port) as visitors, IdleCrowd(server.port) as others:
         others.open(renamed, ["other"])
-        names = _Names(visitors, others)
+        names, renamed_at = 0, 0.0
         reaper.wait(*CYCLES)
         yield ("at the start", *_now(reaper, names))
         for part in range(1, _PARTS + 1):
             end = time.monotonic() + seconds / _PARTS
             while time.monotonic() < end:
-                names.more()
+                # Visitors stay idle until they are terminated.
+                visitors.open(_AT_ONCE, ["app"], new=names)
+                names += _AT_ONCE
+                visitors.close(max(0, len(visitors) - _KEPT))
+                if time.monotonic() - renamed_at >= 1:
+                    renamed_at = time.monotonic()
+                    others.run(*(f"SET application_name = 'job-{names + each}'" for each in range(renamed)))
+                    names += renamed
                 reaper.get("/metrics")
                 time.sleep(_PAUSE)
             yield (f"after {part}/{_PARTS}", *_now(reaper, names))
@@ -84,30 +91,8 @@ def _policy_file(dsn: str) -> str:
     )
 
 
-class _Names:
-    """Clients with new names: visitors all the time, and once a second all renamed sessions."""
-
-    def __init__(self, visitors: IdleCrowd, renamed: IdleCrowd) -> None:
-        self._visitors = visitors
-        self._renamed = renamed
-        self._last = 0.0
-        self.count = 0
-        """The number of names so far."""
-
-    def more(self) -> None:
-        """Open visitors, which stay idle until they are terminated, and rename the others."""
-        self._visitors.open(_AT_ONCE, ["app"], new=self.count)
-        self.count += _AT_ONCE
-        self._visitors.close(max(0, len(self._visitors) - _KEPT))
-        if time.monotonic() - self._last >= 1:
-            self._last = time.monotonic()
-            numbers = range(self.count, self.count + len(self._renamed))
-            self._renamed.run(*(f"SET application_name = 'job-{number}'" for number in numbers))
-            self.count += len(self._renamed)
-
-
-def _now(reaper: ReaperProcess, names: _Names) -> Sequence[str]:
+def _now(reaper: ReaperProcess, names: int) -> Sequence[str]:
     cycles, held = reaper.log.named(*CYCLES), memory_of(reaper.pid)
     ended = sum(cycle.fields.get("terminated", 0) for cycle in cycles)
-    counts = (f"{each:,}" for each in (len(cycles), names.count, ended))
+    counts = (f"{each:,}" for each in (len(cycles), names, ended))
     return (*counts, figure(held.rss, "MiB"), figure(held.pss, "MiB"))

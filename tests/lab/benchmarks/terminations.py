@@ -8,8 +8,6 @@ those of its audit log. The unguarded statement is measured while the reaper is 
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
@@ -22,7 +20,7 @@ from reaper.telemetry import events
 from tests.lab.clients.crowd import IdleCrowd
 from tests.lab.judge.logs import OUTCOME
 from tests.lab.report import milliseconds, ratios, table
-from tests.lab.world.observe import GrowingFile, cpu_seconds
+from tests.lab.world.observe import GrowingFile
 from tests.lab.world.reaper import NO_LIMITS, PORT, ReaperProcess, policy, rules
 from tests.lab.world.server import REAPER, LabServer, lab_server
 from tests.postgres.waiting import until
@@ -38,21 +36,11 @@ _BATCH: Final = 100
 _ATTEMPTS: Final = 5
 
 
-class _TerminationsCost(NamedTuple):
-    """Seconds of one round: until all sessions were gone and until all was logged, and the CPU."""
+class _Gone(NamedTuple):
+    """Seconds of one round: until all sessions were gone, and until all was logged."""
 
     gone: float
     done: float
-    server: float
-    client: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _TerminationsRun:
-    """The arguments of a run."""
-
-    rounds: int
-    idle_for: float
 
 
 def terminations(
@@ -68,29 +56,31 @@ def terminations(
     The limit (seconds) is longer than it takes to open a hundred sessions and to run two cycles.
     """
     room = str(bystanders + max(counts) + 30)
-    with lab_server(major, max_connections=room, autovacuum="off") as (server, folder), ExitStack() as stack:
+    rows = list[Sequence[str]]()
+    with (
+        lab_server(major, max_connections=room, autovacuum="off") as (server, folder),
+        IdleCrowd(server.port) as crowd,
+    ):
         for role in (_LEAKED, "bystander"):
             server.role(role)
-        stack.enter_context(crowd := IdleCrowd(server.port))
         crowd.open(bystanders, ["bystander"])
-        run = _TerminationsRun(rounds=rounds, idle_for=idle_for)
-        measured = stack.enter_context(_Measured(server, folder, run))
-        rows = [row for count in counts for row in measured.rows(count)]
+        with _Measured(server, folder, idle_for) as measured:
+            for count in counts:
+                rows += measured.rows(count, rounds)
     title = (
         f"Terminations beside {bystanders:,} sessions that stay; until all are gone and all is logged;\n"
         f"medians of {rounds} rounds, ratios in one"
     )
-    head = ("", "gone", "all done", "server CPU", "own CPU", "gone to unguarded", "p10", "p90")
-    yield table(title, head, rows)
+    yield table(title, ("", "gone", "all done", "gone to unguarded", "p10", "p90"), rows)
 
 
 class _Measured:
     """The reaper and the connection of the unguarded statement."""
 
-    def __init__(self, server: LabServer, folder: Path, run: _TerminationsRun) -> None:
+    def __init__(self, server: LabServer, folder: Path, idle_for: float) -> None:
         self._server = server
-        self._run = run
-        leaked = policy(_LEAKED, run.idle_for, role=[_LEAKED], keys=NO_LIMITS)
+        self._idle_for = idle_for
+        leaked = policy(_LEAKED, idle_for, role=[_LEAKED], keys=NO_LIMITS)
         text = rules(server.dsn_of(REAPER), leaked, interval=1, min_interval=0.1)
         self._reaper = ReaperProcess(folder / "reaper", text, listen=PORT)
         self._audit = GrowingFile(self._reaper.audit)
@@ -105,34 +95,31 @@ class _Measured:
         self._connection.close()
         self._reaper.__exit__()
 
-    def rows(self, count: int) -> Iterator[Sequence[str]]:
+    def rows(self, count: int, rounds: int) -> Iterator[Sequence[str]]:
         """The rows of a table for this number of terminations."""
+        taken = [(self._unguarded(count), self._guarded(count)) for _ in range(rounds + 1)]
+        taken = taken[1:]  # the first round prepares the statements
         names = ("one unguarded statement", "a cycle of the reaper")
-        rounds = list[Sequence[_TerminationsCost]]()
-        first = -1 if self._run.rounds > 1 else 0  # a round that prepares the statements
-        for number in range(first, self._run.rounds):
-            taken = (self._unguarded(count), self._guarded(count))
-            rounds += [taken] if number >= 0 else []
-        for name, each in zip(names, zip(*rounds, strict=True), strict=True):
+        for name, each in zip(names, zip(*taken, strict=True), strict=True):
             medians = (milliseconds(median(part)) for part in zip(*each, strict=True))
-            shares = [taken.gone / first[0].gone for taken, first in zip(each, rounds, strict=True)]
+            shares = [one.gone / first.gone for one, (first, _) in zip(each, taken, strict=True)]
             yield (f"{count:,}, {name}", *medians, *ratios(shares))
 
-    def _unguarded(self, count: int) -> _TerminationsCost:
-        link, backend = self._connection, self._connection.info.backend_pid
+    def _unguarded(self, count: int) -> _Gone:
+        cursor = self._connection.cursor(binary=True)
         with IdleCrowd(self._server.port) as crowd:
             self._open(crowd, count)
             self._reaper.send(SIGSTOP)
             time.sleep(0.15)
-            began, server, client = time.monotonic(), cpu_seconds(backend), time.process_time()
-            link.cursor(binary=True).execute(_UNGUARDED, prepare=True).fetchall()
-            while link.cursor(binary=True).execute(_LEFT, prepare=True).fetchone() != (0,):
+            began = time.monotonic()
+            cursor.execute(_UNGUARDED, prepare=True).fetchall()
+            while cursor.execute(_LEFT, prepare=True).fetchone() != (0,):
                 time.sleep(_POLL)
             gone = time.monotonic() - began
             self._reaper.send(SIGCONT)
-        return _TerminationsCost(gone, gone, cpu_seconds(backend) - server, time.process_time() - client)
+        return _Gone(gone, gone)
 
-    def _guarded(self, count: int) -> _TerminationsCost:
+    def _guarded(self, count: int) -> _Gone:
         for _ in range(_ATTEMPTS):
             try:
                 with IdleCrowd(self._server.port) as crowd:
@@ -142,7 +129,7 @@ class _Measured:
         message = "sessions cannot be opened as fast as they become due"
         raise RuntimeError(message)
 
-    def _cycle(self, crowd: IdleCrowd, count: int) -> _TerminationsCost:
+    def _cycle(self, crowd: IdleCrowd, count: int) -> _Gone:
         self._open(crowd, count)
         seen = self._reaper.cycles_by_metrics() + 2  # no session is terminated on first sight
 
@@ -154,17 +141,15 @@ class _Measured:
         self._reaper.send(SIGSTOP)
         crowd.run()
         self._audit.new_lines()
-        backend = self._server.reaper_backend("postgres")
-        time.sleep(self._run.idle_for + 0.1)
-        since, server, client = time.time(), cpu_seconds(backend), self._reaper.cpu()
+        time.sleep(self._idle_for + 0.1)
+        since = time.time()
         self._reaper.send(SIGCONT)
         acted = self._reaper.wait(events.CYCLE_ACTED, since=since)
-        cpu = cpu_seconds(backend) - server, self._reaper.cpu() - client
         entries = [json.loads(line) for line in self._audit.new_lines()]
         outcomes = [entry for entry in entries if entry["event"] == OUTCOME]
         assert len(outcomes) == count, (len(outcomes), acted.fields)
         began, gone = min(_times(outcomes, "server_time")), max(_times(outcomes, "outcome_at"))
-        return _TerminationsCost(gone - began, acted.at - began, *cpu)
+        return _Gone(gone - began, acted.at - began)
 
     def _open(self, crowd: IdleCrowd, count: int) -> None:
         """Open them in batches, so that the first are used again before they are due."""

@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +18,10 @@ from reaper.history.read import HistoryReader
 from reaper.history.write import history_files
 from tests.lab.clients.kinds import LabClients
 from tests.lab.clients.session import SessionAccount, Use, wall
-from tests.lab.judge.logs import OUTCOME
+from tests.lab.judge.logs import INTENT, OUTCOME
 from tests.lab.report import Report, figures, milliseconds, quantile, table
 from tests.lab.world.observe import LineCounter, running, wait_until
-from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
+from tests.lab.world.reaper import CYCLES, NO_LIMITS, ReaperProcess, policy, rules
 from tests.lab.world.server import REAPER, LabServer, lab_server
 from tests.postgres.waiting import PATIENCE
 from tests.system.policies import Keys
@@ -52,7 +52,22 @@ class _WatchedChoice:
     @property
     def disagreement(self) -> str | None:
         """Where the client's account differs; None if it agrees."""
-        return _CHECKS[self.result](self) if self.result in _CHECKS else f"its result is {self.result}"
+        closed, used = self.account.closed_at is not None, self.used
+        match self.result:
+            case "revived":
+                at = self.used_at or 0
+                sent = ((wall(use.sent), wall(use.answered)) for use in self.account.uses)
+                near = any(first - _CLOCKS <= at <= last + _CLOCKS for first, last in sent)
+                return None if used and near else "it was not used then"
+            case "left" if not closed:
+                return "it is still there"
+            case "left":
+                seen = used and wall(used.sent) < self.result_at - self.unseen - _CLOCKS
+                return "it was used before, when that could be seen" if seen else None
+            case "unused":
+                seen = used and wall(used.answered) < self.result_at - _CLOCKS
+                return "it was closed" if closed else "it was used again" if seen else None
+        return f"its result is {self.result}"
 
 
 def dry_run(*, major: int, minutes: float = 5.0, several: int = 20, seed: int = 20261120) -> Report:
@@ -85,9 +100,10 @@ def _last_report(audit: Path) -> float:
     return max((_time(entry["fate_at"]) for entry in _entries(audit, _LAST_REPORT)), default=0.0)
 
 
-def _entries(audit: Path, event: str) -> Iterator[dict[str, Any]]:
-    for line in audit.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and (entry := json.loads(line))["event"] == event:
+def _entries(file: Path, event: str | None = None) -> Iterator[dict[str, Any]]:
+    """The complete lines of a file with this event."""
+    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n") and (entry := json.loads(line)).get("event") == event:
             yield entry
 
 
@@ -109,32 +125,6 @@ def _choices(audit: Path, accounts: Sequence[SessionAccount]) -> Iterator[_Watch
 
 def _time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
-
-
-def _was_revived(choice: _WatchedChoice) -> str | None:
-    if choice.used is None:
-        return "it was never used again"
-    at = choice.used_at or 0
-    near = any(wall(use.sent) - _CLOCKS <= at <= wall(use.answered) + _CLOCKS for use in choice.account.uses)
-    return None if near else "it was used at another time"
-
-
-def _has_left(choice: _WatchedChoice) -> str | None:
-    if choice.account.closed_at is None:
-        return "it is still there"
-    if choice.used and wall(choice.used.sent) < choice.result_at - choice.unseen - _CLOCKS:
-        return "it was used before, when that could be seen"
-    return None
-
-
-def _was_unused(choice: _WatchedChoice) -> str | None:
-    if choice.account.closed_at is not None:
-        return "it was closed"
-    used = choice.used and wall(choice.used.answered) < choice.result_at - _CLOCKS
-    return "it was used again" if used else None
-
-
-_CHECKS: Final = {"revived": _was_revived, "left": _has_left, "unused": _was_unused}
 
 
 def _judged(choices: Sequence[_WatchedChoice], report: Mapping[str, Any]) -> Report:
@@ -189,8 +179,6 @@ _CLIENTS: Final = {
     "thinking": 3,
 }
 _PATIENCE: Final = 3_600.0
-_CHOSEN: Final = ("dry-run", "withdrawn")
-"""Outcomes of chosen sessions; the stop of the reaper withdraws the rest of the plan of its last cycle."""
 
 
 class _ReplayedChoice(NamedTuple):
@@ -209,9 +197,11 @@ def replay(*, major: int, acts: int = 2_000, every: str = "5s", seed: int = 2026
     """
     with lab_server(major, max_connections="120") as (server, scratch):
         folder = scratch / _NAME
-        text = rules(server.database(_NAME), *_policies(), interval=2, min_interval=0.1, name=_NAME)
+        text = rules(server.database(_NAME), *_policies(), interval=2, min_interval=0.5, name=_NAME)
         history = ("--history", "history", "--history-every", every)
-        with ReaperProcess(folder, text, "--dry-run", *history) as reaper:
+        with ReaperProcess(folder, text, "--dry-run", *history, log_level="debug") as reaper:
+            # The backtest takes the snapshot before the first cycle for a cycle: no session is there yet.
+            reaper.wait(*CYCLES)
             asyncio.run(_recorded(server, reaper, acts, seed))
         done = reaper.command("backtest", "--history", "history", "--acts", "acts.jsonl", "-o", "json")
         assert done.code == 0, done.err
@@ -228,13 +218,16 @@ async def _recorded(server: LabServer, reaper: ReaperProcess, acts: int, seed: i
 
 
 def _compared(folder: Path, found: Mapping[str, Any], complaints: str) -> Report:
-    live = _chosen(folder / "audit.jsonl", "server_time", _CHOSEN)
-    replayed = _chosen(folder / "acts.jsonl", "time", (None,))
+    # Intents and not outcomes: the stop of the reaper withdraws the rest of the plan of its last cycle.
+    live = _chosen(_entries(folder / "audit.jsonl", INTENT), "server_time")
+    replayed = _chosen(_entries(folder / "acts.jsonl"), "time")
     shared = live.keys() & replayed.keys()
     apart = sorted(abs((live[each] - replayed[each]).total_seconds()) for each in shared)
-    # Where the live run was late, beside other work, the backtest has a cycle more and may choose more.
+    # Where the live run was late, beside other work, the backtest has a cycle more. It may choose more there,
+    # and later in place of what it has chosen already.
     alone, cycles = replayed.keys() - live.keys(), _live_cycles(folder / "history")
-    late = {each for each in alone if round(replayed[each].timestamp() * 1e6) not in cycles}
+    first = min((at for at in replayed.values() if round(at.timestamp() * 1e6) not in cycles), default=None)
+    late = {each for each in alone if first and replayed[each] >= first}
     broken = [f"only the live run chose {each}" for each in sorted(live.keys() - replayed.keys())]
     broken += [f"only the backtest chose {each}" for each in sorted(alone - late)]
     broken += [complaints] if complaints else []
@@ -243,7 +236,7 @@ def _compared(folder: Path, found: Mapping[str, Any], complaints: str) -> Report
         "choices of the live dry run": len(live),
         "choices of the backtest": len(replayed),
         "the same session, state and policy": len(apart),
-        "by the backtest alone, at a moment when the live run was late": len(late),
+        "by the backtest alone, after a late cycle of the live run": len(late),
         "sessions": len({each[:2] for each in live}),
         "snapshots": found["readings"],
         "uncertain, by the backtest": side["uncertain"],
@@ -264,14 +257,12 @@ def _live_cycles(history: Path) -> set[int]:
     return {mark.at for recorded in reader.snapshots() for mark in recorded.cycles}
 
 
-def _chosen(path: Path, time: str, outcomes: Sequence[str | None]) -> Mapping[_ReplayedChoice, datetime]:
-    entries = (json.loads(line) for line in path.read_text(encoding="ascii").splitlines())
+def _chosen(entries: Iterable[Mapping[str, Any]], time: str) -> Mapping[_ReplayedChoice, datetime]:
+    """The moment of each choice."""
+    names = _ReplayedChoice._fields
     return {
-        _ReplayedChoice(*(entry[name] for name in _ReplayedChoice._fields)): datetime.fromisoformat(
-            entry[time]
-        )
-        for entry in entries
-        if entry.get("outcome") in outcomes and "state_change" in entry
+        _ReplayedChoice(*(each[name] for name in names)): datetime.fromisoformat(each[time])
+        for each in entries
     }
 
 

@@ -1,17 +1,18 @@
 """The race between the guard and a session that wakes up: how many statements are hit, and by which tool.
 
-The real `reaper run` and the usual statements each have clients of their own on one server, at the same time.
-All sleep alike: a sleeping session is as likely to wake up at this moment as at any other, so the share of
-statements that are hit is the time between check and signal, divided by the mean time to wake up.
+The real `reaper run`, the usual statement and the server's own timeout each have clients of their own on one
+server, at the same time. All sleep alike: a sleeping session is as likely to wake up at this moment as at any
+other, so the share of statements that are hit is the time between check and signal, divided by the mean time
+to wake up.
 """
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
-from typing import Final, LiteralString, Self
+from typing import Final, NamedTuple, Self
 
 import psycopg
 
@@ -24,23 +25,22 @@ from tests.lab.world.reaper import NO_LIMITS, ReaperProcess, policy, rules
 from tests.lab.world.server import REAPER, LabServer, lab_server
 from tests.postgres.waiting import until
 
-_REAPER, _ONE_LINER, _BY_PID, _TIMEOUT = "guarded", "oneliner", "bypid", "timed"
+_REAPER, _ONE_LINER, _TIMEOUT = "guarded", "oneliner", "timed"
 _BYSTANDER: Final = "bystander"
 _TITLES: Final[Mapping[str, str]] = {
     _REAPER: "reaper run",
     _ONE_LINER: "select pg_terminate_backend(pid) from pg_stat_activity where ...",
-    _BY_PID: "select pid from ..., then pg_terminate_backend(pid)",
     _TIMEOUT: "the server's own idle_session_timeout",
 }
-_IDLE: Final[LiteralString] = """
-    SELECT {} FROM pg_stat_activity
+_TERMINATE: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE state = 'idle' AND now() - state_change > %s * interval '1 second' AND application_name LIKE %s
 """
 _TIMES_OUT_SINCE: Final = 14
 _IDLE_FOR: Final = 0.02
 _WAKES_AFTER: Final = 0.1
 _EVERY: Final = 0.1
-"""Between two statements of another tool: most of the machine is left for the reaper."""
+"""Between two statements of the one-liner: most of the machine is left for the reaper."""
 _BYSTANDERS: Final = 100
 _TOLERATED: Final = 0.001
 _CHANCE: Final = 3
@@ -48,41 +48,24 @@ _CHANCE: Final = 3
 _PATIENCE: Final = 6 * 3600.0
 
 
-@dataclass(slots=True)
-class HitCounts:
+class HitCounts(NamedTuple):
     """What one tool did to its clients."""
 
-    acts: int = 0
-    skipped: int = 0
+    acts: int
+    skipped: int
     """Sessions that had woken up, and that the guard skipped."""
-    executing: int = 0
+    executing: int
     """Sessions that executed a statement when they were terminated, by the server's log."""
-    crossed: int = 0
+    crossed: int
     """Sessions with a query on its way: refused with 57P01, and never begun."""
 
-    @property
-    def row(self) -> Sequence[str]:
-        """The cells of a table."""
-        share = self.executing / self.acts if self.acts else 0.0
-        return (
-            f"{self.acts:,}",
-            f"{self.skipped:,}",
-            f"{self.executing:,}",
-            f"{share:.4%}",
-            f"{at_most(self.executing, self.acts):.4%}",
-            f"{share * _WAKES_AFTER * 1e6:,.0f} us",
-            f"{self.crossed:,}",
-        )
 
+class _OneLiner(Thread):
+    """Terminates idle sessions with the usual statement, again and again."""
 
-class _OtherTool(Thread):
-    """Terminates idle sessions with the usual statements, again and again."""
-
-    def __init__(self, name: str, dsn: str) -> None:
+    def __init__(self, dsn: str) -> None:
         super().__init__(daemon=True)
         self.acts = 0
-        self._one_liner = name == _ONE_LINER
-        self._like = f"{name}.%"
         self._dsn = dsn
         self._enough = Event()
 
@@ -98,27 +81,18 @@ class _OtherTool(Thread):
         """Work until the race is over."""
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             while not self._enough.wait(_EVERY):
-                self.acts += sum(bool(sent) for (sent,) in self._terminate(connection))
-
-    def _terminate(self, connection: psycopg.Connection) -> Sequence[tuple[bool, ...]]:
-        chosen: LiteralString = "pg_terminate_backend(pid)" if self._one_liner else "pid"
-        rows = connection.execute(_IDLE.format(chosen), (_IDLE_FOR, self._like)).fetchall()
-        if self._one_liner:
-            return rows
-        return [row for pid in rows for row in connection.execute("SELECT pg_terminate_backend(%s)", pid)]
+                rows = connection.execute(_TERMINATE, (_IDLE_FOR, f"{_ONE_LINER}.%"))
+                self.acts += sum(bool(sent) for (sent,) in rows)
 
 
 def race(*, major: int, acts: int = 100_000, seed: int = 20261120) -> Report:
-    """Terminate sessions that wake up at random; the other tools terminate as many as they can meanwhile."""
+    """Terminate sessions that wake up at random, beside the usual statement and the server's own timeout."""
     with lab_server(major, max_connections="400") as (server, folder), ExitStack() as stack:
         timeout = {"idle_session_timeout": f"{_IDLE_FOR * 1_000:.0f}ms"} if major >= _TIMES_OUT_SINCE else {}
         server.role(_TIMEOUT, **timeout)
         sleepers = stack.enter_context(Sleepers(*_habits(server.socket, seed)))
         reaper = stack.enter_context(_reaper(folder, server))
-        with ExitStack() as contest:
-            others = {
-                name: contest.enter_context(_OtherTool(name, server.dsn)) for name in (_ONE_LINER, _BY_PID)
-            }
+        with _OneLiner(server.dsn) as one_liner:
             counter = LineCounter(reaper.audit, b'"outcome": "terminated"')
 
             def done() -> bool:
@@ -132,19 +106,24 @@ def race(*, major: int, acts: int = 100_000, seed: int = 20261120) -> Report:
         log, ended = AuditLog.read(reaper.audit), terminated(server)
     executing = Counter(_tool(each) for each in ended if each.executing)
     hit = {each.application for each in ended if each.executing}
+    acts_of = {
+        _REAPER: len(log.keys("terminated", "unknown", "signalled")),
+        _ONE_LINER: one_liner.acts,
+        _TIMEOUT: summaries[_TIMEOUT].ends.get(TIMED_OUT, 0),
+    }
     counts = {
-        name: HitCounts(executing=executing[name], crossed=len(set(summaries[name].unanswered) - hit))
+        name: HitCounts(
+            acts=acts_of[name],
+            skipped=log.results["changed"] if name == _REAPER else 0,
+            executing=executing[name],
+            crossed=len(set(summaries[name].unanswered) - hit),
+        )
         for name in _TITLES
     }
-    counts[_REAPER].acts = len(log.keys("terminated", "unknown", "signalled"))
-    counts[_REAPER].skipped = log.results["changed"]
-    for name, other in others.items():
-        counts[name].acts = other.acts
-    counts[_TIMEOUT].acts = summaries[_TIMEOUT].ends.get(TIMED_OUT, 0)
     statements = sum(each.statements for each in summaries.values())
     return Report(
         tables=[_shown(counts, statements)],
-        counted=asdict(counts[_REAPER]),
+        counted=counts[_REAPER]._asdict(),
         broken=_broken(log, counts[_REAPER], ended),
     )
 
@@ -159,12 +138,10 @@ def _habits(socket: str, seed: int) -> list[Habits]:
         works_for=0.02,
         returns_after=0,
     )
-    others = [
-        replace(alike, name=name, count=8, seed=seed + at) for at, name in enumerate((_ONE_LINER, _BY_PID), 1)
-    ]
+    other = replace(alike, name=_ONE_LINER, count=8, seed=seed + 1)
     # The server is so quick that without a pause most of the machine would go into new sessions.
     timed = replace(alike, name=_TIMEOUT, role=_TIMEOUT, count=2, returns_after=_EVERY)
-    return [alike, *others, timed, replace(alike, name=_BYSTANDER, count=_BYSTANDERS, works_for=0)]
+    return [alike, other, timed, replace(alike, name=_BYSTANDER, count=_BYSTANDERS, works_for=0)]
 
 
 def _reaper(folder: Path, server: LabServer) -> ReaperProcess:
@@ -192,4 +169,11 @@ def _shown(counts: Mapping[str, HitCounts], statements: int) -> str:
         f"limit {_IDLE_FOR * 1_000:.0f} ms, {_BYSTANDERS} bystanders"
     )
     head = ("", "acts", "skipped", "hit", "share", "at most (95 %)", "check to signal", "query on its way")
-    return table(title, head, [(_TITLES[name], *each.row) for name, each in counts.items()])
+    return table(title, head, [_row(_TITLES[name], each) for name, each in counts.items()])
+
+
+def _row(name: str, counts: HitCounts) -> Sequence[str]:
+    acts, skipped, executing, crossed = counts
+    share = executing / acts if acts else 0.0
+    shares = (f"{share:.4%}", f"{at_most(executing, acts):.4%}", f"{share * _WAKES_AFTER * 1e6:,.0f} us")
+    return (name, *(f"{count:,}" for count in (acts, skipped, executing)), *shares, f"{crossed:,}")

@@ -18,7 +18,9 @@ class ActiveClient:
 
     def __init__(self, clients: "LabClients", session: ClientSession, dice: Random) -> None:
         self._clients = clients
-        self.session = session
+        self.use = session.use
+        self.run = session.run
+        self._session = session
         self.dice = dice
         self.limit = clients.limit
 
@@ -30,9 +32,9 @@ class ActiveClient:
         """Leave the session unused for this many seconds, or until it ends."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.session.ended.wait()
-        if self.session.ended.is_set():
-            raise NotServed(self.session.account.sqlstate)
+                await self._session.ended.wait()
+        if self._session.ended.is_set():
+            raise NotServed(self._session.account.sqlstate)
         if self._clients.paused:
             await asyncio.Event().wait()
 
@@ -44,9 +46,9 @@ def _again(shortest: float, longest: float, first: str = f"SELECT {NOW}") -> Beh
     """A client that uses its session with pauses of this many limits, after a first statement."""
 
     async def behave(client: ActiveClient) -> None:
-        await client.session.run(first)
+        await client.run(first)
         while True:
-            await client.session.use()
+            await client.use()
             await client.rest(shortest, longest)
 
     return behave
@@ -56,7 +58,7 @@ def _once(*pauses: float, statement: str = f"SELECT {NOW}") -> Behaviour:
     """A client that uses its session once, and closes it after a pause of this many limits, or never."""
 
     async def behave(client: ActiveClient) -> None:
-        await client.session.use(statement)
+        await client.use(statement)
         await (client.rest(*pauses) if pauses else client.idle())
 
     return behave
@@ -68,29 +70,29 @@ async def _pooled(client: ActiveClient) -> None:
         await client.rest(0.0, 0.6)
         if client.dice.random() < 0.3:
             seconds = client.dice.uniform(0, 1.5 * client.limit)
-            await client.session.use(f"SELECT {NOW} FROM pg_sleep({seconds})")  # noqa: S608
-        await client.session.use()
+            await client.use(f"SELECT {NOW} FROM pg_sleep({seconds})")  # noqa: S608
+        await client.use()
         if client.dice.random() < 0.3:
-            await client.session.use(f"BEGIN; SELECT {NOW}")
+            await client.use(f"BEGIN; SELECT {NOW}")
             for _ in range(client.dice.randrange(4)):
                 await client.rest(0.1, 0.6)
-                await client.session.use()
-            await client.session.use(f"COMMIT; SELECT {NOW}")
+                await client.use()
+            await client.use(f"COMMIT; SELECT {NOW}")
 
 
 async def _thinking(client: ActiveClient) -> None:
     """A transaction that is open during a pause of its user."""
     while True:
-        await client.session.use(f"BEGIN; SELECT {NOW}")
+        await client.use(f"BEGIN; SELECT {NOW}")
         await client.rest(0.1, 1.4)
-        await client.session.use(f"COMMIT; SELECT {NOW}")
+        await client.use(f"COMMIT; SELECT {NOW}")
         await client.rest(0.1, 0.5)
 
 
 async def _job(client: ActiveClient) -> None:
     """A short session of cron; one in three does not close it."""
     for _ in range(client.dice.randrange(1, 4)):
-        await client.session.use()
+        await client.use()
         await client.rest(0.0, 0.3)
     if client.dice.random() < 0.35:
         await client.idle()
@@ -99,7 +101,7 @@ async def _job(client: ActiveClient) -> None:
 async def _passing(client: ActiveClient) -> None:
     """A last statement after a long pause, and the end of the session at once."""
     await client.rest(0.5, 5.0)
-    await client.session.use()
+    await client.use()
 
 
 async def _closing(client: ActiveClient) -> None:
@@ -109,7 +111,7 @@ async def _closing(client: ActiveClient) -> None:
 
 async def _listening(client: ActiveClient) -> None:
     """A session that waits for notifications."""
-    await client.session.run("LISTEN news")
+    await client.run("LISTEN news")
     await client.idle()
 
 
@@ -125,6 +127,7 @@ class ClientKind:
     """True if its sessions must never be terminated."""
 
 
+_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 KINDS: Final[Mapping[str, ClientKind]] = {
     "pooled": ClientKind("web", _pooled),
     "leaked": ClientKind("web", _once()),
@@ -135,9 +138,7 @@ KINDS: Final[Mapping[str, ClientKind]] = {
     "protected": ClientKind("nightly-etl", _again(3.0, 30.0), protected=True),
     "listening": ClientKind("web", _listening, protected=True),
     "locking": ClientKind("web", _again(3.0, 10.0, "SELECT pg_advisory_lock_shared(1)"), protected=True),
-    "backup": ClientKind(
-        "pg_dump", _again(3.0, 10.0, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), protected=True
-    ),
+    "backup": ClientKind("pg_dump", _again(3.0, 10.0, _SNAPSHOT), protected=True),
     "console": ClientKind("psql", _again(3.0, 30.0), "postgres", protected=True),
     "outsider": ClientKind("web", _again(3.0, 30.0), "other", protected=True),
     "pool": ClientKind("pool-#", _again(0.0, 0.6)),
@@ -151,7 +152,7 @@ KINDS: Final[Mapping[str, ClientKind]] = {
     "pooler": ClientKind("pgbouncer", _again(0.5, 4.0)),
 }
 PROBE: Final = ClientKind("probe", _once())
-"""A leak on purpose, whose end shows that the reaper works."""
+"""A leak on purpose: its end shows that the reaper works."""
 FILLER: Final = ClientKind("filler", _once(), "other", protected=True)
 """A session that only occupies a slot."""
 

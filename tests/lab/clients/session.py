@@ -12,7 +12,16 @@ from typing import Final, NamedTuple, Self
 HEAD: Final = struct.Struct("!cI")
 TERMINATED: Final = "57P01"
 TIMED_OUT: Final = "57P05"
+NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"
 _PROTOCOL: Final = 196_608
+_MICROSECONDS: Final = 1_000_000
+_PATIENCE: Final = 30.0
+_FATAL: Final = {b"FATAL", b"PANIC"}
+_BACKEND_START: Final = "(extract(epoch FROM s.backend_start) * 1000000)::int8"
+_INTRODUCTION: Final = f"SELECT {NOW}, {_BACKEND_START} FROM pg_stat_get_activity(pg_backend_pid()) s"  # noqa: S608
+
+Address = int | str
+"""A port on loopback, or the path of a Unix socket."""
 
 
 def startup(role: str, database: str, application: str) -> bytes:
@@ -28,32 +37,14 @@ def query(sql: str) -> bytes:
     return HEAD.pack(b"Q", 4 + len(text)) + text
 
 
-def error_fields(body: bytes) -> dict[bytes, bytes]:
-    """The fields of an error message, by their letter."""
-    return {field[:1]: field[1:] for field in body.split(b"\0") if field}
-
-
-def row(body: bytes) -> list[bytes]:
+def _columns(body: bytes) -> list[bytes]:
     """The columns of a row."""
-    (count,) = struct.unpack_from("!H", body)
     columns, at = [], 2
-    for _ in range(count):
-        (length,) = struct.unpack_from("!i", body, at)
-        at += 4
-        columns.append(body[at : at + max(length, 0)])
-        at += max(length, 0)
+    while at < len(body):
+        length = max(struct.unpack_from("!i", body, at)[0], 0)
+        columns.append(body[at + 4 : at + 4 + length])
+        at += 4 + length
     return columns
-
-
-NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"
-_MICROSECONDS: Final = 1_000_000
-_PATIENCE: Final = 30.0
-_FATAL: Final = {b"FATAL", b"PANIC"}
-_BACKEND_START: Final = "(extract(epoch FROM s.backend_start) * 1000000)::int8"
-_INTRODUCTION: Final = f"SELECT {NOW}, {_BACKEND_START} FROM pg_stat_get_activity(pg_backend_pid()) s"  # noqa: S608
-
-Address = int | str
-"""A port on loopback, or the path of a Unix socket."""
 
 
 class NotServed(Exception):
@@ -97,7 +88,6 @@ class SessionAccount:
 
     @property
     def key(self) -> SessionKey:
-        """The session as the server's log identifies it."""
         return SessionKey(self.began // _MICROSECONDS, self.pid)
 
     @property
@@ -112,9 +102,8 @@ class SessionAccount:
     @property
     def rested(self) -> float:
         """The seconds for which it had been unused before its last use, by the server's clock."""
-        return (
-            (self.uses[-1].server_time - self.uses[-2].server_time) / _MICROSECONDS if self.uses[1:] else 0.0
-        )
+        times = [use.server_time for use in self.uses[-2:]]
+        return (times[-1] - times[0]) / _MICROSECONDS
 
 
 def wall(monotonic: float) -> float:
@@ -123,13 +112,13 @@ def wall(monotonic: float) -> float:
 
 
 class ClientSession(asyncio.Protocol):
-    """A session whose end by the server is noticed at once."""
+    """A session that notices at once that the server has ended it."""
 
     def __init__(self, account: SessionAccount) -> None:
         self.account = account
         self.ended = asyncio.Event()
-        self.row: list[bytes] = []
         self.transport: asyncio.Transport
+        self._row: list[bytes] = []
         self._unread = b""
         self._ready = asyncio.Event()
         self._error = ""
@@ -159,7 +148,7 @@ class ClientSession(asyncio.Protocol):
             session.transport.write(startup(role, database, application))
             await session._answered()
             await session.use(_INTRODUCTION)
-            account.began = int(session.row[1])
+            account.began = int(session._row[1])
         except BaseException:
             session.close()
             raise
@@ -169,7 +158,7 @@ class ClientSession(asyncio.Protocol):
         """Run statements and note when; the last row begins with the server's clock."""
         sent = time.monotonic()
         await self.run(sql)
-        self.account.uses.append(Use(sent, time.monotonic(), int(self.row[0])))
+        self.account.uses.append(Use(sent, time.monotonic(), int(self._row[0])))
 
     async def run(self, sql: str) -> None:
         """Run statements that return no clock: for sessions of any age."""
@@ -216,11 +205,11 @@ class ClientSession(asyncio.Protocol):
         if kind == b"K":
             (self.account.pid,) = struct.unpack_from("!I", body)
         elif kind == b"D":
-            self.row = row(body)
+            self._row = _columns(body)
         elif kind == b"Z":
             self._ready.set()
         elif kind == b"E":
-            fields = error_fields(body)
+            fields = {field[:1]: field[1:] for field in body.split(b"\0") if field}
             self._error = fields.get(b"C", b"").decode("ascii")
             if fields.get(b"V") in _FATAL:
                 self.account.sqlstate = self._error

@@ -19,7 +19,7 @@ from tests.lab.report import Machine
 from tests.lab.world.isolation import Isolation, isolate
 
 from . import of_clocks, of_files, of_link, of_reaper, of_server
-from .report import FaultRun, collect
+from .report import FaultRun
 from .rounds import Fault, Round, rounds
 from .world import FaultWorld, LoadSize
 
@@ -109,14 +109,10 @@ async def _run(
             if len(done) == count or time.monotonic() > deadline:
                 break
         await world.leave()
-        result = await _judged(world, done)
+        files = [path for reaper in world.reapers for path in reaper.audit_files]
+        ended = terminations(*await world.server_logs())
+        found = judge(ended, world.clients.accounts, AuditLog.read(*files))
+        result = await FaultRun.of(world, done, found)
     for table in result.tables:
         click.echo(f"\n{table}")
     return result.violations
-
-
-async def _judged(world: FaultWorld, done: Sequence[Round]) -> FaultRun:
-    files = [path for reaper in world.reapers for path in reaper.audit_files]
-    ended = terminations(*await world.server_logs())
-    found = judge(ended, world.clients.accounts, AuditLog.read(*files))
-    return FaultRun(world=world, rounds=done, found=found, files=await collect(world.reapers))

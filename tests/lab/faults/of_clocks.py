@@ -38,7 +38,7 @@ def _no_faketime(_: Isolation) -> str:
 
 
 def _faked(clock: Path, library: str) -> dict[str, str]:
-    """Environment variables for a program whose clock is set by a file; its monotonic clock continues."""
+    """Environment variables that let a file set a program's clock; its monotonic clock continues."""
     replace_file(clock, f"{_RIGHT}\n")
     return {
         "LD_PRELOAD": str(_library(library)),

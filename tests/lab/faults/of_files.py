@@ -16,7 +16,7 @@ from tests.lab.world.isolation import Isolation, mount, unmount
 from .of_reaper import full_disk
 from .rounds import Fault, fault
 from .supervised import SupervisedReaper
-from .world import LIMIT, Expectation, FaultWorld
+from .world import Expectation, FaultWorld
 
 _HELD: Final = (0.0, 5.0)
 _BRIEFLY: Final = (0.0, 2.0)
@@ -62,23 +62,9 @@ def _middle_of_a_line(text: str, dice: Random) -> int:
     return dice.choice([at for at in range(1, len(text)) if text[at - 1] != "\n"])
 
 
-@fault("policy file swapped", "policies")
-async def swapped(world: FaultWorld) -> AsyncIterator[None]:
-    """Another good file replaces it in one step, back and forth."""
-    try:
-        for factor in (world.dice.uniform(1.5, 3), 1.0):
-            reloaded = Expectation(world, events.RELOADED)
-            world.change_rules(limit=factor * LIMIT)
-            await reloaded.wait("policy file swapped")
-            await world.hold(*_HELD)
-        yield
-    finally:
-        world.change_rules()
-
-
 @fault("mode dry-run, and back", "policies", "reaper")
 async def dry_run(world: FaultWorld) -> AsyncIterator[None]:
-    """All policies are a dry run for a while, in which no session may be terminated."""
+    """A file in which all policies are a dry run replaces the usual one, and no session may be terminated."""
     try:
         reloaded = Expectation(world, events.RELOADED)
         world.change_rules(mode="dry-run")
@@ -225,7 +211,7 @@ FAULTS: Final[Sequence[Fault]] = (
     _spoiled("policy file half-written", _cut_off),
     _spoiled("policy file broken", _break),
     _spoiled("policy file removed", lambda _, path: path.unlink()),
-    *(swapped, dry_run, disk_full, read_only, removed),
+    *(dry_run, disk_full, read_only, removed),
     _changed("audit rotated by renaming", _rename),
     _changed("audit copied and truncated", _copy_and_truncate, "reaper"),
     _changed("audit truncated", _truncate, "reaper"),

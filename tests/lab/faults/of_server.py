@@ -22,7 +22,7 @@ from tests.lab.world.server import REAPER, LabServer
 from tests.postgres.majors import installation, tool
 
 from .rounds import Fault, fault
-from .world import SETTINGS, Expectation, FaultWorld, replace_file
+from .world import SETTINGS, Expectation, FaultWorld
 
 _PATIENCE: Final = 13.0
 """Longer than a reaper waits for its server process."""
@@ -251,31 +251,6 @@ async def role_setting(world: FaultWorld) -> AsyncIterator[None]:
         yield
 
 
-class _Login:
-    """A way to log in that is lost and comes back."""
-
-    def __init__(self, world: FaultWorld, name: str) -> None:
-        self._world = world
-        self._name = name
-
-    async def connect(self, dsn: str) -> None:
-        """Give the reapers another DSN, and wait until one leads over it."""
-        leads = Expectation(self._world, events.LEADS)
-        self._world.change_rules(dsn=dsn)
-        await leads.wait(f"{self._name}: connected in that way")
-
-    @asynccontextmanager
-    async def lost(self, text: str) -> AsyncIterator[None]:
-        """Wait until a reaper logs the loss with this text, and after the block until one leads again."""
-        unreachable = Expectation(self._world, *_UNREACHABLE, text=text)
-        self._world.proxy.reset()
-        await unreachable.wait(self._name)
-        await self._world.hold(0.0, 5.0)
-        back = Expectation(self._world, events.LEADS)
-        yield
-        await back.wait(f"{self._name}: back before the repair")
-
-
 def _no_hosts(place: Isolation) -> str:
     return "" if place.hosts else "root, for a file of host names of its own"
 
@@ -283,14 +258,20 @@ def _no_hosts(place: Isolation) -> str:
 @fault("DNS gone", "policies", "link", missing=_no_hosts)
 async def lost_name(world: FaultWorld) -> AsyncIterator[None]:
     """The server's host name can no longer be resolved."""
-    hosts, login = world.place.hosts, _Login(world, "DNS gone")
+    hosts = world.place.hosts
     assert hosts
     try:
         _write_name(hosts)
-        await login.connect(make_conninfo(world.dsn, host=_HOST, hostaddr=None))
+        leads = Expectation(world, events.LEADS)
+        world.change_rules(dsn=make_conninfo(world.dsn, host=_HOST, hostaddr=None))
+        await leads.wait("DNS gone: connected by name")
+        unreachable = Expectation(world, *_UNREACHABLE, text="resol")
         _forget_name(hosts)
-        async with login.lost("resol"):
-            _write_name(hosts)
+        world.proxy.reset()
+        await unreachable.wait("DNS gone")
+        await world.hold(0.0, 5.0)
+        _write_name(hosts)
+        await Expectation(world, events.LEADS).wait("DNS gone: back before the repair")
         yield
     finally:
         world.change_rules()
@@ -306,41 +287,8 @@ def _forget_name(hosts: Path) -> None:
     hosts.write_text(text.replace(_HOSTS_LINE, ""), encoding="utf-8")  # in place, because it is mounted
 
 
-@fault("password rotated", "policies", "role", "server", "slots")
-async def rotated_password(world: FaultWorld) -> AsyncIterator[None]:
-    """The role's password is changed, and the reaper's passfile only later."""
-    passfile, access = world.place.folder / "passfile", world.server.data / "pg_hba.conf"
-    usual, login = access.read_text(encoding="utf-8"), _Login(world, "password rotated")
-    try:
-        password = await _new_password(world)
-        access.write_text(f"host all {REAPER} all scram-sha-256\n{usual}", encoding="utf-8")
-        await world.execute("SELECT pg_reload_conf()")
-        _write_password(passfile, password)
-        await login.connect(make_conninfo(world.dsn, passfile=str(passfile)))
-        password = await _new_password(world)
-        async with login.lost("password"):
-            _write_password(passfile, password)
-        yield
-    finally:
-        world.change_rules()
-        access.write_text(usual, encoding="utf-8")
-        await world.execute("SELECT pg_reload_conf()", f"ALTER ROLE {REAPER} PASSWORD NULL")
-
-
-async def _new_password(world: FaultWorld) -> str:
-    password = f"rotated-{world.dice.getrandbits(64):x}"
-    change = f"ALTER ROLE {REAPER} PASSWORD '{password}'"
-    await world.execute("SET password_encryption = 'scram-sha-256'", change)
-    return password
-
-
-def _write_password(passfile: Path, password: str) -> None:
-    replace_file(passfile, f"*:*:*:{REAPER}:{password}\n", mode=0o600)
-
-
 FAULTS: Final[Sequence[Fault]] = (
     *(_restart("fast"), _restart("immediate"), backend_crash, frozen_postmaster, frozen_backend),
     *(_full_slots("slots full", FILLER), _full_slots("slots full of leaks", PROBE)),
-    *(promotion, other_major, locked_roles, revoked_right, role_setting),
-    *(lost_name, rotated_password),
+    *(promotion, other_major, locked_roles, revoked_right, role_setting, lost_name),
 )

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from reaper.telemetry import events
 from tests.lab.judge.terminations import Findings, JudgedTermination, Judgement
@@ -45,26 +45,6 @@ class VerifiedChain:
         if self.cuts and not self.unexplained:
             return [f"verify has missed that the end was cut off {self.cuts} times"]
         return self.unexplained[: max(0, len(self.unexplained) - self.cuts)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileEvidence:
-    """The findings in files."""
-
-    chains: Sequence[VerifiedChain]
-    unread: Sequence[str]
-    """Histories that cannot be read."""
-    bad_lines: Sequence[str]
-    """Lines of a log that are not events, or have a traceback."""
-
-
-async def collect(reapers: Sequence[SupervisedReaper]) -> FileEvidence:
-    """Run the real commands on the files of these reapers."""
-    return FileEvidence(
-        chains=[await asyncio.to_thread(_chain, reaper) for reaper in reapers if reaper.audit.exists()],
-        unread=[text for reaper in reapers if (text := await asyncio.to_thread(_unread, reaper))],
-        bad_lines=[line for reaper in reapers for line in _bad_lines(reaper)],
-    )
 
 
 def _chain(reaper: SupervisedReaper) -> VerifiedChain:
@@ -119,12 +99,29 @@ class FaultRun:
     world: FaultWorld
     rounds: Sequence[Round]
     found: Findings
-    files: FileEvidence
+    chains: Sequence[VerifiedChain]
+    unread: Sequence[str]
+    """Histories that cannot be read."""
+    bad_lines: Sequence[str]
+    """Lines of a log that are not events, or have a traceback."""
+
+    @classmethod
+    async def of(cls, world: FaultWorld, rounds: Sequence[Round], found: Findings) -> Self:
+        """Run the real commands on the files of the reapers."""
+        reapers = world.reapers
+        return cls(
+            world=world,
+            rounds=rounds,
+            found=found,
+            chains=[await asyncio.to_thread(_chain, each) for each in reapers if each.audit.exists()],
+            unread=[text for each in reapers if (text := await asyncio.to_thread(_unread, each))],
+            bad_lines=[line for each in reapers for line in _bad_lines(each)],
+        )
 
     @property
     def violations(self) -> list[str]:
         """Every invariant that did not hold, in a sentence each."""
-        found, files = self.found, self.files
+        found = self.found
         problems = [(each, what) for each in self.rounds for what in each.problems]
         growths = [(reaper, run, _growth(run) or 0.0) for reaper, run in self._runs()]
         return [
@@ -133,10 +130,10 @@ class FaultRun:
             *(f"{self._when(case)}: no intent: {case.termination.key}" for case in found.unannounced),
             *(f"an intent without an outcome: {intent}" for intent in found.open_intents),
             *(f"two acted at once: {one} and {other}" for one, other in found.overlaps),
-            *(f"the audit log of {each.name}: {what}" for each in files.chains for what in each.wrong),
-            *files.unread,
+            *(f"the audit log of {each.name}: {what}" for each in self.chains for what in each.wrong),
+            *self.unread,
             *self._bad_answers,
-            *files.bad_lines,
+            *self.bad_lines,
             *self._breaches,
             *(
                 f"{reaper.name} grew by {growth:.0f} MiB in {len(run)} rounds"
@@ -183,7 +180,7 @@ class FaultRun:
         )
 
     def _invariants(self) -> dict[str, int]:
-        found, chains = self.found, self.files.chains
+        found, chains = self.found, self.chains
         return {
             "rounds": len(self.rounds),
             "sessions terminated by the reaper": len(found.cases),
@@ -191,7 +188,6 @@ class FaultRun:
             "  without an intent": len(found.unannounced),
             "terminations that clients report as well": found.client_losses,
             "intents that the end of a run left open, settled as unknown": len(found.orphans),
-            "  of them terminated": found.orphans_terminated,
             "intents without an outcome": len(found.open_intents),
             "periods in which nothing may be terminated": len(self.world.quiet_periods),
             "  terminated all the same": len(self._breaches),
@@ -201,10 +197,10 @@ class FaultRun:
             "  cut off the end, times": sum(each.cuts for each in chains),
             "  found by audit verify": sum(len(each.unexplained) for each in chains),
             "  of them not done by a fault": sum(len(each.wrong) for each in chains),
-            "histories that cannot be read": len(self.files.unread),
+            "histories that cannot be read": len(self.unread),
             "pages that were opened": self.world.answers.total(),
             "  404 or 500": len(self._bad_answers),
-            "lines of logs that are not events, or have a traceback": len(self.files.bad_lines),
+            "lines of logs that are not events, or have a traceback": len(self.bad_lines),
             "rounds after which something did not continue": sum(bool(each.problems) for each in self.rounds),
         }
 
@@ -226,15 +222,15 @@ class FaultRun:
 
     def _take_overs(self) -> str:
         gaps = defaultdict[str, list[float]](list)
-        for loss in self.world.losses:
+        for how, at in self.world.losses:
             # The lost one counts too: it may be back before a standby tries.
             leads = [
                 event.at
                 for reaper in self.world.reapers
-                for event in reaper.log.named(events.LEADS, since=loss.at)
+                for event in reaper.log.named(events.LEADS, since=at)
             ]
             if leads:
-                gaps[loss.how].append(100 * (min(leads) - loss.at) / LEASE)
+                gaps[how].append(100 * (min(leads) - at) / LEASE)
         rows = [
             (how, str(len(shares)), figure(median(shares), "%"), figure(max(shares), "%"))
             for how, shares in sorted(gaps.items())

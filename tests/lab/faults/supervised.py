@@ -20,7 +20,6 @@ _RESTART: Final = 0.5
 """As RestartSec in the unit file."""
 _POLL: Final = 0.02
 _SOON: Final = 10.0
-_DISK_SIZE: Final = "64m"
 # On the same small disk as the audit log, so that its faults reach the history too.
 _HISTORY: Final = ("--history", "disk/history", "--history-every", "1s")
 _HANDLES_SIGNALS: Final = (
@@ -55,7 +54,7 @@ class SupervisedReaper(ReaperProcess):
         super().__init__(folder, rules, *_HISTORY, *options, listen=PORT, log_level="debug", audit=audit)
         self.disk = folder / "disk"
         self.disk.mkdir()
-        self.own_disk = own_disk and mount_disk(self.disk, _DISK_SIZE)
+        self.own_disk = own_disk and mount_disk(self.disk)
         self.audit.parent.mkdir()
         self.ends: list[RunEnd] = []
         self.samples: list[MemorySample] = []

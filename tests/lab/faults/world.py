@@ -53,13 +53,6 @@ class LoadSize(NamedTuple):
     """The repetitions of what a fault does more than once in a round."""
 
 
-class LeaderLoss(NamedTuple):
-    """The loss of a leader while another reaper stood by."""
-
-    at: float
-    how: str
-
-
 class QuietPeriod(NamedTuple):
     """A time, by this host's clock, in which no session may be terminated."""
 
@@ -105,7 +98,8 @@ class FaultWorld:
         self.reapers: list[SupervisedReaper] = []
         self.rules = ""
         """The policy file of all reapers that may act, if it is not the usual one."""
-        self.losses: list[LeaderLoss] = []
+        self.losses: list[tuple[str, float]] = []
+        """The signal and the time of each loss of a leader while another reaper stood by."""
         self.quiet_periods: list[QuietPeriod] = []
         self.notes = Counter[str]()
         """Figures that faults count."""
@@ -283,7 +277,7 @@ class FaultWorld:
         """Send a signal at this step; note the loss of a leader if another reaper stands by."""
         others = [each for each in self.acting if each is not reaper]
         if reaper.leads and any(each.log.named(events.STANDS_BY) for each in others):
-            self.losses.append(LeaderLoss(at=time.time(), how=number.name))
+            self.losses.append((number.name, time.time()))
         reaper.send(number)
         self.notes[f"{number.name} while {step}"] += 1
 
@@ -336,9 +330,8 @@ class Expectation:
         return self.met
 
 
-def replace_file(path: Path, text: str, *, mode: int = 0o644) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Replace a file in one step, so that no reader sees half of it."""
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(text, encoding="utf-8")
-    beside.chmod(mode)
     beside.replace(path)

@@ -15,18 +15,18 @@ import click
 
 from .inputs import FINDS, Target, mutated
 
-_MODULES: Final[Mapping[str, Sequence[str]]] = {
-    "history_file": ("history_file",),
-    "server_rows": ("server_rows", "query_text"),
+_MODULES: Final[Mapping[str, str]] = {
+    "history_file": "history_file",
+    "server_rows": "server_rows",
+    "query_text": "server_rows",
 }
-NAMES: Final = tuple(sorted(name for names in _MODULES.values() for name in names))
+NAMES: Final = tuple(_MODULES)
 _INSTRUMENTED: Final = ("reaper", "yaml", "h11", "uvicorn", "starlette", "fnmatch", "ipaddress", "urllib")
 
 
 def target(name: str) -> Target:
     """The target with this name, imported now, so that the search can instrument it."""
-    module = next(module for module, names in _MODULES.items() if name in names)
-    targets: Sequence[Target] = import_module(f"tests.lab.fuzz.{module}").TARGETS
+    targets: Sequence[Target] = import_module(f"tests.lab.fuzz.{_MODULES[name]}").TARGETS
     return next(each for each in targets if each.name == name)
 
 

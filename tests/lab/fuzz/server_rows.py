@@ -1,12 +1,8 @@
-"""Rows of a server: decided, logged, saved and measured; and query texts, which lose their literals."""
+"""Rows of a server: saved, decided and logged; and query texts, which lose their literals."""
 
-import io
 import json
 import re
 from typing import Final
-
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from reaper.history.snapshot import dump_snapshot, parse_snapshot
 from reaper.policy.decide import decide
@@ -17,9 +13,6 @@ from reaper.policy.time import Timestamp
 from reaper.postgres.observer import count_waiters
 from reaper.postgres.query_text import QueryText, strip_literals
 from reaper.postgres.rows import ObservedRow, as_text, instant_of, session_of
-from reaper.telemetry.log import LogFormat, LogLevel, make_log
-from reaper.telemetry.metrics.collect import Metrics
-from reaper.telemetry.metrics.exposition import OPENMETRICS
 from tests.unit.audit.build import AUTHOR, MemorySink, ledger
 
 from .inputs import RULES, Feed, Target, is_line
@@ -52,8 +45,6 @@ def _check_server_rows(data: bytes) -> None:
     plan = decide(snapshot=seen, rules=RULES, memory=Memory.of(seen))
     outcome = Outcome(result=feed.pick(tuple(Result)), at=seen.at, detail=_text(feed))
     _record(seen, plan, outcome)
-    _measure(seen, plan, outcome)
-    _log(seen, plan)
 
 
 def _row(feed: Feed) -> ObservedRow:
@@ -123,33 +114,6 @@ def _record(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
     for line in sink.taken:
         is_line(line.decode("ascii").removesuffix("\n"))
         json.loads(line)
-
-
-def _measure(seen: Snapshot, plan: Plan, outcome: Outcome) -> None:
-    metrics = Metrics("1")
-    server = metrics.server(seen.server)
-    server.use_rules(RULES)
-    server.succeed(seen, plan)
-    server.cycle(plan, [(candidate, outcome) for candidate in plan.candidates], took=0.1)
-    for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
-        shown = [
-            (sample.name, *sorted(sample.labels.items()))
-            for family in parse(metrics.exposition(accept).body.decode())
-            for sample in family.samples
-        ]
-        assert len(set(shown)) == len(shown)
-
-
-def _log(seen: Snapshot, plan: Plan) -> None:
-    for form in (LogFormat.HUMAN, LogFormat.JSON):
-        stream = io.StringIO()
-        log = make_log(form, LogLevel.INFO, to=stream)
-        for decision in plan.decisions:
-            log.info("x", why=decision.reason, **decision.session.identity._asdict(), server=seen.server)
-        lines = stream.getvalue().split("\n")
-        assert len(lines) == len(plan.decisions) + 1
-        for line in lines:
-            is_line(line)
 
 
 _QUERY_TEXT: Final = (

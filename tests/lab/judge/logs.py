@@ -16,7 +16,7 @@ COUNTS_SINCE: Final = 14
 """The first major that counts terminated sessions."""
 _MILLISECOND: Final = 1_000
 _TIME, _SESSION, _SEVERITY, _STATE, _MESSAGE, _QUERY, _APPLICATION, _BACKEND = 0, 5, 11, 12, 13, 19, 22, 23
-_CLIENT: Final = "client backend"
+_OF_A_CLIENT: Final = (TERMINATED, "FATAL", "client backend")
 _SHUTDOWN: Final = ("received fast shutdown request", "received immediate shutdown request")
 _READY: Final = "database system is ready to accept connections"
 _KILLED: Final = "SELECT sessions_killed FROM pg_stat_database WHERE datname = %s"
@@ -64,10 +64,7 @@ def _terminations(rows: Iterable[list[str]]) -> Iterator[TerminationByServer]:
             shutting_down = True
         elif row[_MESSAGE] == _READY:
             shutting_down = False
-        elif not shutting_down and (row[_STATE], row[_SEVERITY], row[_BACKEND]) == (
-            *(TERMINATED, "FATAL"),
-            _CLIENT,
-        ):
+        elif not shutting_down and (row[_STATE], row[_SEVERITY], row[_BACKEND]) == _OF_A_CLIENT:
             began, _, pid = row[_SESSION].partition(".")
             yield TerminationByServer(
                 key=SessionKey(int(began, 16), int(pid, 16)),

@@ -54,7 +54,6 @@ class Findings:
     open_intents: Sequence[LoggedIntent]
     orphans: Sequence[LoggedIntent]
     """Intents that the end of a run left open, and a later run settled as unknown."""
-    orphans_terminated: int
     overlaps: Sequence[tuple[LoggedIntent, LoggedIntent]]
     """Terminations of two reapers at the same time."""
 
@@ -86,7 +85,6 @@ def judge(
         client_losses=sum(each.sqlstate == TERMINATED for key, each in known.items() if key in keys),
         open_intents=audit_log.open,
         orphans=orphans,
-        orphans_terminated=sum(intent.key in keys for intent in orphans),
         overlaps=_overlaps(intents),
     )
 

@@ -7,9 +7,7 @@ import ctypes
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +15,7 @@ from typing import Final
 LAST_PID: Final = Path("/proc/sys/kernel/ns_last_pid")
 _NETWORK: Final = 0x4000_0000
 _MOUNTS: Final = 0x2_0000
+_DISK_SIZE: Final = "64m"
 _NO_NAMES: Final = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
 
 
@@ -70,30 +69,14 @@ def mount(*arguments: str) -> bool:
     return _run("mount", *arguments)
 
 
-def mount_disk(folder: Path, size: str) -> bool:
+def mount_disk(folder: Path) -> bool:
     """Mount a small disk on this folder; return whether it worked."""
-    return mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
+    return mount("-t", "tmpfs", "-o", f"size={_DISK_SIZE}", "tmpfs", str(folder))
 
 
 def unmount(folder: Path) -> None:
     """Unmount this folder, even if a process has a file of it open."""
     assert _run("umount", "--lazy", str(folder)), folder
-
-
-@contextmanager
-def small_disk(size: str) -> Iterator[Path]:
-    """A file system of this size; OSError where nothing can be mounted."""
-    folder = Path(tempfile.mkdtemp())
-    try:
-        if not mount_disk(folder, size):
-            message = "a file system cannot be mounted here"
-            raise OSError(message)
-        try:
-            yield folder
-        finally:
-            unmount(folder)
-    finally:
-        folder.rmdir()
 
 
 def drop_packets(*match: str, begin: bool) -> None:

@@ -73,11 +73,6 @@ class LabServer(EmbeddedServer):
         return self._postmaster.pid if self._postmaster else 0
 
     @property
-    def user_and_group(self) -> tuple[int | None, int | None]:
-        """The account of the server's processes."""
-        return self._user.get("user"), self._user.get("group")
-
-    @property
     def csv_log(self) -> Path:
         return self.data / "log" / "server.csv"
 
