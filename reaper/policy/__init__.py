@@ -1,5 +1,5 @@
-"""What to reap: the pure heart. Snapshot + Rules -> Plan.
+"""What to terminate: a snapshot, the rules and a memory give a plan (`decide`).
 
-The law of this floor: no I/O, no clock, no vendor. Time is an argument and comes from the server that is
-judged; every function is total, and the same arguments give the same plan.
+Law: no I/O, no clock, no third-party package. Time is an argument, by the server's clock. Every function is
+total, and the same arguments give the same plan.
 """

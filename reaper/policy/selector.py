@@ -1,6 +1,6 @@
 """Selectors: globs on names and networks on addresses.
 
-Values inside a key are ORed. NULL never matches, and an include list that matches nobody matches nobody.
+Within a key one pattern must match. An unknown value never matches; an empty name is a value.
 """
 
 import fnmatch
@@ -29,11 +29,11 @@ class Glob:
         object.__setattr__(self, "_compiled", re.compile(fnmatch.translate(self.text)))
 
     def matches(self, value: str | None) -> bool:
-        """Whether the whole value fits; what is not known fits nothing."""
+        """Whether the whole value matches; an unknown value never does."""
         return value is not None and self._compiled.match(value) is not None
 
     def __str__(self) -> str:
-        """The pattern as the policy file spells it."""
+        """The pattern as the policy file has it."""
         return self.text
 
 
@@ -44,19 +44,19 @@ class From:
     network: Network | None
 
     def matches(self, client: str | None) -> bool:
-        """Whether a session from this address is meant; no address means the server's own socket."""
+        """Whether this address is in the network; None is the server's own socket."""
         if client is None or self.network is None:
             return client is None and self.network is None
         return any(address in self.network for address in _addresses(client))
 
     def __str__(self) -> str:
-        """The network as the policy file spells it."""
+        """The network as the policy file has it."""
         return LOCAL if self.network is None else str(self.network)
 
 
 @lru_cache(maxsize=2_048)
 def _addresses(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
-    """The address, and an IPv4 one that came as IPv6 in both its forms; text that is no address has none."""
+    """The address; both forms of an IPv4 address that came as IPv6; empty for text that is no address."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -66,7 +66,7 @@ def _addresses(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
 
 
 class Hit(NamedTuple):
-    """A value of a selector that fits a session."""
+    """A pattern of a selector that matches a session."""
 
     key: str
     pattern: str
@@ -80,7 +80,7 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """Lists of names and networks; an empty list is a key that was not given."""
+    """Lists of globs and networks; an empty list is a key that the policy file leaves out."""
 
     role: tuple[Glob, ...] = ()
     database: tuple[Glob, ...] = ()
@@ -88,11 +88,11 @@ class Selector:
     client: tuple[From, ...] = ()
 
     def selects(self, identity: Identity) -> bool:
-        """Whether every key that was given has a value that fits: how `match` reads a selector."""
+        """Whether every key in use has a pattern that matches: the rule of `match`."""
         return all(any(p.matches(value) for p in patterns) for _, patterns, value in self.given(identity))
 
     def first_hit(self, identity: Identity) -> Hit | None:
-        """The first value of any key that fits: how an allowlist and `protect` read a selector."""
+        """The first pattern of any key that matches: the rule of `allowlist` and `protect`."""
         for key, patterns, value in self.given(identity):
             for pattern in patterns:
                 if pattern.matches(value):
@@ -102,7 +102,7 @@ class Selector:
     def given(
         self, identity: Identity
     ) -> Iterator[tuple[str, tuple[Glob, ...] | tuple[From, ...], str | None]]:
-        """Each key that was given, its patterns, and the session's value for it."""
+        """Each key in use, its patterns, and the session's value for it."""
         if self.role:
             yield "role", self.role, identity.role
         if self.database:
