@@ -10,14 +10,14 @@ from datetime import datetime
 from math import isfinite
 from typing import Final, NamedTuple
 
-from reaper.audit.events import FATE, GROUP_PAUSED, OUTCOME, Event
-from reaper.insight.dryrun.outcomes import Fate
-from reaper.insight.dryrun.regret import Trial
+from reaper.audit.events import DRY_RUN_OUTCOME, GROUP_PAUSED, OUTCOME, Event
+from reaper.insight.dryrun.outcomes import DryRunOutcome
+from reaper.insight.dryrun.regret import DryRun
 from reaper.policy.plan import Result
 from reaper.policy.session import ACTIVE, Identity
 from reaper.policy.time import Duration, Timestamp, from_datetime, parse_time
 
-_FATES: Final[Mapping[str | None, Fate]] = {fate.value: fate for fate in Fate}
+_OUTCOMES: Final[Mapping[str | None, DryRunOutcome]] = {outcome.value: outcome for outcome in DryRunOutcome}
 _GROUP: Final = ("server", "policy", *Identity._fields)
 
 
@@ -39,7 +39,7 @@ class _DryRun:
     idle: Duration
     active: bool
     run: str | None
-    fate: Fate | None = None
+    outcome: DryRunOutcome | None = None
     until: Timestamp = Timestamp(0)  # noqa: RUF009 (a number)
 
 
@@ -63,19 +63,19 @@ class DryRunLog:
         if event.name == GROUP_PAUSED:
             self._groups[tuple(map(event.text, _GROUP))] = event
         dry_run = event.name == OUTCOME and event.text("outcome") == Result.DRY_RUN
-        fate = _FATES.get(event.text("fate")) if event.name == FATE else None
-        if server and (dry_run or fate):
-            self._note_outcome(server, run, event, fate)
+        outcome = _OUTCOMES.get(event.text("dry_run_outcome")) if event.name == DRY_RUN_OUTCOME else None
+        if server and (dry_run or outcome):
+            self._note_outcome(server, run, event, outcome)
 
-    def trials(self) -> Iterable[Trial]:
+    def dry_runs(self) -> Iterable[DryRun]:
         """Every dry run, with what happened afterwards."""
         for key, one in self._dry_runs.items():
             # Another run took over without an entry about this session: nothing is known after that.
-            ended = one.fate is None and self._newest[key.server][1] != one.run
-            fate = Fate.UNKNOWN if ended else one.fate
+            ended = one.outcome is None and self._newest[key.server][1] != one.run
+            outcome = DryRunOutcome.UNKNOWN if ended else one.outcome
             after = Duration(max(one.until - one.at, 0))
-            yield Trial(
-                key.server, key.policy, one.identity, fate, one.at, one.idle, after, one.active, key.rules
+            yield DryRun(
+                key.server, key.policy, one.identity, outcome, one.at, one.idle, after, one.active, key.rules
             )
 
     def paused(self) -> list[dict[str, str | None]]:
@@ -84,7 +84,9 @@ class DryRunLog:
             {key: event.text(key) for key in (*_GROUP, "until", "reason")} for event in self._groups.values()
         ]
 
-    def _note_outcome(self, server: str, run: str | None, event: Event, fate: Fate | None) -> None:
+    def _note_outcome(
+        self, server: str, run: str | None, event: Event, outcome: DryRunOutcome | None
+    ) -> None:
         one, pid = _dry_run(event), event.fields.get("pid")
         if one is None:
             return
@@ -99,11 +101,11 @@ class DryRunLog:
         known = self._dry_runs.get(key, one)
         # The earliest entry has the age at which the policy matched.
         if one.at < known.at:
-            known = replace(one, run=known.run, fate=known.fate, until=known.until)
+            known = replace(one, run=known.run, outcome=known.outcome, until=known.until)
         # Files may be in any order: only a later observation replaces an earlier one.
-        seen = _time(event, "used_at") or _time(event, "fate_at" if fate else "server_time")
+        seen = _time(event, "used_at") or _time(event, "dry_run_outcome_at" if outcome else "server_time")
         if seen is not None and seen >= known.until:
-            known = replace(known, until=seen, run=run, fate=fate or known.fate)
+            known = replace(known, until=seen, run=run, outcome=outcome or known.outcome)
         self._dry_runs[key] = known
 
 

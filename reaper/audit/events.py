@@ -20,7 +20,7 @@ INTENT: Final = "session.intent"
 OUTCOME: Final = "session.outcome"
 SAFETY_LIMIT: Final = "policy.safety_limit"
 COUNTERS: Final = "server.counters"
-FATE: Final = "session.fate"
+DRY_RUN_OUTCOME: Final = "session.dry_run_outcome"
 GROUP_PAUSED: Final = "policy.paused"
 
 PREV: Final = "prev"
@@ -57,7 +57,14 @@ _SESSION: Final = (
     *("idle_s", "transaction_s", "connected_s", "query"),
 )
 _OUTCOME: Final = ("outcome", "detail", "outcome_at", "looked_again_at", "signalled_at")
-_FATE: Final = ("fate", "detail", "fate_at", "used_at", "after_s", "unseen_s")
+_DRY_RUN_OUTCOME: Final = (
+    "dry_run_outcome",
+    "detail",
+    "dry_run_outcome_at",
+    "used_at",
+    "after_s",
+    "unseen_s",
+)
 _SAFETY_LIMIT: Final = ("matched", "clients")
 _REFILL_GUARD: Final = ("role", "database", "application", "client", "terminated", "refilled", "until")
 _COUNTERS: Final = (
@@ -75,7 +82,7 @@ EVENTS: Final[Mapping[str, tuple[str, ...]]] = {
     SAFETY_LIMIT: (*_EVERY, *_CYCLE, *_SAFETY_LIMIT),
     COUNTERS: (*_EVERY, *_COUNTERS),
     GROUP_PAUSED: (*_EVERY, *_CYCLE, *_REFILL_GUARD),
-    FATE: (*_EVERY, *_CYCLE, *_SESSION, *_FATE),
+    DRY_RUN_OUTCOME: (*_EVERY, *_CYCLE, *_SESSION, *_DRY_RUN_OUTCOME),
 }
 OPTIONAL: Final = frozenset({"query"})
 STAMPED: Final = frozenset({"schema", "event", "time", "seq", "run", PREV})

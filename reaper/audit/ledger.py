@@ -7,8 +7,8 @@ from itertools import count
 
 from reaper.audit.events import (
     COUNTERS,
+    DRY_RUN_OUTCOME,
     EVENTS,
-    FATE,
     GROUP_PAUSED,
     INTENT,
     OPTIONAL,
@@ -18,7 +18,7 @@ from reaper.audit.events import (
     Event,
 )
 from reaper.audit.sinks import AuditLogFailed, ChainHead, Clock, RetryingSink, Sink
-from reaper.insight.dryrun.outcomes import Fated
+from reaper.insight.dryrun.outcomes import ObservedOutcome
 from reaper.policy.plan import Candidate, Outcome, Result, SafetyLimitTrip
 from reaper.policy.refill_guard import PausedGroup
 from reaper.policy.rules import Action, Mode, Policy
@@ -122,10 +122,10 @@ class Ledger:
         fields = [{**author.fields(cycle), **_safety_limit_fields(trip, snapshot.at)} for trip in trips]
         self._write(SAFETY_LIMIT, fields, durable=True)
 
-    def log_dry_run_outcomes(self, author: Author, became: Sequence[Fated]) -> None:
+    def log_dry_run_outcomes(self, author: Author, became: Sequence[ObservedOutcome]) -> None:
         """Write what happened to sessions after their dry run; a sink that fails gets it later."""
         fields = [{**author.fields(each.watched.cycle), **_dry_run_outcome_fields(each)} for each in became]
-        self._write(FATE, fields)
+        self._write(DRY_RUN_OUTCOME, fields)
 
     def log_refill_guard(self, author: Author, cycle: str, pools: Sequence[PausedGroup]) -> None:
         """Write which pools a policy does not terminate for a while; a sink that fails gets it later."""
@@ -225,15 +225,15 @@ def session_fields(candidate: Candidate, at: Timestamp) -> dict[str, object]:
     }
 
 
-def _dry_run_outcome_fields(became: Fated) -> dict[str, object]:
+def _dry_run_outcome_fields(became: ObservedOutcome) -> dict[str, object]:
     one = became.watched
     return {
         "intent": one.intent,
         "rules": one.rules,
         **session_fields(one.candidate, one.at),
-        "fate": became.fate,
+        "dry_run_outcome": became.outcome,
         "detail": became.reason,
-        "fate_at": isoformat(became.seen),
+        "dry_run_outcome_at": isoformat(became.seen),
         "used_at": isoformat(became.used_at),
         "after_s": seconds(became.after),
         "unseen_s": seconds(became.unseen),

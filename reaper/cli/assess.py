@@ -16,7 +16,7 @@ from reaper.cli.options import audit_log_files, moment_option, output_option
 from reaper.cli.output import Output, console, print_document, print_table
 from reaper.cli.service_client import ServiceClient
 from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT, Advice, assessment_document
-from reaper.insight.dryrun.assessment import assess as assess_trials
+from reaper.insight.dryrun.assessment import assess as assess_dry_runs
 from reaper.policy.selector import Glob
 from reaper.policy.session import Identity, session_words
 from reaper.policy.text import counted, percent, printable
@@ -111,10 +111,10 @@ def _from_audit_log(
     log = DryRunLog(since=since)
     for event in events_of(files):
         log.note(event)
-    trials = (trial for trial in log.trials() if _fits(server, trial.server))
+    dry_runs = (dry_run for dry_run in log.dry_runs() if _fits(server, dry_run.server))
     return {
         "assessment": ASSESSMENT_FORMAT,
-        "policies": [assessment_document(one) for one in assess_trials(trials, by_any_rules=any_rules)],
+        "policies": [assessment_document(one) for one in assess_dry_runs(dry_runs, by_any_rules=any_rules)],
         "refill_guarded": [pool for pool in log.paused() if _fits(server, pool["server"])],
     }
 
@@ -133,7 +133,7 @@ def print_assessments(found: Sequence[Mapping[str, Any]], paused: Sequence[Mappi
             out.print()
         mark, style = _MARKS.get(str(one["advice"]), ("?", "yellow"))
         out.print(Text.assemble((printable(one["policy"]), "bold"), "  ", (mark, f"bold {style}")))
-        out.print(Text(printable(one["said"]), style=style))
+        out.print(Text(printable(one["summary"]), style=style))
         for key, text in _lines(one):
             out.print(Text.assemble((f"  {key:22}", "dim"), printable(text)))
         if len(one["applications"]) > 1:
@@ -151,34 +151,36 @@ def print_assessments(found: Sequence[Mapping[str, Any]], paused: Sequence[Mappi
 
 def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     at = f" at {one['servers']} servers" if one["servers"] > 1 else ""
-    sessions, applications = counted(one["acts"], "session"), counted(_applications(one), "application")
+    sessions, applications = counted(one["dry_runs"], "session"), counted(_applications(one), "application")
     slots = counted(one["slots_at_once"], "slot")
     lines = [
         ("would have terminated", f"{sessions} of {applications}{at}"),
         ("would have freed", f"{slots} at once, {one['session_hours']:g} session-hours"),
-        ("used again", f"{one['revived']}{_after(one)}"),
+        ("used again", f"{one['used_again']}{_after(one)}"),
         ("not used again", f"{one['unused']}, and {one['left']} more left by themselves"),
     ]
     if one["regret"] is not None:
         upper = f"up to {percent(one['regret_up_to'])} with 95% confidence"
         lines.append(("regret", f"{percent(one['regret'])}, {upper}"))
     if one["left"]:
-        worst = percent(one["regret_if_all_who_left_were_used"])
+        worst = percent(one["regret_if_all_left_were_used"])
         lines.append(("", f"{worst} if all that left were used unseen just before"))
     if limit := one["limit"]:
-        matched = f"{limit['revived']} of the {limit['decided']} that it would have matched"
+        matched = f"{limit['used_again']} of the {limit['decided']} that it would have matched"
         lines.append(("less than 1%", f"at {limit['key']}: {limit['limit']}, {matched}"))
     if one["too_soon"] or one["unknown"]:
         lines.append(("not counted", f"{one['too_soon']} too recent, {one['unknown']} unknown"))
-    if one["earlier_acts"]:
-        lines.append(("left out", f"{one['earlier_acts']} by earlier policy files; --any-rules counts them"))
+    if one["earlier_dry_runs"]:
+        lines.append(
+            ("left out", f"{one['earlier_dry_runs']} by earlier policy files; --any-rules counts them")
+        )
     return lines
 
 
 def _after(one: Mapping[str, Any]) -> str:
-    if one["revived_after_s"] is None:
+    if one["used_again_after_s"] is None:
         return ""
-    return f", half of them within {words(Duration(round(one['revived_after_s'] * SECOND)))}"
+    return f", half of them within {words(Duration(round(one['used_again_after_s'] * SECOND)))}"
 
 
 def _applications(one: Mapping[str, Any]) -> int:
@@ -192,7 +194,7 @@ def _print_applications(one: Mapping[str, Any]) -> None:
             "application": each["application"] or "(unnamed)",
             "unused": each["unused"],
             "left": each["left"],
-            "used_again": each["revived"],
+            "used_again": each["used_again"],
             "regret": percent(each["regret"]),
         }
         for each in shown

@@ -81,7 +81,7 @@ def _policy(policy: Policy, backtest: Backtest) -> Document:
 def _regret(regret: Regret) -> Document:
     return {
         "judged": regret.decided,
-        "used_again": regret.revived,
+        "used_again": regret.used_again,
         "left": regret.left,
         "unused": regret.unused,
         "too_soon": regret.too_soon,

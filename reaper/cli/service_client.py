@@ -55,12 +55,12 @@ class _ServiceAnswer(BaseModel):
 class _RegretAnswer(_ServiceAnswer):
     unused: int
     left: int
-    revived: int
+    used_again: int
     unknown: int
     too_soon: int
     regret: float | None
     regret_up_to: float
-    regret_if_all_who_left_were_used: float | None
+    regret_if_all_left_were_used: float | None
 
 
 class _ApplicationAnswer(_RegretAnswer):
@@ -70,20 +70,20 @@ class _ApplicationAnswer(_RegretAnswer):
 class _LimitAnswer(_ServiceAnswer):
     key: str
     limit: str
-    revived: int
+    used_again: int
     decided: int
 
 
 class _AssessedPolicyAnswer(_RegretAnswer):
     policy: str
     advice: str
-    said: str
-    acts: int
-    earlier_acts: int
+    summary: str
+    dry_runs: int
+    earlier_dry_runs: int
     servers: int
     slots_at_once: int
     session_hours: float
-    revived_after_s: float | None
+    used_again_after_s: float | None
     limit: _LimitAnswer | None
     applications: list[_ApplicationAnswer]
     more_applications: int

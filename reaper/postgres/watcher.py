@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from reaper.insight.dryrun.outcomes import Standing
+from reaper.insight.dryrun.outcomes import SessionTimes
 from reaper.policy.session import Identity, SessionId
 from reaper.policy.time import Timestamp, as_datetime
 from reaper.postgres.connection import Connection
@@ -23,7 +23,7 @@ class WatchedSessions(NamedTuple):
     """The state of sessions at one moment: None has exited; hidden sessions are missing."""
 
     at: Timestamp
-    sessions: dict[SessionId, Standing | None]
+    sessions: dict[SessionId, SessionTimes | None]
 
 
 class Newcomer(NamedTuple):
@@ -49,7 +49,9 @@ class SessionWatcher:
         # A row without backend_start is one that we may not read: the session must not pass for gone.
         hidden = {pid for pid, there, began, *_ in rows if there is not None and began is None}
         present = {
-            SessionId(pid, began): Standing(*times) for pid, _, began, *times, _ in rows if began is not None
+            SessionId(pid, began): SessionTimes(*times)
+            for pid, _, began, *times, _ in rows
+            if began is not None
         }
         found = {one: present.get(one) for one in ids if one.pid not in hidden}
         return WatchedSessions(at=rows[0][-1], sessions=found) if rows else None

@@ -10,7 +10,7 @@ from typing import Final
 from reaper.config import Server, Settings
 from reaper.postgres.connection import name_of
 from reaper.service.clock import ClockWatch
-from reaper.service.follow_up import FollowUp, OutcomeStore, Standings
+from reaper.service.follow_up import FollowUp, KnownDryRuns, OutcomeStore
 from reaper.service.history import HistoryRecorder
 from reaper.service.reporter import RecentEvents, Reporter, RunTotals
 from reaper.service.server_loop import LoopContext, ServerLoop
@@ -114,7 +114,7 @@ class Fleet:
         """What followed from earlier cycles, by server."""
         return self._follow_ups
 
-    def outcomes(self) -> Standings:
+    def outcomes(self) -> KnownDryRuns:
         """The outcomes of dry runs until now, including sessions that are still watched."""
         return self._outcomes.beside(each.watch.acts() for each in self._follow_ups.values())
 

@@ -9,19 +9,19 @@ from typing import Final, NamedTuple, Protocol
 from reaper.audit.ledger import Author, Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.insight.dryrun.outcomes import (
-    Fate,
-    Fated,
+    DryRunOutcome,
+    DryRunSession,
     Key,
     Look,
-    Standing,
-    Watched,
-    fates,
+    ObservedOutcome,
+    SessionTimes,
+    outcomes_of,
     shown,
     tells_by_now,
     unknown,
     unused,
 )
-from reaper.insight.dryrun.regret import Trial
+from reaper.insight.dryrun.regret import DryRun
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Result
 from reaper.policy.refill_guard import PausedGroup
@@ -31,52 +31,52 @@ from reaper.postgres.watcher import SessionWatcher, WatchedSessions
 from reaper.service.cycle import Cycle
 from reaper.service.refills import RefillDetector
 
-MOST_TRIALS: Final = 2_000
+MOST_DRY_RUNS: Final = 2_000
 """In about one megabyte; the record has all of them."""
 
 _MOST_ASKED: Final = 5_000
 
-Acts = Mapping[tuple[str, Key], Trial]
+Acts = Mapping[tuple[str, Key], DryRun]
 
 
 class OutcomeStore:
     """The newest acts of all servers that something has become of."""
 
-    def __init__(self, most: int = MOST_TRIALS) -> None:
+    def __init__(self, most: int = MOST_DRY_RUNS) -> None:
         self._most = most
-        self._known: dict[tuple[str, Key], Trial] = {}
+        self._known: dict[tuple[str, Key], DryRun] = {}
         self.forgotten = 0
         """How many acts there was no room for any more."""
 
-    def note(self, server: str, fated: Fated) -> None:
+    def note(self, server: str, observed: ObservedOutcome) -> None:
         """Something has become of one; what is told of it later takes the place of this."""
-        key, trial = (server, fated.watched.key), Trial.of(fated, server)
-        known = self._known.pop(key, trial)
+        key, dry_run = (server, observed.watched.key), DryRun.of(observed, server)
+        known = self._known.pop(key, dry_run)
         # A loop whose place was taken tells at its end how things stood before.
-        self._known[key] = known if known.at + known.after > trial.at + trial.after else trial
+        self._known[key] = known if known.at + known.after > dry_run.at + dry_run.after else dry_run
         while len(self._known) > self._most:
             del self._known[next(iter(self._known))]
             self.forgotten += 1
 
-    def beside(self, watched: Iterable[Acts]) -> "Standings":
+    def beside(self, watched: Iterable[Acts]) -> "KnownDryRuns":
         """These, and those that are still watched as they stand now."""
         acts, open_ = self._known.copy(), 0
         for each in watched:
             acts |= each
             open_ += len(each)
-        return Standings(acts=acts, watched=open_, forgotten=self.forgotten)
+        return KnownDryRuns(acts=acts, watched=open_, forgotten=self.forgotten)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standings:
+class KnownDryRuns:
     """Acts by their keys, at one moment."""
 
     acts: Acts
     watched: int
     forgotten: int
 
-    def newest(self) -> list[Trial]:
-        """The newest trials, as many as one request can assess."""
+    def newest(self) -> list[DryRun]:
+        """The newest dry_runs, as many as one request can assess."""
         return list(islice(reversed(list(self.acts.values())), _MOST_ASKED))
 
 
@@ -100,7 +100,7 @@ class Looking(Protocol):
 class _Case:
     """One that is watched, and up to when it was told that it is unused."""
 
-    watched: Watched
+    watched: DryRunSession
     told: Duration = Duration(0)  # noqa: RUF009 (a number)
 
 
@@ -108,11 +108,11 @@ class Watch:
     """The open cases of one server; of longer life than a connection."""
 
     def __init__(
-        self, server: str, ledger: Ledger, trials: OutcomeStore, *, most: int = MOST_WATCHED
+        self, server: str, ledger: Ledger, dry_runs: OutcomeStore, *, most: int = MOST_WATCHED
     ) -> None:
         self._server = server
         self._ledger = ledger
-        self._trials = trials
+        self._trials = dry_runs
         self._most = most
         self._open: dict[Key, _Case] = {}
         self._author: Author | None = None
@@ -129,13 +129,13 @@ class Watch:
 
     async def cycled(
         self, cycle: Cycle, onlooker: Looking, author: Author, *, interval: Duration
-    ) -> list[Fated]:
+    ) -> list[ObservedOutcome]:
         """Find the outcomes that this cycle shows, and start watching its dry-run sessions; raises Lost.
 
         That one is still unused is recorded again from time to time, and is news only once.
         """
         self._author = author
-        became: list[Fated] = []
+        became: list[ObservedOutcome] = []
         old = self._told_before
         if self._open:
             became += self._set_aside(cycle, author)
@@ -147,7 +147,7 @@ class Watch:
         self._note(became)
         return _news(became, old)
 
-    def end(self) -> list[Fated]:
+    def end(self) -> list[ObservedOutcome]:
         """End the watch: sessions that were unused at the last snapshot count as unused until then."""
         became = [unused(case.watched, self._looked) for case in self._open.values()]
         old = self._told_before
@@ -158,7 +158,7 @@ class Watch:
     def acts(self) -> Acts:
         """Those that are watched, as they stood at the last look."""
         return {
-            (self._server, key): Trial.of(unused(case.watched, self._looked), self._server)
+            (self._server, key): DryRun.of(unused(case.watched, self._looked), self._server)
             for key, case in self._open.items()
         }
 
@@ -166,7 +166,7 @@ class Watch:
     def _told_before(self) -> set[Key]:
         return {key for key, case in self._open.items() if case.told}
 
-    def _set_aside(self, cycle: Cycle, author: Author) -> list[Fated]:
+    def _set_aside(self, cycle: Cycle, author: Author) -> list[ObservedOutcome]:
         """Stop watching sessions: the rules are new, the clock jumped, or a policy acted on them."""
         now = cycle.snapshot.at
         earlier = [case for case in self._open.values() if case.watched.rules != author.rules]
@@ -181,7 +181,7 @@ class Watch:
         acted_on = [case.watched for case in self._open.values() if case.watched.id in ours]
         return ended + self._closed(unknown(one, now, why) for one in acted_on)
 
-    async def _looked_at(self, cycle: Cycle, onlooker: Looking, interval: Duration) -> list[Fated]:
+    async def _looked_at(self, cycle: Cycle, onlooker: Looking, interval: Duration) -> list[ObservedOutcome]:
         snapshot = cycle.snapshot
         watched = [case.watched for case in self._open.values()]
         seen = shown(watched, snapshot)
@@ -196,17 +196,17 @@ class Watch:
 
     def _fates(
         self,
-        watched: Iterable[Watched],
-        seen: dict[SessionId, Standing | None],
+        watched: Iterable[DryRunSession],
+        seen: dict[SessionId, SessionTimes | None],
         at: Timestamp,
         interval: Duration,
-    ) -> list[Fated]:
+    ) -> list[ObservedOutcome]:
         blind_after = (
             Duration(-1) if self._interrupted else Duration(max(_BLIND_INTERVALS * interval, _BLIND_AFTER))
         )
-        return fates(watched, seen, Look(at=at, before=self._looked, blind_after=blind_after))
+        return outcomes_of(watched, seen, Look(at=at, before=self._looked, blind_after=blind_after))
 
-    def _grown_old(self, now: Timestamp) -> list[Fated]:
+    def _grown_old(self, now: Timestamp) -> list[ObservedOutcome]:
         """Sessions to report as still unused; after a week they are no longer watched."""
         due = [case for case in self._open.values() if tells_by_now(case.watched, now, case.told)]
         became = [unused(case.watched, now) for case in due]
@@ -216,10 +216,10 @@ class Watch:
                 del self._open[case.watched.key]
         return became
 
-    def _begin(self, cycle: Cycle, author: Author) -> list[Fated]:
+    def _begin(self, cycle: Cycle, author: Author) -> list[ObservedOutcome]:
         unwatched = []
         for intent, candidate in cycle.dry_run_before:
-            one = Watched(
+            one = DryRunSession(
                 intent=intent, candidate=candidate, at=cycle.snapshot.at, cycle=cycle.name, rules=author.rules
             )
             if one.key in self._open:
@@ -231,13 +231,13 @@ class Watch:
                 unwatched.append(unknown(one, one.at, why))
         return unwatched
 
-    def _closed(self, became: Iterable[Fated]) -> list[Fated]:
+    def _closed(self, became: Iterable[ObservedOutcome]) -> list[ObservedOutcome]:
         became = list(became)
         for one in became:
             self._open.pop(one.watched.key, None)
         return became
 
-    def _note(self, became: list[Fated]) -> None:
+    def _note(self, became: list[ObservedOutcome]) -> None:
         for one in became:
             self._trials.note(self._server, one)
         if self._author and became:
@@ -246,14 +246,14 @@ class Watch:
                 self._ledger.log_dry_run_outcomes(self._author, became)
 
 
-def _news(became: Iterable[Fated], old: set[Key]) -> list[Fated]:
-    return [one for one in became if one.fate is not Fate.UNUSED or one.watched.key not in old]
+def _news(became: Iterable[ObservedOutcome], old: set[Key]) -> list[ObservedOutcome]:
+    return [one for one in became if one.outcome is not DryRunOutcome.UNUSED or one.watched.key not in old]
 
 
 class News(NamedTuple):
     """What has come out since the last cycle."""
 
-    fated: Sequence[Fated]
+    outcomes: Sequence[ObservedOutcome]
     paused: Sequence[PausedGroup]
 
 
@@ -261,14 +261,14 @@ class FollowUp:
     """Looks at what cycles have led to, and records it; of longer life than a connection."""
 
     def __init__(
-        self, server: str, ledger: Ledger, trials: OutcomeStore, *, before: "FollowUp | None" = None
+        self, server: str, ledger: Ledger, dry_runs: OutcomeStore, *, before: "FollowUp | None" = None
     ) -> None:
         self._server = server
         self._ledger = ledger
-        self._trials = trials
+        self._trials = dry_runs
         # What another loop watches stays its own: that loop is still at its end when this one begins, maybe
         # at another server, and neither can tell what became of the other's sessions.
-        self.watch = Watch(server, ledger, trials)
+        self.watch = Watch(server, ledger, dry_runs)
         self.refills: RefillDetector = before.refills if before else RefillDetector()
 
     def next(self) -> "FollowUp":

@@ -42,12 +42,12 @@ class LiveAssessment:
 
     async def read(self) -> ServiceAssessment:
         """Assess the newest dry runs; in a thread, because there may be thousands."""
-        trials = self.fleet.outcomes()
-        assessed = await asyncio.to_thread(assess, trials.newest())
+        dry_runs = self.fleet.outcomes()
+        assessed = await asyncio.to_thread(assess, dry_runs.newest())
         return ServiceAssessment(
             policies=assessed,
-            watched=trials.watched,
-            forgotten=trials.forgotten,
+            watched=dry_runs.watched,
+            forgotten=dry_runs.forgotten,
             refill_guarded=tuple(self._refill_guarded())[:_MAX_GUARDED_POOLS],
         )
 

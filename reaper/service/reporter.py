@@ -8,7 +8,7 @@ from typing import Final
 from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Occasion
-from reaper.insight.dryrun.outcomes import Fate, Fated
+from reaper.insight.dryrun.outcomes import DryRunOutcome, ObservedOutcome
 from reaper.policy.plan import Result
 from reaper.policy.refill_guard import PausedGroup
 from reaper.policy.rules import Rules
@@ -221,17 +221,19 @@ class Reporter:
         report(cycle, self._log)
         self._notify(cycle)
 
-    def fated(self, became: Iterable[Fated]) -> None:
+    def dry_run_outcomes(self, became: Iterable[ObservedOutcome]) -> None:
         """Something has become of sessions after their rehearsal."""
         for one in became:
             candidate = one.watched.candidate
-            self._metrics.dry_run_outcome(candidate.policy, one.fate)
-            say: Callable[..., None] = self._log.info if one.fate is Fate.REVIVED else self._log.debug
+            self._metrics.dry_run_outcome(candidate.policy, one.outcome)
+            say: Callable[..., None] = (
+                self._log.info if one.outcome is DryRunOutcome.USED_AGAIN else self._log.debug
+            )
             who = f"pid {one.watched.id.pid} {session_words(candidate.session.identity)}"
             say(
                 events.DRY_RUN_OUTCOME,
                 policy=candidate.policy.name,
-                outcome=one.fate.value,
+                outcome=one.outcome.value,
                 who=who,
                 why=one.reason,
             )

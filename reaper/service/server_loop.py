@@ -98,7 +98,7 @@ class ServerLoop:
                 self._serve, sleep=self._wait, report=self._report_retry, stopped=self.stop.is_set
             )
         finally:
-            self._reporter.fated(self._follow_up.watch.end())
+            self._reporter.dry_run_outcomes(self._follow_up.watch.end())
             if self._recorder:
                 await self._recorder.end()
             self.ended.set()
@@ -230,7 +230,7 @@ class ServerLoop:
     async def _follow(self, cycle: Cycle, post: CycleContext, onlooker: SessionWatcher) -> None:
         interval = self._context.settings().interval
         news = await self._follow_up.cycled(cycle, onlooker, post.author, interval=interval)
-        self._reporter.fated(news.fated)
+        self._reporter.dry_run_outcomes(news.outcomes)
         self._reporter.leaves_alone(news.paused)
 
     def _station(self, at: OpenConnection, rules: Rules) -> CycleContext:

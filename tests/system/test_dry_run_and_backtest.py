@@ -14,9 +14,9 @@ from .policies import FILE, Keys, leaked, policy_file
 from .service import RECORD
 
 COUNTS: Final = {
-    "acts": "taken",
-    "judged": "judged",
-    "revived": "used_again",
+    "dry_runs": "taken",
+    "decided": "judged",
+    "used_again": "used_again",
     "left": "left",
     "unused": "unused",
     "too_soon": "too_soon",
@@ -39,10 +39,10 @@ def outcomes(reaper: Reaper) -> Counter[tuple[str, str]]:
     last: dict[tuple[object, object], Fields] = {}
     for line in reaper.record():
         if line["event"] == "session.outcome" and line["outcome"] == "dry-run":
-            last[line["pid"], line["state_change"]] = {"fate": "", **line}
-        elif line["event"] == "session.fate":
+            last[line["pid"], line["state_change"]] = {"dry_run_outcome": "", **line}
+        elif line["event"] == "session.dry_run_outcome":
             last[line["pid"], line["state_change"]] = line
-    return Counter((line["application"], line["fate"]) for line in last.values())
+    return Counter((line["application"], line["dry_run_outcome"]) for line in last.values())
 
 
 def assessed(reaper: Reaper) -> Mapping[str, Mapping[str, Any]]:
@@ -93,7 +93,7 @@ def test_the_audit_log_of_a_dry_run_and_a_backtest_of_its_history_agree(
             outcomes(reaper)
             == {
                 ("stays", "unused"): 2,
-                ("used", "revived"): 2,
+                ("used", "used-again"): 2,
                 ("used", "unused"): 2,
                 ("closed", "left"): 2,
             }
@@ -117,7 +117,7 @@ def test_a_session_that_was_used_and_closed_between_two_snapshots_has_left_by_th
     used = clients.open(role=app, application="used")
     until(lambda: outcomes(reaper)[("used", "")])
     used.run("BEGIN")  # and so does not fall due again
-    until(lambda: outcomes(reaper)[("used", "revived")])
+    until(lambda: outcomes(reaper)[("used", "used-again")])
     used.close()
     until(used.left)
     assert life.end().code == 0

@@ -202,8 +202,8 @@ def test_no_name_does_anything_in_what_the_commands_show(
     assert {roles[client.pid] for client in planted.values()} <= told
     shown.text("check", reaper("check").out)
     assert reaper("once", "--dry-run", "--audit-log", "dry.jsonl").code == 0
-    (dry_run_before,) = ask(reaper, shown, "assess", "dry.jsonl")["policies"]
-    assert dry_run_before["acts"] == len(planted)
+    (assessed,) = ask(reaper, shown, "assess", "dry.jsonl")["policies"]
+    assert assessed["dry_runs"] == len(planted)
     _backtested(reaper, shown, saved.encode(), len(planted))
 
 

@@ -5,13 +5,21 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from reaper.insight.backtest.replay import ReplayStep, ReplayTermination
-from reaper.insight.dryrun.outcomes import Fate, Fated, Look, Standing, Watched, fates, unused
-from reaper.insight.dryrun.regret import Limit, Regret, Trial, limit_under
+from reaper.insight.dryrun.outcomes import (
+    DryRunOutcome,
+    DryRunSession,
+    Look,
+    ObservedOutcome,
+    SessionTimes,
+    outcomes_of,
+    unused,
+)
+from reaper.insight.dryrun.regret import DryRun, Limit, Regret, limit_under
 from reaper.insight.recorded import RecordedSnapshot
 from reaper.policy.session import SessionId
 from reaper.policy.time import SECOND, Duration, Timestamp
 
-_MAX_TRIALS: Final = 100_000
+_MAX_DRY_RUNS: Final = 100_000
 """Terminations of a policy that are remembered one by one, to propose another limit; all are counted."""
 _BLIND_AFTER: Final = Duration(60 * SECOND)
 _BLIND_SNAPSHOTS: Final = 3
@@ -23,11 +31,11 @@ class Hindsight:
     def __init__(self, server: str, label: Callable[[str | None], str]) -> None:
         self._server = server
         self._label = label
-        self._watched: defaultdict[SessionId, list[Watched]] = defaultdict(list)
+        self._watched: defaultdict[SessionId, list[DryRunSession]] = defaultdict(list)
         self._at: Timestamp | None = None
-        self._trials: defaultdict[str, list[Trial]] = defaultdict(list)
-        self._policies: defaultdict[str, Counter[Fate | None]] = defaultdict(Counter)
-        self._applications: defaultdict[str, Counter[Fate | None]] = defaultdict(Counter)
+        self._trials: defaultdict[str, list[DryRun]] = defaultdict(list)
+        self._policies: defaultdict[str, Counter[DryRunOutcome | None]] = defaultdict(Counter)
+        self._applications: defaultdict[str, Counter[DryRunOutcome | None]] = defaultdict(Counter)
 
     def read(self, recorded: RecordedSnapshot, step: ReplayStep) -> None:
         """Go on to this snapshot, and mark terminations in the step that were known before."""
@@ -38,14 +46,14 @@ class Hindsight:
             else:
                 self._watched[one.id].append(one)
         for partial in recorded.partial:
-            known = {one.id: Standing.of(one) for one in partial.sessions if one.id in self._watched}
+            known = {one.id: SessionTimes.of(one) for one in partial.sessions if one.id in self._watched}
             self._settle(known, Look(at=partial.at, before=partial.at, blind_after=_BLIND_AFTER))
         new = (one.candidate.session for one in step.terminations)
         touched = {one.id for one in (*(now for _, now in recorded.changed), *recorded.left, *new)}
-        now: dict[SessionId, Standing | None] = {}
+        now: dict[SessionId, SessionTimes | None] = {}
         for who in touched & self._watched.keys():
             session = recorded.sessions.get(who)
-            now[who] = None if session is None else Standing.of(session)
+            now[who] = None if session is None else SessionTimes.of(session)
         blind_after = Duration(max(_BLIND_SNAPSHOTS * recorded.every, _BLIND_AFTER))
         before = recorded.at if self._at is None else self._at
         self._settle(now, Look(at=recorded.at, before=before, blind_after=blind_after))
@@ -74,33 +82,35 @@ class Hindsight:
         """Return the idle limit at which few terminations of a policy would have been regretted."""
         return limit_under(self._trials[policy])
 
-    def _settle(self, now: Mapping[SessionId, Standing | None], look: Look) -> None:
+    def _settle(self, now: Mapping[SessionId, SessionTimes | None], look: Look) -> None:
         watched = [one for who in now for one in self._watched[who] if one.at <= look.at]
-        for fated in fates(watched, now, look):
-            self._watched[fated.watched.id].remove(fated.watched)
-            self._count(fated)
+        for observed in outcomes_of(watched, now, look):
+            self._watched[observed.watched.id].remove(observed.watched)
+            self._count(observed)
         for who in [who for who in now if not self._watched[who]]:
             del self._watched[who]
 
-    def _count(self, fated: Fated) -> None:
-        trial = Trial.of(fated, self._server)
-        trials = self._trials[trial.policy]
-        if len(trials) < _MAX_TRIALS:
-            trials.append(trial)
-        self._policies[trial.policy][trial.counts_as] += 1
-        self._applications[self._label(trial.identity.application)][trial.counts_as] += 1
+    def _count(self, observed: ObservedOutcome) -> None:
+        dry_run = DryRun.of(observed, self._server)
+        dry_runs = self._trials[dry_run.policy]
+        if len(dry_runs) < _MAX_DRY_RUNS:
+            dry_runs.append(dry_run)
+        self._policies[dry_run.policy][dry_run.counts_as] += 1
+        self._applications[self._label(dry_run.identity.application)][dry_run.counts_as] += 1
 
 
-def _watched(termination: ReplayTermination, number: int) -> Watched:
+def _watched(termination: ReplayTermination, number: int) -> DryRunSession:
     intent = f"{termination.at}-{number}"
-    return Watched(intent=intent, candidate=termination.candidate, at=termination.at, cycle="", rules="")
+    return DryRunSession(
+        intent=intent, candidate=termination.candidate, at=termination.at, cycle="", rules=""
+    )
 
 
-def _regret(counts: Counter[Fate | None]) -> Regret:
+def _regret(counts: Counter[DryRunOutcome | None]) -> Regret:
     return Regret(
-        unused=counts[Fate.UNUSED],
-        left=counts[Fate.LEFT],
-        revived=counts[Fate.REVIVED],
-        unknown=counts[Fate.UNKNOWN],
+        unused=counts[DryRunOutcome.UNUSED],
+        left=counts[DryRunOutcome.LEFT],
+        used_again=counts[DryRunOutcome.USED_AGAIN],
+        unknown=counts[DryRunOutcome.UNKNOWN],
         too_soon=counts[None],
     )

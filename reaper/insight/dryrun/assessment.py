@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from reaper.insight.dryrun.outcomes import Fate
-from reaper.insight.dryrun.regret import FEW, Freed, Limit, Regret, Trial, freed, limit_under, middle
+from reaper.insight.dryrun.outcomes import DryRunOutcome
+from reaper.insight.dryrun.regret import FEW, DryRun, Freed, Limit, Regret, freed, limit_under, middle
 from reaper.policy.text import percent
 from reaper.policy.time import Duration, exact_words, seconds
 
@@ -48,46 +48,48 @@ class Assessment:
     """Those with the most acts first."""
     servers: int
     freed: Freed
-    revived_after: Duration | None
+    used_again_after: Duration | None
     """The median of those that were used again, from the act on."""
     limit: Limit | None
     """The idle limit at which less than one in a hundred would have been regretted, if there is one."""
-    at_work: bool
+    active: bool
     """Its limit is `running_for`."""
     advice: Advice
     said: str
     """The advice as a sentence."""
 
 
-def assess(trials: Iterable[Trial], *, by_any_rules: bool = False) -> tuple[Assessment, ...]:
+def assess(dry_runs: Iterable[DryRun], *, by_any_rules: bool = False) -> tuple[Assessment, ...]:
     """Assess every policy of these, by name: by its newest policy file, unless any is wanted."""
-    by_policy = defaultdict[str, list[Trial]](list)
-    for trial in trials:
-        by_policy[trial.policy].append(trial)
+    by_policy = defaultdict[str, list[DryRun]](list)
+    for dry_run in dry_runs:
+        by_policy[dry_run.policy].append(dry_run)
     return tuple(
         _assess(policy, by_policy[policy], by_any_rules=by_any_rules) for policy in sorted(by_policy)
     )
 
 
-def _assess(policy: str, every: Sequence[Trial], *, by_any_rules: bool) -> Assessment:
+def _assess(policy: str, every: Sequence[DryRun], *, by_any_rules: bool) -> Assessment:
     _, newest = max((one.at, one.rules) for one in every)
-    trials = [trial for trial in every if by_any_rules or trial.rules == newest]
-    regret = Regret.of(trials)
-    limit = limit_under(trials)
+    dry_runs = [dry_run for dry_run in every if by_any_rules or dry_run.rules == newest]
+    regret = Regret.of(dry_runs)
+    limit = limit_under(dry_runs)
     advice = _advice(regret)
     return Assessment(
         policy=policy,
         rules=newest,
-        earlier=len(every) - len(trials),
+        earlier=len(every) - len(dry_runs),
         regret=regret,
-        applications=_by_application(trials),
-        servers=len({trial.server for trial in trials}),
-        freed=freed(trials),
-        revived_after=middle([trial.after for trial in trials if trial.fate is Fate.REVIVED]),
+        applications=_by_application(dry_runs),
+        servers=len({dry_run.server for dry_run in dry_runs}),
+        freed=freed(dry_runs),
+        used_again_after=middle(
+            [dry_run.after for dry_run in dry_runs if dry_run.outcome is DryRunOutcome.USED_AGAIN]
+        ),
         limit=limit,
-        at_work=any(trial.at_work for trial in trials),
+        active=any(dry_run.active for dry_run in dry_runs),
         advice=advice,
-        said=_said(advice, regret, trials, limit),
+        said=_said(advice, regret, dry_runs, limit),
     )
 
 
@@ -96,15 +98,15 @@ def assessment_document(one: Assessment) -> dict[str, object]:
     return {
         "policy": one.policy,
         "advice": one.advice.value,
-        "said": one.said,
-        "acts": one.regret.acts,
-        "earlier_acts": one.earlier,
+        "summary": one.said,
+        "dry_runs": one.regret.acts,
+        "earlier_dry_runs": one.earlier,
         "rules": one.rules,
         "servers": one.servers,
         "slots_at_once": one.freed.slots,
         "session_hours": round(one.freed.hours, 2),
         **_counts(one.regret),
-        "revived_after_s": None if one.revived_after is None else seconds(one.revived_after),
+        "used_again_after_s": None if one.used_again_after is None else seconds(one.used_again_after),
         "limit": _limit(one),
         "applications": [
             {"application": name, **_counts(each)} for name, each in one.applications[:MOST_SHOWN]
@@ -115,30 +117,30 @@ def assessment_document(one: Assessment) -> dict[str, object]:
 
 def _counts(regret: Regret) -> dict[str, object]:
     return {
-        "judged": regret.decided,
+        "decided": regret.decided,
         "unused": regret.unused,
         "left": regret.left,
-        "revived": regret.revived,
+        "used_again": regret.used_again,
         "unknown": regret.unknown,
         "too_soon": regret.too_soon,
         "regret": regret.rate,
         "regret_up_to": regret.upper,
-        "regret_if_all_who_left_were_used": regret.at_most,
+        "regret_if_all_left_were_used": regret.at_most,
     }
 
 
 def _limit(one: Assessment) -> dict[str, object] | None:
     if one.limit is None:
         return None
-    key = "running_for" if one.at_work else "idle_for"
+    key = "running_for" if one.active else "idle_for"
     span, revived, decided = one.limit
-    return {"key": key, "limit": exact_words(span), "revived": revived, "judged": decided}
+    return {"key": key, "limit": exact_words(span), "used_again": revived, "decided": decided}
 
 
-def _by_application(trials: Sequence[Trial]) -> tuple[tuple[str, Regret], ...]:
-    groups = defaultdict[str, list[Trial]](list)
-    for trial in trials:
-        groups[trial.identity.application or ""].append(trial)
+def _by_application(dry_runs: Sequence[DryRun]) -> tuple[tuple[str, Regret], ...]:
+    groups = defaultdict[str, list[DryRun]](list)
+    for dry_run in dry_runs:
+        groups[dry_run.identity.application or ""].append(dry_run)
     counted = [(name, Regret.of(group)) for name, group in groups.items()]
     return tuple(sorted(counted, key=lambda each: (-each[1].acts, each[0])))
 
@@ -150,18 +152,19 @@ def _advice(regret: Regret) -> Advice:
     return Advice.SAFE if sure else Advice.TOO_LITTLE
 
 
-def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit | None) -> str:
+def _said(advice: Advice, regret: Regret, dry_runs: Sequence[DryRun], limit: Limit | None) -> str:
     if advice is Advice.NOT_YET:
-        hit = f"{regret.revived} of {regret.decided} used again, {_mostly(trials, Fate.REVIVED)}"
-        return f"not yet: {hit}; {_instead(trials, limit)}"
+        mostly = _mostly(dry_runs, DryRunOutcome.USED_AGAIN)
+        hit = f"{regret.used_again} of {regret.decided} used again, {mostly}"
+        return f"not yet: {hit}; {_instead(dry_runs, limit)}"
     if advice is Advice.TOO_LITTLE and regret.decided >= ENOUGH:
-        session_words = _mostly(trials, Fate.LEFT)
+        session_words = _mostly(dry_runs, DryRunOutcome.LEFT)
         closed = f"{regret.left} of {regret.decided} were closed, {session_words}"
         return f"too little seen: {closed}; whether they were used just before cannot be told"
     if advice is Advice.TOO_LITTLE:
         none = "none was used again so far; " if regret.decided else ""
         return f"too little seen: {none}{regret.decided} of {regret.acts} can be judged, {ENOUGH} are needed"
-    some = "none" if not regret.revived else f"{regret.revived}"
+    some = "none" if not regret.used_again else f"{regret.used_again}"
     closed = f"; {regret.left} left by themselves, maybe after a last use" if regret.left else ""
     return (
         f"safe to enforce by what was seen: {some} of {regret.decided} used again, "
@@ -169,9 +172,11 @@ def _said(advice: Advice, regret: Regret, trials: Sequence[Trial], limit: Limit 
     )
 
 
-def _mostly(trials: Sequence[Trial], fate: Fate) -> str:
+def _mostly(dry_runs: Sequence[DryRun], outcome: DryRunOutcome) -> str:
     """The applications of these sessions: `mostly checkout-*`, or their number."""
-    families = Counter(_family(trial.identity.application) for trial in trials if trial.fate is fate)
+    families = Counter(
+        _family(dry_run.identity.application) for dry_run in dry_runs if dry_run.outcome is outcome
+    )
     ((family, count),) = families.most_common(1)
     if len(families) == 1:
         return f"all of {family}"
@@ -188,9 +193,9 @@ def _family(application: str | None) -> str:
     return f"{stem}*" if stem and stem != application else application
 
 
-def _instead(trials: Sequence[Trial], limit: Limit | None) -> str:
+def _instead(dry_runs: Sequence[DryRun], limit: Limit | None) -> str:
     if limit is None:
         return "no longer limit that was seen would do"
-    key = "running_for" if any(trial.at_work for trial in trials) else "idle_for"
-    met = f"{limit.revived or 'none'} of {limit.decided}"
+    key = "running_for" if any(dry_run.active for dry_run in dry_runs) else "idle_for"
+    met = f"{limit.used_again or 'none'} of {limit.decided}"
     return f"at {key}: {exact_words(limit.span)} it would have been {met}"

@@ -14,14 +14,14 @@ from reaper.policy.session import ACTIVE, Session, SessionId, Snapshot
 from reaper.policy.time import SECOND, Duration, Timestamp, words
 
 
-class Fate(StrEnum):
+class DryRunOutcome(StrEnum):
     """What became of a session that would have been terminated."""
 
     UNUSED = "unused"
     """It is still there, and was never used again for as long as it was watched."""
     LEFT = "left"
     """It has gone by itself; whether it was used just before cannot be told."""
-    REVIVED = "revived"
+    USED_AGAIN = "used-again"
     """Its client used it again, and would have found it gone."""
     UNKNOWN = "unknown"
     """Nobody looked, or something else ended it."""
@@ -37,7 +37,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class DryRunSession:
     """A session that a rehearsal took, as it was then."""
 
     intent: str
@@ -65,7 +65,7 @@ class Watched:
         return Duration(0 if since is None else self.at - since)
 
 
-class Standing(NamedTuple):
+class SessionTimes(NamedTuple):
     """How a watched session stands now."""
 
     state_change: Timestamp | None
@@ -73,7 +73,7 @@ class Standing(NamedTuple):
     xact_start: Timestamp | None
 
     @classmethod
-    def of(cls, session: Session) -> "Standing":
+    def of(cls, session: Session) -> "SessionTimes":
         """As a look at the server showed it."""
         return cls(session.state_change, session.query_start, session.xact_start)
 
@@ -88,11 +88,11 @@ class Look(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fated:
+class ObservedOutcome:
     """What became of one watched session."""
 
-    watched: Watched
-    fate: Fate
+    watched: DryRunSession
+    outcome: DryRunOutcome
     seen: Timestamp
     """When that was seen."""
     after: Duration
@@ -103,33 +103,37 @@ class Fated:
     reason: str
 
 
-def shown(watched: Iterable[Watched], snapshot: Snapshot) -> dict[SessionId, Standing | None]:
+def shown(watched: Iterable[DryRunSession], snapshot: Snapshot) -> dict[SessionId, SessionTimes | None]:
     """The watched sessions in a snapshot; None: exited. Sessions that it may leave out are missing."""
     ids = {one.id for one in watched}
-    found: dict[SessionId, Standing | None] = {
-        session.id: Standing.of(session) for session in snapshot.sessions if session.id in ids
+    found: dict[SessionId, SessionTimes | None] = {
+        session.id: SessionTimes.of(session) for session in snapshot.sessions if session.id in ids
     }
     if snapshot.left_out is None and not snapshot.unreadable:
         found.update(dict.fromkeys(ids - found.keys()))
     return found
 
 
-def fates(watched: Iterable[Watched], seen: Mapping[SessionId, Standing | None], look: Look) -> list[Fated]:
+def outcomes_of(
+    watched: Iterable[DryRunSession], seen: Mapping[SessionId, SessionTimes | None], look: Look
+) -> list[ObservedOutcome]:
     """The watched sessions that now have an outcome."""
-    found = (_fate(one, seen[one.id], look) for one in watched if one.id in seen)
+    found = (_outcome(one, seen[one.id], look) for one in watched if one.id in seen)
     return [one for one in found if one]
 
 
 _NOT: Final = Duration(0)
 
 
-def unused(one: Watched, at: Timestamp) -> Fated:
+def unused(one: DryRunSession, at: Timestamp) -> ObservedOutcome:
     """Nothing has become of it until now."""
     reason = f"not used again in {words(_after(one, at))}"
-    return Fated(watched=one, fate=Fate.UNUSED, seen=at, after=_after(one, at), unseen=_NOT, reason=reason)
+    return ObservedOutcome(
+        watched=one, outcome=DryRunOutcome.UNUSED, seen=at, after=_after(one, at), unseen=_NOT, reason=reason
+    )
 
 
-def tells_by_now(one: Watched, at: Timestamp, told: Duration) -> bool:
+def tells_by_now(one: DryRunSession, at: Timestamp, told: Duration) -> bool:
     """Whether it is worth telling that it is unused so far.
 
     First when it has been watched as long as it had been idle at the act, then whenever that has doubled.
@@ -137,12 +141,14 @@ def tells_by_now(one: Watched, at: Timestamp, told: Duration) -> bool:
     return _after(one, at) >= max(one.idle, 2 * told, SECOND)
 
 
-def unknown(one: Watched, at: Timestamp, why: str) -> Fated:
+def unknown(one: DryRunSession, at: Timestamp, why: str) -> ObservedOutcome:
     """It cannot be told what became of it, or would have."""
-    return Fated(watched=one, fate=Fate.UNKNOWN, seen=at, after=_after(one, at), unseen=_NOT, reason=why)
+    return ObservedOutcome(
+        watched=one, outcome=DryRunOutcome.UNKNOWN, seen=at, after=_after(one, at), unseen=_NOT, reason=why
+    )
 
 
-def _fate(one: Watched, now: Standing | None, look: Look) -> Fated | None:
+def _outcome(one: DryRunSession, now: SessionTimes | None, look: Look) -> ObservedOutcome | None:
     was = one.candidate.session.state_change
     if now is None:
         return _gone(one, look)
@@ -152,9 +158,9 @@ def _fate(one: Watched, now: Standing | None, look: Look) -> Fated | None:
     moments = (now.state_change, now.query_start, now.xact_start)
     used_at = min((each for each in moments if each is not None and each > (was or 0)), default=look.at)
     after = _after(one, used_at)
-    return Fated(
+    return ObservedOutcome(
         watched=one,
-        fate=Fate.REVIVED,
+        outcome=DryRunOutcome.USED_AGAIN,
         seen=look.at,
         after=after,
         unseen=_unseen(look),
@@ -163,22 +169,24 @@ def _fate(one: Watched, now: Standing | None, look: Look) -> Fated | None:
     )
 
 
-def _came_back(one: Watched, after: Duration) -> str:
+def _came_back(one: DryRunSession, after: Duration) -> str:
     if one.candidate.session.state == ACTIVE:
         return f"its statement came to its end by itself after {words(after)}"
     return f"used again after {words(after)}, having been idle for {words(Duration(one.idle + after))}"
 
 
-def _gone(one: Watched, look: Look) -> Fated:
+def _gone(one: DryRunSession, look: Look) -> ObservedOutcome:
     unseen = _unseen(look)
     if unseen > look.blind_after:
         return unknown(one, look.at, f"it left while nobody looked for {words(unseen)}")
     after = _after(one, look.at)
     reason = f"left by itself after {words(after)}; in its last {words(unseen)} nobody looked"
-    return Fated(watched=one, fate=Fate.LEFT, seen=look.at, after=after, unseen=unseen, reason=reason)
+    return ObservedOutcome(
+        watched=one, outcome=DryRunOutcome.LEFT, seen=look.at, after=after, unseen=unseen, reason=reason
+    )
 
 
-def _after(one: Watched, moment: Timestamp) -> Duration:
+def _after(one: DryRunSession, moment: Timestamp) -> Duration:
     return Duration(max(moment - one.at, 0))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from reaper.insight.dryrun.outcomes import Fate, Fated
+from reaper.insight.dryrun.outcomes import DryRunOutcome, ObservedOutcome
 from reaper.policy.session import ACTIVE, Identity
 from reaper.policy.time import SECOND, Duration, Timestamp
 
@@ -24,37 +24,37 @@ _SURE: Final = 1.96
 _MINUTE: Final = 60 * SECOND
 
 
-class Trial(NamedTuple):
+class DryRun(NamedTuple):
     """One act of a rehearsal, and what has become of it."""
 
     server: str
     policy: str
     identity: Identity
-    fate: Fate | None
+    outcome: DryRunOutcome | None
     """None as long as it is watched."""
     at: Timestamp
     idle: Duration
     """How long it had been idle at the act."""
     after: Duration
     """From the act until it was used again, had left, or was looked at last."""
-    at_work: bool = False
+    active: bool = False
     """It was running a statement, and what is called idle here is how long that ran."""
     rules: str = ""
     """The digest of the policy file by which it was judged."""
 
     @classmethod
-    def of(cls, fated: Fated, server: str) -> "Trial":
+    def of(cls, observed: ObservedOutcome, server: str) -> "DryRun":
         """What was learnt from one watched session."""
-        watched = fated.watched
+        watched = observed.watched
         session = watched.candidate.session
         return cls(
             server,
             watched.candidate.policy.name,
             session.identity,
-            fated.fate,
+            observed.outcome,
             watched.at,
             watched.idle,
-            fated.after,
+            observed.after,
             session.state == ACTIVE,
             watched.rules,
         )
@@ -65,11 +65,11 @@ class Trial(NamedTuple):
         return Duration(self.idle + self.after)
 
     @property
-    def counts_as(self) -> Fate | None:
+    def counts_as(self) -> DryRunOutcome | None:
         """The outcome if it counts: unused counts after being watched as long as it had been idle."""
-        if self.fate in {Fate.UNUSED, None}:
-            return Fate.UNUSED if self.after >= self.idle else None
-        return self.fate
+        if self.outcome in {DryRunOutcome.UNUSED, None}:
+            return DryRunOutcome.UNUSED if self.after >= self.idle else None
+        return self.outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,20 +78,20 @@ class Regret:
 
     unused: int = 0
     left: int = 0
-    revived: int = 0
+    used_again: int = 0
     unknown: int = 0
     too_soon: int = 0
     """Not watched for long enough to tell."""
 
     @classmethod
-    def of(cls, trials: Iterable[Trial]) -> "Regret":
+    def of(cls, dry_runs: Iterable[DryRun]) -> "Regret":
         """Count them."""
-        counts = Counter(trial.counts_as for trial in trials)
+        counts = Counter(dry_run.counts_as for dry_run in dry_runs)
         return cls(
-            unused=counts[Fate.UNUSED],
-            left=counts[Fate.LEFT],
-            revived=counts[Fate.REVIVED],
-            unknown=counts[Fate.UNKNOWN],
+            unused=counts[DryRunOutcome.UNUSED],
+            left=counts[DryRunOutcome.LEFT],
+            used_again=counts[DryRunOutcome.USED_AGAIN],
+            unknown=counts[DryRunOutcome.UNKNOWN],
             too_soon=counts[None],
         )
 
@@ -102,23 +102,23 @@ class Regret:
 
     @property
     def decided(self) -> int:
-        """The trials with a known outcome."""
-        return self.unused + self.left + self.revived
+        """The dry_runs with a known outcome."""
+        return self.unused + self.left + self.used_again
 
     @property
     def rate(self) -> float | None:
         """The share of sessions that was used again; None without a known outcome."""
-        return self.revived / self.decided if self.decided else None
+        return self.used_again / self.decided if self.decided else None
 
     @property
     def upper(self) -> float:
         """The highest rate that these observations leave possible, with 95 % confidence."""
-        return upper_bound(self.revived, self.decided)
+        return upper_bound(self.used_again, self.decided)
 
     @property
     def at_most(self) -> float | None:
         """The rate if everybody who left had been used just before."""
-        return (self.revived + self.left) / self.decided if self.decided else None
+        return (self.used_again + self.left) / self.decided if self.decided else None
 
 
 def upper_bound(hits: int, of: int) -> float:
@@ -135,18 +135,22 @@ class Limit(NamedTuple):
     """An idle limit, and the sessions that it would have matched."""
 
     span: Duration
-    revived: int
+    used_again: int
     decided: int
 
 
-def limit_under(trials: Iterable[Trial], share: float = FEW) -> Limit | None:
+def limit_under(dry_runs: Iterable[DryRun], share: float = FEW) -> Limit | None:
     """The shortest limit at which less than this share of terminations would have been regretted.
 
     None if no session was used again, or if no limit among the known idle times would do.
     """
-    decided = [trial for trial in trials if trial.counts_as in {Fate.UNUSED, Fate.LEFT, Fate.REVIVED}]
-    revived = sorted(trial.lasted for trial in decided if trial.counts_as is Fate.REVIVED)
-    lasted = sorted(trial.lasted for trial in decided)
+    decided = [
+        dry_run
+        for dry_run in dry_runs
+        if dry_run.counts_as in {DryRunOutcome.UNUSED, DryRunOutcome.LEFT, DryRunOutcome.USED_AGAIN}
+    ]
+    revived = sorted(dry_run.lasted for dry_run in decided if dry_run.counts_as is DryRunOutcome.USED_AGAIN)
+    lasted = sorted(dry_run.lasted for dry_run in decided)
     for span in sorted({_rounded_up(each) for each in revived}):
         still_hit = len(revived) - bisect_left(revived, span)
         met = len(lasted) - bisect_left(lasted, span)
@@ -170,12 +174,12 @@ class Freed(NamedTuple):
     """Of sessions, in all."""
 
 
-def freed(trials: Iterable[Trial]) -> Freed:
+def freed(dry_runs: Iterable[DryRun]) -> Freed:
     """Count the slots that were held after the would-be termination, at most at once and in hours."""
     held = [
-        (trial.at, Timestamp(trial.at + trial.after))
-        for trial in trials
-        if trial.counts_as is not Fate.UNKNOWN
+        (dry_run.at, Timestamp(dry_run.at + dry_run.after))
+        for dry_run in dry_runs
+        if dry_run.counts_as is not DryRunOutcome.UNKNOWN
     ]
     # Who leaves at the moment at which another is taken makes room first.
     steps = sorted([(begin, 1) for begin, _ in held] + [(end, -1) for _, end in held])

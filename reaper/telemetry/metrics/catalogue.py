@@ -38,7 +38,7 @@ _SKIPPED: Final = (
 _LATENESS: Final = "Time from a session's deadline to its termination, unless a limit skipped it"
 _OUTCOMES: Final = "Outcomes of planned terminations: terminated, dry-run, woke, ..."
 _AFTER_DRY_RUN: Final = (
-    "What sessions did after their dry run: unused (for as long again), left, revived, unknown"
+    "What sessions did after their dry run: unused (for as long again), left, used-again, unknown"
 )
 
 _GAUGES: Final[tuple[tuple[str, ...], ...]] = (

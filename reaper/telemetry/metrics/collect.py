@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from reaper.insight.dryrun.outcomes import Fate
+from reaper.insight.dryrun.outcomes import DryRunOutcome
 from reaper.policy.plan import Candidate, Outcome, Plan, Result
 from reaper.policy.rules import Action, Mode, Policy, Rules
 from reaper.policy.session import Snapshot
@@ -109,9 +109,9 @@ class ServerMetrics:
         """Count a failure: `unreachable`, `denied`, `cycle` or `audit_log`."""
         self._add("failures_total", kind)
 
-    def dry_run_outcome(self, policy: Policy, fate: Fate) -> None:
+    def dry_run_outcome(self, policy: Policy, outcome: DryRunOutcome) -> None:
         """Count what a session did after its dry run."""
-        self._add("dry_run_outcomes_total", policy.name, policy.mode.value, fate.value)
+        self._add("dry_run_outcomes_total", policy.name, policy.mode.value, outcome.value)
 
     def refill_guarded(self, policy: str) -> None:
         """Count a pool that the refill guard pauses."""
@@ -145,8 +145,8 @@ def _series(policy: Policy) -> Iterator[tuple[str, ...]]:
     yield ("safety_limit_trips_total",)
     if policy.mode is Mode.DRY_RUN:
         yield "outcomes_total", Result.DRY_RUN.value
-        for fate in Fate:
-            yield "dry_run_outcomes_total", fate.value
+        for outcome in DryRunOutcome:
+            yield "dry_run_outcomes_total", outcome.value
         return
     yield ("refill_guard_pauses_total",)
     other_action = Result.TERMINATED if policy.action is Action.CANCEL else Result.CANCELLED

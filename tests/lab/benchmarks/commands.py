@@ -119,14 +119,14 @@ def backtest(
     *,
     major: int,  # noqa: ARG001 (no server takes part)
     hours: tuple[float, ...] = (24.0, 168.0),
-    at_work: tuple[int, ...] = (10, 2, 33),
+    active: tuple[int, ...] = (10, 2, 33),
     members: int = 80,
 ) -> Iterator[str]:
     """Sessions a second in a backtest, and its memory by the length of the history.
 
     Each share (percent) of sessions at work in the first length; the first share in all lengths.
     """
-    pairs = [*((share, hours[0]) for share in at_work), *((at_work[0], length) for length in hours[1:])]
+    pairs = [*((share, hours[0]) for share in active), *((active[0], length) for length in hours[1:])]
     yield table(
         f"Backtest: three policies and a history with a snapshot every {_EVERY} s, by the command;\n"
         "at work are sessions that did something since the snapshot before, at noon",

@@ -26,7 +26,7 @@ from tests.lab.world.server import REAPER, LabServer, lab_server
 from tests.postgres.waiting import PATIENCE
 from tests.system.policies import Keys
 
-_LAST_REPORT: Final = "session.fate"
+_LAST_REPORT: Final = "session.dry_run_outcome"
 _LIMIT: Final = 0.5
 _CLOCKS: Final = 0.1
 """The seconds by which two readings of one clock may differ on a busy machine."""
@@ -54,7 +54,7 @@ class _WatchedChoice:
         """Where the client's account differs; None if it agrees."""
         closed, used = self.account.closed_at is not None, self.used
         match self.result:
-            case "revived":
+            case "used-again":
                 at = self.used_at or 0
                 sent = ((wall(use.sent), wall(use.answered)) for use in self.account.uses)
                 near = any(first - _CLOCKS <= at <= last + _CLOCKS for first, last in sent)
@@ -87,8 +87,8 @@ async def _watched(clients: LabClients, reaper: ReaperProcess, seconds: float, s
     async with running(clients.run(dict.fromkeys(_KINDS, several))):
         await asyncio.sleep(seconds)  # the length of the campaign; nothing is waited for
         # On a busy machine the first cycles may take longer than that.
-        revived = LineCounter(reaper.audit, b'"fate": "revived"')
-        await wait_until(lambda: revived.count() >= 2 * several, within=PATIENCE)
+        used_again = LineCounter(reaper.audit, b'"dry_run_outcome": "used-again"')
+        await wait_until(lambda: used_again.count() >= 2 * several, within=PATIENCE)
         clients.paused = True
         # Wait until the reaper has observed every idle session for longer than it had been idle before.
         moment = time.time() + 4 * _LIMIT
@@ -97,7 +97,7 @@ async def _watched(clients: LabClients, reaper: ReaperProcess, seconds: float, s
 
 
 def _last_report(audit: Path) -> float:
-    return max((_time(entry["fate_at"]) for entry in _entries(audit, _LAST_REPORT)), default=0.0)
+    return max((_time(entry["dry_run_outcome_at"]) for entry in _entries(audit, _LAST_REPORT)), default=0.0)
 
 
 def _entries(file: Path, event: str | None = None) -> Iterator[dict[str, Any]]:
@@ -111,13 +111,18 @@ def _choices(audit: Path, accounts: Sequence[SessionAccount]) -> Iterator[_Watch
     known = {(account.pid, account.began): account for account in accounts}
     reports = {entry["intent"]: entry for entry in _entries(audit, _LAST_REPORT)}
     for entry in _entries(audit, OUTCOME):
-        none = {"fate": "missing", "fate_at": entry["server_time"], "used_at": None, "unseen_s": 0.0}
+        none = {
+            "dry_run_outcome": "missing",
+            "dry_run_outcome_at": entry["server_time"],
+            "used_at": None,
+            "unseen_s": 0.0,
+        }
         report = reports.get(entry["intent"], none)
         yield _WatchedChoice(
             account=known[entry["pid"], round(_time(entry["backend_start"]) * 1e6)],
             at=_time(entry["server_time"]),
-            result=report["fate"],
-            result_at=_time(report["fate_at"]),
+            result=report["dry_run_outcome"],
+            result_at=_time(report["dry_run_outcome_at"]),
             used_at=_time(report["used_at"]) if report["used_at"] else None,
             unseen=report["unseen_s"],
         )
@@ -134,15 +139,15 @@ def _judged(choices: Sequence[_WatchedChoice], report: Mapping[str, Any]) -> Rep
     counted = {
         "would-be terminations": len(choices),
         "used again, by the clients' accounts": used,
-        "of them seen by the reaper": results["revived"],
+        "of them seen by the reaper": results["used-again"],
         "used unseen, just before they were closed": unseen,
     }
     rates = {
-        "by the clients' accounts": used / report["judged"],
+        "by the clients' accounts": used / report["decided"],
         "by reaper assess": report["regret"],
-        "by reaper assess, if all that left were used": report["regret_if_all_who_left_were_used"],
+        "by reaper assess, if all that left were used": report["regret_if_all_left_were_used"],
     }
-    counts = {"revived": results["revived"], "left": results["left"], "acts": len(choices)}
+    counts = {"used_again": results["used-again"], "left": results["left"], "dry_runs": len(choices)}
     broken = [
         f"{each.account.kind} {each.account.pid} is reported as {each.result}, and {each.disagreement}"
         for each in choices
@@ -153,12 +158,12 @@ def _judged(choices: Sequence[_WatchedChoice], report: Mapping[str, Any]) -> Rep
         for name, n in counts.items()
         if report[name] != n
     ]
-    if used != results["revived"] + unseen:
+    if used != results["used-again"] + unseen:
         broken.append(
-            f"{used} used again, {results['revived']} of them seen, {unseen} of them not observable"
+            f"{used} used again, {results['used-again']} of them seen, {unseen} of them not observable"
         )
-    low, high = report["regret"], report["regret_if_all_who_left_were_used"]
-    if not low <= used / report["judged"] <= high:
+    low, high = report["regret"], report["regret_if_all_left_were_used"]
+    if not low <= used / report["decided"] <= high:
         broken.append("the clients' rate is outside of the range of reaper assess")
     rows = [(name, f"{count:,}") for name, count in counted.items()]
     rows += [(f"regret, {name}", f"{share:.1%}") for name, share in rates.items()]

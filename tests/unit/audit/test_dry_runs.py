@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaper.audit.dry_runs import DryRunLog
-from reaper.audit.events import COUNTERS, FATE, OUTCOME, Event
-from reaper.insight.dryrun.outcomes import Fate
-from reaper.insight.dryrun.regret import Trial
+from reaper.audit.events import COUNTERS, DRY_RUN_OUTCOME, OUTCOME, Event
+from reaper.insight.dryrun.outcomes import DryRunOutcome
+from reaper.insight.dryrun.regret import DryRun
 from reaper.policy.time import parse_duration
 
 BEGAN = datetime(2025, 6, 18, 12, 0, tzinfo=UTC)
@@ -45,80 +45,93 @@ def dry_run(at: float = 0, **fields: Any) -> Event:  # noqa: ANN401
     return event(OUTCOME, at, outcome="dry-run", **fields)
 
 
-def fate(what: str, seen: float, *, at: float = 0, **fields: Any) -> Event:  # noqa: ANN401
-    given = {"fate": what, "fate_at": moment(seen).isoformat(), "used_at": None, **fields}
-    return event(FATE, at, **given)
+def later(what: str, seen: float, *, at: float = 0, **fields: Any) -> Event:  # noqa: ANN401
+    given = {
+        "dry_run_outcome": what,
+        "dry_run_outcome_at": moment(seen).isoformat(),
+        "used_at": None,
+        **fields,
+    }
+    return event(DRY_RUN_OUTCOME, at, **given)
 
 
-def trials(*events: Event, since: datetime | None = None) -> list[Trial]:
+def all_of(*events: Event, since: datetime | None = None) -> list[DryRun]:
     seen = DryRunLog(since=since)
     for each in events:
         seen.note(each)
-    return list(seen.trials())
+    return list(seen.dry_runs())
 
 
-def trial(*events: Event) -> Trial:
-    (one,) = trials(*events)
+def only(*events: Event) -> DryRun:
+    (one,) = all_of(*events)
     return one
 
 
 def test_a_dry_run_without_a_later_entry_is_still_watched() -> None:
-    one = trial(dry_run())
-    assert (one.fate, one.idle, one.after, one.counts_as) == (None, parse_duration("10m"), 0, None)
+    one = only(dry_run())
+    assert (one.outcome, one.idle, one.after, one.counts_as) == (None, parse_duration("10m"), 0, None)
 
 
 def test_other_outcomes_are_no_dry_runs() -> None:
-    assert trials(event(OUTCOME, 0, outcome="terminated"), event(COUNTERS, 0)) == []
+    assert all_of(event(OUTCOME, 0, outcome="terminated"), event(COUNTERS, 0)) == []
 
 
 def test_the_last_entry_about_a_dry_run_counts() -> None:
-    one = trial(
+    one = only(
         dry_run(),
-        fate("unused", 600),
-        fate("unused", 1_200),
-        fate("revived", 1_900, used_at=moment(1_800).isoformat()),
+        later("unused", 600),
+        later("unused", 1_200),
+        later("used-again", 1_900, used_at=moment(1_800).isoformat()),
     )
-    assert (one.fate, one.after, one.lasted) == (Fate.REVIVED, parse_duration("30m"), parse_duration("40m"))
+    assert (one.outcome, one.after, one.lasted) == (
+        DryRunOutcome.USED_AGAIN,
+        parse_duration("30m"),
+        parse_duration("40m"),
+    )
 
 
 def test_files_may_come_in_any_order() -> None:
-    given = [dry_run(), fate("unused", 600), fate("left", 700)]
-    assert trial(*given) == trial(*reversed(given))
+    given = [dry_run(), later("unused", 600), later("left", 700)]
+    assert only(*given) == only(*reversed(given))
 
 
 def test_an_unchanged_session_in_the_dry_run_of_the_next_run_counts_once() -> None:
-    one = trial(dry_run(), fate("unused", 5), dry_run(60, run="next"), fate("left", 900, at=60, run="next"))
-    assert (one.idle, one.fate, one.after) == (parse_duration("10m"), Fate.LEFT, parse_duration("15m"))
+    one = only(dry_run(), later("unused", 5), dry_run(60, run="next"), later("left", 900, at=60, run="next"))
+    assert (one.idle, one.outcome, one.after) == (
+        parse_duration("10m"),
+        DryRunOutcome.LEFT,
+        parse_duration("15m"),
+    )
 
 
 def test_a_session_that_became_due_again_after_a_use_counts_again() -> None:
     again = dry_run(2_000, state_change=moment(1_000).isoformat())
-    assert len(trials(dry_run(), fate("revived", 1_000), again)) == 2
+    assert len(all_of(dry_run(), later("used-again", 1_000), again)) == 2
 
 
 def test_a_dry_run_of_another_policy_file_counts_again() -> None:
-    assert len(trials(dry_run(), dry_run(60, rules="other"))) == 2
+    assert len(all_of(dry_run(), dry_run(60, rules="other"))) == 2
 
 
 def test_what_a_run_that_has_ended_left_open_is_unknown() -> None:
     other = dry_run(60, run="next", pid=1)
-    assert [one.fate for one in trials(dry_run(), other)] == [Fate.UNKNOWN, None]
+    assert [one.outcome for one in all_of(dry_run(), other)] == [DryRunOutcome.UNKNOWN, None]
 
 
 def test_a_run_for_another_server_does_not_end_it() -> None:
     other = dry_run(60, run="next", pid=1, server="billing")
-    assert [one.fate for one in trials(dry_run(), other)] == [None, None]
+    assert [one.outcome for one in all_of(dry_run(), other)] == [None, None]
 
 
 def test_dry_runs_that_cron_repeats_observe_as_well() -> None:
     runs = [dry_run(60 * number, run=f"run-{number}") for number in range(12)]
-    assert (trial(*runs).after, trial(*runs).fate) == (parse_duration("11m"), None)
-    assert trial(*runs).counts_as is Fate.UNUSED
+    assert (only(*runs).after, only(*runs).outcome) == (parse_duration("11m"), None)
+    assert only(*runs).counts_as is DryRunOutcome.UNUSED
 
 
 def test_entries_before_a_time_are_left_out() -> None:
-    given = [dry_run(), fate("left", 60), dry_run(600, pid=1)]
-    assert len(trials(*given, since=moment(600))) == 1
+    given = [dry_run(), later("left", 60), dry_run(600, pid=1)]
+    assert len(all_of(*given, since=moment(600))) == 1
 
 
 @pytest.mark.parametrize("field", ["server", "server_time", "idle_s"])
@@ -127,7 +140,7 @@ def test_an_entry_without_a_needed_field_is_left_out(field: str, value: object) 
     if field == "server" and value == "x":
         value = 7
     whole = dry_run()
-    assert trials(Event(name=whole.name, time=whole.time, fields={**whole.fields, field: value})) == []
+    assert all_of(Event(name=whole.name, time=whole.time, fields={**whole.fields, field: value})) == []
 
 
 values = (
@@ -149,8 +162,8 @@ names = st.sampled_from(
         "state_change",
         "server_time",
         "idle_s",
-        "fate",
-        "fate_at",
+        "dry_run_outcome",
+        "dry_run_outcome_at",
         "used_at",
         "outcome",
         "state",
@@ -160,10 +173,10 @@ names = st.sampled_from(
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from([dry_run(), fate("left", 9)]), st.dictionaries(names, values)), max_size=5
+        st.tuples(st.sampled_from([dry_run(), later("left", 9)]), st.dictionaries(names, values)), max_size=5
     )
 )
 def test_no_content_of_a_file_is_an_error(lines: list[tuple[Event, dict[str, object]]]) -> None:
     events = [Event(name=one.name, time=one.time, fields={**one.fields, **given}) for one, given in lines]
-    for one in trials(*events):
+    for one in all_of(*events):
         assert one.after >= 0

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from reaper.audit.events import (
     CLOSED,
+    DRY_RUN_OUTCOME,
     EVENTS,
-    FATE,
     GROUP_PAUSED,
     INTENT,
     OPENED,
@@ -20,7 +20,7 @@ from reaper.audit.events import (
     SAFETY_LIMIT,
     SCHEMA,
 )
-from reaper.insight.dryrun.outcomes import Watched, unknown
+from reaper.insight.dryrun.outcomes import DryRunSession, unknown
 from reaper.policy.plan import Outcome, Result, SafetyLimitTrip
 from reaper.policy.refill_guard import Group, PausedGroup
 
@@ -39,7 +39,7 @@ def written(*, query: str | None = None) -> list[dict[str, Any]]:
     log.log_safety_limit(AUTHOR, "c1", SNAPSHOT, [trip])
     (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate(query=query)])
     log.log_outcomes([(intent, TERMINATED)])
-    one = Watched(intent=intent.id, candidate=candidate(query=query), at=AT, cycle="c1", rules="d1gest")
+    one = DryRunSession(intent=intent.id, candidate=candidate(query=query), at=AT, cycle="c1", rules="d1gest")
     log.log_dry_run_outcomes(AUTHOR, [unknown(one, AT, "not observed")])
     group = Group(POLICY.name, one.candidate.session.identity)
     log.log_refill_guard(AUTHOR, "c1", [PausedGroup(group, AT, AT, 9, 10, "refill guard: replaced")])
@@ -75,7 +75,7 @@ def test_every_event_has_exactly_the_documented_fields_of_the_documented_kind() 
         SAFETY_LIMIT,
         INTENT,
         OUTCOME,
-        FATE,
+        DRY_RUN_OUTCOME,
         GROUP_PAUSED,
         CLOSED,
     ]
@@ -86,9 +86,9 @@ def test_every_event_has_exactly_the_documented_fields_of_the_documented_kind() 
 
 
 def test_a_dry_run_outcome_repeats_its_intent() -> None:
-    _, _, intent, _, fate, *_ = written()
-    assert {key for key in intent if fate[key] != intent[key]} == {"event", "seq", "prev"}
-    assert (fate["fate"], fate["detail"]) == ("unknown", "not observed")
+    _, _, intent, _, later, *_ = written()
+    assert {key for key in intent if later[key] != intent[key]} == {"event", "seq", "prev"}
+    assert (later["dry_run_outcome"], later["detail"]) == ("unknown", "not observed")
 
 
 def test_query_text_is_absent_unless_it_was_requested() -> None:

@@ -3,23 +3,23 @@
 import pytest
 
 from reaper.insight.dryrun.assessment import ENOUGH, Advice, Assessment, assess
-from reaper.insight.dryrun.outcomes import Fate
-from reaper.insight.dryrun.regret import Trial, upper_bound
+from reaper.insight.dryrun.outcomes import DryRunOutcome
+from reaper.insight.dryrun.regret import DryRun, upper_bound
 from reaper.policy.time import Timestamp, parse_duration
 from tests.unit.policy.build import NOW
 
-from .trials import trial, trials
+from .dry_runs import dry_run, dry_runs
 
-UNUSED, LEFT, REVIVED = Fate.UNUSED, Fate.LEFT, Fate.REVIVED
+UNUSED, LEFT, USED_AGAIN = DryRunOutcome.UNUSED, DryRunOutcome.LEFT, DryRunOutcome.USED_AGAIN
 
 
-def assessed(*seen: Trial) -> Assessment:
+def assessed(*seen: DryRun) -> Assessment:
     (one,) = assess(seen)
     return one
 
 
 def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
-    one = assessed(*trials(54, UNUSED), *trials(6, LEFT))
+    one = assessed(*dry_runs(54, UNUSED), *dry_runs(6, LEFT))
     assert one.advice is Advice.SAFE
     assert one.said == (
         "safe to enforce by what was seen: none of 60 used again, less than 6.02% with 95% confidence; "
@@ -28,14 +28,14 @@ def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
 
 
 def test_few_are_too_few_to_say_that_it_is_safe() -> None:
-    one = assessed(*trials(12, UNUSED), *trials(3, None, after="1s"))
+    one = assessed(*dry_runs(12, UNUSED), *dry_runs(3, None, after="1s"))
     assert one.advice is Advice.TOO_LITTLE
     assert one.said == ("too little seen: none was used again so far; 12 of 15 can be judged, 35 are needed")
     assert upper_bound(0, ENOUGH) < 0.1 < upper_bound(0, ENOUGH - 1)
 
 
 def test_many_that_were_closed_leave_too_much_unseen() -> None:
-    one = assessed(*trials(53, UNUSED), *trials(7, LEFT, application="batch-3"))
+    one = assessed(*dry_runs(53, UNUSED), *dry_runs(7, LEFT, application="batch-3"))
     assert one.advice is Advice.TOO_LITTLE
     assert one.said == (
         "too little seen: 7 of 60 were closed, all of batch-*; "
@@ -44,7 +44,7 @@ def test_many_that_were_closed_leave_too_much_unseen() -> None:
 
 
 def test_few_are_enough_to_say_no() -> None:
-    one = assessed(*trials(2, REVIVED, after="5m", application="checkout-1"), *trials(10, UNUSED))
+    one = assessed(*dry_runs(2, USED_AGAIN, after="5m", application="checkout-1"), *dry_runs(10, UNUSED))
     assert one.advice is Advice.NOT_YET
     assert one.said == (
         "not yet: 2 of 12 used again, all of checkout-*; at idle_for: 16m it would have been none of 10"
@@ -52,17 +52,19 @@ def test_few_are_enough_to_say_no() -> None:
 
 
 def test_more_than_a_few_that_may_be_borne_are_a_no() -> None:
-    assert assessed(trial(REVIVED), *trials(100, UNUSED)).advice is Advice.SAFE
-    assert assessed(trial(REVIVED), *trials(99, UNUSED)).advice is Advice.NOT_YET
+    assert assessed(dry_run(USED_AGAIN), *dry_runs(100, UNUSED)).advice is Advice.SAFE
+    assert assessed(dry_run(USED_AGAIN), *dry_runs(99, UNUSED)).advice is Advice.NOT_YET
 
 
 def test_when_no_limit_would_do_it_says_so() -> None:
-    one = assessed(trial(REVIVED, after="2h"), *trials(10, UNUSED))
+    one = assessed(dry_run(USED_AGAIN, after="2h"), *dry_runs(10, UNUSED))
     assert one.said.endswith("no longer limit that was seen would do")
 
 
 def test_what_runs_is_told_the_limit_of_what_runs() -> None:
-    one = assessed(*(each._replace(at_work=True) for each in [trial(REVIVED, after="5m"), *trials(9, LEFT)]))
+    one = assessed(
+        *(each._replace(active=True) for each in [dry_run(USED_AGAIN, after="5m"), *dry_runs(9, LEFT)])
+    )
     assert "at running_for: 16m" in one.said
 
 
@@ -77,26 +79,26 @@ def test_what_runs_is_told_the_limit_of_what_runs() -> None:
     ],
 )
 def test_it_says_whose_sessions_came_back(names: list[str], said: str) -> None:
-    assert f", {said};" in assessed(*(trial(REVIVED, application=name) for name in names)).said
+    assert f", {said};" in assessed(*(dry_run(USED_AGAIN, application=name) for name in names)).said
 
 
 def test_every_policy_and_every_application_is_counted_for_itself() -> None:
-    other = trial(REVIVED)._replace(policy="other", server="billing")
+    other = dry_run(USED_AGAIN)._replace(policy="other", server="billing")
     dry, another = assess(
-        [other, *trials(3, UNUSED, application="b"), trial(REVIVED, application="a", after="5m")]
+        [other, *dry_runs(3, UNUSED, application="b"), dry_run(USED_AGAIN, application="a", after="5m")]
     )
     assert (dry.policy, another.policy) == ("dry", "other")
-    assert [(name, regret.acts, regret.revived) for name, regret in dry.applications] == [
+    assert [(name, regret.acts, regret.used_again) for name, regret in dry.applications] == [
         ("b", 3, 0),
         ("a", 1, 1),
     ]
     assert dry.servers == 1
-    assert dry.revived_after == parse_duration("5m")
+    assert dry.used_again_after == parse_duration("5m")
 
 
 def test_acts_by_an_earlier_policy_file_are_left_out_for_its_limits_may_have_been_others() -> None:
-    before = [each._replace(rules="old", at=Timestamp(NOW - 1)) for each in trials(4, REVIVED)]
-    now = [each._replace(rules="new") for each in trials(50, UNUSED)]
+    before = [each._replace(rules="old", at=Timestamp(NOW - 1)) for each in dry_runs(4, USED_AGAIN)]
+    now = [each._replace(rules="new") for each in dry_runs(50, UNUSED)]
     one = assessed(*before, *now)
     assert (one.rules, one.earlier, one.regret.acts, one.advice) == ("new", 4, 50, Advice.SAFE)
     (both,) = assess([*before, *now], by_any_rules=True)

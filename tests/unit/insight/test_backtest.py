@@ -53,10 +53,10 @@ STREAM: Final = [
 def test_each_terminated_session_has_an_outcome() -> None:
     found = backtested(policy(), stream=STREAM)
     regret = found.hindsight.total()
-    assert (regret.revived, regret.left, regret.unused, regret.too_soon) == (1, 1, 0, 1)
+    assert (regret.used_again, regret.left, regret.unused, regret.too_soon) == (1, 1, 0, 1)
     assert found.terminations == {"leaked": 3}
     assert found.hindsight.regret("leaked") == regret
-    assert found.hindsight.regret_of_application("pool").revived == 1
+    assert found.hindsight.regret_of_application("pool").used_again == 1
     assert found.hindsight.regret_of_application("leak").left == 1
 
 
@@ -80,7 +80,7 @@ def test_a_session_that_a_partial_snapshot_shows_due_again_was_used_before() -> 
     for each in stream:
         backtest.read(each)
     regret = backtest.hindsight.total()
-    assert (backtest.terminations["leaked"], regret.revived, regret.left) == (2, 1, 1)
+    assert (backtest.terminations["leaked"], regret.used_again, regret.left) == (2, 1, 1)
 
 
 def test_there_is_a_peak_as_it_was_and_one_as_it_would_have_been() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from reaper.insight.dryrun.outcomes import Fate
+from reaper.insight.dryrun.outcomes import DryRunOutcome
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Candidate, Outcome, Plan, Result
@@ -366,7 +366,7 @@ def test_names_that_differ_only_after_the_longest_name_are_one_series() -> None:
 
 def test_outcomes_after_a_dry_run_and_pauses_of_the_refill_guard_are_counted_from_zero() -> None:
     here = Watched(DRY, policy())
-    here.server.dry_run_outcome(DRY, Fate.REVIVED)
+    here.server.dry_run_outcome(DRY, DryRunOutcome.USED_AGAIN)
     here.server.refill_guarded(policy().name)
 
     counted = {
@@ -377,7 +377,7 @@ def test_outcomes_after_a_dry_run_and_pauses_of_the_refill_guard_are_counted_fro
     assert counted == {
         "unused": 0,
         "left": 0,
-        "revived": 1,
+        "used-again": 1,
         "unknown": 0,
         "reaper_refill_guard_pauses_total": 1,
     }

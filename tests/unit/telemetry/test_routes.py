@@ -7,20 +7,20 @@ from itertools import count
 import pytest
 
 from reaper.insight.dryrun.assessment import assess, assessment_document
-from reaper.insight.dryrun.outcomes import Fate
+from reaper.insight.dryrun.outcomes import DryRunOutcome
 from reaper.policy.session import Identity
 from reaper.policy.text import as_document
 from reaper.telemetry.http import routes
 from reaper.telemetry.http.routes import ResponseCache
 from reaper.telemetry.http.server import MAX_CONNECTIONS
 from reaper.telemetry.http.views import GuardedPool, Overview, ServiceAssessment
-from tests.unit.insight.trials import trials
+from tests.unit.insight.dry_runs import dry_runs
 from tests.unit.service.build import Clock
 
 from . import sights
 from .pages import get
 
-ASSESSED = assess([*trials(3, Fate.REVIVED), *trials(2, Fate.UNUSED)])
+ASSESSED = assess([*dry_runs(3, DryRunOutcome.USED_AGAIN), *dry_runs(2, DryRunOutcome.UNUSED)])
 POOL = GuardedPool(
     server="orders",
     policy="leaked",

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from reaper.insight.dryrun.outcomes import Fate, Watched
-from reaper.insight.dryrun.regret import Trial
+from reaper.insight.dryrun.outcomes import DryRunOutcome, DryRunSession
+from reaper.insight.dryrun.regret import DryRun
 from reaper.policy.plan import Candidate
 from reaper.policy.rules import Mode
 from reaper.policy.session import Identity, Session
@@ -13,25 +13,27 @@ from tests.unit.policy.build import NOW, policy, session
 DRY = policy("dry", mode=Mode.DRY_RUN)
 
 
-def watched(seen: Session | None = None, *, at: Timestamp = NOW) -> Watched:
+def watched(seen: Session | None = None, *, at: Timestamp = NOW) -> DryRunSession:
     """A web worker that a rehearsal took after an hour, unless told otherwise."""
     candidate = Candidate(
         session=session() if seen is None else seen, policy=DRY, reason="idle 1h, limit 10m"
     )
-    return Watched(intent="life/1", candidate=candidate, at=at, cycle="7", rules="d1gest")
+    return DryRunSession(intent="life/1", candidate=candidate, at=at, cycle="7", rules="d1gest")
 
 
-def trial(fate: Fate | None, *, idle: str = "10m", after: str = "1h", application: str = "web-1") -> Trial:
+def dry_run(
+    outcome: DryRunOutcome | None, *, idle: str = "10m", after: str = "1h", application: str = "web-1"
+) -> DryRun:
     """A session that a policy of ten minutes met."""
     who = Identity("shop", "app_web", application, "10.2.0.7")
-    return Trial("orders", "dry", who, fate, NOW, parse_duration(idle), parse_duration(after))
+    return DryRun("orders", "dry", who, outcome, NOW, parse_duration(idle), parse_duration(after))
 
 
-def trials(
-    count: int, fate: Fate | None, *, after: str = "1h", application: str = "web-1"
-) -> Iterator[Trial]:
+def dry_runs(
+    count: int, outcome: DryRunOutcome | None, *, after: str = "1h", application: str = "web-1"
+) -> Iterator[DryRun]:
     """So many that are alike."""
-    return (trial(fate, after=after, application=application) for _ in range(count))
+    return (dry_run(outcome, after=after, application=application) for _ in range(count))
 
 
 def after(moment: Timestamp, text: str) -> Timestamp:

@@ -46,20 +46,20 @@ def test_what_becomes_of_each_is_recorded_counted_and_judged(
     used.wake()
     closed.close()
 
-    revived = reaper.recorded("session.fate", application="used", fate="revived")
-    reaper.recorded("session.fate", application="closed", fate="left")
-    reaper.recorded("session.fate", application="stays", fate="unused")
+    revived = reaper.recorded("session.dry_run_outcome", application="used", dry_run_outcome="used-again")
+    reaper.recorded("session.dry_run_outcome", application="closed", dry_run_outcome="left")
+    reaper.recorded("session.dry_run_outcome", application="stays", dry_run_outcome="unused")
     assert revived["pid"] == used.pid
     assert revived["detail"].startswith("used again after ")
-    assert life.logged("dry_run.outcome", outcome="revived")["policy"] == "leaked"
-    Service(life).shows(1, "reaper_dry_run_outcomes_total", policy="leaked", outcome="revived")
+    assert life.logged("dry_run.outcome", outcome="used-again")["policy"] == "leaked"
+    Service(life).shows(1, "reaper_dry_run_outcomes_total", policy="leaked", outcome="used-again")
     assert stays.present()
     assert life.end().code == 0
 
     done = reaper("assess", "audit.jsonl")
     assert done.code == 1
     assert done.out.startswith("leaked  no\nnot yet: 1 of ")
-    assert (told(reaper, "audit.jsonl")["revived"], told(reaper, "audit.jsonl")["left"]) == (1, 1)
+    assert (told(reaper, "audit.jsonl")["used_again"], told(reaper, "audit.jsonl")["left"]) == (1, 1)
 
 
 def test_the_service_that_runs_says_the_same_as_its_record(
@@ -70,12 +70,12 @@ def test_the_service_that_runs_says_the_same_as_its_record(
     at = life.logged("http.listening")["at"]
     reaper.recorded("session.outcome", application="used", outcome="dry-run")
     used.wake()
-    reaper.recorded("session.fate", application="used", fate="revived")
-    reaper.recorded("session.fate", application="stays", fate="unused")
+    reaper.recorded("session.dry_run_outcome", application="used", dry_run_outcome="used-again")
+    reaper.recorded("session.dry_run_outcome", application="stays", dry_run_outcome="unused")
 
     live, recorded = told(reaper, "--url", at), told(reaper, "audit.jsonl")
 
-    keys = ("policy", "advice", "revived", "left", "unknown", "rules")
+    keys = ("policy", "advice", "used_again", "left", "unknown", "rules")
     assert {key: live[key] for key in keys} == {key: recorded[key] for key in keys}
     page = json.loads(Service(life).ask("assess").body)
     assert page["watched"] == 2
@@ -92,7 +92,7 @@ def test_who_is_still_there_after_a_restart_is_the_same_act(
 
     seen = told(reaper, "audit.jsonl")
 
-    assert (seen["acts"], seen["unknown"]) == (1, 0)
+    assert (seen["dry_runs"], seen["unknown"]) == (1, 0)
     dry_run_before = [line for line in reaper.record() if line.get("outcome") == "dry-run"]
     assert len(dry_run_before) == 2
 
@@ -112,15 +112,15 @@ def test_a_policy_file_that_has_changed_is_rehearsed_from_the_beginning_and_judg
 
     assert not after.startswith(before[:12])
     seen = told(reaper, "audit.jsonl")
-    assert (seen["acts"], seen["earlier_acts"]) == (1, 1)
-    assert told(reaper, "audit.jsonl", "--any-rules")["acts"] == 2
+    assert (seen["dry_runs"], seen["earlier_dry_runs"]) == (1, 1)
+    assert told(reaper, "audit.jsonl", "--any-rules")["dry_runs"] == 2
 
 
-def fate(number: int, fate: str, **fields: object) -> str:
+def line(number: int, outcome: str, **fields: object) -> str:
     """A line as the record has it."""
     told = {
         "schema": 1,
-        "event": "session.fate",
+        "event": "session.dry_run_outcome",
         "time": "2026-01-31T12:00:00Z",
         "run": "life",
         "server": "orders",
@@ -136,8 +136,8 @@ def fate(number: int, fate: str, **fields: object) -> str:
         "role": "app",
         "database": "shop",
         "client": None,
-        "fate": fate,
-        "fate_at": "2026-01-31T11:00:00Z",
+        "dry_run_outcome": outcome,
+        "dry_run_outcome_at": "2026-01-31T11:00:00Z",
         "used_at": None,
         **fields,
     }
@@ -145,7 +145,7 @@ def fate(number: int, fate: str, **fields: object) -> str:
 
 
 def test_many_of_whom_none_came_back_are_a_yes(offline: Reaper) -> None:
-    offline.write("a.jsonl", "".join(fate(number, "unused") for number in range(50)))
+    offline.write("a.jsonl", "".join(line(number, "unused") for number in range(50)))
 
     done = offline("assess", "a.jsonl")
 
@@ -153,7 +153,7 @@ def test_many_of_whom_none_came_back_are_a_yes(offline: Reaper) -> None:
     assert done.out.startswith("leaked  yes\nsafe to enforce by what was seen: none of 50 used again")
 
 
-@pytest.mark.parametrize("text", ["", fate(1, "unknown"), "".join(fate(each, "unused") for each in range(9))])
+@pytest.mark.parametrize("text", ["", line(1, "unknown"), "".join(line(each, "unused") for each in range(9))])
 def test_nothing_and_too_little_are_a_no(offline: Reaper, text: str) -> None:
     offline.write("a.jsonl", text)
 
@@ -161,8 +161,8 @@ def test_nothing_and_too_little_are_a_no(offline: Reaper, text: str) -> None:
 
 
 def test_only_the_policy_and_the_server_that_are_asked_for_are_judged(offline: Reaper) -> None:
-    lines = [fate(number, "unused") for number in range(50)]
-    lines += [fate(1, "revived", policy="other"), fate(2, "revived", server="billing")]
+    lines = [line(number, "unused") for number in range(50)]
+    lines += [line(1, "used-again", policy="other"), line(2, "used-again", server="billing")]
     offline.write("a.jsonl", "".join(lines))
 
     assert offline("assess", "a.jsonl").code == 1
@@ -170,18 +170,19 @@ def test_only_the_policy_and_the_server_that_are_asked_for_are_judged(offline: R
 
 
 def test_the_limit_that_would_do_is_named(offline: Reaper) -> None:
-    back = fate(99, "revived", used_at="2026-01-31T09:24:10Z", application="checkout-3")
-    offline.write("a.jsonl", "".join([*(fate(number, "unused") for number in range(50)), back]))
+    back = line(99, "used-again", used_at="2026-01-31T09:24:10Z", application="checkout-3")
+    offline.write("a.jsonl", "".join([*(line(number, "unused") for number in range(50)), back]))
 
-    said = told(offline, "a.jsonl")["said"]
+    said = told(offline, "a.jsonl")["summary"]
 
     assert said == (
         "not yet: 1 of 51 used again, all of checkout-*; at idle_for: 25m it would have been none of 50"
     )
+    assert "at idle_for: 25m, 0 of the 50 that it would have matched" in offline("assess", "a.jsonl").out
 
 
 def test_a_hostile_name_does_nothing_in_a_verdict(offline: Reaper) -> None:
-    lines = [fate(number, "revived", application=f"{HOSTILE}{number}") for number in range(12)]
+    lines = [line(number, "used-again", application=f"{HOSTILE}{number}") for number in range(12)]
     offline.write("a.jsonl", "".join(lines))
 
     for output in ("table", "json", "yaml"):
@@ -192,7 +193,7 @@ def test_a_hostile_name_does_nothing_in_a_verdict(offline: Reaper) -> None:
 
 
 def test_files_that_are_named_count_more_than_an_address_in_the_environment(offline: Reaper) -> None:
-    offline.write("a.jsonl", "".join(fate(number, "unused") for number in range(50)))
+    offline.write("a.jsonl", "".join(line(number, "unused") for number in range(50)))
 
     assert offline("assess", "a.jsonl", REAPER_URL="127.0.0.1:1").code == 0
     assert offline("assess", "--url", "127.0.0.1:1", REAPER_AUDIT_LOG="a.jsonl").code == 3
@@ -253,7 +254,7 @@ def test_a_pool_that_refills_at_once_is_noticed_and_a_leak_is_not(
     paused = reaper.recorded("policy.paused")
 
     assert paused["application"] == "pool"
-    assert paused["reason"].endswith(": size this pool down")
+    assert paused["reason"].endswith(": make this pool smaller")
     Service(life).shows(1, "reaper_refill_guard_pauses_total", policy="leaked")
     (member, other) = pool
     Service(life).shows(2, "reaper_skipped", reason="refill_guard")

@@ -7,8 +7,8 @@ from typing import Final
 import pytest
 
 from reaper.audit.dry_runs import DryRunLog
-from reaper.audit.events import FATE, GROUP_PAUSED, Event
-from reaper.insight.dryrun.outcomes import Fate
+from reaper.audit.events import DRY_RUN_OUTCOME, GROUP_PAUSED, Event
+from reaper.insight.dryrun.outcomes import DryRunOutcome
 from reaper.policy.decide import decide
 from reaper.policy.memory import Memory
 from reaper.policy.plan import Result
@@ -36,8 +36,8 @@ class Watching:
     def __init__(self, stage: Stage, folder: Path) -> None:
         self.post = Post(stage, folder)
         self.stage = stage
-        self.trials = OutcomeStore()
-        self.after = FollowUp("test", self.post.ledger, self.trials)
+        self.dry_runs = OutcomeStore()
+        self.after = FollowUp("test", self.post.ledger, self.dry_runs)
         self.onlooker = SessionWatcher(stage.reaper.link)
         self.author = AUTHOR
 
@@ -52,9 +52,9 @@ class Watching:
         work = self.after.cycled(cycle, self.onlooker, self.author, interval=INTERVAL)
         return self.stage.reaper.do(work)
 
-    def fates(self, *policies: Policy) -> dict[int, Fate]:
+    def outcomes(self, *policies: Policy) -> dict[int, DryRunOutcome]:
         """What one more cycle brings to light, by pid."""
-        return {one.watched.id.pid: one.fate for one in self.cycle(*policies).fated}
+        return {one.watched.id.pid: one.outcome for one in self.cycle(*policies).outcomes}
 
     def recorded(self, name: str) -> list[Event]:
         return [event for event in self.post.record() if event.name == name]
@@ -73,7 +73,7 @@ def dry(stage: Stage) -> Policy:
 def dry_run_before(watching: Watching, dry: Policy, count: int = 1) -> list[Client]:
     clients = watching.stage.open_many(count)
     watching.sight()
-    assert watching.fates(dry) == {}
+    assert watching.outcomes(dry) == {}
     assert len(watching.after.watch) == count
     return clients
 
@@ -86,10 +86,12 @@ def test_a_used_session_is_revived_a_closed_one_has_left_and_an_unchanged_one_st
     closed.close()
     until(closed.left)
 
-    assert watching.fates(dry)[used.pid] is Fate.REVIVED
+    assert watching.outcomes(dry)[used.pid] is DryRunOutcome.USED_AGAIN
     assert len(watching.after.watch) == 2  # the unchanged one, and the used one, which matches again
-    told = {event.fields["pid"]: event.fields["fate"] for event in watching.recorded(FATE)}
-    assert told == {used.pid: "revived", closed.pid: "left"}
+    told = {
+        event.fields["pid"]: event.fields["dry_run_outcome"] for event in watching.recorded(DRY_RUN_OUTCOME)
+    }
+    assert told == {used.pid: "used-again", closed.pid: "left"}
     assert stays.pid not in told
 
 
@@ -106,9 +108,9 @@ def test_the_end_of_a_loop_whose_place_was_taken_closes_nothing_that_the_new_one
     old.watch.end()
     client.wake()
 
-    assert watching.fates(dry) == {client.pid: Fate.REVIVED}
-    told = [event.fields["fate"] for event in watching.recorded(FATE)]
-    assert told == ["unused", "revived"]
+    assert watching.outcomes(dry) == {client.pid: DryRunOutcome.USED_AGAIN}
+    told = [event.fields["dry_run_outcome"] for event in watching.recorded(DRY_RUN_OUTCOME)]
+    assert told == ["unused", "used-again"]
 
 
 def test_what_a_loop_whose_place_was_taken_tells_at_its_end_is_older_than_what_the_new_one_has_seen(
@@ -121,16 +123,18 @@ def test_what_a_loop_whose_place_was_taken_tells_at_its_end_is_older_than_what_t
     watching.sight()
     watching.cycle(dry)
     client.wake()
-    watching.fates(dry)
+    watching.outcomes(dry)
 
     old.watch.end()
 
-    (trial,) = watching.trials.beside([]).newest()
-    assert trial.fate is Fate.REVIVED
+    (dry_run,) = watching.dry_runs.beside([]).newest()
+    assert dry_run.outcome is DryRunOutcome.USED_AGAIN
     seen = DryRunLog()
     for event in watching.post.record():
         seen.note(event)
-    assert [trial.fate for trial in seen.trials() if trial.fate is not Fate.UNUSED] == [Fate.REVIVED, None]
+    assert [
+        dry_run.outcome for dry_run in seen.dry_runs() if dry_run.outcome is not DryRunOutcome.UNUSED
+    ] == [DryRunOutcome.USED_AGAIN, None]
 
 
 def test_sessions_that_another_loop_watches_get_no_outcome_here(watching: Watching, dry: Policy) -> None:
@@ -140,7 +144,7 @@ def test_sessions_that_another_loop_watches_get_no_outcome_here(watching: Watchi
     client.close()
     until(client.left)
 
-    assert watching.fates(dry) == {}
+    assert watching.outcomes(dry) == {}
     assert len(old.watch) == 1
 
 
@@ -154,7 +158,7 @@ def test_when_it_was_used_again_is_the_servers_word(watching: Watching, dry: Pol
 
     watching.cycle(dry)
 
-    (event,) = watching.recorded(FATE)
+    (event,) = watching.recorded(DRY_RUN_OUTCOME)
     assert event.text("used_at") == began.isoformat(timespec="microseconds").replace("+00:00", "Z")
     assert began < changed
 
@@ -174,8 +178,8 @@ def test_watched_sessions_that_the_prefilter_left_out_are_read_one_by_one(
     later = prefiltered_cycle(watching, day_old)
     assert later.snapshot.left_out
     assert not {used.pid, stays.pid} & {one.id.pid for one in later.snapshot.sessions}
-    fates = {one.watched.id.pid: one.fate for one in watching.look(later).fated}
-    assert fates == {used.pid: Fate.REVIVED, closed.pid: Fate.LEFT}
+    outcomes = {one.watched.id.pid: one.outcome for one in watching.look(later).outcomes}
+    assert outcomes == {used.pid: DryRunOutcome.USED_AGAIN, closed.pid: DryRunOutcome.LEFT}
 
 
 def prefiltered_cycle(watching: Watching, day_old: Policy) -> Cycle:
@@ -227,8 +231,8 @@ def test_a_session_that_an_enforcing_policy_terminated_says_nothing_about_the_dr
 
     news = watching.cycle(dry, policy(stage.application))
 
-    assert [(one.fate, one.reason) for one in news.fated] == [
-        (Fate.UNKNOWN, "a policy that enforces has acted on it")
+    assert [(one.outcome, one.reason) for one in news.outcomes] == [
+        (DryRunOutcome.UNKNOWN, "a policy that enforces has acted on it")
     ]
     assert client.left()
 
@@ -241,7 +245,7 @@ def test_a_session_that_exits_while_the_connection_is_lost_has_an_unknown_outcom
     client.close()
     until(client.left)
 
-    assert watching.fates(dry) == {client.pid: Fate.UNKNOWN}
+    assert watching.outcomes(dry) == {client.pid: DryRunOutcome.UNKNOWN}
 
 
 def test_a_dry_run_starts_again_under_new_rules(watching: Watching, dry: Policy) -> None:
@@ -249,7 +253,7 @@ def test_a_dry_run_starts_again_under_new_rules(watching: Watching, dry: Policy)
     watching.author = replace(AUTHOR, rules="another")
     watching.post.memory = watching.post.memory.forgetting_dry_runs()
 
-    assert watching.fates(dry) == {client.pid: Fate.UNUSED}
+    assert watching.outcomes(dry) == {client.pid: DryRunOutcome.UNUSED}
     assert len(watching.after.watch) == 1
     assert {each.watched.rules for each in watching.after.watch.end()} == {"another"}
 
@@ -259,11 +263,11 @@ def test_no_more_are_watched_than_there_is_room_for_and_that_is_said(watching: W
     watching.stage.open_many(3)
     watching.sight()
 
-    fates = watching.fates(dry)
+    outcomes = watching.outcomes(dry)
 
-    assert list(fates.values()) == [Fate.UNKNOWN]
+    assert list(outcomes.values()) == [DryRunOutcome.UNKNOWN]
     assert len(watching.after.watch) == 2
-    (event,) = watching.recorded(FATE)
+    (event,) = watching.recorded(DRY_RUN_OUTCOME)
     assert event.text("detail") == "not watched: 2 are watched already"
 
 
@@ -273,8 +277,8 @@ def test_at_the_end_an_unused_session_is_reported_as_unused(watching: Watching, 
 
     (end,) = watching.after.watch.end()
 
-    assert (end.watched.id.pid, end.fate) == (client.pid, Fate.UNUSED)
-    assert watching.recorded(FATE)[-1].text("fate") == "unused"
+    assert (end.watched.id.pid, end.outcome) == (client.pid, DryRunOutcome.UNUSED)
+    assert watching.recorded(DRY_RUN_OUTCOME)[-1].text("dry_run_outcome") == "unused"
     assert len(watching.after.watch) == 0
 
 

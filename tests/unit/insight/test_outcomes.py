@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from reaper.insight.dryrun.outcomes import (
-    Fate,
-    Fated,
+    DryRunOutcome,
+    DryRunSession,
     Look,
-    Standing,
-    Watched,
-    fates,
+    ObservedOutcome,
+    SessionTimes,
+    outcomes_of,
     shown,
     tells_by_now,
     unused,
@@ -19,21 +19,21 @@ from reaper.policy.session import ACTIVE, Session, SessionId
 from reaper.policy.time import Duration, Timestamp, parse_duration
 from tests.unit.policy.build import NOW, session, snapshot
 
-from .trials import after, watched
+from .dry_runs import after, watched
 
 LATER = after(NOW, "10s")
 LOOK = Look(at=LATER, before=NOW, blind_after=parse_duration("1m"))
 
 
-def become(one: Watched, now: Session | None, look: Look = LOOK) -> Fated | None:
-    seen = {one.id: None if now is None else Standing.of(now)}
-    found = fates([one], seen, look)
+def become(one: DryRunSession, now: Session | None, look: Look = LOOK) -> ObservedOutcome | None:
+    seen = {one.id: None if now is None else SessionTimes.of(now)}
+    found = outcomes_of([one], seen, look)
     return found[0] if found else None
 
 
-def fate(one: Watched, now: Session | None, look: Look = LOOK) -> Fate | None:
+def outcome(one: DryRunSession, now: Session | None, look: Look = LOOK) -> DryRunOutcome | None:
     found = become(one, now, look)
-    return found.fate if found else None
+    return found.outcome if found else None
 
 
 def used(was: Session, at: Timestamp) -> Session:
@@ -41,14 +41,18 @@ def used(was: Session, at: Timestamp) -> Session:
 
 
 def test_who_stays_as_it_was_has_no_fate_yet() -> None:
-    assert fate(watched(), session()) is None
+    assert outcome(watched(), session()) is None
 
 
 def test_who_was_used_again_is_revived_and_since_when_is_told_by_the_servers_clock() -> None:
     one = watched()
     found = become(one, used(one.candidate.session, after(NOW, "4s")))
     assert found
-    assert (found.fate, found.after, found.used_at) == (Fate.REVIVED, parse_duration("4s"), after(NOW, "4s"))
+    assert (found.outcome, found.after, found.used_at) == (
+        DryRunOutcome.USED_AGAIN,
+        parse_duration("4s"),
+        after(NOW, "4s"),
+    )
     assert found.reason == "used again after 4s, having been idle for 1h"
 
 
@@ -78,30 +82,30 @@ def test_a_beginning_that_is_older_than_the_act_is_no_sign_of_use() -> None:
 
 def test_a_bare_state_change_counts_as_a_use() -> None:
     was = session()
-    assert fate(watched(was), replace(was, state_change=after(NOW, "4s"))) is Fate.REVIVED
+    assert outcome(watched(was), replace(was, state_change=after(NOW, "4s"))) is DryRunOutcome.USED_AGAIN
 
 
 def test_a_state_that_is_hidden_by_now_says_nothing() -> None:
     was = session()
-    assert fate(watched(was), replace(was, state_change=None)) is None
+    assert outcome(watched(was), replace(was, state_change=None)) is None
 
 
 def test_who_has_gone_left_by_itself_and_how_long_nobody_had_looked_is_told() -> None:
     found = become(watched(), None)
     assert found
-    assert (found.fate, found.unseen) == (Fate.LEFT, parse_duration("10s"))
+    assert (found.outcome, found.unseen) == (DryRunOutcome.LEFT, parse_duration("10s"))
     assert found.reason == "left by itself after 10s; in its last 10s nobody looked"
 
 
 def test_who_went_while_nobody_looked_for_long_may_have_been_used_before() -> None:
     look = LOOK._replace(at=after(NOW, "61s"))
-    assert fate(watched(), None, look) is Fate.UNKNOWN
+    assert outcome(watched(), None, look) is DryRunOutcome.UNKNOWN
 
 
 def test_a_newcomer_on_the_same_pid_is_somebody_else() -> None:
     one = watched()
     other = replace(one.candidate.session, id=SessionId(one.id.pid, NOW))
-    assert fates([one], {other.id: Standing.of(other)}, LOOK) == []
+    assert outcomes_of([one], {other.id: SessionTimes.of(other)}, LOOK) == []
     assert shown([one], snapshot(other)) == {one.id: None}
 
 
@@ -114,12 +118,12 @@ def test_a_look_that_left_nobody_out_tells_who_has_gone_and_a_thrifty_one_does_n
 
 def test_who_is_shown_need_not_be_asked_for() -> None:
     thrifty = replace(snapshot(session()), left_out=3)
-    assert shown([watched()], thrifty) == {watched().id: Standing.of(session())}
+    assert shown([watched()], thrifty) == {watched().id: SessionTimes.of(session())}
 
 
 def test_who_was_not_used_until_now_is_unused_for_so_long() -> None:
     found = unused(watched(), after(NOW, "2h"))
-    assert (found.fate, found.after) == (Fate.UNUSED, parse_duration("2h"))
+    assert (found.outcome, found.after) == (DryRunOutcome.UNUSED, parse_duration("2h"))
     assert found.reason == "not used again in 2h"
 
 
@@ -136,6 +140,6 @@ def test_a_clock_that_was_set_back_makes_nothing_shorter_than_nothing() -> None:
     one = watched()
     found = become(one, used(one.candidate.session, Timestamp(NOW - parse_duration("1d"))))
     assert found
-    assert found.fate is Fate.REVIVED
+    assert found.outcome is DryRunOutcome.USED_AGAIN
     assert found.after == parse_duration("10s")
     assert unused(one, Timestamp(NOW - 1)).after == Duration(0)
