@@ -87,7 +87,7 @@ def test_who_is_still_there_after_a_restart_is_the_same_act(
     opened(clients, app, "stays")
     for _ in range(2):
         life = dry_running(reaper, app)
-        life.logged("cycle.acted", dry_run=1)
+        life.logged("cycle.acted", **{"dry-run": 1})
         assert life.end().code == 0
 
     seen = told(reaper, "audit.jsonl")
