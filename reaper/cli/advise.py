@@ -30,7 +30,7 @@ from reaper.policy.rules import Mode
 from reaper.policy.text import counted
 from reaper.policy.time import SECOND, Duration, exact_words, isoformat
 from reaper.postgres.errors import ServerError
-from reaper.service.observe import observe_for
+from reaper.service.connection import observe_for
 
 _STDOUT: Final = "-"
 _ALIASES: Final = "names: this history has aliases, which fit neither a policy file nor SQL"

@@ -82,7 +82,7 @@ async def _preflight(server: Server, settings: Settings) -> Sequence[CheckResult
 
 def _fine(settings: Settings) -> Row:
     rules = settings.rules
-    counts = f"{len(rules.enforcing)} enforcing, {len(rules.dry_running)} rehearsing"
+    counts = f"{len(rules.enforcing)} enforcing, {len(rules.dry_running)} in dry run"
     return _row(
         "", CheckResult(check="policies", level=Level.FINE, finding=f"{counts}, digest {rules.digest[:12]}")
     )
@@ -102,7 +102,7 @@ def _row(server: str, found: CheckResult) -> Row:
         "check": found.check,
         "level": found.level.value,
         "finding": found.finding,
-        "mend": found.fix,
+        "fix": found.fix,
     }
 
 
@@ -129,9 +129,9 @@ def _print(rows: Sequence[Row]) -> None:
         level = printable(row["level"])
         finding = _hanging(printable(row["finding"]), out)
         out.print(Text.assemble((f"  {level:8}", _STYLES[level]), f"{row['check']:17}", finding))
-        if row["mend"]:
-            mend = _hanging(printable(row["mend"]), out)
-            out.print(Text.assemble((f"{'mend: ':>{_INDENT}}", "dim"), mend))
+        if row["fix"]:
+            fix = _hanging(printable(row["fix"]), out)
+            out.print(Text.assemble((f"{'fix: ':>{_INDENT}}", "dim"), fix))
 
 
 def _hanging(text: str, out: Console) -> str:

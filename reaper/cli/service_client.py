@@ -22,7 +22,7 @@ from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT
 from reaper.policy.refill_guard import Group, PausedGroup
 from reaper.policy.session import Identity, Snapshot
 from reaper.policy.time import SECOND, Duration, Timestamp, from_datetime, parse_time
-from reaper.service.observe import snapshot_interval
+from reaper.service.connection import snapshot_interval
 from reaper.telemetry.http.views import FORMAT, Overview
 
 USUAL_ADDRESS: Final = "127.0.0.1:9432"

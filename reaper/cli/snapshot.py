@@ -19,8 +19,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.rules import Rules
 from reaper.policy.session import Snapshot
 from reaper.postgres.errors import ServerError, Unreachable
-from reaper.service.connection import RunOptions
-from reaper.service.observe import open_to_observe
+from reaper.service.connection import RunOptions, open_to_observe
 
 _OTHER_WAYS: Final = """\
 hint: if all slots are in use, there are other ways:

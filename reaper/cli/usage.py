@@ -26,8 +26,7 @@ from reaper.insight.usage.census import census, shortened
 from reaper.insight.usage.trend import Trends
 from reaper.policy.text import as_document, printable
 from reaper.postgres.errors import ServerError
-from reaper.service.connection import OpenConnection, RunOptions
-from reaper.service.observe import open_to_observe
+from reaper.service.connection import OpenConnection, RunOptions, open_to_observe
 
 _TOP: Final = 8
 _MAX_TOP: Final = 1_000

@@ -34,7 +34,7 @@ from reaper.policy.memory import Memory
 from reaper.policy.time import seconds
 from reaper.postgres.errors import Lost
 from reaper.service.clock import ClockWatch
-from reaper.service.connection import OpenConnection, RunOptions, opened, station
+from reaper.service.connection import OpenConnection, RunOptions, cycle_context, opened
 from reaper.service.cycle import run_cycle
 from reaper.service.pause import Flag, pause
 
@@ -148,7 +148,7 @@ async def _run_cycles(
         if loaded.rules.digest != settings.rules.digest:
             settings, memory = loaded, Memory()  # as after a restart
         rules = settings.rules
-        context = station(target, at, rules, RunOptions(), ledger, clock=clock)
+        context = cycle_context(target, at, rules, RunOptions(), ledger, clock=clock)
         name = str(next(numbers))
         cycle = await run_cycle(context, name, rules=rules, memory=memory, stopping=stop.is_set)
         if cycle.audit_log_failed:

@@ -17,12 +17,12 @@ _DAY: Final = 86_400
 
 
 async def read_count(server: Server) -> Mapping[str, object]:
-    """The present count of a server, as the fields of `server.counters`; raises ServerError."""
-    link = await Connection.open(server.dsn)
+    """Return the present count of a server, as the fields of `server.counters`; raises ServerError."""
+    connection = await Connection.open(server.dsn)
     try:
-        counters = await read_counters(link)
+        counters = await read_counters(connection)
     finally:
-        await link.close()
+        await connection.close()
     if counters is None:
         message = "its counters cannot be read"
         raise ServerError(message)
@@ -32,8 +32,8 @@ async def read_count(server: Server) -> Mapping[str, object]:
 class CounterLog:
     """Logs the count of one server while one connection lasts."""
 
-    def __init__(self, link: Connection, author: Author, ledger: Ledger) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, author: Author, ledger: Ledger) -> None:
+        self._connection = connection
         self._author = author
         self._ledger = ledger
         self._logged_at = time.monotonic()
@@ -43,7 +43,7 @@ class CounterLog:
         if self._author.dry_run:
             return
         self._logged_at = time.monotonic()
-        if counters := await read_counters(self._link):
+        if counters := await read_counters(self._connection):
             # The next cycle that terminates a session meets the same failure, and reports it.
             with suppress(AuditLogFailed):
                 self._ledger.log_counters(self._author, _fields(counters))

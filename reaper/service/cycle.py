@@ -30,7 +30,10 @@ class Terminating(Protocol):
         """Check the session again and signal it, soon after the server's last answer."""
 
     def confirm(self, candidates: Sequence[Candidate]) -> AsyncIterator[Sequence[tuple[Candidate, Outcome]]]:
-        """Yield the signalled sessions as they exit, at last those that are still there."""
+        """Yield the signalled sessions as they exit, at last those that are still there.
+
+        The caller finds its own candidate by the session id: pid and backend_start.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ class Cycle:
 
     @property
     def results(self) -> Counter[Result]:
-        """How often each outcome occurred."""
+        """The number of sessions with each outcome."""
         return Counter(outcome.result for _, outcome in self.settled)
 
     @property
@@ -78,11 +81,7 @@ class Cycle:
     @property
     def left_undone(self) -> bool:
         """Return True if anything due was not done: a safety limit, a denial, an unknown outcome."""
-        return (
-            bool(self.plan.trips)
-            or bool(self.audit_log_failed)
-            or any(outcome.result in _UNDONE for _, outcome in self.settled)
-        )
+        return bool(self.plan.trips or self.audit_log_failed or _UNDONE & self.results.keys())
 
 
 _UNDONE: Final = {Result.SIGNALLED, Result.DENIED, Result.UNKNOWN, Result.WITHDRAWN}
@@ -105,19 +104,13 @@ async def run_cycle(
     context: CycleContext, name: str, *, rules: Rules, memory: Memory, stopping: Callable[[], bool]
 ) -> Cycle:
     """Run the five steps once; AuditLogFailed is raised before the first signal or not at all."""
-    context.clock.begin()
-    snapshot = await context.observer.observe(rules, ahead=context.ahead)
-    clock_step = context.clock.step(snapshot.at)
+    snapshot, clock_step = await _observe(context, rules)
     if clock_step is not None:
         memory = Memory()  # ages are unreliable: every session counts as seen for the first time
-    if context.clock.counted_from is not None:
-        snapshot = snapshot.counted_from(context.clock.counted_from)
     plan = decide(snapshot=snapshot, rules=rules, memory=memory)
-    context.ledger.log_safety_limit(context.author, name, snapshot, new_trips(plan, memory))
-    intents = context.ledger.intend(
-        context.author, name, snapshot, (*plan.candidates, *plan.dry_run_candidates)
-    )
-    outcomes = await _carry_out(intents, context, stopping, answered_at=snapshot.at)
+    intents = _log_intents(context, name, snapshot, plan, memory)
+    # From here on the intents are on disk: a crash leaves intents without an outcome, never the reverse.
+    outcomes = await _terminate(intents, context, stopping, answered_at=snapshot.at)
     return Cycle(
         name=name,
         snapshot=snapshot,
@@ -130,12 +123,31 @@ async def run_cycle(
     )
 
 
+async def _observe(context: CycleContext, rules: Rules) -> tuple[Snapshot, Duration | None]:
+    """Return a snapshot, and by how much the server's clock has jumped since the one before."""
+    clock = context.clock
+    clock.begin()
+    snapshot = await context.observer.observe(rules, ahead=context.ahead)
+    clock_step = clock.step(snapshot.at)
+    # After a jump, ages from before it are wrong for as long as their sessions exist.
+    return snapshot if clock.counted_from is None else snapshot.counted_from(clock.counted_from), clock_step
+
+
+def _log_intents(
+    context: CycleContext, name: str, snapshot: Snapshot, plan: Plan, memory: Memory
+) -> list[Intent]:
+    """Write durably what is about to happen, and which safety limits prevent more."""
+    ledger, author = context.ledger, context.author
+    ledger.log_safety_limit(author, name, snapshot, new_trips(plan, memory))
+    return ledger.intend(author, name, snapshot, (*plan.candidates, *plan.dry_run_candidates))
+
+
 def new_trips(plan: Plan, memory: Memory) -> tuple[SafetyLimitTrip, ...]:
-    """The safety limits that were not already exceeded in the cycle before."""
+    """Return the safety limits that were not already exceeded in the cycle before."""
     return tuple(trip for trip in plan.trips if trip.policy.name not in memory.tripped)
 
 
-async def _carry_out(
+async def _terminate(
     intents: Sequence[Intent], context: CycleContext, stopping: Callable[[], bool], *, answered_at: Timestamp
 ) -> "_Outcomes":
     """Terminate one session after the other, then confirm; each outcome is logged as soon as it is known."""
@@ -144,17 +156,18 @@ async def _carry_out(
     for intent in intents:
         candidate = intent.candidate
         # Checked before each: a stop or a full disk must not wait for the rest of the plan.
-        outcome = _STOPPING if stopping() else outcomes.veto
+        outcome = _STOPPING if stopping() else outcomes.withdrawn
         if outcome is None:
             outcome = await context.terminators.of(candidate).terminate(candidate, answered_at=answered_at)
         answered_at = max(answered_at, outcome.at or answered_at)
         if outcome.result is Result.SIGNALLED:
             sent[candidate.session.id] = intent, outcome
         else:
-            outcomes.settle([(intent, outcome)])
+            outcomes.log([(intent, outcome)])
+    # A signal only requests the exit: the outcome is what the server shows afterwards.
     async for ends in context.terminators.enforce.confirm([intent.candidate for intent, _ in sent.values()]):
         ended = [(*sent[candidate.session.id], end) for candidate, end in ends]
-        outcomes.settle([(intent, replace(end, act=signal.act)) for intent, signal, end in ended])
+        outcomes.log([(intent, replace(end, act=signal.act)) for intent, signal, end in ended])
     outcomes.flush()
     return outcomes
 
@@ -169,20 +182,22 @@ class _Outcomes:
         self.failure: AuditLogFailed | None = None
 
     @property
-    def veto(self) -> Outcome | None:
-        return _UNRECORDED if self.failure else None
+    def withdrawn(self) -> Outcome | None:
+        """The outcome of every further intent after a failure; None if there was none."""
+        return _NOT_LOGGED if self.failure else None
 
-    def settle(self, ends: Sequence[tuple[Intent, Outcome]]) -> None:
-        if not ends:
+    def log(self, outcomes: Sequence[tuple[Intent, Outcome]]) -> None:
+        if not outcomes:
             return
-        self.settled += [(intent.candidate, outcome) for intent, outcome in ends]
-        self.dry_runs += [(each.id, each.candidate) for each, end in ends if end.result is Result.DRY_RUN]
-        self._try(lambda: self._ledger.log_outcomes(ends))
+        self.settled += [(intent.candidate, outcome) for intent, outcome in outcomes]
+        self.dry_runs += [(each.id, each.candidate) for each, end in outcomes if end.result is Result.DRY_RUN]
+        self._try(lambda: self._ledger.log_outcomes(outcomes))
 
     def flush(self) -> None:
         self._try(self._ledger.flush)
 
     def _try(self, write: Callable[[], None]) -> None:
+        # Not raised: signals have been sent, and the remaining outcomes must still be collected.
         try:
             write()
         except AuditLogFailed as failure:
@@ -192,4 +207,4 @@ class _Outcomes:
 _STOPPING: Final = Outcome(
     result=Result.WITHDRAWN, detail="the reaper was stopping, or its policies have changed"
 )
-_UNRECORDED: Final = Outcome(result=Result.WITHDRAWN, detail="the audit log could not be written")
+_NOT_LOGGED: Final = Outcome(result=Result.WITHDRAWN, detail="the audit log could not be written")

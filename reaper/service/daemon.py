@@ -36,9 +36,9 @@ from reaper.telemetry.systemd import Systemd
 _TICK_SECONDS: Final = 1.0
 _RELOAD_CHECK_SECONDS: Final = 5.0
 _CHAIN_HEAD_SECONDS: Final = 3_600.0
-"""How often the head of the audit log's chain is logged: what is written later could be removed unnoticed."""
+"""The head of the audit log's chain is logged each hour: later entries could be removed unnoticed."""
 _RESOLVER_THREADS: Final = 256
-"""Host names that may hang in the resolver before other servers, and the pages, wait for a thread."""
+"""A host name that does not resolve holds a thread; with fewer, other servers and the pages would wait."""
 
 
 class PartEnded(Exception):
@@ -96,7 +96,7 @@ class Daemon:
         )
 
     async def run(self) -> Mapping[str, RunTotals]:
-        """Start every part, watch over them, end them in order; return the totals of each server."""
+        """Start every part, supervise them, end them in order; return the totals of each server."""
         parts, last = self._parts, asyncio.Event()
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_RESOLVER_THREADS, "names"))
         flags = handle_signals(parts.log, parts.signal_handlers)
@@ -111,7 +111,9 @@ class Daemon:
             start("notify", self._notifier.run(last), last)
             if self._shipper:
                 start("audit table", self._shipper.run(last), last)
-            await self._watch(flags, lambda loop: start(f"server {loop.server.name}", loop.run(), loop.stop))
+            await self._supervise(
+                flags, lambda loop: start(f"server {loop.server.name}", loop.run(), loop.stop)
+            )
             parts.systemd.stopping()
             self._fleet.stop()
             await self._fleet.ended()
@@ -120,7 +122,7 @@ class Daemon:
             last.set()
         return self._fleet.totals
 
-    async def _watch(self, flags: Flags, start: Callable[[ServerLoop], None]) -> None:
+    async def _supervise(self, flags: Flags, start: Callable[[ServerLoop], None]) -> None:
         """Until the stop: reload, update the servers, and feed the watchdog, once a second and on signals."""
         parts = self._parts
         self._apply_settings(start)

@@ -22,7 +22,7 @@ from reaper.telemetry.notify import Notifier
 # The name of a pod as Kubernetes writes it; at most 9,999 shards, so that hashing for each stays fast.
 _SHARD: Final = re.compile(r"(?:[a-z0-9][a-z0-9.-]*-)?(\d{1,4})/(\d{1,4})", re.ASCII)
 _SECONDS_BETWEEN_FIRST_CONNECTIONS: Final = 0.005
-"""So that a thousand servers, or one server under a thousand names, see no storm of logins."""
+"""So that a thousand servers behind one network, or one server under many names, get no storm of logins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Fleet:
 
     @property
     def follow_ups(self) -> Mapping[str, FollowUp]:
-        """What followed from earlier cycles, by server."""
+        """The follow-up of earlier cycles, by server."""
         return self._follow_ups
 
     def outcomes(self) -> KnownDryRuns:
@@ -121,7 +121,7 @@ class Fleet:
     def update_servers(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
         """Start loops of new servers and stop those of removed ones; a changed server is both.
 
-        Loops that stay are woken: the settings that they wait by may have changed.
+        Loops that stay are woken: the interval that they wait for may have changed.
         """
         wanted = dict.fromkeys(servers)
         names = {server.name for server in wanted}
@@ -137,7 +137,7 @@ class Fleet:
             start(loop)
 
     def stop(self) -> None:
-        """Ask every loop to finish its current work and end."""
+        """Let every loop finish its current work and end."""
         for loop in self._loops.values():
             loop.stop.set()
 

@@ -21,9 +21,8 @@ from reaper.postgres.connection import reconnecting
 from reaper.postgres.errors import Refused, ServerError
 from reaper.postgres.observer import Observer, ObservingFailed
 from reaper.service.clock import ClockWatch
-from reaper.service.connection import OpenConnection, RunOptions
+from reaper.service.connection import OpenConnection, RunOptions, open_to_observe
 from reaper.service.cycle import Cycle
-from reaper.service.observe import open_to_observe
 from reaper.service.pause import Flag, pause, run_unless
 from reaper.service.reporter import warn
 from reaper.telemetry import events
@@ -84,7 +83,7 @@ class HistoryRecorder:
         """Note the moment of a cycle; record the sessions that it matched, if it terminated any of them."""
         snapshot = cycle.snapshot
         if self._marks and snapshot.at < self._marks[-1].at:
-            self._marks.clear()  # by a clock that has been set back, they are of another time
+            self._marks.clear()  # the clock was set back: these marks are later than the next snapshot
         if len(self._marks) < _MAX_MARKS:
             self._marks.append(CycleMark(snapshot.at, snapshot.slots.used))
         if self._waiting < _MAX_WAITING and (candidates := _candidates(cycle)):
@@ -121,7 +120,7 @@ class HistoryRecorder:
         try:
             # A statement that takes longer is cancelled: a cycle must not wait for the history.
             self._clock.begin()
-            async with at.link.hurrying(within / _STATEMENTS):
+            async with at.connection.hurrying(within / _STATEMENTS):
                 snapshot = await self._observer_of(at).observe(None)
         except ObservingFailed as failed:
             self._fail(str(failed))
@@ -136,8 +135,8 @@ class HistoryRecorder:
 
     def _observer_of(self, at: OpenConnection) -> Observer:
         # An observer of its own: its cache holds all sessions, that of the cycles only a few.
-        if self._observer is None or self._observer[0].link is not at.link:
-            self._observer = at, Observer(at.link, at.probe, server=at.observer.server)
+        if self._observer is None or self._observer[0].connection is not at.connection:
+            self._observer = at, Observer(at.connection, at.probe, server=at.observer.server)
         return self._observer[1]
 
     def _write(self, write: Callable[[], None]) -> None:
@@ -170,13 +169,12 @@ class HistoryRecorder:
 def _candidates(cycle: Cycle) -> tuple[Session, ...]:
     """Return the sessions that were terminated and those beside them that only a limit skipped."""
     plan = cycle.plan
-    reaped = {
-        candidate.session.id: candidate.session for candidate in (*plan.candidates, *plan.dry_run_candidates)
-    }
-    if not reaped and not cycle.new_trips:
+    candidates = (*plan.candidates, *plan.dry_run_candidates)
+    if not candidates and not cycle.new_trips:
         return ()
-    skipped = {skip.session.id: skip.session for skip in plan.matched_skips if skip.by in _LIMITED}
-    return tuple({**reaped, **skipped}.values())
+    sessions = [each.session for each in candidates]
+    sessions += [skip.session for skip in plan.matched_skips if skip.by in _LIMITED]
+    return tuple({session.id: session for session in sessions}.values())
 
 
 _LEASE_SNAPSHOTS: Final = 3
@@ -192,7 +190,7 @@ class HistoryLoop:
         self._log = log.bind(server=server.name)
         self._stop = stop
         self._recorder = HistoryRecorder(options, server.name, self)
-        self._last_trouble: str | None = None
+        self._last_error: str | None = None
 
     async def run(self) -> None:
         """Connect, record, and connect again when the connection is lost."""
@@ -213,9 +211,9 @@ class HistoryLoop:
             at = await run_unless(self._stop, stack.enter_async_context(connecting))
             if at is None:
                 return
-            self._last_trouble = None
+            self._last_error = None
             warn(at, self._log)
-            self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major)
+            self._log.info(events.SERVER_CONNECTED, at=at.connection.where, postgres=at.probe.major)
             while not self._stop.is_set():
                 await self._recorder.record(at, room=float("inf"))
                 await pause(self._recorder.due_in, self._stop)
@@ -230,6 +228,6 @@ class HistoryLoop:
 
     def _report_unreachable(self, error: BaseException | None, delay: float) -> None:
         event = events.SERVER_DENIED if isinstance(error, Refused) else events.SERVER_UNREACHABLE
-        if str(error) != self._last_trouble:
-            self._last_trouble = str(error)
+        if str(error) != self._last_error:
+            self._last_error = str(error)
             self._log.error(event, why=str(error), retry=f"in {delay:.1f}s")

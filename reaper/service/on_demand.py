@@ -22,7 +22,7 @@ from reaper.service.clock import ClockWatch
 from reaper.service.connection import OpenConnection
 from reaper.service.pause import Flag, pause
 
-_TOP: Final = 12
+_MAX_GROUPS: Final = 12
 _MAX_DUE: Final = 6
 _FRESH_SECONDS: Final = 2.0
 """Within this time all requests get the same snapshot."""
@@ -34,8 +34,8 @@ _STATEMENTS: Final = 2
 """They share the time of a snapshot."""
 _WAIT_SECONDS: Final = 2.0
 """A request waits this long for a new snapshot before it gets the last one."""
-_FOLLOWED_SECONDS: Final = 900.0
-"""Without a request for this long, the groups are no longer followed."""
+_TREND_SECONDS: Final = 900.0
+"""After this time without a request, the trends of the groups are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +53,11 @@ class OnDemandSnapshot:
     """Takes snapshots of one server for page requests."""
 
     def __init__(
-        self, server: str, clocks: ClockWatch, *, clock: Callable[[], float] = time.monotonic
+        self, server: str, watch: ClockWatch, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.requested = Flag()
         self._server = server
-        self._clocks = clocks
+        self._watch = watch
         self._clock = clock
         self._available = False
         self._renewed = asyncio.Event()
@@ -65,21 +65,21 @@ class OnDemandSnapshot:
         self._usage: CurrentUsage | None = None
         self._last: tuple[Snapshot, Rules, float] | None = None
         """The last snapshot of all sessions, of a cycle or on demand, and when it was taken."""
-        self._tried = self._last_request = -_FOLLOWED_SECONDS
+        self._tried = self._last_request = -_TREND_SECONDS
 
     def set_available(self, *, available: bool) -> None:
-        """Say whether a server loop holds a connection now."""
+        """Note whether a server loop holds a connection now."""
         self._available = available
         self.requested.clear()
         self._release()  # no loop will serve the requests that wait: they get the last snapshot at once
 
     def cycled(self, snapshot: Snapshot, rules: Rules) -> None:
-        """Note the snapshot of a cycle; where the prefilter left sessions out, only its count is used."""
+        """Note the snapshot of a cycle; if the prefilter left sessions out, only its count is used."""
         now = self._clock()
         self._trends.used.note(now, snapshot.slots.used)
         if snapshot.left_out is None:
             self._last = snapshot, rules, now
-        if self._usage and now - self._last_request > _FOLLOWED_SECONDS:
+        if self._usage and now - self._last_request > _TREND_SECONDS:
             self._usage = None
             self._trends.forget_groups()
 
@@ -124,13 +124,13 @@ class OnDemandSnapshot:
                 await self._take(at, rules, within)
 
     async def _take(self, at: OpenConnection, rules: Rules, within: float) -> None:
-        # An observer of its own: what the observer of the cycles remembers of its last snapshot must stay.
-        observer = Observer(at.link, at.probe, server=self._server)
+        # An observer of its own: the observer of the cycles compares with its own last snapshot.
+        observer = Observer(at.connection, at.probe, server=self._server)
         try:
-            async with at.link.hurrying(within / _STATEMENTS):
+            async with at.connection.hurrying(within / _STATEMENTS):
                 snapshot = await observer.all_sessions()
-            if self._clocks.counted_from is not None:
-                snapshot = snapshot.counted_from(self._clocks.counted_from)
+            if self._watch.counted_from is not None:
+                snapshot = snapshot.counted_from(self._watch.counted_from)
             self._last = snapshot, rules, self._clock()
             self._usage = self._current(*self._last)
         except ObservingFailed:
@@ -145,10 +145,10 @@ class OnDemandSnapshot:
         self._renewed = asyncio.Event()
 
     def _current(self, snapshot: Snapshot, rules: Rules, taken: float) -> CurrentUsage:
-        counted = census(snapshot, top=_TOP)
-        self._trends.note(counted, taken)
+        counts = census(snapshot, top=_MAX_GROUPS)
+        self._trends.note(counts, taken)
         return CurrentUsage(
-            usage=self._trends.usage(counted, self._clock()),
+            usage=self._trends.usage(counts, self._clock()),
             soonest=soonest(snapshot, rules, most=_MAX_DUE),
             at=snapshot.at,
             taken=taken,

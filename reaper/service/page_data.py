@@ -57,19 +57,19 @@ class LiveAssessment:
                 server=server,
                 policy=group.policy,
                 session=group.identity,
-                until=isoformat(alone.until),
-                reason=alone.reason,
+                until=isoformat(pause.until),
+                reason=pause.reason,
             )
             for server, follow_up in self.fleet.follow_ups.items()
-            for group, alone in follow_up.refills.paused.items()
+            for group, pause in follow_up.refills.paused.items()
         ]
 
 
-_MOST_SERVERS: Final = 100
-_MOST_POLICIES: Final = 50
-_MOST_HAPPENINGS: Final = 12
+_MAX_SERVERS: Final = 100
+_MAX_POLICIES: Final = 50
+_MAX_EVENTS: Final = 12
 _MAX_GUARDED_POOLS_ON_PAGE: Final = 6
-_SEEN: Final = {State.WORKING, State.FAILING}
+_OBSERVED: Final = {State.WORKING, State.FAILING}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class PageData:
     began: float = field(default_factory=time.monotonic)
 
     async def overview(self, name: str | None) -> Overview | None:
-        """The whole fleet, and one server in full: the one of this name, or the only one; None: no such."""
+        """Return the fleet, and in full the server of this name, or the only one; None: no such server."""
         loops = {loop.server.name: loop for loop in self.fleet.loops}
         if name is not None and name not in loops:
             return None
@@ -100,23 +100,24 @@ class PageData:
             dry_run=self.dry_run,
             rules=self.settings().rules.digest[:12],
             reloaded=self.metrics.reload.succeeded,
-            servers=tuple(lines[:_MOST_SERVERS]),
-            more_servers=len(lines[_MOST_SERVERS:]),
+            servers=tuple(lines[:_MAX_SERVERS]),
+            more_servers=len(lines[_MAX_SERVERS:]),
             shown=shown,
-            recent_events=self.recent_events.latest(_MOST_HAPPENINGS),
-            assessments=tuple(map(_assessment_line, assessment.policies[:_MOST_POLICIES])),
+            recent_events=self.recent_events.latest(_MAX_EVENTS),
+            assessments=tuple(map(_assessment_line, assessment.policies[:_MAX_POLICIES])),
             refill_guarded=assessment.refill_guarded[:_MAX_GUARDED_POOLS_ON_PAGE],
         )
 
     async def snapshot(self, name: str) -> bytes | None:
-        """A snapshot of this server as a file; None if the server is unknown or no snapshot was taken."""
+        """Return a snapshot of this server as a file; None if there is no such server or no snapshot yet."""
         loop = next((loop for loop in self.fleet.loops if loop.server.name == name), None)
-        seen = await loop.on_demand.snapshot() if loop else None
-        return None if seen is None else await asyncio.to_thread(dump_snapshot, seen)
+        found = await loop.on_demand.snapshot() if loop else None
+        # In a thread: a large server has thousands of sessions, and cycles share this event loop.
+        return None if found is None else await asyncio.to_thread(dump_snapshot, found)
 
     def _line(self, loop: ServerLoop) -> ServerLine:
         status = loop.status
-        slots = status.slots if status.state in _SEEN else None
+        slots = status.slots if status.state in _OBSERVED else None
         return ServerLine(
             name=loop.server.name,
             state=status.state.value,
@@ -159,7 +160,7 @@ class PageData:
         matching = candidates(plan, rules) if plan else None
         tripped = {trip.policy.name for trip in plan.trips} if plan else set()
         totals = self.fleet.totals.get(server) or RunTotals()
-        for policy in rules.policies[:_MOST_POLICIES]:
+        for policy in rules.policies[:_MAX_POLICIES]:
             yield PolicyLine(
                 name=policy.name,
                 mode=self._mode(policy.mode.value),
@@ -180,7 +181,7 @@ def _assessment_line(one: Assessment) -> AssessmentLine:
 
 
 def _urgency(line: ServerLine) -> tuple[bool, float, str]:
-    """Whatever is not looked after first, then by how full it is."""
-    ours = line.state in {State.WORKING.value, State.STANDBY.value}
+    """Sort key: servers without a working reaper first, then the fullest."""
+    served = line.state in {State.WORKING.value, State.STANDBY.value}
     share = line.used / max(line.usable or 1, 1) if line.used is not None else 0.0
-    return ours, -share, line.name
+    return served, -share, line.name

@@ -81,7 +81,7 @@ class PolicyReloader:
         self.settings = loaded
         if changed:
             rules = loaded.rules
-            counts = {"enforcing": len(rules.enforcing), "rehearsing": len(rules.dry_running)}
+            counts = {"enforcing": len(rules.enforcing), "dry_running": len(rules.dry_running)}
             self._log.info(events.RELOADED, rules=self._digest, **counts)
         return changed
 

@@ -1,4 +1,4 @@
-"""What one server's loop tells the world: the log, the metrics, the tally; each event once, in one place."""
+"""Reports what happens at a server: to the log, the metrics, the webhooks, the totals and the status page."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -26,16 +26,17 @@ from reaper.telemetry.notify import Notifier
 
 _RECENT_EVENTS: Final = 30
 SAFETY_LIMIT: Final = "safety-limit"
+"""The outcome of a safety limit among the recent events of the page."""
 
 
 class RecentEvents:
-    """Remembers the last few outcomes and brakes."""
+    """The last few outcomes, and safety limits that were exceeded, for the status page."""
 
     def __init__(self) -> None:
         self._recent_events = deque[RecentEvent](maxlen=_RECENT_EVENTS)
 
     def add(self, server: str, cycle: Cycle) -> None:
-        """A cycle has come to its end."""
+        """Add the events of a cycle."""
         for trip in cycle.new_trips:
             self._recent_events.append(
                 RecentEvent(
@@ -64,12 +65,12 @@ class RecentEvents:
             )
 
     def latest(self, most: int) -> tuple[RecentEvent, ...]:
-        """The last ones, the latest first."""
+        """Return the last events, the newest first."""
         return tuple(self._recent_events)[: -most - 1 : -1]
 
 
 class ChainHeadLog:
-    """Logs where the hash chain of each audit file stands, each head once."""
+    """Logs the head of the hash chain of each audit file, each head once."""
 
     def __init__(self, ledger: Ledger, log: Log) -> None:
         self._ledger = ledger
@@ -86,7 +87,7 @@ class ChainHeadLog:
 
 @dataclass(slots=True)
 class RunTotals:
-    """Counts over all cycles of all servers."""
+    """Counts over all cycles of one server."""
 
     cycles: int = 0
     failures: int = 0
@@ -102,7 +103,7 @@ class RunTotals:
 
     @property
     def by_result(self) -> dict[str, int]:
-        """How often each outcome came about, over all policies."""
+        """The number of sessions with each outcome, over all policies."""
         total = Counter[str]()
         for (_, result), count in self.results.items():
             total[result.value] += count
@@ -110,7 +111,7 @@ class RunTotals:
 
 
 class Reporter:
-    """Tells what happens at one server."""
+    """Reports the events of one server; a problem that lasts is logged each time and notified once."""
 
     def __init__(
         self,
@@ -127,176 +128,175 @@ class Reporter:
         self._log = log.bind(server=server)
         self._metrics = metrics.server(server)
         self._last_holder: str | None = None
-        self._last_trouble: str | None = None
+        self._last_connect_error: str | None = None
         self._last_failure: str | None = None
         self._last_history_failure: str | None = None
-        self._was_blind = False
+        self._had_unreadable = False
         self.totals = RunTotals()
 
     def connected(self, at: OpenConnection) -> None:
-        """There is a connection, and it was looked at."""
+        """Report a new connection and what its probe found."""
         self._metrics.connect()
-        self._last_trouble = None
+        self._last_connect_error = None
         warn(at, self._log)
         slots = f"{at.probe.max_connections} slots"
-        self._log.info(events.SERVER_CONNECTED, at=at.link.where, postgres=at.probe.major, slots=slots)
+        self._log.info(events.SERVER_CONNECTED, at=at.connection.where, postgres=at.probe.major, slots=slots)
 
-    def judges_by(self, rules: Rules) -> None:
-        """These rules hold from now on."""
+    def use_rules(self, rules: Rules) -> None:
+        """Show these rules in the metrics from now on."""
         self._metrics.use_rules(rules)
 
     def disconnected(self) -> None:
-        """There is none any more, and no lead either."""
+        """Note that there is no connection any more, and no lead either."""
         self._metrics.disconnect()
         self._last_holder = None
 
     def leads(self, another: Holder | None) -> None:
-        """From now on this reaper acts here, maybe beside another that the lock did not meet."""
+        """Report that this reaper leads, perhaps beside one whose lock is in another database."""
         self._metrics.leads = True
         self._log.info(events.LEADS)
         if another:
-            mend = "let all reapers of a server connect to the same database"
+            fix = "let all reapers of a server connect to the same database"
             why = f"another reaper leads this server through database {another.database!r}: pid {another.pid}"
-            self._log.warning(events.LEADS_TWICE, why=why, mend=mend)
+            self._log.warning(events.LEADS_TWICE, why=why, fix=fix)
 
     def clock_stepped(self, by: Duration) -> None:
-        """The server's clock has jumped while no cycle looked: without a connection, or standing by."""
+        """Report a jump of the server's clock that no cycle noticed: without a connection, or on standby."""
         self._metrics.clock_stepped()
         self._log.warning(events.CLOCK_STEPPED, by=words(by), so="ages from before count from now on")
 
     def stands_by(self, holder: Holder | None) -> None:
         """Report that another session holds the lock, once per holder."""
-        said = str(holder or "another reaper leads")
-        if said != self._last_holder:
-            self._last_holder = said
-            if holder is None or holder.ours:
-                self._log.info(events.STANDS_BY, why=said)
-            else:
-                self._log.error(events.STANDS_BY, why=said)
-                self._tell(Occasion.FAILURES, said)
+        why = str(holder or "another reaper leads")
+        if why == self._last_holder:
+            return
+        self._last_holder = why
+        if holder is None or holder.ours:
+            self._log.info(events.STANDS_BY, why=why)
+        else:
+            self._log.error(events.STANDS_BY, why=why)
+            self._notify(Occasion.FAILURES, why)
 
     def lost(self, why: str, *, refused: bool, retry: str) -> None:
         """Report that the server is unreachable, was lost, or denies access."""
         self._metrics.denied = refused
-        self._metrics.failed("denied" if refused else "unreachable")
+        state = "denied" if refused else "unreachable"
+        self._metrics.failed(state)
         self._log.error(events.SERVER_DENIED if refused else events.SERVER_UNREACHABLE, why=why, retry=retry)
-        if why != self._last_trouble:
-            self._last_trouble = why
-            self._tell(Occasion.FAILURES, f"{'refuses' if refused else 'is away'}: {why}")
+        if why != self._last_connect_error:
+            self._last_connect_error = why
+            self._notify(Occasion.FAILURES, f"{state}: {why}")
 
     def failed(self, error: Exception) -> None:
-        """A cycle failed; the next one follows."""
+        """Report a cycle that failed; the next one follows."""
         kind, event = "cycle", events.CYCLE_FAILED
         if isinstance(error, AuditLogFailed):
             kind, event = "audit_log", events.AUDIT_FAILED
         self.totals.failures += 1
         self._metrics.failed(kind)
         self._log.error(event, why=str(error))
-        self._tell_failure(error)
+        self._notify_failure(error)
 
     def history_failed(self, why: str) -> None:
-        """A look at everybody could not be taken or written; the cycles go on."""
+        """Report that a history snapshot could not be taken or written; the cycles go on."""
         self._log.error(events.HISTORY_FAILED, why=why)
         if why != self._last_history_failure:
             self._last_history_failure = why
-            self._tell(Occasion.FAILURES, why)
+            self._notify(Occasion.FAILURES, why)
 
     def history_resumed(self) -> None:
-        """The history goes on."""
+        """Report that history snapshots are written again."""
         self._last_history_failure = None
         self._log.info(events.HISTORY_RESUMED)
 
     def cycled(self, cycle: Cycle, *, took: float) -> None:
-        """A cycle has come to its end."""
+        """Report a finished cycle."""
         self.totals.add(cycle)
         self._recent_events.add(self._server, cycle)
         clock_stepped = cycle.clock_step is not None
         self._metrics.cycle(cycle.plan, cycle.settled, took=took, clock_stepped=clock_stepped)
         if cycle.audit_log_failed:
             self._metrics.failed("audit_log")
-            self._tell_failure(cycle.audit_log_failed)
+            self._notify_failure(cycle.audit_log_failed)
         else:
             self._metrics.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
             self._last_failure = None
         report(cycle, self._log)
-        self._notify(cycle)
+        self._notify_cycle(cycle)
 
-    def dry_run_outcomes(self, became: Iterable[ObservedOutcome]) -> None:
-        """Something has become of sessions after their rehearsal."""
-        for one in became:
+    def dry_run_outcomes(self, outcomes: Iterable[ObservedOutcome]) -> None:
+        """Report what happened to sessions after their dry run."""
+        for one in outcomes:
             candidate = one.watched.candidate
             self._metrics.dry_run_outcome(candidate.policy, one.outcome)
-            say: Callable[..., None] = (
-                self._log.info if one.outcome is DryRunOutcome.USED_AGAIN else self._log.debug
-            )
-            who = f"pid {one.watched.id.pid} {session_words(candidate.session.identity)}"
-            say(
+            # A session that was used again would have been missed: an operator should see it.
+            missed = one.outcome is DryRunOutcome.USED_AGAIN
+            log: Callable[..., None] = self._log.info if missed else self._log.debug
+            log(
                 events.DRY_RUN_OUTCOME,
                 policy=candidate.policy.name,
                 outcome=one.outcome.value,
-                who=who,
+                session=f"pid {one.watched.id.pid} {session_words(candidate.session.identity)}",
                 why=one.reason,
             )
 
-    def leaves_alone(self, pools: Iterable[PausedGroup]) -> None:
-        """Groups refill at once, and are left alone for a while."""
-        for pool in pools:
-            self._metrics.refill_guarded(pool.group.policy)
-            who = session_words(pool.group.identity)
-            self._log.warning(events.REFILL_GUARDED, policy=pool.group.policy, who=who, why=pool.reason)
-            self._tell(Occasion.REFILL_GUARD, f"{who}: {pool.reason} ({pool.group.policy})")
+    def refill_guarded(self, groups: Iterable[PausedGroup]) -> None:
+        """Report the groups that the refill guard pauses from now on."""
+        for one in groups:
+            policy, session = one.group.policy, session_words(one.group.identity)
+            self._metrics.refill_guarded(policy)
+            self._log.warning(events.REFILL_GUARDED, policy=policy, session=session, why=one.reason)
+            self._notify(Occasion.REFILL_GUARD, f"{session}: {one.reason} ({policy})")
 
-    def _notify(self, cycle: Cycle) -> None:
+    def _notify_cycle(self, cycle: Cycle) -> None:
         for candidate, outcome in cycle.settled:
-            if outcome.result in _WORTH_TELLING:
-                who = f"pid {candidate.session.id.pid} {session_words(candidate.session.identity)}"
-                said = f"{outcome.result.value} {who}: {candidate.reason} ({candidate.policy.name})"
-                self._tell(Occasion.TERMINATIONS, said)
+            if outcome.result in _NOTIFIED:
+                session = f"pid {candidate.session.id.pid} {session_words(candidate.session.identity)}"
+                text = f"{outcome.result.value} {session}: {candidate.reason} ({candidate.policy.name})"
+                self._notify(Occasion.TERMINATIONS, text)
         for trip in cycle.new_trips:
-            self._tell(Occasion.SAFETY_LIMIT, f"{trip.policy.name}: {trip.reason}")
-        blind = cycle.snapshot.unreadable
-        if blind and not self._was_blind:
-            self._tell(Occasion.UNREADABLE, f"{blind} sessions hide their state and are skipped")
-        self._was_blind = bool(blind)
+            self._notify(Occasion.SAFETY_LIMIT, f"{trip.policy.name}: {trip.reason}")
+        unreadable = cycle.snapshot.unreadable
+        if unreadable and not self._had_unreadable:
+            self._notify(Occasion.UNREADABLE, f"{unreadable} sessions hide their state and are skipped")
+        self._had_unreadable = bool(unreadable)
 
-    def _tell_failure(self, error: Exception) -> None:
-        """Once, and again when it is another one, or after a cycle that went well."""
+    def _notify_failure(self, error: Exception) -> None:
+        """Notify once per error; the same error again only after a cycle that succeeded."""
         if str(error) != self._last_failure:
             self._last_failure = str(error)
-            self._tell(Occasion.FAILURES, str(error))
+            self._notify(Occasion.FAILURES, str(error))
 
-    def _tell(self, occasion: Occasion, what: str) -> None:
-        self._notifier.notify(occasion.value, self._server, what)
+    def _notify(self, occasion: Occasion, text: str) -> None:
+        self._notifier.notify(occasion.value, self._server, text)
 
 
-_WORTH_TELLING: Final = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
+_NOTIFIED: Final = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
 
 
 def warn(at: OpenConnection, log: Log) -> None:
-    """Say what the first look at a server has found that should not be so, each with its cure."""
+    """Log the warnings that the probe of a server found, each with its fix."""
     for found in at.findings:
         if found.level is Level.WARNING:
-            log.warning(events.SERVER_FINDING, finding=found.finding, mend=found.fix)
+            log.warning(events.SERVER_FINDING, finding=found.finding, fix=found.fix)
 
 
 def report(cycle: Cycle, log: Log) -> None:
-    """Say what a cycle did; quiet cycles are quiet."""
+    """Log what a cycle did; a cycle without outcomes is logged at level debug."""
     if cycle.clock_step is not None:
-        log.warning(events.CLOCK_STEPPED, by=words(cycle.clock_step), so="nobody is touched in this cycle")
+        so = "no session is terminated in this cycle"
+        log.warning(events.CLOCK_STEPPED, by=words(cycle.clock_step), so=so)
     for trip in cycle.new_trips:
-        log.error(
-            events.SAFETY_LIMIT_TRIPPED, policy=trip.policy.name, mode=trip.policy.mode.value, why=trip.reason
-        )
-    if cycle.snapshot.unreadable:
-        log.warning(
-            events.SERVER_UNREADABLE, unreadable=cycle.snapshot.unreadable, mend="GRANT pg_read_all_stats"
-        )
+        policy = trip.policy
+        log.error(events.SAFETY_LIMIT_TRIPPED, policy=policy.name, mode=policy.mode.value, why=trip.reason)
+    if unreadable := cycle.snapshot.unreadable:
+        log.warning(events.SERVER_UNREADABLE, unreadable=unreadable, fix="GRANT pg_read_all_stats")
     if cycle.audit_log_failed:
         log.error(events.AUDIT_FAILED, why=str(cycle.audit_log_failed))
-    say: Callable[..., None] = log.info if cycle.settled else log.debug
+    write: Callable[..., None] = log.info if cycle.settled else log.debug
     event = events.CYCLE_ACTED if cycle.settled else events.CYCLE_QUIET
     slots = cycle.snapshot.slots
     counts = {result.value: count for result, count in cycle.results.items()}
-    # How many were looked at: all, or without those whom no policy can mean yet, or at all.
-    looked_at = len(cycle.snapshot.sessions)
-    say(event, cycle=cycle.name, **counts, slots=f"{slots.used}/{slots.total}", looked_at=looked_at)
+    # With the prefilter these are only the sessions that could be due, not all of the server.
+    observed = len(cycle.snapshot.sessions)
+    write(event, cycle=cycle.name, **counts, slots=f"{slots.used}/{slots.total}", observed=observed)

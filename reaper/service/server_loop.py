@@ -25,12 +25,11 @@ from reaper.service.clock import ClockWatch
 from reaper.service.connection import (
     OpenConnection,
     RunOptions,
+    cycle_context,
     inspect_again,
     lease_duration,
     lookahead,
-    office_of,
     opened,
-    station,
 )
 from reaper.service.counters import CounterLog
 from reaper.service.cycle import Cycle, CycleContext, run_cycle
@@ -44,7 +43,7 @@ from reaper.service.status import ServerStatus, State
 _AFTER_DEADLINE_SECONDS: Final = 0.002
 _STANDBY_TRIES_PER_INTERVAL: Final = 5
 _STANDBY_SECONDS: Final = 2.0
-"""A standby tries to lead that many times per interval, and at least once in these seconds."""
+"""A standby tries to lead five times per interval, and at least once in these seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +54,13 @@ class LoopContext:
     options: RunOptions
     ledger: Ledger
     history: HistoryOptions | None = None
-    """Where the history of every server is kept, if it is."""
+    """Where the history of every server is kept; None: no history is recorded."""
 
 
 class ServerLoop:
     """Runs cycles at one server until `stop` is set."""
 
-    def __init__(  # noqa: PLR0913 (what of a server outlives its loop)
+    def __init__(  # noqa: PLR0913 (state that is kept when a reload replaces the loop)
         self,
         server: Server,
         context: LoopContext,
@@ -79,12 +78,12 @@ class ServerLoop:
         self.wake = Flag()
         self.ended = asyncio.Event()
         self._context = context
-        self._of = context.settings()
-        self._ours = self._of.rules_for(server)
+        self._settings = context.settings()
+        self._server_rules = self._settings.rules_for(server)
         self._reporter = reporter
         self._delay = delay
         self._cycles = 0
-        self._served = False
+        self._useful = False  # a cycle ran, or a lead was waited for, over the present connection
         self.on_demand = OnDemandSnapshot(server.name, clock)
         self._clock = clock  # kept across connections: the clock may jump while there is none
         self._follow_up = follow_up
@@ -106,12 +105,12 @@ class ServerLoop:
     @property
     def _rules(self) -> Rules:
         settings = self._context.settings()
-        if settings is not self._of:
-            self._of, self._ours = settings, settings.rules_for(self.server)
-        return self._ours
+        if settings is not self._settings:
+            self._settings, self._server_rules = settings, settings.rules_for(self.server)
+        return self._server_rules
 
     async def _serve(self) -> None:
-        self._served = False
+        self._useful = False
         lease = lease_duration(self._context.settings())
         try:
             async with AsyncExitStack() as stack:
@@ -120,14 +119,15 @@ class ServerLoop:
                 at = await run_unless(self.stop, stack.enter_async_context(connecting))
                 if at is None:
                     return
-                self._station(at, self._rules)  # a missing right shows now and not with the first candidate
+                # A missing right is reported now and not with the first candidate.
+                self._context_of(at, self._rules)
                 self._reporter.connected(at)
                 self.on_demand.set_available(available=True)
                 if await self._lead(at):
                     await self._run_cycles(at)
         except ServerError as lost:
-            if not self._served:
-                raise  # the connection was of no use: back off
+            if not self._useful:
+                raise  # no cycle ran over this connection: back off before the next one
             self._report_lost(lost, "at once")
         finally:
             self._follow_up.watch.interrupted()
@@ -136,13 +136,13 @@ class ServerLoop:
 
     async def _lead(self, at: OpenConnection) -> bool:
         """Stand by until this reaper leads; False if stopped before."""
-        leadership = Leadership(at.link, lock=office_of(self._context.options), role=at.probe.role)
+        leadership = Leadership(at.connection, lock=self._context.options.leader_lock, role=at.probe.role)
         while not self.stop.is_set():
             if await self._try_to_lead(leadership):
                 self._reporter.leads(await leadership.elsewhere())
                 return True
             holder = await leadership.holder()
-            self._served = True
+            self._useful = True
             self.status.set(State.STANDBY, str(holder or "another reaper leads"))
             self._reporter.stands_by(holder)
             share = seconds(self._context.settings().interval) / _STANDBY_TRIES_PER_INTERVAL
@@ -159,30 +159,30 @@ class ServerLoop:
 
     async def _run_cycles(self, at: OpenConnection) -> None:
         memory = Memory()
-        rules, post = await self._refresh(at)
-        counter_log = CounterLog(at.link, post.author, post.ledger)
-        onlooker = SessionWatcher(at.link)
+        rules, context = await self._refresh(at)
+        counter_log = CounterLog(at.connection, context.author, context.ledger)
+        watcher = SessionWatcher(at.connection)
         await counter_log.log()
         if self._recorder:
             await self._recorder.record_first(at)
         while not self.stop.is_set():
             while self._rules != rules:
-                rules, post = await self._refresh(at)
+                rules, context = await self._refresh(at)
                 memory = memory.forgetting_dry_runs()
             rest = seconds(self._context.settings().interval)
             try:
-                cycle = await self._cycle(post, rules, memory)
+                cycle = await self._cycle(context, rules, memory)
             except (ObservingFailed, AuditLogFailed) as failed:
                 self._reporter.failed(failed)
                 self.status.set(State.FAILING, str(failed))
             else:
                 memory = cycle.remembered
-                await self._follow(cycle, post, onlooker)
-                rest = self._rest_after(cycle, rules)
+                await self._follow(cycle, context, watcher)
+                rest = self._seconds_until_next(cycle, rules)
                 if cycle.results[Result.DENIED]:
                     # If a right was revoked, this raises with the fix; a later connection starts afresh:
                     # sessions that were denied meanwhile do not count as tried.
-                    rules, post = await self._refresh(at)
+                    rules, context = await self._refresh(at)
             await counter_log.log_daily()
             rest = await self._record_history(at, rest)
             self.status.rests(rest)
@@ -195,21 +195,21 @@ class ServerLoop:
     async def _refresh(self, at: OpenConnection) -> tuple[Rules, CycleContext]:
         """Read rules and rights again, and set the lease for the current interval."""
         rules = self._rules
-        await at.link.lease(lease_duration(self._context.settings()))
-        return rules, self._station(await inspect_again(at, rules, self._context.options), rules)
+        await at.connection.lease(lease_duration(self._context.settings()))
+        return rules, self._context_of(await inspect_again(at, rules, self._context.options), rules)
 
-    async def _cycle(self, post: CycleContext, rules: Rules, memory: Memory) -> Cycle:
+    async def _cycle(self, context: CycleContext, rules: Rules, memory: Memory) -> Cycle:
         started = time.monotonic()
         name = str(self._cycles + 1)
         cycle = await run_cycle(
-            post,
+            context,
             name,
             rules=rules,
             memory=self._follow_up.reminded(memory),
             stopping=lambda: self.stop.is_set() or self._rules != rules,
         )
         self._cycles += 1
-        self._served = True
+        self._useful = True
         self.status.slots = cycle.snapshot.slots
         self.on_demand.cycled(cycle.snapshot, rules)
         failed = cycle.audit_log_failed
@@ -227,19 +227,19 @@ class ServerLoop:
         await self._recorder.record(at, room=rest)
         return rest - (time.monotonic() - started)
 
-    async def _follow(self, cycle: Cycle, post: CycleContext, onlooker: SessionWatcher) -> None:
+    async def _follow(self, cycle: Cycle, context: CycleContext, watcher: SessionWatcher) -> None:
         interval = self._context.settings().interval
-        news = await self._follow_up.cycled(cycle, onlooker, post.author, interval=interval)
+        news = await self._follow_up.cycled(cycle, watcher, context.author, interval=interval)
         self._reporter.dry_run_outcomes(news.outcomes)
-        self._reporter.leaves_alone(news.paused)
+        self._reporter.refill_guarded(news.paused)
 
-    def _station(self, at: OpenConnection, rules: Rules) -> CycleContext:
-        self._reporter.judges_by(rules)
-        common = self._context
-        ahead = lookahead(common.settings())
-        return station(self.server, at, rules, common.options, common.ledger, clock=self._clock, ahead=ahead)
+    def _context_of(self, at: OpenConnection, rules: Rules) -> CycleContext:
+        self._reporter.use_rules(rules)
+        options, ledger = self._context.options, self._context.ledger
+        ahead = lookahead(self._context.settings())
+        return cycle_context(self.server, at, rules, options, ledger, clock=self._clock, ahead=ahead)
 
-    def _rest_after(self, cycle: Cycle, rules: Rules) -> float:
+    def _seconds_until_next(self, cycle: Cycle, rules: Rules) -> float:
         """Seconds until the next cycle."""
         span, interval = self._rest(cycle, rules), self._context.settings().interval
         # Counted from the snapshot, which the server dated a moment earlier: no deadline is met too early.
@@ -254,7 +254,7 @@ class ServerLoop:
         return rest_after(cycle.snapshot, rules, interval=settings.interval, precision=settings.min_interval)
 
     async def _wait(self, delay: float) -> None:
-        """Wait before a reconnect, but not beyond a reload: what was denied may be allowed now."""
+        """Wait before a reconnect; a reload ends the wait, because its settings may fix the cause."""
         await pause(delay, self.stop, self.wake)
         self.wake.clear()
 

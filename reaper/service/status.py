@@ -44,7 +44,7 @@ class ServerStatus:
     _last_progress: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Count a new loop as alive."""
+        """Count a new loop as one that makes progress."""
         self._last_progress = self.clock()
 
     def set(self, state: State, why: str = "") -> None:
@@ -98,7 +98,7 @@ class HealthCheck:
         return Health(good=not silent, reasons=silent)
 
     def ready(self) -> Health:
-        """Bad if this service neither works at a server nor stands by for it, with the reason."""
+        """Bad if this service neither runs cycles at a server nor stands by for it, with the reason."""
         missing = {
             name: str(status) for name, status in self.statuses().items() if status.state not in _READY
         }

@@ -31,7 +31,9 @@ class Service:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         reaper = stage.reaper
-        self.at = OpenConnection(link=reaper.link, probe=reaper.probe, findings=(), observer=reaper.observer)
+        self.at = OpenConnection(
+            connection=reaper.link, probe=reaper.probe, findings=(), observer=reaper.observer
+        )
         self.on_demand = OnDemandSnapshot("orders", ClockWatch())
         self.on_demand.set_available(available=True)
 
@@ -54,7 +56,7 @@ class Service:
     def last_statement(self) -> Any:  # noqa: ANN401
         """Return when the reaper's connection last changed its state."""
         question = "SELECT state_change FROM pg_stat_activity WHERE pid = %s"
-        return self.stage.admin.execute(question, (self.at.link.pid,)).fetchone()
+        return self.stage.admin.execute(question, (self.at.connection.pid,)).fetchone()
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def test_a_snapshot_that_hangs_is_cancelled_in_time_and_the_connection_is_unchan
 
 
 def test_a_hurry_holds_within_its_block_only(service: Service) -> None:
-    link = service.at.link
+    link = service.at.connection
 
     async def scene() -> tuple[object, object]:
         async with link.hurrying(0.25):
@@ -134,7 +136,7 @@ def test_a_hurry_holds_within_its_block_only(service: Service) -> None:
 
 
 def test_no_cancelled_statement_of_a_hurry_costs_the_connection(service: Service) -> None:
-    link = service.at.link
+    link = service.at.connection
     ended = threading.Event()
 
     def cancel() -> None:
@@ -163,7 +165,7 @@ def test_no_cancelled_statement_of_a_hurry_costs_the_connection(service: Service
 
 
 def test_a_connection_that_is_lost_in_a_hurry_is_lost_and_nothing_else(service: Service) -> None:
-    link = service.at.link
+    link = service.at.connection
 
     async def scene() -> None:
         async with link.hurrying(1):

@@ -102,7 +102,7 @@ def test_each_missing_right_is_a_no_and_its_sql_mends_it(
     (refusal,) = [row for row in found if row["level"] == "refusal"]
 
     assert (code, refusal["check"]) == (1, check)
-    admin.execute(refusal["mend"].encode())
+    admin.execute(refusal["fix"].encode())
     assert findings(reaper)[0] == 0
 
 
@@ -112,7 +112,7 @@ def test_a_right_that_is_not_inherited_is_missing(reaper: Reaper, app: Role, san
     reaper.environment["REAPER_DSN"] = role.dsn
 
     code, found = findings(reaper)
-    refusals = {row["check"]: row["mend"] for row in found if row["level"] == "refusal"}
+    refusals = {row["check"]: row["fix"] for row in found if row["level"] == "refusal"}
 
     assert (code, set(refusals)) == (1, {"visibility", "rights"})
     for mend in refusals.values():

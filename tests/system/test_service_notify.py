@@ -85,10 +85,10 @@ def test_a_server_that_is_away_is_told_once_an_outage(
         own_server.shut_down("immediate")
         service = started(reaper)
         service.life.logged("server.unreachable", times=3)
-        until(lambda: told(chat, "is away: "))
+        until(lambda: told(chat, "unreachable: "))
         own_server.start()
         service.life.logged("cycle.quiet")
-        assert len(told(chat, "is away: ")) == 1
+        assert len(told(chat, "unreachable: ")) == 1
 
         own_server.shut_down("immediate")
         until(lambda: len(told(chat, "Connection refused")) == 2)

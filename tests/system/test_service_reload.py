@@ -51,7 +51,7 @@ def test_a_rehearsal_becomes_real_without_a_restart_on_the_same_connection(
     reloaded = service.life.logged("policy.reloaded")
     until(leak.left)
 
-    assert (reloaded["enforcing"], reloaded["rehearsing"]) == (1, 0)
+    assert (reloaded["enforcing"], reloaded["dry_running"]) == (1, 0)
     assert sessions_of(admin, reaper_role) == before
     assert service.number("reaper_leader") == 1
     assert len(events(service.life, "server.connected")) == 1

@@ -48,7 +48,7 @@ async def hurrying(_: float) -> AsyncIterator[None]:
 def test_cycles_before_the_clock_was_set_back_are_left_out(
     tmp_path: Path, cycles: tuple[int, ...], recorded: int, marks: list[int]
 ) -> None:
-    here: Any = SimpleNamespace(link=SimpleNamespace(hurrying=hurrying))
+    here: Any = SimpleNamespace(connection=SimpleNamespace(hurrying=hurrying))
 
     async def observe(_: object) -> Snapshot:
         return seen(recorded)

@@ -109,7 +109,7 @@ def test_a_good_file_comes_into_force_and_is_told_in_numbers(book: Book) -> None
     assert book.look() is True
     assert book.in_force == ["b"]
     (told,) = book.ears.logged
-    assert (told["event"], told["enforcing"], told["rehearsing"]) == ("policy.reloaded", 1, 0)
+    assert (told["event"], told["enforcing"], told["dry_running"]) == ("policy.reloaded", 1, 0)
     assert told["rules"] == book.reloader.settings.rules.digest[:12]
 
 

@@ -107,7 +107,7 @@ def test_a_lead_is_told_and_a_second_one_beside_it_is_a_warning_with_the_cure() 
     told.reporter.leads(OURS)
     assert told.levels == ["info", "info", "warning"]
     (line,) = told.ears.lines("leader.twice")
-    assert (line["why"], line["mend"]) == (
+    assert (line["why"], line["fix"]) == (
         "another reaper leads this server through database 'db': pid 7",
         "let all reapers of a server connect to the same database",
     )
@@ -122,7 +122,7 @@ def test_a_lock_that_was_just_let_go_is_told_without_a_name() -> None:
 
 @pytest.mark.parametrize(
     ("refused", "event", "words"),
-    [(False, "server.unreachable", "is away"), (True, "server.denied", "refuses")],
+    [(False, "server.unreachable", "unreachable"), (True, "server.denied", "denied")],
 )
 def test_trouble_is_logged_at_every_attempt_and_notified_once(
     event: str, words: str, *, refused: bool
@@ -138,7 +138,7 @@ def test_other_trouble_is_notified_anew() -> None:
     told = Told()
     for why in ("refused", "refused", "no route", "no route"):
         told.reporter.lost(why, refused=False, retry="in 1.0s")
-    assert told.waiting == ["orders: is away: refused", "orders: is away: no route"]
+    assert told.waiting == ["orders: unreachable: refused", "orders: unreachable: no route"]
 
 
 def test_a_failing_record_is_logged_at_every_cycle_and_notified_once_until_a_cycle_goes_well() -> None:
