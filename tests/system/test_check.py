@@ -140,7 +140,7 @@ def test_a_server_that_is_away_is_3(offline: Reaper, app: Role) -> None:
 
 
 def test_set_aside_protections_are_told(reaper: Reaper, app: Role) -> None:
-    reaper.write(FILE, policy_file(leaked(app, overrides=["listeners"])))
+    reaper.write(FILE, policy_file(leaked(app, override_protections=["listeners"])))
 
     _, found = findings(reaper)
 

@@ -95,7 +95,7 @@ def test_a_session_that_the_server_will_not_let_go_of_is_a_no(
 ) -> None:
     root = sandbox.role("root", options="SUPERUSER")
     admin = clients.open(role=root)
-    reaper.write(FILE, policy_file(leaked(root, overrides=["superusers"])))
+    reaper.write(FILE, policy_file(leaked(root, override_protections=["superusers"])))
 
     done = reaper("once")
 

@@ -1,11 +1,10 @@
-"""A clock that tests wind, settings, and the ears of a service."""
+"""A clock that tests advance, settings, and what a service reports."""
 
 import io
 import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from reaper.audit.ledger import Ledger
 from reaper.config import Server, Settings
 from reaper.policy.rules import Policy, Rules
 from reaper.policy.time import SECOND, Duration
@@ -23,7 +22,7 @@ BILLING: Final = Server(name="billing", dsn="host=db-2")
 
 @dataclass(slots=True)
 class Clock:
-    """Monotonic seconds, that pass when a test says so."""
+    """Monotonic seconds that pass when a test says so."""
 
     now: float = 1_000.0
 
@@ -45,12 +44,11 @@ def settings(*policies: Policy, interval: float = 10, servers: tuple[Server, ...
 
 
 @dataclass(slots=True)
-class Ears:
-    """A log, metrics and a notifier, and all that they were told."""
+class Reports:
+    """A log, metrics and a notifier, and what they received."""
 
     written: io.StringIO = field(default_factory=io.StringIO)
     metrics: Metrics = field(default_factory=lambda: Metrics("1.2.3"))
-    told: list[tuple[str, str, str]] = field(default_factory=list)
     log: Log = field(init=False)
     notifier: Notifier = field(init=False)
 
@@ -68,23 +66,19 @@ class Ears:
         return [line for line in self.logged if line["event"] == event]
 
     @property
-    def waiting(self) -> list[str]:
-        """What the next message would say."""
+    def notified(self) -> list[str]:
+        """The lines of the next message."""
         (box,) = self.notifier._queues.values()
         return list(box.lines)
 
 
-def record() -> Ledger:
-    return ledger(MemorySink())
+def fleet(reports: Reports, now: Settings) -> Fleet:
+    context = LoopContext(settings=lambda: now, options=RunOptions(), ledger=ledger(MemorySink()))
+    return Fleet(context, log=reports.log, metrics=reports.metrics, notifier=reports.notifier)
 
 
-def fleet(ears: Ears, now: Settings) -> Fleet:
-    common = LoopContext(settings=lambda: now, options=RunOptions(), ledger=record())
-    return Fleet(common, log=ears.log, metrics=ears.metrics, notifier=ears.notifier)
-
-
-class Mustered(list[ServerLoop]):
-    """The loops that a muster began, of which none runs."""
+class StartedLoops(list[ServerLoop]):
+    """The loops that a fleet started; none of them runs."""
 
     @property
     def names(self) -> list[str]:

@@ -1,34 +1,37 @@
-"""The end of any part that should never end is the end of all, with a reason."""
+"""If a part of the service that should never end has ended, the service ends with the reason."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
 from reaper.service.daemon import PartEnded, _run_forever
 
 
-async def nothing() -> None:
+async def ends() -> None:
     pass
 
 
-async def breaks() -> None:
+async def fails() -> None:
     raise ZeroDivisionError
 
 
-def test_a_part_that_ends_by_itself_is_broken_and_named() -> None:
-    with pytest.raises(PartEnded, match="server orders has ended by itself"):
-        asyncio.run(_run_forever("server orders", nothing(), asyncio.Event()))
+@pytest.mark.parametrize(
+    ("work", "error", "message"),
+    [(ends, PartEnded, "server orders has ended by itself"), (fails, ZeroDivisionError, "^$")],
+)
+def test_a_part_that_ends_by_itself_is_named_and_a_failure_keeps_its_own_reason(
+    work: Callable[[], Coroutine[Any, Any, None]], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        asyncio.run(_run_forever("server orders", work(), asyncio.Event()))
 
 
-def test_a_part_that_ends_because_it_was_asked_to_is_not() -> None:
+def test_a_part_may_end_after_the_stop() -> None:
     async def scene() -> None:
         stop = asyncio.Event()
         stop.set()
-        await _run_forever("http", nothing(), stop)
+        await _run_forever("http", ends(), stop)
 
     asyncio.run(scene())
-
-
-def test_a_part_that_fails_keeps_its_own_reason() -> None:
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(_run_forever("http", breaks(), asyncio.Event()))

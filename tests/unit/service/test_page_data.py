@@ -15,24 +15,24 @@ from reaper.service.status import State
 from reaper.telemetry.http.views import Overview, ServerView
 from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
 
-from .build import BILLING, ORDERS, Clock, Ears, Mustered, fleet, settings
+from .build import BILLING, ORDERS, Clock, Reports, StartedLoops, fleet, settings
 
 
 class Place:
     """Loops that do not run, and an outlook on them."""
 
     def __init__(self, *servers: Server, now: Settings | None = None, dry_run: bool = False) -> None:
-        self.ears = Ears()
+        self.reports = Reports()
         self.settings = now or settings(policy())
-        self.fleet = fleet(self.ears, self.settings)
-        self.loops = Mustered()
+        self.fleet = fleet(self.reports, self.settings)
+        self.loops = StartedLoops()
         self.fleet.update_servers(servers, self.loops.append)
         self.clock = Clock()
         self.recent_events = RecentEvents()
         self.page_data = PageData(
             fleet=self.fleet,
             settings=lambda: self.settings,
-            metrics=self.ears.metrics,
+            metrics=self.reports.metrics,
             recent_events=self.recent_events,
             assessment=LiveAssessment(fleet=self.fleet).read,
             dry_run=dry_run,
@@ -106,7 +106,7 @@ def test_policies_come_with_what_they_have_done_and_would_do() -> None:
         memory=Memory(),
     )
     place.fleet.totals["orders"].add(cycle)
-    place.ears.metrics.servers["orders"].plan = decided
+    place.reports.metrics.servers["orders"].plan = decided
 
     (line,) = full(place).policies
     assert (line.name, line.mode, line.matching, line.outcomes) == ("leaked", "enforce", 3, {"terminated": 3})

@@ -1,235 +1,200 @@
-"""What happens is logged each time, and told to people once."""
+"""What happens at a server is logged each time, and notified once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from reaper.audit.sinks import AuditLogFailed
 from reaper.policy.memory import Memory
-from reaper.policy.plan import Candidate, Outcome, Result
+from reaper.policy.plan import Outcome, Result
 from reaper.policy.rules import Policy, SafetyLimit
 from reaper.policy.session import Snapshot
 from reaper.policy.time import SECOND, Duration
 from reaper.postgres.leadership import Holder
 from reaper.service.cycle import Cycle
-from reaper.service.reporter import Reporter, RunTotals
-from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
-from tests.unit.policy.build import session as told_session
+from reaper.service.reporter import Reporter
+from tests.unit.policy.build import NOW, plan, policy, session, sessions, snapshot
 from tests.unit.telemetry.test_metrics import key, numbers
 
-from .build import Ears
+from .build import Reports
 
 OURS = Holder(pid=7, role="reaper", application="pg-reaper", database="db", ours=True)
-STRANGER = Holder(pid=8, role="app", application="web", database="db", ours=False)
+FOREIGN = Holder(pid=8, role="app", application="web", database="db", ours=False)
 CAREFUL = replace(policy(), safety_limit=SafetyLimit(share=0.1, above=1))
 DISK_FULL = AuditLogFailed(where="audit.jsonl", why="No space left on device")
 
 
-class Told:
-    """A bulletin of one server, and what came of it."""
+class Reported:
+    """A reporter of one server, and what it reported."""
 
     def __init__(self) -> None:
-        self.ears = Ears()
+        self.reports = Reports()
         self.reporter = Reporter(
-            "orders", log=self.ears.log, metrics=self.ears.metrics, notifier=self.ears.notifier
+            "orders", log=self.reports.log, metrics=self.reports.metrics, notifier=self.reports.notifier
         )
-
         self.memory = Memory()
 
-    def cycled(
+    def cycle(
         self,
-        seen: Snapshot,
+        observed: Snapshot,
         *policies: Policy,
         results: Sequence[Result] = (),
         audit_log_failed: AuditLogFailed | None = None,
         clock_step: Duration | None = None,
-    ) -> Cycle:
-        decided = plan(seen, *policies)
+    ) -> None:
+        decided = plan(observed, *policies)
         outcomes = [Outcome(result=result, at=NOW) for result in results]
-        settled: list[tuple[Candidate, Outcome]] = (
-            list(zip(decided.candidates, outcomes, strict=True)) if results else []
-        )
         cycle = Cycle(
             name="1",
-            snapshot=seen,
+            snapshot=observed,
             plan=decided,
-            settled=tuple(settled),
+            settled=tuple(zip(decided.candidates, outcomes, strict=True)) if results else (),
             memory=self.memory,
             audit_log_failed=audit_log_failed,
             clock_step=clock_step,
         )
         self.memory = cycle.remembered
         self.reporter.cycled(cycle, took=0.01)
-        return cycle
 
     def logged(self, event: str) -> list[str]:
-        return [str(line.get("why")) for line in self.ears.lines(event)]
+        return [str(line.get("why")) for line in self.reports.lines(event)]
 
     @property
     def levels(self) -> list[str]:
-        return [line["level"] for line in self.ears.logged]
+        return [line["level"] for line in self.reports.logged]
 
     @property
-    def waiting(self) -> list[str]:
-        return self.ears.waiting
+    def notified(self) -> list[str]:
+        return self.reports.notified
 
 
-def test_a_holder_is_told_once_however_often_it_is_met() -> None:
-    told = Told()
-    for _ in range(3):
-        told.reporter.stands_by(OURS)
-    assert told.logged("leader.standby") == [str(OURS)]
-    assert told.levels == ["info"]
+@pytest.fixture
+def reported() -> Reported:
+    return Reported()
 
 
-def test_another_holder_is_told_anew_and_a_stranger_as_an_error_with_the_cure() -> None:
-    told = Told()
-    for holder in (OURS, STRANGER, STRANGER, OURS):
-        told.reporter.stands_by(holder)
-    assert told.logged("leader.standby") == [str(OURS), str(STRANGER), str(OURS)]
-    assert told.levels == ["info", "error", "info"]
-    assert "SELECT pg_terminate_backend(8);" in told.logged("leader.standby")[1]
-    assert told.waiting == [f"orders: {STRANGER}"]
-
-
-def test_a_holder_is_told_again_on_a_new_connection() -> None:
-    told = Told()
-    told.reporter.stands_by(OURS)
-    told.reporter.disconnected()
-    told.reporter.stands_by(OURS)
-    assert len(told.logged("leader.standby")) == 2
-
-
-def test_a_lead_is_told_and_a_second_one_beside_it_is_a_warning_with_the_cure() -> None:
-    told = Told()
-    told.reporter.leads(None)
-    told.reporter.leads(OURS)
-    assert told.levels == ["info", "info", "warning"]
-    (line,) = told.ears.lines("leader.twice")
-    assert (line["why"], line["fix"]) == (
-        "another reaper leads this server through database 'db': pid 7",
-        "let all reapers of a server connect to the same database",
-    )
-    assert told.reporter._metrics.leads
-
-
-def test_a_lock_that_was_just_let_go_is_told_without_a_name() -> None:
-    told = Told()
-    told.reporter.stands_by(None)
-    assert told.logged("leader.standby") == ["another reaper leads"]
-
-
-@pytest.mark.parametrize(
-    ("refused", "event", "words"),
-    [(False, "server.unreachable", "unreachable"), (True, "server.denied", "denied")],
-)
-def test_trouble_is_logged_at_every_attempt_and_notified_once(
-    event: str, words: str, *, refused: bool
+def test_a_leader_is_logged_once_until_it_changes_and_a_foreign_session_as_an_error_with_its_fix(
+    reported: Reported,
 ) -> None:
-    told = Told()
+    for holder in (OURS, OURS, FOREIGN, FOREIGN, OURS, None):
+        reported.reporter.stands_by(holder)
+    expected = [str(OURS), str(FOREIGN), str(OURS), "another reaper leads"]
+    assert reported.logged("leader.standby") == expected
+    assert reported.levels == ["info", "error", "info", "info"]
+    assert "SELECT pg_terminate_backend(8);" in expected[1]
+    assert reported.notified == [f"orders: {FOREIGN}"]
+
+
+def test_a_leader_is_logged_again_after_a_new_connection(reported: Reported) -> None:
+    reported.reporter.stands_by(OURS)
+    reported.reporter.disconnected()
+    reported.reporter.stands_by(OURS)
+    assert len(reported.logged("leader.standby")) == 2
+
+
+def test_a_lead_is_logged_and_a_second_leader_is_a_warning_with_its_fix(reported: Reported) -> None:
+    reported.reporter.leads(None)
+    reported.reporter.leads(OURS)
+    assert reported.levels == ["info", "info", "warning"]
+    (line,) = reported.reports.lines("leader.twice")
+    assert line["why"] == "another reaper leads this server through database 'db': pid 7"
+    assert line["fix"] == "let all reapers of a server connect to the same database"
+    assert numbers(reported.reports.metrics)[key("reaper_leader", server="orders")] == 1
+
+
+@pytest.mark.parametrize("state", ["unreachable", "denied"])
+def test_a_lost_server_is_logged_at_every_attempt_and_notified_once_per_cause(
+    reported: Reported, state: str
+) -> None:
+    for why in ("no route", "no route", "timeout", "timeout"):
+        reported.reporter.lost(why, refused=state == "denied", retry="in 1.0s")
+    assert reported.logged(f"server.{state}") == ["no route", "no route", "timeout", "timeout"]
+    assert reported.notified == [f"orders: {state}: no route", f"orders: {state}: timeout"]
+
+
+def failed_cycle(reported: Reported) -> None:
+    reported.reporter.failed(DISK_FULL)
+
+
+def unwritten_outcomes(reported: Reported) -> None:
+    reported.cycle(snapshot(), audit_log_failed=DISK_FULL)
+
+
+@pytest.mark.parametrize("fail", [failed_cycle, unwritten_outcomes])
+def test_a_failing_audit_log_is_logged_at_every_cycle_and_notified_once_until_a_cycle_succeeds(
+    reported: Reported, fail: Callable[[Reported], None]
+) -> None:
     for _ in range(3):
-        told.reporter.lost("connection refused", refused=refused, retry="in 1.0s")
-    assert told.logged(event) == ["connection refused"] * 3
-    assert told.waiting == [f"orders: {words}: connection refused"]
+        fail(reported)
+    assert len(reported.logged("audit.failed")) == 3
+    assert reported.notified == [f"orders: {DISK_FULL}"]
+    reported.cycle(snapshot())
+    fail(reported)
+    assert len(reported.notified) == 2
 
 
-def test_other_trouble_is_notified_anew() -> None:
-    told = Told()
-    for why in ("refused", "refused", "no route", "no route"):
-        told.reporter.lost(why, refused=False, retry="in 1.0s")
-    assert told.waiting == ["orders: unreachable: refused", "orders: unreachable: no route"]
+def test_unreadable_sessions_are_logged_at_every_cycle_and_notified_once_until_they_are_readable(
+    reported: Reported,
+) -> None:
+    unreadable = replace(snapshot(), unreadable=3)
+    for observed in (unreadable, unreadable, snapshot(), unreadable):
+        reported.cycle(observed)
+    assert len(reported.logged("server.unreadable")) == 3
+    assert reported.notified == ["orders: 3 sessions hide their state and are skipped"] * 2
 
 
-def test_a_failing_record_is_logged_at_every_cycle_and_notified_once_until_a_cycle_goes_well() -> None:
-    told = Told()
-    for _ in range(3):
-        told.reporter.failed(DISK_FULL)
-    assert len(told.logged("audit.failed")) == 3
-    assert told.waiting == [f"orders: {DISK_FULL}"]
-
-    told.cycled(snapshot())
-    told.reporter.failed(DISK_FULL)
-    assert len(told.waiting) == 2
-    assert told.reporter.totals.failures == 4
-
-
-def test_outcomes_that_could_not_be_written_are_notified_once() -> None:
-    told = Told()
-    for _ in range(3):
-        told.cycled(snapshot(), audit_log_failed=DISK_FULL)
-    assert told.waiting == [f"orders: {DISK_FULL}"]
-    assert len(told.logged("audit.failed")) == 3
-
-
-def test_blindness_is_logged_at_every_look_and_notified_once_until_it_is_cured() -> None:
-    told = Told()
-    blind = replace(snapshot(), unreadable=3)
-    for seen in (blind, blind, snapshot(), blind):
-        told.cycled(seen)
-    assert len(told.logged("server.unreadable")) == 3
-    assert told.waiting == ["orders: 3 sessions hide their state and are skipped"] * 2
-
-
-def test_a_brake_is_told_once_until_it_lets_go() -> None:
-    told = Told()
+def test_an_exceeded_safety_limit_is_logged_and_notified_once_until_it_is_no_longer_exceeded(
+    reported: Reported,
+) -> None:
     many = snapshot(*sessions(8))
-    for seen in (many, many, snapshot(), many):
-        told.cycled(seen, CAREFUL)
-    assert len(told.logged("policy.safety_limit")) == 2
-    assert len(told.waiting) == 2
-    assert all(line.startswith("orders: leaked: ") for line in told.waiting)
+    for observed in (many, many, snapshot(), many):
+        reported.cycle(observed, CAREFUL)
+    assert len(reported.logged("policy.safety_limit")) == len(reported.notified) == 2
+    assert all(line.startswith("orders: leaked: ") for line in reported.notified)
 
 
 @pytest.mark.parametrize("result", Result)
-def test_what_became_of_a_session_is_notified_when_something_was_done_or_is_not_known(result: Result) -> None:
-    told = Told()
-    told.cycled(snapshot(told_session(4711)), policy(), results=[result])
-    worth = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
-    assert bool(told.waiting) == (result in worth)
-    assert all(line.startswith(f"orders: {result.value} pid 4711 ") for line in told.waiting)
+def test_an_outcome_is_notified_if_a_session_was_signalled_or_may_have_been(
+    reported: Reported, result: Result
+) -> None:
+    reported.cycle(snapshot(session(4711)), policy(), results=[result])
+    signalled = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
+    assert bool(reported.notified) == (result in signalled)
+    assert all(line.startswith(f"orders: {result.value} pid 4711 ") for line in reported.notified)
 
 
-def test_quiet_cycles_are_quiet_and_others_say_what_they_did() -> None:
-    told = Told()
-    told.cycled(snapshot())
-    told.cycled(
-        snapshot(told_session(101), told_session(102)), policy(), results=[Result.TERMINATED, Result.CHANGED]
-    )
-    quiet, acted = told.ears.logged
+def test_a_cycle_is_logged_with_its_counts_and_one_without_outcomes_only_for_debugging(
+    reported: Reported,
+) -> None:
+    reported.cycle(snapshot())
+    results = [Result.TERMINATED, Result.CHANGED]
+    reported.cycle(snapshot(session(101), session(102)), policy(), results=results)
+    quiet, acted = reported.reports.logged
     assert (quiet["event"], quiet["level"]) == ("cycle.quiet", "debug")
     assert (acted["event"], acted["level"]) == ("cycle.acted", "info")
     assert (acted["terminated"], acted["changed"], acted["slots"]) == (1, 1, "10/103")
 
 
-def test_a_clock_that_jumped_is_told_with_its_size() -> None:
-    told = Told()
-    told.cycled(snapshot(), clock_step=Duration(7_200 * SECOND))
-    (line,) = told.ears.lines("clock.stepped")
-    assert (line["level"], line["by"]) == ("warning", "2h")
-
-
-def test_a_clock_that_jumped_while_no_cycle_looked_is_told_and_counted_too() -> None:
-    told = Told()
-    told.reporter.clock_stepped(Duration(-7_200 * SECOND))
-    (line,) = told.ears.lines("clock.stepped")
+@pytest.mark.parametrize("in_a_cycle", [True, False])
+def test_a_jump_of_the_servers_clock_is_logged_and_counted(reported: Reported, *, in_a_cycle: bool) -> None:
+    jump = Duration(-7_200 * SECOND)
+    if in_a_cycle:
+        reported.cycle(snapshot(), clock_step=jump)
+    else:
+        reported.reporter.clock_stepped(jump)
+    (line,) = reported.reports.lines("clock.stepped")
     assert (line["level"], line["by"]) == ("warning", "-2h")
-    assert numbers(told.ears.metrics)[key("reaper_clock_steps_total", server="orders")] == 1
+    assert numbers(reported.reports.metrics)[key("reaper_clock_steps_total", server="orders")] == 1
 
 
-def test_the_tally_counts_by_policy_and_result() -> None:
-    told = Told()
-    told.cycled(
-        snapshot(told_session(101), told_session(102)), policy(), results=[Result.TERMINATED, Result.CHANGED]
-    )
-    told.cycled(snapshot(*sessions(8)), CAREFUL)
-    totals = told.reporter.totals
-    assert (totals.cycles, totals.trips, totals.failures) == (2, 1, 0)
-    assert totals.results == {("leaked", Result.TERMINATED): 1, ("leaked", Result.CHANGED): 1}
-    assert totals.by_result == {"terminated": 1, "changed": 1}
-
-
-def test_a_tally_adds_up_over_policies() -> None:
-    totals = RunTotals()
-    totals.results.update({("a", Result.GONE): 2, ("b", Result.GONE): 3, ("b", Result.CHANGED): 1})
-    assert totals.by_result == {"gone": 5, "changed": 1}
+def test_the_totals_count_cycles_failures_and_outcomes_by_policy(reported: Reported) -> None:
+    results = [Result.TERMINATED, Result.CHANGED]
+    for name in ("a", "b"):
+        reported.cycle(snapshot(session(101), session(102)), policy(name), results=results)
+    reported.cycle(snapshot(*sessions(8)), CAREFUL)
+    reported.reporter.failed(DISK_FULL)
+    totals = reported.reporter.totals
+    assert (totals.cycles, totals.trips, totals.failures) == (3, 1, 1)
+    assert totals.results == {(name, result): 1 for name in ("a", "b") for result in results}
+    assert totals.by_result == {"terminated": 2, "changed": 2}
