@@ -42,7 +42,7 @@ def test_a_rehearsal_becomes_real_without_a_restart_on_the_same_connection(
     leak = clients.open(role=app, application="leak")
     reaper.write(FILE, policy_file(leaked(app, mode="dry-run"), interval="1h"))
     service = started(reaper)
-    service.life.logged("cycle.acted", dry_run=1)
+    service.life.logged("cycle.acted", **{"dry-run": 1})
     before = sessions_of(admin, reaper_role)
     assert leak.present()
 
@@ -284,7 +284,7 @@ def test_a_policy_that_begins_to_enforce_without_the_right_is_refused_and_served
     leak = clients.open(role=app, application="leak")
     reaper.write(FILE, policy_file(leaked(app, mode="dry-run")))
     service = started(reaper)
-    service.life.logged("cycle.acted", dry_run=1)
+    service.life.logged("cycle.acted", **{"dry-run": 1})
 
     reaper.write(FILE, policy_file(leaked(app)))
     hang_up(service.life)
