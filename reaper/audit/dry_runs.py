@@ -21,7 +21,7 @@ _OUTCOMES: Final[Mapping[str | None, DryRunOutcome]] = {outcome.value: outcome f
 _GROUP: Final = ("server", "policy", *Identity._fields)
 
 
-class _DryRunKey(NamedTuple):
+class _LoggedKey(NamedTuple):
     server: str
     policy: str
     rules: str
@@ -31,7 +31,7 @@ class _DryRunKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _DryRun:
+class _LoggedDryRun:
     """One dry run of a session, as far as the entries so far tell."""
 
     identity: Identity
@@ -48,7 +48,7 @@ class DryRunLog:
 
     def __init__(self, *, since: datetime | None = None) -> None:
         self._since = since
-        self._dry_runs: dict[_DryRunKey, _DryRun] = {}
+        self._dry_runs: dict[_LoggedKey, _LoggedDryRun] = {}
         self._newest: dict[str, tuple[datetime, str | None]] = {}
         self._groups: dict[tuple[str | None, ...], Event] = {}
 
@@ -90,7 +90,7 @@ class DryRunLog:
         one, pid = _dry_run(event), event.fields.get("pid")
         if one is None:
             return
-        key = _DryRunKey(
+        key = _LoggedKey(
             server,
             event.text("policy") or "",
             event.text("rules") or "",
@@ -109,12 +109,12 @@ class DryRunLog:
         self._dry_runs[key] = known
 
 
-def _dry_run(event: Event) -> _DryRun | None:
+def _dry_run(event: Event) -> _LoggedDryRun | None:
     """The dry run in an entry; None if the entry is damaged."""
     at, idle = _time(event, "server_time"), event.fields.get("idle_s")
     if at is None or not isinstance(idle, int | float) or not isfinite(idle):
         return None
-    return _DryRun(
+    return _LoggedDryRun(
         identity=Identity(*map(event.text, Identity._fields)),
         at=at,
         idle=Duration(round(idle * 1_000_000)),

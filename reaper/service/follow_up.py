@@ -9,15 +9,15 @@ from typing import Final, NamedTuple, Protocol
 from reaper.audit.ledger import Author, Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.insight.dryrun.outcomes import (
+    CheckTimes,
+    DryRunKey,
     DryRunOutcome,
     DryRunSession,
-    Key,
-    Look,
     ObservedOutcome,
     SessionTimes,
     outcomes_of,
-    shown,
-    tells_by_now,
+    report_due,
+    times_in,
     unknown,
     unused,
 )
@@ -36,7 +36,7 @@ MOST_DRY_RUNS: Final = 2_000
 
 _MOST_ASKED: Final = 5_000
 
-Acts = Mapping[tuple[str, Key], DryRun]
+Acts = Mapping[tuple[str, DryRunKey], DryRun]
 
 
 class OutcomeStore:
@@ -44,7 +44,7 @@ class OutcomeStore:
 
     def __init__(self, most: int = MOST_DRY_RUNS) -> None:
         self._most = most
-        self._known: dict[tuple[str, Key], DryRun] = {}
+        self._known: dict[tuple[str, DryRunKey], DryRun] = {}
         self.forgotten = 0
         """How many acts there was no room for any more."""
 
@@ -114,7 +114,7 @@ class Watch:
         self._ledger = ledger
         self._trials = dry_runs
         self._most = most
-        self._open: dict[Key, _Case] = {}
+        self._open: dict[DryRunKey, _Case] = {}
         self._author: Author | None = None
         self._looked = Timestamp(0)
         self._interrupted = False
@@ -163,7 +163,7 @@ class Watch:
         }
 
     @property
-    def _told_before(self) -> set[Key]:
+    def _told_before(self) -> set[DryRunKey]:
         return {key for key, case in self._open.items() if case.told}
 
     def _set_aside(self, cycle: Cycle, author: Author) -> list[ObservedOutcome]:
@@ -184,7 +184,7 @@ class Watch:
     async def _looked_at(self, cycle: Cycle, onlooker: Looking, interval: Duration) -> list[ObservedOutcome]:
         snapshot = cycle.snapshot
         watched = [case.watched for case in self._open.values()]
-        seen = shown(watched, snapshot)
+        seen = times_in(snapshot, watched)
         became = self._fates(watched, seen, snapshot.at, interval)
         left_out = {one.id for one in watched} - seen.keys()
         asked = await onlooker.look(left_out) if left_out else None
@@ -204,11 +204,11 @@ class Watch:
         blind_after = (
             Duration(-1) if self._interrupted else Duration(max(_BLIND_INTERVALS * interval, _BLIND_AFTER))
         )
-        return outcomes_of(watched, seen, Look(at=at, before=self._looked, blind_after=blind_after))
+        return outcomes_of(watched, seen, CheckTimes(at=at, before=self._looked, longest_gap=blind_after))
 
     def _grown_old(self, now: Timestamp) -> list[ObservedOutcome]:
         """Sessions to report as still unused; after a week they are no longer watched."""
-        due = [case for case in self._open.values() if tells_by_now(case.watched, now, case.told)]
+        due = [case for case in self._open.values() if report_due(case.watched, now, case.told)]
         became = [unused(case.watched, now) for case in due]
         for case, one in zip(due, became, strict=True):
             case.told = one.after
@@ -246,7 +246,7 @@ class Watch:
                 self._ledger.log_dry_run_outcomes(self._author, became)
 
 
-def _news(became: Iterable[ObservedOutcome], old: set[Key]) -> list[ObservedOutcome]:
+def _news(became: Iterable[ObservedOutcome], old: set[DryRunKey]) -> list[ObservedOutcome]:
     return [one for one in became if one.outcome is not DryRunOutcome.UNUSED or one.watched.key not in old]
 
 

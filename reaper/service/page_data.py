@@ -177,7 +177,7 @@ class PageData:
 
 
 def _assessment_line(one: Assessment) -> AssessmentLine:
-    return AssessmentLine(policy=one.policy, advice=one.advice.value, said=one.said, acts=one.regret.acts)
+    return AssessmentLine(policy=one.policy, advice=one.advice.value, said=one.summary, acts=one.regret.total)
 
 
 def _urgency(line: ServerLine) -> tuple[bool, float, str]:

@@ -6,9 +6,9 @@ from typing import Final
 
 from reaper.insight.backtest.replay import ReplayStep, ReplayTermination
 from reaper.insight.dryrun.outcomes import (
+    CheckTimes,
     DryRunOutcome,
     DryRunSession,
-    Look,
     ObservedOutcome,
     SessionTimes,
     outcomes_of,
@@ -21,8 +21,8 @@ from reaper.policy.time import SECOND, Duration, Timestamp
 
 _MAX_DRY_RUNS: Final = 100_000
 """Terminations of a policy that are remembered one by one, to propose another limit; all are counted."""
-_BLIND_AFTER: Final = Duration(60 * SECOND)
-_BLIND_SNAPSHOTS: Final = 3
+_LONGEST_GAP: Final = Duration(60 * SECOND)
+_GAP_SNAPSHOTS: Final = 3
 
 
 class Hindsight:
@@ -33,7 +33,7 @@ class Hindsight:
         self._label = label
         self._watched: defaultdict[SessionId, list[DryRunSession]] = defaultdict(list)
         self._at: Timestamp | None = None
-        self._trials: defaultdict[str, list[DryRun]] = defaultdict(list)
+        self._dry_runs: defaultdict[str, list[DryRun]] = defaultdict(list)
         self._policies: defaultdict[str, Counter[DryRunOutcome | None]] = defaultdict(Counter)
         self._applications: defaultdict[str, Counter[DryRunOutcome | None]] = defaultdict(Counter)
 
@@ -47,16 +47,16 @@ class Hindsight:
                 self._watched[one.id].append(one)
         for partial in recorded.partial:
             known = {one.id: SessionTimes.of(one) for one in partial.sessions if one.id in self._watched}
-            self._settle(known, Look(at=partial.at, before=partial.at, blind_after=_BLIND_AFTER))
+            self._settle(known, CheckTimes(at=partial.at, before=partial.at, longest_gap=_LONGEST_GAP))
         new = (one.candidate.session for one in step.terminations)
         touched = {one.id for one in (*(now for _, now in recorded.changed), *recorded.left, *new)}
         now: dict[SessionId, SessionTimes | None] = {}
         for who in touched & self._watched.keys():
             session = recorded.sessions.get(who)
             now[who] = None if session is None else SessionTimes.of(session)
-        blind_after = Duration(max(_BLIND_SNAPSHOTS * recorded.every, _BLIND_AFTER))
+        longest_gap = Duration(max(_GAP_SNAPSHOTS * recorded.every, _LONGEST_GAP))
         before = recorded.at if self._at is None else self._at
-        self._settle(now, Look(at=recorded.at, before=before, blind_after=blind_after))
+        self._settle(now, CheckTimes(at=recorded.at, before=before, longest_gap=longest_gap))
         self._at = recorded.at
 
     def end(self) -> None:
@@ -68,23 +68,23 @@ class Hindsight:
 
     def regret(self, policy: str) -> Regret:
         """Return the regret of a policy."""
-        return _regret(self._policies[policy])
+        return Regret.counted(self._policies[policy])
 
     def total(self) -> Regret:
         """Return the regret of all policies."""
-        return _regret(sum(self._policies.values(), Counter()))
+        return Regret.counted(sum(self._policies.values(), Counter()))
 
     def regret_of_application(self, label: str) -> Regret:
         """Return the regret over the sessions of an application."""
-        return _regret(self._applications[label])
+        return Regret.counted(self._applications[label])
 
     def limit(self, policy: str) -> Limit | None:
         """Return the idle limit at which few terminations of a policy would have been regretted."""
-        return limit_under(self._trials[policy])
+        return limit_under(self._dry_runs[policy])
 
-    def _settle(self, now: Mapping[SessionId, SessionTimes | None], look: Look) -> None:
-        watched = [one for who in now for one in self._watched[who] if one.at <= look.at]
-        for observed in outcomes_of(watched, now, look):
+    def _settle(self, now: Mapping[SessionId, SessionTimes | None], check: CheckTimes) -> None:
+        watched = [one for who in now for one in self._watched[who] if one.at <= check.at]
+        for observed in outcomes_of(watched, now, check):
             self._watched[observed.watched.id].remove(observed.watched)
             self._count(observed)
         for who in [who for who in now if not self._watched[who]]:
@@ -92,7 +92,7 @@ class Hindsight:
 
     def _count(self, observed: ObservedOutcome) -> None:
         dry_run = DryRun.of(observed, self._server)
-        dry_runs = self._trials[dry_run.policy]
+        dry_runs = self._dry_runs[dry_run.policy]
         if len(dry_runs) < _MAX_DRY_RUNS:
             dry_runs.append(dry_run)
         self._policies[dry_run.policy][dry_run.counts_as] += 1
@@ -103,14 +103,4 @@ def _watched(termination: ReplayTermination, number: int) -> DryRunSession:
     intent = f"{termination.at}-{number}"
     return DryRunSession(
         intent=intent, candidate=termination.candidate, at=termination.at, cycle="", rules=""
-    )
-
-
-def _regret(counts: Counter[DryRunOutcome | None]) -> Regret:
-    return Regret(
-        unused=counts[DryRunOutcome.UNUSED],
-        left=counts[DryRunOutcome.LEFT],
-        used_again=counts[DryRunOutcome.USED_AGAIN],
-        unknown=counts[DryRunOutcome.UNKNOWN],
-        too_soon=counts[None],
     )

@@ -1,7 +1,7 @@
-"""What becomes of the sessions that a rehearsal took: looked at until something becomes of them.
+"""What happens to a session after its dry run: it is checked at intervals until it has an outcome.
 
-A look tells only what a session is like now. Who was used and closed between two looks has left, as far as
-anybody can tell from outside; how long nobody had looked by then is told beside it.
+A check shows only the present state of a session. A session that was used and then closed between two checks
+counts as left; the time without a check is logged with it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,20 +15,20 @@ from reaper.policy.time import SECOND, Duration, Timestamp, words
 
 
 class DryRunOutcome(StrEnum):
-    """What became of a session that would have been terminated."""
+    """What happened to a session that would have been terminated."""
 
     UNUSED = "unused"
-    """It is still there, and was never used again for as long as it was watched."""
+    """It is still there, and was not used while it was watched."""
     LEFT = "left"
-    """It has gone by itself; whether it was used just before cannot be told."""
+    """It exited by itself; a use just before cannot be excluded."""
     USED_AGAIN = "used-again"
-    """Its client used it again, and would have found it gone."""
+    """Its client used it again, and a termination would have been missed."""
     UNKNOWN = "unknown"
-    """Nobody looked, or something else ended it."""
+    """It was not checked, or something else ended it."""
 
 
-class Key(NamedTuple):
-    """One act of a rehearsal: who stays as it was is one, however often the same rules rehearse it."""
+class DryRunKey(NamedTuple):
+    """Identifies one dry run: an unchanged session counts once, in any number of cycles and restarts."""
 
     policy: str
     rules: str
@@ -38,15 +38,14 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRunSession:
-    """A session that a rehearsal took, as it was then."""
+    """A session at its dry run."""
 
     intent: str
     candidate: Candidate
     at: Timestamp
-    """When it would have been terminated."""
     cycle: str
     rules: str
-    """The digest of the policy file by which it was judged."""
+    """The digest of the policy file."""
 
     @property
     def id(self) -> SessionId:
@@ -54,19 +53,19 @@ class DryRunSession:
         return self.candidate.session.id
 
     @property
-    def key(self) -> Key:
-        """The act."""
-        return Key(self.candidate.policy.name, self.rules, self.id, self.candidate.session.state_change)
+    def key(self) -> DryRunKey:
+        """The key of the dry run."""
+        return DryRunKey(self.candidate.policy.name, self.rules, self.id, self.candidate.session.state_change)
 
     @property
     def idle(self) -> Duration:
-        """How long it had been as it was, at the act."""
+        """The time in its state at the dry run."""
         since = self.candidate.session.state_change
         return Duration(0 if since is None else self.at - since)
 
 
 class SessionTimes(NamedTuple):
-    """How a watched session stands now."""
+    """The times of a session that show whether it was used."""
 
     state_change: Timestamp | None
     query_start: Timestamp | None
@@ -74,36 +73,40 @@ class SessionTimes(NamedTuple):
 
     @classmethod
     def of(cls, session: Session) -> "SessionTimes":
-        """As a look at the server showed it."""
+        """The times of this session."""
         return cls(session.state_change, session.query_start, session.xact_start)
 
 
-class Look(NamedTuple):
-    """When the watched were looked at, and when the time before."""
+class CheckTimes(NamedTuple):
+    """The times of this check and of the one before."""
 
     at: Timestamp
     before: Timestamp
-    blind_after: Duration
-    """After so long without a look nobody says that who has gone was not used before."""
+    longest_gap: Duration
+    """After a longer time without a check, the outcome of a session that is gone is unknown."""
+
+    @property
+    def gap(self) -> Duration:
+        """The time between the two checks."""
+        return Duration(max(self.at - self.before, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedOutcome:
-    """What became of one watched session."""
+    """The outcome of one dry run, as last observed."""
 
     watched: DryRunSession
     outcome: DryRunOutcome
     seen: Timestamp
-    """When that was seen."""
     after: Duration
-    """From the would-be termination until it was used again, was found gone, or was watched no longer."""
-    unseen: Duration
-    """For how long nobody had looked when it was seen."""
+    """From the dry run until it was used, was gone, or was checked last."""
+    unseen: Duration = Duration(0)  # noqa: RUF009 (a number)
+    """The time without a check before it was seen."""
     used_at: Timestamp | None = None
     reason: str
 
 
-def shown(watched: Iterable[DryRunSession], snapshot: Snapshot) -> dict[SessionId, SessionTimes | None]:
+def times_in(snapshot: Snapshot, watched: Iterable[DryRunSession]) -> dict[SessionId, SessionTimes | None]:
     """The watched sessions in a snapshot; None: exited. Sessions that it may leave out are missing."""
     ids = {one.id for one in watched}
     found: dict[SessionId, SessionTimes | None] = {
@@ -115,80 +118,66 @@ def shown(watched: Iterable[DryRunSession], snapshot: Snapshot) -> dict[SessionI
 
 
 def outcomes_of(
-    watched: Iterable[DryRunSession], seen: Mapping[SessionId, SessionTimes | None], look: Look
+    watched: Iterable[DryRunSession], seen: Mapping[SessionId, SessionTimes | None], check: CheckTimes
 ) -> list[ObservedOutcome]:
-    """The watched sessions that now have an outcome."""
-    found = (_outcome(one, seen[one.id], look) for one in watched if one.id in seen)
+    """The outcomes of the watched sessions that have one now."""
+    found = (_outcome(one, seen[one.id], check) for one in watched if one.id in seen)
     return [one for one in found if one]
 
 
-_NOT: Final = Duration(0)
-
-
 def unused(one: DryRunSession, at: Timestamp) -> ObservedOutcome:
-    """Nothing has become of it until now."""
-    reason = f"not used again in {words(_after(one, at))}"
-    return ObservedOutcome(
-        watched=one, outcome=DryRunOutcome.UNUSED, seen=at, after=_after(one, at), unseen=_NOT, reason=reason
-    )
-
-
-def tells_by_now(one: DryRunSession, at: Timestamp, told: Duration) -> bool:
-    """Whether it is worth telling that it is unused so far.
-
-    First when it has been watched as long as it had been idle at the act, then whenever that has doubled.
-    """
-    return _after(one, at) >= max(one.idle, 2 * told, SECOND)
+    """The outcome of a session that was not used until now."""
+    after = _after(one, at)
+    reason = f"not used again in {words(after)}"
+    return ObservedOutcome(watched=one, outcome=DryRunOutcome.UNUSED, seen=at, after=after, reason=reason)
 
 
 def unknown(one: DryRunSession, at: Timestamp, why: str) -> ObservedOutcome:
-    """It cannot be told what became of it, or would have."""
-    return ObservedOutcome(
-        watched=one, outcome=DryRunOutcome.UNKNOWN, seen=at, after=_after(one, at), unseen=_NOT, reason=why
-    )
+    """The outcome of a session that can no longer be observed."""
+    after = _after(one, at)
+    return ObservedOutcome(watched=one, outcome=DryRunOutcome.UNKNOWN, seen=at, after=after, reason=why)
 
 
-def _outcome(one: DryRunSession, now: SessionTimes | None, look: Look) -> ObservedOutcome | None:
-    was = one.candidate.session.state_change
+def report_due(one: DryRunSession, at: Timestamp, reported: Duration) -> bool:
+    """Return True if an unused session is due for a report.
+
+    First when it was watched as long as it had been idle before, then each time this has doubled.
+    """
+    return _after(one, at) >= max(one.idle, 2 * reported, SECOND)
+
+
+def _outcome(one: DryRunSession, now: SessionTimes | None, check: CheckTimes) -> ObservedOutcome | None:
+    was: Final = one.candidate.session.state_change
     if now is None:
-        return _gone(one, look)
+        return _gone(one, check)
     if now.state_change is None or now.state_change == was:
         return None
-    # The latest use is the earliest that is known: there may have been others since the look before.
-    moments = (now.state_change, now.query_start, now.xact_start)
-    used_at = min((each for each in moments if each is not None and each > (was or 0)), default=look.at)
+    # The earliest time that the server still knows: there may have been earlier uses since the last check.
+    used_at = min((each for each in now if each is not None and each > (was or 0)), default=check.at)
     after = _after(one, used_at)
+    if one.candidate.session.state == ACTIVE:
+        reason = f"its statement ended by itself after {words(after)}"
+    else:
+        reason = f"used again after {words(after)}, having been idle for {words(Duration(one.idle + after))}"
     return ObservedOutcome(
         watched=one,
         outcome=DryRunOutcome.USED_AGAIN,
-        seen=look.at,
+        seen=check.at,
         after=after,
-        unseen=_unseen(look),
+        unseen=check.gap,
         used_at=used_at,
-        reason=_came_back(one, after),
+        reason=reason,
     )
 
 
-def _came_back(one: DryRunSession, after: Duration) -> str:
-    if one.candidate.session.state == ACTIVE:
-        return f"its statement came to its end by itself after {words(after)}"
-    return f"used again after {words(after)}, having been idle for {words(Duration(one.idle + after))}"
-
-
-def _gone(one: DryRunSession, look: Look) -> ObservedOutcome:
-    unseen = _unseen(look)
-    if unseen > look.blind_after:
-        return unknown(one, look.at, f"it left while nobody looked for {words(unseen)}")
-    after = _after(one, look.at)
-    reason = f"left by itself after {words(after)}; in its last {words(unseen)} nobody looked"
-    return ObservedOutcome(
-        watched=one, outcome=DryRunOutcome.LEFT, seen=look.at, after=after, unseen=unseen, reason=reason
-    )
+def _gone(one: DryRunSession, check: CheckTimes) -> ObservedOutcome:
+    gap, after = check.gap, _after(one, check.at)
+    if gap > check.longest_gap:
+        return unknown(one, check.at, f"it exited during {words(gap)} without a check")
+    reason = f"left by itself after {words(after)}; the last check was {words(gap)} before"
+    left = DryRunOutcome.LEFT
+    return ObservedOutcome(watched=one, outcome=left, seen=check.at, after=after, unseen=gap, reason=reason)
 
 
 def _after(one: DryRunSession, moment: Timestamp) -> Duration:
     return Duration(max(moment - one.at, 0))
-
-
-def _unseen(look: Look) -> Duration:
-    return Duration(max(look.at - look.before, 0))

@@ -1,7 +1,7 @@
-"""How often a rehearsed termination would have been regretted: its client used the session again.
+"""The regret of a policy: the share of dry-run sessions that were used again.
 
-What was seen of a few sessions says little of the next ones, so every rate comes with the highest one that
-the same observations leave possible.
+A few observations say little about the next ones, so every rate comes with the highest rate that the same
+observations leave possible.
 """
 
 import math
@@ -16,52 +16,46 @@ from reaper.policy.session import ACTIVE, Identity
 from reaper.policy.time import SECOND, Duration, Timestamp
 
 FEW: Final = 0.01
-"""The share of regretted terminations that may be borne."""
+"""The share of regretted terminations below which a policy may be enforced."""
 
-_SURE: Final = 1.96
-"""Standard deviations within which a normal number lies in 95 of 100 cases."""
+_Z_95: Final = 1.96
+"""The standard deviations within which 95 % of a normal distribution lie."""
 
 _MINUTE: Final = 60 * SECOND
+_DECIDED: Final = frozenset({DryRunOutcome.UNUSED, DryRunOutcome.LEFT, DryRunOutcome.USED_AGAIN})
 
 
 class DryRun(NamedTuple):
-    """One act of a rehearsal, and what has become of it."""
+    """One dry run of a session, and its outcome."""
 
     server: str
     policy: str
     identity: Identity
     outcome: DryRunOutcome | None
-    """None as long as it is watched."""
+    """None while it is watched."""
     at: Timestamp
     idle: Duration
-    """How long it had been idle at the act."""
+    """The time in its state at the dry run."""
     after: Duration
-    """From the act until it was used again, had left, or was looked at last."""
+    """From the dry run until it was used, was gone, or was checked last."""
     active: bool = False
-    """It was running a statement, and what is called idle here is how long that ran."""
+    """It ran a statement; `idle` is the run time of the statement."""
     rules: str = ""
-    """The digest of the policy file by which it was judged."""
+    """The digest of the policy file."""
 
     @classmethod
     def of(cls, observed: ObservedOutcome, server: str) -> "DryRun":
-        """What was learnt from one watched session."""
+        """The dry run of which this is the outcome."""
         watched = observed.watched
-        session = watched.candidate.session
+        policy, session = watched.candidate.policy.name, watched.candidate.session
+        times = watched.at, watched.idle, observed.after
         return cls(
-            server,
-            watched.candidate.policy.name,
-            session.identity,
-            observed.outcome,
-            watched.at,
-            watched.idle,
-            observed.after,
-            session.state == ACTIVE,
-            watched.rules,
+            server, policy, session.identity, observed.outcome, *times, session.state == ACTIVE, watched.rules
         )
 
     @property
     def lasted(self) -> Duration:
-        """How long it was idle in all, as far as that is known."""
+        """The known idle time in all."""
         return Duration(self.idle + self.after)
 
     @property
@@ -74,19 +68,23 @@ class DryRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regret:
-    """How many would have been regretted, of how many."""
+    """The number of dry runs with each outcome."""
 
     unused: int = 0
     left: int = 0
     used_again: int = 0
     unknown: int = 0
     too_soon: int = 0
-    """Not watched for long enough to tell."""
+    """Not watched for long enough."""
 
     @classmethod
     def of(cls, dry_runs: Iterable[DryRun]) -> "Regret":
         """Count them."""
-        counts = Counter(dry_run.counts_as for dry_run in dry_runs)
+        return cls.counted(Counter(dry_run.counts_as for dry_run in dry_runs))
+
+    @classmethod
+    def counted(cls, counts: "Counter[DryRunOutcome | None]") -> "Regret":
+        """The regret of these counts."""
         return cls(
             unused=counts[DryRunOutcome.UNUSED],
             left=counts[DryRunOutcome.LEFT],
@@ -96,13 +94,13 @@ class Regret:
         )
 
     @property
-    def acts(self) -> int:
-        """All of them."""
+    def total(self) -> int:
+        """The number of dry runs."""
         return self.decided + self.unknown + self.too_soon
 
     @property
     def decided(self) -> int:
-        """The dry_runs with a known outcome."""
+        """The number of dry runs with a known outcome."""
         return self.unused + self.left + self.used_again
 
     @property
@@ -117,17 +115,17 @@ class Regret:
 
     @property
     def at_most(self) -> float | None:
-        """The rate if everybody who left had been used just before."""
+        """The rate if all sessions that left had been used just before."""
         return (self.used_again + self.left) / self.decided if self.decided else None
 
 
 def upper_bound(hits: int, of: int) -> float:
-    """The upper end of Wilson's interval: 0 of 12 may still be 24 %, and nothing seen may be anything."""
+    """The upper end of Wilson's interval: 0 of 12 may still be 24 %; 1.0 without observations."""
     if not of:
         return 1.0
-    share, square = hits / of, _SURE**2
-    spread = _SURE * math.sqrt(share * (1 - share) / of + square / (4 * of**2))
-    # Where everybody was hit the formula comes to 1 but for its rounding.
+    share, square = hits / of, _Z_95**2
+    spread = _Z_95 * math.sqrt(share * (1 - share) / of + square / (4 * of**2))
+    # With hits == of the formula is 1 but for its rounding error.
     return min(max((share + square / (2 * of) + spread) / (1 + square / of), share), 1.0)
 
 
@@ -144,52 +142,44 @@ def limit_under(dry_runs: Iterable[DryRun], share: float = FEW) -> Limit | None:
 
     None if no session was used again, or if no limit among the known idle times would do.
     """
-    decided = [
-        dry_run
-        for dry_run in dry_runs
-        if dry_run.counts_as in {DryRunOutcome.UNUSED, DryRunOutcome.LEFT, DryRunOutcome.USED_AGAIN}
-    ]
-    revived = sorted(dry_run.lasted for dry_run in decided if dry_run.counts_as is DryRunOutcome.USED_AGAIN)
+    decided = [dry_run for dry_run in dry_runs if dry_run.counts_as in _DECIDED]
+    used = sorted(dry_run.lasted for dry_run in decided if dry_run.counts_as is DryRunOutcome.USED_AGAIN)
     lasted = sorted(dry_run.lasted for dry_run in decided)
-    for span in sorted({_rounded_up(each) for each in revived}):
-        still_hit = len(revived) - bisect_left(revived, span)
-        met = len(lasted) - bisect_left(lasted, span)
-        if met and still_hit / met < share:
-            return Limit(span, still_hit, met)
+    for span in sorted({_rounded_up(each) for each in used}):
+        still_used = len(used) - bisect_left(used, span)
+        matched = len(lasted) - bisect_left(lasted, span)
+        if matched and still_used / matched < share:
+            return Limit(span, still_used, matched)
     return None
 
 
 def _rounded_up(span: Duration) -> Duration:
-    """The next limit that a person would write: whole seconds up to two minutes, whole minutes above."""
+    """The next round limit: whole seconds up to two minutes, whole minutes above."""
     unit = SECOND if span < 2 * _MINUTE else _MINUTE
     return Duration((span // unit + 1) * unit)
 
 
 class Freed(NamedTuple):
-    """What the terminations would have freed."""
+    """What the terminations would have freed: the most slots at one time, and session-hours in all."""
 
     slots: int
-    """At most at one time."""
     hours: float
-    """Of sessions, in all."""
 
 
 def freed(dry_runs: Iterable[DryRun]) -> Freed:
-    """Count the slots that were held after the would-be termination, at most at once and in hours."""
-    held = [
-        (dry_run.at, Timestamp(dry_run.at + dry_run.after))
-        for dry_run in dry_runs
-        if dry_run.counts_as is not DryRunOutcome.UNKNOWN
-    ]
-    # Who leaves at the moment at which another is taken makes room first.
-    steps = sorted([(begin, 1) for begin, _ in held] + [(end, -1) for _, end in held])
+    """The slots that would have been free until each session was used, was gone, or was checked last."""
+    known = [dry_run for dry_run in dry_runs if dry_run.counts_as is not DryRunOutcome.UNKNOWN]
+    # At one moment, ends (-1) sort before begins: the slots of sessions that exit then are free already.
+    steps = sorted(
+        [(dry_run.at, 1) for dry_run in known] + [(dry_run.at + dry_run.after, -1) for dry_run in known]
+    )
     most = now = 0
     for _, step in steps:
         now += step
         most = max(most, now)
-    return Freed(most, sum(end - begin for begin, end in held) / (3_600 * SECOND))
+    return Freed(most, sum(dry_run.after for dry_run in known) / (3_600 * SECOND))
 
 
-def middle(spans: Sequence[Duration]) -> Duration | None:
-    """The median, of an even number the upper one; nothing of nothing."""
+def median(spans: Sequence[Duration]) -> Duration | None:
+    """The median (of an even number the upper one); None without values."""
     return sorted(spans)[len(spans) // 2] if spans else None

@@ -21,7 +21,7 @@ def assessed(*seen: DryRun) -> Assessment:
 def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
     one = assessed(*dry_runs(54, UNUSED), *dry_runs(6, LEFT))
     assert one.advice is Advice.SAFE
-    assert one.said == (
+    assert one.summary == (
         "safe to enforce by what was seen: none of 60 used again, less than 6.02% with 95% confidence; "
         "6 left by themselves, maybe after a last use"
     )
@@ -30,23 +30,25 @@ def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
 def test_few_are_too_few_to_say_that_it_is_safe() -> None:
     one = assessed(*dry_runs(12, UNUSED), *dry_runs(3, None, after="1s"))
     assert one.advice is Advice.TOO_LITTLE
-    assert one.said == ("too little seen: none was used again so far; 12 of 15 can be judged, 35 are needed")
+    known = "12 of 15 have a known outcome, 35 are needed"
+    assert one.summary == f"too little seen: none was used again so far; {known}"
+        "too little seen: none was used again so far; 12 of 15 have a known outcome, 35 are needed"
+    )
     assert upper_bound(0, ENOUGH) < 0.1 < upper_bound(0, ENOUGH - 1)
 
 
 def test_many_that_were_closed_leave_too_much_unseen() -> None:
     one = assessed(*dry_runs(53, UNUSED), *dry_runs(7, LEFT, application="batch-3"))
     assert one.advice is Advice.TOO_LITTLE
-    assert one.said == (
-        "too little seen: 7 of 60 were closed, all of batch-*; "
-        "whether they were used just before cannot be told"
+    assert one.summary == (
+        "too little seen: 7 of 60 were closed, all of batch-*; a use just before cannot be excluded"
     )
 
 
 def test_few_are_enough_to_say_no() -> None:
     one = assessed(*dry_runs(2, USED_AGAIN, after="5m", application="checkout-1"), *dry_runs(10, UNUSED))
     assert one.advice is Advice.NOT_YET
-    assert one.said == (
+    assert one.summary == (
         "not yet: 2 of 12 used again, all of checkout-*; at idle_for: 16m it would have been none of 10"
     )
 
@@ -58,14 +60,14 @@ def test_more_than_a_few_that_may_be_borne_are_a_no() -> None:
 
 def test_when_no_limit_would_do_it_says_so() -> None:
     one = assessed(dry_run(USED_AGAIN, after="2h"), *dry_runs(10, UNUSED))
-    assert one.said.endswith("no longer limit that was seen would do")
+    assert one.summary.endswith("no limit among the idle times seen would do")
 
 
 def test_what_runs_is_told_the_limit_of_what_runs() -> None:
     one = assessed(
         *(each._replace(active=True) for each in [dry_run(USED_AGAIN, after="5m"), *dry_runs(9, LEFT)])
     )
-    assert "at running_for: 16m" in one.said
+    assert "at running_for: 16m" in one.summary
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_what_runs_is_told_the_limit_of_what_runs() -> None:
     ],
 )
 def test_it_says_whose_sessions_came_back(names: list[str], said: str) -> None:
-    assert f", {said};" in assessed(*(dry_run(USED_AGAIN, application=name) for name in names)).said
+    assert f", {said};" in assessed(*(dry_run(USED_AGAIN, application=name) for name in names)).summary
 
 
 def test_every_policy_and_every_application_is_counted_for_itself() -> None:
@@ -88,7 +90,7 @@ def test_every_policy_and_every_application_is_counted_for_itself() -> None:
         [other, *dry_runs(3, UNUSED, application="b"), dry_run(USED_AGAIN, application="a", after="5m")]
     )
     assert (dry.policy, another.policy) == ("dry", "other")
-    assert [(name, regret.acts, regret.used_again) for name, regret in dry.applications] == [
+    assert [(name, regret.total, regret.used_again) for name, regret in dry.applications] == [
         ("b", 3, 0),
         ("a", 1, 1),
     ]
@@ -100,6 +102,6 @@ def test_acts_by_an_earlier_policy_file_are_left_out_for_its_limits_may_have_bee
     before = [each._replace(rules="old", at=Timestamp(NOW - 1)) for each in dry_runs(4, USED_AGAIN)]
     now = [each._replace(rules="new") for each in dry_runs(50, UNUSED)]
     one = assessed(*before, *now)
-    assert (one.rules, one.earlier, one.regret.acts, one.advice) == ("new", 4, 50, Advice.SAFE)
+    assert (one.rules, one.earlier, one.regret.total, one.advice) == ("new", 4, 50, Advice.SAFE)
     (both,) = assess([*before, *now], by_any_rules=True)
-    assert (both.earlier, both.regret.acts, both.advice) == (0, 54, Advice.NOT_YET)
+    assert (both.earlier, both.regret.total, both.advice) == (0, 54, Advice.NOT_YET)

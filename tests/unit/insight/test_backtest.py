@@ -65,7 +65,7 @@ def test_a_session_that_stays_unused_over_a_gap_is_terminated_once() -> None:
     assert found.gaps == 1
     assert found.terminations == {"leaked": 1}
     assert sum(bucket.terminations["leaked"] for bucket in found.timeline.buckets.values()) == 1
-    assert found.hindsight.total().acts == 1
+    assert found.hindsight.total().total == 1
     assert (found.applications["leak"].terminated, found.applications["leak"].gone) == (1, 1)
 
 

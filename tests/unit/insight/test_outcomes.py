@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from reaper.insight.dryrun.outcomes import (
+    CheckTimes,
     DryRunOutcome,
     DryRunSession,
-    Look,
     ObservedOutcome,
     SessionTimes,
     outcomes_of,
-    shown,
-    tells_by_now,
+    report_due,
+    times_in,
     unused,
 )
 from reaper.policy.session import ACTIVE, Session, SessionId
@@ -22,17 +22,17 @@ from tests.unit.policy.build import NOW, session, snapshot
 from .dry_runs import after, watched
 
 LATER = after(NOW, "10s")
-LOOK = Look(at=LATER, before=NOW, blind_after=parse_duration("1m"))
+CHECK = CheckTimes(at=LATER, before=NOW, longest_gap=parse_duration("1m"))
 
 
-def become(one: DryRunSession, now: Session | None, look: Look = LOOK) -> ObservedOutcome | None:
+def become(one: DryRunSession, now: Session | None, check: CheckTimes = CHECK) -> ObservedOutcome | None:
     seen = {one.id: None if now is None else SessionTimes.of(now)}
-    found = outcomes_of([one], seen, look)
+    found = outcomes_of([one], seen, check)
     return found[0] if found else None
 
 
-def outcome(one: DryRunSession, now: Session | None, look: Look = LOOK) -> DryRunOutcome | None:
-    found = become(one, now, look)
+def outcome(one: DryRunSession, now: Session | None, check: CheckTimes = CHECK) -> DryRunOutcome | None:
+    found = become(one, now, check)
     return found.outcome if found else None
 
 
@@ -60,7 +60,7 @@ def test_a_session_at_work_is_revived_when_its_statement_ends_by_itself() -> Non
     running = session(state=ACTIVE)
     found = become(watched(running), used(running, after(NOW, "4s")))
     assert found
-    assert found.reason == "its statement came to its end by itself after 4s"
+    assert found.reason == "its statement ended by itself after 4s"
 
 
 @pytest.mark.parametrize("key", ["query_start", "xact_start"])
@@ -94,31 +94,31 @@ def test_who_has_gone_left_by_itself_and_how_long_nobody_had_looked_is_told() ->
     found = become(watched(), None)
     assert found
     assert (found.outcome, found.unseen) == (DryRunOutcome.LEFT, parse_duration("10s"))
-    assert found.reason == "left by itself after 10s; in its last 10s nobody looked"
+    assert found.reason == "left by itself after 10s; the last check was 10s before"
 
 
 def test_who_went_while_nobody_looked_for_long_may_have_been_used_before() -> None:
-    look = LOOK._replace(at=after(NOW, "61s"))
-    assert outcome(watched(), None, look) is DryRunOutcome.UNKNOWN
+    check = CHECK._replace(at=after(NOW, "61s"))
+    assert outcome(watched(), None, check) is DryRunOutcome.UNKNOWN
 
 
 def test_a_newcomer_on_the_same_pid_is_somebody_else() -> None:
     one = watched()
     other = replace(one.candidate.session, id=SessionId(one.id.pid, NOW))
-    assert outcomes_of([one], {other.id: SessionTimes.of(other)}, LOOK) == []
-    assert shown([one], snapshot(other)) == {one.id: None}
+    assert outcomes_of([one], {other.id: SessionTimes.of(other)}, CHECK) == []
+    assert times_in(snapshot(other), [one]) == {one.id: None}
 
 
 def test_a_look_that_left_nobody_out_tells_who_has_gone_and_a_thrifty_one_does_not() -> None:
     everybody = snapshot(session(1))
-    assert shown([watched()], everybody) == {watched().id: None}
-    assert shown([watched()], replace(everybody, left_out=3)) == {}
-    assert shown([watched()], replace(everybody, unreadable=1)) == {}
+    assert times_in(everybody, [watched()]) == {watched().id: None}
+    assert times_in(replace(everybody, left_out=3), [watched()]) == {}
+    assert times_in(replace(everybody, unreadable=1), [watched()]) == {}
 
 
 def test_who_is_shown_need_not_be_asked_for() -> None:
     thrifty = replace(snapshot(session()), left_out=3)
-    assert shown([watched()], thrifty) == {watched().id: SessionTimes.of(session())}
+    assert times_in(thrifty, [watched()]) == {watched().id: SessionTimes.of(session())}
 
 
 def test_who_was_not_used_until_now_is_unused_for_so_long() -> None:
@@ -132,8 +132,8 @@ def test_that_it_is_unused_is_told_when_it_means_something_and_whenever_that_has
     told: str, when: str
 ) -> None:
     due = after(NOW, when)
-    assert tells_by_now(watched(), due, parse_duration(told))
-    assert not tells_by_now(watched(), Timestamp(due - 1), parse_duration(told))
+    assert report_due(watched(), due, parse_duration(told))
+    assert not report_due(watched(), Timestamp(due - 1), parse_duration(told))
 
 
 def test_a_clock_that_was_set_back_makes_nothing_shorter_than_nothing() -> None:

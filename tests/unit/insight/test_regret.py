@@ -23,7 +23,7 @@ UNUSED, LEFT, USED_AGAIN, UNKNOWN = (
 def test_the_rate_is_of_those_of_whom_it_is_known_what_became_of_them() -> None:
     seen = [*dry_runs(6, UNUSED), *dry_runs(2, LEFT), *dry_runs(2, USED_AGAIN), *dry_runs(5, UNKNOWN)]
     regret = Regret.of(seen)
-    assert (regret.acts, regret.decided, regret.rate, regret.at_most) == (15, 10, 0.2, 0.4)
+    assert (regret.total, regret.decided, regret.rate, regret.at_most) == (15, 10, 0.2, 0.4)
 
 
 def test_of_nobody_there_is_no_rate_and_anything_is_possible() -> None:

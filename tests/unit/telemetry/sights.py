@@ -162,7 +162,7 @@ def pool(text: str) -> GuardedPool:
 
 def usual() -> Overview:
     """One server, nothing special."""
-    said = "too little seen: none was used again so far; 12 of 14 can be judged, 35 are needed"
+    said = "too little seen: none was used again so far; 12 of 14 have a known outcome, 35 are needed"
     assessments = [
         assessment("consoles"),
         AssessmentLine(policy="batch", advice="too little seen", said=said, acts=14),
