@@ -10,10 +10,11 @@ from datetime import datetime
 from math import isfinite
 from typing import Final, NamedTuple
 
-from reaper.audit.events import DRY_RUN_OUTCOME, GROUP_PAUSED, OUTCOME, Event
+from reaper.audit.events import DRY_RUN_OUTCOME, GROUP_PAUSED, OUTCOME, SAFETY_LIMIT, Event
 from reaper.insight.dryrun.outcomes import DryRunOutcome
 from reaper.insight.dryrun.regret import DryRun
 from reaper.policy.plan import Result
+from reaper.policy.rules import Mode
 from reaper.policy.session import ACTIVE, Identity
 from reaper.policy.time import Duration, Timestamp, from_datetime, parse_time
 
@@ -51,9 +52,10 @@ class DryRunLog:
         self._dry_runs: dict[_LoggedKey, _LoggedDryRun] = {}
         self._newest: dict[str, tuple[datetime, str | None]] = {}
         self._groups: dict[tuple[str | None, ...], Event] = {}
+        self._stopped: dict[tuple[str | None, str | None], Event] = {}
 
     def note(self, event: Event) -> None:
-        """Take what an entry says about dry runs."""
+        """Add an event of the audit log."""
         server, run = event.text("server"), event.text("run")
         # Every entry of a run shows that it works for this server, not only those of dry runs.
         if server and (server not in self._newest or self._newest[server][0] <= event.time):
@@ -62,13 +64,16 @@ class DryRunLog:
             return
         if event.name == GROUP_PAUSED:
             self._groups[tuple(map(event.text, _GROUP))] = event
+        if event.name == SAFETY_LIMIT and (event.text("mode") == Mode.DRY_RUN or event.fields.get("dry_run")):
+            key = event.text("server"), event.text("policy")
+            self._stopped[key] = max(self._stopped.get(key, event), event, key=lambda each: each.time)
         dry_run = event.name == OUTCOME and event.text("outcome") == Result.DRY_RUN
         outcome = _OUTCOMES.get(event.text("dry_run_outcome")) if event.name == DRY_RUN_OUTCOME else None
         if server and (dry_run or outcome):
             self._note_outcome(server, run, event, outcome)
 
     def dry_runs(self) -> Iterable[DryRun]:
-        """Every dry run, with what happened afterwards."""
+        """Every dry run, with its outcome."""
         for key, one in self._dry_runs.items():
             # Another run took over without an entry about this session: nothing is known after that.
             ended = one.outcome is None and self._newest[key.server][1] != one.run
@@ -79,9 +84,16 @@ class DryRunLog:
             )
 
     def paused(self) -> list[dict[str, str | None]]:
-        """The groups that the refill guard left alone, with the last reason of each."""
+        """The groups that the refill guard paused, with the last reason of each."""
         return [
             {key: event.text(key) for key in (*_GROUP, "until", "reason")} for event in self._groups.values()
+        ]
+
+    def stopped(self) -> list[dict[str, str | None]]:
+        """The policies in dry run that their safety limit stopped, with the last reason of each."""
+        return [
+            {key: event.text(key) for key in ("server", "policy", "server_time", "reason")}
+            for event in self._stopped.values()
         ]
 
     def _note_outcome(

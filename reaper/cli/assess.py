@@ -1,4 +1,4 @@
-"""`reaper assess`: judge by what happened after a dry run whether a policy is safe to enforce."""
+"""`reaper assess`: whether a policy in dry run is safe to enforce, by the outcomes of its dry runs."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ def _glob_option(name: str, help_text: str) -> Callable[[_Command], _Command]:
     metavar="URL",
     envvar="REAPER_URL",
     show_envvar=True,
-    help="Assess what the reaper at this address, such as http://127.0.0.1:9432, has seen so far.",
+    help="Assess what the reaper at this address, such as http://127.0.0.1:9432, has observed so far.",
 )
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG")
 @_glob_option("policy", "Only this policy; may be given several times.")
@@ -76,13 +76,14 @@ def assess(  # noqa: PLR0913 (click passes every option by name)
     any_rules: bool,
     output: Output,
 ) -> None:
-    """Judge the dry runs in the audit log in FILES, or those of a running reaper, policy by policy.
+    """Assess the dry runs in the audit log in FILES, or those of a running reaper, policy by policy.
 
     For each policy: what happened to the sessions that it would have terminated, how many were used again,
-    how certain that is, and with which limit it would have been less than one in a hundred. Without FILES,
+    how certain that is, and the idle limit at which it would have been less than 1 %. Without FILES,
     the file in REAPER_AUDIT_LOG is read.
 
-    Exit code 1: for some policy it is not certain that it is safe to enforce, or there was no dry run.
+    Exit code 1: for some policy it is not certain that it is safe to enforce, or there was no dry run,
+    or its safety limit always stopped it.
     """
     typed = context.get_parameter_source("url") is ParameterSource.COMMANDLINE
     # Files that are named on the command line win over an address in the environment.
@@ -96,12 +97,23 @@ def assess(  # noqa: PLR0913 (click passes every option by name)
         files = audit_log_files(context, parameter, files)
         found = _from_audit_log(files, server=server, since=since, any_rules=any_rules)
     found["policies"] = [one for one in found["policies"] if _fits(policy, one["policy"])]
+    # A running reaper reports the policies that are stopped now in its metrics and on its page.
+    assessed = {one["policy"] for one in found["policies"]}
+    stopped = [
+        one
+        for one in found.get("stopped_by_safety_limit", ())
+        if _fits(policy, one["policy"]) and one["policy"] not in assessed
+    ]
+    found["stopped_by_safety_limit"] = stopped
     found["refill_guarded"] = [one for one in found["refill_guarded"] if _fits(policy, one["policy"])]
     if output is Output.TABLE:
         print_assessments(found["policies"], found["refill_guarded"])
+        for one in stopped:
+            text = f"{one['policy']} at {one['server']}: {one['reason']}, last at {one['server_time']}"
+            console().print(Text(printable(text), style="yellow"))
     else:
         print_document(found, output=output)
-    if not found["policies"] or any(one["advice"] != Advice.SAFE for one in found["policies"]):
+    if not found["policies"] or stopped or any(one["advice"] != Advice.SAFE for one in found["policies"]):
         sys.exit(Exit.PROBLEM)
 
 
@@ -115,6 +127,7 @@ def _from_audit_log(
     return {
         "assessment": ASSESSMENT_FORMAT,
         "policies": [assessment_document(one) for one in assess_dry_runs(dry_runs, by_any_rules=any_rules)],
+        "stopped_by_safety_limit": [one for one in log.stopped() if _fits(server, one["server"])],
         "refill_guarded": [pool for pool in log.paused() if _fits(server, pool["server"])],
     }
 
@@ -124,7 +137,7 @@ def _fits(patterns: Sequence[str], name: str | None) -> bool:
 
 
 def print_assessments(found: Sequence[Mapping[str, Any]], paused: Sequence[Mapping[str, Any]]) -> None:
-    """Print the assessment of each policy, and the groups that the refill guard left alone."""
+    """Print the assessment of each policy, and the groups that the refill guard paused."""
     out = console()
     if not found:
         out.print("No session had a dry run.")

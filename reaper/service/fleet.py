@@ -116,7 +116,7 @@ class Fleet:
 
     def outcomes(self) -> KnownDryRuns:
         """The outcomes of dry runs until now, including sessions that are still watched."""
-        return self._outcomes.beside(each.watch.acts() for each in self._follow_ups.values())
+        return self._outcomes.beside(each.watch.dry_runs() for each in self._follow_ups.values())
 
     def update_servers(self, servers: Iterable[Server], start: Callable[[ServerLoop], None]) -> None:
         """Start loops of new servers and stop those of removed ones; a changed server is both.

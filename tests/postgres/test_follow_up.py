@@ -19,7 +19,7 @@ from reaper.policy.time import SECOND, Duration
 from reaper.postgres.observer import Observer
 from reaper.postgres.watcher import SessionWatcher
 from reaper.service.cycle import Cycle
-from reaper.service.follow_up import FollowUp, News, OutcomeStore, Watch
+from reaper.service.follow_up import DryRunWatch, FollowUp, FollowUpResult, OutcomeStore
 
 from .clients import Client
 from .post import AUTHOR, Post
@@ -36,20 +36,20 @@ class Watching:
     def __init__(self, stage: Stage, folder: Path) -> None:
         self.post = Post(stage, folder)
         self.stage = stage
-        self.dry_runs = OutcomeStore()
-        self.after = FollowUp("test", self.post.ledger, self.dry_runs)
-        self.onlooker = SessionWatcher(stage.reaper.link)
+        self.store = OutcomeStore()
+        self.after = FollowUp("test", self.post.ledger, self.store)
+        self.watcher = SessionWatcher(stage.reaper.link)
         self.author = AUTHOR
 
     def sight(self) -> None:
         self.post.sight()
 
-    def cycle(self, *policies: Policy) -> News:
+    def cycle(self, *policies: Policy) -> FollowUpResult:
         self.post.memory = self.after.reminded(self.post.memory)
         return self.look(self.post.cycle(*policies))
 
-    def look(self, cycle: Cycle) -> News:
-        work = self.after.cycled(cycle, self.onlooker, self.author, interval=INTERVAL)
+    def look(self, cycle: Cycle) -> FollowUpResult:
+        work = self.after.cycled(cycle, self.watcher, self.author, interval=INTERVAL)
         return self.stage.reaper.do(work)
 
     def outcomes(self, *policies: Policy) -> dict[int, DryRunOutcome]:
@@ -127,7 +127,7 @@ def test_what_a_loop_whose_place_was_taken_tells_at_its_end_is_older_than_what_t
 
     old.watch.end()
 
-    (dry_run,) = watching.dry_runs.beside([]).newest()
+    (dry_run,) = watching.store.beside([]).newest()
     assert dry_run.outcome is DryRunOutcome.USED_AGAIN
     seen = DryRunLog()
     for event in watching.post.record():
@@ -216,7 +216,7 @@ def test_many_watched_sessions_are_read_like_few(watching: Watching, stage: Stag
     gone.close()
     until(gone.left)
 
-    few, many = (stage.reaper.do(watching.onlooker.look(some)) for some in (ids[:3], ids))
+    few, many = (stage.reaper.do(watching.watcher.look(some)) for some in (ids[:3], ids))
 
     assert few
     assert many
@@ -259,7 +259,7 @@ def test_a_dry_run_starts_again_under_new_rules(watching: Watching, dry: Policy)
 
 
 def test_no_more_are_watched_than_there_is_room_for_and_that_is_said(watching: Watching, dry: Policy) -> None:
-    watching.after.watch = Watch("test", watching.post.ledger, OutcomeStore(), most=2)
+    watching.after.watch = DryRunWatch("test", watching.post.ledger, OutcomeStore(), most=2)
     watching.stage.open_many(3)
     watching.sight()
 
@@ -286,9 +286,9 @@ def test_without_watched_sessions_no_statement_is_sent(watching: Watching, dry: 
     stage.open()
     closed = SessionWatcher(stage.open_reaper().link)
     stage.reaper.do(closed._connection.close())
-    watching.onlooker = closed
+    watching.watcher = closed
 
-    assert watching.cycle(replace(dry, mode=Mode.DISABLED)) == News([], [])
+    assert watching.cycle(replace(dry, mode=Mode.DISABLED)) == FollowUpResult([], [])
 
 
 AT_ONCE: Final = RefillGuard(
@@ -305,7 +305,7 @@ def reaping(stage: Stage) -> Policy:
     return replace(policy(stage.application), name="reap", refill_guard=AT_ONCE)
 
 
-def after_a_round(watching: Watching, reaping: Policy, *, refilled: bool) -> News:
+def after_a_round(watching: Watching, reaping: Policy, *, refilled: bool) -> FollowUpResult:
     """Four sessions go, their pool opens as many or does not, and time passes in which it could have."""
     for client in watching.stage.open_many(4 - len(watching.stage.sessions)):
         assert client.present()
@@ -361,7 +361,7 @@ def test_how_many_came_before_is_counted_at_the_first_end(
 
     watching.look(watching.post.cycle(replace(reaping, refill_guard=minutes)))
 
-    (case,) = watching.after.refills._cases.values()
+    (case,) = watching.after.refills._groups.values()
     assert (case.before, len(case.ends)) == (4, 4)
 
 

@@ -271,3 +271,20 @@ def test_a_pool_that_refills_at_once_is_noticed_and_a_leak_is_not(
     assert life.end().code == 0
     done = reaper("assess", "audit.jsonl")
     assert "Pools that refill at once\npool " in done.out
+
+
+def test_a_policy_that_its_safety_limit_always_stopped_is_listed(offline: Reaper) -> None:
+    reason = "safety limit: 9 of 10 sessions matched"
+    fields = {"event": "policy.safety_limit", "mode": "dry-run", "reason": reason}
+    offline.write("a.jsonl", "".join(line(number, "unused") for number in range(50)))
+    offline.write("b.jsonl", line(1, "", policy="wide", **fields))
+    offline.write("c.jsonl", line(1, "", policy="wide", **{**fields, "mode": "enforce"}))
+    offline.write("d.jsonl", "".join(line(number, "unused", policy="wide") for number in range(50)))
+
+    done = offline("assess", "a.jsonl", "b.jsonl")
+
+    assert done.code == 1
+    assert f"wide at orders: {reason}, last at 2026-01-31T09:10:00Z" in done.out
+    assert offline("assess", "a.jsonl", "b.jsonl", "--policy", "leaked").code == 0
+    assert offline("assess", "a.jsonl", "c.jsonl").code == 0
+    assert offline("assess", "b.jsonl", "d.jsonl").code == 0

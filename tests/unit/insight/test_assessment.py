@@ -32,8 +32,6 @@ def test_few_are_too_few_to_say_that_it_is_safe() -> None:
     assert one.advice is Advice.TOO_LITTLE
     known = "12 of 15 have a known outcome, 35 are needed"
     assert one.summary == f"too little seen: none was used again so far; {known}"
-        "too little seen: none was used again so far; 12 of 15 have a known outcome, 35 are needed"
-    )
     assert upper_bound(0, ENOUGH) < 0.1 < upper_bound(0, ENOUGH - 1)
 
 
