@@ -8,10 +8,10 @@ from rich.text import Text
 from reaper.cli.errors import ProblemFound
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, Row, console, print_document
-from reaper.cli.snapshot import memory_of, snapshot_and_rules, url_option
+from reaper.cli.snapshot import memory_of, snapshot_and_rules, snapshot_option, url_option
 from reaper.cli.targets import read_settings
 from reaper.policy.explain import Explanation, PolicyExplanation
-from reaper.policy.explain import explain as ask
+from reaper.policy.explain import explain as explain_session
 from reaper.policy.plan import Candidate
 from reaper.policy.rules import Mode
 from reaper.policy.session import Snapshot
@@ -25,13 +25,7 @@ from reaper.policy.time import Duration, isoformat, words
 @server_option
 @output_option
 @url_option("it knows which pools the refill guard pauses")
-@click.option(
-    "--snapshot",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    envvar="REAPER_SNAPSHOT",
-    show_envvar=True,
-    help="Look into a saved snapshot, with no server; `-` is stdin.",
-)
+@snapshot_option("Explain a session of")
 @click.argument("pid", type=int)
 def explain(
     *,
@@ -48,17 +42,18 @@ def explain(
     Exit code 1: there is no such session, or it cannot be read.
     """
     settings = read_settings(policies)
-    seen, rules = snapshot_and_rules(settings, dsn=dsn, server=server, saved=snapshot, every_fact=True)
-    session = next((each for each in seen.sessions if each.id.pid == pid), None)
+    observed, rules = snapshot_and_rules(settings, dsn=dsn, server=server, saved=snapshot, every_fact=True)
+    session = next((each for each in observed.sessions if each.id.pid == pid), None)
     if session is None:
-        hidden = f"; {seen.unreadable} sessions cannot be read, see `reaper check`" if seen.unreadable else ""
-        message = f"{seen.server}: no client session has pid {pid}{hidden}"
+        hidden = observed.unreadable
+        more = f"; {hidden} sessions cannot be read, see `reaper check`" if hidden else ""
+        message = f"{observed.server}: no client session has pid {pid}{more}"
         raise ProblemFound(message)
-    answer = ask(session, snapshot=seen, rules=rules, memory=memory_of(seen, url))
+    answer = explain_session(session, snapshot=observed, rules=rules, memory=memory_of(observed, url))
     if output is Output.TABLE:
-        _print(answer, seen)
+        _print(answer, observed)
     else:
-        print_document(_document(answer, seen), output=output)
+        print_document(_document(answer, observed), output=output)
 
 
 def _decision(answer: Explanation) -> str:
@@ -127,12 +122,12 @@ def _lines(answer: PolicyExplanation, snapshot: Snapshot) -> list[Text]:
     against += [("rests", answer.rests)] if answer.rests else []
     return [
         *(_line("yes" if each.holds else "no", each.criterion, each.words) for each in answer.results),
-        *(_line("but", key, said) for key, said in against),
+        *(_line("but", key, text) for key, text in against),
         _line("", "due", _due(answer, snapshot)),
     ]
 
 
-def _line(holds: str, key: str, said: str) -> Text:
+def _line(holds: str, key: str, text: str) -> Text:
     return Text.assemble(
-        (f"  {holds:4}", "green" if holds == "yes" else "red"), (f"{key:20}", "dim"), printable(said)
+        (f"  {holds:4}", "green" if holds == "yes" else "red"), (f"{key:20}", "dim"), printable(text)
     )

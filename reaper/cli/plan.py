@@ -6,7 +6,7 @@ import click
 
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, Row, print_document, print_table
-from reaper.cli.snapshot import memory_of, snapshot_and_rules, url_option
+from reaper.cli.snapshot import memory_of, snapshot_and_rules, snapshot_option, url_option
 from reaper.cli.targets import read_settings
 from reaper.policy.decide import decide
 from reaper.policy.plan import Decision, Plan, Skip
@@ -30,13 +30,7 @@ from reaper.policy.time import isoformat, since, words
     show_envvar=True,
     help="Show every session, not only those that a policy matches.",
 )
-@click.option(
-    "--snapshot",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    envvar="REAPER_SNAPSHOT",
-    show_envvar=True,
-    help="Judge a saved snapshot, with no server; `-` is stdin.",
-)
+@snapshot_option("Judge")
 def plan(
     *,
     policies: Path,
@@ -52,17 +46,18 @@ def plan(
     It terminates no session. All sessions count as seen before, as in the second cycle of a run.
     """
     settings = read_settings(policies)
-    seen, rules = snapshot_and_rules(settings, dsn=dsn, server=server, saved=snapshot)
-    made = decide(snapshot=seen, rules=rules, memory=memory_of(seen, url))
+    observed, rules = snapshot_and_rules(settings, dsn=dsn, server=server, saved=snapshot)
+    made = decide(snapshot=observed, rules=rules, memory=memory_of(observed, url))
     decisions: list[Decision] = [*made.candidates, *made.dry_run_candidates]
     decisions += [skip for skip in made.skips if all_sessions or skip.policy]
-    rows = [_row(decision, seen) for decision in decisions]
+    rows = [_row(decision, observed) for decision in decisions]
     if output is not Output.TABLE:
-        print_document({**_head(seen, made), "decisions": rows}, output=output)
+        print_document({**_head(observed, made), "decisions": rows}, output=output)
         return
-    print_table([_line(decision) for decision in decisions], empty="No policy matches any session.")
+    lines = [_line(*each) for each in zip(rows, decisions, strict=True)]
+    print_table(lines, empty="No policy matches any session.")
     click.echo()
-    for line in _summary(seen, made):
+    for line in _summary(observed, made):
         click.echo(printable(line))
 
 
@@ -83,7 +78,7 @@ def _head(snapshot: Snapshot, made: Plan) -> Row:
 def _row(decision: Decision, snapshot: Snapshot) -> Row:
     session = decision.session
     return {
-        "decision": _said(decision),
+        "decision": _decision(decision),
         "policy": decision.policy.name if decision.policy else None,
         "pid": session.id.pid,
         **session.identity._asdict(),
@@ -93,19 +88,13 @@ def _row(decision: Decision, snapshot: Snapshot) -> Row:
     }
 
 
-def _line(decision: Decision) -> Row:
-    session = decision.session
-    return {
-        "decision": _said(decision),
-        "policy": decision.policy.name if decision.policy else None,
-        "pid": session.id.pid,
-        "session": session_words(session.identity),
-        "state": session.state,
-        "reason": decision.reason,
-    }
+def _line(row: Row, decision: Decision) -> Row:
+    first = {key: row[key] for key in ("decision", "policy", "pid")}
+    session = session_words(decision.session.identity)
+    return {**first, "session": session, "state": row["state"], "reason": row["reason"]}
 
 
-def _said(decision: Decision) -> str:
+def _decision(decision: Decision) -> str:
     if isinstance(decision, Skip):
         return "skip"
     return decision.action.value if decision.mode is Mode.ENFORCE else "dry-run"
@@ -121,11 +110,11 @@ def _summary(snapshot: Snapshot, made: Plan) -> list[str]:
     acted, dry_run = len(made.candidates), len(made.dry_run_candidates)
     skipped = len(made.matched_skips)
     used = f"{slots.used} of {slots.usable} slots used, {slots.reserved} more are reserved"
-    said = [
+    lines = [
         f"{used}; {counted(len(snapshot.sessions), 'session')} seen.",
         f"{acted} to terminate or cancel, {dry_run} in a dry run, {skipped} matched and skipped.",
         *(f"{trip.policy.name}: {trip.reason}" for trip in made.trips),
     ]
     if snapshot.unreadable:
-        said.append(f"{snapshot.unreadable} sessions cannot be read and are skipped: see `reaper check`.")
-    return said
+        lines.append(f"{snapshot.unreadable} sessions cannot be read and are skipped: see `reaper check`.")
+    return lines

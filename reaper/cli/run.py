@@ -138,7 +138,7 @@ def run(  # noqa: PLR0913 (click passes every option by name)
     log = make_log(LogFormat(log_format), LogLevel(log_level))
     shipment = _shipment(audit_table, audit_log)
     metrics = Metrics(__version__)
-    asked = ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
+    chosen = ctx.get_parameter_source("listen") is not ParameterSource.DEFAULT
     choose = partial(choose_servers, dsn=dsn, name=server, shard=_shard(shard))
     signal_handlers = SignalHandlers()
     with (
@@ -161,7 +161,7 @@ def run(  # noqa: PLR0913 (click passes every option by name)
             log=log,
             metrics=metrics,
             systemd=systemd,
-            listener=_listener(listen, log, asked=asked),
+            listener=_listener(listen, log, required=chosen),
             names=listen_names,
             signal_handlers=signal_handlers,
             shipment=shipment,
@@ -236,7 +236,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (granted, most))
 
 
-def _listener(where: str, log: Log, *, asked: bool) -> Listener | None:
+def _listener(where: str, log: Log, *, required: bool) -> Listener | None:
     if where == "off":
         return None
     host, _, port = where.rpartition(":")
@@ -244,7 +244,7 @@ def _listener(where: str, log: Log, *, asked: bool) -> Listener | None:
         listener = listen_on(host.strip("[]") or "127.0.0.1", int(port))
     except (OSError, ValueError, OverflowError) as error:
         message = f"--listen {where}: {error}\nhint: write HOST:PORT with a free port, or off"
-        if asked:
+        if required:
             raise Misconfigured(message) from None
         # A second reaper on this host, such as a dry run, must start without an option for its port.
         log.warning(events.SERVES_NOT, why=message)

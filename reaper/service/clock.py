@@ -49,11 +49,13 @@ class ClockWatch:
         last, self._last = self._last, _Reading(at, before, after)
         if last is None:
             return None
+        # The server dated its answer between the two times of this host: a slow answer is no jump.
         shortest, longest = (
             round((one - other) * SECOND) for one, other in ((before, last.after), (after, last.before))
         )
         passed = at - last.at
         drift = Duration(passed - min(max(passed, shortest), longest))
+        # Two good clocks may drift apart while NTP corrects one of them.
         if abs(drift) <= min(_TOLERANCE + _TOLERANCE_SHARE * longest, _LARGEST_TOLERANCE):
             return None
         self.counted_from = at

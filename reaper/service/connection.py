@@ -78,6 +78,7 @@ async def opened(
 async def inspect_again(at: OpenConnection, rules: Rules, options: RunOptions) -> OpenConnection:
     """Probe the same connection again: the rules, or the rights of the role, may have changed."""
     probed = await probe(at.connection)
+    # The same observer: it remembers what it read in its last snapshot.
     at.observer.know(probed)
     return replace(at, probe=probed, findings=inspect(at.connection, probed, rules, dry_run=options.dry_run))
 
@@ -94,6 +95,7 @@ def cycle_context(
 ) -> CycleContext:
     """Return what cycles need over this connection; Refused, with the fix, if the server cannot be served."""
     refuse(at.findings)
+    # The only difference of --dry-run: no terminator that can send a signal exists.
     dry_run = DryRunTerminator()
     enforce = dry_run if options.dry_run else GuardedTerminator(at.connection)
     return CycleContext(

@@ -42,6 +42,7 @@ class CounterLog:
         """Log the count, unless every policy is a dry run; raises Lost."""
         if self._author.dry_run:
             return
+        # Before the statement: a server on which it fails is not queried at every cycle.
         self._logged_at = time.monotonic()
         if counters := await read_counters(self._connection):
             # The next cycle that terminates a session meets the same failure, and reports it.

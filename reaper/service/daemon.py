@@ -114,6 +114,7 @@ class Daemon:
             await self._supervise(
                 flags, lambda loop: start(f"server {loop.server.name}", loop.run(), loop.stop)
             )
+            # Loops first: each finishes its termination and logs its outcome.
             parts.systemd.stopping()
             self._fleet.stop()
             await self._fleet.ended()
@@ -132,6 +133,7 @@ class Daemon:
         next_check, next_head = now() + _RELOAD_CHECK_SECONDS, now() + _CHAIN_HEAD_SECONDS
         announced, heads = False, ChainHeadLog(parts.ledger, parts.log)
         while not flags.stop.is_set():
+            # Ready means that every server was tried, not that it was reached: one may be down for hours.
             if not announced and self._health.started():
                 parts.systemd.ready()
                 announced = True
@@ -150,6 +152,7 @@ class Daemon:
 
     async def _reload(self, start: Callable[[ServerLoop], None]) -> None:
         self._parts.systemd.reloading()
+        # First: logrotate sends this signal too, and entries until then go to the renamed file.
         self._reopen_audit_log()
         await self._parts.reloader.reload()
         self._apply_settings(start)
@@ -168,6 +171,7 @@ class Daemon:
         if not systemd.listens:
             return
         systemd.status(self._health.status())
+        # Without this message systemd restarts the service, which a loop without progress needs.
         if self._health.live().good:
             systemd.alive()
 

@@ -47,6 +47,7 @@ class Shard:
 
     def owns(self, name: str) -> bool:
         """Return True if the server of this name belongs to this shard (rendezvous hashing)."""
+        # With a modulo instead, one more shard would move nearly every server to another owner.
         return max(range(self.count), key=lambda index: _weight(name, index)) == self.index
 
     def __str__(self) -> str:
@@ -125,6 +126,7 @@ class Fleet:
         """
         wanted = dict.fromkeys(servers)
         names = {server.name for server in wanted}
+        # Stopped loops stay in `_all`: they finish their terminations, and the end of the service waits.
         for server in [server for server in self._loops if server not in wanted]:
             self._loops.pop(server).stop.set()
             if server.name not in names:
@@ -171,6 +173,7 @@ class Fleet:
         return loop
 
     def _follow_up(self, server: str) -> FollowUp:
+        # The old loop may still be ending when the new one starts: each follows up its own sessions.
         known = self._follow_ups.get(server)
         new = known.next() if known else FollowUp(server, self._context.ledger, self._outcomes)
         self._follow_ups[server] = new

@@ -34,6 +34,7 @@ async def run_once(
             holder = await leadership.holder()
             log.warning(events.STANDS_BY, why=str(holder or "another reaper leads"))
             return holder
+        # The first snapshot is not decided on: it only makes every session one that was seen before.
         context.clock.begin()
         first = await context.observer.observe(rules)
         context.clock.step(first.at)

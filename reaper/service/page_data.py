@@ -93,6 +93,7 @@ class PageData:
         chosen = loops[name] if name is not None else next(iter(loops.values())) if len(loops) == 1 else None
         shown = await self._shown(chosen) if chosen else None
         assessment = await self.assessment()
+        # Sorted before the cut: of a thousand servers, those with a problem must be shown.
         lines = sorted(map(self._line, loops.values()), key=_urgency)
         return Overview(
             version=__version__,
@@ -144,6 +145,7 @@ class PageData:
     def _soonest(self, current: CurrentUsage) -> Iterator[DueLine]:
         age = self.clock() - current.taken
         for due in current.soonest:
+            # Both times are of the server's clock; only their age is measured with this host's clock.
             left = seconds(Duration(due.at - current.at)) - age
             yield DueLine(
                 pid=due.session.id.pid,

@@ -53,5 +53,6 @@ async def run_unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | N
         return running.result() if running.done() else None
     finally:
         stopped.cancel()
+        # Awaited, so that an open connection is closed before the caller goes on.
         if running.cancel():
             await asyncio.wait((running,))

@@ -69,7 +69,7 @@ class PolicyReloader:
 
     def _apply(self, now: Stamp, loaded: Settings | BadPolicyFile) -> bool:
         """Put new settings in force, or log every mistake and keep the last good ones."""
-        self._stamp = now
+        self._stamp = now  # of a bad file too: its mistakes are logged once and not at every check
         if isinstance(loaded, BadPolicyFile):
             self._refuse(*map(str, loaded.mistakes))
             return False

@@ -33,6 +33,7 @@ class RecentEvents:
     """The last few outcomes, and safety limits that were exceeded, for the status page."""
 
     def __init__(self) -> None:
+        # Bounded: a service may run for a year.
         self._recent_events = deque[RecentEvent](maxlen=_RECENT_EVENTS)
 
     def add(self, server: str, cycle: Cycle) -> None:
@@ -50,6 +51,7 @@ class RecentEvents:
                     reason=trip.reason,
                 )
             )
+        # Only the last ones: a cycle with thousands of outcomes would build events that are dropped at once.
         for candidate, outcome in cycle.settled[-_RECENT_EVENTS:]:
             self._recent_events.append(
                 RecentEvent(
@@ -149,6 +151,7 @@ class Reporter:
     def disconnected(self) -> None:
         """Note that there is no connection any more, and no lead either."""
         self._metrics.disconnect()
+        # After a failover another reaper may lead, or the same one at another server: report it again.
         self._last_holder = None
 
     def leads(self, another: Holder | None) -> None:
@@ -171,6 +174,7 @@ class Reporter:
         if why == self._last_holder:
             return
         self._last_holder = why
+        # A foreign session on the lock would block every reaper for as long as it exists.
         if holder is None or holder.ours:
             self._log.info(events.STANDS_BY, why=why)
         else:
@@ -229,7 +233,7 @@ class Reporter:
         for one in outcomes:
             candidate = one.watched.candidate
             self._metrics.dry_run_outcome(candidate.policy, one.outcome)
-            # A session that was used again would have been missed: an operator should see it.
+            # A session that was used again would have been missed: an operator must see it.
             missed = one.outcome is DryRunOutcome.USED_AGAIN
             log: Callable[..., None] = self._log.info if missed else self._log.debug
             log(
@@ -256,6 +260,7 @@ class Reporter:
                 self._notify(Occasion.TERMINATIONS, text)
         for trip in cycle.new_trips:
             self._notify(Occasion.SAFETY_LIMIT, f"{trip.policy.name}: {trip.reason}")
+        # Once, when it begins: the right is missing until an administrator grants it.
         unreadable = cycle.snapshot.unreadable
         if unreadable and not self._had_unreadable:
             self._notify(Occasion.UNREADABLE, f"{unreadable} sessions hide their state and are skipped")
@@ -286,6 +291,7 @@ def report(cycle: Cycle, log: Log) -> None:
     if cycle.clock_step is not None:
         so = "no session is terminated in this cycle"
         log.warning(events.CLOCK_STEPPED, by=words(cycle.clock_step), so=so)
+    # New ones only: a limit that stays exceeded would fill the log at every cycle.
     for trip in cycle.new_trips:
         policy = trip.policy
         log.error(events.SAFETY_LIMIT_TRIPPED, policy=policy.name, mode=policy.mode.value, why=trip.reason)

@@ -32,6 +32,7 @@ class SignalHandlers:
         self._flags: Flags | None = None
         self._log: Log | None = None
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Not loop.add_signal_handler: a signal before the loop runs would end the process.
             signal.signal(number, self._received)
 
     def attach(self, log: Log) -> Flags:
@@ -45,6 +46,7 @@ class SignalHandlers:
             self._reload = True
         else:
             self._stop = signal.Signals(number)
+        # The handler may run between any two bytecodes: flags are set only by the loop.
         if self._loop and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._set_flags)
 

@@ -50,7 +50,7 @@ class ServerStatus:
     def set(self, state: State, why: str = "") -> None:
         """Set the state; this counts as progress."""
         self.state, self.why = state, why
-        self.next_cycle = None
+        self.next_cycle = None  # known again when the loop rests
         self.progress()
 
     def rests(self, seconds: float) -> None:
@@ -89,6 +89,7 @@ class HealthCheck:
 
     def live(self) -> Health:
         """Bad if a loop makes no progress: only a restart helps then."""
+        # An unreachable server is no reason to restart: its loop makes progress with every attempt.
         limit = 3 * seconds(self.settings().interval) + _SILENCE_SECONDS
         silent = {
             name: f"no progress for {status.silent_seconds:.0f}s ({status})"
@@ -111,6 +112,7 @@ class HealthCheck:
     def status(self) -> str:
         """`3 servers, 412 of 500 slots, 2 policies enforcing`."""
         statuses = list(self.statuses().values())
+        # The last known slots of a server that is unreachable now may be hours old.
         slots = [each.slots for each in statuses if each.state is State.WORKING and each.slots]
         enforcing = 0 if self.dry_run else len(self.settings().rules.enforcing)
         parts = [

@@ -1,19 +1,17 @@
-"""Time that does not pass on the server as it does here is noticed; time that does is not."""
+"""A jump of the server's clock against this host's clock is noticed; time that passes alike is not."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaper.policy.time import SECOND, Timestamp
+from reaper.policy.time import SECOND
 from reaper.service.clock import ClockWatch
 from tests.unit.policy.build import NOW, later
 
 from .build import Clock
 
-_HOURS_2 = 7_200 * SECOND
 
-
-class Watched:
+class Clocks:
     """A server's clock and this host's."""
 
     def __init__(self) -> None:
@@ -28,76 +26,49 @@ class Watched:
         return self.watch.step(self.there)
 
 
-def test_the_first_look_has_nothing_to_compare_with() -> None:
+def test_the_first_snapshot_has_nothing_to_compare_with() -> None:
     watch = ClockWatch(Clock())
     assert watch.seconds_since_snapshot == 0
     assert watch.step(NOW) is None
     assert watch.counted_from is None
 
 
-@given(st.lists(st.floats(0, 100_000), max_size=10))
-def test_time_that_passes_alike_is_no_step(passed: list[float]) -> None:
-    watched = Watched()
-    assert [watched.passes(here=span, there=span) for span in passed] == [None] * len(passed)
-    assert watched.watch.counted_from is None
+@given(st.lists(st.floats(0, 100_000), max_size=10), st.floats(-1, 1))
+def test_clocks_that_run_alike_or_a_little_apart_do_not_jump(passed: list[float], share: float) -> None:
+    clocks = Clocks()
+    for seconds in passed:
+        apart = share * min(1.99 + 0.0099 * seconds, 29)
+        assert clocks.passes(here=seconds, there=max(seconds + apart, 0)) is None
+    assert clocks.watch.counted_from is None
 
 
-@given(st.floats(0, 100_000), st.floats(-1, 1))
-def test_clocks_that_run_a_little_apart_are_no_step(passed: float, share: float) -> None:
-    apart = share * min(1.99 + 0.0099 * passed, 29)
-    assert Watched().passes(here=passed, there=passed + apart) is None
+# A sleep of this host that its clock does not count looks like a jump of the server's clock, and so does
+# another server behind the same name.
+@pytest.mark.parametrize("jump", [7_200, -7_200, 2.2, -2.2, 86_400 * 365])
+def test_a_jump_is_returned_with_its_size_and_ages_count_from_the_last_one(jump: float) -> None:
+    clocks = Clocks()
+    assert clocks.passes(here=10, there=10 + jump) == round(jump * SECOND)
+    jumped_at = clocks.there
+    assert clocks.passes(here=10, there=10) is None
+    assert clocks.watch.counted_from == jumped_at
+    assert clocks.passes(here=10, there=10 - jump) == round(-jump * SECOND)
+    assert clocks.watch.counted_from == clocks.there
 
 
-@pytest.mark.parametrize("stepped", [7_200, -7_200, 2.2, -2.2, 86_400 * 365])
-def test_a_step_of_the_server_is_told_with_its_size_and_ages_count_from_there(stepped: float) -> None:
-    watched = Watched()
-    assert watched.passes(here=10, there=10 + stepped) == round(stepped * SECOND)
-    assert watched.watch.counted_from == watched.there
-
-
-def test_an_answer_that_takes_long_is_no_step() -> None:
-    watched = Watched()
-    watched.here.passes(10)
-    watched.watch.begin()
+def test_an_answer_that_takes_long_is_no_jump() -> None:
+    clocks = Clocks()
+    clocks.here.passes(10)
+    clocks.watch.begin()
     dated = later(NOW, by=10 * SECOND)
-    watched.here.passes(8)
-    assert watched.watch.step(dated) is None
-    watched.here.passes(10)
-    watched.watch.begin()
-    assert watched.watch.step(later(dated, by=18 * SECOND)) is None
+    clocks.here.passes(8)
+    assert clocks.watch.step(dated) is None
+    clocks.here.passes(10)
+    clocks.watch.begin()
+    assert clocks.watch.step(later(dated, by=18 * SECOND)) is None
 
 
-def test_a_sleep_of_this_host_which_its_clock_does_not_count_shows_as_a_step() -> None:
-    assert Watched().passes(here=10, there=3_600) == 3_590 * SECOND
-
-
-def test_a_pause_that_both_clocks_count_is_none() -> None:
-    assert Watched().passes(here=86_400, there=86_400) is None
-
-
-def test_after_a_step_time_goes_on_from_there_and_ages_still_count_from_it() -> None:
-    watched = Watched()
-    watched.passes(here=10, there=10 + 7_200)
-    stepped_at = watched.there
-    assert watched.passes(here=10, there=10) is None
-    assert watched.watch.counted_from == stepped_at
-
-
-def test_the_last_of_several_steps_is_what_ages_count_from() -> None:
-    watched = Watched()
-    assert watched.passes(here=10, there=10 + 7_200) == _HOURS_2
-    assert watched.passes(here=10, there=10 - 7_200) == -_HOURS_2
-    assert watched.watch.counted_from == watched.there
-
-
-def test_the_seconds_since_the_last_look_are_this_hosts() -> None:
-    watched = Watched()
-    watched.passes(here=5, there=5)
-    watched.here.passes(1.5)
-    assert watched.watch.seconds_since_snapshot == 1.5
-
-
-def test_another_server_behind_the_same_name_shows_by_its_clock() -> None:
-    watched = Watched()
-    watched.there = Timestamp(watched.there - _HOURS_2)
-    assert watched.passes(here=1, there=1) == -_HOURS_2
+def test_the_seconds_since_the_last_snapshot_are_of_this_hosts_clock() -> None:
+    clocks = Clocks()
+    clocks.passes(here=5, there=5)
+    clocks.here.passes(1.5)
+    assert clocks.watch.seconds_since_snapshot == 1.5

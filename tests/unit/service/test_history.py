@@ -1,4 +1,4 @@
-"""The cycles that are recorded with a snapshot are of its time: a clock that is set back begins another."""
+"""The cycles that are recorded with a history snapshot are not later than it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,15 +20,15 @@ from reaper.service.history import HistoryRecorder
 from tests.unit.history.histories import EVERY, ROOMY
 from tests.unit.policy.build import plan, session, snapshot
 
-SEEN = snapshot(session())
+FIRST = snapshot(session())
 
 
-def seen(at: int) -> Snapshot:
-    return replace(SEEN, at=Timestamp(SEEN.at + at))
+def observed(at: int) -> Snapshot:
+    return replace(FIRST, at=Timestamp(FIRST.at + at))
 
 
 def cycle(at: int) -> Cycle:
-    return Cycle(name="1", snapshot=seen(at), plan=plan(seen(at)), settled=(), memory=Memory())
+    return Cycle(name="1", snapshot=observed(at), plan=plan(observed(at)), settled=(), memory=Memory())
 
 
 @asynccontextmanager
@@ -51,7 +51,7 @@ def test_cycles_before_the_clock_was_set_back_are_left_out(
     here: Any = SimpleNamespace(connection=SimpleNamespace(hurrying=hurrying))
 
     async def observe(_: object) -> Snapshot:
-        return seen(recorded)
+        return observed(recorded)
 
     async def scene() -> None:
         options = HistoryOptions(folder=HistoryFolder(tmp_path, ROOMY), every=EVERY)
@@ -64,4 +64,4 @@ def test_cycles_before_the_clock_was_set_back_are_left_out(
 
     asyncio.run(scene())
     (found,) = HistoryReader(history_files(tmp_path), print).snapshots()
-    assert [mark.at - SEEN.at for mark in found.cycles] == marks
+    assert [mark.at - FIRST.at for mark in found.cycles] == marks

@@ -1,4 +1,4 @@
-"""What the pages show of a reaper, put together from its parts."""
+"""The data of the status page, built from the loops, the metrics and the recent events."""
 
 import asyncio
 from dataclasses import replace
@@ -18,8 +18,8 @@ from tests.unit.policy.build import NOW, plan, policy, sessions, snapshot
 from .build import BILLING, ORDERS, Clock, Reports, StartedLoops, fleet, settings
 
 
-class Place:
-    """Loops that do not run, and an outlook on them."""
+class Service:
+    """Loops that do not run, and the page data of them."""
 
     def __init__(self, *servers: Server, now: Settings | None = None, dry_run: bool = False) -> None:
         self.reports = Reports()
@@ -40,92 +40,90 @@ class Place:
             began=self.clock(),
         )
 
-    def see(self, name: str | None = None) -> Overview | None:
+    def find(self, name: str | None = None) -> Overview | None:
         return asyncio.run(self.page_data.overview(name))
 
+    def overview(self, name: str | None = None) -> Overview:
+        overview = self.find(name)
+        assert overview is not None
+        return overview
 
-def seen(place: Place, name: str | None = None) -> Overview:
-    overview = place.see(name)
-    assert overview is not None
-    return overview
-
-
-def full(place: Place, name: str | None = None) -> ServerView:
-    shown = seen(place, name).shown
-    assert shown is not None
-    return shown
+    def shown(self, name: str | None = None) -> ServerView:
+        shown = self.overview(name).shown
+        assert shown is not None
+        return shown
 
 
-def test_the_only_server_is_shown_in_full_and_one_of_many_when_it_is_asked_for() -> None:
-    alone, both = Place(ORDERS), Place(ORDERS, BILLING)
+def test_the_only_server_is_shown_in_full_and_one_of_several_if_it_is_named() -> None:
+    alone, both = Service(ORDERS), Service(ORDERS, BILLING)
 
-    assert full(alone).name == "orders"
-    assert seen(both).shown is None
-    assert full(both, "billing").name == "billing"
-    assert both.see("payroll") is None
+    assert alone.shown().name == "orders"
+    assert both.overview().shown is None
+    assert both.shown("billing").name == "billing"
+    assert both.find("payroll") is None
 
 
-def test_whoever_is_not_looked_after_comes_first_and_then_the_fullest() -> None:
-    servers = [Server(name=name, dsn="") for name in ("calm", "full", "away", "busy", "standby")]
-    place = Place(*servers)
-    for loop, used in zip(place.loops, (10, 97, 50, 60, 0), strict=True):
+def test_servers_without_a_working_reaper_come_first_and_then_the_fullest() -> None:
+    servers = [Server(name=name, dsn="") for name in ("calm", "full", "down", "busy", "standby")]
+    service = Service(*servers)
+    for loop, used in zip(service.loops, (10, 97, 50, 60, 0), strict=True):
         loop.status.slots = Slots(total=100, reserved=3, used=used)
         loop.status.set(State.WORKING)
-    place.loops[2].status.set(State.UNREACHABLE, "connection refused")
-    place.loops[4].status.set(State.STANDBY, "another reaper leads")
+    service.loops[2].status.set(State.UNREACHABLE, "connection refused")
+    service.loops[4].status.set(State.STANDBY, "another reaper leads")
 
-    lines = seen(place).servers
+    lines = service.overview().servers
 
-    assert [line.name for line in lines] == ["away", "full", "busy", "calm", "standby"]
+    assert [line.name for line in lines] == ["down", "full", "busy", "calm", "standby"]
     assert [(line.used, line.usable) for line in lines[:2]] == [(None, None), (97, 97)]
     assert lines[0].why == "connection refused"
 
 
-def test_a_server_that_nobody_has_looked_at_is_shown_all_the_same() -> None:
-    place = Place(ORDERS)
-    place.clock.passes(42)
+def test_a_server_without_a_snapshot_is_shown_all_the_same() -> None:
+    service = Service(ORDERS)
+    service.clock.passes(42)
 
-    overview = seen(place)
+    overview = service.overview()
 
     assert overview.up_s == 42
     assert overview.shown
     assert (overview.shown.usage, overview.shown.seen_s_ago, overview.shown.soonest) == (None, None, ())
 
 
-def test_policies_come_with_what_they_have_done_and_would_do() -> None:
-    place = Place(ORDERS)
-    look = snapshot(*sessions(3))
-    decided = plan(look, *place.settings.rules.policies)
+def test_a_policy_is_shown_with_its_outcomes_and_the_sessions_that_it_matches() -> None:
+    service = Service(ORDERS)
+    observed = snapshot(*sessions(3))
+    decided = plan(observed, *service.settings.rules.policies)
     cycle = Cycle(
         name="1",
-        snapshot=look,
+        snapshot=observed,
         plan=decided,
         settled=tuple(
             (candidate, Outcome(result=Result.TERMINATED, at=NOW)) for candidate in decided.candidates
         ),
         memory=Memory(),
     )
-    place.fleet.totals["orders"].add(cycle)
-    place.reports.metrics.servers["orders"].plan = decided
+    service.fleet.totals["orders"].add(cycle)
+    service.reports.metrics.servers["orders"].plan = decided
 
-    (line,) = full(place).policies
+    (line,) = service.shown().policies
     assert (line.name, line.mode, line.matching, line.outcomes) == ("leaked", "enforce", 3, {"terminated": 3})
     assert not line.tripped
 
 
-def test_in_a_dry_run_nothing_is_shown_as_enforcing() -> None:
+def test_with_dry_run_no_policy_is_shown_as_enforcing() -> None:
     now = settings(policy("one"), policy("two", mode=Mode.DRY_RUN), policy("three", mode=Mode.DISABLED))
-    overview = seen(Place(ORDERS, now=now, dry_run=True))
+    overview = Service(ORDERS, now=now, dry_run=True).overview()
 
     assert overview.dry_run
     assert overview.shown
     assert [line.mode for line in overview.shown.policies] == ["dry-run", "dry-run", "disabled"]
 
 
-def test_what_happened_last_comes_first_and_only_so_much_of_it() -> None:
+def test_recent_events_are_the_last_30_the_newest_first() -> None:
     recent_events = RecentEvents()
     careful = replace(policy("careful"), safety_limit=SafetyLimit(share=0.1, above=1))
-    for look, rule, results in (
+    for observed, rule, results in (
         (snapshot(*sessions(9)), careful, ()),
         (
             snapshot(*sessions(40)),
@@ -134,11 +132,11 @@ def test_what_happened_last_comes_first_and_only_so_much_of_it() -> None:
         ),
         (snapshot(*sessions(1)), policy(), (Result.TERMINATED,)),
     ):
-        decided = plan(look, rule)
+        decided = plan(observed, rule)
         pairs = zip(decided.candidates, results, strict=True) if results else ()
         settled = tuple((candidate, Outcome(result=result, at=NOW)) for candidate, result in pairs)
         recent_events.add(
-            "orders", Cycle(name="1", snapshot=look, plan=decided, settled=settled, memory=Memory())
+            "orders", Cycle(name="1", snapshot=observed, plan=decided, settled=settled, memory=Memory())
         )
         if not results:
             assert [each.outcome for each in recent_events.latest(9)] == [SAFETY_LIMIT]
