@@ -27,7 +27,7 @@ from reaper.policy.refill_guard import Group, PausedGroup
 from .build import AT, AUTHOR, POLICY, SNAPSHOT, TERMINATED, MemorySink, candidate, ledger
 
 HOSTILE = ["\n", "\r\n", "\x1b[2J", "\u202e", "\u2028", "\x00", '"}\n{"schema":1', "\ud800", "\x85", "é"]
-PAGE = (Path(__file__).parents[3] / "deploy/audit-log.md").read_text()
+PAGE = (Path(__file__).parents[3] / "reaper/help/audit-log.md").read_text()
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
@@ -50,7 +50,7 @@ def written(*, query: str | None = None) -> list[dict[str, Any]]:
 def documented(event: str) -> dict[str, str]:
     """The kind of each field of an event, from the page."""
     kinds = list[tuple[str, str]]()
-    for section in PAGE.split("\n## ")[1:]:
+    for section in PAGE.split("\n### ")[1:]:
         title, _, table = section.partition("\n")
         if "." not in title or event in re.findall(r"[a-z]+\.[a-z_]+", title):
             kinds += re.findall(r"^\| ([a-z_]+) \| ([a-z]+\??) \|", table.split("|---|")[-1], re.MULTILINE)
