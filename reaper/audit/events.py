@@ -1,6 +1,6 @@
 """The schema of the audit log: one flat JSON object a line, the same for a dry run and for real.
 
-`EVENTS` lists every event with its fields; reaper/help/audit-log.md says what each field is. A field is always
+`EVENTS` lists every event with its fields; help/audit-log.md says what each field is. A field is always
 present, and null if its value is unknown, except those in `OPTIONAL`. Readers must accept new fields; if the
 sense of a field changes, `SCHEMA` does too.
 """

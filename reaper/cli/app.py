@@ -58,6 +58,7 @@ _COMMANDS: Final = {
     "backtest": _Command("reaper.cli.backtest", "Show what policies would have done, on a history."),
     "schema": _Command("reaper.cli.app", "Print the JSON Schema of the policy file."),
     "demo": _Command("reaper.cli.demo", "Watch the reaper work on a PostgreSQL of its own."),
+    "help": _Command("reaper.cli.help", "Show a reference page."),
     "completion": _Command("reaper.cli.app", "Print the completion script for SHELL."),
 }
 

@@ -19,6 +19,7 @@ policies:
 class Block(NamedTuple):
     """A fenced block, and what the comments right before it say of it."""
 
+    page: str
     line: int
     """Of its first line of text."""
     language: str
@@ -32,7 +33,7 @@ class Block(NamedTuple):
     def label(self) -> str:
         """What a test report calls it."""
         first = next((line for line in self.text.splitlines() if line.strip()), "nothing")
-        return f"{self.line}-{re.sub(r'[^A-Za-z0-9.]+', '-', first).strip('-')[:50]}"
+        return f"{self.page}-{self.line}-{re.sub(r'[^A-Za-z0-9.]+', '-', first).strip('-')[:50]}"
 
     @property
     def script(self) -> str:
@@ -49,9 +50,9 @@ class Block(NamedTuple):
         return "".join(f"{line}\n" for line in self.text.splitlines() if not line.startswith(_PROMPT))
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(text: str, page: str = "README") -> list[Block]:
     """Every block, in order; one that is never closed is a mistake."""
-    return list(_blocks(text.splitlines()))
+    return [block._replace(page=page) for block in _blocks(text.splitlines())]
 
 
 def _blocks(lines: Sequence[str]) -> Iterator[Block]:
@@ -75,6 +76,7 @@ def _block(line: int, language: str, lines: Sequence[str], said: str) -> Block:
     exit_code = _EXIT.search(said)
     needs = _NEEDS.search(said)
     return Block(
+        page="",
         line=line,
         language=language,
         text="".join(f"{each}\n" for each in lines),

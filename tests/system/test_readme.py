@@ -1,4 +1,4 @@
-"""What README tells people to type works, and what it says is there."""
+"""The commands in README and in the other pages work, and the files that they name exist."""
 
 import os
 import re
@@ -10,6 +10,7 @@ import click
 import psycopg
 import pytest
 
+import reaper
 from reaper.cli.app import reaper as root
 from reaper.demo.server import EmbeddedServer
 
@@ -21,7 +22,15 @@ from .shell import bash, clone, environment
 HERE: Final = Path(__file__).parents[2]
 CHECKOUT: Final = Path(os.environ.get("REAPER_CHECKOUT", HERE))
 README: Final = (HERE / "README.md").read_text(encoding="utf-8")
-BLOCKS: Final = blocks(README)
+PAGES: Final = {
+    "README": HERE / "README.md",
+    "deploy": HERE / "deploy/README.md",
+    "tests": HERE / "tests/README.md",
+    **{page.stem: page for page in sorted((Path(reaper.__file__).parent / "help").glob("*.md"))},
+}
+TEXTS: Final = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
+ALL: Final = "\n".join(TEXTS.values())
+BLOCKS: Final = [block for name, text in TEXTS.items() for block in blocks(text, name)]
 CI: Final = ".ci/run"
 INSTALL: Final = "reaper demo"
 
@@ -65,9 +74,8 @@ def prepared() -> Iterator[Mapping[str, str]]:
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
-    """A folder with the policy file that README has last told of."""
-    told = [block.text for block in BLOCKS if block.language == "yaml" and block.text.startswith("version:")]
-    text = told[-1] if told else (HERE / FILE).read_text(encoding="utf-8")
+    """A folder with README's policy file."""
+    text = next(block.text for block in BLOCKS if block.text.startswith("version:"))
     (tmp_path / FILE).write_text(text, encoding="utf-8")
     return tmp_path
 
@@ -135,7 +143,7 @@ def test_every_command_is_mentioned_and_none_that_is_not_there() -> None:
     assert set(re.findall(r"`reaper (\w[\w-]*)", README)) == set(root.list_commands(click.Context(root)))
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"\btest_\w+\b(?!\.py)", README))))
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"\btest_\w+\b(?!\.py)", ALL))))
 def test_every_test_that_proves_a_promise_is_there(name: str) -> None:
     written = [
         path for path in (HERE / "tests").rglob("test_*.py") if f"def {name}(" in path.read_text("utf-8")
@@ -147,6 +155,26 @@ def test_every_test_that_proves_a_promise_is_there(name: str) -> None:
 NAMED: Final = re.compile(r"(?<![\w/-])(?:tests|deploy|reaper)/[\w/.-]+\w")
 
 
-@pytest.mark.parametrize("path", sorted(set(NAMED.findall(README))))
+@pytest.mark.parametrize("path", sorted(set(NAMED.findall(ALL))))
 def test_every_file_that_is_named_is_there(path: str) -> None:
     assert (CHECKOUT / path).exists()
+
+
+LINK: Final = re.compile(r"\]\(([^)#:]*)(?:#([\w-]+))?\)")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_link_leads_to_a_page_and_a_heading(name: str) -> None:
+    folder = {"README": CHECKOUT, "deploy": CHECKOUT / "deploy", "tests": CHECKOUT / "tests"}.get(
+        name, CHECKOUT / "reaper/help"
+    )
+    for target, heading in LINK.findall(TEXTS[name]):
+        text = (folder / target).read_text(encoding="utf-8") if target else TEXTS[name]
+        titles = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+        assert not heading or heading in anchors, target
+
+
+def test_readme_is_short_enough_for_3_a_m() -> None:
+    assert len(README.splitlines()) <= 250
+    assert len(README.encode()) <= 16 * 1024

@@ -9,7 +9,7 @@ from typing import Final
 import reaper
 
 ROOT: Final = Path(reaper.__file__).parent
-TABLE: Final = ROOT.parent / "tests" / "README.md"
+TABLE: Final = Path(__file__).parents[1] / "README.md"
 BOUND: Final = re.compile(r"(^|_)(MAX|MOST|LONGEST|FEW|FEWEST)(_|$)|_LIMIT$")
 ROW: Final = re.compile(r"^\| (\w+) \| [^|]+ \| `([^`]+)` \| [^|]+ \|$", re.MULTILINE)
 

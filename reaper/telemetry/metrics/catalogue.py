@@ -1,4 +1,4 @@
-"""Every metric as data: the page, README's table, and the tests of the rules and dashboards read it."""
+"""Every metric as data: the page of help, and the tests of the rules and dashboards read it."""
 
 from enum import StrEnum
 from typing import Final, NamedTuple

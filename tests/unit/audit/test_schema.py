@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import reaper
 from reaper.audit.events import (
     CLOSED,
     DRY_RUN_OUTCOME,
@@ -27,7 +28,7 @@ from reaper.policy.refill_guard import Group, PausedGroup
 from .build import AT, AUTHOR, POLICY, SNAPSHOT, TERMINATED, MemorySink, candidate, ledger
 
 HOSTILE = ["\n", "\r\n", "\x1b[2J", "\u202e", "\u2028", "\x00", '"}\n{"schema":1', "\ud800", "\x85", "é"]
-PAGE = (Path(__file__).parents[3] / "reaper/help/audit-log.md").read_text()
+PAGE = (Path(reaper.__file__).parent / "help/audit-log.md").read_text(encoding="utf-8")
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+import reaper
 from reaper.insight.dryrun.outcomes import DryRunOutcome
 from reaper.policy.match import Match
 from reaper.policy.memory import Memory
@@ -562,11 +563,13 @@ def test_a_page_of_many_servers_takes_a_few_times_its_own_length_of_memory(accep
     assert most < 4 * len(page.body)
 
 
-README: Final = Path(__file__).parents[3] / "README.md"
+PAGE: Final = Path(reaper.__file__).parent / "help/metrics.md"
 
 
 def test_readme_lists_every_metric_as_the_catalogue_has_it() -> None:
-    rows = re.findall(r"^\| `(reaper_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", README.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(reaper_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", PAGE.read_text("utf-8"), re.MULTILINE
+    )
 
     assert rows == [
         (each.name, each.kind.value, ", ".join(f"`{label}`" for label in each.labels), each.help)
