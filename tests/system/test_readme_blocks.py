@@ -56,7 +56,7 @@ def test_each_block_is_found_with_its_place_and_its_comments() -> None:
         (30, "", 0, False),
     ]
     assert found[3].text == "- name: x\n```\n"
-    assert found[0].label == "4-reaper-plan-what-would-be-done"
+    assert found[0].label == "README-4-reaper-plan-what-would-be-done"
 
 
 def test_of_a_console_only_what_stands_after_a_prompt_is_typed() -> None:

@@ -36,7 +36,7 @@ _SKIPPED: Final = (
     "Sessions that a policy matches and skips: by a protection's name, `allowlist`, or a limit's name"
 )
 _LATENESS: Final = "Time from a session's deadline to its termination, unless a limit skipped it"
-_OUTCOMES: Final = "Outcomes of planned terminations: terminated, dry-run, woke, ..."
+_OUTCOMES: Final = "Outcomes of planned terminations: terminated, dry-run, changed, ..."
 _AFTER_DRY_RUN: Final = (
     "What sessions did after their dry run: unused (for as long again), left, used-again, unknown"
 )
