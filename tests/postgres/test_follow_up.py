@@ -31,7 +31,7 @@ INTERVAL: Final = Duration(10 * SECOND)
 
 
 class Watching:
-    """Cycles, and a look at what they have led to after each."""
+    """Cycles with a follow-up after each."""
 
     def __init__(self, stage: Stage, folder: Path) -> None:
         self.post = Post(stage, folder)
@@ -53,7 +53,7 @@ class Watching:
         return self.stage.reaper.do(work)
 
     def outcomes(self, *policies: Policy) -> dict[int, DryRunOutcome]:
-        """What one more cycle brings to light, by pid."""
+        """The outcomes that one more cycle shows, by pid."""
         return {one.watched.id.pid: one.outcome for one in self.cycle(*policies).outcomes}
 
     def recorded(self, name: str) -> list[Event]:
@@ -78,9 +78,7 @@ def dry_run_before(watching: Watching, dry: Policy, count: int = 1) -> list[Clie
     return clients
 
 
-def test_a_used_session_is_revived_a_closed_one_has_left_and_an_unchanged_one_stays_watched(
-    watching: Watching, dry: Policy
-) -> None:
+def test_sessions_are_used_again_have_left_or_stay_watched(watching: Watching, dry: Policy) -> None:
     used, closed, stays = dry_run_before(watching, dry, 3)
     used.wake()
     closed.close()
@@ -95,9 +93,7 @@ def test_a_used_session_is_revived_a_closed_one_has_left_and_an_unchanged_one_st
     assert stays.pid not in told
 
 
-def test_the_end_of_a_loop_whose_place_was_taken_closes_nothing_that_the_new_one_watches(
-    watching: Watching, dry: Policy
-) -> None:
+def test_the_end_of_a_replaced_loop_ends_no_watch_of_the_new_one(watching: Watching, dry: Policy) -> None:
     (client,) = dry_run_before(watching, dry)
     old = watching.after
     watching.after = old.next()
@@ -113,7 +109,7 @@ def test_the_end_of_a_loop_whose_place_was_taken_closes_nothing_that_the_new_one
     assert told == ["unused", "used-again"]
 
 
-def test_what_a_loop_whose_place_was_taken_tells_at_its_end_is_older_than_what_the_new_one_has_seen(
+def test_the_last_report_of_a_replaced_loop_does_not_replace_a_newer_one(
     watching: Watching, dry: Policy
 ) -> None:
     (client,) = dry_run_before(watching, dry)
@@ -148,7 +144,7 @@ def test_sessions_that_another_loop_watches_get_no_outcome_here(watching: Watchi
     assert len(old.watch) == 1
 
 
-def test_when_it_was_used_again_is_the_servers_word(watching: Watching, dry: Policy) -> None:
+def test_the_time_of_a_use_is_that_of_the_server(watching: Watching, dry: Policy) -> None:
     (client,) = dry_run_before(watching, dry)
     client.run("SELECT 1")
     watching.stage.reaper.rest(client)
@@ -258,7 +254,9 @@ def test_a_dry_run_starts_again_under_new_rules(watching: Watching, dry: Policy)
     assert {each.watched.rules for each in watching.after.watch.end()} == {"another"}
 
 
-def test_no_more_are_watched_than_there_is_room_for_and_that_is_said(watching: Watching, dry: Policy) -> None:
+def test_the_number_of_watched_sessions_is_limited_and_the_rest_is_logged(
+    watching: Watching, dry: Policy
+) -> None:
     watching.after.watch = DryRunWatch("test", watching.post.ledger, OutcomeStore(), most=2)
     watching.stage.open_many(3)
     watching.sight()
@@ -327,7 +325,7 @@ def passes(watching: Watching, off: Policy) -> None:
     until(lambda: watching.post.cycle(off).snapshot.at > began + AT_ONCE.within)
 
 
-def test_a_pool_that_refills_at_once_is_left_alone_and_the_record_says_why(
+def test_a_pool_that_refills_at_once_is_paused_and_logged(
     watching: Watching, reaping: Policy, stage: Stage
 ) -> None:
     (pool,) = after_a_round(watching, reaping, refilled=True).paused
@@ -351,7 +349,7 @@ def test_a_pool_that_does_not_refill_is_not_paused(watching: Watching, reaping: 
     assert not watching.after.refills.paused
 
 
-def test_how_many_came_before_is_counted_at_the_first_end(
+def test_the_usual_number_of_new_sessions_is_counted_at_the_first_termination(
     watching: Watching, reaping: Policy, stage: Stage
 ) -> None:
     stage.open_many(4)

@@ -1,4 +1,4 @@
-"""A rehearsal and its verdict, from the running service to the person who must decide."""
+"""`reaper assess`, of a running service and of audit logs."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ HOSTILE = "\u202e\x1b[2Jweb"
 
 
 def dry_running(reaper: Reaper, app: Role) -> Life:
-    """A service that rehearses, with a port of its own."""
+    """A service with a policy in dry run, and an HTTP port."""
     reaper.write(FILE, policy_file(leaked(app, mode="dry-run")))
     return reaper.start("run", *RECORD, *ANYWHERE)
 
@@ -28,16 +28,14 @@ def opened(clients: Clients, app: Role, *names: str) -> list[Client]:
     return [clients.open(role=app, application=name) for name in names]
 
 
-def told(reaper: Reaper, *arguments: str) -> dict[str, Any]:
-    """What `reaper rehearsal` says of the one policy there is."""
+def assessment(reaper: Reaper, *arguments: str) -> dict[str, Any]:
+    """The assessment of the only policy."""
     document = reaper("assess", *arguments, "--output", "json").document
     (policy,) = document["policies"]
     return dict(policy)
 
 
-def test_what_becomes_of_each_is_recorded_counted_and_judged(
-    reaper: Reaper, app: Role, clients: Clients
-) -> None:
+def test_outcomes_are_logged_counted_and_assessed(reaper: Reaper, app: Role, clients: Clients) -> None:
     stays, used, closed = opened(clients, app, "stays", "used", "closed")
     life = dry_running(reaper, app)
     for name in ("stays", "used", "closed"):
@@ -59,12 +57,13 @@ def test_what_becomes_of_each_is_recorded_counted_and_judged(
     done = reaper("assess", "audit.jsonl")
     assert done.code == 1
     assert done.out.startswith("leaked  no\nnot yet: 1 of ")
-    assert (told(reaper, "audit.jsonl")["used_again"], told(reaper, "audit.jsonl")["left"]) == (1, 1)
+    assert (assessment(reaper, "audit.jsonl")["used_again"], assessment(reaper, "audit.jsonl")["left"]) == (
+        1,
+        1,
+    )
 
 
-def test_the_service_that_runs_says_the_same_as_its_record(
-    reaper: Reaper, app: Role, clients: Clients
-) -> None:
+def test_a_running_service_assesses_as_its_audit_log(reaper: Reaper, app: Role, clients: Clients) -> None:
     _, used = opened(clients, app, "stays", "used")
     life = dry_running(reaper, app)
     at = life.logged("http.listening")["at"]
@@ -73,7 +72,7 @@ def test_the_service_that_runs_says_the_same_as_its_record(
     reaper.recorded("session.dry_run_outcome", application="used", dry_run_outcome="used-again")
     reaper.recorded("session.dry_run_outcome", application="stays", dry_run_outcome="unused")
 
-    live, recorded = told(reaper, "--url", at), told(reaper, "audit.jsonl")
+    live, recorded = assessment(reaper, "--url", at), assessment(reaper, "audit.jsonl")
 
     keys = ("policy", "advice", "used_again", "left", "unknown", "rules")
     assert {key: live[key] for key in keys} == {key: recorded[key] for key in keys}
@@ -81,7 +80,7 @@ def test_the_service_that_runs_says_the_same_as_its_record(
     assert page["watched"] == 2
 
 
-def test_who_is_still_there_after_a_restart_is_the_same_act(
+def test_an_unchanged_session_after_a_restart_counts_once(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     opened(clients, app, "stays")
@@ -90,14 +89,14 @@ def test_who_is_still_there_after_a_restart_is_the_same_act(
         life.logged("cycle.acted", **{"dry-run": 1})
         assert life.end().code == 0
 
-    seen = told(reaper, "audit.jsonl")
+    seen = assessment(reaper, "audit.jsonl")
 
     assert (seen["dry_runs"], seen["unknown"]) == (1, 0)
     dry_run_before = [line for line in reaper.record() if line.get("outcome") == "dry-run"]
     assert len(dry_run_before) == 2
 
 
-def test_a_policy_file_that_has_changed_is_rehearsed_from_the_beginning_and_judged_by_itself(
+def test_a_changed_policy_file_is_assessed_by_its_own_dry_runs(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     opened(clients, app, "stays")
@@ -111,13 +110,13 @@ def test_a_policy_file_that_has_changed_is_rehearsed_from_the_beginning_and_judg
     assert life.end().code == 0
 
     assert not after.startswith(before[:12])
-    seen = told(reaper, "audit.jsonl")
+    seen = assessment(reaper, "audit.jsonl")
     assert (seen["dry_runs"], seen["earlier_dry_runs"]) == (1, 1)
-    assert told(reaper, "audit.jsonl", "--any-rules")["dry_runs"] == 2
+    assert assessment(reaper, "audit.jsonl", "--any-rules")["dry_runs"] == 2
 
 
 def line(number: int, outcome: str, **fields: object) -> str:
-    """A line as the record has it."""
+    """An outcome in an audit log."""
     told = {
         "schema": 1,
         "event": "session.dry_run_outcome",
@@ -144,7 +143,7 @@ def line(number: int, outcome: str, **fields: object) -> str:
     return json.dumps(told) + "\n"
 
 
-def test_many_of_whom_none_came_back_are_a_yes(offline: Reaper) -> None:
+def test_many_unused_sessions_are_a_yes(offline: Reaper) -> None:
     offline.write("a.jsonl", "".join(line(number, "unused") for number in range(50)))
 
     done = offline("assess", "a.jsonl")
@@ -160,7 +159,7 @@ def test_nothing_and_too_little_are_a_no(offline: Reaper, text: str) -> None:
     assert offline("assess", "a.jsonl").code == 1
 
 
-def test_only_the_policy_and_the_server_that_are_asked_for_are_judged(offline: Reaper) -> None:
+def test_only_the_given_policy_and_server_are_assessed(offline: Reaper) -> None:
     lines = [line(number, "unused") for number in range(50)]
     lines += [line(1, "used-again", policy="other"), line(2, "used-again", server="billing")]
     offline.write("a.jsonl", "".join(lines))
@@ -169,11 +168,11 @@ def test_only_the_policy_and_the_server_that_are_asked_for_are_judged(offline: R
     assert offline("assess", "a.jsonl", "--policy", "leaked", "--server", "ord*").code == 0
 
 
-def test_the_limit_that_would_do_is_named(offline: Reaper) -> None:
+def test_a_better_limit_is_shown(offline: Reaper) -> None:
     back = line(99, "used-again", used_at="2026-01-31T09:24:10Z", application="checkout-3")
     offline.write("a.jsonl", "".join([*(line(number, "unused") for number in range(50)), back]))
 
-    said = told(offline, "a.jsonl")["summary"]
+    said = assessment(offline, "a.jsonl")["summary"]
 
     assert said == (
         "not yet: 1 of 51 used again, all of checkout-*; at idle_for: 25m it would have been none of 50"
@@ -181,7 +180,7 @@ def test_the_limit_that_would_do_is_named(offline: Reaper) -> None:
     assert "at idle_for: 25m, 0 of the 50 that it would have matched" in offline("assess", "a.jsonl").out
 
 
-def test_a_hostile_name_does_nothing_in_a_verdict(offline: Reaper) -> None:
+def test_a_hostile_name_is_printed_harmlessly(offline: Reaper) -> None:
     lines = [line(number, "used-again", application=f"{HOSTILE}{number}") for number in range(12)]
     offline.write("a.jsonl", "".join(lines))
 
@@ -192,7 +191,7 @@ def test_a_hostile_name_does_nothing_in_a_verdict(offline: Reaper) -> None:
         assert "\u202e" not in done.out
 
 
-def test_files_that_are_named_count_more_than_an_address_in_the_environment(offline: Reaper) -> None:
+def test_files_on_the_command_line_win_over_an_address_in_the_environment(offline: Reaper) -> None:
     offline.write("a.jsonl", "".join(line(number, "unused") for number in range(50)))
 
     assert offline("assess", "a.jsonl", REAPER_URL="127.0.0.1:1").code == 0
@@ -200,7 +199,7 @@ def test_files_that_are_named_count_more_than_an_address_in_the_environment(offl
     assert offline("assess", REAPER_AUDIT_LOG="a.jsonl").code == 0
 
 
-def test_what_is_asked_of_a_service_and_of_a_record_is_not_mixed(offline: Reaper) -> None:
+def test_options_of_audit_logs_are_refused_with_a_url(offline: Reaper) -> None:
     done = offline("assess", "--url", "127.0.0.1:1", "--since", "1h")
 
     assert done.code == 2
@@ -208,7 +207,7 @@ def test_what_is_asked_of_a_service_and_of_a_record_is_not_mixed(offline: Reaper
 
 
 @pytest.mark.parametrize(("url", "code"), [("127.0.0.1:1", 3), ("ftp://x", 2), ("http://u@x", 2)])
-def test_where_no_reaper_answers_it_says_so(offline: Reaper, url: str, code: int) -> None:
+def test_an_address_without_a_reaper_is_an_error(offline: Reaper, url: str, code: int) -> None:
     done = offline("assess", "--url", url)
 
     assert done.code == code
@@ -231,7 +230,7 @@ def has_been_there(admin: psycopg.Connection, client: Client) -> bool:
     return bool(row and row[0])
 
 
-def test_a_pool_that_refills_at_once_is_noticed_and_a_leak_is_not(
+def test_a_pool_that_refills_at_once_is_paused_and_a_leak_is_not(
     reaper: Reaper, app: Role, clients: Clients, admin: psycopg.Connection
 ) -> None:
     # Long enough for a busy machine, where the pool below needs seconds to notice an end and to reconnect.

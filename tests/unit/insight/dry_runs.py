@@ -1,4 +1,4 @@
-"""Acts of a rehearsal and what became of them, built so that a test shows only what it is about."""
+"""Builders of dry runs and outcomes."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ DRY = policy("dry", mode=Mode.DRY_RUN)
 
 
 def watched(seen: Session | None = None, *, at: Timestamp = NOW) -> DryRunSession:
-    """A web worker that a rehearsal took after an hour, unless told otherwise."""
+    """A session with a dry run after an hour by default."""
     candidate = Candidate(
         session=session() if seen is None else seen, policy=DRY, reason="idle 1h, limit 10m"
     )
@@ -24,7 +24,7 @@ def watched(seen: Session | None = None, *, at: Timestamp = NOW) -> DryRunSessio
 def dry_run(
     outcome: DryRunOutcome | None, *, idle: str = "10m", after: str = "1h", application: str = "web-1"
 ) -> DryRun:
-    """A session that a policy of ten minutes met."""
+    """A dry run of a policy with a limit of ten minutes."""
     who = Identity("shop", "app_web", application, "10.2.0.7")
     return DryRun("orders", "dry", who, outcome, NOW, parse_duration(idle), parse_duration(after))
 
@@ -32,10 +32,10 @@ def dry_run(
 def dry_runs(
     count: int, outcome: DryRunOutcome | None, *, after: str = "1h", application: str = "web-1"
 ) -> Iterator[DryRun]:
-    """So many that are alike."""
+    """Equal dry runs."""
     return (dry_run(outcome, after=after, application=application) for _ in range(count))
 
 
 def after(moment: Timestamp, text: str) -> Timestamp:
-    """So much later."""
+    """A later timestamp."""
     return Timestamp(moment + Duration(parse_duration(text)))

@@ -1,4 +1,4 @@
-"""The answer to whoever would like to enforce a policy, in one sentence."""
+"""The advice on enforcing a policy, and its summary."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def assessed(*seen: DryRun) -> Assessment:
     return one
 
 
-def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
+def test_a_policy_is_safe_if_none_of_many_sessions_was_used_again() -> None:
     one = assessed(*dry_runs(54, UNUSED), *dry_runs(6, LEFT))
     assert one.advice is Advice.SAFE
     assert one.summary == (
@@ -27,7 +27,7 @@ def test_many_of_whom_none_came_back_make_it_safe_by_what_was_seen() -> None:
     )
 
 
-def test_few_are_too_few_to_say_that_it_is_safe() -> None:
+def test_few_dry_runs_are_too_little_for_safe() -> None:
     one = assessed(*dry_runs(12, UNUSED), *dry_runs(3, None, after="1s"))
     assert one.advice is Advice.TOO_LITTLE
     known = "12 of 15 have a known outcome, 35 are needed"
@@ -35,7 +35,7 @@ def test_few_are_too_few_to_say_that_it_is_safe() -> None:
     assert upper_bound(0, ENOUGH) < 0.1 < upper_bound(0, ENOUGH - 1)
 
 
-def test_many_that_were_closed_leave_too_much_unseen() -> None:
+def test_many_closed_sessions_are_too_little_for_safe() -> None:
     one = assessed(*dry_runs(53, UNUSED), *dry_runs(7, LEFT, application="batch-3"))
     assert one.advice is Advice.TOO_LITTLE
     assert one.summary == (
@@ -43,7 +43,7 @@ def test_many_that_were_closed_leave_too_much_unseen() -> None:
     )
 
 
-def test_few_are_enough_to_say_no() -> None:
+def test_few_dry_runs_are_enough_for_not_yet() -> None:
     one = assessed(*dry_runs(2, USED_AGAIN, after="5m", application="checkout-1"), *dry_runs(10, UNUSED))
     assert one.advice is Advice.NOT_YET
     assert one.summary == (
@@ -51,17 +51,17 @@ def test_few_are_enough_to_say_no() -> None:
     )
 
 
-def test_more_than_a_few_that_may_be_borne_are_a_no() -> None:
+def test_one_percent_used_again_is_not_yet() -> None:
     assert assessed(dry_run(USED_AGAIN), *dry_runs(100, UNUSED)).advice is Advice.SAFE
     assert assessed(dry_run(USED_AGAIN), *dry_runs(99, UNUSED)).advice is Advice.NOT_YET
 
 
-def test_when_no_limit_would_do_it_says_so() -> None:
+def test_the_summary_says_if_no_limit_would_do() -> None:
     one = assessed(dry_run(USED_AGAIN, after="2h"), *dry_runs(10, UNUSED))
     assert one.summary.endswith("no limit among the idle times seen would do")
 
 
-def test_what_runs_is_told_the_limit_of_what_runs() -> None:
+def test_active_sessions_get_a_limit_for_running_for() -> None:
     one = assessed(
         *(each._replace(active=True) for each in [dry_run(USED_AGAIN, after="5m"), *dry_runs(9, LEFT)])
     )
@@ -78,11 +78,11 @@ def test_what_runs_is_told_the_limit_of_what_runs() -> None:
         (["a", "b"], "of 2 kinds of application"),
     ],
 )
-def test_it_says_whose_sessions_came_back(names: list[str], said: str) -> None:
+def test_the_summary_names_the_applications_that_were_used_again(names: list[str], said: str) -> None:
     assert f", {said};" in assessed(*(dry_run(USED_AGAIN, application=name) for name in names)).summary
 
 
-def test_every_policy_and_every_application_is_counted_for_itself() -> None:
+def test_every_policy_and_every_application_is_counted_separately() -> None:
     other = dry_run(USED_AGAIN)._replace(policy="other", server="billing")
     dry, another = assess(
         [other, *dry_runs(3, UNUSED, application="b"), dry_run(USED_AGAIN, application="a", after="5m")]
@@ -96,7 +96,7 @@ def test_every_policy_and_every_application_is_counted_for_itself() -> None:
     assert dry.used_again_after == parse_duration("5m")
 
 
-def test_acts_by_an_earlier_policy_file_are_left_out_for_its_limits_may_have_been_others() -> None:
+def test_dry_runs_of_an_earlier_policy_file_are_left_out() -> None:
     before = [each._replace(rules="old", at=Timestamp(NOW - 1)) for each in dry_runs(4, USED_AGAIN)]
     now = [each._replace(rules="new") for each in dry_runs(50, UNUSED)]
     one = assessed(*before, *now)

@@ -78,7 +78,7 @@ def test_a_census_that_is_shortened_is_the_one_that_was_asked_to_be_short(
 
 @given(snapshots, st.randoms(use_true_random=False))
 @PROPERTY
-def test_the_order_in_which_the_server_tells_does_not_matter(seen: Snapshot, random: Random) -> None:
+def test_the_order_of_sessions_does_not_matter(seen: Snapshot, random: Random) -> None:
     told = tuple({one.id.pid: one for one in seen.sessions}.values())  # a pid is of one session at a time
     shuffled = tuple(random.sample(told, len(told)))
 
@@ -87,13 +87,13 @@ def test_the_order_in_which_the_server_tells_does_not_matter(seen: Snapshot, ran
 
 @given(snapshots)
 @PROPERTY
-def test_whatever_clients_call_themselves_it_is_json(seen: Snapshot) -> None:
+def test_a_census_with_any_names_is_json(seen: Snapshot) -> None:
     document = as_document(census(seen, top=5))
 
     assert json.loads(json.dumps(document, allow_nan=False)) == json.loads(json.dumps(document))
 
 
-def test_a_group_tells_what_its_sessions_do_and_since_when_the_longest_idles() -> None:
+def test_a_group_has_its_states_and_its_oldest_idle_time() -> None:
     seen = snapshot(
         session(1, idle="5m"),
         session(2, idle="2h"),
@@ -115,14 +115,14 @@ def test_sessions_without_a_name_are_a_group_that_has_none() -> None:
     assert [(group.name, group.count) for group in counted.applications.groups] == [(None, 2)]
 
 
-def test_walsenders_take_no_slot_and_are_told_apart() -> None:
+def test_walsenders_are_counted_separately() -> None:
     counted = census(snapshot(session(1), session(2, kind=WALSENDER, application="standby")), top=5)
 
     assert (counted.sessions, counted.walsenders) == (1, 1)
     assert [group.name for group in counted.applications.groups] == ["web-1"]
 
 
-def test_who_hides_its_state_is_counted_as_unknown() -> None:
+def test_a_hidden_state_counts_as_unknown() -> None:
     counted = census(snapshot(session(1, state=None)), top=5)
 
     assert counted.states == {"unknown": 1}
@@ -146,14 +146,16 @@ def test_sessions_that_were_only_counted_stand_in_no_group() -> None:
         (slots(used=90, superuser_reserved=None), (7, None, 10)),
     ],
 )
-def test_it_tells_who_could_still_get_in(seen: Snapshot, left: tuple[int, int | None, int]) -> None:
+def test_the_free_slots_are_counted_for_each_kind_of_role(
+    seen: Snapshot, left: tuple[int, int | None, int]
+) -> None:
     openings = census(seen, top=5).openings
 
     assert (openings.for_anybody, openings.for_reserved, openings.for_superusers) == left
     assert openings.full == (left[0] == 0)
 
 
-def test_open_transactions_come_with_whom_they_hold_up_and_what_they_keep_from_vacuum() -> None:
+def test_open_transactions_have_their_waiters_and_their_delay_of_vacuum() -> None:
     waiting = [session(pid, application=f"w{pid}", state=ACTIVE) for pid in (101, 102, 103, 104)]
     holder = session(100, state=IN_TRANSACTION, idle="2m", in_transaction="5m", xid_age=7)
     older = session(50, state=ABORTED, idle="1h", in_transaction="1h")
@@ -169,13 +171,13 @@ def test_open_transactions_come_with_whom_they_hold_up_and_what_they_keep_from_v
     assert (second.pid, second.state, second.waiting, second.waiters) == (50, ABORTED, 0, ())
 
 
-def test_whether_others_wait_is_not_known_when_nobody_asked() -> None:
+def test_waiters_that_were_not_read_are_unknown() -> None:
     (found,) = census(snapshot(session(1, state=IN_TRANSACTION), facts=NO_FACTS), top=5).transactions
 
     assert found.waiting is None
 
 
-def test_a_session_at_work_is_among_them_only_when_it_holds_others_up_or_vacuum_back() -> None:
+def test_an_active_session_is_listed_only_if_it_blocks_or_delays_vacuum() -> None:
     seen = snapshot(
         session(1, state=ACTIVE, xid_age=900, in_transaction="2m"),
         session(2, state=ACTIVE, xid_age=900, in_transaction="1m"),
@@ -187,11 +189,11 @@ def test_a_session_at_work_is_among_them_only_when_it_holds_others_up_or_vacuum_
     assert [each.pid for each in census(seen, top=5).transactions] == [100, 1]
 
 
-def test_a_transaction_as_young_as_any_holds_nothing_back() -> None:
+def test_a_new_transaction_delays_nothing() -> None:
     assert census(snapshot(session(1, state=ACTIVE, xid_age=1)), top=5).transactions == ()
 
 
-def test_when_there_are_more_transactions_than_asked_for_the_rest_is_counted() -> None:
+def test_transactions_above_the_limit_are_counted() -> None:
     counted = census(snapshot(*sessions(5, state=IN_TRANSACTION, in_transaction="1h")), top=2)
 
     assert (len(counted.transactions), counted.more_transactions) == (2, 3)

@@ -32,7 +32,7 @@ def freely(judged_by: Rules) -> Rules:
 
 @PROPERTY
 @given(snapshots, rules, st.data())
-def test_raising_any_limit_never_condemns_another_session(
+def test_raising_any_limit_never_adds_a_session(
     snapshot: Snapshot, judged_by: Rules, data: st.DataObject
 ) -> None:
     # Before restraint: with a pace, who no longer matches makes room for the next.
@@ -64,7 +64,7 @@ def raised_limit(draw: st.DrawFn, policy: Policy) -> Policy:
 
 @PROPERTY
 @given(snapshots, policies, limits, limits)
-def test_under_keep_cap_and_pace_raising_idle_for_never_condemns_another_session(
+def test_raising_idle_for_under_all_limits_never_adds_a_session(
     snapshot: Snapshot, policy: Policy, limit: Duration, more: Duration
 ) -> None:
     # Who remains is among the longest idle of those before, in the same order. The brake might let go: off.
@@ -77,7 +77,7 @@ def test_under_keep_cap_and_pace_raising_idle_for_never_condemns_another_session
 
 @PROPERTY
 @given(snapshots, rules, selectors)
-def test_protecting_more_never_condemns_another_session(
+def test_protecting_more_never_adds_a_session(
     snapshot: Snapshot, judged_by: Rules, protect: Selector
 ) -> None:
     free = freely(replace(judged_by, protect=NO_KEYS))
@@ -86,7 +86,7 @@ def test_protecting_more_never_condemns_another_session(
 
 @PROPERTY
 @given(snapshots, rules, selectors)
-def test_allowing_more_never_condemns_another_session(
+def test_a_longer_allowlist_never_adds_a_session(
     snapshot: Snapshot, judged_by: Rules, allowlist: Selector
 ) -> None:
     without, allowing = (

@@ -1,4 +1,4 @@
-"""What became of a session that a rehearsal took is what two looks at it show, and no more is claimed."""
+"""The outcome of a dry-run session, by two checks."""
 
 from dataclasses import replace
 
@@ -40,11 +40,11 @@ def used(was: Session, at: Timestamp) -> Session:
     return replace(was, state_change=Timestamp(at + 3_000), query_start=at)
 
 
-def test_who_stays_as_it_was_has_no_fate_yet() -> None:
+def test_an_unchanged_session_has_no_outcome_yet() -> None:
     assert outcome(watched(), session()) is None
 
 
-def test_who_was_used_again_is_revived_and_since_when_is_told_by_the_servers_clock() -> None:
+def test_a_use_has_the_time_of_the_servers_clock() -> None:
     one = watched()
     found = become(one, used(one.candidate.session, after(NOW, "4s")))
     assert found
@@ -56,7 +56,7 @@ def test_who_was_used_again_is_revived_and_since_when_is_told_by_the_servers_clo
     assert found.reason == "used again after 4s, having been idle for 1h"
 
 
-def test_a_session_at_work_is_revived_when_its_statement_ends_by_itself() -> None:
+def test_an_active_session_is_used_again_when_its_statement_ends() -> None:
     running = session(state=ACTIVE)
     found = become(watched(running), used(running, after(NOW, "4s")))
     assert found
@@ -64,7 +64,7 @@ def test_a_session_at_work_is_revived_when_its_statement_ends_by_itself() -> Non
 
 
 @pytest.mark.parametrize("key", ["query_start", "xact_start"])
-def test_the_earliest_sign_of_use_is_believed(key: str) -> None:
+def test_the_earliest_time_of_use_counts(key: str) -> None:
     now = used(session(), after(NOW, "8s"))
     signs = {"query_start": after(NOW, "8s"), "xact_start": after(NOW, "8s"), key: after(NOW, "2s")}
     found = become(watched(), replace(now, **signs))  # type: ignore[arg-type]  # two fields of one type
@@ -72,7 +72,7 @@ def test_the_earliest_sign_of_use_is_believed(key: str) -> None:
     assert found.used_at == after(NOW, "2s")
 
 
-def test_a_beginning_that_is_older_than_the_act_is_no_sign_of_use() -> None:
+def test_a_start_before_the_dry_run_is_no_use() -> None:
     # `SELECT 1` inside the transaction that was open all along.
     was = session(in_transaction="2h")
     found = become(watched(was), used(was, after(NOW, "4s")))
@@ -85,50 +85,50 @@ def test_a_bare_state_change_counts_as_a_use() -> None:
     assert outcome(watched(was), replace(was, state_change=after(NOW, "4s"))) is DryRunOutcome.USED_AGAIN
 
 
-def test_a_state_that_is_hidden_by_now_says_nothing() -> None:
+def test_a_hidden_state_gives_no_outcome() -> None:
     was = session()
     assert outcome(watched(was), replace(was, state_change=None)) is None
 
 
-def test_who_has_gone_left_by_itself_and_how_long_nobody_had_looked_is_told() -> None:
+def test_a_session_that_is_gone_has_left_with_the_time_since_the_last_check() -> None:
     found = become(watched(), None)
     assert found
     assert (found.outcome, found.unseen) == (DryRunOutcome.LEFT, parse_duration("10s"))
     assert found.reason == "left by itself after 10s; the last check was 10s before"
 
 
-def test_who_went_while_nobody_looked_for_long_may_have_been_used_before() -> None:
+def test_a_session_that_exited_in_a_long_gap_is_unknown() -> None:
     check = CHECK._replace(at=after(NOW, "61s"))
     assert outcome(watched(), None, check) is DryRunOutcome.UNKNOWN
 
 
-def test_a_newcomer_on_the_same_pid_is_somebody_else() -> None:
+def test_a_new_session_with_the_same_pid_is_another_session() -> None:
     one = watched()
     other = replace(one.candidate.session, id=SessionId(one.id.pid, NOW))
     assert outcomes_of([one], {other.id: SessionTimes.of(other)}, CHECK) == []
     assert times_in(snapshot(other), [one]) == {one.id: None}
 
 
-def test_a_look_that_left_nobody_out_tells_who_has_gone_and_a_thrifty_one_does_not() -> None:
+def test_only_a_full_snapshot_shows_which_sessions_are_gone() -> None:
     everybody = snapshot(session(1))
     assert times_in(everybody, [watched()]) == {watched().id: None}
     assert times_in(replace(everybody, left_out=3), [watched()]) == {}
     assert times_in(replace(everybody, unreadable=1), [watched()]) == {}
 
 
-def test_who_is_shown_need_not_be_asked_for() -> None:
+def test_a_prefiltered_snapshot_still_shows_its_sessions() -> None:
     thrifty = replace(snapshot(session()), left_out=3)
     assert times_in(thrifty, [watched()]) == {watched().id: SessionTimes.of(session())}
 
 
-def test_who_was_not_used_until_now_is_unused_for_so_long() -> None:
+def test_an_unused_session_has_the_time_since_its_dry_run() -> None:
     found = unused(watched(), after(NOW, "2h"))
     assert (found.outcome, found.after) == (DryRunOutcome.UNUSED, parse_duration("2h"))
     assert found.reason == "not used again in 2h"
 
 
 @pytest.mark.parametrize(("told", "when"), [("0s", "1h"), ("1h", "2h"), ("2h", "4h"), ("5h", "10h")])
-def test_that_it_is_unused_is_told_when_it_means_something_and_whenever_that_has_doubled(
+def test_an_unused_session_is_reported_after_its_idle_time_and_each_time_it_doubles(
     told: str, when: str
 ) -> None:
     due = after(NOW, when)
@@ -136,7 +136,7 @@ def test_that_it_is_unused_is_told_when_it_means_something_and_whenever_that_has
     assert not report_due(watched(), Timestamp(due - 1), parse_duration(told))
 
 
-def test_a_clock_that_was_set_back_makes_nothing_shorter_than_nothing() -> None:
+def test_a_clock_that_was_set_back_gives_no_negative_duration() -> None:
     one = watched()
     found = become(one, used(one.candidate.session, Timestamp(NOW - parse_duration("1d"))))
     assert found

@@ -1,4 +1,4 @@
-"""The regret of a policy: a share, how sure it is, and the limit at which it would be borne."""
+"""The regret of a policy: its rate, its bound, and a limit with less regret."""
 
 import pytest
 from hypothesis import given
@@ -20,19 +20,19 @@ UNUSED, LEFT, USED_AGAIN, UNKNOWN = (
 )
 
 
-def test_the_rate_is_of_those_of_whom_it_is_known_what_became_of_them() -> None:
+def test_the_rate_counts_only_known_outcomes() -> None:
     seen = [*dry_runs(6, UNUSED), *dry_runs(2, LEFT), *dry_runs(2, USED_AGAIN), *dry_runs(5, UNKNOWN)]
     regret = Regret.of(seen)
     assert (regret.total, regret.decided, regret.rate, regret.at_most) == (15, 10, 0.2, 0.4)
 
 
-def test_of_nobody_there_is_no_rate_and_anything_is_possible() -> None:
+def test_without_known_outcomes_there_is_no_rate_and_the_bound_is_one() -> None:
     regret = Regret.of(dry_runs(3, UNKNOWN))
     assert (regret.decided, regret.rate, regret.at_most, regret.upper) == (0, None, None, 1.0)
 
 
 @pytest.mark.parametrize("outcome", [UNUSED, None])
-def test_who_was_watched_for_a_shorter_time_than_it_had_been_idle_tells_nothing_yet(
+def test_unused_counts_only_after_the_idle_time(
     outcome: DryRunOutcome | None,
 ) -> None:
     assert Regret.of([dry_run(outcome, idle="10m", after="9m59s")]) == Regret(too_soon=1)
@@ -40,7 +40,7 @@ def test_who_was_watched_for_a_shorter_time_than_it_had_been_idle_tells_nothing_
 
 
 @pytest.mark.parametrize("outcome", [LEFT, USED_AGAIN])
-def test_who_left_or_came_back_counts_at_once(outcome: DryRunOutcome) -> None:
+def test_left_and_used_again_count_at_once(outcome: DryRunOutcome) -> None:
     assert Regret.of([dry_run(outcome, after="1s")]).decided == 1
 
 
@@ -48,25 +48,25 @@ def test_who_left_or_came_back_counts_at_once(outcome: DryRunOutcome) -> None:
     ("hits", "of", "upper"),
     [(0, 12, 0.2425), (0, 35, 0.0989), (0, 381, 0.00998), (3, 100, 0.0845), (5, 5, 1.0)],
 )
-def test_few_observations_leave_much_possible(hits: int, of: int, upper: float) -> None:
+def test_few_observations_have_a_high_bound(hits: int, of: int, upper: float) -> None:
     assert upper_bound(hits, of) == pytest.approx(upper, abs=5e-5)
 
 
 @PROPERTY
 @given(st.integers(0, 500), st.integers(0, 500))
-def test_the_bound_is_a_share_no_smaller_than_what_was_seen(hits: int, more: int) -> None:
+def test_the_bound_is_a_share_not_below_the_rate(hits: int, more: int) -> None:
     of = hits + more
     assert (hits / of if of else 0) <= upper_bound(hits, of) <= 1
 
 
-def test_the_limit_is_the_shortest_that_spares_those_that_came_back() -> None:
+def test_the_limit_is_the_shortest_above_the_sessions_used_again() -> None:
     seen = [*dry_runs(3, USED_AGAIN, after="14m10s"), *dry_runs(40, UNUSED, after="2h")]
     limit = limit_under(seen)
     assert limit
     assert (limit.span, limit.used_again, limit.decided) == (parse_duration("25m"), 0, 40)
 
 
-def test_a_limit_counts_only_those_who_would_have_reached_it() -> None:
+def test_a_limit_counts_only_sessions_that_would_have_reached_it() -> None:
     seen = [
         *dry_runs(1, USED_AGAIN, after="14m10s"),
         *dry_runs(40, UNUSED, after="12m"),
@@ -77,7 +77,7 @@ def test_a_limit_counts_only_those_who_would_have_reached_it() -> None:
     assert (limit.span, limit.decided) == (parse_duration("25m"), 2)
 
 
-def test_one_that_came_back_among_many_may_be_borne_and_the_limit_need_not_spare_it() -> None:
+def test_the_limit_may_match_less_than_one_percent_used_again() -> None:
     seen = [
         *dry_runs(9, USED_AGAIN, after="5m"),
         dry_run(USED_AGAIN, after="5h"),
@@ -88,7 +88,7 @@ def test_one_that_came_back_among_many_may_be_borne_and_the_limit_need_not_spare
     assert (limit.span, limit.used_again, limit.decided) == (parse_duration("16m"), 1, 151)
 
 
-def test_when_whoever_stayed_longest_came_back_no_limit_that_was_seen_would_do() -> None:
+def test_there_is_no_limit_if_the_longest_idle_session_was_used_again() -> None:
     assert limit_under([*dry_runs(10, UNUSED, after="1h"), dry_run(USED_AGAIN, after="2h")]) is None
     assert limit_under(dry_runs(10, UNUSED)) is None
 
@@ -114,7 +114,7 @@ def test_at_the_limit_less_than_one_in_a_hundred_would_have_been_regretted(seen:
     assert len(hit) / len(met) < FEW
 
 
-def test_slots_are_counted_at_their_most_at_one_time_and_in_hours() -> None:
+def test_freed_slots_are_the_most_at_one_time_and_the_hours() -> None:
     first, second = dry_run(UNUSED, after="30m"), dry_run(LEFT, after="30m")
     third = first._replace(at=Timestamp(NOW + parse_duration("30m")))
     assert freed([first, second, third, dry_run(UNKNOWN, after="9h")]) == Freed(slots=2, hours=1.5)

@@ -261,7 +261,7 @@ def paused(group: Group) -> PausedGroup:
 
 
 def memories(snapshot: Snapshot) -> st.SearchStrategy[Memory]:
-    """What could be remembered: most were seen, some rehearsed, some signalled."""
+    """What could be remembered: most were seen, some dry-run, some signalled."""
     if not snapshot.sessions:
         return st.just(Memory())
     known = st.sampled_from([one.id for one in snapshot.sessions])

@@ -105,7 +105,7 @@ def test_a_policy_matches_when_every_criterion_holds() -> None:
     assert not answer_of(session(idle="1m"), policy(match=SHOP)).matches
 
 
-def test_the_verdict_is_the_one_that_is_decided_among_all_sessions() -> None:
+def test_the_explanation_agrees_with_the_decision_among_all_sessions() -> None:
     slow = replace(policy(), max_per_cycle=1)
     told = explained(session(idle="1h"), slow)
     assert skipped(told.decision).reason == "max_per_cycle: 1 per cycle, 1 longer idle ones first"

@@ -88,7 +88,7 @@ def test_an_empty_server_has_an_empty_plan() -> None:
     assert plan(snapshot(), policy()).decisions == ()
 
 
-def test_verdicts_stand_in_the_order_of_identities() -> None:
+def test_decisions_stand_in_the_order_of_identities() -> None:
     seen = snapshot(session(300), session(100, idle="1m"), session(200, listens=True))
     assert [answer.session.id.pid for answer in plan(seen, policy()).decisions] == [100, 200, 300]
 

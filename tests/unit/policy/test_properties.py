@@ -101,7 +101,7 @@ def test_the_order_of_rows_changes_nothing(world: World, random: Random) -> None
 
 @PROPERTY
 @given(worlds())
-def test_every_verdict_gives_its_reason(world: World) -> None:
+def test_every_decision_has_a_reason(world: World) -> None:
     plan = decided(world)
     assert all(answer.reason for answer in (*plan.decisions, *plan.dry_run_beside, *plan.trips))
 
@@ -230,7 +230,7 @@ def test_policies_that_do_not_enforce_change_nothing_for_real(world: World) -> N
 
 @PROPERTY
 @given(worlds())
-def test_only_enforcing_policies_reap_and_only_dry_run_policies_rehearse(world: World) -> None:
+def test_policies_terminate_or_dry_run_by_their_mode(world: World) -> None:
     plan = decided(world)
     assert all(candidate.policy.mode is Mode.ENFORCE for candidate in plan.candidates)
     assert all(
@@ -245,7 +245,7 @@ def enforced(policy: Policy) -> Policy:
 
 @PROPERTY
 @given(worlds())
-def test_a_rehearsal_shows_what_the_policy_would_do_if_it_were_enforced(world: World) -> None:
+def test_a_dry_run_shows_the_candidates_of_the_enforced_policy(world: World) -> None:
     fresh = replace(world, memory=replace(world.memory, dry_run_before=frozenset()))
     real_rules = replace(world.rules, policies=tuple(map(enforced, world.rules.policies)))
     dry_running = {policy.name for policy in world.rules.dry_running}

@@ -174,7 +174,7 @@ def test_a_brake_counts_them_all_the_same() -> None:
     assert (len(decided.trips), decided.candidates) == (1, ())
 
 
-def test_a_rehearsal_of_what_enforces_leaves_it_alone_as_well() -> None:
+def test_a_dry_run_of_an_enforcing_policy_skips_a_paused_group() -> None:
     seen = snapshot(session())
     dry_running = policy("dry", mode=Mode.DRY_RUN)
     decided = plan(seen, REAL, dry_running, memory=with_paused(seen))

@@ -1,4 +1,4 @@
-"""Roles whose sessions a look may leave out, for no policy means them."""
+"""Roles that the prefilter may leave out because no policy matches them."""
 
 from dataclasses import replace
 
@@ -43,18 +43,18 @@ BOTH = snapshot(of("web", WEB), of("batch", BATCH, 101))
         ([], (WEB, BATCH)),
     ],
 )
-def test_a_role_is_left_out_when_no_policy_that_is_not_off_means_it(
+def test_a_role_that_no_enabled_policy_matches_is_left_out(
     policies: list[Policy], unmatched: tuple[int, ...]
 ) -> None:
     assert left_out(BOTH, *policies) == unmatched
 
 
 @pytest.mark.parametrize("unknown", [of(None, BATCH), of("batch", None)])
-def test_a_role_of_which_something_is_not_known_is_looked_at(unknown: Session) -> None:
+def test_a_role_with_unknown_fields_is_read(unknown: Session) -> None:
     assert left_out(snapshot(unknown), matching("web")) == ()
 
 
-def test_where_there_are_too_many_those_with_the_most_sessions_are_left_out(
+def test_of_too_many_roles_those_with_the_most_sessions_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_MAX_ROLES", 1)
@@ -64,7 +64,7 @@ def test_where_there_are_too_many_those_with_the_most_sessions_are_left_out(
 
 @PROPERTY
 @given(worlds())
-def test_no_policy_means_anybody_whose_role_is_left_out(world: World) -> None:
+def test_no_policy_matches_a_session_of_a_role_that_is_left_out(world: World) -> None:
     numbers = {
         name: number for number, name in enumerate({one.identity.role for one in world.snapshot.sessions})
     }

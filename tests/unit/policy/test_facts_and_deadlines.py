@@ -1,4 +1,4 @@
-"""Which facts are asked for, and when the next session falls due."""
+"""The facts that policies need, and the time at which the next session is due."""
 
 from dataclasses import replace
 from datetime import UTC
@@ -42,7 +42,7 @@ def due(seen: Session, *policies: Policy) -> Timestamp | None:
         (replace(BLOCKERS, overrides=WITHOUT_LOCKS.overrides), False, True),
     ],
 )
-def test_a_candidate_raises_the_questions_of_its_policy(rule: Policy, *, locks: bool, blocking: bool) -> None:
+def test_a_policy_needs_the_facts_of_its_protections(rule: Policy, *, locks: bool, blocking: bool) -> None:
     assert asked(session(), rule) == NeededFacts(advisory_locks=locks, blocking=blocking)
 
 
@@ -57,7 +57,7 @@ def test_a_candidate_raises_the_questions_of_its_policy(rule: Policy, *, locks: 
         session(idle=None),
     ],
 )
-def test_a_quiet_server_is_asked_nothing(seen: Session) -> None:
+def test_without_a_matching_session_no_facts_are_needed(seen: Session) -> None:
     rule = policy(match=replace(IDLE_10M, blocking=True, selector=Selector(database=globs("shop"))))
     assert asked(seen, rule) == NeededFacts(advisory_locks=False, blocking=False)
 
@@ -70,17 +70,17 @@ def test_a_quiet_server_is_asked_nothing(seen: Session) -> None:
         {"during": (SATURDAY,)},
     ],
 )
-def test_nobody_asks_for_the_locks_of_whom_something_cheaper_spares(skips: dict[str, Any]) -> None:
+def test_locks_are_not_needed_if_a_cheaper_check_skips_the_session(skips: dict[str, Any]) -> None:
     assert asked(session(), replace(policy(), **skips)) == NeededFacts()
     assert asked(session(), replace(BLOCKERS, **skips)) == NeededFacts(blocking=True)
     assert asked(session(), replace(policy(), **skips), policy("another")) == NeededFacts(advisory_locks=True)
 
 
-def test_an_empty_server_is_asked_nothing() -> None:
+def test_without_sessions_no_facts_are_needed() -> None:
     assert needed_facts(snapshot(), Rules(policies=(BLOCKERS,))) == NeededFacts()
 
 
-def test_questions_of_all_policies_come_together() -> None:
+def test_the_facts_of_all_policies_are_read_together() -> None:
     bold_blockers = replace(BLOCKERS, overrides=WITHOUT_LOCKS.overrides)
     assert asked(session(), bold_blockers, policy()) == NeededFacts(advisory_locks=True, blocking=True)
 
@@ -99,7 +99,7 @@ def test_questions_of_all_policies_come_together() -> None:
         (session(idle=None), None),
     ],
 )
-def test_a_session_falls_due_when_its_limit_is_reached(seen: Session, moment: Timestamp | None) -> None:
+def test_a_session_is_due_when_its_limit_is_reached(seen: Session, moment: Timestamp | None) -> None:
     assert due(seen, policy(match=replace(IDLE_10M, selector=Selector(database=globs("shop"))))) == moment
 
 
@@ -116,17 +116,17 @@ def test_the_earliest_moment_of_any_session_and_policy_is_next() -> None:
 @pytest.mark.parametrize(
     ("mode", "wakes"), [(Mode.ENFORCE, True), (Mode.DRY_RUN, True), (Mode.DISABLED, False)]
 )
-def test_policies_that_are_off_wake_nobody_up(mode: Mode, *, wakes: bool) -> None:
+def test_disabled_policies_have_no_deadline(mode: Mode, *, wakes: bool) -> None:
     assert (due(session(idle="4m"), policy(mode=mode)) is not None) is wakes
 
 
-def test_a_state_from_after_the_look_counts_from_its_own_beginning() -> None:
+def test_a_state_that_began_after_the_snapshot_counts_from_its_beginning() -> None:
     seen = replace(session(), state_change=later(NOW, by=5))
     old = policy(match=Match(states=(IDLE,), connected_for=parse_duration("1h")))
     assert due(seen, old) == NOW + 5
 
 
-def test_without_policies_nothing_falls_due() -> None:
+def test_without_policies_there_is_no_deadline() -> None:
     assert due(session(idle="4m")) is None
 
 
@@ -160,13 +160,13 @@ def test_the_rest_ends_at_the_deadline_within_the_interval_and_not_before_the_pr
 
 
 @given(due=st.floats(min_value=0, max_value=1e9), interval=st.integers(1, 3_600))
-def test_a_cycle_that_no_deadline_calls_for_begins_at_most_a_hundredth_of_the_interval_early(
+def test_a_cycle_without_a_deadline_begins_at_most_a_hundredth_of_the_interval_early(
     due: float, interval: int
 ) -> None:
     moment = shared_moment(due, interval=Duration(interval * SECOND))
     assert 0 <= due - moment <= interval / 100 + 1e-6
 
 
-def test_servers_that_are_due_about_now_are_looked_at_together() -> None:
+def test_servers_that_are_due_at_about_one_time_are_read_together() -> None:
     moments = [shared_moment(due, interval=Duration(10 * SECOND)) for due in (700.01, 700.04, 700.09, 700.11)]
     assert moments == pytest.approx([700.0, 700.0, 700.0, 700.1])

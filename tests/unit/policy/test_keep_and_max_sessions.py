@@ -1,4 +1,4 @@
-"""How many of a group stay: the newest that are kept, and the most that a cap allows."""
+"""keep and max_sessions: the sessions of a group that stay."""
 
 from dataclasses import replace
 
@@ -42,12 +42,12 @@ def test_the_newest_of_a_group_are_kept(newest: int, reaped: list[int]) -> None:
     assert {skip.by for skip in decided.skips} <= {SkipReason.KEEP}
 
 
-def test_of_those_that_came_at_the_same_moment_the_higher_pid_is_kept() -> None:
+def test_of_sessions_with_one_start_the_higher_pid_is_kept() -> None:
     decided = plan(snapshot(session(1001), session(1003), session(1002)), keeping(1))
     assert pids(decided.skips) == [1003]
 
 
-def test_who_is_kept_is_told_among_whom() -> None:
+def test_the_reason_of_a_kept_session_names_its_group() -> None:
     decided = plan(snapshot(session()), keeping(2, "role", "application"))
     assert decided.decisions[0].reason == "keep: among the newest 2 per role, application"
 
@@ -63,7 +63,7 @@ def test_who_is_kept_is_told_among_whom() -> None:
         (("role", "database", "application", "client"), [1001]),
     ],
 )
-def test_a_group_is_whoever_agrees_in_every_key(per: tuple[str, ...], reaped: list[int]) -> None:
+def test_a_group_has_equal_values_in_every_key(per: tuple[str, ...], reaped: list[int]) -> None:
     seen = snapshot(
         session(1001, connected="9h"),
         session(1002, connected="8h", client=None),
@@ -73,28 +73,28 @@ def test_a_group_is_whoever_agrees_in_every_key(per: tuple[str, ...], reaped: li
     assert sorted(pids(plan(seen, keeping(1, *per)).candidates)) == reaped
 
 
-def test_only_sessions_that_are_condemned_are_kept() -> None:
+def test_only_matching_sessions_are_kept() -> None:
     at_work = session(1004, connected="1m", state=ACTIVE)
     assert sorted(pids(plan(snapshot(*OLD_NEW, at_work), keeping(1)).candidates)) == [1001, 1003]
 
 
-def test_an_unknown_name_is_a_group_of_its_own_and_not_that_of_the_empty_name() -> None:
+def test_an_unknown_name_and_an_empty_name_are_two_groups() -> None:
     seen = snapshot(session(1001, client=None), session(1002, client=""), session(1003, client=None))
     assert pids(plan(seen, keeping(1, "client")).candidates) == [1001]
 
 
-def test_a_cap_takes_the_longest_idle_above_it() -> None:
+def test_max_sessions_takes_the_longest_idle_sessions_above_it() -> None:
     decided = plan(snapshot(*sessions(5)), capped(3))
     assert pids(decided.candidates) == [100, 101]
     assert {skip.by for skip in decided.skips} == {SkipReason.MAX_SESSIONS}
 
 
 @pytest.mark.parametrize(("most", "taken"), [(0, 5), (4, 1), (5, 0), (6, 0)])
-def test_a_cap_leaves_as_many_as_it_allows(most: int, taken: int) -> None:
+def test_max_sessions_leaves_the_number_that_it_allows(most: int, taken: int) -> None:
     assert len(plan(snapshot(*sessions(5)), capped(most)).candidates) == taken
 
 
-def test_a_cap_counts_sessions_of_every_state_and_takes_only_those_that_match() -> None:
+def test_max_sessions_counts_every_state_and_takes_only_matching_sessions() -> None:
     seen = snapshot(
         *sessions(2),
         session(1010, state=ACTIVE),
@@ -106,18 +106,18 @@ def test_a_cap_counts_sessions_of_every_state_and_takes_only_those_that_match() 
     assert pids(plan(seen, capped(1)).candidates) == [100, 101]
 
 
-def test_a_cap_counts_only_whom_the_policy_means() -> None:
+def test_max_sessions_counts_only_sessions_of_the_policy() -> None:
     shop_only = replace(capped(2, "role"), match=replace(IDLE_10M, selector=Selector(database=globs("shop"))))
     seen = snapshot(*sessions(2), session(1010, database="stock"))
     assert plan(seen, shop_only).candidates == ()
 
 
-def test_a_walsender_takes_no_place_under_a_cap() -> None:
+def test_a_walsender_does_not_count_for_max_sessions() -> None:
     seen = snapshot(*sessions(2), session(1010, kind=WALSENDER))
     assert plan(seen, capped(2)).candidates == ()
 
 
-def test_each_group_has_its_own_cap() -> None:
+def test_each_group_has_its_own_max_sessions() -> None:
     web, batch = sessions(3), tuple(replace_pid(one, 50) for one in sessions(2, application="batch"))
     assert pids(plan(snapshot(*web, *batch), capped(2, "application")).candidates) == [100]
 
@@ -133,15 +133,15 @@ def replace_pid(seen: Session, by: int) -> Session:
         (2, "max_sessions: its group has 3 sessions, 2 allowed per role, 1 longer idle ones first"),
     ],
 )
-def test_who_fits_under_a_cap_is_told_how_full_it_is(most: int, reason: str) -> None:
+def test_the_reason_below_max_sessions_shows_the_number_of_sessions(most: int, reason: str) -> None:
     assert plan(snapshot(*sessions(3)), capped(most)).decisions[-1].reason == reason
 
 
-def test_a_cap_and_a_keep_together_take_whom_both_leave() -> None:
+def test_max_sessions_and_keep_take_only_sessions_that_both_allow() -> None:
     both = replace(capped(1), keep=Keep(newest=3, per=("role",)))
     assert pids(plan(snapshot(*sessions(5)), both).candidates) == [100, 101]
 
 
-def test_a_cap_needs_its_age_even_when_the_group_is_too_large() -> None:
+def test_max_sessions_needs_the_idle_time_even_in_a_group_that_is_too_large() -> None:
     patient = replace(capped(0), match=Match(states=("idle",), idle_for=parse_duration("2h")))
     assert plan(snapshot(*sessions(5)), patient).candidates == ()

@@ -1,4 +1,4 @@
-"""What a dry-run policy shows, and that it changes nothing of what happens for real."""
+"""Dry runs: the candidates that they show; they change nothing for enforcing policies."""
 
 from dataclasses import replace
 
@@ -17,8 +17,8 @@ DRY = policy("dry", mode=Mode.DRY_RUN)
 REAL = policy("real")
 
 
-def rehearse(seen: Snapshot, memory: Memory, *policies: Policy) -> tuple[Plan, Memory]:
-    """One cycle of --dry-run: everything is rehearsed."""
+def dry_run(seen: Snapshot, memory: Memory, *policies: Policy) -> tuple[Plan, Memory]:
+    """One cycle with --dry-run."""
     decided = plan(seen, *policies, memory=memory)
     settled = [
         (candidate, Outcome(result=Result.DRY_RUN))
@@ -37,11 +37,11 @@ def perform(seen: Snapshot, memory: Memory, *policies: Policy) -> tuple[Plan, Sn
     return decided, replace(seen, sessions=left, slots=slots), memory.after(seen, settled)
 
 
-def test_a_policy_is_harmless_until_it_says_enforce() -> None:
+def test_a_policy_is_in_dry_run_by_default() -> None:
     assert Policy(name="new", match=REAL.match).mode is Mode.DRY_RUN
 
 
-def test_a_dry_run_policy_reaps_nobody_and_shows_whom_it_would() -> None:
+def test_a_dry_run_policy_terminates_nothing_and_shows_its_candidates() -> None:
     decided = plan(snapshot(session()), DRY)
     assert decided.candidates == ()
     assert [(candidate.mode, candidate.reason) for candidate in decided.dry_run_candidates] == [
@@ -49,14 +49,14 @@ def test_a_dry_run_policy_reaps_nobody_and_shows_whom_it_would() -> None:
     ]
 
 
-def test_a_dry_run_policy_never_shadows_an_enforcing_one_below() -> None:
+def test_a_dry_run_policy_does_not_hide_sessions_from_an_enforcing_one_below() -> None:
     decided = plan(snapshot(session()), DRY, REAL)
     assert [candidate.policy.name for candidate in decided.candidates] == ["real"]
     assert [candidate.policy.name for candidate in decided.dry_run_candidates] == ["dry"]
     assert [candidate.policy.name for candidate in decided.dry_run_beside] == ["dry"]
 
 
-def test_a_dry_run_policy_below_an_enforcing_one_would_come_too_late() -> None:
+def test_a_dry_run_policy_below_an_enforcing_one_gets_no_session_of_it() -> None:
     decided = plan(snapshot(session()), REAL, DRY)
     assert [candidate.policy.name for candidate in decided.candidates] == ["real"]
     assert decided.dry_run_candidates == ()
@@ -72,52 +72,52 @@ def test_a_dry_run_policy_below_an_enforcing_one_would_come_too_late() -> None:
     ],
     ids=["allowlist", "when", "keep", "brake"],
 )
-def test_a_rehearsal_is_shown_for_a_session_that_is_spared_for_real(real: Policy) -> None:
+def test_a_dry_run_shows_a_session_that_the_enforcing_policy_skips(real: Policy) -> None:
     decided = plan(snapshot(session()), DRY, real)
     assert decided.candidates == ()
     assert [answer.reason for answer in decided.dry_run_candidates] == ["idle 1h, limit 10m"]
     assert decided.dry_run_beside == ()
 
 
-def test_why_a_dry_run_policy_spares_is_shown_when_nothing_happens_for_real() -> None:
+def test_the_reason_of_a_dry_run_skip_is_shown_if_no_enforcing_policy_has_one() -> None:
     allowing = replace(DRY, allowlist=Selector(role=globs("app_web")))
     answer = skipped(plan(snapshot(session()), allowing).decisions[0])
     assert (answer.by, answer.policy) == (SkipReason.ALLOWLIST, allowing)
 
 
-def test_why_an_enforcing_policy_spares_is_shown_before_why_a_dry_run_policy_does() -> None:
+def test_the_reason_of_an_enforcing_skip_comes_before_that_of_a_dry_run() -> None:
     real = replace(REAL, allowlist=Selector(role=globs("app_web")))
     answer = skipped(plan(snapshot(session()), replace(DRY, when=When(0.99)), real).decisions[0])
     assert (answer.by, answer.policy) == (SkipReason.ALLOWLIST, real)
 
 
-def test_the_brake_of_a_dry_run_policy_is_told_and_stops_no_enforcing_one() -> None:
+def test_the_safety_limit_of_a_dry_run_policy_is_reported_and_stops_no_enforcing_one() -> None:
     wild = replace(DRY, safety_limit=SafetyLimit(share=0.1, above=0))
     decided = plan(snapshot(*sessions(4)), wild, REAL)
     assert len(decided.candidates) == 4
     assert [trip.policy.name for trip in decided.trips] == ["dry"]
 
 
-def test_the_brake_of_an_enforcing_policy_is_told_once() -> None:
+def test_the_safety_limit_of_an_enforcing_policy_is_reported_once() -> None:
     wild = replace(REAL, safety_limit=SafetyLimit(share=0.1, above=0))
     decided = plan(snapshot(*sessions(4)), wild, replace(DRY, match=replace(DRY.match, states=(ACTIVE,))))
     assert [trip.policy.name for trip in decided.trips] == ["real"]
 
 
-def test_the_pace_of_a_rehearsal_moves_on_as_a_real_one_does() -> None:
+def test_max_per_cycle_of_a_dry_run_goes_on_to_the_next_sessions() -> None:
     seen, slow = snapshot(*sessions(5)), replace(DRY, max_per_cycle=2, safety_limit=None)
     memory = Memory.of(seen)
     shown = []
     for _ in range(4):
-        decided, memory = rehearse(seen, memory, slow)
+        decided, memory = dry_run(seen, memory, slow)
         shown.append(pids(decided.dry_run_candidates))
     assert shown == [[100, 101], [102, 103], [104], []]
 
 
-def test_who_was_rehearsed_is_told_so() -> None:
+def test_a_session_after_its_dry_run_has_that_reason() -> None:
     seen = snapshot(session())
-    _, memory = rehearse(seen, Memory.of(seen), DRY)
-    again, _ = rehearse(seen, memory, DRY)
+    _, memory = dry_run(seen, Memory.of(seen), DRY)
+    again, _ = dry_run(seen, memory, DRY)
     answer = skipped(again.decisions[0])
     assert (answer.by, answer.reason) == (
         SkipReason.DRY_RUN,
@@ -125,36 +125,36 @@ def test_who_was_rehearsed_is_told_so() -> None:
     )
 
 
-def test_a_session_that_woke_up_after_its_rehearsal_is_judged_again() -> None:
+def test_a_session_used_after_its_dry_run_is_decided_again() -> None:
     seen = snapshot(session())
-    _, memory = rehearse(seen, Memory.of(seen), DRY)
-    again, _ = rehearse(snapshot(session(idle="30m")), memory, DRY)
+    _, memory = dry_run(seen, Memory.of(seen), DRY)
+    again, _ = dry_run(snapshot(session(idle="30m")), memory, DRY)
     assert again.dry_run_candidates
 
 
-def test_a_pid_that_was_used_again_after_its_rehearsal_is_judged_for_itself() -> None:
+def test_a_reused_pid_is_not_the_session_of_the_dry_run() -> None:
     seen = snapshot(session(connected="9h"))
-    _, memory = rehearse(seen, Memory.of(seen), DRY)
+    _, memory = dry_run(seen, Memory.of(seen), DRY)
     other = snapshot(session(connected="8h"))
     assert plan(other, DRY, memory=memory.after(other)).dry_run_candidates
 
 
-def test_a_rehearsal_is_forgotten_with_its_session() -> None:
+def test_a_dry_run_is_forgotten_with_its_session() -> None:
     seen = snapshot(session())
-    _, memory = rehearse(seen, Memory.of(seen), DRY)
+    _, memory = dry_run(seen, Memory.of(seen), DRY)
     assert memory.dry_run_before
     assert memory.after(snapshot()).dry_run_before == frozenset()
 
 
-def test_what_a_dry_run_policy_rehearsed_is_not_gone_for_an_enforcing_one() -> None:
+def test_a_session_of_a_dry_run_policy_is_still_there_for_an_enforcing_one() -> None:
     seen = snapshot(session())
-    _, memory = rehearse(seen, Memory.of(seen), DRY)
+    _, memory = dry_run(seen, Memory.of(seen), DRY)
     assert plan(seen, DRY, REAL, memory=memory).candidates
 
 
-def test_what_an_enforcing_policy_rehearsed_is_gone_for_the_dry_run_beside_it() -> None:
+def test_a_dry_run_of_an_enforcing_policy_counts_as_gone_for_a_dry_run_policy() -> None:
     seen = snapshot(*sessions(2))
-    _, memory = rehearse(seen, Memory.of(seen), replace(REAL, max_per_cycle=1))
+    _, memory = dry_run(seen, Memory.of(seen), replace(REAL, max_per_cycle=1))
     again = plan(seen, DRY, memory=memory)
     assert pids(again.dry_run_candidates) == [101]
 
@@ -169,48 +169,48 @@ RUNS = [
 
 
 @pytest.mark.parametrize("real", RUNS, ids=["cap", "cap-and-pace", "when", "keep", "brake"])
-def test_a_rehearsal_of_many_cycles_takes_the_same_sessions_as_a_real_run(real: Policy) -> None:
-    seen = rehearsed_on = snapshot(*sessions(20), used=97)
+def test_a_dry_run_of_many_cycles_takes_the_sessions_of_a_real_run(real: Policy) -> None:
+    seen = dry_run_on = snapshot(*sessions(20), used=97)
     memory = dry_run_before = Memory.of(seen)
     for _ in range(6):
         performed, seen, memory = perform(seen, memory, real)
-        shown, dry_run_before = rehearse(rehearsed_on, dry_run_before, real)
+        shown, dry_run_before = dry_run(dry_run_on, dry_run_before, real)
         assert pids(shown.candidates) == pids(performed.candidates)
 
 
-def test_a_statement_whose_cancelling_was_rehearsed_leaves_its_session_in_its_slot() -> None:
+def test_a_dry_run_of_cancelling_frees_no_slot() -> None:
     busy = snapshot(session(1, state=ACTIVE), session(2), session(3), used=50)
     busy = replace(busy, watcher=replace(busy.watcher, pid=9))
     match = replace(DRY.match, states=(ACTIVE,), idle_for=None, running_for=Duration(1))
     cancelling = replace(DRY, match=match, action=Action.CANCEL)
-    _, memory = rehearse(busy, Memory.of(busy), cancelling)
+    _, memory = dry_run(busy, Memory.of(busy), cancelling)
     assert memory.was_dry_run(busy.sessions[0], Mode.DRY_RUN)
     assert memory.without_dry_run(busy, Mode.DRY_RUN) == busy
 
 
-def test_whom_a_rehearsal_would_terminate_is_gone_from_its_slot() -> None:
+def test_a_dry_run_of_terminating_counts_the_slot_as_free() -> None:
     seen = snapshot(*sessions(2), used=50)
-    _, memory = rehearse(seen, Memory.of(seen), replace(DRY, max_per_cycle=1))
+    _, memory = dry_run(seen, Memory.of(seen), replace(DRY, max_per_cycle=1))
     left = memory.without_dry_run(seen, Mode.DRY_RUN)
     assert ([one.id.pid for one in left.sessions], left.slots.used) == ([101], 49)
     assert memory.without_dry_run(seen, Mode.ENFORCE) == seen
 
 
-def test_a_walsender_whose_end_was_rehearsed_had_no_slot_to_free() -> None:
+def test_a_dry_run_of_a_walsender_frees_no_slot() -> None:
     seen = snapshot(session(kind=WALSENDER), used=50)
-    _, memory = rehearse(seen, Memory.of(seen), replace(DRY, overrides=frozenset({"replication"})))
+    _, memory = dry_run(seen, Memory.of(seen), replace(DRY, overrides=frozenset({"replication"})))
     left = memory.without_dry_run(seen, Mode.DRY_RUN)
     assert (left.sessions, left.slots.used) == ((), 50)
 
 
-def test_reaps_and_rehearsals_stand_with_the_longest_idle_first() -> None:
+def test_candidates_stand_with_the_longest_idle_first() -> None:
     seen = snapshot(session(1, idle="20m"), session(2, idle="40m"), session(3, idle="30m"))
     seen = replace(seen, watcher=replace(seen.watcher, pid=9))
     decided = plan(seen, DRY, REAL)
     assert pids(decided.candidates) == pids(decided.dry_run_candidates) == [2, 3, 1]
 
 
-def test_every_reap_carries_the_action_of_its_policy() -> None:
+def test_every_candidate_has_the_action_of_its_policy() -> None:
     running = replace(DRY.match, states=(ACTIVE,), idle_for=None, running_for=Duration(1))
     cancelling = replace(REAL, match=running, action=Action.CANCEL)
     answer = plan(snapshot(session(state=ACTIVE)), cancelling).decisions[0]

@@ -1,4 +1,4 @@
-"""Who falls under a policy next."""
+"""The sessions that are due next."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from .build import IDLE_10M, ago, globs, policy, session, snapshot
 IDLE_5M = Match(states=(IDLE,), idle_for=parse_duration("5m"))
 
 
-def test_they_come_in_turn_each_once_and_no_more_than_asked_for() -> None:
+def test_the_next_due_sessions_come_in_order_each_once_and_limited() -> None:
     seen = snapshot(*(session(100 + age, idle=f"{age}m") for age in (1, 9, 4, 7)))
     rules = Rules(policies=(policy("ten", IDLE_10M), policy("five", IDLE_5M, mode=Mode.DRY_RUN)))
 
@@ -29,7 +29,7 @@ def test_they_come_in_turn_each_once_and_no_more_than_asked_for() -> None:
     ]
 
 
-def test_whoever_is_due_already_allowed_protected_unknown_or_not_meant_is_not_among_them() -> None:
+def test_due_allowed_protected_unknown_and_unmatched_sessions_are_left_out() -> None:
     seen = snapshot(
         session(8, idle="11m"),
         session(2, idle="9m", application="metabase"),
@@ -44,13 +44,13 @@ def test_whoever_is_due_already_allowed_protected_unknown_or_not_meant_is_not_am
     assert soonest(seen, Rules(policies=(ten,), protect=Selector(role=globs("migrator"))), most=9) == ()
 
 
-def test_that_nobody_asked_for_advisory_locks_hides_nobody() -> None:
+def test_unread_advisory_locks_hide_no_session() -> None:
     seen = snapshot(session(2, idle="9m"), facts=Facts())
 
     assert [due.session.id.pid for due in soonest(seen, Rules(policies=(policy(),)), most=9)] == [2]
 
 
-def test_a_policy_that_is_off_makes_nobody_due() -> None:
+def test_a_disabled_policy_makes_no_session_due() -> None:
     rules = Rules(policies=(policy(mode=Mode.DISABLED),))
 
     assert soonest(snapshot(session(2, idle="9m")), rules, most=9) == ()

@@ -1,4 +1,4 @@
-"""A key that does nothing is a defect: each key of a policy file changes some verdict."""
+"""Each key of a policy file changes a decision."""
 
 from dataclasses import dataclass, fields, replace
 from ipaddress import ip_network
@@ -168,14 +168,14 @@ def _on_clients(seen: Snapshot) -> Snapshot:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.key)
-def test_every_key_changes_some_verdict(scenario: Scenario) -> None:
+def test_every_key_changes_a_decision(scenario: Scenario) -> None:
     seen = _on_clients(scenario.seen)
     assert decisions(scenario.before, seen) != decisions(scenario.after, seen)
 
 
 WORDS_ONLY: Final = {"Policy.name", "Policy.description", "Window.text", "Rules.digest"}
 ELSEWHERE: Final = {"Policy.mode", "Policy.refill_guard"}
-"""What needs more than one look: test_rehearsal.py and test_churn.py."""
+"""Keys that need more than one snapshot: see test_dry_run.py and test_refill_guard.py."""
 
 
 def _declared() -> set[str]:
@@ -193,12 +193,14 @@ def test_no_key_is_without_a_scenario() -> None:
     ("mode", "reaped", "dry_run_before"),
     [(Mode.ENFORCE, 1, 0), (Mode.DRY_RUN, 0, 1), (Mode.DISABLED, 0, 0)],
 )
-def test_the_mode_says_how_far_a_policy_goes(mode: Mode, reaped: int, dry_run_before: int) -> None:
+def test_the_mode_decides_between_nothing_dry_run_and_termination(
+    mode: Mode, reaped: int, dry_run_before: int
+) -> None:
     decided = plan(ONE, policy(mode=mode))
     assert (len(decided.candidates), len(decided.dry_run_candidates)) == (reaped, dry_run_before)
 
 
-def test_what_only_says_something_changes_no_verdict() -> None:
+def test_descriptive_keys_change_no_decision() -> None:
     renamed = replace(WEB, description="Web workers that never gave their connection back")
     told = replace(renamed, during=(replace(NOON, text="at noon"),))
     assert decisions(Rules(policies=(told,), digest="abc"), ONE) == decisions(Rules(policies=(WEB,)), ONE)

@@ -1,4 +1,4 @@
-"""Whom the selectors fit is worked out once for each identity, and nothing that clients invent piles up."""
+"""Selectors are evaluated once for each identity; the cache is limited."""
 
 from dataclasses import dataclass, field, replace
 
@@ -36,7 +36,7 @@ def matching(rules: Rules, who: Identity) -> tuple[Policy, ...]:
     return rules.matching(replace(session(), identity=who)).policies
 
 
-def test_a_selector_is_asked_once_for_each_identity() -> None:
+def test_a_selector_is_evaluated_once_for_each_identity() -> None:
     selector = Counting(application=globs("web-*"))
     rules = counting(selector)
 
@@ -46,7 +46,7 @@ def test_a_selector_is_asked_once_for_each_identity() -> None:
     assert selector.asked == [WEB]
 
 
-def test_however_many_names_clients_invent_only_so_many_are_remembered(
+def test_the_number_of_remembered_identities_is_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_IDENTITIES", 10)
@@ -60,7 +60,7 @@ def test_however_many_names_clients_invent_only_so_many_are_remembered(
     assert selector.asked == [*invented, WEB]  # web-1 was asked about before, and forgotten
 
 
-def test_what_is_remembered_is_no_part_of_the_rules() -> None:
+def test_the_cache_is_not_part_of_the_rules() -> None:
     rules = counting(Counting(application=globs("web-*")))
     other = replace(rules)
 
