@@ -39,7 +39,7 @@ MOST_WATCHED: Final = 500
 
 _MOST_ASSESSED: Final = 5_000
 _LONGEST: Final = Duration(7 * 86_400 * SECOND)
-_LONGEST_GAP: Final = Duration(60 * SECOND)
+_ALLOWED_GAP: Final = Duration(60 * SECOND)
 _GAP_INTERVALS: Final = 3
 _ENDED_BY_US: Final = {Result.TERMINATED, Result.SIGNALLED, Result.CANCELLED, Result.UNKNOWN}
 
@@ -171,7 +171,7 @@ class DryRunWatch:
         self, cycle: Cycle, watcher: SessionWatcher, interval: Duration
     ) -> list[ObservedOutcome]:
         at, before = cycle.snapshot.at, self._checked
-        longest = Duration(max(_GAP_INTERVALS * interval, _LONGEST_GAP))
+        longest = Duration(max(_GAP_INTERVALS * interval, _ALLOWED_GAP))
         # After a lost connection no gap is short enough: a restart of the server ends sessions as well.
         check = CheckTimes(at, before, Duration(-1) if self._interrupted else longest)
         watched = [one.session for one in self._watched.values()]

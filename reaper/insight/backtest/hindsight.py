@@ -21,7 +21,7 @@ from reaper.policy.time import SECOND, Duration, Timestamp
 
 _MAX_DRY_RUNS: Final = 100_000
 """Terminations of a policy that are remembered one by one, to propose another limit; all are counted."""
-_LONGEST_GAP: Final = Duration(60 * SECOND)
+_ALLOWED_GAP: Final = Duration(60 * SECOND)
 _GAP_SNAPSHOTS: Final = 3
 
 
@@ -47,14 +47,14 @@ class Hindsight:
                 self._watched[one.id].append(one)
         for partial in recorded.partial:
             known = {one.id: SessionTimes.of(one) for one in partial.sessions if one.id in self._watched}
-            self._settle(known, CheckTimes(at=partial.at, before=partial.at, longest_gap=_LONGEST_GAP))
+            self._settle(known, CheckTimes(at=partial.at, before=partial.at, longest_gap=_ALLOWED_GAP))
         new = (one.candidate.session for one in step.terminations)
         touched = {one.id for one in (*(now for _, now in recorded.changed), *recorded.left, *new)}
         now: dict[SessionId, SessionTimes | None] = {}
         for who in touched & self._watched.keys():
             session = recorded.sessions.get(who)
             now[who] = None if session is None else SessionTimes.of(session)
-        longest_gap = Duration(max(_GAP_SNAPSHOTS * recorded.every, _LONGEST_GAP))
+        longest_gap = Duration(max(_GAP_SNAPSHOTS * recorded.every, _ALLOWED_GAP))
         before = recorded.at if self._at is None else self._at
         self._settle(now, CheckTimes(at=recorded.at, before=before, longest_gap=longest_gap))
         self._at = recorded.at
