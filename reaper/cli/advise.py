@@ -11,7 +11,7 @@ import click
 
 from reaper.cli.advise_view import as_document, print_advice
 from reaper.cli.errors import Defect, Exit, Misconfigured
-from reaper.cli.options import SpanType, dsn_option, output_option, policies_option, server_option
+from reaper.cli.options import DurationType, dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, print_document, progress, report_problem
 from reaper.cli.service_client import ServiceClient
 from reaper.cli.snapshot import read_snapshot, server_trouble, snapshot_option, url_option
@@ -65,7 +65,7 @@ class _Request:
 @click.option(
     "--for",
     "span",
-    type=SpanType(Duration(SECOND)),
+    type=DurationType(Duration(SECOND)),
     default="10s",
     show_default=True,
     envvar="REAPER_FOR",
@@ -77,7 +77,7 @@ class _Request:
 )
 @click.option(
     "--idle-for",
-    type=SpanType(Duration(SECOND // 10)),
+    type=DurationType(Duration(SECOND // 10)),
     default=exact_words(DEFAULT_IDLE_LIMIT),
     show_default=True,
     envvar="REAPER_IDLE_FOR",

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from reaper.cli.errors import Exit, ServerTrouble
-from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.options import dsn_option, env_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, Row, console, print_document
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
@@ -28,20 +28,8 @@ _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDAT
 @dsn_option
 @server_option
 @output_option
-@click.option(
-    "--offline",
-    is_flag=True,
-    envvar="REAPER_OFFLINE",
-    show_envvar=True,
-    help="Check the policy file alone.",
-)
-@click.option(
-    "--strict",
-    is_flag=True,
-    envvar="REAPER_STRICT",
-    show_envvar=True,
-    help="Exit with 1 for a warning too.",
-)
+@env_option("--offline", is_flag=True, help="Check the policy file alone.")
+@env_option("--strict", is_flag=True, help="Exit with 1 for a warning too.")
 def check(
     *, policies: Path, dsn: str | None, server: str | None, output: Output, offline: bool, strict: bool
 ) -> None:

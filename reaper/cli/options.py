@@ -45,27 +45,30 @@ def audit_log_files(
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def env_option(*names: str, **about: Any) -> Callable[[Command], Command]:  # noqa: ANN401 (click's options)
+    """Return an option that can also be set in the environment: `--audit-log` by REAPER_AUDIT_LOG."""
+    name = next(name for name in names if name.startswith("--"))
+    variable = f"REAPER_{name.removeprefix('--').replace('-', '_').upper()}"
+    return click.option(*names, envvar=variable, show_envvar=True, **about)
+
+
 def policies_option(command: Command) -> Command:
     """`--policies FILE`."""
-    return click.option(
+    return env_option(
         "--policies",
         "-p",
         type=click.Path(path_type=Path, dir_okay=False),
         default=Path("policies.yaml"),
         show_default=True,
-        envvar="REAPER_POLICIES",
-        show_envvar=True,
         help="The policy file.",
     )(command)
 
 
 def dsn_option(command: Command) -> Command:
     """`--dsn DSN`."""
-    return click.option(
+    return env_option(
         "--dsn",
         metavar="DSN",
-        envvar="REAPER_DSN",
-        show_envvar=True,
         help="The server, when the policy file names none; without it libpq's PG* variables. "
         "Keep a password in a passfile, a service file or the environment.",
     )(command)
@@ -73,25 +76,17 @@ def dsn_option(command: Command) -> Command:
 
 def server_option(command: Command) -> Command:
     """`--server NAME`."""
-    return click.option(
-        "--server",
-        metavar="NAME",
-        envvar="REAPER_SERVER",
-        show_envvar=True,
-        help="Which server of the policy file.",
-    )(command)
+    return env_option("--server", metavar="NAME", help="Which server of the policy file.")(command)
 
 
 def output_option(command: Command) -> Command:
     """`--output table|json|yaml`."""
-    return click.option(
+    return env_option(
         "--output",
         "-o",
         type=click.Choice(Output, case_sensitive=False),
         default=Output.TABLE.value,
         show_default=True,
-        envvar="REAPER_OUTPUT",
-        show_envvar=True,
         help="A table for people, JSON and YAML for programs.",
     )(command)
 
@@ -111,22 +106,18 @@ def log_options(command: Command) -> Command:
 
 
 _LOG: tuple[Callable[[Any], Any], ...] = (
-    click.option(
+    env_option(
         "--log-format",
         type=click.Choice(("auto", "human", "json")),
         default="auto",
         show_default=True,
-        envvar="REAPER_LOG_FORMAT",
-        show_envvar=True,
         help="The log on stderr: for people on a terminal, JSON elsewhere.",
     ),
-    click.option(
+    env_option(
         "--log-level",
         type=click.Choice(("debug", "info", "warning", "error")),
         default="info",
         show_default=True,
-        envvar="REAPER_LOG_LEVEL",
-        show_envvar=True,
         help="Lowest level that is logged. The audit log is always complete.",
     ),
 )
@@ -135,36 +126,28 @@ _ACTING: tuple[Callable[[Any], Any], ...] = (
     policies_option,
     dsn_option,
     server_option,
-    click.option(
+    env_option(
         "--dry-run",
         is_flag=True,
-        envvar="REAPER_DRY_RUN",
-        show_envvar=True,
         help="Run every policy as a dry run, whatever its mode is: same decisions, no session is touched.",
     ),
-    click.option(
+    env_option(
         "--audit-log",
         multiple=True,
         metavar="FILE",
         default=("-",),
         show_default="stdout",
-        envvar="REAPER_AUDIT_LOG",
-        show_envvar=True,
         help="Where the audit log is written; `-` is stdout. May be given several times (in the environment, "
         "separated by spaces).",
     ),
-    click.option(
+    env_option(
         "--with-query-text",
         is_flag=True,
-        envvar="REAPER_WITH_QUERY_TEXT",
-        show_envvar=True,
         help="Log the last query of matched sessions, its literals replaced by `?`.",
     ),
-    click.option(
+    env_option(
         "--with-query-literals",
         is_flag=True,
-        envvar="REAPER_WITH_QUERY_LITERALS",
-        show_envvar=True,
         help="Log the last query unchanged: its literals may contain passwords and personal data.",
     ),
     *_LOG,
@@ -178,7 +161,7 @@ _LONGEST: Final = Duration(3_600 * SECOND)
 _SMALLEST: Final = 2**20
 
 
-class SpanType(click.ParamType[Duration]):
+class DurationType(click.ParamType[Duration]):
     """A duration as the policy file spells it, within bounds."""
 
     name = "duration"
@@ -229,14 +212,12 @@ def history_options(prefix: str = "") -> Callable[[Command], Command]:
                 f"--{prefix}{name}", f"history_{name}", envvar=variable, show_envvar=True, **about
             )
             decorated = option(decorated)
-        folder = click.option(
+        folder = env_option(
             "--history" if prefix else "--to",
             "history_to",
             type=click.Path(path_type=Path, file_okay=False),
             required=not prefix,
             metavar="DIR",
-            envvar="REAPER_HISTORY",
-            show_envvar=True,
             help="Record the sessions of every server in this folder, for `reaper backtest`.",
         )
         return cast("Command", folder(decorated))
@@ -246,13 +227,13 @@ def history_options(prefix: str = "") -> Callable[[Command], Command]:
 
 _HISTORY: Final[Mapping[str, Mapping[str, Any]]] = {
     "every": {
-        "type": SpanType(_SHORTEST, _LONGEST),
+        "type": DurationType(_SHORTEST, _LONGEST),
         "default": "10s",
         "show_default": True,
         "help": "How often all sessions are recorded.",
     },
     "keep": {
-        "type": SpanType(Duration(60 * SECOND)),
+        "type": DurationType(Duration(60 * SECOND)),
         "default": "14d",
         "show_default": True,
         "help": "Delete files that are older than this.",

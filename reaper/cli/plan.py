@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.options import dsn_option, env_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, Row, print_document, print_table
 from reaper.cli.snapshot import memory_of, snapshot_and_rules, snapshot_option, url_option
 from reaper.cli.targets import read_settings
@@ -22,12 +22,10 @@ from reaper.policy.time import isoformat, since, words
 @server_option
 @output_option
 @url_option("it knows which pools the refill guard pauses")
-@click.option(
+@env_option(
     "--all",
     "all_sessions",
     is_flag=True,
-    envvar="REAPER_ALL",
-    show_envvar=True,
     help="Show every session, not only those that a policy matches.",
 )
 @snapshot_option("Judge")

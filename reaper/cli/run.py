@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from reaper import __version__
 from reaper.cli.audit_log import STDOUT, opened_ledger
 from reaper.cli.errors import Defect, Misconfigured
-from reaper.cli.options import acting_options, history_options
+from reaper.cli.options import acting_options, env_option, history_options
 from reaper.cli.targets import pick_servers, read_settings, refuse_password
 from reaper.config import Settings
 from reaper.history.write import HistoryOptions
@@ -68,37 +68,29 @@ def log_start(log: Log, settings: Settings, options: RunOptions, servers: Sequen
 
 @click.command
 @acting_options
-@click.option(
+@env_option(
     "--listen",
     metavar="HOST:PORT",
     default=_LISTEN,
     show_default=True,
-    envvar="REAPER_LISTEN",
-    show_envvar=True,
     help="Where /metrics, /livez and /readyz answer; `off` for nowhere.",
 )
-@click.option(
+@env_option(
     "--listen-name",
     "listen_names",
     metavar="NAME",
     multiple=True,
-    envvar="REAPER_LISTEN_NAME",
-    show_envvar=True,
     help="Another host name for requests to a port on loopback, such as that of a proxy that passes Host on. "
     "Addresses and localhost are always accepted. May be given several times.",
 )
-@click.option(
+@env_option(
     "--shard",
     metavar="INDEX/COUNT",
-    envvar="REAPER_SHARD",
-    show_envvar=True,
     help="Watch only this share of the servers. INDEX may be a pod's name with its ordinal.",
 )
-@click.option(
+@env_option(
     "--audit-table",
     metavar="DSN",
-    envvar="REAPER_AUDIT_TABLE",
-    show_envvar=True,
     help="A database on another server: its table reaper.record gets a copy of the audit log (of its first "
     "file) and may lag behind. Keep a password in a passfile, a service file or the environment.",
 )

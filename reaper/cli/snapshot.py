@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from reaper.cli.errors import Misconfigured, ServerTrouble
-from reaper.cli.options import Command, dsn_option, policies_option, server_option
+from reaper.cli.options import Command, dsn_option, env_option, policies_option, server_option
 from reaper.cli.service_client import USUAL_ADDRESS, ServiceClient
 from reaper.cli.targets import pick_server, read_settings
 from reaper.config import Server, Settings
@@ -39,11 +39,9 @@ def url_option(about: str, envvar: str = "REAPER_URL") -> Callable[[Command], Co
 
 def snapshot_option(about: str) -> Callable[[Command], Command]:
     """`--snapshot FILE`."""
-    return click.option(
+    return env_option(
         "--snapshot",
         type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-        envvar="REAPER_SNAPSHOT",
-        show_envvar=True,
         help=f"{about} a saved snapshot, with no server; `-` is stdin.",
     )
 
