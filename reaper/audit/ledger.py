@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count
 
 from reaper.audit.events import (
@@ -21,7 +21,7 @@ from reaper.audit.sinks import AuditLogFailed, ChainHead, Clock, RetryingSink, S
 from reaper.insight.dryrun.outcomes import ObservedOutcome
 from reaper.policy.plan import Candidate, Outcome, Result, SafetyLimitTrip
 from reaper.policy.refill_guard import PausedGroup
-from reaper.policy.rules import Action, Mode, Policy
+from reaper.policy.rules import Action, Mode
 from reaper.policy.session import Snapshot
 from reaper.policy.time import Timestamp, isoformat, seconds, since
 
@@ -30,27 +30,19 @@ from reaper.policy.time import Timestamp, isoformat, seconds, since
 class Author:
     """The reaper that writes an event, its server and its policy file."""
 
-    version: str
-    host: str
-    by: str
-    """The role of the reaper's connection."""
     server: str
     rules: str
     """The digest of the policy file."""
+    by: str
+    """The role of the reaper's connection."""
+    version: str
+    host: str
     dry_run: bool
     """Every policy is a dry run, whatever its mode."""
 
     def fields(self, cycle: str) -> dict[str, object]:
         """The fields of every event of a cycle."""
-        return {
-            "cycle": cycle,
-            "server": self.server,
-            "rules": self.rules,
-            "by": self.by,
-            "version": self.version,
-            "host": self.host,
-            "dry_run": self.dry_run,
-        }
+        return {"cycle": cycle, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,15 +97,14 @@ class Ledger:
 
     def log_outcomes(self, outcomes: Sequence[tuple[Intent, Outcome]]) -> None:
         """Write outcomes; a sink that fails gets them before anything else later."""
-        events = [self._outcome(intent.fields, outcome) for intent, outcome in outcomes]
-        self._each(lambda sink: sink.deliver(events))
+        self._write(OUTCOME, [_outcome_fields(intent.fields, outcome) for intent, outcome in outcomes])
 
     def log_unknown_outcomes(self, intents: Sequence[Event], detail: str) -> None:
         """Write durably that the outcome of these intents of an earlier run is unknown."""
         unknown = Outcome(result=Result.UNKNOWN, detail=detail)
         # Durable: otherwise a second crash would leave the same intents open again.
-        events = [self._outcome(_intent_fields(intent), unknown) for intent in intents]
-        self._each(lambda sink: sink.write(events, durable=True))
+        fields = [_outcome_fields(_intent_fields(intent), unknown) for intent in intents]
+        self._write(OUTCOME, fields, durable=True)
 
     def log_safety_limit(
         self, author: Author, cycle: str, snapshot: Snapshot, trips: Sequence[SafetyLimitTrip]
@@ -156,7 +147,7 @@ class Ledger:
         # Without this, the next run would log `unknown` for sessions that were certainly not touched. The
         # sink that failed may hold some intents, and gets the withdrawal later; those after it hold none.
         outcome = Outcome(result=Result.WITHDRAWN, detail="the audit log could not be written")
-        events = [self._outcome(intent.fields, outcome) for intent in intents]
+        events = [self._event(OUTCOME, _outcome_fields(intent.fields, outcome)) for intent in intents]
         for sink in sinks:
             with suppress(AuditLogFailed):
                 sink.deliver(events, durable=True)
@@ -183,17 +174,6 @@ class Ledger:
 
     def _event(self, name: str, fields: Mapping[str, object]) -> Event:
         return Event(name=name, time=self._clock(), fields=fields)
-
-    def _outcome(self, intended: Mapping[str, object], outcome: Outcome) -> Event:
-        checked, signalled = outcome.act or (None, None)
-        happened = {
-            "outcome": outcome.result,
-            "detail": outcome.detail,
-            "outcome_at": isoformat(outcome.at),
-            "looked_again_at": isoformat(checked),
-            "signalled_at": isoformat(signalled),
-        }
-        return self._event(OUTCOME, {**intended, **happened})
 
 
 def session_fields(candidate: Candidate, at: Timestamp) -> dict[str, object]:
@@ -225,6 +205,18 @@ def session_fields(candidate: Candidate, at: Timestamp) -> dict[str, object]:
     }
 
 
+def _outcome_fields(intended: Mapping[str, object], outcome: Outcome) -> dict[str, object]:
+    checked, signalled = outcome.act or (None, None)
+    return {
+        **intended,
+        "outcome": outcome.result,
+        "detail": outcome.detail,
+        "outcome_at": isoformat(outcome.at),
+        "looked_again_at": isoformat(checked),
+        "signalled_at": isoformat(signalled),
+    }
+
+
 def _dry_run_outcome_fields(became: ObservedOutcome) -> dict[str, object]:
     one = became.watched
     return {
@@ -237,15 +229,6 @@ def _dry_run_outcome_fields(became: ObservedOutcome) -> dict[str, object]:
         "used_at": isoformat(became.used_at),
         "after_s": seconds(became.after),
         "unseen_s": seconds(became.unseen),
-    }
-
-
-def _policy_fields(policy: Policy, at: Timestamp) -> dict[str, object]:
-    return {
-        "policy": policy.name,
-        "mode": policy.mode,
-        "action": policy.action,
-        "server_time": isoformat(at),
     }
 
 
@@ -265,7 +248,10 @@ def _refill_guard_fields(pool: PausedGroup) -> dict[str, object]:
 
 def _safety_limit_fields(trip: SafetyLimitTrip, at: Timestamp) -> dict[str, object]:
     return {
-        **_policy_fields(trip.policy, at),
+        "policy": trip.policy.name,
+        "mode": trip.policy.mode,
+        "action": trip.policy.action,
+        "server_time": isoformat(at),
         "matched": trip.matched,
         "clients": trip.clients,
         "reason": trip.reason,

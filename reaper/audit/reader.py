@@ -162,36 +162,29 @@ def iterate_lines(stream: LineSource) -> Iterator[RawLine]:
     try:
         while data := stream.readline(LONGEST_LINE):
             number += not inside_long
-            ends = data.endswith(b"\n")
-            line = data.removesuffix(b"\n")
-            if inside_long or (len(data) == LONGEST_LINE and not ends):
-                why = f"longer than {LONGEST_LINE} bytes"
-                yield RawLine(number=number, data=line, why=why, continues=inside_long)
-                inside_long = not ends
-                continue
-            fields = _parse(line)
-            if isinstance(fields, str):
-                yield RawLine(number=number, data=line, why=fields)
-            else:
-                yield RawLine(number=number, data=line, fields=fields)
+            ends, line = data.endswith(b"\n"), data.removesuffix(b"\n")
+            too_long = inside_long or (len(data) == LONGEST_LINE and not ends)
+            fields, why = (None, f"longer than {LONGEST_LINE} bytes") if too_long else _parse(line)
+            yield RawLine(number=number, data=line, fields=fields, why=why, continues=inside_long)
+            inside_long = too_long and not ends
     except UNPACK_ERRORS as error:
         why = f"the compressed file is damaged from here on: {error}"
         yield RawLine(number=number + 1, why=why, unreadable=True)
 
 
-def _parse(line: bytes) -> dict[str, object] | str:
-    """The fields of a whole entry of any version, or why it is none."""
+def _parse(line: bytes) -> tuple[dict[str, object] | None, str]:
+    """The fields of a whole entry of any version; otherwise None, and why it is none."""
     try:
         fields = json.loads(line.decode(), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
-        return "not JSON, so probably torn" if looks_torn(line) else "no line of an audit log"
+        return None, "not JSON, so probably torn" if looks_torn(line) else "no line of an audit log"
     whole = isinstance(fields, dict) and "schema" in fields
-    return fields if whole else "not an event of an audit log"
+    return (fields, "") if whole else (None, "not an event of an audit log")
 
 
 def is_entry(line: bytes) -> bool:
     """Return True if the line is a whole entry of any version."""
-    return isinstance(_parse(line), dict)
+    return _parse(line)[0] is not None
 
 
 def looks_torn(line: bytes) -> bool:

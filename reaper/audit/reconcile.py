@@ -327,10 +327,7 @@ def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> tu
     first, last = before.get("terminations"), after.get("terminations")
     if not isinstance(first, int) or not isinstance(last, int):
         return None, "this server does not count (before 14)"
-    if before.get("server_started") != after.get("server_started"):
-        return None, "the server was restarted, and may have lost its count"
-    if before.get("counters_reset") != after.get("counters_reset") or last < first:
-        return None, "a counter was reset"
-    if before.get("databases") != after.get("databases"):
-        return None, "databases were created or dropped, with their counts"
+    same = ("server_started", "counters_reset", "databases")
+    if last < first or any(before.get(name) != after.get(name) for name in same):
+        return None, "the server was restarted, a counter reset, or a database created or dropped"
     return last - first, ""

@@ -9,14 +9,13 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from reaper.audit.reader import LONGEST_LINE, UNPACK_ERRORS, is_gzipped, opened, rotated_copies
-from reaper.policy.time import parse_time
 
 OFFSETS: Final = ".shipped"
 """Appended to the name of the audit log: the file with the offsets."""
@@ -264,43 +263,3 @@ def _offset(saved: object) -> Offset:
             return Offset(offset, check, size, torn)
     message = "no offset"
     raise ValueError(message)
-
-
-TEXT_COLUMNS: Final = (
-    *("event", "run", "host", "server", "policy", "mode", "action", "intent", "role", "database"),
-    *("application", "client", "state", "reason", "outcome", "detail"),
-)
-NUMBER_COLUMNS: Final = {"seq": 2**63, "pid": 2**31}
-"""With the first number that is too large for the column."""
-
-_LONGEST_TEXT: Final = 1_000
-"""Characters, more than any name has; the whole text is in the line."""
-
-
-def table_row(line: bytes) -> dict[str, object]:
-    """The row of a line; a field that is missing or has another type is null."""
-    # PostgreSQL stores no zero byte in a text.
-    text = line.decode("ascii", "backslashreplace").replace("\0", "\\x00")
-    fields: Mapping[str, object] = {}
-    with suppress(ValueError, RecursionError):
-        parsed = json.loads(text)
-        fields = parsed if isinstance(parsed, dict) else {}
-    return {
-        "digest": hashlib.sha256(text.encode("ascii")).digest(),
-        "line": text,
-        "time": parse_time(fields.get("time")),
-        **{name: _text(fields.get(name)) for name in TEXT_COLUMNS},
-        **{name: _number(fields.get(name), below) for name, below in NUMBER_COLUMNS.items()},
-    }
-
-
-def _text(value: object) -> str | None:
-    if not isinstance(value, str):
-        return None
-    return value[:_LONGEST_TEXT].encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-
-
-def _number(value: object, below: int) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and -below <= value < below:
-        return value
-    return None

@@ -46,7 +46,7 @@ class ProblemKind(StrEnum):
     """A head that was noted elsewhere is not in the chain."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something that is not as it was written."""
 
@@ -109,7 +109,7 @@ class _BadLines:
 
     def problem(self, why: str = "") -> Problem:
         kind = ProblemKind.TORN if self.torn else ProblemKind.FOREIGN
-        return Problem(kind=kind, place=self.first, sentence="; ".join(filter(None, (self.what, why))))
+        return Problem(kind, self.first, "; ".join(filter(None, (self.what, why))))
 
     def explained_by(self, line: ChainedLine) -> Problem:
         """The digest of the next line includes them: its writer found them there."""
@@ -118,46 +118,43 @@ class _BadLines:
         return replace(self.problem(), explained=explained)
 
 
-_Cause = tuple[ProblemKind, Location, str]
-
-
-def _known_cause(line: ChainedLine, recent: Iterable[ChainedLine]) -> _Cause | None:
+def _known_cause(line: ChainedLine, recent: Iterable[ChainedLine]) -> Problem | None:
     """What the line itself and the lines before it show."""
     known = {each.digest: each for each in recent}
     if twin := known.get(line.digest):
-        return ProblemKind.REPEATED, line.place, f"the same line stands at {twin.place}"
+        return Problem(ProblemKind.REPEATED, line.place, f"the same line stands at {twin.place}")
     if line.prev is None:
         why = f" ({line.text('detail')})" if line.text("detail") else ""
         sentence = f"a new chain begins here, although lines stand before it{why}"
-        return ProblemKind.BROKEN_OFF, line.place, sentence
+        return Problem(ProblemKind.BROKEN_OFF, line.place, sentence)
     # The writer kept the digest of the last line in memory, which shows what the truncation took.
     if line.text("event") == TRUNCATED:
         why = f"its writer found the file shortened {line.text('detail')}"
-        return ProblemKind.MISSING, line.place, f"lines before this one are missing: {why}"
+        return Problem(ProblemKind.MISSING, line.place, f"lines before this one are missing: {why}")
     if before := known.get(line.prev):
         why = "what stands between them was inserted, or moved here"
-        return ProblemKind.INSERTED, line.place, f"this line follows {before.place}: {why}"
+        return Problem(ProblemKind.INSERTED, line.place, f"this line follows {before.place}: {why}")
     return None
 
 
-def _likely_cause(line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -> _Cause:
+def _likely_cause(line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -> Problem:
     """What happened between two entries, where the digest of neither is known."""
     if bad:
         why = f"this is not what {line.place} follows, so it was changed, and not torn by a crash"
-        return ProblemKind.CHANGED, bad.first, f"{bad.what}; {why}"
+        return Problem(ProblemKind.CHANGED, bad.first, f"{bad.what}; {why}")
     # Both lines are of one run: its numbers have no gap unless a line is missing.
     now, then = line.fields.get("seq"), last.fields.get("seq")
     if line.text("run") == last.text("run") and isinstance(now, int) and isinstance(then, int):
         gap = now - then - 1
         if gap == 0:
             why = f"{line.place} follows this line as it was before it was changed"
-            return ProblemKind.CHANGED, last.place, why
+            return Problem(ProblemKind.CHANGED, last.place, why)
         if gap > 0:
             lines = counted(gap, "line is", "lines are")
             why = f"by their numbers {lines} missing between {last.place} and this one"
-            return ProblemKind.MISSING, line.place, why
+            return Problem(ProblemKind.MISSING, line.place, why)
     why = f"{last.place} was changed, or lines between them are missing"
-    return ProblemKind.MISSING, line.place, f"this line follows one that is not here: {why}"
+    return Problem(ProblemKind.MISSING, line.place, f"this line follows one that is not here: {why}")
 
 
 class Verification:
@@ -188,7 +185,7 @@ class Verification:
         for raw in iterate_lines(stream):
             place = Location(name, raw.number)
             if raw.unreadable:
-                yield Problem(kind=ProblemKind.UNREADABLE, place=place, sentence=raw.why)
+                yield Problem(ProblemKind.UNREADABLE, place, raw.why)
                 return
             if raw.fields is not None:
                 needed = {name: value for name, value in raw.fields.items() if name in _NEEDED}
@@ -213,13 +210,10 @@ class Verification:
             yield self._bad.problem("" if known else "nor is any other line here: it is another file")
 
     def _follow(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
-        if line.text("run") in self._streams and not line.begins_stream:
+        if line.text("run") in self._streams:
             yield from self._follow_stream(line, bad)
         elif line.begins_stream and line.linked and line.prev is None:
             self.foreign += bad.count if bad else 0
-            if line.text("run") in self._streams:
-                sentence = "this run has already begun"
-                yield Problem(kind=ProblemKind.REPEATED, place=line.place, sentence=sentence)
         else:
             yield from self._follow_file(line, bad)
 
@@ -229,7 +223,7 @@ class Verification:
         elif not line.linked:
             yield from [bad.problem()] if bad else []
             sentence = "it carries no digest: it was inserted, or written by a reaper without a chain"
-            yield Problem(kind=ProblemKind.FOREIGN, place=line.place, sentence=sentence)
+            yield Problem(ProblemKind.FOREIGN, line.place, sentence)
         elif line.prev == self._chain.head:
             # The digest includes these lines, so they were there before this one was written.
             if bad and self.last:
@@ -239,7 +233,7 @@ class Verification:
         elif self._before is None:
             yield from self._begin_in_the_middle(line, bad)
         else:
-            yield self._broken(line, self._before, bad)
+            yield _known_cause(line, self._recent) or _likely_cause(line, self._before, bad)
 
     def _begin_in_the_middle(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
         """The first line follows one that is not here: correct if a rotated copy was removed."""
@@ -250,10 +244,9 @@ class Verification:
             self.follows = line.prev
             self._heads.discard(line.prev or "")
         else:
-            why = f"a file of the audit log begins with {OPENED}"
             # Rotation cuts an audit log only between files, never within one.
-            sentence = f"lines before this one are missing: {why}"
-            yield Problem(kind=ProblemKind.MISSING, place=line.place, sentence=sentence)
+            sentence = f"lines before this one are missing: a file of the audit log begins with {OPENED}"
+            yield Problem(ProblemKind.MISSING, line.place, sentence)
 
     def _follow_stream(self, line: ChainedLine, bad: _BadLines | None) -> Iterator[Problem]:
         chain, last = self._streams[line.text("run")]
@@ -267,12 +260,7 @@ class Verification:
         if bad and line.prev == with_fragment.head:
             yield bad.explained_by(line)
         else:
-            yield self._broken(line, last, None)
-
-    def _broken(self, line: ChainedLine, last: ChainedLine, bad: _BadLines | None) -> Problem:
-        """What happened between the last entry and this one, which does not continue the chain."""
-        kind, place, sentence = _known_cause(line, self._recent) or _likely_cause(line, last, bad)
-        return Problem(kind=kind, place=place, sentence=sentence)
+            yield _known_cause(line, self._recent) or _likely_cause(line, last, None)
 
     def _accept(self, line: ChainedLine, raw: RawLine) -> None:
         """Continue from this line, even if something was wrong with it."""

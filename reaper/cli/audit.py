@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem
@@ -22,7 +22,7 @@ from reaper.audit.reader import (
     summary,
 )
 from reaper.cli.errors import Exit, Misconfigured
-from reaper.cli.options import audit_log_files, moment_option, output_option
+from reaper.cli.options import Command, audit_log_files, env_option, moment_option, output_option
 from reaper.cli.output import Output, Row, print_document, print_table, show
 from reaper.policy.plan import Result
 from reaper.policy.selector import Glob
@@ -36,8 +36,6 @@ _EMPTY: Final = {"outcome": "No outcomes.", "intent": "No open intents."}
 _VALUES: Final[Mapping[str, Sequence[str]]] = {"outcome": tuple(Result), "mode": ("enforce", "dry-run")}
 _MOST_BAD_LINES: Final = 10
 """Per file; the rest is counted."""
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _subcommand(name: str) -> click.Command:
@@ -77,60 +75,48 @@ class AuditCommand(click.Command):
         return [*names, *super().shell_complete(ctx, incomplete)]
 
 
-def _glob_options(command: _Command) -> _Command:
+def _glob_options(command: Command) -> Command:
     for key in reversed(_GLOBS):
-        option = click.option(
-            f"--{key}",
-            multiple=True,
-            metavar="GLOB",
-            envvar=f"REAPER_AUDIT_{key.upper()}",
-            show_envvar=True,
-            help=f"Only this {key}; may be given several times.",
-        )
-        command = option(command)
+        about = f"Only this {key}; may be given several times."
+        command = env_option(f"--{key}", prefix="AUDIT_", multiple=True, metavar="GLOB", help=about)(command)
     return command
 
 
 @click.command(cls=AuditCommand)
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=audit_log_files)
 @_glob_options
-@click.option(
+@env_option(
     "--pid",
     multiple=True,
     type=int,
-    envvar="REAPER_AUDIT_PID",
-    show_envvar=True,
+    prefix="AUDIT_",
     help="Only sessions with this pid; may be given several times.",
 )
-@click.option(
+@env_option(
     "--since",
     metavar="TIME|DURATION",
     callback=moment_option,
-    envvar="REAPER_AUDIT_SINCE",
-    show_envvar=True,
+    prefix="AUDIT_",
     help="From this time on: 2026-01-31T23:59Z (without an offset UTC), or 2h for two hours ago.",
 )
-@click.option(
+@env_option(
     "--until",
     metavar="TIME|DURATION",
     callback=moment_option,
-    envvar="REAPER_AUDIT_UNTIL",
-    show_envvar=True,
+    prefix="AUDIT_",
     help="Before this time.",
 )
-@click.option(
+@env_option(
     "--by",
     type=click.Choice(GROUPS),
-    envvar="REAPER_AUDIT_BY",
-    show_envvar=True,
+    prefix="AUDIT_",
     help="Count the outcomes for each of these.",
 )
-@click.option(
+@env_option(
     "--open",
     "open_",
     is_flag=True,
-    envvar="REAPER_AUDIT_OPEN",
-    show_envvar=True,
+    prefix="AUDIT_",
     help="Intents without an outcome; exit code 1 if there are any.",
 )
 @output_option

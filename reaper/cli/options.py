@@ -45,10 +45,10 @@ def audit_log_files(
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def env_option(*names: str, **about: Any) -> Callable[[Command], Command]:  # noqa: ANN401 (click's options)
+def env_option(*names: str, prefix: str = "", **about: Any) -> Callable[[Command], Command]:  # noqa: ANN401
     """Return an option that can also be set in the environment: `--audit-log` by REAPER_AUDIT_LOG."""
     name = next(name for name in names if name.startswith("--"))
-    variable = f"REAPER_{name.removeprefix('--').replace('-', '_').upper()}"
+    variable = f"REAPER_{prefix}{name.removeprefix('--').replace('-', '_').upper()}"
     return click.option(*names, envvar=variable, show_envvar=True, **about)
 
 

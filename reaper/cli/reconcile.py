@@ -27,7 +27,14 @@ from reaper.audit.reconcile import (
 )
 from reaper.cli.audit import audit_logs, events_of
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
-from reaper.cli.options import audit_log_files, dsn_option, output_option, policies_option, server_option
+from reaper.cli.options import (
+    audit_log_files,
+    dsn_option,
+    env_option,
+    output_option,
+    policies_option,
+    server_option,
+)
 from reaper.cli.output import Output, print_document
 from reaper.cli.targets import pick_server, read_settings
 from reaper.policy.text import printable
@@ -58,23 +65,15 @@ class _Reconciliation:
 
 @click.command(short_help="Compare the audit log with the server's own log and count.")
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=audit_log_files)
-@click.option(
+@env_option(
     "--server-log",
     "logs",
     multiple=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
-    envvar="REAPER_SERVER_LOG",
-    show_envvar=True,
     help="A csvlog or jsonlog of the server, plain or gzipped; may be given several times.",
 )
-@click.option(
-    "--live",
-    is_flag=True,
-    envvar="REAPER_AUDIT_LIVE",
-    show_envvar=True,
-    help="Read the server's present count too.",
-)
+@env_option("--live", prefix="AUDIT_", is_flag=True, help="Read the server's present count too.")
 @policies_option
 @dsn_option
 @server_option

@@ -14,7 +14,7 @@ from reaper.audit.reader import LineSource, WrittenFile, opened
 from reaper.audit.verify import Problem, ProblemKind, Verification
 from reaper.cli.audit import audit_logs
 from reaper.cli.errors import Exit, Misconfigured
-from reaper.cli.options import audit_log_files, output_option
+from reaper.cli.options import audit_log_files, env_option, output_option
 from reaper.cli.output import Output, print_document
 from reaper.policy.text import counted, printable
 
@@ -35,14 +35,13 @@ def _digests(_: click.Context, __: click.Parameter, heads: tuple[str, ...]) -> t
 
 @click.command(short_help="Find every line that was edited, removed, inserted, moved or torn.")
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=audit_log_files)
-@click.option(
+@env_option(
     "--head",
     "heads",
     multiple=True,
     metavar="DIGEST",
     callback=_digests,
-    envvar="REAPER_AUDIT_HEAD",
-    show_envvar=True,
+    prefix="AUDIT_",
     help="A head that was noted elsewhere and must be in the chain; may be given several times.",
 )
 @output_option
@@ -84,7 +83,7 @@ def _problems(files: Sequence[str], heads: set[str], verified: list[_Verified]) 
         yield from verification.finish()
     for head in sorted(heads):
         sentence = f"{head}, noted elsewhere, is not in the chain: {_GONE}"
-        yield Problem(kind=ProblemKind.UNKNOWN_HEAD, place=None, sentence=sentence)
+        yield Problem(ProblemKind.UNKNOWN_HEAD, None, sentence)
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """The table on another server that holds a copy of the audit log; our role there should only add rows."""
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from reaper.policy.time import parse_time
 from reaper.postgres.connection import Connection
 from reaper.postgres.errors import Refused, ServerError, sentence
 from reaper.postgres.sql import statement
@@ -15,7 +19,12 @@ from reaper.postgres.tls import VERIFY
 NAME: Final = "reaper.record"
 
 _INSERT: Final = statement("insert_record")
-_COLUMNS: Final = tuple(re.findall(r"%\((\w+)\)s", _INSERT))
+_COLUMNS: Final[Mapping[str, str]] = dict(re.findall(r"%\((\w+)\)s::(\w+)\[\]", _INSERT))
+"""The type of each column, from the statement that fills them."""
+TOO_LARGE: Final = {"bigint": 2**63, "integer": 2**31}
+"""The first number that a column of this type cannot hold."""
+_LONGEST_TEXT: Final = 1_000
+"""Characters, more than any name has; the whole text is in the line."""
 _MAY_CHANGE: Final = "SELECT pg_catalog.has_table_privilege('reaper.record', 'UPDATE, DELETE, TRUNCATE')"
 _TARGET_KEYS: Final = ("service", "host", "hostaddr", "port", "dbname")
 _CREATE: Final = "deploy/sql/record_table.sql makes it, and the role that may add to it"
@@ -94,6 +103,33 @@ class RecordTable:
     async def close(self) -> None:
         """Close the connection and free its slot."""
         await self._connection.close()
+
+
+def table_row(line: bytes, *, source: str) -> Row:
+    """The row of a line of the audit log; a field that is missing or has another type is null."""
+    # PostgreSQL stores no zero byte in a text.
+    text = line.decode("ascii", "backslashreplace").replace("\0", "\\x00")
+    fields: object = None
+    with suppress(ValueError, RecursionError):
+        fields = json.loads(text)
+    known: Mapping[str, object] = fields if isinstance(fields, dict) else {}
+    return {
+        **{name: _column(known.get(name), kind) for name, kind in _COLUMNS.items()},
+        "digest": hashlib.sha256(text.encode("ascii")).digest(),
+        "source": source,
+        "line": text,
+    }
+
+
+def _column(value: object, kind: str) -> object:
+    if kind == "timestamptz":
+        return parse_time(value)
+    if kind == "text" and isinstance(value, str):
+        return value[:_LONGEST_TEXT].encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    below = TOO_LARGE.get(kind, 0)
+    if isinstance(value, int) and not isinstance(value, bool) and -below <= value < below:
+        return value
+    return None
 
 
 def target_of(dsn: str) -> str:

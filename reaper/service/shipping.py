@@ -16,8 +16,8 @@ from pathlib import Path
 from socket import gethostname
 from typing import Final
 
-from reaper.audit.tail import Chunk, Tail, table_row
-from reaper.postgres.audit_table import RecordTable, target_of
+from reaper.audit.tail import Chunk, Tail
+from reaper.postgres.audit_table import RecordTable, Row, table_row, target_of
 from reaper.postgres.connection import reconnecting
 from reaper.postgres.errors import Refused, ServerError
 from reaper.service.pause import Flag, pause
@@ -68,7 +68,7 @@ class Shipper:
         self._stopping = Flag()
         self._table: RecordTable | None = None
         self._chunk: Chunk | None = None
-        self._rows = list[dict[str, object]]()
+        self._rows = list[Row]()
         """The rows of the chunk that have not arrived yet."""
         self._most_rows = _MOST_ROWS
         self._served = False
@@ -168,7 +168,7 @@ class Shipper:
             if self._chunk is None:
                 break
             lines = (line for line in self._chunk.lines if line.strip())
-            self._rows = [{**table_row(line), "source": self._source} for line in lines]
+            self._rows = [table_row(line, source=self._source) for line in lines]
         self._save()
 
     def _save(self) -> None:
