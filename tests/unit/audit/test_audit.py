@@ -14,13 +14,14 @@ from reaper.audit.reader import GROUPS
 from reaper.cli.audit import audit
 
 WIDE = {"COLUMNS": "300"}
+NOON, LATER = "2025-06-18T12:00:00.000000Z", "2025-06-18T13:00:00.000000Z"
 
 
 def line(name: str = "session.outcome", **fields: object) -> str:
     event = {
         "schema": 1,
         "event": name,
-        "time": "2025-06-18T12:00:00.000000Z",
+        "time": NOON,
         "intent": "run/1",
         "server": "orders",
         "policy": "leaked",
@@ -39,14 +40,7 @@ def line(name: str = "session.outcome", **fields: object) -> str:
 LOG = (
     line("session.intent")
     + line()
-    + line(
-        intent="run/2",
-        pid=2,
-        role="batch",
-        application="cron",
-        outcome="changed",
-        time="2025-06-18T13:00:00Z",
-    )
+    + line(intent="run/2", pid=2, role="batch", application="cron", outcome="changed", time=LATER)
     + line(intent="run/3", pid=3, policy="dry-run", mode="dry-run", outcome="dry-run", application=None)
     + line("session.intent", intent="run/4", pid=4)
 )
@@ -73,20 +67,9 @@ def shown(*arguments: object, **how: Any) -> list[dict[str, Any]]:  # noqa: ANN4
 
 
 def test_each_outcome_is_a_row_with_session_reason_and_outcome(log: Path) -> None:
-    rows = shown(log)
-    assert [row["pid"] for row in rows] == [1, 3, 2]
-    assert rows[0] == {
-        "time": "2025-06-18T12:00:00.000000Z",
-        "server": "orders",
-        "policy": "leaked",
-        "mode": "enforce",
-        "pid": 1,
-        "role": "app_web",
-        "application": "web-1",
-        "client": "10.2.0.7",
-        "reason": "idle 12m31s, limit 10m",
-        "outcome": "terminated",
-    }
+    first, *_ = shown(log)
+    hidden = {"schema", "event", "intent", "database"}
+    assert first == {name: value for name, value in json.loads(line()).items() if name not in hidden}
 
 
 @pytest.mark.parametrize(
@@ -118,20 +101,16 @@ def test_every_filter_leaves_out_what_it_does_not_select(
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "pids"),
+    ("name", "value", "pids"),
     [
-        ("REAPER_AUDIT_POLICY", "dry-run", [3]),
-        ("REAPER_AUDIT_ROLE", "batch other", [2]),
-        ("REAPER_AUDIT_PID", "1 2", [1, 2]),
-        ("REAPER_AUDIT_SINCE", "2025-06-18T12:30Z", [2]),
-        ("REAPER_AUDIT_UNTIL", "2025-06-18T12:30Z", [1, 3]),
-        ("REAPER_AUDIT_OUTCOME", "terminated", [1]),
+        *(("POLICY", "dry-run", [3]), ("ROLE", "batch other", [2]), ("PID", "1 2", [1, 2])),
+        *(("SINCE", "2025-06-18T12:30Z", [2]), ("UNTIL", "2025-06-18T12:30Z", [1, 3])),
     ],
 )
 def test_every_filter_can_come_from_the_environment(
-    log: Path, variable: str, value: str, pids: list[int]
+    log: Path, name: str, value: str, pids: list[int]
 ) -> None:
-    assert [row["pid"] for row in shown(log, env={variable: value})] == pids
+    assert [row["pid"] for row in shown(log, env={f"REAPER_AUDIT_{name}": value})] == pids
 
 
 def test_the_environment_names_the_audit_log_and_a_dash_there_is_not_standard_input(
@@ -141,23 +120,10 @@ def test_the_environment_names_the_audit_log_and_a_dash_there_is_not_standard_in
 
 
 def test_outcomes_are_counted_for_each_policy(log: Path) -> None:
-    assert shown(log, "--by", "policy") == [
-        {
-            "policy": "leaked",
-            "terminated": 1,
-            "changed": 1,
-            "dry-run": 0,
-            "total": 2,
-            "last": "2025-06-18T13:00:00.000000Z",
-        },
-        {
-            "policy": "dry-run",
-            "terminated": 0,
-            "changed": 0,
-            "dry-run": 1,
-            "total": 1,
-            "last": "2025-06-18T12:00:00.000000Z",
-        },
+    columns = ("policy", "terminated", "changed", "dry-run", "total", "last")
+    assert [tuple(map(row.get, columns)) for row in shown(log, "--by", "policy")] == [
+        ("leaked", 1, 1, 0, 2, LATER),
+        ("dry-run", 0, 0, 1, 1, NOON),
     ]
 
 
@@ -192,10 +158,6 @@ def test_a_known_outcome_replaces_an_unknown_one(log: Path) -> None:
     assert [row["outcome"] for row in shown(log)] == ["terminated"]
 
 
-def test_a_dash_is_standard_input() -> None:
-    assert [row["pid"] for row in shown("-", stdin=LOG)] == [1, 3, 2]
-
-
 def test_torn_lines_are_reported_with_their_place_and_the_rest_is_shown(log: Path) -> None:
     log.write_text('{"schema": 1, "ev\n' + LOG + "hello\n" * 20)
     result = run(log)
@@ -205,27 +167,28 @@ def test_torn_lines_are_reported_with_their_place_and_the_rest_is_shown(log: Pat
     assert "app_web" in result.stdout
 
 
-def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
-    result = run(tmp_path / "nothing")
+NO_TIME = "'{}' is no time; write 2026-01-31T23:59Z, or 2h for two hours ago."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["nothing"], "The audit log nothing cannot be read: No such file or directory.\n"),
+        ([], "No audit log was named. Name its file, or set REAPER_AUDIT_LOG."),
+        *(
+            (["-", "--since", text], NO_TIME.format(text))
+            for text in ("yesterday", "2025-13-01", "10", "999999999d")
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_a_sentence(arguments: list[str], why: str) -> None:
+    result = run(*arguments)
     assert result.exit_code == 2
-    assert f"The audit log {tmp_path}/nothing cannot be read: No such file or directory.\n" in result.stderr
-
-
-def test_without_a_file_the_error_says_how_to_name_one() -> None:
-    result = run()
-    assert result.exit_code == 2
-    assert "No audit log was named. Name its file, or set REAPER_AUDIT_LOG." in result.stderr
-
-
-@pytest.mark.parametrize("text", ["yesterday", "2025-13-01", "10", "999999999d"])
-def test_a_time_that_is_none_is_a_sentence(log: Path, text: str) -> None:
-    result = run(log, "--since", text)
-    assert result.exit_code == 2
-    assert f"'{text}' is no time; write 2026-01-31T23:59Z, or 2h for two hours ago." in result.stderr
+    assert why in result.stderr
 
 
 @pytest.mark.parametrize("hostile", ["a\nforged", "\x1b[2Jx", "\u202eevil", "[bold]x[/]", "\ud800", "\x9b1m"])
-@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.parametrize("output", ["table", "json", "yaml"])
 def test_a_hostile_name_cannot_forge_a_row(log: Path, hostile: str, output: str) -> None:
     log.write_text(line(application="harmless"))
     harmless = run(log, "--output", output).stdout
@@ -234,8 +197,8 @@ def test_a_hostile_name_cannot_forge_a_row(log: Path, hostile: str, output: str)
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == len(harmless.splitlines())
     assert all(shown.isprintable() for shown in result.stdout.splitlines())
-    if output == "json":
-        assert json.loads(result.stdout)[0]["application"] == hostile
+    if output != "table":
+        assert yaml.safe_load(result.stdout)[0]["application"] == hostile
 
 
 def test_a_hostile_file_name_cannot_forge_an_error(tmp_path: Path) -> None:
@@ -252,11 +215,3 @@ def test_every_option_names_its_environment_variable() -> None:
     options = [option for option in audit.params if isinstance(option, click.Option)]
     assert len(options) == 13
     assert [option.name for option in options if not (option.envvar and option.show_envvar)] == []
-
-
-@pytest.mark.parametrize("hostile", ["a\nforged", "\x1b[2Jx", "\u202eevil", "\x9b1m"])
-def test_a_hostile_name_is_a_value_of_the_yaml(log: Path, hostile: str) -> None:
-    log.write_text(line(application=hostile))
-    result = run(log, "--output", "yaml")
-    assert all(shown.isprintable() for shown in result.stdout.splitlines())
-    assert [row["application"] for row in yaml.safe_load(result.stdout)] == [hostile]

@@ -9,7 +9,19 @@ import pytest
 from reaper.audit.events import OPENED, TORN, TRUNCATED
 from reaper.audit.file import FileSink
 
-from .build import TORN_LINE, MemorySink, act, compressed, crash, digest, events, ledger, names, parsed
+from .build import (
+    TORN_LINE,
+    MemorySink,
+    act,
+    compressed,
+    crash,
+    digest,
+    events,
+    ledger,
+    names,
+    parsed,
+    write_run,
+)
 
 
 def killed_run(path: Path) -> None:
@@ -37,9 +49,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_runs_of_one_file_write_one_chain_that_begins_without_a_digest(path: Path) -> None:
     for _ in range(3):
-        log = ledger(FileSink(path))
-        act(log)
-        log.close()
+        write_run(path)
     assert len(events(path)) == 12
     assert is_one_chain(path)
 

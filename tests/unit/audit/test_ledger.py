@@ -7,7 +7,7 @@ from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.policy.plan import Outcome, Result
 
-from .build import AUTHOR, HOST_TIME, SNAPSHOT, TERMINATED, MemorySink, candidate, ledger
+from .build import AUTHOR, HOST_TIME, SNAPSHOT, TERMINATED, MemorySink, act, candidate, ledger
 
 
 def test_all_intents_are_durable_before_the_first_signal() -> None:
@@ -37,8 +37,7 @@ def test_a_quiet_cycle_writes_nothing() -> None:
 def test_an_outcome_is_written_at_once_and_durable_after_a_flush() -> None:
     sink = MemorySink()
     log = ledger(sink)
-    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate()])
-    log.log_outcomes([(intent, TERMINATED)])
+    act(log)
     assert (sink.written[-1], sink.durable) == ("terminated", 2)
     log.flush()
     assert sink.durable == 3
@@ -52,8 +51,7 @@ def test_an_audit_log_that_cannot_be_written_is_found_at_the_start() -> None:
 def test_every_sink_gets_every_event() -> None:
     one, other = MemorySink(), MemorySink()
     log = ledger(one, other)
-    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate()])
-    log.log_outcomes([(intent, TERMINATED)])
+    act(log)
     log.close()
     assert one.written == other.written == [OPENED, INTENT, "terminated", CLOSED]
     assert one.closed
@@ -113,8 +111,7 @@ def test_a_failing_sink_does_not_keep_an_outcome_from_the_others() -> None:
 def test_outcomes_that_a_failed_flush_may_have_lost_are_written_again() -> None:
     sink = MemorySink()
     log = ledger(sink)
-    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate()])
-    log.log_outcomes([(intent, TERMINATED)])
+    act(log)
     sink.unsyncable = True
     with pytest.raises(AuditLogFailed):
         log.flush()
@@ -129,9 +126,9 @@ def test_a_sink_that_has_failed_is_tried_again_in_every_quiet_cycle() -> None:
     log = ledger(sink)
     log.flush()
     sink.broken = True
-    for act in (log.open, log.flush, log.flush):
+    for attempt in (log.open, log.flush, log.flush):
         with pytest.raises(AuditLogFailed):
-            act()
+            attempt()
     sink.broken = False
     log.flush()
 

@@ -13,7 +13,7 @@ from reaper.audit import reader
 from reaper.audit.events import INTENT, OUTCOME, Event
 from reaper.audit.reader import BadLine, Location, open_intents, read_events
 
-from .build import AUTHOR, SNAPSHOT, TERMINATED, MemorySink, candidate, ledger
+from .build import MemorySink, act, ledger
 
 TIME = "2025-06-18T12:00:00.000000Z"
 
@@ -29,8 +29,7 @@ def read(data: bytes) -> list[Event | BadLine]:
 def test_what_a_ledger_wrote_is_read_back() -> None:
     sink = MemorySink()
     log = ledger(sink)
-    (intent,) = log.intend(AUTHOR, "c1", SNAPSHOT, [candidate()])
-    log.log_outcomes([(intent, TERMINATED)])
+    act(log)
     read_back = read(b"".join(sink.taken))
     assert [event.fields for event in read_back if isinstance(event, Event)] == sink.events
 
