@@ -1,19 +1,22 @@
 """`reaper plan`: what would be done now, and why other sessions are skipped."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from reaper.cli.options import dsn_option, env_option, output_option, policies_option, server_option
+from reaper.cli.options import dsn_option, output_option, policies_option, server_option
 from reaper.cli.output import Output, Row, print_document, print_table
 from reaper.cli.snapshot import memory_of, snapshot_and_rules, snapshot_option, url_option
 from reaper.cli.targets import read_settings
 from reaper.policy.decide import decide
-from reaper.policy.plan import Decision, Plan, Skip
+from reaper.policy.plan import Decision, Plan, Skip, SkipReason
 from reaper.policy.rules import Mode
+from reaper.policy.selector import Glob
 from reaper.policy.session import Session, Snapshot, session_words
 from reaper.policy.text import counted, printable
-from reaper.policy.time import isoformat, since, words
+from reaper.policy.time import Duration, isoformat, seconds, since, words
 
 
 @click.command
@@ -22,24 +25,27 @@ from reaper.policy.time import isoformat, since, words
 @server_option
 @output_option
 @url_option("it knows which pools the refill guard pauses")
-@env_option(
-    "--all",
-    "all_sessions",
-    is_flag=True,
-    help="Show every session, not only those that a policy matches.",
-)
+@click.option("--all", "unmatched", is_flag=True, help="Show sessions that no policy matches, too.")
+@click.option("--sessions", is_flag=True, help="Show one row for each session.")
+@click.option("--policy", "named", multiple=True, metavar="GLOB", help="Only decisions of this policy.")
+@click.option("--application", multiple=True, metavar="GLOB", help="Only sessions of this application.")
+@click.option("--role", multiple=True, metavar="GLOB", help="Only sessions of this role.")
 @snapshot_option("Judge")
-def plan(
+def plan(  # noqa: PLR0913 (one argument for each option)
     *,
     policies: Path,
     dsn: str | None,
     server: str | None,
     output: Output,
     url: str | None,
-    all_sessions: bool,
+    unmatched: bool,
+    sessions: bool,
+    named: tuple[str, ...],
+    application: tuple[str, ...],
+    role: tuple[str, ...],
     snapshot: Path | None,
 ) -> None:
-    """Show what would be done now: matched sessions with policy, reason and age, and why others are skipped.
+    """Show what would be terminated now, and what is skipped and why, by policy and application.
 
     It terminates no session. All sessions count as seen before, as in the second cycle of a run.
     """
@@ -47,27 +53,35 @@ def plan(
     observed, rules = snapshot_and_rules(settings, dsn=dsn, server=server, saved=snapshot)
     made = decide(snapshot=observed, rules=rules, memory=memory_of(observed, url))
     decisions: list[Decision] = [*made.candidates, *made.dry_run_candidates]
-    decisions += [skip for skip in made.skips if all_sessions or skip.policy]
-    rows = [_row(decision, observed) for decision in decisions]
+    decisions += [skip for skip in made.skips if unmatched or skip.policy]
+    shown = [
+        each
+        for each in decisions
+        if _matches(named, each.policy.name if each.policy else None)
+        and _matches(application, each.session.identity.application)
+        and _matches(role, each.session.identity.role)
+    ]
     if output is not Output.TABLE:
+        rows = [_row(decision, observed) for decision in shown]
         print_document({**_head(observed, made), "decisions": rows}, output=output)
         return
-    lines = [_line(*each) for each in zip(rows, decisions, strict=True)]
+    lines = [_line(each, observed) for each in shown] if sessions else _groups(shown, observed)
     print_table(lines, empty="No policy matches any session.")
     click.echo()
     for line in _summary(observed, made):
         click.echo(printable(line))
 
 
+def _matches(globs: tuple[str, ...], value: str | None) -> bool:
+    return not globs or any(Glob(text).matches(value) for text in globs)
+
+
 def _head(snapshot: Snapshot, made: Plan) -> Row:
+    slots = snapshot.slots
     return {
         "server": snapshot.server,
         "at": isoformat(snapshot.at),
-        "slots": {
-            "total": snapshot.slots.total,
-            "reserved": snapshot.slots.reserved,
-            "used": snapshot.slots.used,
-        },
+        "slots": {"total": slots.total, "reserved": slots.reserved, "used": slots.used},
         "unreadable": snapshot.unreadable,
         "safety_limits": [{"policy": trip.policy.name, "reason": trip.reason} for trip in made.trips],
     }
@@ -75,32 +89,72 @@ def _head(snapshot: Snapshot, made: Plan) -> Row:
 
 def _row(decision: Decision, snapshot: Snapshot) -> Row:
     session = decision.session
+    age = _age(session, snapshot)
     return {
-        "decision": _decision(decision),
+        "decision": _word(decision),
         "policy": decision.policy.name if decision.policy else None,
         "pid": session.id.pid,
+        "backend_start": isoformat(session.id.backend_start),
         **session.identity._asdict(),
         "state": session.state,
-        "for": _age(session, snapshot),
+        "age_s": None if age is None else seconds(age),
         "reason": decision.reason,
     }
 
 
-def _line(row: Row, decision: Decision) -> Row:
-    first = {key: row[key] for key in ("decision", "policy", "pid")}
-    session = session_words(decision.session.identity)
-    return {**first, "session": session, "state": row["state"], "reason": row["reason"]}
+def _line(decision: Decision, snapshot: Snapshot) -> Row:
+    session, age = decision.session, _age(decision.session, snapshot)
+    return {
+        "decision": _word(decision),
+        "pid": session.id.pid,
+        "age": None if age is None else words(age),
+        "policy": decision.policy.name if decision.policy else None,
+        "session": session_words(session.identity),
+        "reason": decision.reason,
+    }
 
 
-def _decision(decision: Decision) -> str:
+def _groups(decisions: Sequence[Decision], snapshot: Snapshot) -> list[Row]:
+    """One row for each policy, application and decision, in the order of the first session."""
+    groups = defaultdict[tuple[str | None, str | None, str], list[Duration]](list)
+    for each in decisions:
+        policy = each.policy.name if each.policy else None
+        age = _age(each.session, snapshot)
+        groups[policy, each.session.identity.application, _group_words(each)].append(age or Duration(0))
+    return [
+        {
+            "sessions": len(ages),
+            "oldest": words(max(ages)),
+            "policy": policy,
+            "application": application,
+            "decision": decision,
+        }
+        for (policy, application, decision), ages in groups.items()
+    ]
+
+
+def _word(decision: Decision) -> str:
     if isinstance(decision, Skip):
         return "skip"
     return decision.action.value if decision.mode is Mode.ENFORCE else "dry-run"
 
 
-def _age(session: Session, snapshot: Snapshot) -> str | None:
-    age = since(session.state_change, snapshot.at)
-    return None if age is None else words(age)
+def _group_words(decision: Decision) -> str:
+    """What would happen, without numbers that differ from session to session."""
+    if not isinstance(decision, Skip):
+        return decision.action.value if decision.mode is Mode.ENFORCE else f"dry run: {decision.action.value}"
+    match decision.by:
+        case SkipReason.MAX_PER_CYCLE if decision.policy:
+            return f"later: {decision.policy.max_per_cycle} per cycle"
+        case SkipReason.SAFETY_LIMIT:
+            return "nothing: safety limit"
+        case SkipReason.MAX_SESSIONS:
+            return "skip: within max_sessions"
+    return f"skip: {decision.reason}"
+
+
+def _age(session: Session, snapshot: Snapshot) -> Duration | None:
+    return since(session.state_change, snapshot.at)
 
 
 def _summary(snapshot: Snapshot, made: Plan) -> list[str]:
@@ -111,8 +165,10 @@ def _summary(snapshot: Snapshot, made: Plan) -> list[str]:
     lines = [
         f"{used}; {counted(len(snapshot.sessions), 'session')} seen.",
         f"{acted} to terminate or cancel, {dry_run} in a dry run, {skipped} matched and skipped.",
-        *(f"{trip.policy.name}: {trip.reason}" for trip in made.trips),
     ]
+    for trip in made.trips:
+        lines.append(f"{trip.policy.name}: {trip.reason}")
+        lines.append("hint: match fewer sessions, or raise the share: `safety_limit: {share: 80%}`")
     if snapshot.unreadable:
         lines.append(f"{snapshot.unreadable} sessions cannot be read and are skipped: see `reaper check`.")
     return lines

@@ -88,12 +88,12 @@ def test_what_a_command_does_not_need_is_not_loaded(
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_has_help_and_an_environment_variable_and_shows_it(option: click.Option) -> None:
+def test_every_option_has_help_and_shows_its_environment_variable(option: click.Option) -> None:
     assert option.help
     assert option.help.endswith((".", "?"))
-    assert isinstance(option.envvar, str)
-    assert option.envvar.startswith("REAPER_")
-    assert option.show_envvar
+    if option.envvar is not None:
+        assert str(option.envvar).startswith("REAPER_")
+        assert option.show_envvar
 
 
 def test_an_environment_variable_means_the_same_in_every_command() -> None:
@@ -101,7 +101,8 @@ def test_an_environment_variable_means_the_same_in_every_command() -> None:
     for _, option in options():
         # `history --to DIR --every 10s` is `run --history DIR --history-every 10s`.
         name = option.opts[0].replace("--history-", "--").replace("--to", "--history")
-        meanings.setdefault(str(option.envvar), set()).add(name)
+        if option.envvar is not None:
+            meanings.setdefault(str(option.envvar), set()).add(name)
 
     assert {name: opts for name, opts in meanings.items() if len(opts) > 1} == {}
 
@@ -116,7 +117,7 @@ def test_options_can_be_given_by_environment_variable(reaper: Reaper, app: Role,
     assert reaper("plan").code == 2
     assert reaper("plan", **policies).code == 0
     assert reaper("plan", **seen, REAPER_OUTPUT="json").document["decisions"][0]["pid"] == leak.pid
-    assert len(reaper("plan", **seen, REAPER_OUTPUT="json", REAPER_ALL="1").document["decisions"]) > 1
+    assert len(reaper("plan", **seen, REAPER_OUTPUT="json").document["decisions"]) == 1
     assert reaper("explain", str(leak.pid), **seen, REAPER_OUTPUT="yaml").out.startswith("server: ")
     assert reaper("check", **policies, REAPER_OFFLINE="true").out.count("\n") == 1
     done = reaper(

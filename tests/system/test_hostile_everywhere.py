@@ -62,7 +62,7 @@ SHOWN: Final = {
     *("usage", "advise", "run", "once", "plan", "explain", "check", "snapshot", "audit", "assess"),
     "backtest",
 }
-SHOWS_NO_CLIENT: Final = {"schema", "demo", "completion", "history"}
+SHOWS_NO_CLIENT: Final = {"schema", "demo", "help", "completion", "history"}
 PAGES: Final = {"/metrics", "/livez", "/readyz", "/", "/usage", "/assess", "/style.css", "/icon.svg"}
 
 

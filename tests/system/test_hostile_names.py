@@ -58,7 +58,7 @@ def harmless(text: str) -> bool:
 
 def test_no_name_can_forge_a_line_of_what_is_shown(reaper: Reaper, hostile: Role) -> None:
     reaper("snapshot", "seen.json")
-    asked = ("plan", "--snapshot", "seen.json")
+    asked = ("plan", "--sessions", "--snapshot", "seen.json")
     table, as_json, as_yaml = (reaper(*asked, "-o", form) for form in ("table", "json", "yaml"))
 
     (row,) = as_json.document["decisions"]
@@ -101,7 +101,7 @@ def test_no_name_can_do_anything_to_a_terminal(reaper: Reaper, hostile: Role) ->
 
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).replace("\r\n", "\n")
     assert harmless(lines)
-    assert len([line for line in lines.split("\n") if re.match(r"[0-9:]{8} rehearsed", line)]) == 1
+    assert len([line for line in lines.split("\n") if re.match(r"[0-9:]{8} dry-run", line)]) == 1
     assert "\x1b[2J" not in shown
     assert hostile.name
 

@@ -63,10 +63,10 @@ def test_everybody_is_shown_on_demand(reaper: Reaper, cast: Mapping[str, Client]
     assert len({row["pid"] for row in done.document["decisions"]}) == len(done.document["decisions"])
 
 
-def test_the_table_says_the_same_as_the_documents(reaper: Reaper, cast: Mapping[str, Client]) -> None:
+def test_the_rows_of_sessions_agree_with_the_documents(reaper: Reaper, cast: Mapping[str, Client]) -> None:
     reaper("snapshot", "seen.json")
-    asked = ("plan", "--snapshot", "seen.json", "--all")
-    table, as_json, as_yaml = (reaper(*asked, "-o", form) for form in ("table", "json", "yaml"))
+    options = ("plan", "--snapshot", "seen.json", "--all", "--sessions")
+    table, as_json, as_yaml = (reaper(*options, "-o", form) for form in ("table", "json", "yaml"))
 
     document = as_json.document
     assert yaml.safe_load(as_yaml.out) == document
@@ -75,7 +75,41 @@ def test_the_table_says_the_same_as_the_documents(reaper: Reaper, cast: Mapping[
         assert row.startswith(decision["decision"])
         assert f" {decision['pid']} " in row
         assert row.rstrip().endswith(decision["reason"])
+        assert decision["age_s"] >= 0
     assert decisions(document["decisions"], cast).keys() == cast.keys()
+
+
+def test_the_table_has_one_row_for_each_policy_application_and_decision(
+    reaper: Reaper, app: Role, clients: Clients
+) -> None:
+    reaper.write(FILE, policy_file(leaked(app, idle_for="1ms", max_per_cycle=2, safety_limit="none")))
+    for _ in range(5):
+        clients.open(role=app, application="web")
+    clients.open(role=app, application="jobs")
+
+    table = reaper("plan")
+    rows = [line.rstrip().split(maxsplit=4) for line in table.out.split("\n\n")[0].splitlines()[1:]]
+
+    assert sum(int(sessions) for sessions, *_ in rows) == 6
+    assert {(policy, what) for _, _, policy, _, what in rows} == {
+        ("leaked", "terminate"),
+        ("leaked", "later: 2 per cycle"),
+    }
+    only = reaper("plan", "--application", "jo*", "--role", app.name, "--policy", "leaked", "-o", "json")
+    assert [row["application"] for row in only.document["decisions"]] == ["jobs"]
+    assert reaper("plan", "--policy", "other").out.startswith("No policy matches any session.")
+
+
+def test_over_the_safety_limit_the_plan_says_what_to_do(reaper: Reaper, app: Role, clients: Clients) -> None:
+    reaper.write(FILE, policy_file(leaked(app, idle_for="1ms", safety_limit={"share": "1%", "above": 1})))
+    for _ in range(3):
+        clients.open(role=app, application="web")
+
+    table = reaper("plan").out
+
+    assert "3" in table.splitlines()[1].split()
+    assert table.splitlines()[1].rstrip().endswith("nothing: safety limit")
+    assert "hint: match fewer sessions" in table
 
 
 def test_a_snapshot_is_judged_offline_as_its_server_would_be(
