@@ -154,7 +154,8 @@ def _group_words(decision: Decision) -> str:
 
 
 def _age(session: Session, snapshot: Snapshot) -> Duration | None:
-    return since(session.state_change, snapshot.at)
+    age = since(session.state_change, snapshot.at)
+    return None if age is None else Duration(max(age, 0))  # a state may begin while the statement runs
 
 
 def _summary(snapshot: Snapshot, made: Plan) -> list[str]:
