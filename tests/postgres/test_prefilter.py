@@ -284,12 +284,12 @@ policies = st.fixed_dictionaries(
         "match": matches,
         "roles": st.sampled_from(ROLES),
         "mode": st.sampled_from(Mode),
-        "despite": st.sampled_from([frozenset[str](), frozenset(OVERRIDABLE)]),
+        "overrides": st.sampled_from([frozenset[str](), frozenset(OVERRIDABLE)]),
         "when": st.sampled_from([None, None, When(0.1), When(0.4), When(0.9)]),
         "keep": st.sampled_from([None, None, Keep(newest=2, per=("application",))]),
-        "cap": st.sampled_from([None, None, None, None, MaxSessions(most=3, per=("application",))]),
-        "pace": st.sampled_from([1, 3, 100]),
-        "brake": st.sampled_from([None, SafetyLimit(share=0.2, above=1), SafetyLimit(share=0.5, above=5)]),
+        "max_sessions": st.sampled_from([None, None, None, None, MaxSessions(most=3, per=("application",))]),
+        "max_per_cycle": st.sampled_from([1, 3, 100]),
+        "safety_limit": st.sampled_from([None, SafetyLimit(share=0.2, above=1), SafetyLimit(share=0.5, above=5)]),
     }
 )
 

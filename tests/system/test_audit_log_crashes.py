@@ -25,7 +25,7 @@ from pathlib import Path
 from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Policy
 from reaper.policy.session import Identity, Session, SessionId, Slots, Snapshot, Watcher
-from reaper.policy.plan import Outcome, Reap, Result
+from reaper.policy.plan import Candidate, Outcome, Result
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Author, Ledger
 
@@ -36,15 +36,15 @@ policy = Policy(name="p", mode=Mode.ENFORCE, match=Match(states=("idle",)))
 snapshot = Snapshot(server="s", at=0, slots=Slots(total=1, reserved=0, used=1),
                     watcher=Watcher(pid=1, role="reaper", superuser=False), sessions=())
 
-def reap(pid):
+def candidate(pid):
     who = Identity("shop", "app", "web-" + "x" * 200, None)
     session = Session(id=SessionId(pid, 0), identity=who, state="idle")
-    return Reap(session=session, policy=policy, reason="idle")
+    return Candidate(session=session, policy=policy, reason="idle")
 
 os.write(1, b"ready\\n")
 sys.stdin.readline()
 for cycle in range(cycles):
-    for intent in ledger.intend(author, str(cycle), snapshot, [reap(pid) for pid in range(each)]):
+    for intent in ledger.intend(author, str(cycle), snapshot, [candidate(pid) for pid in range(each)]):
         os.write(1, intent.id.encode() + b"\\n")
         ledger.log_outcomes([(intent, Outcome(result=Result.TERMINATED))])
     ledger.flush()

@@ -20,7 +20,7 @@ from pathlib import Path
 from reaper.policy.match import Match
 from reaper.policy.rules import Mode, Policy
 from reaper.policy.session import Identity, Session, SessionId, Slots, Snapshot, Watcher
-from reaper.policy.plan import Outcome, Reap, Result
+from reaper.policy.plan import Candidate, Outcome, Result
 from reaper.audit.file import FileSink
 from reaper.audit.ledger import Author, Ledger
 from reaper.audit.sinks import AuditLogFailed
@@ -43,7 +43,7 @@ snapshot = Snapshot(server="s", at=0, slots=Slots(total=1, reserved=0, used=1),
                     watcher=Watcher(pid=1, role="reaper", superuser=False), sessions=())
 who = Identity("shop", "app", "web", None)
 sessions = [Session(id=SessionId(pid, 0), identity=who, state="idle") for pid in range(3)]
-reaps = [Reap(session=session, policy=policy, reason="idle") for session in sessions]
+candidates = [Candidate(session=session, policy=policy, reason="idle") for session in sessions]
 failure = None
 
 def carry_out(intents):
@@ -59,7 +59,7 @@ def carry_out(intents):
 
 for cycle in range(1_000):
     try:
-        carry_out(ledger.intend(author, str(cycle), snapshot, reaps))
+        carry_out(ledger.intend(author, str(cycle), snapshot, candidates))
     except AuditLogFailed as failed:
         failure = failed
     if failure:
@@ -67,13 +67,13 @@ for cycle in range(1_000):
         break
 for attempt in range(3):
     try:
-        ledger.intend(author, "full", snapshot, reaps)
+        ledger.intend(author, "full", snapshot, candidates)
         print("intended on a full disk")
     except AuditLogFailed:
         pass
 make_room()
 failure = None
-carry_out(ledger.intend(author, "again", snapshot, reaps))
+carry_out(ledger.intend(author, "again", snapshot, candidates))
 ledger.close()
 """
 

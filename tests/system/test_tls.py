@@ -48,7 +48,7 @@ def test_once_is_0_when_the_server_proves_who_it_is_and_3_with_the_cause_when_it
 
     assert (expired.code, misnamed.code) == (3, 3)
     assert "certificate has expired: renew it at the server" in expired.err
-    assert "connect by a name that the certificate bears" in misnamed.err
+    assert "connect by a name in the certificate" in misnamed.err
 
 
 def test_run_waits_while_the_certificate_is_expired_and_goes_on_by_itself_when_it_is_renewed(
