@@ -289,7 +289,9 @@ policies = st.fixed_dictionaries(
         "keep": st.sampled_from([None, None, Keep(newest=2, per=("application",))]),
         "max_sessions": st.sampled_from([None, None, None, None, MaxSessions(most=3, per=("application",))]),
         "max_per_cycle": st.sampled_from([1, 3, 100]),
-        "safety_limit": st.sampled_from([None, SafetyLimit(share=0.2, above=1), SafetyLimit(share=0.5, above=5)]),
+        "safety_limit": st.sampled_from(
+            [None, SafetyLimit(share=0.2, above=1), SafetyLimit(share=0.5, above=5)]
+        ),
     }
 )
 
