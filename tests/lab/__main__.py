@@ -22,6 +22,7 @@ from tests.lab.campaigns.pid_reuse import pid_reuse
 from tests.lab.campaigns.race import race
 from tests.lab.faults.command import faults
 from tests.lab.fuzz.command import fuzz
+from tests.lab.pictures import pictures
 from tests.lab.report import Machine, Report
 from tests.lab.world.isolation import in_own_pids
 
@@ -40,6 +41,7 @@ _EXPERIMENTS: Final[Mapping[str, Experiment]] = {
     "start": start,
     "memory": memory,
     "backtest": backtest,
+    "pictures": pictures,
 }
 _TERMINATED: Final = 143
 

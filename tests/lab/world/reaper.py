@@ -150,15 +150,21 @@ class ReaperProcess:
 
     # Its HTTP port
 
-    def get(self, path: str) -> HttpResponse:
-        """Send a GET request."""
+    @property
+    def address(self) -> str:
+        """HOST:PORT where it listens; empty before that."""
         if not self._address:
             # Not by time: a fault may have set the clock that dates the log.
             now = self.log.events[self._logged_before :]
             self._address = next((event.fields["at"] for event in now if event.name == events.SERVES), "")
-            if not self._address:
-                return HttpResponse(0, "it does not listen yet")
-        connection = HTTPConnection(self._address, timeout=_TIMEOUT)
+        return self._address
+
+    def get(self, path: str) -> HttpResponse:
+        """Send a GET request."""
+        address = self.address
+        if not address:
+            return HttpResponse(0, "it does not listen yet")
+        connection = HTTPConnection(address, timeout=_TIMEOUT)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
