@@ -3,20 +3,25 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
+from rich.table import Table
+from rich.text import Text
 
 from reaper.cli.options import dsn_option, output_option, policies_option, server_option
-from reaper.cli.output import Output, Row, print_document, print_table
+from reaper.cli.output import Output, Row, console, print_document, print_table
 from reaper.cli.snapshot import memory_of, snapshot_and_rules, snapshot_option, url_option
 from reaper.cli.targets import read_settings
 from reaper.policy.decide import decide
 from reaper.policy.plan import Decision, Plan, Skip, SkipReason
-from reaper.policy.rules import Mode
+from reaper.policy.rules import Mode, Rules
 from reaper.policy.selector import Glob
 from reaper.policy.session import Session, Snapshot, session_words
 from reaper.policy.text import counted, printable
 from reaper.policy.time import Duration, isoformat, seconds, since, words
+
+_NONE: Final = "No policy matches any session."
 
 
 @click.command
@@ -65,8 +70,10 @@ def plan(  # noqa: PLR0913 (one argument for each option)
         rows = [_row(decision, observed) for decision in shown]
         print_document({**_head(observed, made), "decisions": rows}, output=output)
         return
-    lines = [_line(each, observed) for each in shown] if sessions else _groups(shown, observed)
-    print_table(lines, empty="No policy matches any session.")
+    if sessions:
+        print_table([_line(each, observed) for each in shown], empty=_NONE)
+    else:
+        _print_groups(made, shown, rules)
     click.echo()
     for line in _summary(observed, made):
         click.echo(printable(line))
@@ -114,23 +121,36 @@ def _line(decision: Decision, snapshot: Snapshot) -> Row:
     }
 
 
-def _groups(decisions: Sequence[Decision], snapshot: Snapshot) -> list[Row]:
-    """One row for each policy, application and decision, in the order of the first session."""
-    groups = defaultdict[tuple[str | None, str | None, str], list[Duration]](list)
-    for each in decisions:
-        policy = each.policy.name if each.policy else None
-        age = _age(each.session, snapshot)
-        groups[policy, each.session.identity.application, _group_words(each)].append(age or Duration(0))
-    return [
-        {
-            "sessions": len(ages),
-            "oldest": words(max(ages)),
-            "policy": policy,
-            "application": application,
-            "decision": decision,
-        }
-        for (policy, application, decision), ages in groups.items()
-    ]
+def _print_groups(made: Plan, decisions: Sequence[Decision], rules: Rules) -> None:
+    """Print a heading for each policy, and below it one row for each application and decision."""
+    if not decisions:
+        click.echo(_NONE)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("policy, application", overflow="fold")
+    table.add_column("sessions", justify="right", no_wrap=True)
+    table.add_column("oldest", justify="right", no_wrap=True)
+    table.add_column("decision", overflow="fold")
+    tripped = {trip.policy.name: f"nothing, {trip.reason}" for trip in made.trips}
+    for policy in (*rules.policies, None):
+        members = [each for each in decisions if each.policy == policy]
+        if not members:
+            continue
+        name = policy.name if policy else "(no policy)"
+        mode = policy.mode.value if policy else ""
+        table.add_row(*_cells(name, members, made, tripped.get(name, mode)), style="bold")
+        groups = defaultdict[tuple[str, str], list[Decision]](list)
+        for each in members:
+            groups[each.session.identity.application or "(unnamed)", _group_words(each)].append(each)
+        for (application, decision), group in sorted(groups.items(), key=lambda item: -len(item[1])):
+            table.add_row(*_cells(f"  {application}", group, made, decision))
+    console().print(table)
+
+
+def _cells(name: str, decisions: Sequence[Decision], made: Plan, decision: str) -> list[Text]:
+    ages = [age for each in decisions if (age := _age(each.session, made.snapshot)) is not None]
+    oldest = words(max(ages)) if ages else ""
+    return [Text(printable(text)) for text in (name, len(decisions), oldest, decision)]
 
 
 def _word(decision: Decision) -> str:
@@ -142,12 +162,12 @@ def _word(decision: Decision) -> str:
 def _group_words(decision: Decision) -> str:
     """What would happen, without numbers that differ from session to session."""
     if not isinstance(decision, Skip):
-        return decision.action.value if decision.mode is Mode.ENFORCE else f"dry run: {decision.action.value}"
+        return decision.action.value
     match decision.by:
         case SkipReason.MAX_PER_CYCLE if decision.policy:
             return f"later: {decision.policy.max_per_cycle} per cycle"
         case SkipReason.SAFETY_LIMIT:
-            return "nothing: safety limit"
+            return "nothing"
         case SkipReason.MAX_SESSIONS:
             return "skip: within max_sessions"
     return f"skip: {decision.reason}"
@@ -167,9 +187,11 @@ def _summary(snapshot: Snapshot, made: Plan) -> list[str]:
         f"{used}; {counted(len(snapshot.sessions), 'session')} seen.",
         f"{acted} to terminate or cancel, {dry_run} in a dry run, {skipped} matched and skipped.",
     ]
-    for trip in made.trips:
-        lines.append(f"{trip.policy.name}: {trip.reason}")
-        lines.append("hint: match fewer sessions, or raise the share: `safety_limit: {share: 80%}`")
+    if made.trips:
+        names = ", ".join(trip.policy.name for trip in made.trips)
+        lines.append(
+            f"hint: {names}: match fewer sessions, or raise the limit: `safety_limit: {{share: 80%}}`"
+        )
     if snapshot.unreadable:
         lines.append(f"{snapshot.unreadable} sessions cannot be read and are skipped: see `reaper check`.")
     return lines

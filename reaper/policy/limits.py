@@ -99,8 +99,8 @@ def _safety_limit(policy: Policy, matched: int, clients: int) -> SafetyLimitTrip
     limit = policy.safety_limit
     if limit is None or not limit.trips(matched, clients):
         return None
-    would = f"would terminate {matched} of {clients} client sessions"
-    reason = f"safety limit: {would}, terminates none above {percent(limit.share)}"
+    share = f"{matched} of {clients} clients ({percent(matched / clients)})"
+    reason = f"safety limit: {share} > {percent(limit.share)}"
     return SafetyLimitTrip(policy=policy, matched=matched, clients=clients, reason=reason)
 
 

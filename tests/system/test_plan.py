@@ -79,7 +79,7 @@ def test_the_rows_of_sessions_agree_with_the_documents(reaper: Reaper, cast: Map
     assert decisions(document["decisions"], cast).keys() == cast.keys()
 
 
-def test_the_table_has_one_row_for_each_policy_application_and_decision(
+def test_the_table_has_one_row_for_each_application_and_decision_of_a_policy(
     reaper: Reaper, app: Role, clients: Clients
 ) -> None:
     reaper.write(FILE, policy_file(leaked(app, idle_for="1ms", max_per_cycle=2, safety_limit="none")))
@@ -88,13 +88,13 @@ def test_the_table_has_one_row_for_each_policy_application_and_decision(
     clients.open(role=app, application="jobs")
 
     table = reaper("plan")
-    rows = [line.rstrip().split(maxsplit=4) for line in table.out.split("\n\n")[0].splitlines()[1:]]
+    rows = [line.rstrip().split(maxsplit=3) for line in table.out.split("\n\n")[0].splitlines()[1:]]
 
-    assert sum(int(sessions) for sessions, *_ in rows) == 6
-    assert {(policy, what) for _, _, policy, _, what in rows} == {
-        ("leaked", "terminate"),
-        ("leaked", "later: 2 per cycle"),
-    }
+    (name, sessions, _, mode), *groups = rows
+    assert (name, sessions, mode) == ("leaked", "6", "enforce")
+    assert sum(int(sessions) for _, sessions, _, _ in groups) == 6
+    assert {what for *_, what in groups} == {"terminate", "later: 2 per cycle"}
+    assert {application for application, *_ in groups} == {"web", "jobs"}
     only = reaper("plan", "--application", "jo*", "--role", app.name, "--policy", "leaked", "-o", "json")
     assert [row["application"] for row in only.document["decisions"]] == ["jobs"]
     assert reaper("plan", "--policy", "other").out.startswith("No policy matches any session.")
@@ -107,9 +107,9 @@ def test_over_the_safety_limit_the_plan_says_what_to_do(reaper: Reaper, app: Rol
 
     table = reaper("plan").out
 
-    assert "3" in table.splitlines()[1].split()
-    assert table.splitlines()[1].rstrip().endswith("nothing: safety limit")
-    assert "hint: match fewer sessions" in table
+    name, sessions, _, *decision = table.splitlines()[1].split()
+    assert (name, sessions, decision[:5]) == ("leaked", "3", ["nothing,", "safety", "limit:", "3", "of"])
+    assert "hint: leaked: match fewer sessions" in table
 
 
 def test_a_snapshot_is_judged_offline_as_its_server_would_be(

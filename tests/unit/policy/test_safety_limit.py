@@ -56,7 +56,7 @@ def test_exactly_the_share_does_not_trip_the_limit(percent: int) -> None:
 def test_a_policy_above_its_safety_limit_terminates_nothing_and_reports_it() -> None:
     decided = plan(snapshot(*crowd(6, 5)), tripped(0.5, 5))
     assert decided.candidates == ()
-    reason = "safety limit: would terminate 6 of 11 client sessions, terminates none above 50%"
+    reason = "safety limit: 6 of 11 clients (54.5%) > 50%"
     assert [(skip.by, skip.reason) for skip in decided.skips[:6]] == [(SkipReason.SAFETY_LIMIT, reason)] * 6
     (trip,) = decided.trips
     assert (trip.policy.name, trip.matched, trip.clients, trip.reason) == ("leaked", 6, 11, reason)
@@ -69,7 +69,7 @@ def test_a_plan_of_exactly_the_share_is_carried_out() -> None:
 
 def test_a_share_with_a_fraction_is_shown_with_it() -> None:
     (trip,) = plan(snapshot(*crowd(6, 5)), tripped(0.125, 5)).trips
-    assert trip.reason.endswith("terminates none above 12.5%")
+    assert trip.reason.endswith("> 12.5%")
 
 
 def test_every_policy_has_a_safety_limit_by_default() -> None:
