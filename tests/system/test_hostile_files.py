@@ -147,7 +147,7 @@ def test_a_name_that_the_terminal_cannot_write_is_shown_all_the_same(offline: Re
     )
     offline.write("seen.json", f"{HEAD}{session}]}}")
     offline.environment["PYTHONIOENCODING"] = "ascii"
-    for command in (("plan",), ("explain", "7")):
+    for command in (("plan", "--sessions"), ("explain", "7")):
         done = offline(*command, "--snapshot", "seen.json")
         assert (done.code, done.err) == (0, "")
         assert r"caf\xe9" in done.out
