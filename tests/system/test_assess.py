@@ -50,7 +50,7 @@ def test_outcomes_are_logged_counted_and_assessed(reaper: Reaper, app: Role, cli
     assert revived["pid"] == used.pid
     assert revived["detail"].startswith("used again after ")
     assert life.logged("dry_run.outcome", outcome="used-again")["policy"] == "leaked"
-    Service(life).shows(1, "reaper_dry_run_outcomes_total", policy="leaked", outcome="used-again")
+    Service(life).shows(1, "pg_reaper_dry_run_outcomes_total", policy="leaked", outcome="used-again")
     assert stays.present()
     assert life.end().code == 0
 
@@ -254,9 +254,9 @@ def test_a_pool_that_refills_at_once_is_paused_and_a_leak_is_not(
 
     assert paused["application"] == "pool"
     assert paused["reason"].endswith(": make this pool smaller")
-    Service(life).shows(1, "reaper_refill_guard_pauses_total", policy="leaked")
+    Service(life).shows(1, "pg_reaper_refill_guard_pauses_total", policy="leaked")
     (member, other) = pool
-    Service(life).shows(2, "reaper_skipped", reason="refill_guard")
+    Service(life).shows(2, "pg_reaper_skipped", reason="refill_guard")
     assert member.present()
     assert other.present()
     assert all(leak.left() for leak in leaks)

@@ -100,7 +100,7 @@ def test_every_line_arrives_in_the_order_of_the_file_up_to_the_last(
         reaped(reaper, clients, app, f"web-{number}")
     until(lambda: archive.lines() == lines_of(reaper))
     assert service.ask("readyz").body == '{"ok":true,"reasons":{}}'
-    service.shows(0, "reaper_audit_table_lag_bytes")
+    service.shows(0, "pg_reaper_audit_table_lag_bytes")
     done = service.life.end()
 
     assert done.code == 0
@@ -125,17 +125,17 @@ def test_an_unreachable_table_delays_nothing_and_gets_every_line_later(
     service = shipping(reaper, archive)
     service.life.logged("audit_table.unreachable")
     reaped(reaper, clients, app, "while-away")
-    until(lambda: (service.number("reaper_audit_table_failures_total", kind="unreachable") or 0) >= 2)
+    until(lambda: (service.number("pg_reaper_audit_table_failures_total", kind="unreachable") or 0) >= 2)
 
     assert service.ask("readyz").status == 200
     assert service.ask("readyz").reasons["record table"].startswith("unreachable: ")
-    assert service.number("reaper_audit_table_connected") == 0
-    assert (service.number("reaper_audit_table_lag_seconds") or 0) > 0
-    assert (service.number("reaper_audit_table_lag_bytes") or 0) > 0
+    assert service.number("pg_reaper_audit_table_connected") == 0
+    assert (service.number("pg_reaper_audit_table_lag_seconds") or 0) > 0
+    assert (service.number("pg_reaper_audit_table_lag_bytes") or 0) > 0
     archive.server.start()
     service.life.logged("audit_table.reached")
     until(lambda: archive.lines() == lines_of(reaper))
-    service.shows(0, "reaper_audit_table_lag_seconds")
+    service.shows(0, "pg_reaper_audit_table_lag_seconds")
     archive.server.restart("immediate")
     reaped(reaper, clients, app, "after-a-restart")
     until(lambda: archive.lines() == lines_of(reaper))

@@ -294,8 +294,8 @@ def _measured(service: Service, shown: Shown) -> None:
             page = answer.read().decode()
         shown.text("metrics", page)
         families = {family.name for family in parse(page)}
-        assert "reaper_sessions" in families
-        assert all(name.startswith("reaper_") and "forged" not in name for name in families)
+        assert "pg_reaper_sessions" in families
+        assert all(name.startswith("pg_reaper_") and "forged" not in name for name in families)
         assert page.count("\nreaper_sessions{") > TOP_APPLICATIONS
 
 

@@ -30,7 +30,7 @@ def test_a_server_that_is_served_is_ready_and_live(reaper: Reaper, app: Role) ->
 
     assert service.ask("readyz") == (200, '{"ok":true,"reasons":{}}')
     assert service.ask("livez") == (200, '{"ok":true,"reasons":{}}')
-    assert service.number("reaper_connected") == service.number("reaper_leader") == 1
+    assert service.number("pg_reaper_connected") == service.number("pg_reaper_leader") == 1
 
 
 def test_a_server_that_is_away_is_not_ready_but_live_until_it_is_back(
@@ -47,13 +47,13 @@ def test_a_server_that_is_away_is_not_ready_but_live_until_it_is_back(
         (reason,) = service.ask("readyz").reasons.values()
         assert reason.startswith("unreachable: ")
         assert service.ask("livez").status == 200
-        assert service.number("reaper_connected") == 0
-        assert service.number("reaper_slots_used") is None
-        assert (service.number("reaper_failures_total", kind="unreachable") or 0) >= 1
+        assert service.number("pg_reaper_connected") == 0
+        assert service.number("pg_reaper_slots_used") is None
+        assert (service.number("pg_reaper_failures_total", kind="unreachable") or 0) >= 1
 
         own_server.start()
         until(lambda: service.ask("readyz").status == 200)
-        assert service.number("reaper_connected") == 1
+        assert service.number("pg_reaper_connected") == 1
 
 
 def test_a_right_that_is_revoked_meanwhile_is_told_with_its_cure_and_who_was_denied_goes_when_it_is_back(
@@ -114,7 +114,7 @@ def test_a_server_that_refuses_is_not_ready_and_says_what_to_mend(
     assert ready.status == 503
     assert "GRANT pg_read_all_stats TO" in next(iter(ready.reasons.values()))
     assert service.ask("livez").status == 200
-    assert service.number("reaper_denied") == 1
+    assert service.number("pg_reaper_denied") == 1
 
 
 def test_a_standby_is_ready(reaper: Reaper, app: Role) -> None:
@@ -125,8 +125,8 @@ def test_a_standby_is_ready(reaper: Reaper, app: Role) -> None:
     service.life.logged("leader.standby")
 
     assert service.ask("readyz").status == service.ask("livez").status == 200
-    assert service.number("reaper_connected") == 1
-    assert service.number("reaper_leader") == 0
+    assert service.number("pg_reaper_connected") == 1
+    assert service.number("pg_reaper_leader") == 0
 
 
 def test_a_server_at_which_every_cycle_fails_is_not_ready(
@@ -157,7 +157,7 @@ def test_every_page_is_whole_while_sessions_are_terminated(
         asked += 1
 
     assert asked > 1
-    service.shows(12, "reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated")
+    service.shows(12, "pg_reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated")
 
 
 def listening_sockets(pid: int) -> set[str]:

@@ -56,7 +56,7 @@ def test_terminations_are_told_many_in_one_message(
     (line,) = told(chat, f"pid {leaks[0].pid} ")
     assert app.name in line
     assert line.endswith("(leaked)")
-    service.shows(len(chat.bodies), "reaper_notifications_total", hook="ops", result="sent")
+    service.shows(len(chat.bodies), "pg_reaper_notifications_total", hook="ops", result="sent")
 
 
 def test_a_brake_is_told_once_however_long_it_holds(

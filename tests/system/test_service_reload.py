@@ -53,7 +53,7 @@ def test_a_rehearsal_becomes_real_without_a_restart_on_the_same_connection(
 
     assert (reloaded["enforcing"], reloaded["dry_running"]) == (1, 0)
     assert sessions_of(admin, reaper_role) == before
-    assert service.number("reaper_leader") == 1
+    assert service.number("pg_reaper_leader") == 1
     assert len(events(service.life, "server.connected")) == 1
     assert len(events(service.life, "leader.acquired")) == 1
 
@@ -112,25 +112,25 @@ def test_a_bad_file_is_told_at_its_place_and_the_last_good_one_stays_in_force_un
     reaper.write(FILE, good)
     service = started(reaper)
     service.life.logged("cycle.quiet")
-    assert service.number("reaper_reload_success") == 1
-    in_force = service.number("reaper_policy_file_info")
+    assert service.number("pg_reaper_reload_success") == 1
+    in_force = service.number("pg_reaper_policy_file_info")
 
     reaper.write(FILE, _BAD)
     hang_up(service.life)
     told = service.life.logged("policy.refused")
-    service.shows(0, "reaper_reload_success")
+    service.shows(0, "pg_reaper_reload_success")
     until(clients.open(role=app, application="meanwhile").left)
 
     assert told["mistake"].startswith(f"{FILE}:4:11: ")
     assert "enfroce" in told["mistake"]
-    assert service.number("reaper_policy_file_info") == in_force == 1
+    assert service.number("pg_reaper_policy_file_info") == in_force == 1
     assert service.ask("readyz").status == 200
 
     service.life.logged("cycle.quiet", times=8)  # it has been looked at again meanwhile
     assert len(events(service.life, "policy.refused")) == 1
 
     reaper.write(FILE, good)
-    service.shows(1, "reaper_reload_success")
+    service.shows(1, "pg_reaper_reload_success")
     until(clients.open(role=app, application="mended").left)
     assert not service.life.has_logged("policy.reloaded")
 
@@ -148,7 +148,7 @@ def test_a_file_that_contradicts_the_command_line_is_refused_as_it_would_be_at_t
 
     assert "use --server NAME instead of --dsn or REAPER_DSN" in told["mistake"]
     assert told["mistake"] in reaper("run", "--listen", "off").err
-    assert service.number("reaper_reload_success") == 0
+    assert service.number("pg_reaper_reload_success") == 0
     until(clients.open(role=app).left)
 
 
@@ -160,7 +160,7 @@ def test_a_file_that_vanishes_changes_nothing_and_alarms(reaper: Reaper, app: Ro
 
     told = service.life.logged("policy.refused")
     assert "cannot be read: No such file or directory" in told["mistake"]
-    assert service.number("reaper_reload_success") == 0
+    assert service.number("pg_reaper_reload_success") == 0
     until(clients.open(role=app).left)
 
 
@@ -172,14 +172,14 @@ def test_servers_come_and_go(
     fleet.write(FILE, policy_file(leaked(app), servers=listed))
     service = started(fleet)
     for name in ("one", "two"):
-        service.shows(1, "reaper_leader", server=name)
+        service.shows(1, "pg_reaper_leader", server=name)
 
     fleet.write(
         FILE, policy_file(leaked(app), servers=[listed[0], as_server("three", reaper_role, dbname=third)])
     )
     hang_up(service.life)
-    service.shows(1, "reaper_leader", server="three")
-    service.shows(None, "reaper_leader", server="two")
+    service.shows(1, "pg_reaper_leader", server="three")
+    service.shows(None, "pg_reaper_leader", server="two")
     until(lambda: {database for _, database in sessions_of(admin, reaper_role)} == {first, third})
 
     page = service.ask("metrics").body
@@ -202,11 +202,11 @@ def test_lists_of_servers_come_and_go(fleet: Reaper, app: Role, reaper_role: Rol
     for name, database in databases.items():
         fleet.write(f"servers.d/{name}.yaml", yaml.safe_dump([as_server(name, reaper_role, dbname=database)]))
     for name in databases:
-        service.shows(1, "reaper_leader", server=name)
+        service.shows(1, "pg_reaper_leader", server=name)
 
     (fleet.folder / "servers.d" / "one.yaml").unlink()
-    service.shows(None, "reaper_leader", server="one")
-    assert service.number("reaper_leader", server="two") == 1
+    service.shows(None, "pg_reaper_leader", server="one")
+    assert service.number("pg_reaper_leader", server="two") == 1
 
 
 def test_a_server_that_is_named_twice_by_different_means_is_refused(
@@ -217,16 +217,16 @@ def test_a_server_that_is_named_twice_by_different_means_is_refused(
     written = yaml.safe_load(policy_file(leaked(app), servers=[one]))
     fleet.write(FILE, yaml.safe_dump({**written, "servers_from": ["servers.d/*.yaml"]}))
     service = started(fleet)
-    service.shows(1, "reaper_leader", server="one")
+    service.shows(1, "pg_reaper_leader", server="one")
 
     again = fleet.write("servers.d/again.yaml", yaml.safe_dump([one]))
     told = service.life.logged("policy.refused")
     assert told["mistake"].startswith("servers.d/again.yaml:2:9: ")
     assert "the name 'one' is already used by servers[0] of policies.yaml" in told["mistake"]
-    assert service.number("reaper_leader", server="one") == 1
+    assert service.number("pg_reaper_leader", server="one") == 1
 
     again.unlink()
-    service.shows(1, "reaper_reload_success")
+    service.shows(1, "pg_reaper_reload_success")
 
 
 def test_a_server_whose_connection_string_changes_is_left_and_found_at_the_new_place(
@@ -235,13 +235,13 @@ def test_a_server_whose_connection_string_changes_is_left_and_found_at_the_new_p
     old, new = sandbox.create_database("old"), sandbox.create_database("new")
     fleet.write(FILE, policy_file(leaked(app), servers=[as_server("shop", reaper_role, dbname=old)]))
     service = started(fleet)
-    service.shows(1, "reaper_leader", server="shop")
+    service.shows(1, "pg_reaper_leader", server="shop")
     until(clients.open(role=app, application="before").left)
 
     fleet.write(FILE, policy_file(leaked(app), servers=[as_server("shop", reaper_role, dbname=new)]))
     hang_up(service.life)
     until(lambda: [database for _, database in sessions_of(admin, reaper_role)] == [new])
-    service.shows(1, "reaper_leader", server="shop")
+    service.shows(1, "pg_reaper_leader", server="shop")
     until(clients.open(role=app, application="after").left)
     done = service.life.end()
 
@@ -260,14 +260,14 @@ def test_a_policy_for_some_servers_acts_only_there(
     ]
     fleet.write(FILE, policy_file(leaked(app, servers={"tier": "test"}), servers=labelled))
     service = started(fleet)
-    service.shows(1, "reaper_policies", server="one", mode="enforce")
-    service.shows(0, "reaper_policies", server="two", mode="enforce")
+    service.shows(1, "pg_reaper_policies", server="one", mode="enforce")
+    service.shows(0, "pg_reaper_policies", server="two", mode="enforce")
     until(clients.open(role=app, application="before").left)
 
     fleet.write(FILE, policy_file(leaked(app, servers={"tier": "live"}), servers=labelled))
     hang_up(service.life)
-    service.shows(0, "reaper_policies", server="one", mode="enforce")
-    service.shows(1, "reaper_policies", server="two", mode="enforce")
+    service.shows(0, "pg_reaper_policies", server="one", mode="enforce")
+    service.shows(1, "pg_reaper_policies", server="two", mode="enforce")
     until(clients.open(role=app, application="after").left)
 
     fleet.recorded("session.outcome", application="after")
@@ -290,7 +290,7 @@ def test_a_policy_that_begins_to_enforce_without_the_right_is_refused_and_served
     hang_up(service.life)
     told = service.life.logged("server.denied")
     until(lambda: service.ask("readyz").status == 503)
-    service.shows(1, "reaper_denied")
+    service.shows(1, "pg_reaper_denied")
     assert "GRANT pg_signal_backend TO" in told["why"]
     assert leak.present()
 

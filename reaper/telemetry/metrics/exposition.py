@@ -15,7 +15,7 @@ from reaper.telemetry.metrics.catalogue import CATALOGUE, Metric
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 _MAX_LABEL: Final = 200
-_PREFIX: Final = "reaper_"
+_PREFIX: Final = "pg_reaper_"
 _METRICS: Final = {metric.name.removeprefix(_PREFIX): metric for metric in CATALOGUE}
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 

@@ -22,7 +22,7 @@ _PATIENCE: Final = 120.0
 _TAIL: Final = 2_000
 _TIMEOUT: Final = 10.0
 _OK: Final = 200
-_COUNT: Final = "reaper_cycle_seconds_count"
+_COUNT: Final = "pg_reaper_cycle_seconds_count"
 
 
 def policy(name: str, idle_for: float, *, mode: str = "enforce", **keys: Any) -> Keys:  # noqa: ANN401

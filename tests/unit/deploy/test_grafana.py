@@ -29,7 +29,7 @@ ASKED: Final = [
 
 @pytest.mark.parametrize(("title", "asked"), ASKED)
 def test_every_question_is_about_metrics_and_labels_that_exist(title: str, asked: str) -> None:
-    metrics = set(re.findall(r"\breaper_\w+", asked))
+    metrics = set(re.findall(r"\bpg_reaper_\w+", asked))
     labels = {label for family in CATALOGUE for label in family.labels if metrics & set(family.series)}
     grouped = ",".join(re.findall(r"by \(([^)]*)\)", asked))
     matched = re.findall(r"(\w+)=~?\"", asked)
@@ -46,7 +46,7 @@ def test_every_variable_that_is_used_exists(title: str, asked: str) -> None:
 
 @pytest.mark.parametrize(("title", "asked"), EXPRESSIONS)
 def test_every_question_is_about_the_chosen_job_and_server(title: str, asked: str) -> None:
-    for name, selector in re.findall(r"\b(reaper_\w+)(\{[^}]*\})?", asked):
+    for name, selector in re.findall(r"\b(pg_reaper_\w+)(\{[^}]*\})?", asked):
         has_server = any(name in family.series and "server" in family.labels for family in CATALOGUE)
         assert 'job=~"$job"' in selector, title
         assert ('server=~"$server"' in selector) == has_server, title
@@ -111,12 +111,12 @@ def covered(place: dict[str, int]) -> Iterator[tuple[int, int]]:
 
 
 def test_everything_that_the_reaper_tells_is_shown_somewhere() -> None:
-    shown = {name for _, asked in ASKED for name in re.findall(r"\breaper_\w+", asked)}
+    shown = {name for _, asked in ASKED for name in re.findall(r"\bpg_reaper_\w+", asked)}
     unshown = {family.name for family in CATALOGUE if not shown & set(family.series)}
 
     assert unshown == {
-        "reaper_interval_seconds",  # for alerts
-        "reaper_policies",
-        "reaper_denied",  # an alert of its own
-        "reaper_reload_last_success_timestamp_seconds",
+        "pg_reaper_interval_seconds",  # for alerts
+        "pg_reaper_policies",
+        "pg_reaper_denied",  # an alert of its own
+        "pg_reaper_reload_last_success_timestamp_seconds",
     }

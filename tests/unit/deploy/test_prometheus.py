@@ -29,7 +29,7 @@ PROMETHEUS_OWN: Final = {"job", "instance", "alertname", "alertstate", "severity
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_asks_for_metrics_and_labels_that_exist(name: str) -> None:
     asked = ALERTS[name]["expr"]
-    metrics = set(re.findall(r"\breaper_\w+", asked))
+    metrics = set(re.findall(r"\bpg_reaper_\w+", asked))
     labels = {label for family in CATALOGUE for label in family.labels if metrics & set(family.series)}
     grouped = ",".join(re.findall(r"(?:by|on) \(([^)]*)\)", asked))
     matched = re.findall(r"(\w+)=~?\"", asked)
@@ -96,13 +96,13 @@ def test_the_tests_of_alerts_use_metrics_that_exist() -> None:
 
 
 def test_nothing_that_stops_the_work_is_without_an_alert() -> None:
-    metrics = {name for rule in ALERTS.values() for name in re.findall(r"\breaper_\w+", rule["expr"])}
+    metrics = {name for rule in ALERTS.values() for name in re.findall(r"\bpg_reaper_\w+", rule["expr"])}
 
     assert metrics >= {
-        *("reaper_slots_used", "reaper_safety_limit_trips_total", "reaper_unreadable_sessions"),
-        *("reaper_last_success_timestamp_seconds", "reaper_reload_success", "reaper_failures_total"),
-        *("reaper_outcomes_total", "reaper_build_info", "reaper_connected", "reaper_denied"),
-        *("reaper_lateness_seconds_bucket", "reaper_notifications_total", "reaper_leader"),
+        *("pg_reaper_slots_used", "pg_reaper_safety_limit_trips_total", "pg_reaper_unreadable_sessions"),
+        *("pg_reaper_last_success_timestamp_seconds", "pg_reaper_reload_success", "pg_reaper_failures_total"),
+        *("pg_reaper_outcomes_total", "pg_reaper_build_info", "pg_reaper_connected", "pg_reaper_denied"),
+        *("pg_reaper_lateness_seconds_bucket", "pg_reaper_notifications_total", "pg_reaper_leader"),
     }
 
 

@@ -100,7 +100,7 @@ def test_a_lead_is_logged_and_a_second_leader_is_a_warning_with_its_fix(reported
     (line,) = reported.reports.lines("leader.twice")
     assert line["why"] == "another reaper leads this server through database 'db': pid 7"
     assert line["fix"] == "let all reapers of a server connect to the same database"
-    assert numbers(reported.reports.metrics)[key("reaper_leader", server="orders")] == 1
+    assert numbers(reported.reports.metrics)[key("pg_reaper_leader", server="orders")] == 1
 
 
 @pytest.mark.parametrize("state", ["unreachable", "denied"])
@@ -185,7 +185,7 @@ def test_a_jump_of_the_servers_clock_is_logged_and_counted(reported: Reported, *
         reported.reporter.clock_stepped(jump)
     (line,) = reported.reports.lines("clock.stepped")
     assert (line["level"], line["by"]) == ("warning", "-2h")
-    assert numbers(reported.reports.metrics)[key("reaper_clock_steps_total", server="orders")] == 1
+    assert numbers(reported.reports.metrics)[key("pg_reaper_clock_steps_total", server="orders")] == 1
 
 
 def test_the_totals_count_cycles_failures_and_outcomes_by_policy(reported: Reported) -> None:

@@ -76,7 +76,7 @@ def test_a_scraper_gets_the_format_that_it_accepts() -> None:
         assert new.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
         assert new.body.endswith("# EOF\n")
         assert "# EOF" not in old.body
-        assert 'reaper_build_info{version="1.2.3"} 1.0' in old.body
+        assert 'pg_reaper_build_info{version="1.2.3"} 1.0' in old.body
 
     visit(scene)
 

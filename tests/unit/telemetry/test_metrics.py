@@ -79,7 +79,7 @@ class Watched:
 
     @property
     def terminated(self) -> float | None:
-        return self.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated")
+        return self.number("pg_reaper_outcomes_total", policy="leaked", mode="enforce", outcome="terminated")
 
 
 Key = tuple[str, frozenset[tuple[str, str]]]
@@ -146,9 +146,9 @@ def test_a_snapshot_with_a_prefilter_changes_no_count_of_all_sessions() -> None:
 
     here.cycle(replace(snapshot(*sessions(1)), left_out=3))
 
-    assert here.number("reaper_slots_used") == snapshot(*sessions(1)).slots.used
-    assert here.number("reaper_sessions", state=IDLE, application="web-1") == 3
-    assert here.number("reaper_oldest_transaction_seconds") == 7_200
+    assert here.number("pg_reaper_slots_used") == snapshot(*sessions(1)).slots.used
+    assert here.number("pg_reaper_sessions", state=IDLE, application="web-1") == 3
+    assert here.number("pg_reaper_oldest_transaction_seconds") == 7_200
 
 
 def test_every_metric_of_the_catalogue_is_on_the_page_with_its_type_and_help() -> None:
@@ -173,7 +173,7 @@ def test_every_sample_has_the_labels_of_the_catalogue() -> None:
 
 def test_names_and_units_follow_the_conventions() -> None:
     for family in CATALOGUE:
-        assert re.fullmatch("reaper_[a-z_]+", family.name)
+        assert re.fullmatch("pg_reaper_[a-z_]+", family.name)
         assert (family.kind is MetricKind.COUNTER) == family.name.endswith("_total")
         assert not re.search("_(ms|minutes|count|sum|bucket)$", family.name)
 
@@ -182,15 +182,15 @@ def test_every_series_of_the_policies_is_zero_from_the_start() -> None:
     here = Watched(policy(), DRY, CANCELS, policy("disabled", mode=Mode.DISABLED))
 
     for outcome in ("terminated", "signalled", "changed", "gone", "denied", "unknown", "withdrawn"):
-        assert here.number("reaper_outcomes_total", policy="leaked", mode="enforce", outcome=outcome) == 0
-    assert here.number("reaper_outcomes_total", policy="slow", mode="enforce", outcome="cancelled") == 0
-    assert here.number("reaper_outcomes_total", policy="dry", mode="dry-run", outcome="dry-run") == 0
-    assert here.number("reaper_safety_limit_trips_total", policy="leaked", mode="enforce") == 0
+        assert here.number("pg_reaper_outcomes_total", policy="leaked", mode="enforce", outcome=outcome) == 0
+    assert here.number("pg_reaper_outcomes_total", policy="slow", mode="enforce", outcome="cancelled") == 0
+    assert here.number("pg_reaper_outcomes_total", policy="dry", mode="dry-run", outcome="dry-run") == 0
+    assert here.number("pg_reaper_safety_limit_trips_total", policy="leaked", mode="enforce") == 0
     kinds = {"unreachable", "denied", "cycle", "audit_log"}
-    assert labels_of(here.metrics, "reaper_failures_total", "kind") == kinds
-    assert here.number("reaper_clock_steps_total") == 0
-    assert here.number("reaper_lateness_seconds_count") == 0
-    assert "disabled" not in labels_of(here.metrics, "reaper_outcomes_total", "policy")
+    assert labels_of(here.metrics, "pg_reaper_failures_total", "kind") == kinds
+    assert here.number("pg_reaper_clock_steps_total") == 0
+    assert here.number("pg_reaper_lateness_seconds_count") == 0
+    assert "disabled" not in labels_of(here.metrics, "pg_reaper_outcomes_total", "policy")
 
 
 def test_a_cycle_counts_outcomes_safety_limits_and_its_duration() -> None:
@@ -201,11 +201,11 @@ def test_a_cycle_counts_outcomes_safety_limits_and_its_duration() -> None:
     here.cycle(snapshot(*(session(n, state=ABORTED) for n in range(8))))
 
     assert here.terminated == 3
-    assert here.number("reaper_safety_limit_trips_total", policy="limited", mode="enforce") == 1
-    assert here.number("reaper_cycle_seconds_count") == 2
-    assert here.number("reaper_cycle_seconds_bucket", le="0.025") == 2
-    assert here.number("reaper_cycle_seconds_bucket", le="0.01") == 0
-    assert here.number("reaper_cycle_seconds_sum") == pytest.approx(0.04)
+    assert here.number("pg_reaper_safety_limit_trips_total", policy="limited", mode="enforce") == 1
+    assert here.number("pg_reaper_cycle_seconds_count") == 2
+    assert here.number("pg_reaper_cycle_seconds_bucket", le="0.025") == 2
+    assert here.number("pg_reaper_cycle_seconds_bucket", le="0.01") == 0
+    assert here.number("pg_reaper_cycle_seconds_sum") == pytest.approx(0.04)
 
 
 def test_failures_are_counted_by_kind() -> None:
@@ -213,8 +213,8 @@ def test_failures_are_counted_by_kind() -> None:
     for kind in ("unreachable", "unreachable", "audit_log"):
         here.server.failed(kind)
 
-    assert here.number("reaper_failures_total", kind="unreachable") == 2
-    assert here.number("reaper_failures_total", kind="audit_log") == 1
+    assert here.number("pg_reaper_failures_total", kind="unreachable") == 2
+    assert here.number("pg_reaper_failures_total", kind="audit_log") == 1
 
 
 def test_gauges_show_the_last_snapshot() -> None:
@@ -229,22 +229,22 @@ def test_gauges_show_the_last_snapshot() -> None:
     )
     here.cycle(replace(seen, unreadable=2), memory=Memory())
 
-    assert here.number("reaper_slots_max") == 103
-    assert here.number("reaper_slots_reserved") == 3
-    assert here.number("reaper_slots_used") == 40
-    assert here.number("reaper_unreadable_sessions") == 2
-    assert here.number("reaper_oldest_idle_seconds") == 3 * 3600
-    assert here.number("reaper_oldest_transaction_seconds") == 2 * 3600
-    assert here.number("reaper_sessions", state="idle", application="web") == 12
-    assert here.number("reaper_sessions", state="idle in transaction", application="web") == 1
-    assert here.number("reaper_sessions", state="unknown", application="(unnamed)") == 1
-    assert here.number("reaper_candidates", policy="leaked", mode="enforce") == 13
-    assert here.number("reaper_candidates", policy="dry", mode="dry-run") == 0
-    assert here.number("reaper_skipped", reason="safety_limit") == 13
-    assert here.number("reaper_skipped", reason="backups") == 1
-    assert here.number("reaper_skipped", reason="listeners") == 0
-    assert here.number("reaper_policies", mode="enforce") == 1
-    assert here.number("reaper_policies", mode="disabled") == 0
+    assert here.number("pg_reaper_slots_max") == 103
+    assert here.number("pg_reaper_slots_reserved") == 3
+    assert here.number("pg_reaper_slots_used") == 40
+    assert here.number("pg_reaper_unreadable_sessions") == 2
+    assert here.number("pg_reaper_oldest_idle_seconds") == 3 * 3600
+    assert here.number("pg_reaper_oldest_transaction_seconds") == 2 * 3600
+    assert here.number("pg_reaper_sessions", state="idle", application="web") == 12
+    assert here.number("pg_reaper_sessions", state="idle in transaction", application="web") == 1
+    assert here.number("pg_reaper_sessions", state="unknown", application="(unnamed)") == 1
+    assert here.number("pg_reaper_candidates", policy="leaked", mode="enforce") == 13
+    assert here.number("pg_reaper_candidates", policy="dry", mode="dry-run") == 0
+    assert here.number("pg_reaper_skipped", reason="safety_limit") == 13
+    assert here.number("pg_reaper_skipped", reason="backups") == 1
+    assert here.number("pg_reaper_skipped", reason="listeners") == 0
+    assert here.number("pg_reaper_policies", mode="enforce") == 1
+    assert here.number("pg_reaper_policies", mode="disabled") == 0
 
 
 def test_a_negative_age_is_zero() -> None:
@@ -253,8 +253,8 @@ def test_a_negative_age_is_zero() -> None:
         snapshot(replace(session(), state_change=Timestamp(NOW + SECOND), xact_start=Timestamp(NOW + 1)))
     )
 
-    assert here.number("reaper_oldest_idle_seconds") == 0
-    assert here.number("reaper_oldest_transaction_seconds") == 0
+    assert here.number("pg_reaper_oldest_idle_seconds") == 0
+    assert here.number("pg_reaper_oldest_transaction_seconds") == 0
 
 
 def test_a_lost_connection_removes_the_numbers_of_its_last_snapshot() -> None:
@@ -263,11 +263,11 @@ def test_a_lost_connection_removes_the_numbers_of_its_last_snapshot() -> None:
     here.cycle(snapshot(*sessions(2)))
     here.server.disconnect()
 
-    assert here.number("reaper_connected") == 0
-    assert here.number("reaper_leader") == 0
-    assert here.number("reaper_slots_used") is None
-    assert here.number("reaper_sessions", state="idle", application="web-1") is None
-    assert (here.number("reaper_last_success_timestamp_seconds") or 0) > 0
+    assert here.number("pg_reaper_connected") == 0
+    assert here.number("pg_reaper_leader") == 0
+    assert here.number("pg_reaper_slots_used") is None
+    assert here.number("pg_reaper_sessions", state="idle", application="web-1") is None
+    assert (here.number("pg_reaper_last_success_timestamp_seconds") or 0) > 0
     assert here.terminated == 2
 
 
@@ -280,7 +280,7 @@ def test_a_server_removed_by_reload_is_not_shown_even_if_its_cycle_ends_later() 
     here.server.failed("unreachable")
 
     assert ORDERS not in here.metrics.exposition().body.decode()
-    assert stays.number("reaper_connected") == 1
+    assert stays.number("pg_reaper_connected") == 1
 
 
 def test_a_changed_server_keeps_its_counters_and_has_new_gauges() -> None:
@@ -288,7 +288,7 @@ def test_a_changed_server_keeps_its_counters_and_has_new_gauges() -> None:
     here.cycle(snapshot(*sessions(2)))
     again = Watched(policy(), metrics=here.metrics)
 
-    assert again.number("reaper_slots_used") is None
+    assert again.number("pg_reaper_slots_used") is None
     assert again.terminated == 2
 
 
@@ -298,7 +298,7 @@ def test_a_removed_policy_keeps_its_counters_and_loses_its_gauges() -> None:
     here.use_rules(policy("new"))
 
     assert here.terminated == 2
-    assert here.number("reaper_candidates", policy="new", mode="enforce") == 0
+    assert here.number("pg_reaper_candidates", policy="new", mode="enforce") == 0
 
 
 def workers(count: int) -> list[Session]:
@@ -308,11 +308,11 @@ def workers(count: int) -> list[Session]:
 def test_only_the_largest_applications_have_a_label_of_their_own() -> None:
     here = Watched()
     here.cycle(snapshot(*sessions(5, application="web"), *workers(200)))
-    names = labels_of(here.metrics, "reaper_sessions", "application")
+    names = labels_of(here.metrics, "pg_reaper_sessions", "application")
 
     assert len(names) == TOP_APPLICATIONS + 1
     assert {"web", OTHER, "worker-000"} <= names
-    assert here.number("reaper_sessions", state="idle", application=OTHER) == 200 - TOP_APPLICATIONS + 1
+    assert here.number("pg_reaper_sessions", state="idle", application=OTHER) == 200 - TOP_APPLICATIONS + 1
 
 
 def test_the_labels_do_not_depend_on_the_order_of_rows() -> None:
@@ -320,7 +320,7 @@ def test_the_labels_do_not_depend_on_the_order_of_rows() -> None:
     one.cycle(snapshot(*workers(50)))
     other.cycle(snapshot(*reversed(workers(50))))
 
-    names = [labels_of(each.metrics, "reaper_sessions", "application") for each in (one, other)]
+    names = [labels_of(each.metrics, "pg_reaper_sessions", "application") for each in (one, other)]
     assert names[0] == names[1]
 
 
@@ -328,7 +328,7 @@ def test_an_application_named_other_is_counted_there() -> None:
     here = Watched()
     here.cycle(snapshot(*sessions(3, application=OTHER), *workers(20)))
 
-    assert here.number("reaper_sessions", state="idle", application=OTHER) == 3 + 20 - TOP_APPLICATIONS + 1
+    assert here.number("pg_reaper_sessions", state="idle", application=OTHER) == 3 + 20 - TOP_APPLICATIONS + 1
 
 
 def test_names_without_end_fill_neither_the_scraper_nor_the_memory() -> None:
@@ -338,7 +338,7 @@ def test_names_without_end_fill_neither_the_scraper_nor_the_memory() -> None:
     for number in range(40):
         here = Watched(metrics=metrics)
         here.cycle(snapshot(*(session(pid, application=f"{number}-{pid}") for pid in range(1, 13))))
-        shown |= labels_of(metrics, "reaper_sessions", "application")
+        shown |= labels_of(metrics, "pg_reaper_sessions", "application")
         if number in (20, 39):
             gc.collect()  # garbage that waits for its collection is no growth
             sizes.append(tracemalloc.get_traced_memory()[0])
@@ -362,7 +362,7 @@ def test_names_that_differ_only_after_the_longest_name_are_one_series() -> None:
     here = Watched()
     here.cycle(snapshot(*(session(pid, application="\x1b" * 62 + end) for pid, end in ((1, "a"), (2, "b")))))
 
-    assert len(labels_of(here.metrics, "reaper_sessions", "application")) == 1
+    assert len(labels_of(here.metrics, "pg_reaper_sessions", "application")) == 1
 
 
 def test_outcomes_after_a_dry_run_and_pauses_of_the_refill_guard_are_counted_from_zero() -> None:
@@ -373,21 +373,21 @@ def test_outcomes_after_a_dry_run_and_pauses_of_the_refill_guard_are_counted_fro
     counted = {
         dict(labels).get("outcome", name): value
         for (name, labels), value in numbers(here.metrics).items()
-        if name in {"reaper_dry_run_outcomes_total", "reaper_refill_guard_pauses_total"}
+        if name in {"pg_reaper_dry_run_outcomes_total", "pg_reaper_refill_guard_pauses_total"}
     }
     assert counted == {
         "unused": 0,
         "left": 0,
         "used-again": 1,
         "unknown": 0,
-        "reaper_refill_guard_pauses_total": 1,
+        "pg_reaper_refill_guard_pauses_total": 1,
     }
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        'a"} 1\nreaper_leader{server="x',
+        'a"} 1\npg_reaper_leader{server="x',
         "two\nlines",
         "back\\slash",
         "\x1b[2J",
@@ -402,8 +402,8 @@ def test_no_name_can_forge_a_line_or_break_the_page(name: str) -> None:
     here.cycle(snapshot(session(application=name)))
     found = numbers(here.metrics)
 
-    assert key("reaper_leader", server="x") not in found
-    assert sum(value for (metric, _), value in found.items() if metric == "reaper_sessions") == 1
+    assert key("pg_reaper_leader", server="x") not in found
+    assert sum(value for (metric, _), value in found.items() if metric == "pg_reaper_sessions") == 1
     page = here.metrics.exposition().body
     assert page.count(b"\n") - plain_page < 60
     assert len(max(page.split(b"\n"), key=len)) < 600
@@ -415,9 +415,9 @@ def test_the_page_of_any_snapshot_can_be_parsed_and_is_bounded(seen: Snapshot) -
     here = Watched(policy(), DRY)
     here.cycle(seen)
     found = numbers(here.metrics)
-    counted = [labels for name, labels in found if name == "reaper_sessions"]
+    counted = [labels for name, labels in found if name == "pg_reaper_sessions"]
 
-    assert sum(found["reaper_sessions", labels] for labels in counted) == len(seen.sessions)
+    assert sum(found["pg_reaper_sessions", labels] for labels in counted) == len(seen.sessions)
     assert len({dict(labels)["application"] for labels in counted}) <= TOP_APPLICATIONS + 1
 
 
@@ -433,7 +433,7 @@ def at(seen: Snapshot, by: str) -> Snapshot:
 
 def late(here: Watched) -> list[float | None]:
     """The number of observations and their sum."""
-    return [here.number(f"reaper_lateness_seconds_{what}") for what in ("count", "sum")]
+    return [here.number(f"pg_reaper_lateness_seconds_{what}") for what in ("count", "sum")]
 
 
 def test_lateness_is_the_time_from_deadline_to_termination() -> None:
@@ -492,7 +492,7 @@ def test_a_clock_step_makes_no_session_late() -> None:
     here.cycle(at(soon, "2h1s"))
 
     assert late(here) == [0, 0]
-    assert here.number("reaper_clock_steps_total") == 1
+    assert here.number("pg_reaper_clock_steps_total") == 1
 
 
 @pytest.mark.parametrize(
@@ -536,14 +536,14 @@ def test_reload_settings_and_webhooks_are_shown() -> None:
     metrics.reload.failed()
     found = numbers(metrics)
 
-    assert found[key("reaper_build_info", version="1.2.3")] == 1
-    assert found[key("reaper_policy_file_info", digest="abc")] == 1
-    assert found[key("reaper_interval_seconds")] == 10
-    assert found[key("reaper_reload_success")] == 0
-    assert found[key("reaper_notifications_total", hook="ops", result="sent")] == 3
-    assert found[key("reaper_notification_lines_dropped_total", hook="ops")] == 7
+    assert found[key("pg_reaper_build_info", version="1.2.3")] == 1
+    assert found[key("pg_reaper_policy_file_info", digest="abc")] == 1
+    assert found[key("pg_reaper_interval_seconds")] == 10
+    assert found[key("pg_reaper_reload_success")] == 0
+    assert found[key("pg_reaper_notifications_total", hook="ops", result="sent")] == 3
+    assert found[key("pg_reaper_notification_lines_dropped_total", hook="ops")] == 7
     metrics.reload.succeed()
-    assert numbers(metrics)[key("reaper_reload_success")] == 1
+    assert numbers(metrics)[key("pg_reaper_reload_success")] == 1
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
@@ -568,7 +568,7 @@ PAGE: Final = Path(reaper.__file__).parent / "help/metrics.md"
 
 def test_readme_lists_every_metric_as_the_catalogue_has_it() -> None:
     rows = re.findall(
-        r"^\| `(reaper_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", PAGE.read_text("utf-8"), re.MULTILINE
+        r"^\| `(pg_reaper_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", PAGE.read_text("utf-8"), re.MULTILINE
     )
 
     assert rows == [
