@@ -1,21 +1,21 @@
--- A table that takes a copy of the record, on a server that the reaper does not watch. PostgreSQL 13 to 18.
+-- The audit table: a copy of the audit log, on a server that the reaper does not watch. PostgreSQL 13 to 18.
 --
 -- Run it once in the database that keeps the copy, as its owner or as a superuser:
 --   psql -d audit -f deploy/sql/record_table.sql
--- and again whenever you like: it changes nothing that is already so. Then give the role a password (in psql:
--- \password reaper_record) and name the database to `reaper run --audit-table`.
+-- It can be run again: what exists already is not changed. Then give the role a password (in psql:
+-- \password reaper_record) and pass the database to `reaper run --audit-table`.
 
 CREATE SCHEMA IF NOT EXISTS reaper;
 
 CREATE TABLE IF NOT EXISTS reaper.record (
-    -- The digest of the line: whoever sends a line twice, after a crash or from two hosts, leaves it here once.
+    -- The digest of the line: a line that is sent twice, after a crash or from two hosts, is stored once.
     digest bytea PRIMARY KEY CHECK (digest = sha256(convert_to(line, 'UTF8'))),
-    -- In the order in which they came, which for the lines of one source is the order of its record.
+    -- The order of arrival; for the lines of one source it is the order of its audit log.
     number bigint GENERATED ALWAYS AS IDENTITY,
     arrived timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Host and path of the record that it comes from.
+    -- Host and path of the audit log.
     source text NOT NULL,
-    -- As it stands there. The columns below are its fields of the same name, for queries; null where it has none.
+    -- The line as written. The columns below are its fields of the same name, for queries; null if it has none.
     line text NOT NULL,
     time timestamptz,
     event text,
@@ -48,8 +48,8 @@ BEGIN
 END
 $$;
 
--- It adds lines, and that is all: it cannot read them, change them, remove them, or date them back. One connection
--- for each reaper that ships its record here, and one more while it restarts.
+-- The role may only add lines: it cannot read, change, remove or backdate them. Each reaper that sends its audit
+-- log here uses one connection, and a second one during a restart.
 ALTER ROLE reaper_record LOGIN;
 GRANT USAGE ON SCHEMA reaper TO reaper_record;
 REVOKE ALL ON reaper.record FROM reaper_record;

@@ -97,7 +97,7 @@ def test_a_pod_sets_only_variables_that_the_command_reads(which: str) -> None:
 def test_the_overlay_that_rehearses_sets_only_variables_that_the_command_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    patch = manifest("overlays/dry-run/rehearse.yaml")
+    patch = manifest("overlays/dry-run/dry-run.yaml")
     (patched,) = patch["spec"]["template"]["spec"]["containers"]
     assert patched["name"] == container("deployment")["name"]
     env = {each["name"]: each["value"] for each in patched["env"]}
