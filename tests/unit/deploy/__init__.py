@@ -1,1 +1,1 @@
-"""What is shipped beside the package."""
+"""The files that are installed beside the package."""

@@ -1,4 +1,4 @@
-"""The image is built from the locks, runs as nobody in particular, and starts the command without a shell."""
+"""The image is built from the lock files, runs without root, and starts the command without a shell."""
 
 import json
 import re
@@ -36,12 +36,8 @@ def only(name: str) -> str:
     return found
 
 
-def variables() -> dict[str, str]:
-    return dict(word.split("=", 1) for word in only("ENV").split())
-
-
 def pins(lock: Path) -> dict[str, str]:
-    """What a lock file names, by version."""
+    """The packages of a lock file and their versions."""
     lines = lock.read_text(encoding="utf-8").splitlines()
     found = [re.match(r"([a-z0-9.-]+)==([^ ;]+)", line) for line in lines]
     return {match[1]: match[2] for match in found if match}
@@ -51,33 +47,27 @@ def declared(requirements: list[str]) -> set[str]:
     return {re.split(r"[^A-Za-z0-9.-]", requirement, maxsplit=1)[0] for requirement in requirements}
 
 
-def test_it_runs_as_a_number_that_is_not_root() -> None:
-    user, group = only("USER").split(":")
-    assert int(user) > 0
-    assert int(group) > 0
-
-
-def test_it_starts_the_service_without_a_shell() -> None:
+def test_it_starts_the_service_without_root_and_without_a_shell() -> None:
+    assert all(int(number) > 0 for number in only("USER").split(":"))
     assert json.loads(only("ENTRYPOINT")) == ["reaper"]
     assert json.loads(only("CMD")) == ["run"]
     assert only("STOPSIGNAL") == "SIGTERM"
 
 
-def test_the_service_understands_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_reads_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     command = reaper.get_command(click.Context(reaper), "run")
     assert command
-    read = {str(option.envvar) for option in command.params if isinstance(option, click.Option)}
-    ours = {name: value for name, value in variables().items() if name.startswith("REAPER_")}
-    assert ours
-    assert ours.keys() <= read
-    for name, value in ours.items():
-        monkeypatch.setenv(name, value)
-    told = command.make_context("run", []).params
-    assert str(told["policies"]) == "/etc/pg-reaper/policies.yaml"
-    assert told["listen"] == f"0.0.0.0:{only('EXPOSE')}"
+    variables = dict(word.split("=", 1) for word in only("ENV").split())
+    ours = {name for name in variables if name.startswith("REAPER_")}
+    assert ours == {"REAPER_POLICIES", "REAPER_LISTEN"}
+    for name in ours:
+        monkeypatch.setenv(name, variables[name])
+    parameters = command.make_context("run", []).params
+    assert str(parameters["policies"]) == "/etc/pg-reaper/policies.yaml"
+    assert parameters["listen"] == f"0.0.0.0:{only('EXPOSE')}"
 
 
-def test_it_is_labelled_with_its_version() -> None:
+def test_its_labels_match_the_project() -> None:
     labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', only("LABEL")))
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert labels["title"] == project["name"]
@@ -85,7 +75,7 @@ def test_it_is_labelled_with_its_version() -> None:
     assert labels["licenses"] == project["license"]
 
 
-def test_whatever_comes_from_elsewhere_is_held_to_a_digest() -> None:
+def test_downloaded_packages_need_a_digest() -> None:
     steps = [step.strip() for name, rest in instructions() if name == "RUN" for step in rest.split("&&")]
     installing = [step for step in steps if re.search(r"pip .*\b(install|wheel)\b", step)]
     assert installing
@@ -93,7 +83,7 @@ def test_whatever_comes_from_elsewhere_is_held_to_a_digest() -> None:
         assert "--require-hashes" in step or "--no-deps" in step
 
 
-def test_nothing_that_installs_is_left_in_it() -> None:
+def test_it_contains_no_package_installer() -> None:
     (cleaning,) = [rest for name, rest in final() if name == "RUN"]
     assert re.search(r"pip uninstall .*\bpip\b", cleaning)
     assert "ensurepip" in cleaning
@@ -105,20 +95,16 @@ def test_both_stages_have_the_same_python() -> None:
     assert ("ARG", "PYTHON=python:3.12-slim-bookworm") in instructions()
 
 
-def test_the_context_holds_what_is_copied_and_nothing_else() -> None:
+def test_the_build_context_contains_only_what_is_copied() -> None:
     ignore = (TOP / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    let_in = {line.removeprefix("!") for line in ignore if line.startswith("!")}
-    copied = {
-        word
-        for name, rest in instructions()
-        if name == "COPY" and "--from" not in rest
-        for word in rest.split()[:-1]
-    }
+    copies = [rest for name, rest in instructions() if name == "COPY" and "--from" not in rest]
     assert ignore[1] == "*"
-    assert let_in == copied
+    assert {line[1:] for line in ignore if line.startswith("!")} == {
+        word for rest in copies for word in rest.split()[:-1]
+    }
 
 
-def test_the_runtime_lock_holds_all_that_the_wheel_asks_for_and_nothing_of_the_workshop() -> None:
+def test_the_runtime_lock_has_all_dependencies_and_no_development_tools() -> None:
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
     locked = pins(RUNTIME).keys()
     assert declared(project["project"]["dependencies"]) <= locked
@@ -127,6 +113,6 @@ def test_the_runtime_lock_holds_all_that_the_wheel_asks_for_and_nothing_of_the_w
 
 
 @pytest.mark.parametrize("lock", [RUNTIME, DOCKER / "build.lock"], ids=lambda lock: lock.name)
-def test_what_is_shipped_is_what_the_tests_ran_with(lock: Path) -> None:
+def test_the_locked_versions_are_those_of_the_tests(lock: Path) -> None:
     assert pins(lock)
     assert pins(lock).items() <= pins(TOP / "requirements.lock").items()
