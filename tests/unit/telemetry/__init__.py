@@ -1,1 +1,1 @@
-"""What is told while it runs."""
+"""What a running service reports."""

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -90,28 +90,18 @@ async def serving(
     log = make_log(LogFormat.JSON, LogLevel.DEBUG, to=logged)
     running = asyncio.create_task(serve(app, listener, stop, log=log, names=names))
     try:
-        yield Pages(port, logged)
+        async with asyncio.timeout(300):  # a hang is a failure
+            yield Pages(port, logged)
     finally:
         stop.set()
         await running
 
 
-def visit(scene: Callable[[Pages], Awaitable[None]], **options: Any) -> None:  # noqa: ANN401 (as above)
-    """Run a scene with pages of its own."""
-
-    async def run() -> None:
-        async with asyncio.timeout(60), serving(**options) as pages:  # a hang is a failure
-            await scene(pages)
-
-    asyncio.run(run())
-
-
 def get(*paths: str, method: str = "GET", **options: Any) -> list[Answer]:  # noqa: ANN401 (as above)
     """The answers to requests for these paths, one after the other."""
-    answers: list[Answer] = []
 
-    async def scene(pages: Pages) -> None:
-        answers.extend([await pages.get(path, method=method) for path in paths])
+    async def run() -> list[Answer]:
+        async with serving(**options) as pages:
+            return [await pages.get(path, method=method) for path in paths]
 
-    visit(scene, **options)
-    return answers
+    return asyncio.run(run())

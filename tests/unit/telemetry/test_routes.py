@@ -30,6 +30,9 @@ POOL = GuardedPool(
 )
 
 
+pytestmark = pytest.mark.anyio
+
+
 async def usual(name: str | None) -> Overview | None:
     return sights.usual() if name in {None, "orders"} else None
 
@@ -116,62 +119,49 @@ class Maker:
         return f"{key} {number}"
 
 
-def test_an_answer_is_kept_until_it_is_too_old() -> None:
-    async def scene() -> list[str]:
-        clock = Clock()
-        cache = ResponseCache(Maker(), seconds=2, clock=clock)
-        answers = [await cache.get("a"), await cache.get("a")]
-        clock.passes(1.9)
-        answers.append(await cache.get("a"))
-        clock.passes(0.1)
-        return [*answers, await cache.get("a"), await cache.get("b")]
-
-    assert asyncio.run(scene()) == ["a 1", "a 1", "a 1", "a 2", "b 3"]
+async def test_an_answer_is_kept_until_it_is_too_old() -> None:
+    clock = Clock()
+    cache = ResponseCache(Maker(), seconds=2, clock=clock)
+    answers = [await cache.get("a"), await cache.get("a")]
+    clock.passes(1.9)
+    answers.append(await cache.get("a"))
+    clock.passes(0.1)
+    assert [*answers, await cache.get("a"), await cache.get("b")] == ["a 1", "a 1", "a 1", "a 2", "b 3"]
 
 
 @pytest.mark.parametrize("seconds", [2, 0])
-def test_a_request_waits_for_an_answer_in_progress_even_if_the_first_client_leaves(seconds: float) -> None:
-    async def scene() -> list[str]:
-        maker = Maker(released=False)
-        cache = ResponseCache(maker, seconds=seconds, clock=Clock())
-        first, second = (asyncio.create_task(cache.get("a")) for _ in range(2))
-        await asyncio.sleep(0)
-        first.cancel()
-        await asyncio.sleep(0)
-        maker.released.set()
-        return [await second, await cache.get("a")]
+async def test_a_request_waits_for_an_answer_in_progress_even_if_the_first_client_leaves(
+    seconds: float,
+) -> None:
+    maker = Maker(released=False)
+    cache = ResponseCache(maker, seconds=seconds, clock=Clock())
+    first, second = (asyncio.create_task(cache.get("a")) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    maker.released.set()
+    assert [await second, await cache.get("a")] == ["a 1", "a 1" if seconds else "a 2"]
 
-    assert asyncio.run(scene()) == ["a 1", "a 1" if seconds else "a 2"]
 
-
-def test_too_many_keys_are_answered_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_keys_are_answered_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "_MAX_KEPT", 3)
+    clock = Clock()
+    cache = ResponseCache(Maker(), seconds=2, clock=clock)
+    answers = [await cache.get(str(number)) for number in range(10)]
+    assert answers[-1] == "9 10"
+    assert len(cache._kept) == 3
+    clock.passes(2)
+    assert [await cache.get("new"), await cache.get("new")] == ["new 11"] * 2
+    assert len(cache._kept) == 1
 
-    async def scene() -> int:
-        clock = Clock()
-        cache = ResponseCache(Maker(), seconds=2, clock=clock)
-        answers = [await cache.get(str(number)) for number in range(10)]
-        assert answers[-1] == "9 10"
-        assert len(cache._kept) == 3
+
+async def test_an_answer_that_failed_is_made_again_later() -> None:
+    async def fails(_: str) -> str:
+        raise ZeroDivisionError
+
+    clock = Clock()
+    cache = ResponseCache(fails, seconds=2, clock=clock)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await cache.get("a")
         clock.passes(2)
-        await cache.get("new")
-        assert await cache.get("new") == "new 11"
-        return len(cache._kept)
-
-    assert asyncio.run(scene()) == 1
-
-
-def test_an_answer_that_failed_is_made_again_later() -> None:
-    async def scene() -> None:
-        clock = Clock()
-
-        async def fails(_: str) -> str:
-            raise ZeroDivisionError
-
-        cache = ResponseCache(fails, seconds=2, clock=clock)
-        for _ in range(2):
-            with pytest.raises(ZeroDivisionError):
-                await cache.get("a")
-            clock.passes(2)
-
-    asyncio.run(scene())
