@@ -11,7 +11,7 @@ from reaper.config import Occasion
 from reaper.insight.dryrun.outcomes import DryRunOutcome, ObservedOutcome
 from reaper.policy.plan import Result
 from reaper.policy.refill_guard import PausedGroup
-from reaper.policy.rules import Rules
+from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import session_words
 from reaper.policy.time import Duration, isoformat, words
 from reaper.postgres.leadership import Holder
@@ -165,7 +165,7 @@ class Reporter:
 
     def clock_stepped(self, by: Duration) -> None:
         """Report a jump of the server's clock that no cycle noticed: without a connection, or on standby."""
-        self._metrics.clock_stepped()
+        self._metrics.count("clock_steps_total")
         self._log.warning(events.CLOCK_STEPPED, by=words(by), so="ages from before count from now on")
 
     def stands_by(self, holder: Holder | None) -> None:
@@ -185,7 +185,7 @@ class Reporter:
         """Report that the server is unreachable, was lost, or denies access."""
         self._metrics.denied = refused
         state = "denied" if refused else "unreachable"
-        self._metrics.failed(state)
+        self._metrics.count("failures_total", state)
         self._log.error(events.SERVER_DENIED if refused else events.SERVER_UNREACHABLE, why=why, retry=retry)
         if why != self._last_connect_error:
             self._last_connect_error = why
@@ -197,7 +197,7 @@ class Reporter:
         if isinstance(error, AuditLogFailed):
             kind, event = "audit_log", events.AUDIT_FAILED
         self.totals.failures += 1
-        self._metrics.failed(kind)
+        self._metrics.count("failures_total", kind)
         self._log.error(event, why=str(error))
         self._notify_failure(error)
 
@@ -220,7 +220,7 @@ class Reporter:
         clock_stepped = cycle.clock_step is not None
         self._metrics.cycle(cycle.plan, cycle.settled, took=took, clock_stepped=clock_stepped)
         if cycle.audit_log_failed:
-            self._metrics.failed("audit_log")
+            self._metrics.count("failures_total", "audit_log")
             self._notify_failure(cycle.audit_log_failed)
         else:
             self._metrics.succeed(cycle.snapshot, cycle.plan, clock_stepped=clock_stepped)
@@ -232,7 +232,8 @@ class Reporter:
         """Report what happened to sessions after their dry run."""
         for one in outcomes:
             candidate = one.watched.candidate
-            self._metrics.dry_run_outcome(candidate.policy, one.outcome)
+            policy = candidate.policy
+            self._metrics.count("dry_run_outcomes_total", policy.name, policy.mode.value, one.outcome.value)
             # A session that was used again would have been missed: an operator must see it.
             missed = one.outcome is DryRunOutcome.USED_AGAIN
             log: Callable[..., None] = self._log.info if missed else self._log.debug
@@ -248,7 +249,7 @@ class Reporter:
         """Report the groups that the refill guard pauses from now on."""
         for one in groups:
             policy, session = one.group.policy, session_words(one.group.identity)
-            self._metrics.refill_guarded(policy)
+            self._metrics.count("refill_guard_pauses_total", policy, Mode.ENFORCE.value)
             self._log.warning(events.REFILL_GUARDED, policy=policy, session=session, why=one.reason)
             self._notify(Occasion.REFILL_GUARD, f"{session}: {one.reason} ({policy})")
 

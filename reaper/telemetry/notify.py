@@ -156,7 +156,8 @@ class Notifier:
         return None
 
     def _open(self, request: Request) -> None:
-        self._opener = self._opener or opener()
+        # No redirects, verified certificates, the proxy of the environment; made at its first use.
+        self._opener = self._opener or build_opener(_NoRedirect)
         with self._opener.open(request, timeout=self._timeout):
             pass
 
@@ -166,11 +167,6 @@ class _NoRedirect(HTTPRedirectHandler):
 
     def redirect_request(self, *_: object) -> None:
         """Follow none."""
-
-
-def opener() -> OpenerDirector:
-    """An opener for webhooks: no redirects, verified certificates, https_proxy honored."""
-    return build_opener(_NoRedirect)
 
 
 def escaped(text: str) -> str:

@@ -145,18 +145,15 @@ def _page_routes(overview: ReadOverview) -> list[Route]:
     async def usage(request: Request) -> Response:
         return await usages.get(_server_of(request)) or _not_found(_NO_SUCH)
 
-    async def style(_: Request) -> Response:
-        return Response(file_text("style.css"), media_type="text/css")
+    files = [_file_route("style.css", "text/css"), _file_route("icon.svg", "image/svg+xml")]
+    return [Route("/", page), Route("/usage", usage), *files]
 
-    async def icon(_: Request) -> Response:
-        return Response(file_text("icon.svg"), media_type="image/svg+xml")
 
-    return [
-        Route("/", page),
-        Route("/usage", usage),
-        Route("/style.css", style),
-        Route("/icon.svg", icon),
-    ]
+def _file_route(name: str, media_type: str) -> Route:
+    async def answer(_: Request) -> Response:
+        return Response(file_text(name), media_type=media_type)
+
+    return Route(f"/{name}", answer)
 
 
 def _snapshot_route(snapshot: ReadSnapshot) -> Route:

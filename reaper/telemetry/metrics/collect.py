@@ -72,7 +72,7 @@ class ServerMetrics:
             self.rules, self.watched_since = rules, None
         for policy in rules.enabled:
             for name, *labels in _series(policy):
-                self._add(name, policy.name, policy.mode.value, *labels, by=0)
+                self.count(name, policy.name, policy.mode.value, *labels, by=0)
 
     def cycle(
         self,
@@ -84,12 +84,12 @@ class ServerMetrics:
     ) -> None:
         """Count a cycle; before `succeed`, because lateness needs the plan of the previous one."""
         self.counters.cycles.observe(took)
-        self._add("clock_steps_total", by=int(clock_stepped))
+        self.count("clock_steps_total", by=int(clock_stepped))
         for trip in plan.trips:
-            self._add("safety_limit_trips_total", trip.policy.name, trip.policy.mode.value)
+            self.count("safety_limit_trips_total", trip.policy.name, trip.policy.mode.value)
         for candidate, outcome in settled:
             result = outcome.result.value
-            self._add("outcomes_total", candidate.policy.name, candidate.mode.value, result)
+            self.count("outcomes_total", candidate.policy.name, candidate.mode.value, result)
         since = None if clock_stepped else self.watched_since
         for late in lateness(settled, before=self.plan, watched_since=since):
             self.counters.lateness.observe(late)
@@ -101,23 +101,8 @@ class ServerMetrics:
         self.full_snapshot = snapshot if snapshot.left_out is None else self.full_snapshot
         self.snapshot, self.plan, self.last_success = snapshot, plan, time.time()
 
-    def clock_stepped(self) -> None:
-        """Count a clock step that no cycle noticed."""
-        self._add("clock_steps_total")
-
-    def failed(self, kind: str) -> None:
-        """Count a failure: `unreachable`, `denied`, `cycle` or `audit_log`."""
-        self._add("failures_total", kind)
-
-    def dry_run_outcome(self, policy: Policy, outcome: DryRunOutcome) -> None:
-        """Count what a session did after its dry run."""
-        self._add("dry_run_outcomes_total", policy.name, policy.mode.value, outcome.value)
-
-    def refill_guarded(self, policy: str) -> None:
-        """Count a pool that the refill guard pauses."""
-        self._add("refill_guard_pauses_total", policy, Mode.ENFORCE.value)
-
-    def _add(self, name: str, *labels: str, by: int = 1) -> None:
+    def count(self, name: str, *labels: str, by: int = 1) -> None:
+        """Increase a counter; `name` is without prefix, `labels` are without the server."""
         self.counters.counts[name, labels] += by
 
     def samples(self) -> Iterator[Sample]:

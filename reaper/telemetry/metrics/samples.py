@@ -1,13 +1,13 @@
 """The numbers of one snapshot and its plan; pure, and bounded whatever names clients choose."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from reaper.policy.plan import Candidate, Outcome, Plan, Result, Skip, SkipReason
 from reaper.policy.protections import BUILT_IN
 from reaper.policy.rules import Rules
-from reaper.policy.session import IDLE, Session, SessionId, Snapshot
+from reaper.policy.session import IDLE, Session, Snapshot
 from reaper.policy.text import printable
 from reaper.policy.time import Duration, Timestamp, seconds, since
 from reaper.telemetry.metrics.exposition import Sample
@@ -108,20 +108,20 @@ def _skip_reason(skip: Skip) -> str:
 
 
 def lateness(
-    settled: Iterable[tuple[Candidate, Outcome]], *, before: Plan | None, watched_since: Timestamp | None
+    settled: Sequence[tuple[Candidate, Outcome]], *, before: Plan | None, watched_since: Timestamp | None
 ) -> Iterator[float]:
     """Seconds from deadline to termination of each session; `before` is the plan of the previous cycle.
 
     A session that was already due when watching began, or that was skipped, was not late.
     """
-    if before is None or watched_since is None:
+    if not settled or before is None or watched_since is None:
         return
-    skipped: frozenset[SessionId] | None = None
+    first_sighting = SkipReason.FIRST_SIGHTING
+    skipped = {skip.session.id for skip in before.matched_skips if skip.by is not first_sighting}
     for candidate, outcome in settled:
         due = _deadline(candidate)
         if outcome.result not in _ENDED or outcome.at is None or due is None or due < watched_since:
             continue
-        skipped = _skipped(before) if skipped is None else skipped
         if candidate.session.id not in skipped:
             yield max(seconds(Duration(outcome.at - due)), 0.0)
 
@@ -130,9 +130,3 @@ def _deadline(candidate: Candidate) -> Timestamp | None:
     match = candidate.policy.match
     needs_more_than_ages = match.blocking or match.xmin_age is not None
     return None if needs_more_than_ages else match.due(candidate.session)
-
-
-def _skipped(plan: Plan) -> frozenset[SessionId]:
-    return frozenset(
-        skip.session.id for skip in plan.matched_skips if skip.by is not SkipReason.FIRST_SIGHTING
-    )

@@ -200,7 +200,7 @@ def test_outcomes_safety_limits_failures_and_durations_are_counted() -> None:
     here.cycle(snapshot(*sessions(3), *(session(900 + n, state=ACTIVE) for n in range(9))))
     here.cycle(snapshot(*(session(n, state=ABORTED) for n in range(8))))
     for kind in ("unreachable", "unreachable", "audit_log"):
-        here.server.failed(kind)
+        here.server.count("failures_total", kind)
 
     assert here.terminated == 3
     assert here.number("pg_reaper_failures_total", kind="unreachable") == 2
@@ -272,7 +272,7 @@ def test_a_server_removed_by_reload_is_not_shown_even_if_its_cycle_ends_later() 
     decided = here.cycle(snapshot(*sessions(2)))
     here.metrics.forget(ORDERS)
     here.count(decided)
-    here.server.failed("unreachable")
+    here.server.count("failures_total", "unreachable")
 
     assert ORDERS not in here.metrics.exposition().body.decode()
     assert stays.number("pg_reaper_connected") == 1
@@ -343,8 +343,8 @@ def test_names_that_differ_only_after_the_longest_name_are_one_series() -> None:
 
 def test_outcomes_after_a_dry_run_and_pauses_of_the_refill_guard_are_counted_from_zero() -> None:
     here = Watched(DRY, policy())
-    here.server.dry_run_outcome(DRY, DryRunOutcome.USED_AGAIN)
-    here.server.refill_guarded(policy().name)
+    here.server.count("dry_run_outcomes_total", DRY.name, DRY.mode.value, DryRunOutcome.USED_AGAIN.value)
+    here.server.count("refill_guard_pauses_total", policy().name, Mode.ENFORCE.value)
 
     counted = {
         dict(labels).get("outcome", name): value
