@@ -126,6 +126,6 @@ class Story:
         deadline = time.monotonic() + _STUCK_SECONDS + 2 * USUAL_SECONDS * self._beat
         while not holds():
             if time.monotonic() > deadline:
-                message = f"the demo waited for {awaited} in vain"
+                message = f"the demo timed out while it waited for {awaited}"
                 raise StoryStuck(message)
             await asyncio.sleep(0.05)

@@ -100,5 +100,3 @@ CATALOGUE: Final = tuple(
     for kind, rows in zip(MetricKind, (_GAUGES, _COUNTERS, _HISTOGRAMS), strict=True)
     for name, text, *labels in rows
 )
-NAMES: Final = frozenset(name for metric in CATALOGUE for name in metric.series)
-"""Every name that a query may use."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from reaper.policy.plan import Candidate, Outcome, Plan, Result, Skip, SkipReason
+from reaper.policy.plan import Candidate, Outcome, Plan, Result, SkipReason
 from reaper.policy.protections import BUILT_IN
 from reaper.policy.rules import Rules
 from reaper.policy.session import IDLE, Session, Snapshot
@@ -22,20 +22,18 @@ _UNNAMED: Final = "(unnamed)"
 _MAX_NAME: Final = 100
 """Characters of a name that count: names that differ only behind them are one."""
 
-_LIMITS: Final = {
-    SkipReason.KEEP: "keep",
-    SkipReason.MAX_SESSIONS: "max_sessions",
-    SkipReason.SAFETY_LIMIT: "safety_limit",
-    SkipReason.FIRST_SIGHTING: "first-sighting",
-    SkipReason.REFILL_GUARD: "refill_guard",
-    SkipReason.MAX_PER_CYCLE: "max_per_cycle",
-    SkipReason.NO_EFFECT: "in-vain",
-}
+_LIMITS: Final = (
+    SkipReason.KEEP,
+    SkipReason.MAX_SESSIONS,
+    SkipReason.SAFETY_LIMIT,
+    SkipReason.FIRST_SIGHTING,
+    SkipReason.REFILL_GUARD,
+    SkipReason.MAX_PER_CYCLE,
+    SkipReason.NO_EFFECT,
+)
 """Reasons to skip a session that a policy would terminate otherwise."""
-_REASONS: Final = {
-    each: each.value for each in (SkipReason.ALLOWLIST, SkipReason.WHEN, SkipReason.DURING)
-} | _LIMITS
-SKIP_REASONS: Final = ("protect", *BUILT_IN, *_REASONS.values())
+_OTHER_REASONS: Final = (SkipReason.ALLOWLIST, SkipReason.WHEN, SkipReason.DURING)
+_SKIP_REASONS: Final = ("protect", *BUILT_IN, *_OTHER_REASONS, *_LIMITS)
 _ENDED: Final = {Result.TERMINATED, Result.CANCELLED}
 
 
@@ -62,8 +60,8 @@ def of_cycle(snapshot: Snapshot, plan: Plan, rules: Rules) -> Iterator[Sample]:
     yield "unreadable_sessions", (), snapshot.unreadable
     for labels, count in candidates(plan, rules).items():
         yield "candidates", labels, count
-    skipped = Counter(dict.fromkeys(SKIP_REASONS, 0))
-    skipped.update(map(_skip_reason, plan.matched_skips))
+    skipped = Counter(dict.fromkeys(map(str, _SKIP_REASONS), 0))
+    skipped.update(skip.protection or skip.by.value for skip in plan.matched_skips)
     for reason, count in skipped.items():
         yield "skipped", (reason,), count
 
@@ -101,10 +99,6 @@ def candidates(plan: Plan, rules: Rules) -> Counter[tuple[str, str]]:
     policies += [skip.policy for skip in plan.matched_skips if skip.policy and skip.by in _LIMITS]
     counts.update((policy.name, policy.mode.value) for policy in policies)
     return counts
-
-
-def _skip_reason(skip: Skip) -> str:
-    return skip.protection or _REASONS.get(skip.by, skip.by.value)
 
 
 def lateness(

@@ -58,17 +58,9 @@ def test_an_address_in_the_abstract_namespace_works() -> None:
         assert received(listening) == ["READY=1"]
 
 
-def test_without_a_manager_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
-    systemd = Systemd.from_environment()
-    systemd.ready()
-
-    assert systemd.watchdog_seconds is None
-
-
-def test_a_manager_that_is_gone_ends_nothing(tmp_path: Path) -> None:
-    Systemd(str(tmp_path / "missing")).ready()
+@pytest.mark.parametrize("address", [None, "missing"])
+def test_without_a_manager_it_does_nothing(address: str | None, tmp_path: Path) -> None:
+    Systemd(address and str(tmp_path / address)).ready()
 
 
 def test_a_manager_that_does_not_read_blocks_nothing(manager: socket.socket) -> None:
@@ -81,23 +73,20 @@ def test_a_manager_that_does_not_read_blocks_nothing(manager: socket.socket) -> 
 
 
 @pytest.mark.parametrize(
-    ("pid", "seconds"), [("", 30.0), ("own", 30.0), ("1", None)], ids=["any", "ours", "another"]
+    ("variables", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+    ],
+    ids=["no watchdog", "any process", "this process", "another process"],
 )
-def test_the_watchdog_is_for_the_process_that_it_names(
-    monkeypatch: pytest.MonkeyPatch, pid: str, seconds: float | None
+def test_the_watchdog_is_for_the_named_process_and_children_do_not_inherit_the_variables(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], seconds: float | None
 ) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", "/run/nowhere")
-    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
-    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)
-    if not pid:
-        monkeypatch.delenv("WATCHDOG_PID")
+    for name, value in {"NOTIFY_SOCKET": "/run/nowhere", **variables}.items():
+        monkeypatch.setenv(name, value)
 
     assert Systemd.from_environment().watchdog_seconds == seconds
-
-
-def test_children_do_not_inherit_the_variables_of_the_manager(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
-        monkeypatch.setenv(name, "1")
-    Systemd.from_environment()
-
     assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & set(os.environ)

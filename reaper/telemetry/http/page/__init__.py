@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from itertools import groupby
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -166,13 +167,9 @@ def curve(values: Values, *, top: int, width: int = 120, height: int = 24) -> Cu
 
 
 def _runs(values: Values) -> Iterator[list[tuple[int, int]]]:
-    run: list[tuple[int, int]] = []
-    for number, value in enumerate([*values, None]):
-        if value is not None:
-            run.append((number, value))
-        elif run:
-            yield run
-            run = []
+    for _, run in groupby(enumerate(values), key=lambda each: each[1] is None):
+        if points := [(number, value) for number, value in run if value is not None]:
+            yield points
 
 
 def _points(run: Iterable[tuple[float, float]]) -> str:
