@@ -167,13 +167,10 @@ class Daemon:
         self._fleet.update_servers(self._parts.servers(settings), start)
 
     def _notify_systemd(self) -> None:
-        systemd = self._parts.systemd
-        if not systemd.listens:
-            return
-        systemd.status(self._health.status())
+        self._parts.systemd.status(self._health.status())
         # Without this message systemd restarts the service, which a loop without progress needs.
         if self._health.live().good:
-            systemd.alive()
+            self._parts.systemd.alive()
 
     def _reopen_audit_log(self) -> None:
         try:

@@ -19,11 +19,6 @@ class Systemd:
         self.watchdog_seconds = int(watchdog_usec) / _MICROSECONDS if watchdog_usec else None
         """The longest time between two calls of `alive`; then the manager restarts the service."""
 
-    @property
-    def listens(self) -> bool:
-        """True if a service manager listens."""
-        return bool(self._address)
-
     @classmethod
     def from_environment(cls) -> "Systemd":
         """The manager that started this process; its variables are removed, they are not for children."""
