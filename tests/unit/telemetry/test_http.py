@@ -21,18 +21,12 @@ RUBBISH = (b"\0\0\0\r\n\r\n", b"zzz\r\n", REQUEST[:-2] + b"\0: \0\r\n\r\n")
 pytestmark = pytest.mark.anyio
 
 
-def test_a_healthy_service_answers_200() -> None:
-    for answer in get("/livez", "/readyz"):
-        assert (answer.status, answer.content) == (200, {"ok": True, "reasons": {}})
-
-
-def test_a_service_with_a_problem_answers_503_with_reasons_that_are_safe_to_print() -> None:
+def test_a_probe_answers_200_or_503_with_reasons_that_are_safe_to_print() -> None:
     reasons = {"ok": "unreachable", "orders": "denied: \x1b[2J", "stock": "\ud800"}
     live, ready = get("/livez", "/readyz", readyz=lambda: Health(good=False, reasons=reasons))
-    assert live.status == 200
-    assert ready.status == 503
+    assert (live.status, live.content) == (200, {"ok": True, "reasons": {}})
     shown = {"ok": "unreachable", "orders": "denied: \\x1b[2J", "stock": "\\ud800"}
-    assert ready.content == {"ok": False, "reasons": shown}
+    assert (ready.status, ready.content) == (503, {"ok": False, "reasons": shown})
 
 
 async def test_head_answers_as_get_without_a_body() -> None:
