@@ -11,10 +11,18 @@ import click
 
 from reaper.cli.advise_view import as_document, print_advice
 from reaper.cli.errors import Defect, Exit, Misconfigured
-from reaper.cli.options import DurationType, dsn_option, output_option, policies_option, server_option
+from reaper.cli.options import (
+    DurationType,
+    GroupedCommand,
+    config_option,
+    dsn_option,
+    output_option,
+    server_option,
+    url_option,
+)
 from reaper.cli.output import Output, print_document, progress, report_problem
 from reaper.cli.service_client import ServiceClient
-from reaper.cli.snapshot import read_snapshot, server_trouble, snapshot_option, url_option
+from reaper.cli.snapshot import read_snapshot, server_trouble, snapshot_option
 from reaper.cli.targets import pick_server, read_settings
 from reaper.config import BadPolicyFile, read
 from reaper.config.draft import draft
@@ -40,7 +48,7 @@ _ALIASES: Final = "names: this history has aliases, which fit neither a policy f
 class _Request:
     """The source of the snapshots."""
 
-    policies: Path
+    config: Path
     dsn: str | None
     server: str | None
     span: Duration
@@ -49,53 +57,34 @@ class _Request:
     history: tuple[Path, ...]
 
 
-@click.command
-@policies_option
+@click.command(cls=GroupedCommand)
+@config_option
 @dsn_option
 @server_option
 @output_option
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    envvar="REAPER_JSON",
-    show_envvar=True,
-    help="The same as --output json.",
-)
 @click.option(
     "--for",
     "span",
     type=DurationType(Duration(SECOND)),
     default="10s",
     show_default=True,
-    envvar="REAPER_FOR",
-    show_envvar=True,
     help="How long to observe: one snapshot shows neither growth nor sessions that are used again.",
 )
-@click.option(
-    "--once", is_flag=True, envvar="REAPER_ONCE", show_envvar=True, help="Take one snapshot; it shows less."
-)
+@click.option("--once", is_flag=True, help="Take one snapshot; it shows less.")
 @click.option(
     "--idle-for",
     type=DurationType(Duration(SECOND // 10)),
     default=exact_words(DEFAULT_IDLE_LIMIT),
     show_default=True,
-    envvar="REAPER_IDLE_FOR",
-    show_envvar=True,
     help="A session counts as idle for long after this time; in a transaction after a tenth of it.",
 )
-@url_option(
-    "it is used instead of the server, and is already connected when all slots are in use",
-    "REAPER_ADVISE_URL",
-)
+@url_option
 @snapshot_option("Judge")
 @click.option(
     "--history",
     multiple=True,
     metavar="DIR",
     type=click.Path(path_type=Path, exists=True),
-    envvar="REAPER_HISTORY",
-    show_envvar=True,
     help="Use files of `reaper history` or `reaper run --history` instead of a server.",
 )
 @click.option(
@@ -103,21 +92,16 @@ class _Request:
     metavar="[FILE]",
     is_flag=False,
     flag_value=_STDOUT,
-    envvar="REAPER_ADVISE_POLICY",
-    show_envvar=True,
     help="Write a policy file of dry runs that fits the evidence; without FILE, print it, not the advice.",
 )
 @click.option(
     "--overwrite",
     is_flag=True,
-    envvar="REAPER_OVERWRITE",
-    show_envvar=True,
     help="Let --policy replace an existing file.",
 )
 def advise(
     *,
     output: Output,
-    as_json: bool,
     once: bool,
     span: Duration,
     idle_for: Duration,
@@ -141,11 +125,11 @@ def advise(
         return
     findings = findings_of(evidence)
     missing = (*not_observed(evidence), *([_ALIASES] if aliased else []))
-    if output is Output.TABLE and not as_json:
+    if output is Output.TABLE:
         print_advice(findings, evidence, missing)
     else:
         document = as_document(findings, evidence, missing)
-        print_document(document, output=Output.JSON if as_json else output)
+        print_document(document, output=output)
     if any(found.urgency is not Urgency.WORTH for found in findings):
         raise click.exceptions.Exit(Exit.PROBLEM)
 
@@ -153,7 +137,7 @@ def advise(
 def _collect(request: _Request, collector: EvidenceCollector) -> tuple[Evidence, bool]:
     """Return the evidence, and True if its names are aliases."""
     if sum(map(bool, (request.url, request.snapshot, request.history))) > 1:
-        message = "choose one of --url, --snapshot (REAPER_SNAPSHOT) and --history (REAPER_HISTORY)"
+        message = "choose one of --url, --snapshot and --history"
         raise Misconfigured(message)
     if request.history:
         return _from_history(request, collector)
@@ -168,7 +152,7 @@ def _collect(request: _Request, collector: EvidenceCollector) -> tuple[Evidence,
 
 
 def _from_server(request: _Request, collector: EvidenceCollector) -> Evidence:
-    settings = read_settings(request.policies) if request.policies.exists() else None
+    settings = read_settings(request.config) if request.config.exists() else None
     server = pick_server(settings, request.dsn, request.server)
     try:
         with progress(f"observing {server.name}", request.span / SECOND) as advance:
@@ -225,7 +209,7 @@ def _write_policy(evidence: Evidence, target: str, *, overwrite: bool) -> None:
     except OSError as error:
         message = f"{target}: cannot be written: {error.strerror or error}"
         raise Misconfigured(message) from None
-    report_problem(f"{target}: written; every policy in it is a dry run. Next: reaper plan -p {target}")
+    report_problem(f"{target}: written; every policy in it is a dry run. Next: reaper plan -c {target}")
 
 
 def starting_file(evidence: Evidence) -> str:

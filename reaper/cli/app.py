@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
@@ -38,29 +39,39 @@ def exit_on_early_signals() -> None:
 class _Command(NamedTuple):
     module: str
     summary: str
-    runs_until_stopped: bool = False
+    service: bool = False
 
 
-_COMMANDS: Final = {
-    "usage": _Command("reaper.cli.usage", "Show which sessions hold the slots, even if none is free."),
-    "run": _Command(
-        "reaper.cli.run", "Run the service: watch servers, apply policies.", runs_until_stopped=True
-    ),
-    "once": _Command("reaper.cli.once", "Run one cycle and end, for cron and CI."),
-    "plan": _Command("reaper.cli.plan", "Show what would be terminated now, and what is skipped and why."),
-    "explain": _Command("reaper.cli.explain", "Explain every policy's decision for one session."),
-    "check": _Command("reaper.cli.check", "Check the policy file, and the rights on a server."),
-    "snapshot": _Command("reaper.cli.snapshot", "Save a snapshot of a server, to try policies elsewhere."),
-    "advise": _Command("reaper.cli.advise", "Report what is wrong with the connections, and how to fix it."),
-    "audit": _Command("reaper.cli.audit", "Read the audit log: what was terminated, when and why."),
-    "assess": _Command("reaper.cli.assess", "Assess whether policies in dry run would be safe to enforce."),
-    "history": _Command("reaper.cli.history", "Record a history of sessions, to try policies on it later."),
-    "backtest": _Command("reaper.cli.backtest", "Show what policies would have done, on a history."),
-    "schema": _Command("reaper.cli.app", "Print the JSON Schema of the policy file."),
-    "demo": _Command("reaper.cli.demo", "Watch the reaper work on a PostgreSQL of its own."),
-    "help": _Command("reaper.cli.help", "Show a reference page."),
-    "completion": _Command("reaper.cli.app", "Print the completion script for SHELL."),
+_GROUPS: Final = {
+    "Look": {
+        "usage": _Command("reaper.cli.usage", "Show which sessions hold the slots, even if none is free."),
+        "advise": _Command("reaper.cli.advise", "Report what is wrong with the connections, and the fixes."),
+        "snapshot": _Command("reaper.cli.snapshot", "Save a snapshot of a server, to plan elsewhere."),
+        "history": _Command("reaper.cli.history", "Record a history of sessions in files."),
+    },
+    "Decide": {
+        "check": _Command("reaper.cli.check", "Check the policy file, and the rights on a server."),
+        "plan": _Command("reaper.cli.plan", "Show what would be terminated now, and why not the rest."),
+        "explain": _Command("reaper.cli.explain", "Explain every policy's decision for one session."),
+        "assess": _Command("reaper.cli.assess", "Assess whether dry-run policies are safe to enforce."),
+        "backtest": _Command("reaper.cli.backtest", "Show what policies would have done, on a history."),
+        "schema": _Command("reaper.cli.app", "Print the JSON Schema of the policy file."),
+    },
+    "Run": {
+        "run": _Command("reaper.cli.run", "Run the service: watch servers, apply policies.", service=True),
+        "once": _Command("reaper.cli.once", "Run one cycle and end, for cron and CI."),
+        "demo": _Command("reaper.cli.demo", "Watch the reaper work on a PostgreSQL of its own."),
+    },
+    "Audit": {
+        "audit": _Command("reaper.cli.audit", "Read the audit log: what was terminated, when and why."),
+    },
+    "Help": {
+        "help": _Command("reaper.cli.help", "Show a reference page."),
+        "completion": _Command("reaper.cli.app", "Print the completion script for SHELL."),
+    },
 }
+_WIDTH: Final = 10
+_COMMANDS: Final = {name: about for group in _GROUPS.values() for name, about in group.items()}
 
 
 class _Commands(click.Group):
@@ -75,15 +86,28 @@ class _Commands(click.Group):
         known = _COMMANDS.get(cmd_name)
         if known is None:
             return None
-        if known.runs_until_stopped:
+        if known.service:
             exit_on_early_signals()
         command: click.Command = getattr(import_module(known.module), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands without importing any of them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, command.summary) for name, command in _COMMANDS.items()])
+        for title, commands in _GROUPS.items():
+            with formatter.section(title):
+                # Aligned over all groups.
+                formatter.write_dl(
+                    [(name.ljust(_WIDTH), command.summary) for name, command in commands.items()]
+                )
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or propose one with a similar name."""
+        close = get_close_matches(args[0], _COMMANDS, n=1)
+        if args[0] not in _COMMANDS and close and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete the name of a command, or an option."""

@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import click
-from click.core import ParameterSource
 from rich.text import Text
 
 from reaper.audit.dry_runs import DryRunLog
 from reaper.cli.audit import events_of
 from reaper.cli.errors import Exit
-from reaper.cli.options import audit_log_files, moment_option, output_option
+from reaper.cli.options import GroupedCommand, audit_log_files, moment_option, output_option, url_option
 from reaper.cli.output import Output, console, print_document, print_table
 from reaper.cli.service_client import ServiceClient
 from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT, Advice, assessment_document
@@ -30,20 +29,11 @@ _MARKS: Final = {"safe": ("yes", "green"), "not yet": ("no", "red"), "too little
 
 
 def _glob_option(name: str, help_text: str) -> Callable[[_Command], _Command]:
-    variable = f"REAPER_AUDIT_{name.upper()}"
-    return click.option(
-        f"--{name}", multiple=True, metavar="GLOB", envvar=variable, show_envvar=True, help=help_text
-    )
+    return click.option(f"--{name}", multiple=True, metavar="GLOB", help=help_text)
 
 
-@click.command
-@click.option(
-    "--url",
-    metavar="URL",
-    envvar="REAPER_URL",
-    show_envvar=True,
-    help="Assess what the reaper at this address, such as http://127.0.0.1:9432, has observed so far.",
-)
+@click.command(cls=GroupedCommand)
+@url_option
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG")
 @_glob_option("policy", "Only this policy; may be given several times.")
 @_glob_option("server", "Only at this server; may be given several times.")
@@ -51,15 +41,11 @@ def _glob_option(name: str, help_text: str) -> Callable[[_Command], _Command]:
     "--since",
     metavar="TIME|DURATION",
     callback=moment_option,
-    envvar="REAPER_AUDIT_SINCE",
-    show_envvar=True,
     help="From this time on: 2026-01-31T23:59Z (without an offset UTC), or 2h for two hours ago.",
 )
 @click.option(
     "--any-rules",
     is_flag=True,
-    envvar="REAPER_ANY_RULES",
-    show_envvar=True,
     help="Count the dry runs of earlier policy files as well; their limits may have been others.",
 )
 @output_option
@@ -85,9 +71,7 @@ def assess(  # noqa: PLR0913 (click passes every option by name)
     Exit code 1: for some policy it is not certain that it is safe to enforce, or there was no dry run,
     or its safety limit always stopped it.
     """
-    typed = context.get_parameter_source("url") is ParameterSource.COMMANDLINE
-    # Files that are named on the command line win over an address in the environment.
-    if url and (typed or not files):
+    if url:
         if server or since or any_rules:
             message = "--server, --since and --any-rules apply to an audit log: leave them out, or --url"
             raise click.UsageError(message)

@@ -22,7 +22,7 @@ from reaper.audit.reader import (
     summary,
 )
 from reaper.cli.errors import Exit, Misconfigured
-from reaper.cli.options import Command, audit_log_files, env_option, moment_option, output_option
+from reaper.cli.options import Command, GroupedCommand, audit_log_files, moment_option, output_option
 from reaper.cli.output import Output, Row, print_document, print_table, show
 from reaper.policy.plan import Result
 from reaper.policy.selector import Glob
@@ -43,7 +43,7 @@ def _subcommand(name: str) -> click.Command:
     return found
 
 
-class AuditCommand(click.Command):
+class AuditCommand(GroupedCommand):
     """Runs a subcommand if the first word names one; a file of that name is `./verify`."""
 
     def make_context(
@@ -78,45 +78,40 @@ class AuditCommand(click.Command):
 def _glob_options(command: Command) -> Command:
     for key in reversed(_GLOBS):
         about = f"Only this {key}; may be given several times."
-        command = env_option(f"--{key}", prefix="AUDIT_", multiple=True, metavar="GLOB", help=about)(command)
+        command = click.option(f"--{key}", multiple=True, metavar="GLOB", help=about)(command)
     return command
 
 
 @click.command(cls=AuditCommand)
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=audit_log_files)
 @_glob_options
-@env_option(
+@click.option(
     "--pid",
     multiple=True,
     type=int,
-    prefix="AUDIT_",
     help="Only sessions with this pid; may be given several times.",
 )
-@env_option(
+@click.option(
     "--since",
     metavar="TIME|DURATION",
     callback=moment_option,
-    prefix="AUDIT_",
     help="From this time on: 2026-01-31T23:59Z (without an offset UTC), or 2h for two hours ago.",
 )
-@env_option(
+@click.option(
     "--until",
     metavar="TIME|DURATION",
     callback=moment_option,
-    prefix="AUDIT_",
     help="Before this time.",
 )
-@env_option(
+@click.option(
     "--by",
     type=click.Choice(GROUPS),
-    prefix="AUDIT_",
     help="Count the outcomes for each of these.",
 )
-@env_option(
+@click.option(
     "--open",
     "open_",
     is_flag=True,
-    prefix="AUDIT_",
     help="Intents without an outcome; exit code 1 if there are any.",
 )
 @output_option

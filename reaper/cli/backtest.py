@@ -11,7 +11,7 @@ import click
 from reaper.cli.backtest_html import MissingPlotly, report
 from reaper.cli.backtest_result import Document, as_document, print_result
 from reaper.cli.errors import Misconfigured
-from reaper.cli.options import output_option, policies_option
+from reaper.cli.options import GroupedCommand, config_option, output_option
 from reaper.cli.output import Output, print_document, progress, report_problem
 from reaper.cli.targets import read_settings
 from reaper.config import Server, Settings
@@ -24,16 +24,14 @@ from reaper.insight.backtest.result import Backtest
 from reaper.policy.time import isoformat
 
 
-@click.command
-@policies_option
+@click.command(cls=GroupedCommand)
+@config_option
 @click.option(
     "--compare",
     nargs=2,
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="OLD NEW",
-    envvar="REAPER_COMPARE",
-    show_envvar=True,
-    help="Two policy files side by side, in place of --policies.",
+    help="Two policy files side by side, in place of --config.",
 )
 @click.option(
     "--history",
@@ -41,37 +39,29 @@ from reaper.policy.time import isoformat
     multiple=True,
     required=True,
     type=click.Path(path_type=Path, exists=True),
-    envvar="REAPER_HISTORY",
-    show_envvar=True,
     help="A folder of history files, or one file; may be given several times.",
 )
 @click.option(
     "--server",
     metavar="NAME",
-    envvar="REAPER_SERVER",
-    show_envvar=True,
     help="Only this server of the history.",
 )
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
     metavar="FILE",
-    envvar="REAPER_HTML",
-    show_envvar=True,
     help="Write a report with charts as well: one file, which loads nothing else.",
 )
 @click.option(
     "--acts",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
     metavar="FILE",
-    envvar="REAPER_ACTS",
-    show_envvar=True,
     help="Write each termination that would have happened as a line of JSON.",
 )
 @output_option
 def backtest(
     *,
-    policies: Path,
+    config: Path,
     compare: tuple[Path, Path] | None,
     places: Sequence[Path],
     server: str | None,
@@ -84,7 +74,7 @@ def backtest(
     Needs no server, only files that `reaper history` or `reaper run --history` wrote. Every policy that is
     not disabled counts, as if it were enforced.
     """
-    sides = [(str(path), read_settings(path)) for path in compare or (policies,)]
+    sides = [(str(path), read_settings(path)) for path in compare or (config,)]
     try:
         files = _files_by_server(places, server)
         with acts.open("w", encoding="ascii") if acts else nullcontext() as lines:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from reaper.cli.errors import Exit, ServerTrouble
-from reaper.cli.options import dsn_option, env_option, output_option, policies_option, server_option
+from reaper.cli.options import GroupedCommand, config_option, dsn_option, output_option, server_option
 from reaper.cli.output import Output, Row, console, print_document
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
@@ -23,15 +23,15 @@ from reaper.postgres.preflight import CheckResult, Level
 _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDATABASE")
 
 
-@click.command
-@policies_option
+@click.command(cls=GroupedCommand)
+@config_option
 @dsn_option
 @server_option
 @output_option
-@env_option("--offline", is_flag=True, help="Check the policy file alone.")
-@env_option("--strict", is_flag=True, help="Exit with 1 for a warning too.")
+@click.option("--offline", is_flag=True, help="Check the policy file alone.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for a warning too.")
 def check(
-    *, policies: Path, dsn: str | None, server: str | None, output: Output, offline: bool, strict: bool
+    *, config: Path, dsn: str | None, server: str | None, output: Output, offline: bool, strict: bool
 ) -> None:
     """Check the policy file and, with a server, the rights of the reaper there.
 
@@ -39,7 +39,7 @@ def check(
     that fixes it. Exit code 1: the reaper cannot work there (with --strict: or a warning was found); 2: a
     mistake in the policy file; 3: the server cannot be reached.
     """
-    settings = read_settings(policies)
+    settings = read_settings(config)
     rows = [_warning(str(warning)) for warning in settings.warnings] or [_fine(settings)]
     lost: list[str] = []
     known = bool(settings.names_servers or dsn or any(name in os.environ for name in _LIBPQ))

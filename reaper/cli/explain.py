@@ -6,10 +6,16 @@ import click
 from rich.text import Text
 
 from reaper.cli.errors import ProblemFound
-from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.options import (
+    GroupedCommand,
+    config_option,
+    dsn_option,
+    output_option,
+    server_option,
+    url_option,
+)
 from reaper.cli.output import Output, Row, console, print_document
-from reaper.cli.snapshot import memory_of, snapshot_and_rules, snapshot_option, url_option
-from reaper.cli.targets import read_settings
+from reaper.cli.snapshot import observe, snapshot_option
 from reaper.policy.explain import Explanation, PolicyExplanation
 from reaper.policy.explain import explain as explain_session
 from reaper.policy.plan import Candidate
@@ -19,17 +25,17 @@ from reaper.policy.text import printable
 from reaper.policy.time import Duration, isoformat, words
 
 
-@click.command
-@policies_option
+@click.command(cls=GroupedCommand)
+@config_option
 @dsn_option
 @server_option
 @output_option
-@url_option("it knows which pools the refill guard pauses")
+@url_option
 @snapshot_option("Explain a session of")
 @click.argument("pid", type=int)
 def explain(
     *,
-    policies: Path,
+    config: Path,
     dsn: str | None,
     server: str | None,
     output: Output,
@@ -41,17 +47,20 @@ def explain(
 
     Exit code 1: there is no such session, or it cannot be read.
     """
-    settings = read_settings(policies)
-    observed, rules = snapshot_and_rules(settings, dsn=dsn, server=server, saved=snapshot, every_fact=True)
+    observed, rules, memory, note = observe(
+        config, dsn=dsn, server=server, url=url, saved=snapshot, every_fact=True, command="explain"
+    )
     session = next((each for each in observed.sessions if each.id.pid == pid), None)
     if session is None:
         hidden = observed.unreadable
         more = f"; {hidden} sessions cannot be read, see `reaper check`" if hidden else ""
         message = f"{observed.server}: no client session has pid {pid}{more}"
         raise ProblemFound(message)
-    answer = explain_session(session, snapshot=observed, rules=rules, memory=memory_of(observed, url))
+    answer = explain_session(session, snapshot=observed, rules=rules, memory=memory)
     if output is Output.TABLE:
         _print(answer, observed)
+        for line in (note or "").splitlines():
+            click.echo(printable(line))
     else:
         print_document(_document(answer, observed), output=output)
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from reaper.cli.options import dsn_option, history_options, log_options, policies_option, server_option
+from reaper.cli.options import (
+    GroupedCommand,
+    config_option,
+    dsn_option,
+    history_options,
+    log_options,
+    server_option,
+)
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server
 from reaper.history.write import HistoryOptions
@@ -16,15 +23,15 @@ from reaper.telemetry import events
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 
 
-@click.command
-@policies_option
+@click.command(cls=GroupedCommand)
+@config_option
 @dsn_option
 @server_option
 @history_options()
 @log_options
 def history(
     *,
-    policies: Path,
+    config: Path,
     dsn: str | None,
     server: str | None,
     history: HistoryOptions,
@@ -37,7 +44,7 @@ def history(
     policy is applied: the policy file is needed only if it names the servers. `reaper run --history DIR`
     records the same beside its cycles.
     """
-    settings = read_settings(policies) if policies.exists() else None
+    settings = read_settings(config) if config.exists() else None
     servers = pick_servers(settings, dsn, server)
     log = make_log(LogFormat(log_format), LogLevel(log_level))
     log.info(

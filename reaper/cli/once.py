@@ -10,7 +10,7 @@ from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.cli.audit_log import opened_ledger
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
-from reaper.cli.options import acting_options
+from reaper.cli.options import GroupedCommand, acting_options
 from reaper.cli.run import log_start, run_options
 from reaper.cli.targets import pick_servers, read_settings
 from reaper.config import Server, Settings
@@ -24,11 +24,11 @@ from reaper.telemetry.library_warnings import library_warnings_logged
 from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 
 
-@click.command
+@click.command(cls=GroupedCommand)
 @acting_options
 def once(  # noqa: PLR0913 (click passes every option by name)
     *,
-    policies: Path,
+    config: Path,
     dsn: str | None,
     server: str | None,
     dry_run: bool,
@@ -44,7 +44,7 @@ def once(  # noqa: PLR0913 (click passes every option by name)
     code 1: something that was due was not done (the safety limit, a refusal of the server, an unknown
     outcome), or another reaper leads.
     """
-    settings = read_settings(policies)
+    settings = read_settings(config)
     servers = pick_servers(settings, dsn, server)
     options = run_options(
         dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals

@@ -16,6 +16,12 @@ from reaper.history.aliases import Aliases
 from reaper.history.write import HistoryFolder, HistoryLimits, HistoryOptions
 from reaper.policy.time import SECOND, Duration, exact_words, parse_duration, parse_time
 
+USUAL_ADDRESS: Final = "127.0.0.1:9432"
+"""Where a service listens, and where a command looks for it."""
+SOURCE: Final = "Policies and servers"
+AUDIT: Final = "Audit log"
+_OUTPUT: Final = "Output"
+
 
 def moment_option(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
     """Parse an ISO time, or a duration back from now."""
@@ -45,18 +51,47 @@ def audit_log_files(
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def env_option(*names: str, prefix: str = "", **about: Any) -> Callable[[Command], Command]:  # noqa: ANN401
-    """Return an option that can also be set in the environment: `--audit-log` by REAPER_AUDIT_LOG."""
+class _GroupedOption(click.Option):
+    """An option under a heading of the help."""
+
+    def __init__(self, *args: Any, group: str, **about: Any) -> None:  # noqa: ANN401 (click's signature)
+        super().__init__(*args, **about)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the command's own options first, then each group."""
+        groups = dict[str, list[tuple[str, str]]]({"Options": []})
+        for parameter in self.get_params(ctx):
+            if row := parameter.get_help_record(ctx):
+                groups.setdefault(getattr(parameter, "group", "Options"), []).append(row)
+        for title, rows in groups.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def grouped_option(group: str, *names: str, **about: Any) -> Callable[[Command], Command]:  # noqa: ANN401
+    """Return an option under this heading."""
+    return click.option(*names, cls=_GroupedOption, group=group, **about)
+
+
+def env_option(group: str, *names: str, **about: Any) -> Callable[[Command], Command]:  # noqa: ANN401
+    """Return an option that the environment can set: `--audit-log` by REAPER_AUDIT_LOG."""
     name = next(name for name in names if name.startswith("--"))
-    variable = f"REAPER_{prefix}{name.removeprefix('--').replace('-', '_').upper()}"
-    return click.option(*names, envvar=variable, show_envvar=True, **about)
+    variable = f"REAPER_{name.removeprefix('--').replace('-', '_').upper()}"
+    return grouped_option(group, *names, envvar=variable, show_envvar=True, **about)
 
 
-def policies_option(command: Command) -> Command:
-    """`--policies FILE`."""
+def config_option(command: Command) -> Command:
+    """`--config FILE`."""
     return env_option(
-        "--policies",
-        "-p",
+        SOURCE,
+        "--config",
+        "-c",
         type=click.Path(path_type=Path, dir_okay=False),
         default=Path("policies.yaml"),
         show_default=True,
@@ -67,6 +102,7 @@ def policies_option(command: Command) -> Command:
 def dsn_option(command: Command) -> Command:
     """`--dsn DSN`."""
     return env_option(
+        SOURCE,
         "--dsn",
         metavar="DSN",
         help="The server, when the policy file names none; without it libpq's PG* variables. "
@@ -76,18 +112,42 @@ def dsn_option(command: Command) -> Command:
 
 def server_option(command: Command) -> Command:
     """`--server NAME`."""
-    return env_option("--server", metavar="NAME", help="Which server of the policy file.")(command)
+    return env_option(SOURCE, "--server", metavar="NAME", help="Which server of the policy file.")(command)
 
 
 def output_option(command: Command) -> Command:
-    """`--output table|json|yaml`."""
-    return env_option(
+    """`--output table|json|yaml`, or `--json`."""
+    output = grouped_option(
+        _OUTPUT,
         "--output",
         "-o",
         type=click.Choice(Output, case_sensitive=False),
         default=Output.TABLE.value,
         show_default=True,
+        callback=lambda context, _, value: Output.JSON if context.meta.get(_OUTPUT) else value,
         help="A table for people, JSON and YAML for programs.",
+    )
+    # Eager: it is processed first, whatever the order on the command line.
+    shorthand = grouped_option(
+        _OUTPUT,
+        "--json",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=lambda context, _, value: context.meta.update({_OUTPUT: value}),
+        help="The same as --output json.",
+    )
+    return output(shorthand(command))
+
+
+def url_option(command: Command) -> Command:
+    """`--url URL`."""
+    return grouped_option(
+        SOURCE,
+        "--url",
+        metavar="URL",
+        help=f"Ask a running service instead of the server, as in http://{USUAL_ADDRESS}; it is connected "
+        "even if all slots are in use.",
     )(command)
 
 
@@ -107,6 +167,7 @@ def log_options(command: Command) -> Command:
 
 _LOG: tuple[Callable[[Any], Any], ...] = (
     env_option(
+        "Log",
         "--log-format",
         type=click.Choice(("auto", "human", "json")),
         default="auto",
@@ -114,6 +175,7 @@ _LOG: tuple[Callable[[Any], Any], ...] = (
         help="The log on stderr: for people on a terminal, JSON elsewhere.",
     ),
     env_option(
+        "Log",
         "--log-level",
         type=click.Choice(("debug", "info", "warning", "error")),
         default="info",
@@ -123,15 +185,17 @@ _LOG: tuple[Callable[[Any], Any], ...] = (
 )
 
 _ACTING: tuple[Callable[[Any], Any], ...] = (
-    policies_option,
+    config_option,
     dsn_option,
     server_option,
     env_option(
+        SOURCE,
         "--dry-run",
         is_flag=True,
         help="Run every policy as a dry run, whatever its mode is: same decisions, no session is touched.",
     ),
     env_option(
+        AUDIT,
         "--audit-log",
         multiple=True,
         metavar="FILE",
@@ -141,11 +205,13 @@ _ACTING: tuple[Callable[[Any], Any], ...] = (
         "separated by spaces).",
     ),
     env_option(
+        AUDIT,
         "--with-query-text",
         is_flag=True,
         help="Log the last query of matched sessions, its literals replaced by `?`.",
     ),
     env_option(
+        AUDIT,
         "--with-query-literals",
         is_flag=True,
         help="Log the last query unchanged: its literals may contain passwords and personal data.",
@@ -208,11 +274,12 @@ def history_options(prefix: str = "") -> Callable[[Command], Command]:
         decorated: Any = with_history
         for name, about in reversed(list(_HISTORY.items())):
             variable = f"REAPER_HISTORY_{name.upper()}"
-            option = click.option(
-                f"--{prefix}{name}", f"history_{name}", envvar=variable, show_envvar=True, **about
+            option = grouped_option(
+                "History", f"--{prefix}{name}", f"history_{name}", envvar=variable, show_envvar=True, **about
             )
             decorated = option(decorated)
         folder = env_option(
+            "History",
             "--history" if prefix else "--to",
             "history_to",
             type=click.Path(path_type=Path, file_okay=False),

@@ -9,10 +9,16 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.options import (
+    GroupedCommand,
+    config_option,
+    dsn_option,
+    output_option,
+    server_option,
+    url_option,
+)
 from reaper.cli.output import Output, Row, console, print_document, print_table
-from reaper.cli.snapshot import memory_of, snapshot_and_rules, snapshot_option, url_option
-from reaper.cli.targets import read_settings
+from reaper.cli.snapshot import observe, snapshot_option
 from reaper.policy.decide import decide
 from reaper.policy.plan import Decision, Plan, Skip, SkipReason
 from reaper.policy.rules import Mode, Rules
@@ -24,12 +30,12 @@ from reaper.policy.time import Duration, isoformat, seconds, since, words
 _NONE: Final = "No policy matches any session."
 
 
-@click.command
-@policies_option
+@click.command(cls=GroupedCommand)
+@config_option
 @dsn_option
 @server_option
 @output_option
-@url_option("it knows which pools the refill guard pauses")
+@url_option
 @click.option("--all", "unmatched", is_flag=True, help="Show sessions that no policy matches, too.")
 @click.option("--sessions", is_flag=True, help="Show one row for each session.")
 @click.option("--policy", "named", multiple=True, metavar="GLOB", help="Only decisions of this policy.")
@@ -38,7 +44,7 @@ _NONE: Final = "No policy matches any session."
 @snapshot_option("Judge")
 def plan(  # noqa: PLR0913 (one argument for each option)
     *,
-    policies: Path,
+    config: Path,
     dsn: str | None,
     server: str | None,
     output: Output,
@@ -54,9 +60,10 @@ def plan(  # noqa: PLR0913 (one argument for each option)
 
     It terminates no session. All sessions count as seen before, as in the second cycle of a run.
     """
-    settings = read_settings(policies)
-    observed, rules = snapshot_and_rules(settings, dsn=dsn, server=server, saved=snapshot)
-    made = decide(snapshot=observed, rules=rules, memory=memory_of(observed, url))
+    observed, rules, memory, note = observe(
+        config, dsn=dsn, server=server, url=url, saved=snapshot, command="plan"
+    )
+    made = decide(snapshot=observed, rules=rules, memory=memory)
     decisions: list[Decision] = [*made.candidates, *made.dry_run_candidates]
     decisions += [skip for skip in made.skips if unmatched or skip.policy]
     shown = [
@@ -68,14 +75,14 @@ def plan(  # noqa: PLR0913 (one argument for each option)
     ]
     if output is not Output.TABLE:
         rows = [_row(decision, observed) for decision in shown]
-        print_document({**_head(observed, made), "decisions": rows}, output=output)
+        print_document({**_head(observed, made), "note": note, "decisions": rows}, output=output)
         return
     if sessions:
         print_table([_line(each, observed) for each in shown], empty=_NONE)
     else:
         _print_groups(made, shown, rules)
     click.echo()
-    for line in _summary(observed, made):
+    for line in [*_summary(observed, made), *(note or "").splitlines()]:
         click.echo(printable(line))
 
 

@@ -28,11 +28,11 @@ from reaper.audit.reconcile import (
 from reaper.cli.audit import audit_logs, events_of
 from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import (
+    GroupedCommand,
     audit_log_files,
+    config_option,
     dsn_option,
-    env_option,
     output_option,
-    policies_option,
     server_option,
 )
 from reaper.cli.output import Output, print_document
@@ -63,9 +63,9 @@ class _Reconciliation:
         return bool(searched) or any(period.counted is not None for period in self.periods)
 
 
-@click.command(short_help="Compare the audit log with the server's own log and count.")
+@click.command(cls=GroupedCommand, short_help="Compare the audit log with the server's own log and count.")
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=audit_log_files)
-@env_option(
+@click.option(
     "--server-log",
     "logs",
     multiple=True,
@@ -73,8 +73,8 @@ class _Reconciliation:
     type=click.Path(path_type=Path),
     help="A csvlog or jsonlog of the server, plain or gzipped; may be given several times.",
 )
-@env_option("--live", prefix="AUDIT_", is_flag=True, help="Read the server's present count too.")
-@policies_option
+@click.option("--live", is_flag=True, help="Read the server's present count too.")
+@config_option
 @dsn_option
 @server_option
 @output_option
@@ -83,7 +83,7 @@ def reconcile(
     files: tuple[str, ...],
     logs: tuple[Path, ...],
     live: bool,
-    policies: Path,
+    config: Path,
     dsn: str | None,
     server: str | None,
     output: Output,
@@ -96,7 +96,7 @@ def reconcile(
     """
     events = [event for event in _events(files) if server in {None, event.text("server")}]
     if live:
-        events.append(_present_count(policies, dsn, server))
+        events.append(_present_count(config, dsn, server))
     ours = terminations(events)
     log = _compare_log(ours, logs) if logs else None
     found = _Reconciliation(periods=tuple(counted_periods(events, ours)), log=log)
@@ -143,8 +143,8 @@ def _compare_log(ours: Sequence[AuditedTermination], files: Sequence[Path]) -> L
     return compare(ours, logged, first=log.first, last=log.last)
 
 
-def _present_count(policies: Path, dsn: str | None, server: str | None) -> Event:
-    settings = read_settings(policies) if policies.exists() else None
+def _present_count(config: Path, dsn: str | None, server: str | None) -> Event:
+    settings = read_settings(config) if config.exists() else None
     chosen = pick_server(settings, dsn, server if settings and settings.names_servers else None)
     try:
         fields = asyncio.run(read_count(chosen))

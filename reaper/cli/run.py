@@ -14,7 +14,15 @@ from click.core import ParameterSource
 from reaper import __version__
 from reaper.cli.audit_log import STDOUT, opened_ledger
 from reaper.cli.errors import Defect, Misconfigured
-from reaper.cli.options import acting_options, env_option, history_options
+from reaper.cli.options import (
+    AUDIT,
+    SOURCE,
+    USUAL_ADDRESS,
+    GroupedCommand,
+    acting_options,
+    env_option,
+    history_options,
+)
 from reaper.cli.targets import pick_servers, read_settings, refuse_password
 from reaper.config import Settings
 from reaper.history.write import HistoryOptions
@@ -37,7 +45,7 @@ from reaper.telemetry.log import Log, LogFormat, LogLevel, make_log
 from reaper.telemetry.metrics.collect import Metrics
 from reaper.telemetry.systemd import Systemd
 
-_LISTEN: Final = "127.0.0.1:9432"
+_PORT: Final = "HTTP port"
 _MAX_FILES: Final = 65_536
 
 
@@ -66,16 +74,18 @@ def log_start(log: Log, settings: Settings, options: RunOptions, servers: Sequen
     )
 
 
-@click.command
+@click.command(cls=GroupedCommand)
 @acting_options
 @env_option(
+    _PORT,
     "--listen",
     metavar="HOST:PORT",
-    default=_LISTEN,
+    default=USUAL_ADDRESS,
     show_default=True,
     help="Where /metrics, /livez and /readyz answer; `off` for nowhere.",
 )
 @env_option(
+    _PORT,
     "--listen-name",
     "listen_names",
     metavar="NAME",
@@ -84,11 +94,13 @@ def log_start(log: Log, settings: Settings, options: RunOptions, servers: Sequen
     "Addresses and localhost are always accepted. May be given several times.",
 )
 @env_option(
+    SOURCE,
     "--shard",
     metavar="INDEX/COUNT",
     help="Watch only this share of the servers. INDEX may be a pod's name with its ordinal.",
 )
 @env_option(
+    AUDIT,
     "--audit-table",
     metavar="DSN",
     help="A database on another server: its table reaper.record gets a copy of the audit log (of its first "
@@ -99,7 +111,7 @@ def log_start(log: Log, settings: Settings, options: RunOptions, servers: Sequen
 def run(  # noqa: PLR0913 (click passes every option by name)
     ctx: click.Context,
     *,
-    policies: Path,
+    config: Path,
     dsn: str | None,
     server: str | None,
     dry_run: bool,
@@ -122,7 +134,7 @@ def run(  # noqa: PLR0913 (click passes every option by name)
     """
     _raise_file_limit()
     systemd = Systemd.from_environment()
-    settings = read_settings(policies)
+    settings = read_settings(config)
     pick_servers(settings, dsn, server)
     options = run_options(
         dry_run=dry_run, with_query_text=with_query_text, with_query_literals=with_query_literals
@@ -141,7 +153,7 @@ def run(  # noqa: PLR0913 (click passes every option by name)
         log_start(log, settings, options, [each.name for each in choose(settings)])
         parts = DaemonParts(
             reloader=PolicyReloader(
-                policies,
+                config,
                 settings,
                 gauges=metrics.reload,
                 log=log,

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from reaper.cli.errors import Misconfigured, ServerTrouble
+from reaper.cli.options import USUAL_ADDRESS
 from reaper.cli.output import progress
 from reaper.history.snapshot import BadSnapshot, parse_snapshot
 from reaper.insight.dryrun.assessment import ASSESSMENT_FORMAT
@@ -25,7 +26,6 @@ from reaper.policy.time import SECOND, Duration, Timestamp, from_datetime, parse
 from reaper.service.connection import snapshot_interval
 from reaper.telemetry.http.views import FORMAT, Overview
 
-USUAL_ADDRESS: Final = "127.0.0.1:9432"
 _TIMEOUT: Final = 6.0
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _FRESH_SECONDS: Final = 2.0
@@ -147,21 +147,26 @@ class ServiceClient:
         except BadSnapshot:
             self._fail(f"{self.base} {_FOREIGN}")
 
-    def snapshots(self, server: str | None, span: Duration) -> Iterator[Snapshot]:
-        """Yield snapshots of this server, or of the only one, during this time; at least one."""
+    def chosen(self, server: str | None) -> tuple[str, Overview]:
+        """Return the name of this server, or of the only one, and the overview."""
         overview = self.usage(server)
         if overview.shown is None:
             self._fail(
                 f"the reaper at {self.base} serves {_names(overview)}\nhint: choose one with --server NAME"
             )
+        return overview.shown.name, overview
+
+    def snapshots(self, server: str | None, span: Duration) -> Iterator[Snapshot]:
+        """Yield snapshots of this server, or of the only one, during this time; at least one."""
+        name, _ = self.chosen(server)
         interval = max(snapshot_interval(span) / SECOND, _FRESH_SECONDS)
         began = time.monotonic()
         with progress(f"requesting snapshots from {self.base}", span / SECOND) as advance:
-            yield self.snapshot(overview.shown.name)
+            yield self.snapshot(name)
             while (left := span / SECOND - (time.monotonic() - began)) > 0:
                 time.sleep(min(left, interval))
                 advance(min(left, interval))
-                yield self.snapshot(overview.shown.name)
+                yield self.snapshot(name)
 
     def get(self, path: str) -> bytes:
         """Return the body of an answer with status 200 that was complete in time."""

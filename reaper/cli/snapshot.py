@@ -1,17 +1,26 @@
 """`reaper snapshot`, and how other commands get a snapshot: from a file or from a server."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from reaper.cli.errors import Misconfigured, ServerTrouble
-from reaper.cli.options import Command, dsn_option, env_option, policies_option, server_option
-from reaper.cli.service_client import USUAL_ADDRESS, ServiceClient
+from reaper.cli.options import (
+    SOURCE,
+    USUAL_ADDRESS,
+    Command,
+    GroupedCommand,
+    config_option,
+    dsn_option,
+    grouped_option,
+    server_option,
+)
+from reaper.cli.service_client import NoService, ServiceClient
 from reaper.cli.targets import pick_server, read_settings
 from reaper.config import Server, Settings
 from reaper.history.snapshot import MAX_BYTES, BadSnapshot, dump_snapshot, parse_snapshot
@@ -30,16 +39,13 @@ hint: if all slots are in use, there are other ways:
   4. On the server's host, `ps -u postgres -o pid,args` shows role, database, client and state of each
      session; `kill PID` terminates one, as pg_terminate_backend does. Never use `kill -9`: it ends all."""
 
-
-def url_option(about: str, envvar: str = "REAPER_URL") -> Callable[[Command], Command]:
-    """`--url URL`."""
-    address = f"The address of a running service, such as http://{USUAL_ADDRESS}"
-    return click.option("--url", metavar="URL", envvar=envvar, show_envvar=True, help=f"{address}: {about}.")
+T = TypeVar("T")
 
 
 def snapshot_option(about: str) -> Callable[[Command], Command]:
     """`--snapshot FILE`."""
-    return env_option(
+    return grouped_option(
+        SOURCE,
         "--snapshot",
         type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
         help=f"{about} a saved snapshot, with no server; `-` is stdin.",
@@ -71,61 +77,99 @@ def _read(path: Path) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
-def snapshot_and_rules(
-    settings: Settings, *, dsn: str | None, server: str | None, saved: Path | None, every_fact: bool = False
-) -> tuple[Snapshot, Rules]:
-    """Return a snapshot, taken or saved, and its server's rules; with every fact, or those the rules need."""
-    if saved is None:
-        chosen = pick_server(settings, dsn, server)
-        rules = settings.rules_for(chosen)
-        return take_snapshot(chosen, None if every_fact else rules), rules
-    snapshot = read_snapshot(saved)
-    known = {each.name: each for each in settings.servers}
-    return snapshot, settings.rules_for(known.get(snapshot.server, Server(name=snapshot.server, dsn="")))
+class Observed(NamedTuple):
+    """A snapshot, and what else decides about its sessions."""
+
+    snapshot: Snapshot
+    rules: Rules
+    memory: Memory
+    """Every session was seen before; with the groups that the refill guard of a service pauses."""
+    note: str | None = None
+    """Where the snapshot comes from, and whether that service is a dry run."""
 
 
-def take_snapshot(server: Server, rules: Rules | None) -> Snapshot:
-    """Return a snapshot of the server, or raise ServerTrouble."""
+def observe(
+    config: Path,
+    *,
+    dsn: str | None,
+    server: str | None,
+    url: str | None,
+    saved: Path | None,
+    every_fact: bool = False,
+    command: str,
+) -> Observed:
+    """Return a snapshot from a file, a running service or a server, with every fact or those the rules need.
 
-    async def observe() -> Snapshot:
-        async with open_to_observe(server, RunOptions(dry_run=True)) as at:
-            return await at.observer.observe(rules)
-
+    A service of this host is asked if the server refuses the connection.
+    """
+    settings = read_settings(config)
+    if url and saved:
+        message = "choose one of --url and --snapshot"
+        raise Misconfigured(message)
+    if saved or url:
+        found = _observed(settings, read_snapshot(saved)) if saved else None
+        return found or _through(ServiceClient(url or ""), settings, server)
+    chosen = pick_server(settings, dsn, server)
+    rules = settings.rules_for(chosen)
     try:
-        return asyncio.run(observe())
+        snapshot = asyncio.run(_take(chosen, None if every_fact else rules))
     except ServerError as error:
-        message = f"{server.name}: {error}"
-        raise ServerTrouble(message) from None
+        served = from_local_service(
+            chosen.name, error, command, lambda client: _through(client, settings, chosen.name)
+        )
+        return served._replace(note=f"{chosen.name}: {error}\n{served.note}")
+    return Observed(snapshot, rules, Memory.of(snapshot))
 
 
-def memory_of(snapshot: Snapshot, url: str | None) -> Memory:
-    """Return a memory in which every session was seen before, with the groups paused by the refill guard."""
-    memory = Memory.of(snapshot)
-    if not url:
-        return memory
-    try:
-        return memory.with_paused(ServiceClient(url).paused_groups(snapshot.server))
-    except ServerTrouble as trouble:
-        # From the environment, the address may be set for other commands: this one works without it.
-        if click.get_current_context().get_parameter_source("url") is ParameterSource.COMMANDLINE:
-            raise
-        trouble.show()
-        return memory
+def _through(client: ServiceClient, settings: Settings, server: str | None) -> Observed:
+    name, overview = client.chosen(server)
+    found = _observed(settings, client.snapshot(name))
+    acts = "it is a dry run and terminates nothing" if overview.dry_run else "it is no dry run"
+    note = f"Observed by the service at {client.base}; {acts}."
+    return found._replace(memory=found.memory.with_paused(client.paused_groups(name)), note=note)
 
 
-@click.command
-@policies_option
+def _observed(settings: Settings, snapshot: Snapshot) -> Observed:
+    known = {each.name: each for each in settings.servers}
+    rules = settings.rules_for(known.get(snapshot.server, Server(name=snapshot.server, dsn="")))
+    return Observed(snapshot, rules, Memory.of(snapshot))
+
+
+def from_local_service(server: str, error: ServerError, command: str, ask: Callable[[ServiceClient], T]) -> T:
+    """Ask the service of this host instead of a server that refuses; ServerTrouble if that fails too."""
+    address = os.environ.get("REAPER_LISTEN") or USUAL_ADDRESS
+    also = ""
+    if address != "off":
+        try:
+            return ask(ServiceClient(address))
+        except (NoService, Misconfigured) as trouble:
+            also = trouble.format_message()
+    raise server_trouble(server, error, command=command, also=also) from None
+
+
+async def _take(server: Server, rules: Rules | None) -> Snapshot:
+    async with open_to_observe(server, RunOptions(dry_run=True)) as at:
+        return await at.observer.observe(rules)
+
+
+@click.command(cls=GroupedCommand)
+@config_option
 @dsn_option
 @server_option
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-")
-def snapshot(*, policies: Path, dsn: str | None, server: str | None, file: Path) -> None:
+def snapshot(*, config: Path, dsn: str | None, server: str | None, file: Path) -> None:
     """Save one snapshot to FILE (default: stdout), for `--snapshot` of other commands.
 
     It has the role, database, application, address, state and times of each session, and no query. The policy
     file is needed only if it names the servers.
     """
-    settings = read_settings(policies) if policies.exists() else None
-    data = dump_snapshot(take_snapshot(pick_server(settings, dsn, server), None))
+    settings = read_settings(config) if config.exists() else None
+    chosen = pick_server(settings, dsn, server)
+    try:
+        data = dump_snapshot(asyncio.run(_take(chosen, None)))
+    except ServerError as error:
+        message = f"{chosen.name}: {error}"
+        raise ServerTrouble(message) from None
     if str(file) == "-":
         sys.stdout.buffer.write(data)
         return

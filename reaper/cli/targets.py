@@ -9,10 +9,10 @@ from reaper.cli.errors import Misconfigured
 from reaper.config import BadPolicyFile, Server, Settings, load
 
 
-def read_settings(policies: Path) -> Settings:
+def read_settings(config: Path) -> Settings:
     """The policy file's settings; Misconfigured with every mistake if it has any."""
     try:
-        return load(policies)
+        return load(config)
     except BadPolicyFile as bad:
         raise Misconfigured(str(bad)) from None
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +14,18 @@ import click
 from rich.live import Live
 from rich.text import Text
 
-from reaper.cli.errors import Misconfigured, ServerTrouble
-from reaper.cli.options import dsn_option, output_option, policies_option, server_option
+from reaper.cli.errors import ServerTrouble
+from reaper.cli.options import (
+    GroupedCommand,
+    config_option,
+    dsn_option,
+    output_option,
+    server_option,
+    url_option,
+)
 from reaper.cli.output import Output, console, print_document
-from reaper.cli.service_client import USUAL_ADDRESS, NoService, ServiceClient
-from reaper.cli.snapshot import read_snapshot, server_trouble, snapshot_option, url_option
+from reaper.cli.service_client import ServiceClient
+from reaper.cli.snapshot import from_local_service, read_snapshot, snapshot_option
 from reaper.cli.targets import pick_server, read_settings
 from reaper.cli.usage_view import Screen, ShownUsage
 from reaper.config import Server
@@ -35,47 +42,34 @@ Source = Callable[[], Awaitable[ShownUsage]]
 """Returns the usage at this moment, or raises ServerTrouble."""
 
 
-@click.command
-@policies_option
+@click.command(cls=GroupedCommand)
+@config_option
 @dsn_option
 @server_option
 @output_option
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    envvar="REAPER_JSON",
-    show_envvar=True,
-    help="The same as --output json.",
-)
-@url_option("it is used instead of the server, and is already connected when all slots are in use")
+@url_option
 @snapshot_option("Show")
 @click.option(
     "--top",
     type=click.IntRange(1, _MAX_TOP),
     default=_TOP,
     show_default=True,
-    envvar="REAPER_TOP",
-    show_envvar=True,
     help="The number of applications, clients, roles and databases to show.",
 )
-@click.option("--watch", is_flag=True, envvar="REAPER_WATCH", show_envvar=True, help="Refresh until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option(
     "--every",
     type=click.FloatRange(0.5, 3_600),
     default=2.0,
     show_default=True,
-    envvar="REAPER_EVERY",
-    show_envvar=True,
     help="With --watch, seconds between two refreshes.",
 )
 def usage(  # noqa: PLR0913 (click passes every option by name)
     *,
-    policies: Path,
+    config: Path,
     dsn: str | None,
     server: str | None,
     output: Output,
-    as_json: bool,
     url: str | None,
     snapshot: Path | None,
     top: int,
@@ -94,11 +88,10 @@ def usage(  # noqa: PLR0913 (click passes every option by name)
     elif url:
         source = _served(ServiceClient(url), server, top)
     else:
-        settings = read_settings(policies) if policies.exists() else None
+        settings = read_settings(config) if config.exists() else None
         source = _LiveUsage(pick_server(settings, dsn, server), top, stack).usage
-    form = Output.JSON if as_json else output
     with suppress(KeyboardInterrupt):
-        asyncio.run(_show(source, form, every if watch else None, stack))
+        asyncio.run(_show(source, output, every if watch else None, stack))
 
 
 def _saved(path: Path, top: int) -> Source:
@@ -110,14 +103,20 @@ def _saved(path: Path, top: int) -> Source:
     return usage
 
 
-def _served(client: ServiceClient, server: str | None, top: int, why: str | None = None) -> Source:
+def _served(client: ServiceClient, server: str | None, top: int) -> Source:
     async def usage() -> ShownUsage:
-        overview = await asyncio.to_thread(client.usage, server)
-        seen = overview.shown.usage if overview.shown else None
-        seen = seen and replace(seen, census=shortened(seen.census, top=top))
-        return ShownUsage(usage=seen, service=overview, url=client.base, why=why)
+        return await asyncio.to_thread(_from_service, client, server=server, top=top)
 
     return usage
+
+
+def _from_service(
+    client: ServiceClient, *, server: str | None, top: int, why: str | None = None
+) -> ShownUsage:
+    overview = client.usage(server)
+    seen = overview.shown.usage if overview.shown else None
+    seen = seen and replace(seen, census=shortened(seen.census, top=top))
+    return ShownUsage(usage=seen, service=overview, url=client.base, why=why)
 
 
 class _LiveUsage:
@@ -140,21 +139,12 @@ class _LiveUsage:
         except ServerError as error:
             self._at = None
             await self._stack.aclose()
-            return await self._from_service(error)
+            why = str(error)
+            ask = partial(_from_service, server=self._server.name, top=self._top, why=why)
+            return await asyncio.to_thread(from_local_service, self._server.name, error, "usage", ask)
         now = time.monotonic()
         self._trends.note(counted, now)
         return ShownUsage(usage=self._trends.usage(counted, now))
-
-    async def _from_service(self, error: ServerError) -> ShownUsage:
-        address = os.environ.get("REAPER_LISTEN") or USUAL_ADDRESS
-        also = ""
-        if address != "off":
-            try:
-                client = ServiceClient(address)
-                return await _served(client, self._server.name, self._top, why=str(error))()
-            except (NoService, Misconfigured) as trouble:
-                also = trouble.format_message()
-        raise server_trouble(self._server.name, error, command="usage", also=also) from None
 
 
 async def _show(source: Source, form: Output, every: float | None, stack: AsyncExitStack) -> None:

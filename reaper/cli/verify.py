@@ -14,7 +14,7 @@ from reaper.audit.reader import LineSource, WrittenFile, opened
 from reaper.audit.verify import Problem, ProblemKind, Verification
 from reaper.cli.audit import audit_logs
 from reaper.cli.errors import Exit, Misconfigured
-from reaper.cli.options import audit_log_files, env_option, output_option
+from reaper.cli.options import GroupedCommand, audit_log_files, output_option
 from reaper.cli.output import Output, print_document
 from reaper.policy.text import counted, printable
 
@@ -33,15 +33,14 @@ def _digests(_: click.Context, __: click.Parameter, heads: tuple[str, ...]) -> t
     return heads
 
 
-@click.command(short_help="Find every line that was edited, removed, inserted, moved or torn.")
+@click.command(cls=GroupedCommand, short_help="Find every line that was edited, removed, inserted or torn.")
 @click.argument("files", nargs=-1, envvar="REAPER_AUDIT_LOG", callback=audit_log_files)
-@env_option(
+@click.option(
     "--head",
     "heads",
     multiple=True,
     metavar="DIGEST",
     callback=_digests,
-    prefix="AUDIT_",
     help="A head that was noted elsewhere and must be in the chain; may be given several times.",
 )
 @output_option

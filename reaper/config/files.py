@@ -34,7 +34,7 @@ class Vanished(UnreadableFile):
 def contents(file: str, *, may_wait: bool = False) -> bytes:
     """Read a regular file, at most one byte beyond the size limit.
 
-    With `may_wait` also that of a pipe, to its end: `-p <(make-policies)`.
+    With `may_wait` also that of a pipe, to its end: `-c <(make-policies)`.
     """
     try:
         # Opening a pipe would otherwise wait for a writer; a pipe without one is empty.

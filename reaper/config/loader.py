@@ -23,7 +23,7 @@ def load(path: Path) -> Settings:
     try:
         data = contents(str(path), may_wait=True)
     except UnreadableFile as error:
-        instead = "name a readable one with --policies or REAPER_POLICIES"
+        instead = "name a readable one with --config or REAPER_CONFIG"
         raise BadPolicyFile(at_top(str(path), f"the file cannot be read: {error}", instead)) from error
     return read(data, file=str(path))
 

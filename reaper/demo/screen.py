@@ -32,9 +32,9 @@ _GROUPS: Final = {
 }
 _DECISIONS: Final = {SkipReason.UNMATCHED: _NOT_DUE, SkipReason.DRY_RUN: "dry run: would terminate"}
 _NEXT: Final = {
-    "check -p policies.yaml": "is it correct; may the reaper read and terminate",
-    "plan -p policies.yaml": "what it would terminate now, what not, and why",
-    "run --dry-run -p policies.yaml": "the service as a dry run; terminates nothing",
+    "check -c policies.yaml": "is it correct; may the reaper read and terminate",
+    "plan -c policies.yaml": "what it would terminate now, what not, and why",
+    "run --dry-run -c policies.yaml": "the service as a dry run; terminates nothing",
 }
 _GOOD: Final = ("connected", "passed")
 _BAD: Final = ("refused", "failed", "terminated")

@@ -30,7 +30,7 @@ _MIN_SECONDS: Final = 0.05
 _MAX_SECONDS: Final = 1.0
 _MARGIN: Final = 0.02
 """Between the end of a snapshot and the next cycle."""
-_STATEMENTS: Final = 2
+_STATEMENTS: Final = 3
 """They share the time of a snapshot."""
 _WAIT_SECONDS: Final = 2.0
 """A request waits this long for a new snapshot before it gets the last one."""
@@ -128,7 +128,7 @@ class OnDemandSnapshot:
         observer = Observer(at.connection, at.probe, server=self._server)
         try:
             async with at.connection.hurrying(within / _STATEMENTS):
-                snapshot = await observer.all_sessions()
+                snapshot = await observer.observe(None)
             if self._watch.counted_from is not None:
                 snapshot = snapshot.counted_from(self._watch.counted_from)
             self._last = snapshot, rules, self._clock()

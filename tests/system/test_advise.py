@@ -242,7 +242,7 @@ def test_the_drafted_file_is_valid_and_matches_the_leaked_sessions(leaking: Scen
 
 def test_only_stdout_gets_the_draft_without_a_file_and_only_overwrite_replaces_one(leaking: Scene) -> None:
     path = leaking.reaper.write("policies.yaml", "mine")
-    look = ("advise", *LOOK, "-p", "none.yaml", "--policy")
+    look = ("advise", *LOOK, "-c", "none.yaml", "--policy")
 
     refused = leaking.reaper(*look, "policies.yaml")
     kept = path.read_text(encoding="utf-8")
@@ -254,7 +254,7 @@ def test_only_stdout_gets_the_draft_without_a_file_and_only_overwrite_replaces_o
     assert (printed.code, printed.err, replaced.code) == (0, "", 1)
     for draft in (printed.out, path.read_text(encoding="utf-8")):
         leaking.reaper.write("draft.yaml", draft)
-        assert leaking.reaper("check", "-p", "draft.yaml", "--offline", "--strict").code == 0
+        assert leaking.reaper("check", "-c", "draft.yaml", "--offline", "--strict").code == 0
 
 
 def test_a_saved_snapshot_is_advised_about_with_no_server(leaking: Scene) -> None:
@@ -326,7 +326,7 @@ def test_a_history_is_advised_about_with_no_server(offline: Reaper) -> None:
     assert found["confidence"] == "likely"
     assert "in the last 1h it opened 5, closed 0 and used 0" in found["evidence"]
     assert "until 2025-06-18T12:00:00 UTC" in table.out
-    assert offline("check", "-p", "starting.yaml", "--offline", "--strict").code == 0
+    assert offline("check", "-c", "starting.yaml", "--offline", "--strict").code == 0
 
 
 def test_a_history_with_aliases_gives_neither_statements_nor_a_policy_file(offline: Reaper) -> None:

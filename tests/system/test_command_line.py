@@ -62,9 +62,11 @@ def test_every_command_says_what_it_is_for(offline: Reaper, name: str) -> None:
 def test_the_list_of_commands_shows_each_purpose_whole(offline: Reaper) -> None:
     done = offline("--help")
 
-    listed = done.out[done.out.index("Commands:") :].split("\n\n")[0].splitlines()[1:]
-    assert [line.split()[0] for line in listed] == COMMANDS
-    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
+    listed = done.out[done.out.index("Look:") : done.out.index("Exit codes")].splitlines()
+    commands = [line for line in listed if line.startswith("  ") and line.strip()]
+    assert [line.split()[0] for line in commands] == COMMANDS
+    assert [line for line in commands if not line.endswith(".") or line.endswith("...")] == []
+    assert max(map(len, commands)) < 80
     assert "Exit codes: 0 fine, 1 a problem was found, 2 usage or configuration" in done.out
 
 
@@ -110,16 +112,16 @@ def test_an_environment_variable_means_the_same_in_every_command() -> None:
 def test_options_can_be_given_by_environment_variable(reaper: Reaper, app: Role, clients: Clients) -> None:
     leak = clients.open(role=app, application="leak")
     elsewhere = reaper.write("elsewhere.yaml", policy_file(leaked(app, idle_for="1ms")))
-    policies = {"REAPER_POLICIES": str(elsewhere)}
+    policies = {"REAPER_CONFIG": str(elsewhere)}
     (reaper.folder / "seen.json").write_text(reaper("snapshot").out, encoding="ascii")
-    seen = {**policies, "REAPER_SNAPSHOT": "seen.json"}
+    seen = ("--snapshot", "seen.json")
 
     assert reaper("plan").code == 2
     assert reaper("plan", **policies).code == 0
-    assert reaper("plan", **seen, REAPER_OUTPUT="json").document["decisions"][0]["pid"] == leak.pid
-    assert len(reaper("plan", **seen, REAPER_OUTPUT="json").document["decisions"]) == 1
-    assert reaper("explain", str(leak.pid), **seen, REAPER_OUTPUT="yaml").out.startswith("server: ")
-    assert reaper("check", **policies, REAPER_OFFLINE="true").out.count("\n") == 1
+    (decision,) = reaper("plan", *seen, "--json", **policies).document["decisions"]
+    assert decision["pid"] == leak.pid
+    assert reaper("explain", str(leak.pid), *seen, "-o", "yaml", **policies).out.startswith("server: ")
+    assert reaper("check", "--offline", **policies).out.count("\n") == 1
     done = reaper(
         "once",
         **policies,
@@ -133,7 +135,31 @@ def test_options_can_be_given_by_environment_variable(reaper: Reaper, app: Role,
     assert leak.present()
     assert [event["outcome"] for event in done.events if "outcome" in event] == ["dry-run"]
     assert [event["query"] for event in reaper.record() if "outcome" in event] != []
-    assert reaper("audit", REAPER_AUDIT_LOG="audit.jsonl", REAPER_AUDIT_BY="policy").code == 0
+    assert reaper("audit", "--by", "policy", REAPER_AUDIT_LOG="audit.jsonl").code == 0
+
+
+def test_what_the_environment_sets_for_the_service_changes_no_other_command(offline: Reaper) -> None:
+    """An exported REAPER_HISTORY must not make `backtest` or `advise` read old files."""
+    for name in ("advise", "backtest", "assess", "audit", "usage"):
+        variables = {str(option.envvar) for shown, option in options() if shown == name and option.envvar}
+        assert variables <= {"REAPER_CONFIG", "REAPER_DSN", "REAPER_SERVER"}
+    assert offline("backtest", REAPER_HISTORY=str(offline.folder)).code == 2
+
+
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(offline: Reaper) -> None:
+    done = offline("usgae")
+
+    assert (done.code, done.out) == (2, "")
+    assert "No such command 'usgae'. Did you mean 'usage'?" in done.err
+
+
+def test_json_is_short_for_output_json(offline: Reaper) -> None:
+    offline.write(FILE, policy_file(leaked(Role("app", ""))))
+
+    for name in COMMANDS:
+        output = [option for shown, option in options() if shown == name and "--output" in option.opts]
+        assert bool(output) == any("--json" in option.opts for shown, option in options() if shown == name)
+    assert json.loads(offline("check", "--offline", "--json").out)
 
 
 def test_a_server_is_chosen_by_its_name(offline: Reaper) -> None:

@@ -299,7 +299,7 @@ def test_on_a_terminal_it_draws_the_story_and_gives_the_terminal_back(
         assert sight.encode() in drawn
     assert COLOR.search(drawn)
     assert b"0 of " in summary
-    assert b"reaper check -p policies.yaml" in summary
+    assert b"reaper check -c policies.yaml" in summary
 
 
 def test_a_narrow_terminal_without_colors_and_with_ascii_only_is_enough(

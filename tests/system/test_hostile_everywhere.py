@@ -244,7 +244,7 @@ def _backtested(reaper: Reaper, shown: Shown, saved: bytes, many: int) -> None:
     drafted = reaper("advise", "--once", "--idle-for", "100ms", "--policy")
     shown.text("the drafted file", drafted.out)
     reaper.write("drafted.yaml", drafted.out)
-    assert reaper("check", "-p", "drafted.yaml", "--offline", "--strict").code == 0
+    assert reaper("check", "-c", "drafted.yaml", "--offline", "--strict").code == 0
 
 
 def test_no_name_does_anything_in_what_the_service_tells(
@@ -296,7 +296,7 @@ def _measured(service: Service, shown: Shown) -> None:
         families = {family.name for family in parse(page)}
         assert "pg_reaper_sessions" in families
         assert all(name.startswith("pg_reaper_") and "forged" not in name for name in families)
-        assert page.count("\nreaper_sessions{") > TOP_APPLICATIONS
+        assert page.count("\npg_reaper_sessions{") > TOP_APPLICATIONS
 
 
 def _seen(service: Service, shown: Shown, reaper: Reaper) -> None:

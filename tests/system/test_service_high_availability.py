@@ -201,8 +201,8 @@ def test_once_says_who_leads_touches_nobody_and_ends_with_1(
     leak = clients.open(role=app, application="leak")
     enforcing = replicas.write("enforcing.yaml", policy_file(leaked(app)))
 
-    done = replicas("once", "--policies", str(enforcing), "--audit-log", "once.jsonl")
-    dry_run_before = replicas("once", "--policies", str(enforcing), "--audit-log", "dry.jsonl", "--dry-run")
+    done = replicas("once", "--config", str(enforcing), "--audit-log", "once.jsonl")
+    dry_run_before = replicas("once", "--config", str(enforcing), "--audit-log", "dry.jsonl", "--dry-run")
 
     assert done.code == 1
     (told,) = [line for line in done.log if line["event"] == "leader.standby"]
@@ -218,7 +218,7 @@ def test_a_frozen_once_does_not_keep_the_lead_for_ever(
     if server.major < 14:
         pytest.skip("idle_session_timeout, which the lease is made of, came with 14")
     replicas.write("patient.yaml", policy_file(leaked(app), interval="5s", min_interval="5s"))
-    frozen = replicas.start("once", "--policies", "patient.yaml", "--audit-log", "once.jsonl")
+    frozen = replicas.start("once", "--config", "patient.yaml", "--audit-log", "once.jsonl")
     question = """
         SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
          WHERE l.locktype = 'advisory' AND d.datname = %s

@@ -68,7 +68,7 @@ def test_both_outputs_may_go_unread_at_once(reaper: Reaper) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        ((*OFFLINE, "--policies", "nowhere"), 2),
+        ((*OFFLINE, "--config", "nowhere"), 2),
         (("nonsense",), 2),
         (("once", "--audit-log", "audit.jsonl"), 3),
         (OFFLINE, 0),

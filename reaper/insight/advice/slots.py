@@ -64,7 +64,7 @@ def _slots_fix(evidence: Evidence) -> Fix:
     if any(each.long_idle for each in evidence.applications):
         return Fix(
             "terminate idle sessions by policies: write a first file, and check which sessions it matches",
-            setting="reaper advise --policy starting.yaml\nreaper plan -p starting.yaml",
+            setting="reaper advise --policy starting.yaml\nreaper plan -c starting.yaml",
             cost="none yet: every policy in that file is a dry run until you set `mode: enforce`",
         )
     return Fix(

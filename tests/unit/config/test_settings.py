@@ -154,7 +154,7 @@ def test_an_unreadable_file_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(BadPolicyFile) as refused:
         load(missing)
     what = "the file cannot be read: No such file or directory"
-    instead = "name a readable one with --policies or REAPER_POLICIES"
+    instead = "name a readable one with --config or REAPER_CONFIG"
     assert str(refused.value) == f"{missing}:1:1: file: {what}; {instead}"
     with pytest.raises(BadPolicyFile, match=r"cannot be read: Is a directory; "):
         load(tmp_path)

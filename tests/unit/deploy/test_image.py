@@ -59,11 +59,11 @@ def test_the_service_reads_its_variables(monkeypatch: pytest.MonkeyPatch) -> Non
     assert command
     variables = dict(word.split("=", 1) for word in only("ENV").split())
     ours = {name for name in variables if name.startswith("REAPER_")}
-    assert ours == {"REAPER_POLICIES", "REAPER_LISTEN"}
+    assert ours == {"REAPER_CONFIG", "REAPER_LISTEN"}
     for name in ours:
         monkeypatch.setenv(name, variables[name])
     parameters = command.make_context("run", []).params
-    assert str(parameters["policies"]) == "/etc/pg-reaper/policies.yaml"
+    assert str(parameters["config"]) == "/etc/pg-reaper/policies.yaml"
     assert parameters["listen"] == f"0.0.0.0:{only('EXPOSE')}"
 
 

@@ -206,7 +206,7 @@ def test_the_overlay_dry_run_makes_every_policy_a_dry_run(monkeypatch: pytest.Mo
 def test_the_policy_file_and_the_service_file_are_where_they_are_mounted(which: str) -> None:
     volumes = {volume["name"]: volume for volume in pod(which)["volumes"]}
     mounts = {mount["mountPath"]: mount for mount in container(which)["volumeMounts"]}
-    policies = mounts[posixpath.dirname(environment(which)["REAPER_POLICIES"])]
+    policies = mounts[posixpath.dirname(environment(which)["REAPER_CONFIG"])]
     folder, file = posixpath.split(environment(which)["PGSERVICEFILE"])
     logins = volumes[mounts[folder]["name"]]["secret"]
     secret = manifest("secret.example.yaml")

@@ -118,7 +118,7 @@ def test_its_timeouts_are_longer_than_those_of_a_server() -> None:
 def test_its_folders_contain_its_files() -> None:
     passfile, source = value("LoadCredential").split(":")
     etc = PurePosixPath("/etc", value("ConfigurationDirectory"))
-    for path in (ENVIRONMENT["REAPER_POLICIES"], source, value("EnvironmentFile").removeprefix("-")):
+    for path in (ENVIRONMENT["REAPER_CONFIG"], source, value("EnvironmentFile").removeprefix("-")):
         assert PurePosixPath(path).parent == etc
     state = PurePosixPath("/var/lib", value("StateDirectory"))
     assert PurePosixPath(ENVIRONMENT["REAPER_AUDIT_LOG"]).parent == state
@@ -146,7 +146,7 @@ def test_the_instructions_name_every_file() -> None:
     head = UNIT.partition("[Unit]")[0]
     wanted = {
         value("ExecStart").split()[0].removesuffix("/bin/reaper"),
-        ENVIRONMENT["REAPER_POLICIES"],
+        ENVIRONMENT["REAPER_CONFIG"],
         value("LoadCredential").split(":")[1],
         value("EnvironmentFile").removeprefix("-"),
         *(str(path.relative_to(DEPLOY.parent)) for path in SYSTEMD.iterdir()),
