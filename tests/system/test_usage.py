@@ -228,6 +228,34 @@ def test_when_the_slots_are_full_a_running_service_shows_which_clients_hold_them
     assert f"at http://{where}" in shown.out
 
 
+def test_when_the_slots_are_full_plan_and_explain_ask_the_running_service(
+    offline: Reaper, place: tuple[Server, Sandbox, Clients]
+) -> None:
+    _, sandbox, clients = place
+    offline.environment["REAPER_DSN"] = sandbox.role(
+        "reaper", member_of=["pg_read_all_stats", "pg_signal_backend"]
+    ).dsn
+    app = sandbox.role("app")
+    offline.write(FILE, policy_file(leaked(app, idle_for="1ms", mode="dry-run", max_per_cycle=1000)))
+    service = started(offline, "--dry-run")
+    where = service.life.logged("http.listening")["at"]
+    client = clients.open(role=app, application="known")
+    taken = 1 + fill(clients, app)
+
+    for way in (("--url", where), ()):
+        plan = offline("plan", "--json", *way, REAPER_LISTEN=where)
+        explained = offline("explain", str(client.pid), *way, REAPER_LISTEN=where)
+
+        assert (plan.code, explained.code) == (0, 0)
+        assert len([row for row in plan.document["decisions"] if row["role"] == app.name]) == taken
+        assert f"Observed by the service at http://{where}; it is a dry run" in plan.document["note"]
+        assert "it is a dry run and terminates nothing" in explained.out
+        assert ("connection slots are reserved" in plan.document["note"]) == (not way)
+    refused = offline("plan", REAPER_LISTEN="off")
+    assert (refused.code, refused.out) == (3, "")
+    assert "reaper plan --url" in refused.err
+
+
 def test_a_service_of_other_servers_is_not_used_for_this_one(
     reaper: Reaper, app: Role, tmp_path: Path
 ) -> None:
