@@ -26,7 +26,7 @@ from reaper.cli.options import (
 from reaper.cli.targets import pick_servers, read_settings, refuse_password
 from reaper.config import Settings
 from reaper.history.write import HistoryOptions
-from reaper.policy.time import exact_words
+from reaper.policy.time import seconds
 from reaper.postgres.audit_table import target_of
 from reaper.postgres.errors import sentence
 from reaper.postgres.query_text import QueryText
@@ -68,8 +68,8 @@ def log_start(log: Log, settings: Settings, options: RunOptions, servers: Sequen
         version=__version__,
         enforcing=0 if options.dry_run else len(rules.enforcing),
         dry_running=len(rules.enabled) if options.dry_run else len(rules.dry_running),
-        servers=" ".join(servers),
-        interval=exact_words(settings.interval),
+        servers=list(servers),
+        interval_s=seconds(settings.interval),
         rules=rules.digest[:12],
     )
 

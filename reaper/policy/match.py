@@ -109,6 +109,13 @@ class Match:
         for limit in self._limits:
             yield Age(limit.key, limit.word, limit.since(session), limit.limit)
 
+    def decisive(self, session: Session) -> Age | None:
+        """The age that reached its limit last; None if an age is not known."""
+        ages = tuple(self.ages(session))
+        if not ages or any(age.began is None for age in ages):
+            return None
+        return max(ages, key=lambda age: (age.began or 0) + age.limit)
+
     def results(self, session: Session, snapshot: Snapshot) -> Iterator[CriterionResult]:
         """Whether each criterion holds for this session, for a person."""
         yield CriterionResult(

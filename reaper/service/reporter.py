@@ -9,11 +9,11 @@ from reaper.audit.ledger import Ledger
 from reaper.audit.sinks import AuditLogFailed
 from reaper.config import Occasion
 from reaper.insight.dryrun.outcomes import DryRunOutcome, ObservedOutcome
-from reaper.policy.plan import Result
+from reaper.policy.plan import Candidate, Outcome, Result
 from reaper.policy.refill_guard import PausedGroup
 from reaper.policy.rules import Mode, Rules
 from reaper.policy.session import session_words
-from reaper.policy.time import Duration, isoformat, words
+from reaper.policy.time import Duration, Timestamp, isoformat, seconds, since, words
 from reaper.postgres.leadership import Holder
 from reaper.postgres.preflight import Level
 from reaper.service.connection import OpenConnection
@@ -141,7 +141,7 @@ class Reporter:
         self._metrics.connect()
         self._last_connect_error = None
         warn(at, self._log)
-        slots = f"{at.probe.max_connections} slots"
+        slots = at.probe.max_connections
         self._log.info(events.SERVER_CONNECTED, at=at.connection.where, postgres=at.probe.major, slots=slots)
 
     def use_rules(self, rules: Rules) -> None:
@@ -159,9 +159,9 @@ class Reporter:
         self._metrics.leads = True
         self._log.info(events.LEADS)
         if another:
-            fix = "let all reapers of a server connect to the same database"
+            hint = "let all reapers of a server connect to the same database"
             why = f"another reaper leads this server through database {another.database!r}: pid {another.pid}"
-            self._log.warning(events.LEADS_TWICE, why=why, fix=fix)
+            self._log.warning(events.LEADS_TWICE, why=why, hint=hint)
 
     def clock_stepped(self, by: Duration) -> None:
         """Report a jump of the server's clock that no cycle noticed: without a connection, or on standby."""
@@ -277,6 +277,8 @@ class Reporter:
         self._notifier.notify(occasion.value, self._server, text)
 
 
+_PROBLEMS: Final = {Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
+_UNTOUCHED: Final = {Result.CHANGED, Result.GONE, Result.WITHDRAWN}
 _NOTIFIED: Final = {Result.TERMINATED, Result.CANCELLED, Result.SIGNALLED, Result.DENIED, Result.UNKNOWN}
 
 
@@ -284,7 +286,7 @@ def warn(at: OpenConnection, log: Log) -> None:
     """Log the warnings that the probe of a server found, each with its fix."""
     for found in at.findings:
         if found.level is Level.WARNING:
-            log.warning(events.SERVER_FINDING, finding=found.finding, fix=found.fix)
+            log.warning(events.SERVER_FINDING, finding=found.finding, hint=found.fix)
 
 
 def report(cycle: Cycle, log: Log) -> None:
@@ -297,13 +299,47 @@ def report(cycle: Cycle, log: Log) -> None:
         policy = trip.policy
         log.error(events.SAFETY_LIMIT_TRIPPED, policy=policy.name, mode=policy.mode.value, why=trip.reason)
     if unreadable := cycle.snapshot.unreadable:
-        log.warning(events.SERVER_UNREADABLE, unreadable=unreadable, fix="GRANT pg_read_all_stats")
+        log.warning(events.SERVER_UNREADABLE, unreadable=unreadable, hint="GRANT pg_read_all_stats")
     if cycle.audit_log_failed:
         log.error(events.AUDIT_FAILED, why=str(cycle.audit_log_failed))
+    for candidate, outcome in cycle.settled:
+        _log_outcome(candidate, outcome, cycle.snapshot.at, log)
     write: Callable[..., None] = log.info if cycle.settled else log.debug
     event = events.CYCLE_ACTED if cycle.settled else events.CYCLE_QUIET
     slots = cycle.snapshot.slots
     counts = {result.value: count for result, count in cycle.results.items()}
     # With the prefilter these are only the sessions that could be due, not all of the server.
     observed = len(cycle.snapshot.sessions)
-    write(event, cycle=cycle.name, **counts, slots=f"{slots.used}/{slots.total}", observed=observed)
+    write(
+        event,
+        cycle=int(cycle.name),
+        **counts,
+        slots_used=slots.used,
+        slots_usable=slots.usable,
+        observed=observed,
+    )
+
+
+def _log_outcome(candidate: Candidate, outcome: Outcome, at: Timestamp, log: Log) -> None:
+    """Log one session and the age that it reached; at level warning if the result is a problem."""
+    session, age = candidate.session, candidate.policy.match.decisive(candidate.session)
+    write: Callable[..., None] = log.info
+    if outcome.result in _PROBLEMS:
+        write = log.warning
+    elif outcome.result in _UNTOUCHED:
+        write = log.debug
+    reached = since(age.began, at) if age else None
+    write(
+        events.SESSION_OUTCOME,
+        outcome=outcome.result.value,
+        policy=candidate.policy.name,
+        pid=session.id.pid,
+        role=session.identity.role,
+        database=session.identity.database,
+        application=session.identity.application,
+        client=session.identity.client,
+        criterion=age.key if age else None,
+        age_s=seconds(reached) if reached is not None else None,
+        limit_s=seconds(age.limit) if age else None,
+        detail=outcome.detail,
+    )

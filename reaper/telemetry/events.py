@@ -26,6 +26,7 @@ SERVER_UNREACHABLE: Final = "server.unreachable"
 SERVER_DENIED: Final = "server.denied"
 SERVER_UNREADABLE: Final = "server.unreadable"
 
+SESSION_OUTCOME: Final = "session.outcome"
 DRY_RUN_OUTCOME: Final = "dry_run.outcome"
 CYCLE_ACTED: Final = "cycle.acted"
 CYCLE_QUIET: Final = "cycle.quiet"

@@ -26,7 +26,7 @@ def test_run_says_it_in_one_line_with_the_cure_and_goes_on(mighty: Reaper, reape
 
     assert told["level"] == "warning"
     assert "more rights than it needs (CREATEDB)" in told["finding"]
-    assert told["fix"] == f"ALTER ROLE {Identifier(reaper_role.name).as_string()} NOCREATEDB;"
+    assert told["hint"] == f"ALTER ROLE {Identifier(reaper_role.name).as_string()} NOCREATEDB;"
 
 
 def test_once_says_it_too_and_its_answer_is_yes(mighty: Reaper) -> None:

@@ -31,6 +31,7 @@ def test_it_takes_what_both_of_its_looks_condemn_and_ends_with_0(
     assert [line["event"] for line in done.log] == [
         "audit.head",
         "reaper.started",
+        "session.outcome",
         "cycle.acted",
         "audit.head",
     ]

@@ -99,7 +99,7 @@ def test_a_lead_is_logged_and_a_second_leader_is_a_warning_with_its_fix(reported
     assert reported.levels == ["info", "info", "warning"]
     (line,) = reported.reports.lines("leader.twice")
     assert line["why"] == "another reaper leads this server through database 'db': pid 7"
-    assert line["fix"] == "let all reapers of a server connect to the same database"
+    assert line["hint"] == "let all reapers of a server connect to the same database"
     assert numbers(reported.reports.metrics)[key("pg_reaper_leader", server="orders")] == 1
 
 
@@ -170,10 +170,25 @@ def test_a_cycle_is_logged_with_its_counts_and_one_without_outcomes_only_for_deb
     reported.cycle(snapshot())
     results = [Result.TERMINATED, Result.CHANGED]
     reported.cycle(snapshot(session(101), session(102)), policy(), results=results)
-    quiet, acted = reported.reports.logged
+    quiet, *sessions_, acted = reported.reports.logged
+    assert [(line["event"], line["level"], line["outcome"]) for line in sessions_] == [
+        ("session.outcome", "info", "terminated"),
+        ("session.outcome", "debug", "changed"),
+    ]
     assert (quiet["event"], quiet["level"]) == ("cycle.quiet", "debug")
     assert (acted["event"], acted["level"]) == ("cycle.acted", "info")
-    assert (acted["terminated"], acted["changed"], acted["slots"]) == (1, 1, "10/103")
+    assert (acted["terminated"], acted["changed"], acted["slots_used"]) == (1, 1, 10)
+
+
+def test_each_outcome_is_one_line_with_the_session_its_age_and_the_limit(reported: Reported) -> None:
+    one = session(4711)
+    reported.cycle(snapshot(one), policy(), results=[Result.TERMINATED])
+    line = reported.reports.logged[0]
+    identity = one.identity._asdict()
+    assert {key: line[key] for key in identity} == identity
+    assert (line["server"], line["pid"], line["policy"]) == ("orders", 4711, "leaked")
+    assert line["criterion"] == "idle_for"
+    assert line["age_s"] >= line["limit_s"] > 0
 
 
 @pytest.mark.parametrize("in_a_cycle", [True, False])
