@@ -7,7 +7,6 @@ still watched if the run that logged it last is the newest one of its server; ot
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from math import isfinite
 from typing import Final, NamedTuple
 
 from reaper.audit.events import DRY_RUN_OUTCOME, GROUP_PAUSED, OUTCOME, SAFETY_LIMIT, Event
@@ -18,6 +17,7 @@ from reaper.policy.rules import Mode
 from reaper.policy.session import ACTIVE, Identity
 from reaper.policy.time import Duration, Timestamp, from_datetime, parse_time
 
+_MAX_IDLE_SECONDS: Final = 1e10
 _OUTCOMES: Final[Mapping[str | None, DryRunOutcome]] = {outcome.value: outcome for outcome in DryRunOutcome}
 _GROUP: Final = ("server", "policy", *Identity._fields)
 
@@ -124,7 +124,8 @@ class DryRunLog:
 def _dry_run(event: Event) -> _LoggedDryRun | None:
     """The dry run in an entry; None if the entry is damaged."""
     at, idle = _time(event, "server_time"), event.fields.get("idle_s")
-    if at is None or not isinstance(idle, int | float) or not isfinite(idle):
+    # Compared, not converted: a damaged entry may hold a number that no duration can.
+    if at is None or not isinstance(idle, int | float) or not abs(idle) <= _MAX_IDLE_SECONDS:
         return None
     return _LoggedDryRun(
         identity=Identity(*map(event.text, Identity._fields)),

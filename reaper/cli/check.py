@@ -2,23 +2,27 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Final
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.text import Text
 
-from reaper.cli.errors import Exit, ServerTrouble
+from reaper.cli.errors import Exit, Misconfigured, ServerTrouble
 from reaper.cli.options import GroupedCommand, config_option, dsn_option, output_option, server_option
 from reaper.cli.output import Output, Row, console, print_document
-from reaper.cli.targets import pick_servers, read_settings
-from reaper.config import Server, Settings
-from reaper.policy.text import printable
+from reaper.cli.targets import pick_servers
+from reaper.config import BadPolicyFile, Server, Settings, load
+from reaper.policy.rules import Rules
+from reaper.policy.text import counted, printable
+from reaper.policy.time import Duration
 from reaper.postgres.errors import ServerError
-from reaper.postgres.preflight import CheckResult, Level
+from reaper.postgres.preflight import PROTECTIONS, CheckResult, Level
 
 _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDATABASE")
 
@@ -30,20 +34,38 @@ _LIBPQ: Final = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGUSER", "PGDAT
 @output_option
 @click.option("--offline", is_flag=True, help="Check the policy file alone.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for a warning too.")
-def check(
-    *, config: Path, dsn: str | None, server: str | None, output: Output, offline: bool, strict: bool
+@click.option("--verbose", "-v", is_flag=True, help="List the protections too.")
+@click.pass_context
+def check(  # noqa: PLR0913 (one argument for each option)
+    context: click.Context,
+    /,
+    *,
+    config: Path,
+    dsn: str | None,
+    server: str | None,
+    output: Output,
+    offline: bool,
+    strict: bool,
+    verbose: bool,
 ) -> None:
     """Check the policy file and, with a server, the rights of the reaper there.
 
-    The server is one of the policy file, --dsn, or libpq's PG* variables. Every finding comes with the SQL
-    that fixes it. Exit code 1: the reaper cannot work there (with --strict: or a warning was found); 2: a
-    mistake in the policy file; 3: the server cannot be reached.
+    The server is one of the policy file, --dsn, or libpq's PG* variables. Without a policy file only the
+    rights are checked. Every finding comes with the SQL that fixes it. Exit code 1: the reaper cannot work
+    there (with --strict: or a warning was found); 2: a mistake in the policy file; 3: the server cannot be
+    reached.
     """
-    settings = read_settings(config)
-    rows = [_warning(str(warning)) for warning in settings.warnings] or [_fine(settings)]
+    named = context.get_parameter_source("config") is not ParameterSource.DEFAULT
+    known = bool(dsn or any(name in os.environ for name in _LIBPQ))
+    if known and not offline and not named and not config.exists():
+        none, at_once = Rules(policies=()), Duration(0)
+        settings = Settings(rules=none, interval=at_once, min_interval=at_once, servers=(), warnings=())
+        rows = [_row("", CheckResult(check="policies", level=Level.NOTE, finding=f"there is no {config}"))]
+    else:
+        settings = _settings(config, output)
+        rows = [_warning(str(warning)) for warning in settings.warnings] or [_fine(settings)]
     lost: list[str] = []
-    known = bool(settings.names_servers or dsn or any(name in os.environ for name in _LIBPQ))
-    if known and not offline:
+    if (known or settings.names_servers) and not offline:
         for each in pick_servers(settings, dsn, server):
             try:
                 rows += [_row(each.name, found) for found in asyncio.run(_preflight(each, settings))]
@@ -51,13 +73,25 @@ def check(
                 rows.append(_row(each.name, _lost(error)))
                 lost.append(f"{each.name}: {error}")
     if output is Output.TABLE:
-        _print(rows)
+        _print([row for row in rows if verbose or row["level"] != Level.FINE or row["check"] != PROTECTIONS])
     else:
         print_document({"findings": rows}, output=output)
     if lost:
         raise ServerTrouble("; ".join(lost))
     if any(row["level"] == Level.REFUSAL or (strict and row["level"] == Level.WARNING) for row in rows):
         raise click.exceptions.Exit(Exit.PROBLEM)
+
+
+def _settings(config: Path, output: Output) -> Settings:
+    """Read the policy file; its mistakes are a document if one is wanted."""
+    try:
+        return load(config)
+    except BadPolicyFile as bad:
+        if output is not Output.TABLE:
+            mistakes = [CheckResult("policies", Level.REFUSAL, line) for line in str(bad).splitlines()]
+            print_document({"findings": [_row("", one) for one in mistakes]}, output=output)
+            raise click.exceptions.Exit(Exit.USAGE) from None
+        raise Misconfigured(str(bad)) from None
 
 
 async def _preflight(server: Server, settings: Settings) -> Sequence[CheckResult]:
@@ -120,6 +154,12 @@ def _print(rows: Sequence[Row]) -> None:
         if row["fix"]:
             fix = _hanging(printable(row["fix"]), out)
             out.print(Text.assemble((f"{'fix: ':>{_INDENT}}", "dim"), fix))
+    levels = Counter(row["level"] for row in rows)
+    problems, warnings = levels[Level.REFUSAL.value], levels[Level.WARNING.value]
+    counts = [counted(problems, "problem")] if problems else []
+    counts += [counted(warnings, "warning")] if warnings else []
+    style = "bold red" if problems else "yellow" if warnings else "bold green"
+    out.print(Text("\n" + (", ".join(counts) or "OK"), style=style))
 
 
 def _hanging(text: str, out: Console) -> str:

@@ -37,6 +37,8 @@ class CheckResult(NamedTuple):
     """SQL or a setting."""
 
 
+PROTECTIONS: Final = "protections"
+"""The check that lists the protections in force."""
 _PROBE: Final = statement("probe")
 _OLDEST: Final = 13
 _NEWEST: Final = 18
@@ -133,9 +135,9 @@ def _pooler(connection: Connection, found: Probe) -> CheckResult:
 
 def _network_path(path: NetworkPath) -> CheckResult:
     if exposed := path.exposed:
-        return CheckResult("way", Level.WARNING, exposed, VERIFY)
+        return CheckResult("network", Level.WARNING, exposed, VERIFY)
     safe = "the connection does not leave this host" if path.local else "encrypted, to a verified server"
-    return CheckResult("way", Level.FINE, safe)
+    return CheckResult("network", Level.FINE, safe)
 
 
 def _version(found: Probe) -> CheckResult:
@@ -246,9 +248,9 @@ def _protections(rules: Rules, found: Probe) -> Iterator[CheckResult]:
         overriding = [policy.name for policy in rules.enabled if name in policy.overrides]
         if name == "superusers" and found.superuser:
             off = "superusers: not in force, the reaper is one itself"
-            yield CheckResult("protections", Level.NOTE, off, "log in as an ordinary role")
+            yield CheckResult(PROTECTIONS, Level.NOTE, off, "log in as an ordinary role")
         elif overriding:
             off = f"{name}: overridden by {', '.join(overriding)}"
-            yield CheckResult("protections", Level.NOTE, off, "delete it from override_protections")
+            yield CheckResult(PROTECTIONS, Level.NOTE, off, "delete it from override_protections")
         else:
-            yield CheckResult("protections", Level.FINE, f"{name}: {DESCRIPTIONS[name]}")
+            yield CheckResult(PROTECTIONS, Level.FINE, f"{name}: {DESCRIPTIONS[name]}")

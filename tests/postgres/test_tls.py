@@ -47,7 +47,7 @@ def way_found(dsn: str) -> CheckResult:
     with Reaper(dsn) as reaper:
         found = inspect(reaper.link, reaper.probe, None, dry_run=True)
         assert reaper.link.path.encrypted
-    return next(each for each in found if each.check == "way")
+    return next(each for each in found if each.check == "network")
 
 
 def refusal(dsn: str) -> str:

@@ -55,6 +55,38 @@ def test_the_shipped_file_is_in_order_and_harmless(offline: Reaper) -> None:
     assert "0 enforcing, " in done.out
 
 
+def test_mistakes_are_a_document_if_json_is_wanted(offline: Reaper) -> None:
+    offline.write(FILE, MISTAKES)
+
+    code, found = findings(offline)
+
+    assert code == 2
+    assert {(row["check"], row["level"]) for row in found} == {("policies", "refusal")}
+    assert [row["finding"] for row in found] == offline("check").err.splitlines()
+
+
+def test_without_a_policy_file_the_rights_are_checked(reaper: Reaper) -> None:
+    code, found = findings(reaper)
+
+    assert code == 0
+    assert found[0]["finding"] == "there is no policies.yaml"
+    assert {"visibility", "rights"} <= {row["check"] for row in found}
+    named = reaper("check", "-c", "policies.yaml")
+    assert (named.code, named.out) == (2, "")
+
+
+def test_it_ends_with_one_line_and_lists_protections_on_demand(reaper: Reaper, app: Role) -> None:
+    reaper.write(FILE, policy_file(leaked(app)))
+
+    short, long = reaper("check"), reaper("check", "--verbose")
+    refused = reaper("check", "--dsn", "host=127.0.0.1 port=1")
+
+    assert short.out.splitlines()[-1] == long.out.splitlines()[-1] == "OK"
+    assert "protections" not in short.out
+    assert "walsenders, idle ones too" in long.out
+    assert refused.out.splitlines()[-1] == "1 problem"
+
+
 def test_without_a_server_only_the_file_is_checked(offline: Reaper, app: Role) -> None:
     offline.write(FILE, policy_file(leaked(app)))
 
@@ -84,7 +116,7 @@ def test_a_server_that_lets_it_work_is_fine(reaper: Reaper, app: Role, server: S
     assert {row["level"] for row in found} <= {"fine", "note"}
     assert f"PostgreSQL {server.major}" in [row["finding"] for row in found]
     assert {row["check"] for row in found} >= {"visibility", "rights", "pooler", "clock", "protections"}
-    table = reaper("check")
+    table = reaper("check", "--verbose")
     assert table.code == 0
     assert all(row["finding"] in table.out for row in found)
 

@@ -137,9 +137,9 @@ def test_the_story_comes_to_its_end(demo: Demo) -> None:
         "The other clients check their connections",
     ]
     assert [line.split(" policies.yaml ")[0] for line in demo.lines[-3:]] == [
-        "  reaper check -p",
-        "  reaper plan -p",
-        "  reaper run --dry-run -p",
+        "  reaper check -c",
+        "  reaper plan -c",
+        "  reaper run --dry-run -c",
     ]
 
 

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -98,19 +97,6 @@ def test_every_filter_leaves_out_what_it_does_not_select(
     log: Path, filters: tuple[str, ...], pids: list[int]
 ) -> None:
     assert [row["pid"] for row in shown(log, *filters)] == pids
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "pids"),
-    [
-        *(("POLICY", "dry-run", [3]), ("ROLE", "batch other", [2]), ("PID", "1 2", [1, 2])),
-        *(("SINCE", "2025-06-18T12:30Z", [2]), ("UNTIL", "2025-06-18T12:30Z", [1, 3])),
-    ],
-)
-def test_every_filter_can_come_from_the_environment(
-    log: Path, name: str, value: str, pids: list[int]
-) -> None:
-    assert [row["pid"] for row in shown(log, env={f"REAPER_AUDIT_{name}": value})] == pids
 
 
 def test_the_environment_names_the_audit_log_and_a_dash_there_is_not_standard_input(
@@ -209,9 +195,3 @@ def test_a_hostile_file_name_cannot_forge_an_error(tmp_path: Path) -> None:
 
 def test_yaml_has_the_same_rows_as_json(log: Path) -> None:
     assert yaml.safe_load(run(log, "--output", "yaml").stdout) == shown(log)
-
-
-def test_every_option_names_its_environment_variable() -> None:
-    options = [option for option in audit.params if isinstance(option, click.Option)]
-    assert len(options) == 13
-    assert [option.name for option in options if not (option.envvar and option.show_envvar)] == []

@@ -81,7 +81,7 @@ def test_a_removed_end_is_found_by_a_head_that_was_noted(log: Path) -> None:
     assert verify(log, "--head", head).exit_code == 0
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
     assert verify(log).exit_code == 0
-    done = verify(log, env={"REAPER_AUDIT_HEAD": head})
+    done = verify(log, "--head", head)
     assert done.exit_code == 1
     assert done.stdout.startswith(f"unknown head: {head}, noted elsewhere, is not in the chain: lines were")
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reaper.audit.dry_runs import DryRunLog
@@ -138,6 +138,8 @@ values = st.none() | numbers | st.text() | st.lists(st.text(), max_size=2)
 names = st.sampled_from(sorted({**later("left", 9).fields, **dry_run().fields}))
 
 
+@example([(dry_run(), {"idle_s": 1.8e302})])
+@example([(dry_run(), {"idle_s": 10**400})])
 @given(
     st.lists(
         st.tuples(st.sampled_from([dry_run(), later("left", 9)]), st.dictionaries(names, values)), max_size=5
