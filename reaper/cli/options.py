@@ -248,6 +248,21 @@ class DurationType(click.ParamType[Duration]):
         return span
 
 
+class _ShareType(click.ParamType[float]):
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        found = _SHARE.fullmatch(str(value))
+        if found is None or float(found["number"]) > _WHOLE:
+            self.fail(f"{value!r} is no share; write it like 80%", param, ctx)
+        return float(found["number"]) / _WHOLE
+
+
+SHARE: Final = _ShareType()
+_SHARE: Final = re.compile(r"(?P<number>\d{1,3}(\.\d{1,3})?)%", re.ASCII)
+_WHOLE: Final = 100
+
+
 class _SizeType(click.ParamType[int]):
     name = "size"
 

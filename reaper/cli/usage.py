@@ -8,14 +8,15 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 from rich.live import Live
 from rich.text import Text
 
-from reaper.cli.errors import ServerTrouble
+from reaper.cli.errors import ProblemFound, ServerTrouble
 from reaper.cli.options import (
+    SHARE,
     GroupedCommand,
     config_option,
     dsn_option,
@@ -31,7 +32,7 @@ from reaper.cli.usage_view import Screen, ShownUsage
 from reaper.config import Server
 from reaper.insight.usage.census import census, shortened
 from reaper.insight.usage.trend import Trends
-from reaper.policy.text import as_document, printable
+from reaper.policy.text import as_document, percent, printable
 from reaper.postgres.errors import ServerError
 from reaper.service.connection import OpenConnection, RunOptions, open_to_observe
 
@@ -64,6 +65,12 @@ Source = Callable[[], Awaitable[ShownUsage]]
     show_default=True,
     help="With --watch, seconds between two refreshes.",
 )
+@click.option(
+    "--fail-above",
+    type=SHARE,
+    metavar="SHARE",
+    help="Exit with 1 if more than this share of the usable slots is used, such as 80%; for cron.",
+)
 def usage(  # noqa: PLR0913 (click passes every option by name)
     *,
     config: Path,
@@ -75,6 +82,7 @@ def usage(  # noqa: PLR0913 (click passes every option by name)
     top: int,
     watch: bool,
     every: float,
+    fail_above: float | None,
 ) -> None:
     """Show which sessions hold the slots: slots, states, applications, clients, roles, open transactions.
 
@@ -90,8 +98,16 @@ def usage(  # noqa: PLR0913 (click passes every option by name)
     else:
         settings = read_settings(config) if config.exists() else None
         source = _LiveUsage(pick_server(settings, dsn, server), top, stack).usage
+    if fail_above is not None and watch:
+        message = "--fail-above needs one answer: leave --watch out"
+        raise click.UsageError(message)
     with suppress(KeyboardInterrupt):
-        asyncio.run(_show(source, output, every if watch else None, stack))
+        shown = asyncio.run(_show(source, output, every if watch else None, stack))
+        if shown and shown.usage and fail_above is not None:
+            share = shown.usage.census.openings.share
+            if share > fail_above:
+                message = f"{percent(share)} of the usable slots are used, more than {percent(fail_above)}"
+                raise ProblemFound(message)
 
 
 def _saved(path: Path, top: int) -> Source:
@@ -147,21 +163,24 @@ class _LiveUsage:
         return ShownUsage(usage=self._trends.usage(counted, now))
 
 
-async def _show(source: Source, form: Output, every: float | None, stack: AsyncExitStack) -> None:
+async def _show(
+    source: Source, form: Output, every: float | None, stack: AsyncExitStack
+) -> ShownUsage | None:
     # Left to the end of the event loop, closing the connection would race with the loop's own cleanup.
     async with stack:
-        await (_once(source, form) if every is None else _watch(source, form, every))
+        return await (_once(source, form) if every is None else _watch(source, form, every))
 
 
-async def _once(source: Source, form: Output) -> None:
+async def _once(source: Source, form: Output) -> ShownUsage:
     shown = await source()
     if form is Output.TABLE:
         console().print(Screen(shown))
     else:
         print_document(_document(shown), output=form)
+    return shown
 
 
-async def _watch(source: Source, form: Output, every: float) -> None:
+async def _watch(source: Source, form: Output, every: float) -> NoReturn:
     screen = console()
     if form is Output.TABLE and screen.is_terminal:
         with Live(console=screen, screen=True, auto_refresh=False) as drawing:

@@ -50,6 +50,7 @@ class _Glyphs(NamedTuple):
     rising: str
 
 
+_LEVELS: Final = {"fine": "bold blue", "warning": "bold yellow", "alarm": "bold red"}
 _UNICODE: Final = _Glyphs("█", "░", "▒", "▁▂▃▄▅▆▇█")
 _ASCII: Final = _Glyphs("#", ".", "r", "_.,-~=+#")
 
@@ -103,7 +104,7 @@ def _bar(openings: Openings, glyphs: _Glyphs, width: int) -> Text:
     parts = (openings.used, openings.for_anybody, openings.for_superusers - openings.for_anybody)
     cells = [max(round(part * width / max(sum(parts), 1)), 1 if part else 0) for part in parts]
     cells[cells.index(max(cells))] += width - sum(cells)
-    styles = ("bold red" if openings.full else "bold blue", "dim", "yellow")
+    styles = (_LEVELS[openings.level], "dim", "yellow")
     return Text.assemble(*((glyphs[n] * cells[n], style) for n, style in enumerate(styles)))
 
 

@@ -92,7 +92,7 @@ def test_people_read_it_in_eighty_columns_without_colours_and_in_ascii(
     lines = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal).splitlines()
     assert [line for line in lines if len(line) > 80] == []
     for text in (piped, "\n".join(lines)):
-        assert re.search(r"\d+ of \d+ slots used: \d+ free for ordinary roles, \d+ reserved\.", text)
+        assert re.search(r"\d+ of \d+ usable slots used \([\d.]+%\): \d+ free, \d+ more reserved\.", text)
         assert re.search(r"^web-7 +1 ", text, re.MULTILINE)
 
 
@@ -268,6 +268,18 @@ def test_a_service_of_other_servers_is_not_used_for_this_one(
 
     assert (done.code, done.out) == (3, "")
     assert re.search(r"the reaper at http://\S+ serves \S+, and not ", done.err)
+
+
+def test_above_a_share_of_the_usable_slots_it_exits_with_1(reaper: Reaper) -> None:
+    much, little = reaper("usage", "--fail-above", "100%"), reaper("usage", "--fail-above", "0%", "--json")
+    wrong = reaper("usage", "--fail-above", "eighty")
+
+    assert (much.code, much.err) == (0, "")
+    assert little.code == 1
+    assert little.document["usage"]
+    assert re.fullmatch(r"[\d.]+% of the usable slots are used, more than 0%\n", little.err)
+    assert wrong.code == 2
+    assert "write it like 80%" in wrong.err
 
 
 def test_a_standby_shows_the_usage_too(reaper: Reaper, app: Role, clients: Clients) -> None:

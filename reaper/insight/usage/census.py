@@ -52,6 +52,18 @@ class Openings:
         """Return True if ordinary roles are refused."""
         return self.for_anybody == 0
 
+    @property
+    def share(self) -> float:
+        """The share of the usable slots that is used; above 1 if reserved slots are used too."""
+        return self.used / max(self.usable, 1)
+
+    @property
+    def level(self) -> str:
+        """`alarm` from 95 % of the usable slots on, `warning` from 80 % on, else `fine`."""
+        return (
+            "alarm" if self.full or self.share >= _ALARM else "warning" if self.share >= _WARNING else "fine"
+        )
+
 
 def openings(slots: Slots, sessions: Sequence[Session]) -> Openings:
     """Return the slots that are used and free."""
@@ -68,6 +80,8 @@ def openings(slots: Slots, sessions: Sequence[Session]) -> Openings:
     )
 
 
+_WARNING: Final = 0.8
+_ALARM: Final = 0.95
 CROWD: Final = 20
 _CROWD_SHARE: Final = 1 / 3
 """This many sessions from one address, and this share of all, are probably a pooler or one large pool."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from reaper.insight.usage.census import Openings, ProbablePooler, Transaction
 from reaper.policy.session import LOCAL
-from reaper.policy.text import counted
+from reaper.policy.text import counted, percent
 from reaper.policy.time import SECOND, Duration, words
 
 
@@ -16,8 +16,8 @@ def ago(seconds: float | None) -> str:
 def openings_words(openings: Openings) -> Iterator[str]:
     """Return the number of free slots, and which roles can still connect."""
     yield (
-        f"{openings.used} of {openings.total} slots used: {openings.for_anybody} free for ordinary roles, "
-        f"{openings.reserved} reserved."
+        f"{openings.used} of {openings.usable} usable slots used ({percent(openings.share)}): "
+        f"{openings.for_anybody} free, {openings.reserved} more reserved."
     )
     reserved, superusers = openings.for_reserved, openings.for_superusers
     if not openings.full:

@@ -14,7 +14,7 @@ from reaper.insight.usage import texts
 from reaper.insight.usage.census import Census
 from reaper.insight.usage.trend import Values
 from reaper.policy.session import ABORTED, ACTIVE, IDLE, IN_TRANSACTION
-from reaper.policy.text import printable
+from reaper.policy.text import percent, printable
 from reaper.telemetry.http.views import Overview, ServerLine, ServerView
 
 _REFRESH_SECONDS: Final = 10
@@ -92,6 +92,7 @@ def _template() -> Template:
     environment.filters |= {
         "plain": printable,
         "ago": texts.ago,
+        "share": percent,
         "openings_words": lambda openings: tuple(texts.openings_words(openings)),
         "waiting_words": texts.waiting_words,
         "horizon": texts.horizon,
