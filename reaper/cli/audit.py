@@ -1,7 +1,7 @@
 """`reaper audit`: read the audit log."""
 
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem
+from rich.console import JustifyMethod
 
 from reaper.audit.events import SAFETY_LIMIT, Event
 from reaper.audit.reader import (
@@ -23,7 +24,7 @@ from reaper.audit.reader import (
 )
 from reaper.cli.errors import Exit, Misconfigured
 from reaper.cli.options import Command, GroupedCommand, audit_log_files, moment_option, output_option
-from reaper.cli.output import Output, Row, print_document, print_table, show
+from reaper.cli.output import Cells, Output, Row, print_document, print_groups, print_table, show
 from reaper.policy.plan import Result
 from reaper.policy.selector import Glob
 from reaper.policy.session import Identity, session_words
@@ -32,6 +33,12 @@ from reaper.policy.text import printable
 _SUBCOMMANDS: Final = {"verify": "reaper.cli.verify", "reconcile": "reaper.cli.reconcile"}
 _GLOBS: Final = ("policy", "application", "role", "database", "server", "outcome", "mode")
 _COLUMNS: Final = ("server", "policy", "mode", "pid", "role", "application", "client", "reason")
+_GROUP_COLUMNS: Final[Mapping[str, JustifyMethod]] = {
+    "policy, application": "left",
+    "sessions": "right",
+    "outcome": "left",
+    "last": "right",
+}
 _EMPTY: Final = {"outcome": "No outcomes.", "intent": "No open intents."}
 _VALUES: Final[Mapping[str, Sequence[str]]] = {"outcome": tuple(Result), "mode": ("enforce", "dry-run")}
 _MOST_BAD_LINES: Final = 10
@@ -108,6 +115,7 @@ def _glob_options(command: Command) -> Command:
     type=click.Choice(GROUPS),
     help="Count the outcomes for each of these.",
 )
+@click.option("--sessions", is_flag=True, help="Show one row for each session.")
 @click.option(
     "--open",
     "open_",
@@ -119,6 +127,7 @@ def audit(
     *,
     files: Sequence[str],
     by: str | None,
+    sessions: bool,
     open_: bool,
     output: Output,
     **filters: Any,  # noqa: ANN401 (click's)
@@ -139,6 +148,8 @@ def audit(
     found = list(filter(selected, outcomes(_noting_safety_limits(tripped, events))))
     if by:
         show(summary(found, by), output=output, empty=_EMPTY["outcome"])
+    elif output is Output.TABLE and found and not sessions:
+        print_groups(_GROUP_COLUMNS, _groups(found))
     else:
         _show(found, "outcome", output)
     if output is Output.TABLE:
@@ -213,6 +224,23 @@ def _print_safety_limits(tripped: Sequence[Event]) -> None:
     for policy in dict.fromkeys(event.text("policy") for event in tripped):
         last = [event for event in tripped if event.text("policy") == policy][-1]
         click.echo(printable(f"{policy}: {last.text('reason')}, last at {last.time:%Y-%m-%dT%H:%M:%SZ}"))
+
+
+def _groups(events: Sequence[Event]) -> Iterator[tuple[Cells, Iterable[Cells]]]:
+    """Yield each policy, and its applications with their outcomes."""
+    policies = defaultdict[str, dict[tuple[str, str], list[Event]]](dict)
+    for event in events:
+        key = event.text("application") or "(unnamed)", event.text("outcome") or ""
+        policies[event.text("policy") or ""].setdefault(key, []).append(event)
+    for policy, groups in policies.items():
+        ranked = sorted(groups.items(), key=lambda item: -len(item[1]))
+        rows = [_cells(application, outcome, group) for (application, outcome), group in ranked]
+        yield _cells(policy, "", [event for group in groups.values() for event in group]), rows
+
+
+def _cells(name: str, outcome: str, events: Sequence[Event]) -> Cells:
+    last = max(event.time for event in events)
+    return name, len(events), outcome, f"{last:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _show(events: Sequence[Event], last: str, output: Output) -> None:

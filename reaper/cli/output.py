@@ -3,14 +3,14 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
 
 import click
 import yaml
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
@@ -19,6 +19,7 @@ from rich.text import Text
 from reaper.policy.text import printable
 
 Row = Mapping[str, object]
+Cells = Sequence[object]
 
 _PIPE_WIDTH: Final = 240
 _NEVER_FOLDED: Final = frozenset({"time", "decision", "outcome", "pid"})
@@ -71,6 +72,24 @@ def print_table(rows: Sequence[Row], *, title: str | None = None, empty: str = "
         console().print(table_of(rows, title))
     else:
         click.echo(empty)
+
+
+def print_groups(
+    columns: Mapping[str, JustifyMethod], groups: Iterable[tuple[Cells, Iterable[Cells]]]
+) -> None:
+    """Print a table of groups: a bold row for each, and below it its rows, which are indented."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in columns.items():
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=justify == "right")
+    for heading, rows in groups:
+        table.add_row(*_texts(heading), style="bold")
+        for first, *others in rows:
+            table.add_row(*_texts((f"  {first}", *others)))
+    console().print(table)
+
+
+def _texts(cells: Cells) -> Iterator[Text]:
+    return (Text(printable(cell)) for cell in cells)
 
 
 def console() -> Console:

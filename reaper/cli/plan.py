@@ -1,13 +1,12 @@
 """`reaper plan`: what would be done now, and why other sessions are skipped."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import click
-from rich.table import Table
-from rich.text import Text
+from rich.console import JustifyMethod
 
 from reaper.cli.options import (
     GroupedCommand,
@@ -17,7 +16,7 @@ from reaper.cli.options import (
     server_option,
     url_option,
 )
-from reaper.cli.output import Output, Row, console, print_document, print_table
+from reaper.cli.output import Cells, Output, Row, print_document, print_groups, print_table
 from reaper.cli.snapshot import observe, snapshot_option
 from reaper.policy.decide import decide
 from reaper.policy.plan import Decision, Plan, Skip, SkipReason
@@ -27,6 +26,12 @@ from reaper.policy.session import Session, Snapshot, session_words
 from reaper.policy.text import counted, printable
 from reaper.policy.time import Duration, isoformat, seconds, since, words
 
+_COLUMNS: Final[Mapping[str, JustifyMethod]] = {
+    "policy, application": "left",
+    "sessions": "right",
+    "oldest": "right",
+    "decision": "left",
+}
 _NONE: Final = "No policy matches any session."
 
 
@@ -79,8 +84,10 @@ def plan(  # noqa: PLR0913 (one argument for each option)
         return
     if sessions:
         print_table([_line(each, observed) for each in shown], empty=_NONE)
+    elif shown:
+        print_groups(_COLUMNS, _groups(made, shown, rules))
     else:
-        _print_groups(made, shown, rules)
+        click.echo(_NONE)
     click.echo()
     for line in [*_summary(observed, made), *(note or "").splitlines()]:
         click.echo(printable(line))
@@ -128,36 +135,31 @@ def _line(decision: Decision, snapshot: Snapshot) -> Row:
     }
 
 
-def _print_groups(made: Plan, decisions: Sequence[Decision], rules: Rules) -> None:
-    """Print a heading for each policy, and below it one row for each application and decision."""
-    if not decisions:
-        click.echo(_NONE)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("policy, application", overflow="fold")
-    table.add_column("sessions", justify="right", no_wrap=True)
-    table.add_column("oldest", justify="right", no_wrap=True)
-    table.add_column("decision", overflow="fold")
+def _groups(
+    made: Plan, decisions: Sequence[Decision], rules: Rules
+) -> Iterator[tuple[Cells, Iterable[Cells]]]:
+    """Yield each policy with what it does, and its applications with the decisions about them."""
     tripped = {trip.policy.name: f"nothing, {trip.reason}" for trip in made.trips}
     for policy in (*rules.policies, None):
         members = [each for each in decisions if each.policy == policy]
-        if not members:
-            continue
-        name = policy.name if policy else "(no policy)"
-        mode = policy.mode.value if policy else ""
-        table.add_row(*_cells(name, members, made, tripped.get(name, mode)), style="bold")
-        groups = defaultdict[tuple[str, str], list[Decision]](list)
-        for each in members:
-            groups[each.session.identity.application or "(unnamed)", _group_words(each)].append(each)
-        for (application, decision), group in sorted(groups.items(), key=lambda item: -len(item[1])):
-            table.add_row(*_cells(f"  {application}", group, made, decision))
-    console().print(table)
+        if members:
+            name = policy.name if policy else "(no policy)"
+            mode = policy.mode.value if policy else ""
+            rows = _applications(made, members)
+            yield _cells(name, members, made, tripped.get(name, mode)), rows
 
 
-def _cells(name: str, decisions: Sequence[Decision], made: Plan, decision: str) -> list[Text]:
+def _applications(made: Plan, members: Sequence[Decision]) -> Iterator[Cells]:
+    groups = defaultdict[tuple[str, str], list[Decision]](list)
+    for each in members:
+        groups[each.session.identity.application or "(unnamed)", _group_words(each)].append(each)
+    for (application, decision), group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        yield _cells(application, group, made, decision)
+
+
+def _cells(name: str, decisions: Sequence[Decision], made: Plan, decision: str) -> Cells:
     ages = [age for each in decisions if (age := _age(each.session, made.snapshot)) is not None]
-    oldest = words(max(ages)) if ages else ""
-    return [Text(printable(text)) for text in (name, len(decisions), oldest, decision)]
+    return name, len(decisions), words(max(ages)) if ages else "", decision
 
 
 def _word(decision: Decision) -> str:

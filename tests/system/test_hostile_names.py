@@ -84,7 +84,7 @@ def test_no_name_can_forge_a_line_of_the_record_or_the_log(reaper: Reaper, hosti
     (outcome,) = [event for event in done.events if event["event"] == "session.outcome"]
     assert (outcome["role"], outcome["outcome"]) == (hostile.name, "terminated")
     assert len(done.log) == len(done.err.splitlines())
-    audited = reaper("audit", "audit.jsonl")
+    audited = reaper("audit", "audit.jsonl", "--sessions")
     assert harmless(audited.out)
     assert (
         len([line for line in audited.out.splitlines() if re.match(r"\S{20}  terminated  hostile ", line)])

@@ -105,6 +105,17 @@ def test_the_environment_names_the_audit_log_and_a_dash_there_is_not_standard_in
     assert len(shown(env={"REAPER_AUDIT_LOG": f"- {log}"}, stdin=line())) == 3
 
 
+def test_the_table_groups_outcomes_by_policy_and_application(log: Path) -> None:
+    heading, *rows = run(log).stdout.splitlines()
+    noon, later = "2025-06-18T12:00:00Z", "2025-06-18T13:00:00Z"
+    assert heading.split() == ["policy,", "application", "sessions", "outcome", "last"]
+    policies = [row.split() for row in rows if not row.startswith(" ")]
+    assert policies == [["leaked", "2", later], ["dry-run", "1", noon]]
+    assert {row.split()[2] for row in rows if row.startswith(" ")} == {"terminated", "changed", "dry-run"}
+    assert max(map(len, rows)) <= 80
+    assert len(run(log, "--sessions").stdout.splitlines()) == 1 + 3
+
+
 def test_outcomes_are_counted_for_each_policy(log: Path) -> None:
     columns = ("policy", "terminated", "changed", "dry-run", "total", "last")
     assert [tuple(map(row.get, columns)) for row in shown(log, "--by", "policy")] == [
@@ -150,7 +161,7 @@ def test_torn_lines_are_reported_with_their_place_and_the_rest_is_shown(log: Pat
     assert result.exit_code == 0
     assert result.stderr.splitlines()[0] == f"{log}:1: not JSON, so probably torn"
     assert result.stderr.splitlines()[-1] == f"{log}: 11 more lines that are no events"
-    assert "app_web" in result.stdout
+    assert "leaked" in result.stdout
 
 
 NO_TIME = "'{}' is no time; write 2026-01-31T23:59Z, or 2h for two hours ago."
