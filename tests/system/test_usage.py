@@ -238,6 +238,7 @@ def test_when_the_slots_are_full_plan_and_explain_ask_the_running_service(
     app = sandbox.role("app")
     offline.write(FILE, policy_file(leaked(app, idle_for="1ms", mode="dry-run", max_per_cycle=1000)))
     service = started(offline, "--dry-run")
+    service.life.logged("cycle.quiet")  # it is connected before the slots are full
     where = service.life.logged("http.listening")["at"]
     client = clients.open(role=app, application="known")
     taken = 1 + fill(clients, app)
