@@ -254,7 +254,7 @@ def test_audit_shows_what_a_real_run_did(reaper: Reaper, app: Role, clients: Cli
     assert asked("--until", "2001-01-01T00:00Z") == []
     by_policy = {row["policy"]: row["total"] for row in asked("--by", "policy")}
     assert by_policy == {"leaked": 2, "consoles": 1}
-    table = reaper("audit", REAPER_AUDIT_LOG="audit.jsonl")
+    table = reaper("audit", "--sessions", REAPER_AUDIT_LOG="audit.jsonl")
     assert table.code == 0
     assert len(table.out.splitlines()) == 1 + len(everything)
 
