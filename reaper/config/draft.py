@@ -1,16 +1,17 @@
 """Proposed policies as the text of a policy file, in which each name matches exactly that name."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from textwrap import wrap
 from typing import Final
 
 from reaper.config.errors import BadValue
-from reaper.config.patterns import application_glob
+from reaper.config.patterns import LONGEST_NAME, application_glob
 from reaper.insight.advice.proposals import Proposal, Proposals
 from reaper.policy.time import exact_words
 
 _WIDTH: Final = 100
-_WILD: Final = frozenset("*?[")
+_WILD: Final = frozenset("*?[|,^$")
 
 
 def draft(proposed: Proposals, *, about: Iterable[str]) -> str:
@@ -20,13 +21,22 @@ def draft(proposed: Proposals, *, about: Iterable[str]) -> str:
 
 def exactly(name: str) -> str | None:
     """The glob that matches this name and no other; None if no policy file can spell it."""
-    glob = "".join(f"[{each}]" if each in _WILD else each for each in name)
-    if "\0" in name or any("\ud800" <= each <= "\udfff" for each in name):
+    if (
+        len(name.encode(errors="replace")) > LONGEST_NAME
+        or "\0" in name
+        or any("\ud800" <= each <= "\udfff" for each in name)
+    ):
         return None
-    try:
-        return application_glob(glob).text
-    except BadValue:
-        return None
+    escaped = [f"[{each}]" if each in _WILD else each for each in name]
+    # A name that looks like another language of patterns is refused, unless its first letter is in a set.
+    marked = escaped.copy()
+    first = 1 if name.startswith("!") else 0
+    if len(name) > first and marked[first] == name[first]:
+        marked[first] = f"[{name[first]}]"
+    for glob in ("".join(escaped), "".join(marked)):
+        with suppress(BadValue):
+            return application_glob(glob).text
+    return None
 
 
 def _lines(proposed: Proposals, about: Iterable[str]) -> Iterator[str]:

@@ -26,6 +26,8 @@ VARIABLE: Final = "[A-Za-z_][A-Za-z0-9_]{0,254}"
 
 _LONGEST_PATTERN: Final = 500
 _WILDCARDS: Final = frozenset("*?[")
+_SET: Final = re.compile(r"\[!?\]?[^]]*\]")
+_SEPARATORS: Final = ("|", ",")
 _ENDINGS: Final = ("yaml", "yml", "json")
 FILES_PATTERN: Final = rf"^([^*?\[]*/)?[^/]+\.({'|'.join(_ENDINGS)})$"
 _NEVER: Final = "(?!)"
@@ -55,6 +57,7 @@ def application_glob(value: object) -> Glob:
     written = text(value)
     if len(written) > _LONGEST_PATTERN:
         refuse(f"{shown(value)} is longer than {_LONGEST_PATTERN} characters", "write a shorter pattern")
+    _check_dialect(written)
     if not is_literal(written):
         _check_sets(written)
     elif len(written.encode()) > LONGEST_NAME:
@@ -79,6 +82,25 @@ def files(value: object) -> str:
 def is_literal(pattern: str) -> bool:
     """Return True if a pattern matches itself and nothing else."""
     return not _WILDCARDS & set(pattern)
+
+
+def _check_dialect(written: str) -> None:
+    """Refuse what another language would read as a pattern, because as a glob it silently matches no name."""
+    bare = _SET.sub("x", written)  # in a set, a character means itself
+    if len(bare) > 1 and (bare.startswith("^") or bare.endswith("$") or bare[0] == bare[-1] == "/"):
+        what = f"{shown(written)} is a regular expression, and a glob is wanted"
+        glob = written.strip("/").removeprefix("^").removesuffix("$").replace(".*", "*")
+        refuse(what, f"write {shown(glob)}; for the character itself write it as a set, such as [$]")
+    if re.match(r"![\w*]", written):
+        instead = f"write the names that are meant; for the character itself write ![{written[1]}]..."
+        refuse(f"{shown(written)}: a glob cannot negate", instead)
+    for mark in _SEPARATORS:
+        if mark in bare:
+            names = ", ".join(shown(part.strip()) for part in written.split(mark) if part.strip())
+            what = f"{shown(written)} is one glob, and the {mark} in it is an ordinary character"
+            refuse(what, f"write a list: [{names}]; for the character itself write [{mark}]")
+    if written.casefold() == "all":
+        refuse(f"{shown(written)} matches only this name", 'leave the key out, or write "*" for every name')
 
 
 def _check_sets(written: str) -> None:

@@ -21,10 +21,11 @@ from tests.unit.policy.hostile import NAMES, PROPERTY
 
 LIKE_YAML: Final = ["null", "yes", "~", "- a", "a: b", "#x", "{a}", "1e3", "&a", "*a", "!t", "|", "[a", "%T"]
 LIKE_GLOBS: Final = ["*", "?", "web-*", "[!a]", "[[]", "[", "]", "a[b]c", "**?", "[:alpha:]", "[z-a]"]
+LIKE_OTHERS: Final = ["^a$", "a$", "/a/", "a|b", "a, b", "all", "ALL", "!a", "!!", "!", "^", "$", "/"]
 texts: Final = (
-    st.sampled_from([*NAMES, *LIKE_YAML, *LIKE_GLOBS])
+    st.sampled_from([*NAMES, *LIKE_YAML, *LIKE_GLOBS, *LIKE_OTHERS])
     | st.text(max_size=20)
-    | st.text("*?[]!-ab", max_size=8)
+    | st.text("*?[]!-ab/|,^$", max_size=8)
 )
 
 
