@@ -60,7 +60,7 @@ class _GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options in groups."""
+    """A command that lists its options in groups in the help."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the command's own options first, then each group."""
@@ -246,21 +246,6 @@ class DurationType(click.ParamType[Duration]):
             most = f" and at most {exact_words(self._longest)}" if self._longest else ""
             self.fail(f"{value}: write at least {exact_words(self._shortest)}{most}", param, ctx)
         return span
-
-
-class _ShareType(click.ParamType[float]):
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
-        found = _SHARE.fullmatch(str(value))
-        if found is None or float(found["number"]) > _WHOLE:
-            self.fail(f"{value!r} is no share; write it like 80%", param, ctx)
-        return float(found["number"]) / _WHOLE
-
-
-SHARE: Final = _ShareType()
-_SHARE: Final = re.compile(r"(?P<number>\d{1,3}(\.\d{1,3})?)%", re.ASCII)
-_WHOLE: Final = 100
 
 
 class _SizeType(click.ParamType[int]):

@@ -106,9 +106,10 @@ def observe(
     if url and saved:
         message = "choose one of --url and --snapshot"
         raise Misconfigured(message)
-    if saved or url:
-        found = _observed(settings, read_snapshot(saved)) if saved else None
-        return found or _through(ServiceClient(url or ""), settings, server)
+    if saved:
+        return _observed(settings, read_snapshot(saved))
+    if url:
+        return _through(ServiceClient(url), settings, server)
     chosen = pick_server(settings, dsn, server)
     rules = settings.rules_for(chosen)
     try:

@@ -14,9 +14,8 @@ import click
 from rich.live import Live
 from rich.text import Text
 
-from reaper.cli.errors import ProblemFound, ServerTrouble
+from reaper.cli.errors import Misconfigured, ProblemFound, ServerTrouble
 from reaper.cli.options import (
-    SHARE,
     GroupedCommand,
     config_option,
     dsn_option,
@@ -30,6 +29,8 @@ from reaper.cli.snapshot import from_local_service, read_snapshot, snapshot_opti
 from reaper.cli.targets import pick_server, read_settings
 from reaper.cli.usage_view import Screen, ShownUsage
 from reaper.config import Server
+from reaper.config.errors import BadValue
+from reaper.config.values import share
 from reaper.insight.usage.census import census, shortened
 from reaper.insight.usage.trend import Trends
 from reaper.policy.text import as_document, percent, printable
@@ -41,6 +42,14 @@ _MAX_TOP: Final = 1_000
 
 Source = Callable[[], Awaitable[ShownUsage]]
 """Returns the usage at this moment, or raises ServerTrouble."""
+
+
+def _share_option(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """Parse a share as the policy file spells it."""
+    try:
+        return None if text is None else share(text)
+    except BadValue as bad:
+        raise click.BadParameter(str(bad)) from None
 
 
 @click.command(cls=GroupedCommand)
@@ -67,8 +76,8 @@ Source = Callable[[], Awaitable[ShownUsage]]
 )
 @click.option(
     "--fail-above",
-    type=SHARE,
     metavar="SHARE",
+    callback=_share_option,
     help="Exit with 1 if more than this share of the usable slots is used, such as 80%; for cron.",
 )
 def usage(  # noqa: PLR0913 (click passes every option by name)
@@ -103,10 +112,13 @@ def usage(  # noqa: PLR0913 (click passes every option by name)
         raise click.UsageError(message)
     with suppress(KeyboardInterrupt):
         shown = asyncio.run(_show(source, output, every if watch else None, stack))
-        if shown and shown.usage and fail_above is not None:
-            share = shown.usage.census.openings.share
-            if share > fail_above:
-                message = f"{percent(share)} of the usable slots are used, more than {percent(fail_above)}"
+        if shown and fail_above is not None:
+            if shown.usage is None:
+                message = "--fail-above needs one server\nhint: choose one with --server NAME"
+                raise Misconfigured(message)
+            used = shown.usage.census.openings.share
+            if used > fail_above:
+                message = f"{percent(used)} of the usable slots are used, more than {percent(fail_above)}"
                 raise ProblemFound(message)
 
 

@@ -85,7 +85,7 @@ def _longest(*limits: Duration | None) -> Duration:
 
 
 def unmatched_roles(snapshot: Snapshot, matches: Iterable[Match]) -> tuple[int, ...]:
-    """The OIDs of the roles with the most sessions of those that no policy matches by name.
+    """The OIDs of roles that no policy matches by name, those with the most sessions first.
 
     A role whose name is not known is never among them.
     """

@@ -57,7 +57,7 @@ class Unreadable(ValueError):
 
 
 def read(dsn: str) -> dict[str, str]:
-    """The parts of a connection string; raises Unreadable, whose message repeats none of them."""
+    """Return the parts of a connection string. The message of Unreadable contains none of them."""
     # libpq quotes the part that it cannot parse, which may be a password. It also takes a URI whose password
     # contains a bare @ or / for that of another host: the rest would go to the resolver and the log.
     try:

@@ -155,7 +155,7 @@ class Reporter:
         self._last_holder = None
 
     def leads(self, another: Holder | None) -> None:
-        """Report that this reaper leads, perhaps beside one whose lock is in another database."""
+        """Report that this reaper leads, and a second leader that holds the lock in another database."""
         self._metrics.leads = True
         self._log.info(events.LEADS)
         if another:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import yaml
 
+from reaper.config.draft import exactly
 from tests.postgres.sandbox import Role
 
 Keys = Mapping[str, Any]
@@ -14,7 +15,7 @@ FILE: Final = "policies.yaml"
 
 def leaked(role: Role, *, idle_for: str = "100ms", mode: str = "enforce", **keys: object) -> Keys:
     """A policy that takes every session of this role that has been idle for so long."""
-    match = {"state": ["idle"], "idle_for": idle_for, "role": [role.name]}
+    match = {"state": ["idle"], "idle_for": idle_for, "role": [exactly(role.name)]}
     return {"name": "leaked", "mode": mode, "match": match, **keys}
 
 

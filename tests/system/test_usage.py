@@ -272,15 +272,15 @@ def test_a_service_of_other_servers_is_not_used_for_this_one(
 
 
 def test_above_a_share_of_the_usable_slots_it_exits_with_1(reaper: Reaper) -> None:
-    much, little = reaper("usage", "--fail-above", "100%"), reaper("usage", "--fail-above", "0%", "--json")
+    much, little = reaper("usage", "--fail-above", "100%"), reaper("usage", "--fail-above", "1%", "--json")
     wrong = reaper("usage", "--fail-above", "eighty")
 
     assert (much.code, much.err) == (0, "")
     assert little.code == 1
     assert little.document["usage"]
-    assert re.fullmatch(r"[\d.]+% of the usable slots are used, more than 0%\n", little.err)
+    assert re.fullmatch(r"[\d.]+% of the usable slots are used, more than 1%\n", little.err)
     assert wrong.code == 2
-    assert "write it like 80%" in wrong.err
+    assert "write for example 80%" in wrong.err
 
 
 def test_a_standby_shows_the_usage_too(reaper: Reaper, app: Role, clients: Clients) -> None:
@@ -317,6 +317,7 @@ def test_several_servers_are_shown_in_short_and_one_of_them_in_full(
     where = service.life.logged("http.listening")["at"]
 
     fleet = reaper("usage", "--url", where)
+    unclear = reaper("usage", "--url", where, "--fail-above", "80%")
     one = reaper("usage", "--url", where, "--server", "orders", "--json")
     unknown = reaper("usage", "--url", where, "--server", "payroll")
 
@@ -325,3 +326,4 @@ def test_several_servers_are_shown_in_short_and_one_of_them_in_full(
     assert "billing" in fleet.out
     assert group(one, "applications", "web-7")["count"] == 1
     assert "and not payroll" in unknown.err
+    assert (unclear.code, "--server NAME" in unclear.err) == (2, True)

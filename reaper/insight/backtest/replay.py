@@ -170,7 +170,7 @@ class Replay:
             step.uncertain += self._may_have_matched(was, after, recorded.at, recorded)
 
     def take_due(self, session: Session, at: Timestamp) -> None:
-        """Note the policies whose ages a session has reached by this moment."""
+        """Note the policies for which a session has reached all ages at this moment."""
         policies = () if session.id in self.finished else self.rules.matching(session).policies
         for policy in policies:
             due = policy.match.due(session)

@@ -17,7 +17,7 @@ from tests.lab.report import table, tail
 from tests.lab.world.reaper import ReaperProcess, policy, rules
 from tests.lab.world.server import LabServer, lab_server
 
-_MIN_INTERVALS: Final = {f"reaper, min_interval {each:g} s": each for each in (1, 0.25, 0.02)}
+_MIN_INTERVALS: Final = {f"reaper with min_interval {each:g} s": each for each in (1, 0.25, 0.02)}
 _NATIVE: Final = "idle_session_timeout"
 _WAYS: Final = (_NATIVE, *_MIN_INTERVALS)
 _BYSTANDERS: Final = 20
